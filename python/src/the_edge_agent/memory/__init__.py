@@ -1,0 +1,44 @@
+"""Long-term memory for agents: one contract, the same behaviour on every SQL database."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from the_edge_agent.memory.base import (
+    LTMBackend,
+    LTMTransaction,
+    create_ltm_backend,
+    get_registered_backends,
+    register_backend,
+)
+from the_edge_agent.memory.results import ERROR_TYPES, LTMError
+
+if TYPE_CHECKING:
+    from the_edge_agent.memory.sqlalchemy_backend import SQLAlchemyBackend
+
+SQLALCHEMY_AVAILABLE = find_spec("sqlalchemy") is not None
+LongTermMemoryBackend = LTMBackend
+
+_LAZY = {"SQLAlchemyBackend": "the_edge_agent.memory.sqlalchemy_backend"}
+
+__all__ = [
+    "ERROR_TYPES",
+    "SQLALCHEMY_AVAILABLE",
+    "LTMBackend",
+    "LTMError",
+    "LTMTransaction",
+    "LongTermMemoryBackend",
+    "SQLAlchemyBackend",
+    "create_ltm_backend",
+    "get_registered_backends",
+    "register_backend",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what needs an optional dependency on first use."""
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

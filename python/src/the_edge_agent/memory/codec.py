@@ -1,0 +1,101 @@
+"""Exact JSON to text and back: what is stored is what comes out, or it is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from the_edge_agent.memory.results import LTMError
+
+MAX_VALUE_DEPTH = 500  # half of CPython's default recursion limit: what is written can always be read
+MAX_METADATA_DEPTH = 30
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1  # beyond it no two databases compare integers alike
+
+
+def encode_value(value: Any) -> str:
+    """Return the JSON text of ``value``.
+
+    Raises:
+        LTMError: ``serialization_error`` if decoding the text would not give back an equal value: NaN and
+            infinity, lone surrogates, tuples, sets, keys that are not strings, other objects;
+            ``validation_error`` for more than ``MAX_VALUE_DEPTH`` levels.
+    """
+    return encode_json(value, "value", MAX_VALUE_DEPTH)
+
+
+def encode_metadata(metadata: dict[str, Any] | None) -> str | None:
+    """Return the JSON text of ``metadata``, or None for None.
+
+    Raises:
+        LTMError: ``validation_error`` for what is not an object, is nested deeper than
+            ``MAX_METADATA_DEPTH``, or holds NUL or an integer beyond 64 bits (no database can filter these
+            exactly); ``serialization_error`` for what is not JSON.
+    """
+    if metadata is None:
+        return None
+    if not isinstance(metadata, dict):
+        raise LTMError("validation_error", f"metadata must be a dict or None, not {type(metadata).__name__}")
+    text = encode_json(metadata, "metadata", MAX_METADATA_DEPTH)
+    check_filterable(metadata, "metadata")
+    return text
+
+
+def decode(text: str) -> Any:
+    """Return the value of a JSON text that this module wrote."""
+    return json.loads(text)
+
+
+def check_filterable(value: Any, what: str) -> None:
+    """Refuse strings with NUL and integers beyond 64 bits anywhere in a JSON value.
+
+    Raises:
+        LTMError: ``validation_error`` that begins with ``what``.
+    """
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            pending.extend(item)
+            pending.extend(item.values())
+        elif isinstance(item, list):
+            pending.extend(item)
+        elif isinstance(item, str):
+            if "\0" in item:
+                raise LTMError("validation_error", f"{what} must not contain a NUL character")
+        elif isinstance(item, int) and not INT64_MIN <= item <= INT64_MAX:
+            raise LTMError("validation_error", f"{what} must not contain integers beyond 64 bits")
+
+
+def encode_json(value: Any, what: str, max_depth: int) -> str:
+    """Return the JSON text of ``value``, which errors call ``what``.
+
+    Raises:
+        LTMError: ``serialization_error`` if decoding would not give back an equal value;
+            ``validation_error`` if it is nested deeper than ``max_depth``.
+    """
+    try:
+        text = _dumps(value)
+        text.encode("utf-8")
+        if text.count("[") + text.count("{") > max_depth and _depth(value) > max_depth:
+            raise RecursionError
+        if json.loads(text) == value:
+            return text
+        problem = "it holds a tuple, a key that is not a string, or another object that JSON would change"
+    except RecursionError:
+        raise LTMError("validation_error", f"{what} must be nested at most {max_depth} levels deep") from None
+    except UnicodeEncodeError:
+        problem = "it holds a lone surrogate"
+    except (TypeError, ValueError) as error:
+        problem = str(error)
+    raise LTMError("serialization_error", f"{what} cannot be kept exactly as JSON: {problem}")
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, (dict, list))]:
+        depth += 1
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+    return depth
+
+
+_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode

@@ -1,0 +1,1 @@
+"""What the SQLAlchemy backends share: engine, transactions, errors, schema, dialects."""

@@ -1,0 +1,38 @@
+"""What differs between databases: one small class each, over a portable base."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final
+
+from sqlalchemy.engine import Dialect as EngineDialect
+
+from the_edge_agent.memory.sql.dialects.base import Dialect
+
+_PACKAGE: Final = "the_edge_agent.memory.sql.dialects"
+_CLASSES: Final = {
+    "sqlite": ("sqlite", "SQLiteDialect"),
+    "postgresql": ("postgresql", "PostgreSQLDialect"),
+    "mysql": ("mysql", "MySQLDialect"),
+    "mariadb": ("mariadb", "MariaDBDialect"),
+}
+
+
+def for_dialect(dialect: EngineDialect) -> type[Dialect]:
+    """Return our class for a SQLAlchemy dialect; the portable one for a dialect without its own.
+
+    A ``mysql://`` URL may lead to MariaDB, which is known only after the first connection.
+    """
+    return for_name("mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name)
+
+
+def for_name(name: str) -> type[Dialect]:
+    """Return our class for a dialect's name in a URL."""
+    if name not in _CLASSES:
+        return Dialect
+    module, attribute = _CLASSES[name]
+    found: type[Dialect] = getattr(import_module(f"{_PACKAGE}.{module}"), attribute)
+    return found
+
+
+__all__ = ["Dialect", "for_dialect", "for_name"]

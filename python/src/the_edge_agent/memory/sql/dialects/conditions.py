@@ -1,0 +1,150 @@
+"""Metadata filters as SQL: everything is built on one hook, ``at``, that a dialect fills.
+
+Databases compare integers with doubles each in their own, inexact way. So a number is looked for twice:
+integers are compared with integers and doubles with doubles, with bounds that Python computes exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias
+
+from sqlalchemy import ColumnElement, and_, false, not_, or_, true
+
+from the_edge_agent.memory.codec import INT64_MAX, INT64_MIN
+from the_edge_agent.memory.filters import COMPARISONS, And, Compare, Equals, Exists, IsObject, Node, Not, Or, Path
+
+Kind: TypeAlias = Literal["null", "boolean", "integer", "double", "string", "array", "object"]
+Test: TypeAlias = Callable[[ColumnElement[Any]], ColumnElement[bool]]
+Leaf: TypeAlias = Equals | Compare | Exists | IsObject
+
+NOT_NULL: tuple[Kind, ...] = ("boolean", "integer", "double", "string", "array", "object")
+ANY: tuple[Kind, ...] = ("null", *NOT_NULL)
+MAX_CONDITIONS = 500  # beyond it Python filters: SQLite refuses expressions deeper than 1,000
+
+
+class NotInSQLError(Exception):
+    """The dialect cannot express a condition exactly: the Python matcher decides instead."""
+
+
+class FilterConditions:
+    """Turns the tree of a metadata filter into SQL that is true or false, never NULL."""
+
+    def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
+        """Return whether the metadata has a value of one of these kinds at ``path`` that passes ``test``.
+
+        With a test there is one kind, and the test is given the value as that SQL type: true is 1, a string
+        compares by code point.
+
+        Raises:
+            NotInSQLError: this database cannot express it exactly.
+        """
+        raise NotInSQLError
+
+    def condition(self, node: Node) -> ColumnElement[bool] | None:
+        """Return a metadata filter as SQL, None where Python has to decide."""
+        if _size(node) > MAX_CONDITIONS:
+            return None
+        try:
+            return self._condition(node)
+        except NotInSQLError:
+            return None
+
+    def _condition(self, node: Node) -> ColumnElement[bool]:
+        match node:
+            case And(conditions):
+                return and_(true(), *map(self._condition, conditions))
+            case Or(conditions):
+                return or_(false(), *map(self._condition, conditions))
+            case Not(condition):
+                return not_(self._condition(condition))
+            case Equals(path, values):
+                return self.equals(path, values)
+            case Compare(path, op, value):
+                return self.compare(path, op, value)
+            case Exists(path):
+                return self.at(path, ANY)
+            case IsObject(path):
+                return self.at(path, ("object",))
+
+    def equals(self, path: Path, values: Sequence[Any]) -> ColumnElement[bool]:
+        """Return whether the value at ``path`` is one of ``values``; None stands for null or missing."""
+        numbers = [value for value in values if is_number(value)]
+        found: list[tuple[Kind, list[Any]]] = [
+            ("boolean", [int(value) for value in values if isinstance(value, bool)]),
+            ("integer", [int(value) for value in numbers if value == int(value) and _is_int64(int(value))]),
+            ("double", [float(value) for value in numbers if float(value) == value]),
+            ("string", [value for value in values if isinstance(value, str)]),
+        ]
+        conditions = [self.at(path, (kind,), _is_in(wanted)) for kind, wanted in found if wanted]
+        if any(value is None for value in values):
+            conditions.append(not_(self.at(path, NOT_NULL)))
+        conditions += [self.equals_whole(path, value) for value in values if isinstance(value, (list, dict))]
+        return or_(false(), *conditions)
+
+    def equals_whole(self, path: Path, value: list[Any] | dict[str, Any]) -> ColumnElement[bool]:  # noqa: ARG002
+        """Return whether the value at ``path`` equals a whole list or object.
+
+        Raises:
+            NotInSQLError: this database cannot express it exactly.
+        """
+        raise NotInSQLError
+
+    def compare(self, path: Path, op: str, value: int | float | str) -> ColumnElement[bool]:
+        """Return whether a number (or string) at ``path`` is in this order to ``value``."""
+        if isinstance(value, str):
+            return self.at(path, ("string",), _is_ordered(op, value))
+        return or_(
+            self.at(path, ("integer",), _is_ordered(*integer_bound(op, value))),
+            self.at(path, ("double",), _is_ordered(*double_bound(op, value))),
+        )
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a JSON value is a number; true and false are not."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def integer_bound(op: str, value: int | float) -> tuple[str, int]:
+    """Return the comparison of 64-bit integers that is the same as ``op value`` for each of them."""
+    bound = math.floor(value) if op in ("$gt", "$lte") else math.ceil(value)
+    if bound > INT64_MAX:
+        return ("$gt" if op in ("$gt", "$gte") else "$lte"), INT64_MAX
+    if bound < INT64_MIN:
+        return ("$lt" if op in ("$lt", "$lte") else "$gte"), INT64_MIN
+    return op, bound
+
+
+def double_bound(op: str, value: int | float) -> tuple[str, float]:
+    """Return the comparison of doubles that is the same as ``op value`` for each of them."""
+    bound = float(value)
+    if bound > value and op in ("$gt", "$lte"):
+        bound = math.nextafter(bound, -math.inf)
+    elif bound < value and op in ("$gte", "$lt"):
+        bound = math.nextafter(bound, math.inf)
+    return op, bound
+
+
+def _is_int64(number: int) -> bool:
+    return INT64_MIN <= number <= INT64_MAX
+
+
+def _is_in(values: list[Any]) -> Test:
+    return lambda found: found.in_(values)
+
+
+def _is_ordered(op: str, bound: int | float | str) -> Test:
+    return lambda found: COMPARISONS[op](found, bound)  # type: ignore[return-value]
+
+
+def _size(node: Node) -> int:
+    match node:
+        case And(conditions) | Or(conditions):
+            return 1 + sum(map(_size, conditions))
+        case Not(condition):
+            return 1 + _size(condition)
+        case Equals(path, values):
+            return len(path) + len(values)
+        case _:
+            return len(node.path)

@@ -1,0 +1,151 @@
+"""MySQL: FULLTEXT over the tokens, JSON functions for filters, LAST_INSERT_ID for the version."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, ClassVar, Final
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Double,
+    Index,
+    String,
+    Table,
+    and_,
+    case,
+    cast,
+    false,
+    func,
+    literal_column,
+    select,
+    text,
+)
+from sqlalchemy.dialects.mysql import DATETIME, LONGTEXT, VARCHAR, insert
+from sqlalchemy.dialects.mysql import match as full_text_match
+from sqlalchemy.engine import URL
+from sqlalchemy.types import TypeEngine
+
+from the_edge_agent.memory.filters import Path
+from the_edge_agent.memory.sql.dialects.base import Dialect
+from the_edge_agent.memory.sql.dialects.conditions import Kind, Test
+from the_edge_agent.memory.text import Term
+from the_edge_agent.memory.validation import MAX_KEY_LENGTH
+
+MAX_SHORTEST_INDEXED: Final = 3  # tokens have at least three letters
+
+_TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
+    "null": ("NULL",),
+    "boolean": ("BOOLEAN",),
+    "integer": ("INTEGER", "UNSIGNED INTEGER"),
+    "double": ("DOUBLE", "DECIMAL"),
+    "string": ("STRING",),
+    "array": ("ARRAY",),
+    "object": ("OBJECT",),
+}
+
+
+class MySQLDialect(Dialect):
+    """MySQL 8.0.20 or later."""
+
+    key_type: ClassVar[TypeEngine[Any]] = VARCHAR(MAX_KEY_LENGTH, charset="utf8mb4", collation="utf8mb4_0900_bin")
+    text_type: ClassVar[TypeEngine[Any]] = LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin")
+    token_type: ClassVar[TypeEngine[Any]] = LONGTEXT(charset="ascii", collation="ascii_bin")
+    time_type = DATETIME(fsp=6)
+    snapshot_isolation = "REPEATABLE READ"
+
+    def __init__(self, entries: Table) -> None:
+        """Build the statements."""
+        super().__init__(entries)
+        self._has_full_text = True
+        statement = insert(entries).values(self.new_row())
+        changes = {**self.changes(statement.inserted), "version": func.last_insert_id(entries.c.version + 1)}
+        self._upsert = statement.on_duplicate_key_update(changes)
+
+    @classmethod
+    def ascii_type(cls, length: int) -> TypeEngine[Any]:
+        """Return the type of ASCII identifiers."""
+        return VARCHAR(length, charset="ascii", collation="ascii_bin")
+
+    @classmethod
+    def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
+        """Return the limits for connecting and, where the driver has them, for reading and writing."""
+        if driver == "pymysql":
+            limits = {"connect_timeout": connect_timeout, "read_timeout": timeout, "write_timeout": timeout}
+            return {"charset": "utf8mb4", **limits}
+        name = "connection_timeout" if driver == "mysqlconnector" else "connect_timeout"
+        return {"charset": "utf8mb4", name: max(1, round(connect_timeout))}
+
+    @classmethod
+    def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:
+        """Use READ COMMITTED: gap locks of the default level deadlock concurrent stores."""
+        url, options = super().engine_options(url)
+        return url, {**options, "isolation_level": "READ COMMITTED"}
+
+    @classmethod
+    def extend(cls, entries: Table) -> None:
+        """Add the text index."""
+        Index(f"ix_{entries.name}_search_text", entries.c.search_text, mysql_prefix="FULLTEXT", mariadb_prefix="FULLTEXT")
+
+    def probe(self, connection: Connection) -> None:
+        """Use the text index only if it holds our shortest tokens."""
+        shortest = connection.scalar(text("SELECT @@innodb_ft_min_token_size"))
+        self._has_full_text = int(shortest or 0) <= MAX_SHORTEST_INDEXED
+
+    def max_entry_bytes(self, connection: Connection) -> int | None:
+        """Return the size of the largest packet that the server reads."""
+        return int(connection.scalar(text("SELECT @@max_allowed_packet")) or 0) or None
+
+    @property
+    def now(self) -> ColumnElement[Any]:
+        """The server's time of the statement, unless the transaction has fixed one."""
+        return func.coalesce(super().now, func.utc_timestamp(literal_column("6")))
+
+    def clock(self, connection: Connection, *, statements: int) -> datetime | None:
+        """Ask the server once for a transaction of several statements; UTC_TIMESTAMP moves between them."""
+        if statements == 1:
+            return None
+        return connection.scalar(select(cast(func.utc_timestamp(literal_column("6")), self.time_type)))
+
+    def upsert(self, connection: Connection, row: Mapping[str, Any]) -> int:
+        """Store an entry in one statement; LAST_INSERT_ID carries the new version, 0 after an insert."""
+        return connection.execute(self._upsert, row).lastrowid or 1
+
+    def text_condition(self, terms: Sequence[Term]) -> ColumnElement[bool]:
+        """Look positive terms up in the index, and recheck what it cannot tell."""
+        indexed = " ".join(_index_term(term) for term in terms if not term.negated)
+        if not indexed or not self._has_full_text:
+            return super().text_condition(terms)
+        found = full_text_match(self.entries.c.search_text, against=indexed).in_boolean_mode()
+        recheck = [self.contains(term) for term in terms if term.negated or len(term.tokens) > 1]
+        return and_(found, *recheck)
+
+    def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
+        """Look at the type first: a cast of another type would warn or fail."""
+        value = func.json_extract(self.entries.c.metadata, json_path(path))
+        types = [name for kind in kinds for name in _TYPES[kind]]
+        has_type = func.coalesce(func.json_type(value).in_(types), false())
+        return has_type if test is None else case((has_type, test(self.native(value, kinds[0]))), else_=false())
+
+    def native(self, value: ColumnElement[Any], kind: Kind) -> ColumnElement[Any]:
+        """Return a JSON value of one kind as an SQL value that compares exactly."""
+        match kind:
+            case "string":
+                return cast(func.json_unquote(value), String(collation="utf8mb4_0900_bin"))
+            case "double":
+                return cast(value, Double)
+            case _:
+                return cast(value, BigInteger)
+
+
+def json_path(path: Path) -> str:
+    """Return a JSON path of literal keys; quoted, they mean nothing but themselves."""
+    return "$" + "".join("." + json.dumps(key, ensure_ascii=False) for key in path)
+
+
+def _index_term(term: Term) -> str:
+    *before, last = (f"+{token}" for token in term.tokens)
+    return " ".join([*before, f"{last}*" if term.prefix else last])

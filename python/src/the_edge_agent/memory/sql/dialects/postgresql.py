@@ -1,0 +1,173 @@
+"""PostgreSQL: a tsvector of the tokens, a JSONB copy of the metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Computed,
+    Connection,
+    DateTime,
+    Index,
+    Numeric,
+    String,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    false,
+    func,
+    literal,
+    literal_column,
+)
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR, insert
+from sqlalchemy.types import TypeEngine
+
+from the_edge_agent.memory.base import Store
+from the_edge_agent.memory.codec import INT64_MAX, INT64_MIN, decode
+from the_edge_agent.memory.filters import COMPARISONS, Path
+from the_edge_agent.memory.sql.dialects.base import Dialect
+from the_edge_agent.memory.sql.dialects.conditions import Kind, Test, is_number
+from the_edge_agent.memory.text import Term
+from the_edge_agent.memory.validation import MAX_KEY_LENGTH
+
+_TYPES: Mapping[Kind, str] = {"integer": "number", "double": "number"}
+_SIMPLE = literal_column("'simple'::regconfig")
+
+
+class PostgreSQLDialect(Dialect):
+    """PostgreSQL 12 or later, and what speaks its dialect."""
+
+    key_type: ClassVar[TypeEngine[Any]] = String(MAX_KEY_LENGTH, collation="C")
+    time_type: ClassVar[DateTime] = DateTime(timezone=True)
+    snapshot_isolation = "REPEATABLE READ"
+
+    def __init__(self, entries: Table) -> None:
+        """Build the statements."""
+        super().__init__(entries)
+        statement = insert(entries).values(self.new_row())
+        self._upsert = statement.on_conflict_do_update(
+            index_elements=[entries.c.key], set_=self.changes(statement.excluded)
+        ).returning(entries.c.version)
+
+    @classmethod
+    def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:  # noqa: ARG003
+        """Return libpq's limit for connecting, in whole seconds."""
+        return {"connect_timeout": max(1, round(connect_timeout))}
+
+    @classmethod
+    def extend(cls, entries: Table) -> None:
+        """Add the text index and the copy of the metadata that filters look at."""
+        vector = Computed("to_tsvector('simple'::regconfig, search_text)", persisted=True)
+        entries.append_column(Column("search_vector", TSVECTOR, vector))
+        entries.append_column(Column("metadata_json", JSONB, nullable=False))
+        Index(f"ix_{entries.name}_search_vector", entries.c.search_vector, postgresql_using="gin")
+        Index(
+            f"ix_{entries.name}_metadata_json",
+            entries.c.metadata_json,
+            postgresql_using="gin",
+            postgresql_ops={"metadata_json": "jsonb_path_ops"},
+        )
+
+    @property
+    def now(self) -> ColumnElement[Any]:
+        """The server's time at which the transaction began."""
+        return func.now()
+
+    def clock(self, connection: Connection, *, statements: int) -> datetime | None:  # noqa: ARG002
+        """Return None: ``now`` needs no parameter."""
+        return None
+
+    def parameters(self) -> dict[str, ColumnElement[Any]]:
+        """Return the bound columns, the JSONB copy as text that the server converts."""
+        return {**super().parameters(), "metadata_json": cast(bindparam("b_metadata_json", type_=Text()), JSONB)}
+
+    def row(self, entry: Store, now: datetime | None) -> dict[str, Any]:
+        """Return the parameters of a store, with the metadata in the form that JSONB compares exactly."""
+        return {**super().row(entry, now), "b_metadata_json": _comparable(decode(entry.metadata or "{}"))}
+
+    def upsert(self, connection: Connection, row: Mapping[str, Any]) -> int:
+        """Store an entry in one statement."""
+        version: int = connection.execute(self._upsert, row).scalar_one()
+        return version
+
+    def text_condition(self, terms: Sequence[Term]) -> ColumnElement[bool]:
+        """Look positive terms up in the index, and recheck what it cannot tell."""
+        indexed = [_index_term(term) for term in terms if not term.negated]
+        if not indexed:
+            return super().text_condition(terms)
+        query = func.to_tsquery(_SIMPLE, " & ".join(indexed))
+        recheck = [self.contains(term) for term in terms if term.negated or len(term.tokens) > 1]
+        return and_(self.entries.c.search_vector.bool_op("@@")(query), *recheck)
+
+    def equals(self, path: Path, values: Sequence[Any]) -> ColumnElement[bool]:
+        """Let the index find what contains the value; only null, lists and objects need more."""
+        scalars = [value for value in values if isinstance(value, (bool, int, float, str))]
+        others = [value for value in values if not isinstance(value, (bool, int, float, str))]
+        found = false() | super().equals(path, others)
+        for value in scalars:
+            nested: Any = value
+            for key in reversed(path):
+                nested = {key: nested}
+            found = found | self.entries.c.metadata_json.contains(_jsonb(nested))
+        return found
+
+    def equals_whole(self, path: Path, value: list[Any] | dict[str, Any]) -> ColumnElement[bool]:
+        """Compare as JSONB does: numbers by value, objects in any order."""
+        return func.coalesce(self._value(path) == _jsonb(value), false())
+
+    def compare(self, path: Path, op: str, value: int | float | str) -> ColumnElement[bool]:
+        """Compare every number as NUMERIC, which is exact for integers and doubles alike."""
+        if isinstance(value, str):
+            return super().compare(path, op, value)
+        bound = cast(literal(_comparable(value), Text), Numeric)
+        return self.at(path, ("double",), lambda found: COMPARISONS[op](found, bound))  # type: ignore[return-value]
+
+    def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
+        """Look at the type first: a cast of another type would be an error."""
+        value = self._value(path)
+        types = {_TYPES.get(kind, kind) for kind in kinds}
+        has_type = func.coalesce(func.jsonb_typeof(value).in_(sorted(types)), false())
+        if test is None:
+            return has_type
+        text: ColumnElement[Any] = value.op("#>>")(literal_column("'{}'"))
+        found = text.collate("C") if kinds[0] == "string" else cast(text, Numeric)
+        return case((has_type, test(found)), else_=false())
+
+    def _value(self, path: Path) -> ColumnElement[Any]:
+        value: ColumnElement[Any] = self.entries.c.metadata_json
+        for key in path:
+            # `->` with text never indexes an array, unlike `#>`.
+            value = value.op("->", return_type=JSONB())(cast(literal(key, Text), Text))
+        return value
+
+
+def _jsonb(value: Any) -> ColumnElement[Any]:
+    return cast(cast(literal(_comparable(value), Text), Text), JSONB)
+
+
+def _comparable(value: Any) -> str:
+    """Return JSON in which whole doubles are written as integers: NUMERIC has no rounding to hide it."""
+    return json.dumps(_whole_as_integers(value), ensure_ascii=False, separators=(",", ":"))
+
+
+def _whole_as_integers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _whole_as_integers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole_as_integers(item) for item in value]
+    if is_number(value) and value == int(value) and INT64_MIN <= value <= INT64_MAX:
+        return int(value)
+    return value
+
+
+def _index_term(term: Term) -> str:
+    *before, last = term.tokens
+    return " & ".join([*before, f"{last}:*" if term.prefix else last])

@@ -1,0 +1,160 @@
+"""Driver errors to failures: one table from codes to ``error_type`` and whether to retry."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import exc
+
+from the_edge_agent.memory.results import ErrorType, LTMError
+
+
+class LostRaceError(Exception):
+    """Another transaction created the row first: run the whole transaction again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a driver error means.
+
+    Attributes:
+        error_type: of the failure dict.
+        error: the message, without secrets or stored values.
+        retry: whether the same transaction may succeed when it is run again.
+    """
+
+    error_type: ErrorType
+    error: str
+    retry: bool = False
+
+    def exception(self) -> LTMError:
+        """Return the exception that carries this failure."""
+        return LTMError(self.error_type, self.error)
+
+
+# What an error means: (error_type, retry the whole transaction, what to tell the user).
+_Meaning = tuple[ErrorType, bool, str]
+_DEADLOCK: Final[_Meaning] = ("lock_timeout", True, "gave way to concurrent transactions; try again")
+_LOCK_WAIT: Final[_Meaning] = ("lock_timeout", True, "waited too long for a lock; try again")
+_STATEMENT_TIMEOUT: Final[_Meaning] = ("query_error", False, "the server cancelled the statement at its time limit")
+_LOST: Final[_Meaning] = ("connection_error", False, "lost the connection to the database")
+_READ_ONLY: Final[_Meaning] = ("connection_error", False, "the database is read-only")
+_UNREACHABLE: Final[_Meaning] = ("connection_error", False, "cannot reach the database; is it running at this address?")
+_CONNECT_TIMEOUT: Final[_Meaning] = ("connection_timeout", False, "the database did not answer in time")
+_POOL: Final[_Meaning] = ("connection_timeout", False, "no connection became free in the pool; raise pool_size")
+_AUTH: Final[_Meaning] = ("auth_failed", False, "the database refused the user name or password")
+_NO_DATABASE: Final[_Meaning] = ("connection_error", False, "there is no such database")
+_CONSTRAINT: Final[_Meaning] = ("validation_error", False, "the entry breaks a constraint of the table")
+_TOO_LARGE: Final[_Meaning] = ("validation_error", False, "the entry is larger than the database accepts")
+_FULL: Final[_Meaning] = ("query_error", False, "the database has no space left")
+_NO_TABLE: Final[_Meaning] = ("query_error", False, "a table or column is missing; was it dropped, or never created?")
+_DENIED: Final[_Meaning] = ("query_error", False, "the user lacks a privilege that this call needs")
+_REFUSED: Final[_Meaning] = ("query_error", False, "the database refused the statement")
+
+_SQLSTATE: Final[dict[str, _Meaning]] = {
+    "40P01": _DEADLOCK,
+    "40001": _DEADLOCK,
+    "55P03": _LOCK_WAIT,
+    "57014": _STATEMENT_TIMEOUT,
+    "57P01": _LOST,
+    "57P02": _LOST,
+    "57P03": _UNREACHABLE,
+    "25006": _READ_ONLY,
+    "53300": ("connection_error", False, "the server has no connection left for us"),
+    "28000": _AUTH,
+    "28P01": _AUTH,
+    "3D000": _NO_DATABASE,
+    "23505": _CONSTRAINT,
+    "23502": _CONSTRAINT,
+    "22001": _TOO_LARGE,
+    "54000": _TOO_LARGE,
+    "53100": _FULL,
+    "42P01": _NO_TABLE,
+    "42703": _NO_TABLE,
+    "42501": _DENIED,
+}
+_SQLSTATE_CLASS: Final[dict[str, _Meaning]] = {"08": _LOST, "23": _CONSTRAINT}
+_MYSQL: Final[dict[int, _Meaning]] = {
+    **dict.fromkeys((1213, 1305, 1020, 3101, 1180), _DEADLOCK),
+    1205: _LOCK_WAIT,
+    **dict.fromkeys((3024, 1969), _STATEMENT_TIMEOUT),
+    **dict.fromkeys((2006, 2013, 2055, 4031, 1047, 1053), _LOST),
+    **dict.fromkeys((1290, 1792, 1836), _READ_ONLY),
+    **dict.fromkeys((2002, 2003, 2005), _UNREACHABLE),
+    1040: ("connection_error", False, "the server has no connection left for us"),
+    **dict.fromkeys((1045, 1698), _AUTH),
+    1049: _NO_DATABASE,
+    **dict.fromkeys((1062, 1048), _CONSTRAINT),
+    **dict.fromkeys((1406, 1153), _TOO_LARGE),
+    1114: _FULL,
+    **dict.fromkeys((1146, 1054), _NO_TABLE),
+    **dict.fromkeys((1044, 1142), _DENIED),
+}
+_SQLITE: Final[dict[str, _Meaning]] = {
+    "BUSY": _LOCK_WAIT,
+    "LOCKED": _LOCK_WAIT,
+    "READONLY": _READ_ONLY,
+    "CANTOPEN": _UNREACHABLE,
+    "NOTADB": ("connection_error", False, "the file is not an SQLite database"),
+    "CORRUPT": ("connection_error", False, "the file is damaged"),
+    "CONSTRAINT": _CONSTRAINT,
+    "TOOBIG": _TOO_LARGE,
+    "FULL": _FULL,
+    "IOERR": ("query_error", False, "the file cannot be read or written"),
+}
+# Before Python 3.11 sqlite3 gives no code, and libpq gives none while connecting: their fixed English texts.
+_TEXTS: Final[tuple[tuple[str, _Meaning], ...]] = (
+    (r"database (table )?is locked", _LOCK_WAIT),
+    (r"readonly database", _READ_ONLY),
+    (r"unable to open database file", _UNREACHABLE),
+    (r"file is not a database", _SQLITE["NOTADB"]),
+    (r"disk image is malformed", _SQLITE["CORRUPT"]),
+    (r"disk is full", _FULL),
+    (r"string or blob too big", _TOO_LARGE),
+    (r"constraint failed", _CONSTRAINT),
+    (r"no such (table|column)", _NO_TABLE),
+    (r"password authentication failed|no password supplied|no pg_hba.conf entry|role .* does not exist", _AUTH),
+    (r"database .* does not exist", _NO_DATABASE),
+    (r"timeout expired|connection timeout|timed out", _CONNECT_TIMEOUT),
+    (r"server closed the connection|connection is lost|connection is closed", _LOST),
+    (r"starting up|shutting down|refused|could not translate|failed to resolve|is the server running", _UNREACHABLE),
+    (r"too many (clients|connections)|connection slots", _SQLSTATE["53300"]),
+)
+
+
+def classify(error: BaseException) -> Failure:
+    """Return what an error of SQLAlchemy or of a driver means."""
+    if isinstance(error, LostRaceError):
+        return _failure(_DEADLOCK, "")
+    if isinstance(error, exc.TimeoutError):
+        return _failure(_POOL, "")
+    original: Any = getattr(error, "orig", None) or error
+    code, meaning = _by_code(original)
+    if meaning is None:
+        text = str(original)
+        meaning = next((known for pattern, known in _TEXTS if re.search(pattern, text, re.IGNORECASE)), None)
+    if getattr(error, "connection_invalidated", False) and (meaning is None or meaning is _REFUSED):
+        meaning = _LOST
+    return _failure(meaning or _REFUSED, code or type(original).__name__)
+
+
+def _failure(meaning: _Meaning, code: str) -> Failure:
+    error_type, retry, message = meaning
+    return Failure(error_type, f"{message} ({code})" if code else message, retry)
+
+
+def _by_code(original: Any) -> tuple[str, _Meaning | None]:
+    number = original.args[0] if getattr(original, "args", ()) else None
+    if isinstance(number, int) and not isinstance(original, OSError):
+        if number in (2003, 2013) and "timed out" in str(original):
+            return f"error {number}", _CONNECT_TIMEOUT
+        return f"error {number}", _MYSQL.get(number, _REFUSED)
+    sqlstate = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
+    if sqlstate:
+        return f"SQLSTATE {sqlstate}", _SQLSTATE.get(sqlstate) or _SQLSTATE_CLASS.get(sqlstate[:2], _REFUSED)
+    name = getattr(original, "sqlite_errorname", None)
+    if name:
+        return name, _SQLITE.get(name.removeprefix("SQLITE_").partition("_")[0])
+    return "", None

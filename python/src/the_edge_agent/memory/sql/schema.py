@@ -1,0 +1,112 @@
+"""The tables, as mapped classes that users may query through the ORM, and as a copy per engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Index, Integer, MetaData, Table
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from the_edge_agent.memory.sql.column_types import Ascii, JSONText, Key, LongText, MetadataText, Tokens, UTCDateTime
+
+SCHEMA_VERSION = 1
+
+
+class Base(DeclarativeBase):
+    """The registry of our mapped classes."""
+
+
+class LTMEntry(Base):
+    """One entry of long-term memory; ``value`` and ``metadata_`` are decoded Python values."""
+
+    __tablename__ = "ltm_entries"
+
+    key: Mapped[str] = mapped_column(Key(), primary_key=True)
+    value: Mapped[Any] = mapped_column(JSONText(), nullable=False)
+    metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata", MetadataText())
+    search_text: Mapped[str] = mapped_column(Tokens(), nullable=False)
+    version: Mapped[int] = mapped_column(BigInteger, nullable=False)
+    write_id: Mapped[str | None] = mapped_column(Ascii(36))
+    storage_uri: Mapped[str | None] = mapped_column(LongText())
+    expires_at: Mapped[datetime | None] = mapped_column(UTCDateTime())
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime(), nullable=False)
+    updated_at: Mapped[datetime] = mapped_column(UTCDateTime(), nullable=False)
+
+
+class CatalogEntry(Base):
+    """One entry of the catalog: what is known of a stored value, and where it is."""
+
+    __tablename__ = "ltm_catalog"
+
+    id: Mapped[str] = mapped_column(Ascii(64), primary_key=True)
+    key: Mapped[str] = mapped_column(Key(), nullable=False, index=True)
+    content_hash: Mapped[str] = mapped_column(Ascii(200), nullable=False)
+    storage_uri: Mapped[str | None] = mapped_column(LongText())
+    byte_size: Mapped[int | None] = mapped_column(BigInteger)
+    inlined_value: Mapped[Any] = mapped_column(JSONText())
+    metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata", MetadataText())
+    metadata_hash: Mapped[str | None] = mapped_column(Ascii(200))
+    expires_at: Mapped[datetime | None] = mapped_column(UTCDateTime())
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime(), nullable=False)
+    updated_at: Mapped[datetime] = mapped_column(UTCDateTime(), nullable=False)
+    version: Mapped[int] = mapped_column(BigInteger, nullable=False)
+
+
+class CatalogSnapshot(Base):
+    """One snapshot of the catalog."""
+
+    __tablename__ = "ltm_snapshots"
+
+    id: Mapped[str] = mapped_column(Ascii(36), primary_key=True)
+    name: Mapped[str] = mapped_column(LongText(), nullable=False)
+    entry_count: Mapped[int] = mapped_column(BigInteger, nullable=False)
+    total_bytes: Mapped[int] = mapped_column(BigInteger, nullable=False)
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime(), nullable=False)
+
+
+class CatalogSnapshotEntry(Base):
+    """One catalog entry as a snapshot saw it."""
+
+    __tablename__ = "ltm_snapshot_entries"
+
+    snapshot_id: Mapped[str] = mapped_column(Ascii(36), primary_key=True)
+    entry_id: Mapped[str] = mapped_column(Ascii(64), primary_key=True)
+    key: Mapped[str] = mapped_column(Key(), nullable=False)
+    content_hash: Mapped[str] = mapped_column(Ascii(200), nullable=False)
+    metadata_hash: Mapped[str | None] = mapped_column(Ascii(200))
+    expires_at: Mapped[datetime | None] = mapped_column(UTCDateTime())
+
+
+class SchemaVersion(Base):
+    """One row: the version of the schema. Written last, so that it says that all the rest is there."""
+
+    __tablename__ = "ltm_schema_version"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    version: Mapped[int] = mapped_column(Integer, nullable=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables of one engine, with the columns and indexes that its dialect adds."""
+
+    entries: Table
+    catalog: Table
+    snapshots: Table
+    snapshot_entries: Table
+    schema_version: Table
+
+    def all(self) -> list[Table]:
+        """Return every table, in the order of creation."""
+        return [self.entries, self.catalog, self.snapshots, self.snapshot_entries, self.schema_version]
+
+
+def copy_tables(entries_name: str = LTMEntry.__tablename__) -> Tables:
+    """Return a copy of the tables for one engine; only the entries' table takes another name."""
+    metadata = MetaData()
+    entries = Base.metadata.tables[LTMEntry.__tablename__].to_metadata(metadata, name=entries_name)
+    Index(f"ix_{entries_name}_updated_at", entries.c.updated_at.desc(), entries.c.key)
+    others = (CatalogEntry, CatalogSnapshot, CatalogSnapshotEntry, SchemaVersion)
+    return Tables(entries, *(Base.metadata.tables[mapped.__tablename__].to_metadata(metadata) for mapped in others))

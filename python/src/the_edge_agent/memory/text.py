@@ -1,0 +1,212 @@
+"""Full-text search without a database's parser: text to tokens, query to terms, match and score in Python.
+
+Every engine tokenises differently, so the tokens are made here and the engines index opaque ASCII words.
+The functions that match and score in Python are the definition that every dialect is tested against.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.validation import check_encodable
+
+MAX_TOKEN_LENGTH = 80  # InnoDB's default innodb_ft_max_token_size is 84
+MAX_SEARCH_TEXT = 200_000  # characters; keeps a PostgreSQL tsvector under its limit of 1 MB
+MAX_QUERY_WORDS = 200  # SQLite refuses expressions deeper than 1,000
+RANK_WINDOW = 1_000  # candidates that are ranked: the newest matches
+
+TOKEN_START = "qz"  # makes every token at least 3 letters long and none a stop word
+BREAK = ". "  # between two strings, so that no phrase crosses from one to the next
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+# Scripts written without spaces, as overlapping pairs: Thai, Lao, Myanmar, Khmer, kana, Han.
+_PAIRED = (
+    r"\u0e01-\u0e4e\u0e80-\u0ecf\u0edc-\u0edf\u1000-\u103f\u1780-\u17d3"
+    r"\u3005-\u3007\u3031-\u3035\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    r"\U00020000-\U000323af"
+)
+_PAIRED_RUN = re.compile(f"[{_PAIRED}]+|[^{_PAIRED}]+")
+_PAIRED_CHAR = re.compile(f"[{_PAIRED}]")
+_QUERY_PART = re.compile(r'(-?)(?:"([^"]*)(?:"|$)|([^\s"]+))')
+_ASCII_WORD = re.compile(r"[a-z0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One condition of a query: ``needle`` is (or, negated, is not) in the search text.
+
+    Attributes:
+        tokens: adjacent tokens, in order.
+        prefix: whether the last token may go on.
+        negated: whether the entry must not contain it.
+    """
+
+    tokens: tuple[str, ...]
+    prefix: bool = False
+    negated: bool = False
+
+    @property
+    def needle(self) -> str:
+        """What to look for in the search text; tokens begin with ``qz`` and end with a space."""
+        return " ".join(self.tokens) + ("" if self.prefix else " ")
+
+
+def search_text(key: str, value: Any, metadata: dict[str, Any] | None) -> str:
+    """Return what is indexed of an entry: the tokens of its key and of every string and number in it.
+
+    Each token ends with a space, each string with ``". "``. Whole tokens, up to 200,000 characters.
+    """
+    pieces: list[str] = []
+    size = 0
+    for text in _strings([metadata, value, key]):
+        start = len(pieces)
+        for token in tokenize(text):
+            size += len(token) + 1
+            if size > MAX_SEARCH_TEXT - len(BREAK):
+                return "".join(pieces)
+            pieces.append(token + " ")
+        if len(pieces) > start:
+            pieces.append(BREAK)
+            size += len(BREAK)
+    return "".join(pieces)
+
+
+def tokenize(text: str) -> Iterator[str]:
+    """Yield the search tokens of one string, in order."""
+    for group in _word_groups(text):
+        for run in group:
+            yield from _run_tokens(run)
+
+
+def parse_query(query: Any) -> tuple[Term, ...] | None:
+    """Return the terms of a query, None for no text condition, ``()`` if nothing in it is searchable.
+
+    Words are AND-ed; ``"..."`` is a phrase, ``word*`` a prefix, ``-`` negates a word or phrase.
+
+    Raises:
+        LTMError: ``validation_error`` for what is not text, for lone surrogates and for more than
+            ``MAX_QUERY_WORDS`` words.
+    """
+    if query is None:
+        return None
+    if not isinstance(query, str):
+        raise LTMError("validation_error", f"query must be a string or None, not {type(query).__name__}")
+    check_encodable(query, "query")
+    if not query.strip():
+        return None
+    terms: list[Term] = []
+    for minus, phrase, word in _QUERY_PART.findall(query):
+        term = _term(word or phrase, prefix=word.endswith("*"), negated=bool(minus))
+        if term is not None:
+            terms.append(term)
+    if sum(len(term.tokens) for term in terms) > MAX_QUERY_WORDS:
+        raise LTMError("validation_error", f"query must have at most {MAX_QUERY_WORDS} words")
+    return tuple(terms)
+
+
+def matches(indexed: str, terms: Sequence[Term]) -> bool:
+    """Return whether a search text satisfies every term; nothing matches ``()``."""
+    return bool(terms) and all((term.needle in indexed) != term.negated for term in terms)
+
+
+def score(counts: Sequence[int], length: int) -> float:
+    """Return the rank of an entry with ``length`` tokens in which the terms occur ``counts`` times.
+
+    BM25's term saturation with a fixed average length of 100 tokens and no document frequencies, so that
+    the score of an entry depends on the entry alone; rounded to 6 decimals.
+    """
+    norm = 1.2 * (0.25 + 0.75 * length / 100)
+    return round(sum(count * 2.2 / (count + norm) for count in counts), 6)
+
+
+def _strings(pending: list[Any]) -> Iterator[str]:
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict):
+            pending.extend(reversed(item.values()))
+        elif isinstance(item, list):
+            pending.extend(reversed(item))
+        elif isinstance(item, int) and not isinstance(item, bool):
+            yield int.__repr__(item)
+        elif isinstance(item, float):
+            yield float.__repr__(item)
+
+
+def _term(text: str, *, prefix: bool, negated: bool) -> Term | None:
+    runs = [run for group in _word_groups(text) for run in group]
+    if not runs:
+        return None
+    *before, last = runs
+    tokens = [token for run in before for token in _run_tokens(run)]
+    if _PAIRED_CHAR.match(last):
+        # The text may go on after these characters: pairs alone are exact, one character begins a pair.
+        prefix = len(last) == 1
+        tokens += _run_tokens(last)[: None if prefix else -1]
+    else:
+        tokens += _run_tokens(last)
+        prefix = prefix and _marked(text.rstrip("*"))[-1] != " "
+    return Term(tuple(tokens), prefix, negated)
+
+
+def _word_groups(text: str) -> Iterator[list[str]]:
+    """Split folded text into words, and each word into runs of one kind of script."""
+    if text.isascii():
+        return ([word.group()] for word in _ASCII_WORD.finditer(text.lower()))
+    return (_PAIRED_RUN.findall(word) for word in _marked(text).split(" ") if word)
+
+
+def _marked(text: str) -> str:
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    return folded.translate(_MARKED)
+
+
+class _CharacterClasses(dict[int, str]):
+    """Letters and digits as they are, symbols between spaces, marks and joiners gone, all else a space."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        category = unicodedata.category(char)
+        if category[0] in "LN":
+            kept = char
+        elif category == "So" or "\U0001f3fb" <= char <= "\U0001f3ff":
+            kept = f" {char} "
+        else:
+            kept = "" if category[0] == "M" or (category == "Cf" and char != "\u200b") else " "
+        self[code] = kept
+        return kept
+
+
+_MARKED = _CharacterClasses()
+
+
+def _run_tokens(run: str) -> list[str]:
+    if _PAIRED_CHAR.match(run):
+        return [_token(run[i : i + 2]) for i in range(len(run))]
+    return [_token(run)]
+
+
+def _token(word: str) -> str:
+    return (TOKEN_START + word.translate(_ENCODED))[:MAX_TOKEN_LENGTH]
+
+
+class _Encoding(dict[int, str]):
+    """ASCII letters and digits as they are; ``q`` and every other character as ``q`` and 4 digits."""
+
+    def __missing__(self, code: int) -> str:
+        number, digits = code, ""
+        for _ in range(4):
+            number, digit = divmod(number, 36)
+            digits = _DIGITS[digit] + digits
+        encoded = chr(code) if code < 128 and code != ord("q") else "q" + digits
+        self[code] = encoded
+        return encoded
+
+
+_ENCODED = _Encoding()

@@ -13,6 +13,12 @@ from the_edge_agent.memory.base import (
     get_registered_backends,
     register_backend,
 )
+from the_edge_agent.memory.config import (
+    expand_env_vars,
+    expand_ltm_config,
+    parse_backend_config,
+    parse_ltm_config,
+)
 from the_edge_agent.memory.results import ERROR_TYPES, LTMError
 
 if TYPE_CHECKING:
@@ -32,7 +38,11 @@ __all__ = [
     "LongTermMemoryBackend",
     "SQLAlchemyBackend",
     "create_ltm_backend",
+    "expand_env_vars",
+    "expand_ltm_config",
     "get_registered_backends",
+    "parse_backend_config",
+    "parse_ltm_config",
     "register_backend",
 ]
 

@@ -327,10 +327,16 @@ def create_ltm_backend(backend_type: str = "sqlalchemy", **options: Any) -> LTMB
         LTMError: the backend could not be built.
         ImportError: its optional dependency is missing; the message names the extra to install.
     """
-    return _factory(backend_type)(**options)
+    return find_backend_factory(backend_type)(**options)
 
 
-def _factory(name: str) -> BackendFactory:
+def find_backend_factory(name: str) -> BackendFactory:
+    """Return the registered class or function of a name.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+        ImportError: its optional dependency is missing.
+    """
     wanted = name.strip().lower() if isinstance(name, str) else ""
     if wanted in _registered:
         return _registered[wanted]
@@ -343,4 +349,3 @@ def _factory(name: str) -> BackendFactory:
             loaded: BackendFactory = plugin.load()
             return loaded
     raise ValueError(f"unknown LTM backend {name!r}; known: {', '.join(get_registered_backends())}")
-

@@ -45,8 +45,8 @@ class SQLAlchemyBackend(LTMBackend):
         self,
         url: str,
         pool_size: int = 5,
-        echo: bool = False,  # noqa: FBT001, FBT002 - the documented order of the original interface
-        lazy: bool = False,  # noqa: FBT001, FBT002
+        echo: bool = False,
+        lazy: bool = False,
         *,
         max_overflow: int = 10,
         pool_timeout: float = 10.0,
@@ -135,13 +135,18 @@ class SQLAlchemyBackend(LTMBackend):
         """Return the entries that match, best first; see ``LTMBackend.search``."""
         terms = parse_query(query)
         search = Search(
-            terms or (), parse_filter(metadata_filter), check_prefix(prefix), check_limit(limit), check_offset(offset)
+            terms or (),
+            parse_filter(metadata_filter),
+            check_prefix(prefix),
+            check_limit(limit),
+            check_offset(offset),
         )
         if terms == ():
             self._database.start()
             return ok(results=[], count=0)
         results = self._database.run(
-            lambda connection, entries: entries.search(connection, search), snapshot=not search.is_one_statement
+            lambda connection, entries: entries.search(connection, search),
+            snapshot=not search.is_one_statement,
         )
         return ok(results=results, count=len(results))
 
@@ -157,9 +162,7 @@ class SQLAlchemyBackend(LTMBackend):
     def _iterate(self, prefix: str) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
         after, rows = "", 16
         while True:
-            page = self._database.run(
-                lambda connection, entries, after=after, rows=rows: entries.page(connection, prefix, after, rows)
-            )
+            page = self._page(prefix, after, rows)
             for key, value, metadata in page:
                 yield key, decode(value), metadata and decode(metadata)
             if len(page) < rows:
@@ -167,6 +170,9 @@ class SQLAlchemyBackend(LTMBackend):
             after = page[-1][0]
             size = sum(len(value) + len(metadata or "") for _, value, metadata in page)
             rows = max(1, min(_MAX_PAGE_ROWS, rows * _PAGE_TEXT // size))
+
+    def _page(self, prefix: str, after: str, rows: int) -> Sequence[Sequence[Any]]:
+        return self._database.run(lambda connection, entries: entries.page(connection, prefix, after, rows))
 
     def transaction(self) -> LTMTransaction:
         """Return a transaction that queues until ``commit``; see ``LTMBackend.transaction``."""

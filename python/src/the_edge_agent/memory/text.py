@@ -20,7 +20,7 @@ MAX_SEARCH_TEXT = 200_000  # characters; keeps a PostgreSQL tsvector under its l
 MAX_QUERY_WORDS = 200  # SQLite refuses expressions deeper than 1,000
 RANK_WINDOW = 1_000  # candidates that are ranked: the newest matches
 
-TOKEN_START = "qz"  # makes every token at least 3 letters long and none a stop word
+TOKEN_START = "qz"  # noqa: S105 - makes every token at least 3 letters long and none a stop word
 BREAK = ". "  # between two strings, so that no phrase crosses from one to the next
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"

@@ -9,7 +9,6 @@ from threading import Lock
 from typing import Any, Generic, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, insert, inspect, select
-from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import StaticPool
 
@@ -166,7 +165,8 @@ class Database(Generic[Statements]):
         size = sum(len(text.encode()) + sum(map(text.count, _ESCAPED)) for text in present)
         if size > limit - _STATEMENT_BYTES:
             raise LTMError(
-                "validation_error", f"the entry has {size:,} bytes as sent; the server accepts packets of {limit:,}"
+                "validation_error",
+                f"the entry has {size:,} bytes as sent; the server accepts packets of {limit:,}",
             )
 
     def close(self) -> None:

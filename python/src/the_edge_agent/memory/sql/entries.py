@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Row, Text, bindparam, select, type_coerce
+from sqlalchemy import Connection, Integer, Text, bindparam, select, type_coerce
 
 from the_edge_agent.memory.base import Operation, Store
 from the_edge_agent.memory.results import Result, ok
@@ -48,11 +48,11 @@ class Entries:
                 results[place] = ok(deleted=self._dialect.delete(connection, operation.key), key=operation.key)
         return [results[place] for place in range(len(operations))]
 
-    def retrieve(self, connection: Connection, key: str) -> Row[Any] | None:
+    def retrieve(self, connection: Connection, key: str) -> Sequence[Any] | None:
         """Return ``(value, metadata, version)`` of a key as text, None if there is none."""
         return connection.execute(self._retrieve, {"b_key": key}).first()
 
-    def page(self, connection: Connection, prefix: str, after: str, rows: int) -> Sequence[Row[Any]]:
+    def page(self, connection: Connection, prefix: str, after: str, rows: int) -> Sequence[Sequence[Any]]:
         """Return ``(key, value, metadata)`` as text of the next keys above ``after``, in order."""
         statement = self._page.where(*key_range(self._key, prefix)) if prefix else self._page
         return connection.execute(statement, {"b_after": after, "b_rows": rows}).all()

@@ -38,18 +38,34 @@ class Failure:
 _Meaning = tuple[ErrorType, bool, str]
 _DEADLOCK: Final[_Meaning] = ("lock_timeout", True, "gave way to concurrent transactions; try again")
 _LOCK_WAIT: Final[_Meaning] = ("lock_timeout", True, "waited too long for a lock; try again")
-_STATEMENT_TIMEOUT: Final[_Meaning] = ("query_error", False, "the server cancelled the statement at its time limit")
+_STATEMENT_TIMEOUT: Final[_Meaning] = (
+    "query_error",
+    False,
+    "the server cancelled the statement at its time limit",
+)
 _LOST: Final[_Meaning] = ("connection_error", False, "lost the connection to the database")
 _READ_ONLY: Final[_Meaning] = ("connection_error", False, "the database is read-only")
-_UNREACHABLE: Final[_Meaning] = ("connection_error", False, "cannot reach the database; is it running at this address?")
+_UNREACHABLE: Final[_Meaning] = (
+    "connection_error",
+    False,
+    "cannot reach the database; is it running at this address?",
+)
 _CONNECT_TIMEOUT: Final[_Meaning] = ("connection_timeout", False, "the database did not answer in time")
-_POOL: Final[_Meaning] = ("connection_timeout", False, "no connection became free in the pool; raise pool_size")
+_POOL: Final[_Meaning] = (
+    "connection_timeout",
+    False,
+    "no connection became free in the pool; raise pool_size",
+)
 _AUTH: Final[_Meaning] = ("auth_failed", False, "the database refused the user name or password")
 _NO_DATABASE: Final[_Meaning] = ("connection_error", False, "there is no such database")
 _CONSTRAINT: Final[_Meaning] = ("validation_error", False, "the entry breaks a constraint of the table")
 _TOO_LARGE: Final[_Meaning] = ("validation_error", False, "the entry is larger than the database accepts")
 _FULL: Final[_Meaning] = ("query_error", False, "the database has no space left")
-_NO_TABLE: Final[_Meaning] = ("query_error", False, "a table or column is missing; was it dropped, or never created?")
+_NO_TABLE: Final[_Meaning] = (
+    "query_error",
+    False,
+    "a table or column is missing; was it dropped, or never created?",
+)
 _DENIED: Final[_Meaning] = ("query_error", False, "the user lacks a privilege that this call needs")
 _REFUSED: Final[_Meaning] = ("query_error", False, "the database refused the statement")
 
@@ -115,11 +131,17 @@ _TEXTS: Final[tuple[tuple[str, _Meaning], ...]] = (
     (r"string or blob too big", _TOO_LARGE),
     (r"constraint failed", _CONSTRAINT),
     (r"no such (table|column)", _NO_TABLE),
-    (r"password authentication failed|no password supplied|no pg_hba.conf entry|role .* does not exist", _AUTH),
+    (
+        r"password authentication failed|no password supplied|no pg_hba.conf entry|role .* does not exist",
+        _AUTH,
+    ),
     (r"database .* does not exist", _NO_DATABASE),
     (r"timeout expired|connection timeout|timed out", _CONNECT_TIMEOUT),
     (r"server closed the connection|connection is lost|connection is closed", _LOST),
-    (r"starting up|shutting down|refused|could not translate|failed to resolve|is the server running", _UNREACHABLE),
+    (
+        r"starting up|shutting down|refused|could not translate|failed to resolve|is the server running",
+        _UNREACHABLE,
+    ),
     (r"too many (clients|connections)|connection slots", _SQLSTATE["53300"]),
 )
 

@@ -9,7 +9,15 @@ from typing import Any
 from sqlalchemy import BigInteger, Index, Integer, MetaData, Table
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from the_edge_agent.memory.sql.column_types import Ascii, JSONText, Key, LongText, MetadataText, Tokens, UTCDateTime
+from the_edge_agent.memory.sql.column_types import (
+    Ascii,
+    JSONText,
+    Key,
+    LongText,
+    MetadataText,
+    Tokens,
+    UTCDateTime,
+)
 
 SCHEMA_VERSION = 1
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Text, and_, bindparam, or_, select, type_coerce
+from sqlalchemy import ColumnElement, Connection, Select, Text, and_, bindparam, or_, select, type_coerce
 
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import Node, matches
@@ -54,7 +54,10 @@ class Searcher:
         self._dialect = dialect
         columns = dialect.entries.c
         self._key, self._updated_at = columns.key, columns.updated_at
-        self._value, self._metadata = type_coerce(columns.value, Text()), type_coerce(columns.metadata, Text())
+        self._value, self._metadata = (
+            type_coerce(columns.value, Text()),
+            type_coerce(columns.metadata, Text()),
+        )
         self._newest_first = (columns.updated_at.desc(), columns.key)
         self._by_key = select(columns.key, self._value, self._metadata).where(
             columns.key.in_(bindparam("keys", expanding=True))
@@ -98,9 +101,9 @@ class Searcher:
 
     def _filtered(
         self, connection: Connection, statement: Select[Any], condition: Node, wanted: int
-    ) -> list[Row[Any]]:
+    ) -> list[Sequence[Any]]:
         """Return the first rows whose metadata, their last column, satisfies the condition."""
-        found: list[Row[Any]] = []
+        found: list[Sequence[Any]] = []
         page = statement.limit(PAGE_ROWS)
         while True:
             rows = connection.execute(page).all()
@@ -112,7 +115,7 @@ class Searcher:
             page = statement.where(older).limit(PAGE_ROWS)
 
     def _entries(self, connection: Connection, scored: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
-        rows: dict[str, Row[Any]] = {}
+        rows: dict[str, Sequence[Any]] = {}
         for start in range(0, len(scored), KEYS_PER_STATEMENT):
             keys = [key for key, _ in scored[start : start + KEYS_PER_STATEMENT]]
             rows |= {row[0]: row for row in connection.execute(self._by_key, {"keys": keys})}
@@ -138,7 +141,7 @@ def _successor(prefix: str) -> str | None:
     return None
 
 
-def _entry(row: Row[Any], rank: float) -> dict[str, Any]:
+def _entry(row: Sequence[Any], rank: float) -> dict[str, Any]:
     return {
         "key": row[0],
         "value": decode(row[1]),

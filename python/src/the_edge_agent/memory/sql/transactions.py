@@ -55,7 +55,10 @@ def run_transaction(
 
 
 def retrying(
-    attempt: Callable[[], Answer], *, timeout: float, again: Callable[[Failure], bool] = lambda failure: failure.retry
+    attempt: Callable[[], Answer],
+    *,
+    timeout: float,
+    again: Callable[[Failure], bool] = lambda failure: failure.retry,
 ) -> Answer:
     """Call ``attempt`` until it succeeds, fails for good, or ``timeout`` seconds are over.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from sqlalchemy import (
     ColumnElement,
@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import URL
 from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.base import Store
@@ -35,6 +36,9 @@ from the_edge_agent.memory.sql.dialects.conditions import FilterConditions
 from the_edge_agent.memory.sql.errors import LostRaceError
 from the_edge_agent.memory.text import TOKEN_START, Term
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH
+
+Incoming: TypeAlias = Mapping[str, Any] | ReadOnlyColumnCollection[str, Any]
+
 
 class Dialect(FilterConditions):
     """How one engine creates, writes and searches the entries' table.
@@ -70,7 +74,7 @@ class Dialect(FilterConditions):
         return String(length)
 
     @classmethod
-    def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:  # noqa: ARG003
+    def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
         """Return the driver's arguments for its time limits, in seconds."""
         return {}
 
@@ -80,7 +84,7 @@ class Dialect(FilterConditions):
         return url, {"pool_pre_ping": True, "pool_recycle": 1800}
 
     @classmethod
-    def prepare_engine(cls, engine: Engine) -> Any:  # noqa: ARG003
+    def prepare_engine(cls, engine: Engine) -> Any:
         """Attach what an engine of our own needs; return what must be closed after it, or None."""
         return None
 
@@ -102,7 +106,7 @@ class Dialect(FilterConditions):
                 if index.name not in existing:
                     connection.execute(CreateIndex(index))
 
-    def max_entry_bytes(self, connection: Connection) -> int | None:  # noqa: ARG002
+    def max_entry_bytes(self, connection: Connection) -> int | None:
         """Return how large one statement may be, None if there is no limit worth checking."""
         return None
 
@@ -116,7 +120,7 @@ class Dialect(FilterConditions):
         """The time of the transaction, in a statement; the portable one is the process's clock."""
         return bindparam("b_now", type_=self.entries.c.updated_at.type)
 
-    def clock(self, connection: Connection, *, statements: int) -> datetime | None:  # noqa: ARG002
+    def clock(self, connection: Connection, *, statements: int) -> datetime | None:
         """Return the value to bind as the time of a transaction of that many statements."""
         return datetime.now(timezone.utc)
 
@@ -146,7 +150,7 @@ class Dialect(FilterConditions):
         """Return the columns of a created entry."""
         return {**self.parameters(), "version": 1, "created_at": self.now, "updated_at": self.now}
 
-    def changes(self, incoming: Mapping[str, Any]) -> dict[str, Any]:
+    def changes(self, incoming: Incoming) -> dict[str, Any]:
         """Return the columns that a store over an existing entry sets."""
         written = {name: incoming[name] for name in self.parameters() if name != "key"}
         return {**written, "version": self.entries.c.version + 1, "updated_at": self.now}

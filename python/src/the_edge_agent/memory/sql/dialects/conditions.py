@@ -13,7 +13,18 @@ from typing import Any, Literal, TypeAlias
 from sqlalchemy import ColumnElement, and_, false, not_, or_, true
 
 from the_edge_agent.memory.codec import INT64_MAX, INT64_MIN
-from the_edge_agent.memory.filters import COMPARISONS, And, Compare, Equals, Exists, IsObject, Node, Not, Or, Path
+from the_edge_agent.memory.filters import (
+    COMPARISONS,
+    And,
+    Compare,
+    Equals,
+    Exists,
+    IsObject,
+    Node,
+    Not,
+    Or,
+    Path,
+)
 
 Kind: TypeAlias = Literal["null", "boolean", "integer", "double", "string", "array", "object"]
 Test: TypeAlias = Callable[[ColumnElement[Any]], ColumnElement[bool]]
@@ -83,7 +94,7 @@ class FilterConditions:
         conditions += [self.equals_whole(path, value) for value in values if isinstance(value, (list, dict))]
         return or_(false(), *conditions)
 
-    def equals_whole(self, path: Path, value: list[Any] | dict[str, Any]) -> ColumnElement[bool]:  # noqa: ARG002
+    def equals_whole(self, path: Path, value: list[Any] | dict[str, Any]) -> ColumnElement[bool]:
         """Return whether the value at ``path`` equals a whole list or object.
 
         Raises:
@@ -94,10 +105,10 @@ class FilterConditions:
     def compare(self, path: Path, op: str, value: int | float | str) -> ColumnElement[bool]:
         """Return whether a number (or string) at ``path`` is in this order to ``value``."""
         if isinstance(value, str):
-            return self.at(path, ("string",), _is_ordered(op, value))
+            return self.at(path, ("string",), is_ordered(op, value))
         return or_(
-            self.at(path, ("integer",), _is_ordered(*integer_bound(op, value))),
-            self.at(path, ("double",), _is_ordered(*double_bound(op, value))),
+            self.at(path, ("integer",), is_ordered(*integer_bound(op, value))),
+            self.at(path, ("double",), is_ordered(*double_bound(op, value))),
         )
 
 
@@ -134,7 +145,8 @@ def _is_in(values: list[Any]) -> Test:
     return lambda found: found.in_(values)
 
 
-def _is_ordered(op: str, bound: int | float | str) -> Test:
+def is_ordered(op: str, bound: Any) -> Test:
+    """Return the test that a value is in this order to ``bound``."""
     return lambda found: COMPARISONS[op](found, bound)  # type: ignore[return-value]
 
 

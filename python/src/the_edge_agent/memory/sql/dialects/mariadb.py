@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from sqlalchemy import ColumnElement, Connection, Table, cast, func
-from sqlalchemy.dialects.mysql import DOUBLE, VARCHAR, insert
-from sqlalchemy.types import Numeric, TypeEngine
+from sqlalchemy import ColumnElement, Connection, Table, and_, case, func
+from sqlalchemy.dialects.mysql import VARCHAR, insert
+from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.filters import Path
 from the_edge_agent.memory.sql.dialects.conditions import Kind, NotInSQLError, Test
@@ -18,7 +18,8 @@ from the_edge_agent.memory.validation import MAX_KEY_LENGTH
 class MariaDBDialect(MySQLDialect):
     """MariaDB 10.5 or later."""
 
-    key_type: ClassVar[TypeEngine[Any]] = VARCHAR(MAX_KEY_LENGTH, charset="utf8mb4", collation="utf8mb4_nopad_bin")
+    exact_collation: ClassVar[str] = "utf8mb4_nopad_bin"
+    key_type: ClassVar[TypeEngine[Any]] = VARCHAR(MAX_KEY_LENGTH, charset="utf8mb4", collation=exact_collation)
 
     def __init__(self, entries: Table) -> None:
         """Build the statements."""
@@ -31,3 +32,22 @@ class MariaDBDialect(MySQLDialect):
         """Store an entry in one statement."""
         version: int = connection.execute(self._upsert_returning, row).scalar_one()
         return version
+
+    def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
+        """Leave keys that begin with a minus to Python: a JSON path never finds them here."""
+        if any(key.startswith("-") for key in path):
+            raise NotInSQLError
+        return super().at(path, kinds, test)
+
+    def has_kind(self, value: ColumnElement[Any], kinds: Sequence[Kind]) -> ColumnElement[bool]:
+        """Tell integers from doubles by their text: JSON_TYPE calls 1e22 an integer."""
+        numbers = [kind for kind in kinds if kind in ("integer", "double")]
+        if len(numbers) != 1:
+            return super().has_kind(value, kinds)
+        is_number = func.json_type(value).in_(["INTEGER", "DOUBLE"])
+        has_fraction = value.regexp_match("[.eE]")
+        return and_(is_number, has_fraction if numbers == ["double"] else ~has_fraction)
+
+    def native(self, value: ColumnElement[Any], kind: Kind) -> ColumnElement[Any]:
+        """Return a JSON value of one kind as an SQL value; JSON is text here, and ``true`` casts to 0."""
+        return case((value == "true", 1), else_=0) if kind == "boolean" else super().native(value, kind)

@@ -13,8 +13,8 @@ from sqlalchemy import (
     Connection,
     Double,
     Index,
-    String,
     Table,
+    Text,
     and_,
     case,
     cast,
@@ -51,7 +51,8 @@ _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
 class MySQLDialect(Dialect):
     """MySQL 8.0.20 or later."""
 
-    key_type: ClassVar[TypeEngine[Any]] = VARCHAR(MAX_KEY_LENGTH, charset="utf8mb4", collation="utf8mb4_0900_bin")
+    exact_collation: ClassVar[str] = "utf8mb4_0900_bin"  # utf8mb4_bin pads: "a" would equal "a "
+    key_type: ClassVar[TypeEngine[Any]] = VARCHAR(MAX_KEY_LENGTH, charset="utf8mb4", collation=exact_collation)
     text_type: ClassVar[TypeEngine[Any]] = LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin")
     token_type: ClassVar[TypeEngine[Any]] = LONGTEXT(charset="ascii", collation="ascii_bin")
     time_type = DATETIME(fsp=6)
@@ -88,7 +89,12 @@ class MySQLDialect(Dialect):
     @classmethod
     def extend(cls, entries: Table) -> None:
         """Add the text index."""
-        Index(f"ix_{entries.name}_search_text", entries.c.search_text, mysql_prefix="FULLTEXT", mariadb_prefix="FULLTEXT")
+        Index(
+            f"ix_{entries.name}_search_text",
+            entries.c.search_text,
+            mysql_prefix="FULLTEXT",
+            mariadb_prefix="FULLTEXT",
+        )
 
     def probe(self, connection: Connection) -> None:
         """Use the text index only if it holds our shortest tokens."""
@@ -125,20 +131,19 @@ class MySQLDialect(Dialect):
 
     def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
         """Look at the type first: a cast of another type would warn or fail."""
-        value = func.json_extract(self.entries.c.metadata, json_path(path))
-        types = [name for kind in kinds for name in _TYPES[kind]]
-        has_type = func.coalesce(func.json_type(value).in_(types), false())
-        return has_type if test is None else case((has_type, test(self.native(value, kinds[0]))), else_=false())
+        value = func.json_extract(self.entries.c.metadata, json_path(path), type_=Text())
+        is_kind = func.coalesce(self.has_kind(value, kinds), false())
+        return is_kind if test is None else case((is_kind, test(self.native(value, kinds[0]))), else_=false())
+
+    def has_kind(self, value: ColumnElement[Any], kinds: Sequence[Kind]) -> ColumnElement[bool]:
+        """Return whether a JSON value is of one of these kinds; NULL if there is none."""
+        return func.json_type(value).in_([name for kind in kinds for name in _TYPES[kind]])
 
     def native(self, value: ColumnElement[Any], kind: Kind) -> ColumnElement[Any]:
         """Return a JSON value of one kind as an SQL value that compares exactly."""
-        match kind:
-            case "string":
-                return cast(func.json_unquote(value), String(collation="utf8mb4_0900_bin"))
-            case "double":
-                return cast(value, Double)
-            case _:
-                return cast(value, BigInteger)
+        if kind == "string":
+            return func.json_unquote(value, type_=Text()).collate(self.exact_collation)
+        return cast(value, Double() if kind == "double" else BigInteger())
 
 
 def json_path(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from sqlalchemy import (
     Column,
@@ -32,14 +32,14 @@ from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.base import Store
 from the_edge_agent.memory.codec import INT64_MAX, INT64_MIN, decode
-from the_edge_agent.memory.filters import COMPARISONS, Path
+from the_edge_agent.memory.filters import Path
 from the_edge_agent.memory.sql.dialects.base import Dialect
-from the_edge_agent.memory.sql.dialects.conditions import Kind, Test, is_number
+from the_edge_agent.memory.sql.dialects.conditions import Kind, Test, is_number, is_ordered
 from the_edge_agent.memory.text import Term
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH
 
-_TYPES: Mapping[Kind, str] = {"integer": "number", "double": "number"}
-_SIMPLE = literal_column("'simple'::regconfig")
+_TYPES: Final[Mapping[Kind, str]] = {"integer": "number", "double": "number"}
+_SIMPLE: Final[ColumnElement[Any]] = literal_column("'simple'::regconfig")
 
 
 class PostgreSQLDialect(Dialect):
@@ -58,7 +58,7 @@ class PostgreSQLDialect(Dialect):
         ).returning(entries.c.version)
 
     @classmethod
-    def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:  # noqa: ARG003
+    def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
         """Return libpq's limit for connecting, in whole seconds."""
         return {"connect_timeout": max(1, round(connect_timeout))}
 
@@ -81,13 +81,16 @@ class PostgreSQLDialect(Dialect):
         """The server's time at which the transaction began."""
         return func.now()
 
-    def clock(self, connection: Connection, *, statements: int) -> datetime | None:  # noqa: ARG002
+    def clock(self, connection: Connection, *, statements: int) -> datetime | None:
         """Return None: ``now`` needs no parameter."""
         return None
 
     def parameters(self) -> dict[str, ColumnElement[Any]]:
         """Return the bound columns, the JSONB copy as text that the server converts."""
-        return {**super().parameters(), "metadata_json": cast(bindparam("b_metadata_json", type_=Text()), JSONB)}
+        return {
+            **super().parameters(),
+            "metadata_json": cast(bindparam("b_metadata_json", type_=Text()), JSONB),
+        }
 
     def row(self, entry: Store, now: datetime | None) -> dict[str, Any]:
         """Return the parameters of a store, with the metadata in the form that JSONB compares exactly."""
@@ -128,7 +131,7 @@ class PostgreSQLDialect(Dialect):
         if isinstance(value, str):
             return super().compare(path, op, value)
         bound = cast(literal(_comparable(value), Text), Numeric)
-        return self.at(path, ("double",), lambda found: COMPARISONS[op](found, bound))  # type: ignore[return-value]
+        return self.at(path, ("double",), is_ordered(op, bound))
 
     def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
         """Look at the type first: a cast of another type would be an error."""
@@ -137,7 +140,7 @@ class PostgreSQLDialect(Dialect):
         has_type = func.coalesce(func.jsonb_typeof(value).in_(sorted(types)), false())
         if test is None:
             return has_type
-        text: ColumnElement[Any] = value.op("#>>")(literal_column("'{}'"))
+        text: ColumnElement[Any] = value.op("#>>", return_type=Text())(literal_column("'{}'"))
         found = text.collate("C") if kinds[0] == "string" else cast(text, Numeric)
         return case((has_type, test(found)), else_=false())
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import sqlite3
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from sqlalchemy import (
-    DDL,
     Column,
     ColumnElement,
     Connection,
@@ -16,7 +15,6 @@ from sqlalchemy import (
     Integer,
     PrimaryKeyConstraint,
     Table,
-    Text,
     UniqueConstraint,
     and_,
     column,
@@ -77,7 +75,7 @@ class SQLiteDialect(Dialect):
         self._full_text = table(f"{entries.name}_fts", column("rowid", Integer))
 
     @classmethod
-    def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:  # noqa: ARG003
+    def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
         """Return how long to wait for another writer."""
         return {"timeout": min(BUSY_TIMEOUT, timeout)}
 
@@ -103,7 +101,7 @@ class SQLiteDialect(Dialect):
         if engine.url.query.get("vfs") != "memdb":
             return None
         args, kwargs = engine.dialect.create_connect_args(engine.url)
-        return sqlite3.connect(*args, **kwargs)
+        return engine.dialect.loaded_dbapi.connect(*args, **kwargs)
 
     @classmethod
     def extend(cls, entries: Table) -> None:
@@ -129,7 +127,7 @@ class SQLiteDialect(Dialect):
             name = self.entries.name
             names = {suffix: quote(f"{name}_{suffix}") for suffix in ("fts", "inserted", "deleted", "updated")}
             for statement in _FULL_TEXT:
-                connection.execute(DDL(statement, context={**names, "table": quote(name), "name": f"'{name}'"}))
+                connection.exec_driver_sql(statement % {**names, "table": quote(name), "name": f"'{name}'"})
 
     def begin(self, connection: Connection, *, write: bool) -> None:
         """Take the write lock first: a transaction that reads and then writes would fail as busy."""

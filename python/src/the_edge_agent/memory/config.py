@@ -1,0 +1,171 @@
+"""Configuration: ``settings.ltm`` of a YAML file to a backend, with ``${ENV}`` expansion."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, Final
+
+from the_edge_agent.memory.base import LTMBackend, create_ltm_backend, find_backend_factory
+from the_edge_agent.memory.results import LTMError
+
+_DEFAULT_BACKEND: Final = "sqlalchemy"
+_FLAT: Final = "ltm_"  # ltm_url at the top level means url in the block
+_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_LITERALS: Final = {"true": True, "false": False}
+
+
+def expand_env_vars(config: Any) -> Any:
+    """Return ``config`` with ``${VAR}`` and ``${VAR:-default}`` replaced in every string, at any depth.
+
+    The default stands for a variable that is unset or empty. A string that is nothing but one ``${...}``
+    becomes a number or boolean if it reads as one.
+
+    Raises:
+        LTMError: ``configuration_error`` for a variable that is unset and has no default.
+    """
+    if isinstance(config, str):
+        whole = _VARIABLE.fullmatch(config)
+        expanded = _VARIABLE.sub(_value_of, config)
+        return _typed(expanded) if whole else expanded
+    if isinstance(config, Mapping):
+        return {key: expand_env_vars(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [expand_env_vars(item) for item in config]
+    return config
+
+
+def expand_ltm_config(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``ltm`` block of ``settings`` with environment variables and flat spellings expanded.
+
+    Args:
+        settings: ``{"ltm": {"backend": ..., "url": ...}}``, or flat ``{"ltm_backend": ..., "ltm_url": ...}``.
+
+    Returns:
+        ``{"backend": str, ...}`` with the keys of the block; nothing is connected or checked.
+
+    Raises:
+        LTMError: ``configuration_error``.
+    """
+    block = settings.get("ltm")
+    if block is None:
+        block = {}
+    if not isinstance(block, Mapping):
+        raise _invalid("settings.ltm must be a mapping such as {backend: sqlalchemy, url: ...}")
+    flat = {key: value for key, value in settings.items() if isinstance(key, str) and key.startswith(_FLAT)}
+    options = _without_flat_names({**block, **flat}, len(block) + len(flat))
+    expanded: dict[str, Any] = expand_env_vars(options)
+    return {"backend": _DEFAULT_BACKEND, **expanded}
+
+
+def parse_backend_config(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the backend's name and the arguments of its constructor.
+
+    Args:
+        config: the ``ltm`` block, nested or in flat spellings; ``path`` or ``db_path`` stands for the URL of
+            an SQLite file.
+
+    Raises:
+        LTMError: ``configuration_error``.
+    """
+    options = expand_ltm_config({"ltm": config})
+    name = options.pop("backend")
+    if not isinstance(name, str) or not name.strip():
+        raise _invalid("settings.ltm.backend must be the name of a backend")
+    name = name.strip().lower()
+    if options.get("catalog") is not None:
+        raise _invalid("settings.ltm.catalog is not supported yet; remove it to use the memory without a catalog")
+    options.pop("catalog", None)
+    if name == _DEFAULT_BACKEND:
+        options = _with_url(options)
+    return name, options
+
+
+def parse_ltm_config(settings: Mapping[str, Any]) -> LTMBackend:
+    """Return the backend that ``settings`` describe; the caller closes it.
+
+    Raises:
+        LTMError: ``configuration_error`` that names the key (and the nearest known one), or what the
+            constructor raises: unless ``lazy``, the database must be reachable.
+    """
+    name, options = parse_backend_config(expand_ltm_config(settings))
+    problem: LTMError
+    try:
+        _check_names(options, find_backend_factory(name))
+        return create_ltm_backend(name, **options)
+    except ImportError as error:
+        problem = LTMError("dependency_missing", str(error))
+    except ValueError as error:
+        problem = _invalid(f"settings.ltm.backend: {error}")
+    except LTMError as failure:
+        if failure.error_type != "configuration_error":
+            raise
+        problem = _invalid(f"settings.ltm.{failure}" if not str(failure).startswith("settings") else str(failure))
+    raise problem
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` for the known word nearest to ``word``, or a list of the known ones."""
+    choices = sorted(known)
+    close = get_close_matches(word, choices, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(choices)}"
+
+
+def _value_of(variable: re.Match[str]) -> str:
+    name, default = variable.groups()
+    value = os.environ.get(name, "")
+    if value or default is None:
+        if name not in os.environ:
+            raise _invalid(f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}")
+        return value
+    return str(default)
+
+
+def _typed(text: str) -> Any:
+    if re.fullmatch(r"-?\d{1,18}", text):
+        return int(text)
+    if re.fullmatch(r"-?\d{1,18}\.\d{1,18}", text):
+        return float(text)
+    return _LITERALS.get(text.lower(), text)
+
+
+def _without_flat_names(options: Mapping[str, Any], given: int) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for key, value in options.items():
+        if not isinstance(key, str):
+            raise _invalid(f"settings.ltm has a key that is not text: {key!r}")
+        plain[key.removeprefix(_FLAT)] = value
+    if len(plain) < given:
+        raise _invalid("settings.ltm names a key twice, once in its flat spelling")
+    return plain
+
+
+def _with_url(options: dict[str, Any]) -> dict[str, Any]:
+    paths = {key: options.pop(key) for key in ("path", "db_path") if key in options}
+    if len(paths) + ("url" in options) > 1:
+        raise _invalid(f"settings.ltm takes one of url, path and db_path, not {' and '.join([*paths, 'url'][:2])}")
+    for key, path in paths.items():
+        if not isinstance(path, str) or not path or "?" in path or "%" in path:
+            raise _invalid(f"settings.ltm.{key} must be the path of an SQLite file, without ? and %")
+        options["url"] = "sqlite://" if path == ":memory:" else f"sqlite:///{path}"
+    if "url" not in options:
+        raise _invalid("settings.ltm.url is missing; write for example url: sqlite:///./ltm.db")
+    return options
+
+
+def _check_names(options: Mapping[str, Any], factory: Any) -> None:
+    parameters = inspect.signature(factory).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for key in options:
+        if key not in parameters:
+            raise _invalid(
+                f"settings.ltm has no key {key!r}{nearest(key, [*parameters, 'backend', 'path', 'catalog'])}"
+            )
+
+
+def _invalid(message: str) -> LTMError:
+    return LTMError("configuration_error", message)

@@ -1,0 +1,35 @@
+# What can be done here; `make` alone lists it.
+# Everything is installed into folders of this repository and a cache of the user, nothing into the system.
+
+PYTHON ?= python3
+BIN = .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint servers venv clean
+
+help: ## List what can be done
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## See an agent remember: two runs of an example and a search, on SQLite
+	@$(PYTHON) scripts/venvs.py demo
+	@bash scripts/demo.sh .venv-demo/bin/tea
+
+test: ## Run all tests, on SQLite, PostgreSQL, MariaDB and MySQL, and with the lowest and highest versions
+	@$(PYTHON) scripts/test.py
+
+lint: venv ## Check style, formatting and types
+	cd python && ../$(BIN)/ruff check . ../scripts
+	cd python && ../$(BIN)/ruff format --check . ../scripts
+	cd python && ../$(BIN)/mypy
+	cd scripts && ../$(BIN)/mypy --config-file ../python/pyproject.toml .
+
+servers: ## Start the databases, print their URLs, stop them on Ctrl-C
+	@$(PYTHON) scripts/servers.py serve
+
+venv: ## Make .venv, with all that the tests and the linters need
+	@$(PYTHON) scripts/venvs.py dev
+
+clean: ## Remove the environments and what tools left behind; downloaded servers stay in the user's cache
+	rm -rf .venv .venv-demo .venv-lowest .venv-highest
+	rm -rf python/build python/dist python/.hypothesis
+	find . -type d \( -name __pycache__ -o -name .mypy_cache -o -name .ruff_cache -o -name .pytest_cache \) -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Throwaway PostgreSQL, MariaDB and MySQL on loopback, without containers and without touching the system."""

@@ -1,0 +1,153 @@
+"""Lets apt resolve and download packages into private folders, and unpacks them; needs no root."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from .process import UnavailableError, run
+
+ETC = Path("/etc/apt")
+ROLLING = ("sid", "unstable", "testing", "stable")
+
+# The hooks of the machine (clean-ups, notifications) are for its own package state, not for ours.
+UNWANTED = re.compile(r"\S*Invoke|Dir::(Cache|State|Etc)\b")
+
+CONFIG = """\
+Dir::Etc::main "/dev/null";
+Dir::Etc::parts "/dev/null";
+Dir::Etc::sourcelist "/dev/null";
+Dir::Etc::sourceparts "{base}/sources";
+Dir::State::lists "{base}/lists";
+Dir::State::status "{base}/status";
+Dir::Cache "{base}/cache";
+Dir::Cache::archives "archives";
+APT::Install-Recommends "false";
+APT::Sandbox::User "";
+Acquire::Languages "none";
+Debug::NoLocking "true";
+"""
+
+
+def fetch(package: str, root: Path, *, suite: str | None = None) -> str:
+    """Download `package` and all it depends on, unpack them into `root`, and return the version.
+
+    Args:
+        package: The package's name, without the number that some releases add to it.
+        root: An empty folder.
+        suite: Take it from this suite of the distribution's mirror, instead of the machine's own suites.
+    """
+    for tool in ("apt-get", "apt-cache", "apt-config", "dpkg-deb"):
+        if not shutil.which(tool):
+            raise UnavailableError(f"no {tool} on this machine")
+    stanzas = sources(suite)
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        for name in ("lists/partial", "cache/archives/partial", "sources"):
+            (base / name).mkdir(parents=True)
+        (base / "status").touch()
+        (base / "sources" / "private.sources").write_text("\n".join(stanzas))
+        kept = [line for line in run(["apt-config", "dump"]).splitlines() if not UNWANTED.match(line)]
+        (base / "apt.conf").write_text("\n".join([*kept, CONFIG.format(base=base)]))
+        env = {**os.environ, "APT_CONFIG": str(base / "apt.conf"), "LC_ALL": "C"}
+        run(["apt-get", "-q", "update"], env=env)
+        exact = _exact_name(package, run(["apt-cache", "pkgnames", package], env=env).split())
+        run(["apt-get", "-q", "-y", "--download-only", "install", exact], env=env)
+        debs = sorted((base / "cache" / "archives").glob("*.deb"))
+        for deb in debs:
+            # The server's helper scripts are written in Perl; the server is not.
+            if not deb.name.startswith(("perl", "libperl")):
+                run(["dpkg-deb", "-x", deb, root])
+        chosen = next(deb for deb in debs if deb.name.startswith(f"{exact}_"))
+        version = run(["dpkg-deb", "-f", chosen, "Version"]).strip()
+    for name in ("bin", "share/doc", "share/man", "share/locale"):
+        shutil.rmtree(root / "usr" / name, ignore_errors=True)
+    return re.sub(r"[^\w.+]", "_", version.split(":")[-1])
+
+
+def distribution() -> dict[str, str]:
+    """Return what the system says of itself in os-release."""
+    try:
+        return platform.freedesktop_os_release()
+    except OSError:
+        return {}
+
+
+def _exact_name(package: str, known: list[str]) -> str:
+    numbered = [name for name in known if re.fullmatch(re.escape(package) + r"-[\d.]+", name)]
+    if package in known or not numbered:
+        return package
+    return max(numbered, key=lambda name: [int(part) for part in re.findall(r"\d+", name)])
+
+
+def sources(suite: str | None) -> list[str]:
+    """Return the distribution's own sources as deb822 text, leaving other vendors' out."""
+    release = distribution().get("VERSION_CODENAME", "")
+    texts = []
+    for source in _configured():
+        own = [name for name in source["Suites"].split() if name in ROLLING or re.fullmatch(rf"{release}(-.+)?", name)]
+        if suite and (release in own or set(own) & set(ROLLING)):
+            return [_stanza(source, [suite], "main")]
+        if own:
+            texts.append(_stanza(source, own, source.get("Components", "")))
+    if suite or not texts:
+        raise UnavailableError(f"apt's configuration names no mirror of {release or 'this system'}")
+    return texts
+
+
+def _stanza(source: dict[str, str], suites: list[str], components: str) -> str:
+    lines = [
+        "Types: deb",
+        f"URIs: {source['URIs']}",
+        f"Suites: {' '.join(suites)}",
+        f"Components: {components}",
+    ]
+    lines += [f"{field}: {source[field]}" for field in ("Signed-By", "Trusted") if field in source]
+    return "\n".join([*lines, ""])
+
+
+def _configured() -> list[dict[str, str]]:
+    """Read every package source of the machine, in both of apt's formats."""
+    found = []
+    for path in [ETC / "sources.list", *sorted((ETC / "sources.list.d").glob("*"))]:
+        if path.is_file() and path.suffix == ".list":
+            found += [_one_line(line) for line in path.read_text().splitlines() if line.startswith("deb ")]
+        elif path.is_file() and path.suffix == ".sources":
+            found += [_fields(block) for block in re.split(r"\n\s*\n", path.read_text())]
+    return [
+        source
+        for source in found
+        if "deb" in source.get("Types", "").split()
+        and source.get("Enabled", "yes").lower() != "no"
+        and source.get("URIs")
+        and source.get("Suites")
+    ]
+
+
+def _one_line(line: str) -> dict[str, str]:
+    match = re.match(r"deb\s+(?:\[(.*?)\]\s+)?(\S+)\s+(\S+)\s*([^#]*)", line)
+    if not match:
+        return {}
+    options, uri, suite, components = match.groups()
+    source = {"Types": "deb", "URIs": uri, "Suites": suite, "Components": components.strip()}
+    for name, value in re.findall(r"([\w-]+)=(\S+)", options or ""):
+        source[name.title()] = value
+    return source
+
+
+def _fields(block: str) -> dict[str, str]:
+    source: dict[str, str] = {}
+    field = ""
+    for line in block.splitlines():
+        if line.startswith("#"):
+            continue
+        if line[:1].isspace() and field:
+            source[field] += "\n" + line
+        elif ":" in line:
+            field, value = line.split(":", 1)
+            source[field] = value.strip()
+    return source

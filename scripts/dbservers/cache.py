@@ -1,0 +1,98 @@
+"""Keeps unpacked servers in a cache folder of the user, by name and version."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from .process import Account
+
+HOUR = 3600
+
+
+def installed(name: str, origin: str, fetch: Callable[[Path], str]) -> Path:
+    """Return the folder of a server, fetched first when the cache has none.
+
+    Args:
+        name: What it is called in the cache.
+        origin: Where it comes from, for the user to read.
+        fetch: Fills the folder it is given with the unpacked server and returns its version.
+    """
+    cache = folder()
+    tail = f"{platform.system()}-{platform.machine()}".lower()
+    kept = [path for path in cache.glob(f"{name}-*-{tail}") if path.is_dir()]
+    if kept:
+        return max(kept, key=lambda path: path.stat().st_mtime)
+    for left in cache.glob(".new-*"):
+        if time.time() - left.stat().st_mtime > HOUR:
+            shutil.rmtree(left, ignore_errors=True)
+    print(f"{name}: downloading {origin}", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".new-") as new:
+        root = Path(new, "root")
+        root.mkdir()
+        version = fetch(root)
+        _open_to_all(root)
+        # Packages bring their own dates; the newest server is the one that was fetched last.
+        os.utime(root)
+        target = cache / f"{name}-{version}-{tail}"
+        try:
+            root.rename(target)
+        except OSError:
+            # Another process was first; its copy is whole, because it was renamed into place too.
+            if not target.is_dir():
+                raise
+    return target
+
+
+def folder() -> Path:
+    """Return the cache folder: `$XDG_CACHE_HOME`, else `~/.cache`, else a private temporary folder."""
+    wanted = []
+    if os.path.isabs(os.environ.get("XDG_CACHE_HOME", "")):
+        wanted.append(Path(os.environ["XDG_CACHE_HOME"]))
+    if os.path.isabs(os.environ.get("HOME", "")):
+        wanted.append(Path(os.environ["HOME"], ".cache"))
+    for base in wanted:
+        path = base / "the-edge-agent" / "servers"
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=path):
+                return path
+        except OSError:
+            continue
+    path = Path(tempfile.gettempdir(), f"the-edge-agent-{os.getuid()}")
+    path.mkdir(mode=0o700, exist_ok=True)
+    about = path.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o022:
+        # In a folder that everyone writes to, somebody else may have made it first.
+        return Path(tempfile.mkdtemp(prefix="the-edge-agent-"))
+    return path
+
+
+def within_reach(root: Path, account: Account | None, run: Path) -> Path:
+    """Return a path to `root` that `account` can read: itself, or hard links (copies) of it under `run`."""
+    if account is None or all(path.stat().st_mode & stat.S_IXOTH for path in [root, *root.parents]):
+        return root
+    near = run / root.name
+    shutil.copytree(root, near, symlinks=True, copy_function=_link)
+    return near
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _open_to_all(root: Path) -> None:
+    for path in [root, *root.rglob("*")]:
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | (0o555 if mode & stat.S_IXUSR else 0o444))

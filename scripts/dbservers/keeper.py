@@ -1,0 +1,155 @@
+"""Runs one server: gets it, starts it, and stops it when its parent says so or dies."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from . import cache
+from .engines import ENGINES, Engine, Place
+from .process import Account, ParentGoneError, UnavailableError, check_parent, last_line, started
+
+PREFIX = "tea-db-"
+MINUTE = 60
+START_SECONDS = 90
+PORT_TAKEN = (b"Address already in use", b"could not create any TCP/IP sockets", b"Can't start server: Bind")
+# A socket's path may have some 100 bytes.
+LONGEST_BASE = 60
+
+
+def keep(name: str) -> None:
+    """Run one server until standard input closes; tell its URL, or why there is none, on standard output."""
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    engine = ENGINES[name]
+    try:
+        account = _account()
+        base = _base(account)
+        _sweep(base)
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX + name, dir=base))
+        try:
+            with (folder / "lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                _serve(engine, folder, account)
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            shutil.rmtree(folder, ignore_errors=True)
+    except ParentGoneError:
+        pass
+    except (UnavailableError, OSError) as error:
+        _tell({"missing": str(error)})
+
+
+def _serve(engine: Engine, folder: Path, account: Account | None) -> None:
+    root = cache.within_reach(engine.find(), account, folder)
+    place = _place(engine, folder, account)
+    engine.prepare(root, place)
+    for _ in range(5):
+        port = _free_port()
+        log = folder / "log"
+        log.unlink(missing_ok=True)
+        command = engine.command(root, place, port)
+        with started(command, log=log, account=account, env=place.env, cwd=place.data, stop=engine.stop) as server:
+            if _wait_until_ready(engine, server, log):
+                (folder / "accounts").unlink(missing_ok=True)
+                _tell({"url": engine.scheme.format(password=place.password, port=port)})
+                _wait(engine, server, log)
+    raise UnavailableError("no free port was found in five attempts")
+
+
+def _wait_until_ready(engine: Engine, server: subprocess.Popen[bytes], log: Path) -> bool:
+    """Return true when the server accepts connections and false when somebody else has taken its port."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        ended = server.poll() is not None
+        said = log.read_bytes()
+        if engine.ready in said and not ended:
+            return True
+        if ended and any(reason in said for reason in PORT_TAKEN):
+            return False
+        if ended or time.monotonic() > deadline:
+            raise UnavailableError(f"{engine.name} did not start: {last_line(said.decode(errors='replace'))}")
+        check_parent()
+        time.sleep(0.02)
+
+
+def _wait(engine: Engine, server: subprocess.Popen[bytes], log: Path) -> None:
+    while server.poll() is None:
+        check_parent()
+        time.sleep(0.05)
+    raise UnavailableError(f"{engine.name} stopped by itself: {last_line(log.read_text(errors='replace'))}")
+
+
+def _account() -> Account | None:
+    """Return the account for the server: none of them runs as root."""
+    if os.getuid():
+        return None
+    try:
+        entry = pwd.getpwnam("nobody")
+    except KeyError:
+        raise UnavailableError("there is no account `nobody` to run it as") from None
+    return Account(entry.pw_uid, entry.pw_gid)
+
+
+def _base(account: Account | None) -> Path:
+    """Return the temporary folder to use: one that the account can enter, with a short name."""
+    base = Path(tempfile.gettempdir()).resolve()
+    open_to_all = all(path.stat().st_mode & stat.S_IXOTH for path in [base, *base.parents])
+    return Path("/tmp") if len(str(base)) > LONGEST_BASE or (account and not open_to_all) else base  # noqa: S108
+
+
+def _sweep(base: Path) -> None:
+    """Remove the folders of keepers that were killed: nobody holds their lock any more."""
+    for folder in base.glob(f"{PREFIX}*"):
+        try:
+            if time.time() - folder.stat().st_mtime > MINUTE:
+                with (folder / "lock").open() as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            continue
+
+
+def _place(engine: Engine, folder: Path, account: Account | None) -> Place:
+    """Make the folders of a server and the small environment it gets, free of the user's own settings."""
+    work = folder / "work"
+    programs = os.environ.get("PATH", os.defpath)
+    env = {"PATH": programs, "LC_ALL": "C.UTF-8", "HOME": str(work), "TMPDIR": str(work)}
+    place = Place(folder, account, secrets.token_hex(16), env, engine.stop)
+    for path in (folder, place.data, work):
+        path.mkdir(mode=0o700, exist_ok=True)
+        if account:
+            os.chown(path, account.uid, account.gid)
+    return place
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _tell(message: dict[str, str]) -> None:
+    try:
+        print(json.dumps(message), flush=True)
+    except BrokenPipeError:
+        # Whoever asked is gone; the interpreter's own flush at exit must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _stop(*_: object) -> None:
+    # Once is enough; a second one must not break into the clean-up.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise ParentGoneError

@@ -1,0 +1,97 @@
+"""Starts the servers that the environment does not name yet, in parallel, and stops them all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from .engines import ENGINES
+
+ENTRY = Path(__file__).parent.with_name("servers.py")
+
+
+def variable(name: str) -> str:
+    """Return the environment variable with the URL of a server."""
+    return f"TEST_{name.upper()}_URL"
+
+
+class Session:
+    """A set of servers; they stop when the block is left, and when this process dies in any way.
+
+    Attributes:
+        urls: URL by name of server, after `wait`.
+        missing: Reason by name of server that could not be had, after `wait`.
+        given: Names of the servers that the environment already named.
+    """
+
+    def __init__(self, names: Sequence[str] = tuple(ENGINES)) -> None:
+        """Start to get the servers of these names; `wait` says what came of it."""
+        self.urls = {name: os.environ[variable(name)] for name in names if os.environ.get(variable(name))}
+        self.given = tuple(self.urls)
+        self.missing: dict[str, str] = {}
+        self._keepers: dict[str, subprocess.Popen[str]] = {}
+        try:
+            for name in names:
+                if name not in self.urls:
+                    self._keepers[name] = _keeper(name)
+        except BaseException:
+            self.stop()
+            raise
+
+    def wait(self) -> None:
+        """Wait until each server is ready or known to be missing."""
+        for name, keeper in self._keepers.items():
+            assert keeper.stdout
+            line = keeper.stdout.readline()
+            message = json.loads(line) if line else {"missing": "what starts it failed, see above"}
+            if "url" in message:
+                self.urls[name] = message["url"]
+            else:
+                self.missing[name] = message["missing"]
+
+    def complete(self) -> bool:
+        """Tell whether every server that was started still runs."""
+        return all(keeper.poll() is None for name, keeper in self._keepers.items() if name in self.urls)
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that tell a command where the servers are."""
+        return {variable(name): url for name, url in self.urls.items()}
+
+    def stop(self) -> None:
+        """Stop the servers and remove their data; what broke meanwhile is added to `missing`."""
+        for keeper in self._keepers.values():
+            assert keeper.stdin
+            keeper.stdin.close()
+        for name, keeper in self._keepers.items():
+            assert keeper.stdout
+            for line in keeper.stdout:
+                self.missing.setdefault(name, json.loads(line).get("missing", ""))
+            keeper.wait()
+            keeper.stdout.close()
+        self._keepers.clear()
+
+    def __enter__(self) -> Session:
+        """Enter the block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the servers."""
+        self.stop()
+
+
+def _keeper(name: str) -> subprocess.Popen[str]:
+    # A session of its own, so that Ctrl-C reaches only who shall decide what to do then.
+    return subprocess.Popen(
+        [sys.executable, str(ENTRY), "keep", name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )

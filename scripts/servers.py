@@ -1,0 +1,135 @@
+"""Gets and starts real database servers for the tests: `python scripts/servers.py --help`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from dbservers.engines import ENGINES
+from dbservers.keeper import keep
+from dbservers.session import Session
+
+GRACE_SECONDS = 15
+
+
+class StoppedError(Exception):
+    """A signal asks this program to end."""
+
+    def __init__(self, number: int) -> None:
+        """Keep the signal's number for the exit code."""
+        super().__init__(number)
+        self.code = 128 + number
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    arguments = _arguments(argv)
+    if arguments.action == "keep":
+        keep(arguments.name)
+        return 0
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # What `nohup` made this program ignore stays ignored; a shell's background does not count.
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
+    try:
+        if arguments.action == "serve":
+            return _serve(arguments.only)
+        return _run(arguments.only, arguments.command)
+    except StoppedError as stopped:
+        return stopped.code
+
+
+def report(session: Session) -> int:
+    """Name each server that could not be had; that is an error where `CI` is set."""
+    for name, reason in session.missing.items():
+        print(f"{name}: could not be had: {reason}", file=sys.stderr, flush=True)
+    strict = os.environ.get("CI", "").lower() not in ("", "0", "false")
+    return 1 if session.missing and strict else 0
+
+
+def _run(names: list[str], command: list[str]) -> int:
+    with Session(names) as session:
+        session.wait()
+        code = _call(command, session.environment())
+    missing = report(session)
+    return code or missing
+
+
+def _serve(names: list[str]) -> int:
+    with Session(names) as session:
+        session.wait()
+        for name, value in session.environment().items():
+            print(f"export {name}={shlex.quote(value)}", flush=True)
+        code = report(session)
+        if not session.urls or code:
+            return 1
+        print("Ctrl-C stops them.", file=sys.stderr, flush=True)
+        while session.complete():
+            time.sleep(0.2)
+    return report(session) or 1
+
+
+def _call(command: list[str], extra: dict[str, str]) -> int:
+    """Run a command to its end; a signal to this program ends the command too."""
+    try:
+        process = subprocess.Popen(command, env={**os.environ, **extra})
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr)
+        return 127
+    try:
+        code = process.wait()
+    except StoppedError as stopped:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        if stopped.code == 128 + signal.SIGINT:
+            # Ctrl-C on a terminal has reached the command as well.
+            if not (sys.stdin and sys.stdin.isatty()):
+                process.send_signal(signal.SIGINT)
+            _ends_within(process, GRACE_SECONDS)
+        process.terminate()
+        if not _ends_within(process, GRACE_SECONDS):
+            process.kill()
+            process.wait()
+        raise
+    return code if code >= 0 else 128 - code
+
+
+def _ends_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return process.poll() is not None
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="run|serve")
+    run = actions.add_parser("run", help="start them, run a command with TEST_..._URL set, stop them")
+    serve = actions.add_parser("serve", help="start them, print their URLs, stop them on Ctrl-C")
+    for action in (run, serve):
+        action.add_argument("--only", type=_names, default=list(ENGINES), help="a list like postgres,mariadb")
+    run.add_argument("command", nargs="+", help="the command and its arguments, after --")
+    actions.add_parser("keep").add_argument("name", choices=ENGINES)
+    return parser.parse_args(argv)
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = set(names) - set(ENGINES)
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(ENGINES)}")
+    return names
+
+
+def _stop(number: int, _: object) -> None:
+    raise StoppedError(number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""Runs all tests on every database, then those on SQLite with the lowest and the highest versions."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import venvs
+from dbservers.engines import ENGINES
+from dbservers.session import Session, variable
+from servers import report
+
+WORKERS = max(2, os.cpu_count() or 2)
+VERSIONS = "import platform as p, sqlalchemy as s; print(f'Python {p.python_version()}, SQLAlchemy {s.__version__}')"
+ONLY_SQLITE = {"TEA_TEST_DATABASES": "sqlite"}
+SCRIPTS = Path(__file__).resolve().parent
+CLOSING = re.compile(r"=+ (.* in [\d.]+s\b.*) =+$")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run of the tests that has ended."""
+
+    name: str
+    versions: str
+    closing: str
+    passed: bool
+
+
+def main() -> int:
+    """Run every part, even after one has failed, and return 0 when all is well."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
+    with Session() as session:
+        with ThreadPoolExecutor() as pool:
+            full, lowest, highest = (pool.submit(make) for make in (venvs.dev, *_extremes()))
+        session.wait()
+        results = [_part("all databases", full, session.environment())]
+    results += [
+        _part("SQLite, lowest versions", lowest, ONLY_SQLITE),
+        _part("SQLite, highest versions", highest, ONLY_SQLITE),
+        _part("scripts", full, {}, "--rootdir", SCRIPTS, SCRIPTS / "tests"),
+    ]
+
+    print()
+    for result in results:
+        print(f"{'ok' if result.passed else 'FAILED'}: {result.name}: {result.versions}: {result.closing}")
+    print(f"databases that ran: {', '.join(['sqlite', *session.urls])}", flush=True)
+    missing = report(session)
+    return missing if all(result.passed for result in results) else 1
+
+
+def _extremes() -> tuple[Callable[[], Path], Callable[[], Path]]:
+    """Return what makes the environments with the lowest and the highest Python and SQLAlchemy to be had."""
+
+    def lowest() -> Path:
+        pin = f"sqlalchemy=={venvs.lowest_sqlalchemy()}"
+        python = venvs.supported_pythons()[0]
+        return venvs.ensure(venvs.REPO / ".venv-lowest", python, extras="sqlalchemy,test", pins=[pin])
+
+    def highest() -> Path:
+        python = venvs.supported_pythons()[-1]
+        return venvs.ensure(venvs.REPO / ".venv-highest", python, extras="sqlalchemy,test")
+
+    return lowest, highest
+
+
+def _part(name: str, environment: Future[Path], extra: Mapping[str, str], *arguments: str | Path) -> Result:
+    """Run pytest with `arguments` and the databases that `extra` names, and show what it says."""
+    try:
+        python = environment.result()
+    except venvs.SetupError as error:
+        print(error, file=sys.stderr, flush=True)
+        return Result(name, "could not be set up", str(error).splitlines()[0], passed=False)
+    versions = subprocess.run([python, "-c", VERSIONS], capture_output=True, text=True, check=True).stdout.strip()
+    print(f"\n{name}: {versions}", flush=True)
+    servers = {variable(engine) for engine in ENGINES}
+    env = {key: value for key, value in os.environ.items() if key not in servers} | dict(extra)
+    closing = "pytest did not come to its end"
+    process = subprocess.Popen(
+        [python, "-m", "pytest", "-n", str(WORKERS), *arguments],
+        cwd=venvs.PROJECT,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        assert process.stdout
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            match = CLOSING.match(line)
+            closing = match[1] if match else closing
+        code = process.wait()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+    return Result(name, versions, closing, passed=code == 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""What `servers.py` promises: real servers with passwords, none of which outlives the command."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import servers
+from dbservers.session import Session
+
+ENTRY = Path(servers.__file__)
+TELL_AND_WAIT = "import os, signal; print(os.environ['TEST_POSTGRES_URL'], flush=True); signal.pause()"
+WRONG_PASSWORDS = """
+import os, sqlalchemy
+for name in ("POSTGRES", "MARIADB", "MYSQL"):
+    url = sqlalchemy.make_url(os.environ[f"TEST_{name}_URL"])
+    sqlalchemy.create_engine(url).connect().close()
+    for password in ("wrong", ""):
+        try:
+            sqlalchemy.create_engine(url.set(password=password)).connect()
+        except sqlalchemy.exc.OperationalError:
+            print("refused")
+"""
+
+
+def command(*program: str, only: str = "postgres") -> list[str]:
+    return [sys.executable, str(ENTRY), "run", "--only", only, "--", *program]
+
+
+@contextmanager
+def running() -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run a command that waits for ever; the second value is the port of its server."""
+    env = {name: value for name, value in os.environ.items() if name != "TEST_POSTGRES_URL"}
+    argv = command(sys.executable, "-c", TELL_AND_WAIT)
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=env, start_new_session=True) as process:
+        assert process.stdout
+        match = re.search(r":(\d+)/postgres", process.stdout.readline())
+        assert match
+        try:
+            yield process, match[1]
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def processes() -> list[tuple[int, int, str]]:
+    said = subprocess.run(["ps", "-wweo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    lines = [line.split(None, 2) for line in said.splitlines()[1:]]
+    return [(int(pid), int(parent), rest[0] if rest else "") for pid, parent, *rest in lines]
+
+
+def server_of(port: str) -> tuple[int, int, Path] | None:
+    """Return process, keeper and data folder of the server on a port."""
+    for pid, parent, arguments in processes():
+        match = re.search(rf"-D (\S+) .*port={port}\b", arguments)
+        if match:
+            return pid, parent, Path(match[1]).parent
+    return None
+
+
+def alive(pid: int) -> bool:
+    return any(pid == other for other, _, _ in processes())
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_command_and_the_server_and_removes_the_data(number: signal.Signals) -> None:
+    with running() as (process, port):
+        server = server_of(port)
+        assert server
+        assert server[2].exists()
+        process.send_signal(number)
+        assert process.wait(20) == 128 + number
+        assert server_of(port) is None
+        assert not server[2].exists()
+
+
+def test_the_server_stops_and_its_data_goes_when_the_program_is_killed() -> None:
+    with running() as (process, port):
+        server = server_of(port)
+        assert server
+        os.killpg(process.pid, signal.SIGKILL)
+        assert eventually(lambda: server_of(port) is None)
+        assert eventually(lambda: not server[2].exists())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has died")
+def test_the_server_stops_when_all_that_could_stop_it_is_killed() -> None:
+    with running() as (process, port):
+        server = server_of(port)
+        assert server
+        os.kill(server[1], signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert eventually(lambda: server_of(port) is None)
+        shutil.rmtree(server[2])
+
+
+def test_the_exit_code_is_the_one_of_the_command() -> None:
+    done = subprocess.run(command(sys.executable, "-c", "raise SystemExit(7)"), check=False)
+    assert done.returncode == 7
+
+
+def test_a_command_that_does_not_exist_is_an_error() -> None:
+    done = subprocess.run(command("/nonexistent"), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (127, "/nonexistent: No such file or directory\n")
+
+
+def test_a_wrong_password_is_refused_by_each_server() -> None:
+    names = "TEST_POSTGRES_URL", "TEST_MARIADB_URL", "TEST_MYSQL_URL"
+    env = {name: value for name, value in os.environ.items() if name not in names}
+    argv = command(sys.executable, "-c", WRONG_PASSWORDS, only="postgres,mariadb,mysql")
+    assert subprocess.run(argv, capture_output=True, text=True, check=True, env=env).stdout.split() == ["refused"] * 6
+
+
+def test_a_url_that_is_given_is_used_as_it_is_and_nothing_is_started() -> None:
+    given = "mysql+pymysql://root:x@127.0.0.1:1/test"
+    argv = command(sys.executable, "-c", "import os; print(os.environ['TEST_MYSQL_URL'])", only="mysql")
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, env={**os.environ, "TEST_MYSQL_URL": given})
+    assert (done.stdout.strip(), done.stderr) == (given, "")
+
+
+@pytest.mark.parametrize(("ci", "code"), [("true", 1), ("", 0)])
+def test_what_cannot_be_had_is_named_with_its_reason_and_fails_in_ci(
+    ci: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CI", ci)
+    with Session([]) as session:
+        session.missing["mysql"] = "no apt-get on this machine"
+        assert servers.report(session) == code
+    assert capsys.readouterr().err == "mysql: could not be had: no apt-get on this machine\n"

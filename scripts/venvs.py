@@ -1,0 +1,136 @@
+"""Makes the virtual environments of this project, and finds the Pythons to make them with."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+PROJECT = REPO / "python"
+USABLE = "import ensurepip, sqlite3, ssl, sys, venv; print(sys.implementation.name, sys.version_info.minor)"
+
+
+class SetupError(Exception):
+    """A virtual environment cannot be made; the message says why."""
+
+
+def project_text() -> str:
+    """Return the text of pyproject.toml, read with patterns because Python 3.10 has no TOML parser."""
+    return (PROJECT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def lowest_sqlalchemy() -> str:
+    """Return the lowest SQLAlchemy version that the extra `sqlalchemy` allows."""
+    match = re.search(r'^sqlalchemy\s*=\s*\[\s*"sqlalchemy[^"]*>=\s*([\d.]+)', project_text(), re.MULTILINE)
+    if not match:
+        raise SetupError("pyproject.toml names no lowest SQLAlchemy in the extra `sqlalchemy`")
+    return match[1]
+
+
+@functools.cache
+def supported_pythons() -> list[Path]:
+    """Return one working interpreter for each supported Python that this machine has, lowest first."""
+    supported = {int(minor) for minor in re.findall(r"Python :: 3\.(\d+)\"", project_text())}
+    found: dict[int, Path] = {}
+    for program in _candidates(supported):
+        try:
+            said = subprocess.run([program, "-c", USABLE], capture_output=True, text=True, timeout=30, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        words = said.stdout.split()
+        # A shim may exist and fail, or run another version than its name says.
+        if not said.returncode and words[0] == "cpython" and int(words[1]) in supported:
+            found.setdefault(int(words[1]), program)
+    if not found:
+        raise SetupError("no supported Python with venv, ssl and sqlite3 was found on this machine")
+    return [found[minor] for minor in sorted(found)]
+
+
+def ensure(folder: Path, python: Path, *, extras: str, pins: Sequence[str] = (), editable: bool = True) -> Path:
+    """Make a virtual environment with this project unless it is current, and return its interpreter.
+
+    Args:
+        folder: Where it is.
+        python: What to make it with.
+        extras: Extras of the project to install, separated by commas.
+        pins: Further requirements.
+        editable: Use the sources in place; otherwise they are copied, and a change of them makes it anew.
+    """
+    inside = folder / "bin" / "python"
+    wanted = _stamp([str(python), extras, *pins], editable=editable)
+    stamp = folder / "stamp"
+    if stamp.exists() and stamp.read_text() == wanted and inside.exists():
+        return inside
+    print(f"{folder.name}: installing the-edge-agent[{extras}] {' '.join(pins)}".rstrip(), flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    _call([str(python), "-m", "venv", str(folder)], folder.name)
+    project = f"{PROJECT}[{extras}]"
+    install = [str(inside), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    _call([*install, *(["--editable"] if editable else []), project, *pins], folder.name)
+    stamp.write_text(wanted)
+    return inside
+
+
+def dev() -> Path:
+    """Make the environment of the tests and the linters."""
+    return ensure(REPO / ".venv", Path(sys.executable), extras="all,dev")
+
+
+def demo() -> Path:
+    """Make the environment of a user who keeps memories in SQLite."""
+    return ensure(REPO / ".venv-demo", Path(sys.executable), extras="sqlalchemy", editable=False)
+
+
+def _candidates(supported: set[int]) -> list[Path]:
+    """Return programs that may be a supported Python: this one, those on PATH, those of pyenv and uv."""
+    home = os.environ.get("HOME") or "/nonexistent"
+    folders = [Path(entry) for entry in os.environ.get("PATH", os.defpath).split(os.pathsep) if entry]
+    pyenvs = [Path(os.environ.get("PYENV_ROOT") or f"{home}/.pyenv")]
+    pyenvs += [folder.parent for folder in folders if folder.name == "shims"]
+    for pyenv in dict.fromkeys(pyenvs):
+        folders += sorted(pyenv.glob("versions/*/bin"))
+    folders += sorted(Path(home, ".local/share/uv/python").glob("*/bin"))
+    named = [folder / f"python3.{minor}" for folder in folders for minor in sorted(supported)]
+    return [Path(sys.executable), *dict.fromkeys(path for path in named if os.access(path, os.X_OK))]
+
+
+def _stamp(parts: Sequence[str], *, editable: bool) -> str:
+    """Return a text that changes when the environment has to be made anew."""
+    # The settings of the linters and of pytest change often, and nothing is installed by them.
+    project = re.split(r"^\[tool\.(?:ruff|mypy|pytest)", project_text(), maxsplit=1, flags=re.MULTILINE)[0]
+    digest = hashlib.sha256("\n".join([*parts, str(REPO), project]).encode())
+    if not editable:
+        for path in sorted((PROJECT / "src").rglob("*")):
+            if path.is_file() and path.suffix != ".pyc":
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _call(argv: list[str], name: str) -> None:
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        raise SetupError(f"{name}: {' '.join(argv)} failed ({done.returncode}):\n{done.stdout}")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Make the environment that is named, `dev` or `demo`."""
+    if sys.version_info < (3, 10):  # noqa: UP036 - whoever runs this may have an older one
+        print("Python 3.10 or newer is needed; name one: make PYTHON=python3.12 ...", file=sys.stderr)
+        return 1
+    try:
+        dev() if argv == ["dev"] else demo()
+    except SetupError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -24,7 +24,15 @@ from the_edge_agent.memory.results import ERROR_TYPES, LTMError
 if TYPE_CHECKING:
     from the_edge_agent.memory.sqlalchemy_backend import SQLAlchemyBackend
 
-SQLALCHEMY_AVAILABLE = find_spec("sqlalchemy") is not None
+
+def _is_installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+SQLALCHEMY_AVAILABLE = _is_installed("sqlalchemy")
 LongTermMemoryBackend = LTMBackend
 
 _LAZY = {"SQLAlchemyBackend": "the_edge_agent.memory.sqlalchemy_backend"}

@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import StaticPool
 
 from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.sql import legacy
 from the_edge_agent.memory.sql.dialects import Dialect, for_dialect, for_name
 from the_edge_agent.memory.sql.errors import Failure
 from the_edge_agent.memory.sql.schema import SCHEMA_VERSION, Tables, copy_tables
@@ -254,8 +255,12 @@ class Database(Generic[Statements]):
             connection.rollback()
             with connection.begin():
                 dialect.begin(connection, write=True)
-                dialect.create(connection, [table for table in tables.all() if table is not tables.schema_version])
-                dialect.create(connection, [tables.schema_version])
+                legacy.set_aside(connection, dialect)
+                dialect.create(connection, tables.all())
+            legacy.move_entries(connection, dialect)
+            connection.rollback()
+            with connection.begin():
+                dialect.begin(connection, write=True)
                 if _schema_version(connection, tables) is None:
                     connection.execute(insert(tables.schema_version).values(id=1, version=SCHEMA_VERSION))
         return dialect, limit

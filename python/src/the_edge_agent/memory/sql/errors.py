@@ -142,6 +142,10 @@ _TEXTS: Final[tuple[tuple[str, _Meaning], ...]] = (
         r"starting up|shutting down|refused|could not translate|failed to resolve|is the server running",
         _UNREACHABLE,
     ),
+    (
+        r"invalid (connection option|dsn)",
+        ("configuration_error", False, "the driver does not know an option of the url"),
+    ),
     (r"too many (clients|connections)|connection slots", _SQLSTATE["53300"]),
 )
 
@@ -159,7 +163,9 @@ def classify(error: BaseException) -> Failure:
         meaning = next((known for pattern, known in _TEXTS if re.search(pattern, text, re.IGNORECASE)), None)
     if getattr(error, "connection_invalidated", False) and (meaning is None or meaning is _REFUSED):
         meaning = _LOST
-    return _failure(meaning or _REFUSED, code or type(original).__name__)
+    if meaning is None:
+        meaning, code = _REFUSED, code or type(original).__name__
+    return _failure(meaning, code)
 
 
 def _failure(meaning: _Meaning, code: str) -> Failure:

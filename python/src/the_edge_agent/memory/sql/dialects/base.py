@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timezone
 from typing import Any, ClassVar, TypeAlias
 
@@ -105,6 +106,10 @@ class Dialect(FilterConditions):
             for index in sorted(table.indexes, key=lambda index: str(index.name)):
                 if index.name not in existing:
                     connection.execute(CreateIndex(index))
+
+    def exclusively(self, connection: Connection, name: str) -> AbstractContextManager[Any]:
+        """Keep other processes from renaming the table meanwhile, where the transaction alone does not."""
+        return nullcontext()
 
     def max_entry_bytes(self, connection: Connection) -> int | None:
         """Return how large one statement may be, None if there is no limit worth checking."""

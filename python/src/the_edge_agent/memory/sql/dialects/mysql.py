@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
@@ -100,6 +101,16 @@ class MySQLDialect(Dialect):
         """Use the text index only if it holds our shortest tokens."""
         shortest = connection.scalar(text("SELECT @@innodb_ft_min_token_size"))
         self._has_full_text = int(shortest or 0) <= MAX_SHORTEST_INDEXED
+
+    @contextmanager
+    def exclusively(self, connection: Connection, name: str) -> Iterator[None]:
+        """Hold a lock of the server: DDL ends transactions here."""
+        lock = {"name": f"the-edge-agent {name}"[:64]}
+        connection.execute(text("SELECT GET_LOCK(:name, 30)"), lock)
+        try:
+            yield
+        finally:
+            connection.execute(text("SELECT RELEASE_LOCK(:name)"), lock)
 
     def max_entry_bytes(self, connection: Connection) -> int | None:
         """Return the size of the largest packet that the server reads."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
@@ -75,6 +76,12 @@ class PostgreSQLDialect(Dialect):
             postgresql_using="gin",
             postgresql_ops={"metadata_json": "jsonb_path_ops"},
         )
+
+    def exclusively(self, connection: Connection, name: str) -> AbstractContextManager[Any]:
+        """Lock the table until the transaction ends."""
+        quoted = connection.dialect.identifier_preparer.quote(name)
+        connection.exec_driver_sql(f"LOCK TABLE {quoted} IN ACCESS EXCLUSIVE MODE")
+        return nullcontext()
 
     @property
     def now(self) -> ColumnElement[Any]:

@@ -35,6 +35,7 @@ from the_edge_agent.memory.sql.dialects.conditions import Kind, NotInSQLError, T
 from the_edge_agent.memory.text import Term
 
 MEMDB_VERSION: Final = (3, 36, 0)  # the first whose connections can share a database in memory
+MAX_FILTER_LEVELS: Final = 5  # SQLite's parser runs out of stack a few levels further
 BUSY_TIMEOUT: Final = 30.0  # seconds to wait for another writer
 
 _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
@@ -149,7 +150,7 @@ class SQLiteDialect(Dialect):
 
     def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
         """Walk down the path with one json_each a level."""
-        if not self._has_json:
+        if not self._has_json or len(path) > MAX_FILTER_LEVELS:
             raise NotInSQLError
         return _at(self.entries.c.metadata, path, kinds, test)
 

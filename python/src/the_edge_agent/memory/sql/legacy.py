@@ -1,0 +1,105 @@
+"""The earlier public layout of the entries' table (JSON columns, no version): rebuilt once, on the first start."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    Connection,
+    DateTime,
+    MetaData,
+    String,
+    Table,
+    bindparam,
+    delete,
+    insert,
+    inspect,
+    select,
+)
+from sqlalchemy.schema import DropTable
+
+from the_edge_agent.memory.base import Store
+from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.sql.dialects import Dialect
+
+_PAGE_ROWS = 100
+
+
+def set_aside(connection: Connection, dialect: Dialect) -> None:
+    """Rename a table of the earlier layout, so that today's can be created; inside the creating transaction."""
+    name = dialect.entries.name
+    if not _is_earlier_layout(connection, name):
+        return
+    with dialect.exclusively(connection, name):
+        if _is_earlier_layout(connection, name):
+            quote = connection.dialect.identifier_preparer.quote
+            connection.exec_driver_sql(f"ALTER TABLE {quote(name)} RENAME TO {quote(_table(name).name)}")
+
+
+def move_entries(connection: Connection, dialect: Dialect) -> None:
+    """Move the entries that were set aside, then drop their table.
+
+    Each page is one transaction that moves its rows, so that it can be run again after a crash, and by
+    several processes at once.
+
+    Raises:
+        LTMError: an entry that today's rules refuse; it and what follows stay where they are.
+    """
+    earlier = _table(dialect.entries.name)
+    if not inspect(connection).has_table(earlier.name):
+        return
+    connection.rollback()
+    moved = True
+    while moved:
+        with connection.begin():
+            dialect.begin(connection, write=True)
+            moved = _move_page(connection, dialect, earlier)
+    with connection.begin():
+        connection.execute(DropTable(earlier, if_exists=True))
+
+
+def _is_earlier_layout(connection: Connection, name: str) -> bool:
+    inspector = inspect(connection)
+    if not inspector.has_table(name):
+        return False
+    return "version" not in {column["name"] for column in inspector.get_columns(name)}
+
+
+def _table(entries_name: str) -> Table:
+    return Table(
+        f"{entries_name}_earlier",
+        MetaData(),
+        Column("key", String(512), primary_key=True),
+        Column("value", JSON),
+        Column("metadata", JSON),
+        Column("created_at", DateTime),
+        Column("updated_at", DateTime),
+    )
+
+
+def _move_page(connection: Connection, dialect: Dialect, earlier: Table) -> bool:
+    columns = earlier.c
+    rows = connection.execute(select(earlier).order_by(columns.key).limit(_PAGE_ROWS).with_for_update()).all()
+    if not rows:
+        return False
+    moment = dialect.entries.c.updated_at.type
+    times = {name: bindparam(f"b_{name}", type_=moment) for name in ("created_at", "updated_at")}
+    statement = insert(dialect.entries).values({**dialect.parameters(), "version": 1, **times})
+    now = datetime.now(timezone.utc)
+    for key, value, metadata, created_at, updated_at in rows:
+        row = dialect.row(_entry(key, value, metadata), now)
+        del row["b_now"]
+        connection.execute(statement, {**row, "b_created_at": created_at or now, "b_updated_at": updated_at or now})
+    connection.execute(delete(earlier).where(columns.key.in_([row[0] for row in rows])))
+    return True
+
+
+def _entry(key: str, value: Any, metadata: Any) -> Store:
+    try:
+        return Store.of(key, value, metadata)
+    except LTMError as failure:
+        problem = str(failure)
+    raise LTMError("configuration_error", f"the entry {key!r} of the earlier layout cannot be kept: {problem}")

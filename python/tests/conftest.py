@@ -1,0 +1,68 @@
+"""The set-up of our tests: each database through one fixture, and what must hold after every test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from databases import Database, Databases, Target, UnknownDatabaseError, chosen_targets, fails_the_run, not_tested
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("tea", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tea")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what needs a database on every target; a contract class only on those that can do what it says."""
+    if "target" not in metafunc.fixturenames:
+        return
+    try:
+        targets = chosen_targets()
+    except UnknownDatabaseError as error:
+        raise pytest.UsageError(str(error)) from None
+    shared = getattr(metafunc.cls, "shared_by_processes", None)
+    targets = [target for target in targets if shared is None or shared is not target.in_memory]
+    for marker in metafunc.definition.iter_markers("targets"):
+        targets = [target for target in targets if all(getattr(target, k) == v for k, v in marker.kwargs.items())]
+    metafunc.parametrize("target", targets, ids=[target.name for target in targets], scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what has no target among the chosen ones; the closing summary names these databases."""
+    without = [item for item in items if not _has_its_target(item)]
+    items[:] = [item for item in items if _has_its_target(item)]
+    config.hook.pytest_deselected(items=without)
+
+
+def _has_its_target(item: pytest.Item) -> bool:
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    return "target" not in parameters or isinstance(parameters["target"], Target)
+
+
+@pytest.fixture(scope="session")
+def databases() -> Iterator[Databases]:
+    """The databases of this session."""
+    made = Databases()
+    yield made
+    made.drop()
+
+
+@pytest.fixture
+def database(target: Target, databases: Databases, tmp_path: Path) -> Database:
+    """An empty database; the test runs once for each target."""
+    return databases.empty(target, tmp_path)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail in CI when a database was not there to be tested."""
+    if exitstatus == pytest.ExitCode.OK and fails_the_run():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """Say which databases were not tested, after all else."""
+    yield
+    if line := not_tested():
+        terminalreporter.write_line(line, red=fails_the_run(), yellow=not fails_the_run())

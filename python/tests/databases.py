@@ -1,0 +1,225 @@
+"""The databases that the tests run on: which are chosen, how one is made, emptied and dropped."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from sqlalchemy import Connection, Engine, create_engine, inspect, text
+from sqlalchemy.pool import NullPool
+
+from the_edge_agent.memory import SQLAlchemyBackend
+from the_edge_agent.memory.sql.dialects import Dialect
+from the_edge_agent.memory.sql.url import parse_url, with_installed_driver
+
+SERVERS: Final[Mapping[str, str]] = {
+    "postgresql": "TEST_POSTGRES_URL",
+    "mysql": "TEST_MYSQL_URL",
+    "mariadb": "TEST_MARIADB_URL",
+}
+CHOICE: Final = "TEA_TEST_DATABASES"
+
+_CREATE: Final[Mapping[str, str]] = {
+    "postgresql": "CREATE DATABASE {} ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0",
+    "mysql": "CREATE DATABASE {} CHARACTER SET utf8mb4",
+    "mariadb": "CREATE DATABASE {} CHARACTER SET utf8mb4",
+}
+_DROP: Final[Mapping[str, str]] = {
+    "postgresql": "DROP DATABASE IF EXISTS {} WITH (FORCE)",
+    "mysql": "DROP DATABASE IF EXISTS {}",
+    "mariadb": "DROP DATABASE IF EXISTS {}",
+}
+_WAIT_FOR_LOCKS: Final[Mapping[str, str]] = {  # a test that left a lock behind fails the next one soon
+    "postgresql": "SET lock_timeout = '10s'",
+    "mysql": "SET innodb_lock_wait_timeout = 10",
+    "mariadb": "SET innodb_lock_wait_timeout = 10",
+}
+
+
+class PortableBackend(SQLAlchemyBackend):
+    """The backend with nothing but portable SQL, as on a database that has no dialect class."""
+
+    dialect_class: ClassVar[type[Dialect] | None] = Dialect
+
+
+@dataclass(frozen=True)
+class Target:
+    """One database to test, with its own dialect class or with the portable one."""
+
+    family: str
+    in_memory: bool = False
+    portable: bool = False
+
+    @property
+    def server(self) -> bool:
+        """Whether it is a server, with users and passwords."""
+        return self.family in SERVERS
+
+    @property
+    def name(self) -> str:
+        """How the target is called in test ids and in ``TEA_TEST_DATABASES``."""
+        return self.family + "-memory" * self.in_memory + "-portable" * self.portable
+
+
+@dataclass(frozen=True)
+class Opener:
+    """Opens one store; can be sent to another process."""
+
+    url: str
+    portable: bool = False
+
+    def __call__(self, **options: Any) -> SQLAlchemyBackend:
+        """Return a new backend on the store."""
+        return (PortableBackend if self.portable else SQLAlchemyBackend)(self.url, **options)
+
+
+@dataclass(frozen=True)
+class Database:
+    """An empty database of one test."""
+
+    target: Target
+    url: str
+
+    @property
+    def open(self) -> Opener:
+        """What opens it."""
+        return Opener(self.url, self.target.portable)
+
+
+ALL_TARGETS: Final = tuple(
+    Target(family, in_memory, portable)
+    for portable in (False, True)
+    for family, in_memory in (
+        ("sqlite", False),
+        ("sqlite", True),
+        ("postgresql", False),
+        ("mysql", False),
+        ("mariadb", False),
+    )
+)
+
+
+class UnknownDatabaseError(Exception):
+    """The choice names a database that does not exist."""
+
+
+def chosen_targets(environment: Mapping[str, str] = os.environ) -> list[Target]:
+    """Return the targets to test: those chosen, or all whose server is named in the environment."""
+    choice = _choice(environment)
+    if choice is None:
+        return [target for target in ALL_TARGETS if _reachable_by_name(target, environment)]
+    known = {target.family for target in ALL_TARGETS} | {target.name for target in ALL_TARGETS}
+    if unknown := sorted(choice - known):
+        raise UnknownDatabaseError(f"{CHOICE}: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    chosen = [target for target in ALL_TARGETS if {target.family, target.name} & choice]
+    for target in chosen:
+        if not _reachable_by_name(target, environment):
+            raise UnknownDatabaseError(f"{CHOICE} names {target.name}, but {SERVERS[target.family]} is not set")
+    return chosen
+
+
+def not_tested(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the line that says which databases are not tested and why, None if all are."""
+    families = list(dict.fromkeys(target.family for target in ALL_TARGETS))
+    choice = _choice(environment)
+    if choice is not None:
+        tested = {target.name for target in chosen_targets(environment)}
+        left_out = [family for family in families if not any(name.startswith(family) for name in tested)]
+        names = left_out or [target.name for target in ALL_TARGETS if target.name not in tested]
+        return f"databases not tested: {', '.join(names)} ({CHOICE}={environment[CHOICE]})" if names else None
+    missing = [f"{family} ({name} is not set)" for family, name in SERVERS.items() if not environment.get(name)]
+    return f"databases not tested: {', '.join(missing)}" if missing else None
+
+
+def fails_the_run(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether databases are missing that CI must test; a deliberate choice is none of that."""
+    in_ci = environment.get("CI", "").lower() not in ("", "0", "false")
+    return in_ci and _choice(environment) is None and not_tested(environment) is not None
+
+
+def _choice(environment: Mapping[str, str]) -> set[str] | None:
+    chosen = {name.strip() for name in environment.get(CHOICE, "").split(",")} - {""}
+    return chosen or None
+
+
+def _reachable_by_name(target: Target, environment: Mapping[str, str]) -> bool:
+    return target.family not in SERVERS or bool(environment.get(SERVERS[target.family]))
+
+
+@dataclass
+class Databases:
+    """The databases of one test session: made on first use, emptied for each test, dropped at the end."""
+
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    _made: dict[str, _ServerDatabase | Exception] = field(default_factory=dict)
+
+    def empty(self, target: Target, folder: Path) -> Database:
+        """Return an empty database of a target; files are made in ``folder``.
+
+        Raises:
+            Exception: the server cannot be used; again at each call, without a wait.
+        """
+        if target.in_memory:
+            return Database(target, "sqlite://")
+        if target.family == "sqlite":
+            return Database(target, f"sqlite:///{folder / 'ltm.db'}")
+        if target.name not in self._made:
+            try:
+                self._made[target.name] = _ServerDatabase(target, self.environment[SERVERS[target.family]])
+            except Exception as error:  # kept, so that an absent server is waited for only once
+                self._made[target.name] = error
+        made = self._made[target.name]
+        if isinstance(made, Exception):
+            raise made
+        made.delete_rows()
+        return Database(target, made.url)
+
+    def drop(self) -> None:
+        """Drop all that were made."""
+        for made in self._made.values():
+            if isinstance(made, _ServerDatabase):
+                made.drop()
+
+
+class _ServerDatabase:
+    """A database of our own on a server."""
+
+    def __init__(self, target: Target, admin_url: str) -> None:
+        self._family = target.family
+        self._name = f"tea_test_{secrets.token_hex(6)}"
+        self._admin = _engine(admin_url)
+        with self._admin.connect() as connection:
+            connection.execute(text(_CREATE[self._family].format(self._name)))
+        self.url = self._admin.url.set(database=self._name).render_as_string(hide_password=False)
+        self._engine = _engine(self.url)
+        self._connection: Connection | None = None
+
+    def delete_rows(self) -> None:
+        """Empty our tables; quicker than to make them anew."""
+        if self._connection is None:
+            self._connection = self._engine.connect()
+            self._connection.execute(text(_WAIT_FOR_LOCKS[self._family]))
+        for table in self._tables():
+            self._connection.execute(text(f"DELETE FROM {table}"))
+
+    def drop(self) -> None:
+        """Drop the database and close our connections."""
+        if self._connection is not None:
+            self._connection.close()
+        with self._admin.connect() as connection:
+            connection.execute(text(_DROP[self._family].format(self._name)))
+        self._engine.dispose()
+        self._admin.dispose()
+
+    def _tables(self) -> Sequence[str]:
+        names = inspect(self._connection).get_table_names() if self._connection else []
+        return [name for name in names if name.startswith("ltm_") and name != "ltm_schema_version"]
+
+
+def _engine(url: str) -> Engine:
+    with_driver = with_installed_driver(parse_url(url)[0])
+    return create_engine(with_driver, poolclass=NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True)

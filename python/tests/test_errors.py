@@ -1,0 +1,148 @@
+"""Driver errors to error types: by code first, by libpq's fixed texts last."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, exc, text
+
+from the_edge_agent.memory.results import ERROR_TYPES, LTMError, fail
+from the_edge_agent.memory.sql.errors import LostRaceError, classify
+from the_edge_agent.memory.sql.transactions import retrying
+
+
+class CodedError(Exception):
+    """A driver's error with the attributes that its driver gives."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args)
+        self.__dict__.update(attributes)
+
+
+def wrapped(original: Exception, *, invalidated: bool = False) -> exc.DBAPIError:
+    return exc.DBAPIError("SELECT 1", {}, original, connection_invalidated=invalidated)
+
+
+@pytest.mark.parametrize(
+    ("original", "error_type", "retry"),
+    [
+        (CodedError(sqlstate="40P01"), "lock_timeout", True),
+        (CodedError(sqlstate="40001"), "lock_timeout", True),
+        (CodedError(sqlstate="55P03"), "lock_timeout", True),
+        (CodedError(pgcode="40P01"), "lock_timeout", True),
+        (CodedError(sqlstate="57014"), "query_error", False),
+        (CodedError(sqlstate="57P01"), "connection_error", False),
+        (CodedError(sqlstate="08006"), "connection_error", False),
+        (CodedError(sqlstate="25006"), "connection_error", False),
+        (CodedError(sqlstate="28P01"), "auth_failed", False),
+        (CodedError(sqlstate="3D000"), "connection_error", False),
+        (CodedError(sqlstate="23505"), "validation_error", False),
+        (CodedError(sqlstate="23514"), "validation_error", False),
+        (CodedError(sqlstate="22001"), "validation_error", False),
+        (CodedError(sqlstate="42P01"), "query_error", False),
+        (CodedError(sqlstate="XX000"), "query_error", False),
+        (CodedError(1213, "Deadlock found"), "lock_timeout", True),
+        (CodedError(1205, "Lock wait timeout"), "lock_timeout", True),
+        (CodedError(1305, "SAVEPOINT does not exist"), "lock_timeout", True),
+        (CodedError(3024, "maximum execution time"), "query_error", False),
+        (CodedError(2006, "gone away"), "connection_error", False),
+        (CodedError(2013, "Lost connection"), "connection_error", False),
+        (CodedError(2013, "Lost connection (timed out)"), "connection_timeout", False),
+        (CodedError(2003, "Can't connect (timed out)"), "connection_timeout", False),
+        (CodedError(2003, "Can't connect (refused)"), "connection_error", False),
+        (CodedError(1045, "Access denied"), "auth_failed", False),
+        (CodedError(1049, "Unknown database"), "connection_error", False),
+        (CodedError(1062, "Duplicate entry"), "validation_error", False),
+        (CodedError(1290, "read-only"), "connection_error", False),
+        (CodedError(1146, "Table doesn't exist"), "query_error", False),
+        (CodedError(1064, "syntax; near 'timed out'"), "query_error", False),
+        (CodedError("x", sqlite_errorname="SQLITE_BUSY_SNAPSHOT"), "lock_timeout", True),
+        (CodedError("x", sqlite_errorname="SQLITE_READONLY"), "connection_error", False),
+        (CodedError("x", sqlite_errorname="SQLITE_CANTOPEN"), "connection_error", False),
+        (CodedError("x", sqlite_errorname="SQLITE_FULL"), "query_error", False),
+        (CodedError("x", sqlite_errorname="SQLITE_CONSTRAINT_NOTNULL"), "validation_error", False),
+        (CodedError("database is locked"), "lock_timeout", True),
+        (CodedError("no such table: ltm_entries"), "query_error", False),
+        (CodedError('FATAL:  password authentication failed for user "u"'), "auth_failed", False),
+        (CodedError('FATAL:  database "x" does not exist'), "connection_error", False),
+        (CodedError('FATAL:  role "x" does not exist'), "auth_failed", False),
+        (CodedError("connection timeout expired"), "connection_timeout", False),
+        (CodedError("connection failed: Connection refused"), "connection_error", False),
+        (CodedError('invalid connection option "x"'), "configuration_error", False),
+        (CodedError("something new"), "query_error", False),
+    ],
+    ids=lambda value: str(value) if not isinstance(value, CodedError) else str(value.__dict__ or value.args),
+)
+def test_an_error_is_what_its_code_says(original: CodedError, error_type: str, retry: bool) -> None:
+    failure = classify(wrapped(original))
+    assert (failure.error_type, failure.retry) == (error_type, retry)
+    assert failure.error_type in ERROR_TYPES
+
+
+def test_an_invalidated_connection_is_lost() -> None:
+    assert classify(wrapped(CodedError(0, ""), invalidated=True)).error_type == "connection_error"
+
+
+def test_an_exhausted_pool_is_a_timeout() -> None:
+    assert classify(exc.TimeoutError("QueuePool limit")).error_type == "connection_timeout"
+
+
+def test_messages_hold_nothing_of_the_driver_s_text() -> None:
+    failure = classify(wrapped(CodedError(1062, "Duplicate entry 'secret-value' for key")))
+    assert "secret-value" not in failure.error
+
+
+def test_a_driver_error_that_a_listener_raises_unwrapped_is_mapped_too() -> None:
+    def attempt() -> None:
+        raise sqlite3.OperationalError("unable to open database file")
+
+    with pytest.raises(LTMError) as raised:
+        retrying(attempt, timeout=1)
+    assert raised.value.error_type == "connection_error"
+
+
+def test_other_errors_are_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        retrying(lambda: 1 // 0, timeout=1)
+
+
+def test_a_conflict_is_tried_again_and_then_reported() -> None:
+    attempts: list[int] = []
+
+    def attempt() -> str:
+        attempts.append(1)
+        if len(attempts) < 4:
+            raise LostRaceError
+        return "stored"
+
+    assert retrying(attempt, timeout=5) == "stored"
+    assert len(attempts) == 4
+
+    def lost_forever() -> None:
+        raise LostRaceError
+
+    with pytest.raises(LTMError) as raised:
+        retrying(lost_forever, timeout=0.05)
+    assert raised.value.error_type == "lock_timeout"
+
+
+def test_failures_carry_no_driver_error_as_context() -> None:
+    def attempt() -> None:
+        with create_engine("sqlite://").connect() as connection:
+            connection.execute(text("SELECT * FROM missing"))
+
+    with pytest.raises(LTMError) as raised:
+        retrying(attempt, timeout=1)
+    assert raised.value.__cause__ is None
+    assert raised.value.__context__ is None
+
+
+def test_the_exception_survives_a_process_boundary() -> None:
+    import pickle
+
+    error = LTMError("conflict", "changed meanwhile", version=3)
+    copy = pickle.loads(pickle.dumps(error))
+    assert copy.result == fail("conflict", "changed meanwhile", version=3)
+    assert str(copy) == "changed meanwhile"

@@ -1,0 +1,179 @@
+"""Which module may import which: the layout of the package, read from its sources."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import the_edge_agent
+
+SOURCE = Path(the_edge_agent.__file__).parent
+PACKAGE = "the_edge_agent"
+
+# module or package: the only parts of ours that it may import (longest match counts)
+MAY_IMPORT = {
+    "memory": ["memory"],
+    "memory.results": [],
+    "memory.codec": ["memory.results"],
+    "memory.validation": ["memory.results"],
+    "memory.text": ["memory.results", "memory.validation"],
+    "memory.filters": ["memory.results", "memory.codec"],
+    "memory.base": ["memory.results", "memory.codec", "memory.text", "memory.validation"],
+    "memory.config": ["memory.base", "memory.results"],
+    "memory.sql": ["memory.sql", "memory.base", "memory.results", "memory.codec", "memory.text", "memory.filters"],
+    "memory.sql.column_types": ["memory.sql.dialects", "memory.codec", "memory.validation"],
+    "memory.sql.dialects": [
+        "memory.sql.dialects.base",
+        "memory.sql.dialects.conditions",
+        "memory.base",
+        "memory.codec",
+        "memory.filters",
+        "memory.text",
+        "memory.validation",
+    ],
+    "memory.sql.dialects.base": [
+        "memory.base",
+        "memory.text",
+        "memory.validation",
+        "memory.sql.dialects.conditions",
+        "memory.sql.errors",
+    ],
+    "memory.sql.dialects.mariadb": [
+        "memory.sql.dialects.mysql",
+        "memory.sql.dialects.conditions",
+        "memory.filters",
+        "memory.validation",
+    ],
+    "memory.sqlalchemy_backend": [
+        "memory.sql",
+        "memory.base",
+        "memory.results",
+        "memory.codec",
+        "memory.filters",
+        "memory.text",
+        "memory.validation",
+    ],
+    "testing": ["memory", "testing"],
+    "workflow": ["workflow", "memory"],
+    "cli": ["cli", "workflow", "memory", ""],
+}
+STANDARD_AND_OURS_ONLY = ["memory.results", "memory.codec", "memory.validation", "memory.text", "memory.filters"]
+
+
+def modules() -> list[str]:
+    files = sorted(SOURCE.rglob("*.py"))
+    names = [".".join(file.relative_to(SOURCE).with_suffix("").parts) for file in files]
+    return [name.removesuffix(".__init__").replace("__init__", "") for name in names]
+
+
+def imported(module: str) -> set[str]:
+    """Return the full names of the modules that a module's source imports."""
+    base = SOURCE.joinpath(*module.split(".")) if module else SOURCE
+    file = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} has a relative import"
+            assert node.module is not None
+            found |= {node.module} | {f"{node.module}.{name.name}" for name in node.names if _is_module(node, name)}
+    return found
+
+
+def _is_module(node: ast.ImportFrom, name: ast.alias) -> bool:
+    if node.module is None or not node.module.startswith(PACKAGE):
+        return False
+    path = SOURCE.joinpath(*node.module.split(".")[1:], name.name)
+    return path.is_dir() or path.with_suffix(".py").exists()
+
+
+def rule_of(module: str) -> list[str] | None:
+    parts = module.split(".")
+    for length in range(len(parts), 0, -1):
+        if (rule := MAY_IMPORT.get(".".join(parts[:length]))) is not None:
+            return rule
+    return None
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if name and not name.endswith(".dialects")])
+def test_imports_point_downward(module: str) -> None:
+    allowed = rule_of(module)
+    assert allowed is not None, f"{module} has no rule in MAY_IMPORT"
+    for name in imported(module):
+        if name == PACKAGE or name.startswith(PACKAGE + "."):
+            ours = name.removeprefix(PACKAGE).removeprefix(".")
+            is_allowed = any(ours == part or ours.startswith(part + ".") for part in allowed if part)
+            assert is_allowed or (ours == "" and "" in allowed), f"{module} imports {ours}"
+
+
+@pytest.mark.parametrize("module", STANDARD_AND_OURS_ONLY)
+def test_what_native_backends_share_needs_no_third_party(module: str) -> None:
+    for name in imported(module):
+        assert name.startswith(PACKAGE) or name.partition(".")[0] in sys.stdlib_module_names
+
+
+def test_workflows_use_public_names_of_the_memory_only() -> None:
+    for module in modules():
+        if module.startswith(("workflow", "cli")):
+            used = {name for name in imported(module) if name.startswith(f"{PACKAGE}.memory")}
+            assert used <= {f"{PACKAGE}.memory"}, f"{module} looks inside the memory: {sorted(used)}"
+
+
+WITHOUT_SQLALCHEMY = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "sqlalchemy":
+            raise ModuleNotFoundError("No module named 'sqlalchemy'", name="sqlalchemy")
+sys.meta_path.insert(0, Absent())
+"""
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_memory_imports_without_sqlalchemy() -> None:
+    code = "import the_edge_agent.memory as m; print(m.SQLALCHEMY_AVAILABLE, m.get_registered_backends())"
+    assert run_python(WITHOUT_SQLALCHEMY + code) == "False ['sqlalchemy']"
+
+
+@pytest.mark.parametrize(
+    "asking",
+    ["m.SQLAlchemyBackend", "m.create_ltm_backend('sqlalchemy', url='sqlite://')"],
+)
+def test_without_sqlalchemy_the_backend_names_the_extra(asking: str) -> None:
+    code = f"import the_edge_agent.memory as m\ntry: {asking}\nexcept ImportError as error: print(error)"
+    assert "the-edge-agent[sqlalchemy]" in run_python(WITHOUT_SQLALCHEMY + code)
+
+
+def test_without_sqlalchemy_a_configuration_names_the_extra() -> None:
+    code = (
+        "import the_edge_agent.memory as m\n"
+        "try: m.parse_ltm_config({'ltm': {'url': 'sqlite://'}})\n"
+        "except m.LTMError as failure: print(failure.result)"
+    )
+    found = run_python(WITHOUT_SQLALCHEMY + code)
+    assert "dependency_missing" in found
+    assert "the-edge-agent[sqlalchemy]" in found
+
+
+def test_importing_the_memory_loads_neither_sqlalchemy_nor_the_workflow_engine() -> None:
+    code = (
+        "import sys, the_edge_agent.memory; print(sorted({'sqlalchemy', 'jinja2', 'yaml', 'typer'} & set(sys.modules)))"
+    )
+    assert run_python(code) == "[]"
+
+
+def test_an_unknown_name_of_the_memory_is_an_attribute_error() -> None:
+    import the_edge_agent.memory as memory
+
+    with pytest.raises(AttributeError, match="Nonsense"):
+        _ = memory.Nonsense

@@ -1,0 +1,156 @@
+"""The schema: created once by any number of processes, upgraded from the earlier layout, queried through the ORM."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from typing import Any, Final
+
+import pytest
+from sqlalchemy import Engine, create_engine, inspect, select, text
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
+
+from databases import Database, Opener
+from the_edge_agent.memory import LTMError
+from the_edge_agent.memory.sql.schema import SCHEMA_VERSION, LTMEntry, copy_tables
+
+pytestmark = pytest.mark.targets(in_memory=False)
+
+NAMES: Final = [table.name for table in copy_tables().all()]
+
+
+@pytest.fixture
+def engine(database: Database) -> Iterator[Engine]:
+    """An engine on a database without our tables."""
+    engine = create_engine(database.url, poolclass=NullPool)
+    drop_tables(engine)
+    yield engine
+    drop_tables(engine)
+
+
+def drop_tables(engine: Engine) -> None:
+    quote = engine.dialect.identifier_preparer.quote
+    with engine.begin() as connection:
+        present = [name for name in inspect(connection).get_table_names() if name.startswith("ltm_")]
+        for name in sorted(present, key=lambda name: "_fts_" in name):
+            connection.execute(text(f"DROP TABLE IF EXISTS {quote(name)}"))
+
+
+def store_from_many(open_backend: Opener, number: int, barrier: Any, results: Any) -> None:
+    barrier.wait()
+    with open_backend() as backend:
+        results.put(backend.store(f"k{number}", number))
+
+
+def start_at_once(open_backend: Opener, processes: int) -> list[dict[str, Any]]:
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(processes), context.Queue()
+    started = [
+        context.Process(target=store_from_many, args=(open_backend, number, barrier, results))
+        for number in range(processes)
+    ]
+    for process in started:
+        process.start()
+    found = [results.get(timeout=120) for _ in started]
+    for process in started:
+        process.join()
+    return found
+
+
+def test_many_processes_may_start_on_an_empty_database(engine: Engine, database: Database) -> None:
+    assert all(result.get("created") for result in start_at_once(database.open, 4))
+    assert set(NAMES) <= set(inspect(engine).get_table_names())
+    with database.open() as backend:
+        assert [key for key, _, _ in backend.iterate_all()] == [f"k{number}" for number in range(4)]
+
+
+def test_a_start_that_was_interrupted_is_completed(engine: Engine, database: Database) -> None:
+    with database.open() as backend:
+        backend.store("k", "the red fox")
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM ltm_schema_version"))
+        connection.execute(text("DROP TABLE ltm_snapshot_entries"))
+    with database.open() as backend:
+        assert backend.search("fox")["count"] == 1
+    assert "ltm_snapshot_entries" in inspect(engine).get_table_names()
+
+
+def test_a_newer_schema_is_refused(engine: Engine, database: Database) -> None:
+    database.open().close()
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE ltm_schema_version SET version = :version"), {"version": SCHEMA_VERSION + 1})
+    with pytest.raises(LTMError, match=f"schema version {SCHEMA_VERSION + 1}") as raised:
+        database.open()
+    assert raised.value.error_type == "configuration_error"
+
+
+def test_entries_can_be_queried_through_the_orm(engine: Engine, database: Database) -> None:
+    with database.open() as backend:
+        backend.store("k", {"a": 1.0, "b": None}, {"n": 1})
+    with Session(engine) as session:
+        entry = session.scalars(select(LTMEntry).where(LTMEntry.key == "k")).one()
+    assert (entry.value, entry.metadata_, entry.version) == ({"a": 1.0, "b": None}, {"n": 1}, 1)
+    assert entry.updated_at.tzinfo is timezone.utc
+    assert abs(entry.updated_at - datetime.now(timezone.utc)).total_seconds() < 60
+
+
+EARLIER: Final[dict[str, list[str]]] = {
+    "sqlite": [
+        "CREATE TABLE ltm_entries (key VARCHAR(512) NOT NULL, value JSON NOT NULL, metadata JSON, search_text TEXT, "
+        "created_at DATETIME, updated_at DATETIME, PRIMARY KEY (key))"
+    ],
+    "postgresql": [
+        "CREATE TABLE ltm_entries (key VARCHAR(512) NOT NULL, value JSON NOT NULL, metadata JSON, search_text TEXT, "
+        "created_at TIMESTAMP WITHOUT TIME ZONE, updated_at TIMESTAMP WITHOUT TIME ZONE, PRIMARY KEY (key))",
+        "ALTER TABLE ltm_entries ADD COLUMN search_vector TSVECTOR",
+        "CREATE INDEX idx_ltm_entries_search_vector ON ltm_entries USING GIN(search_vector)",
+    ],
+    "mysql": [
+        "CREATE TABLE ltm_entries (`key` VARCHAR(512) NOT NULL, value JSON NOT NULL, metadata JSON, search_text TEXT, "
+        "created_at DATETIME, updated_at DATETIME, PRIMARY KEY (`key`))",
+        "ALTER TABLE ltm_entries ADD FULLTEXT INDEX idx_ltm_entries_fulltext (search_text)",
+    ],
+}
+INSERT: Final = "INSERT INTO ltm_entries ({key}, value, metadata, search_text, created_at, updated_at) VALUES {row}"
+ROW: Final = "(:key, :value, :metadata, 'x', '2024-01-02 03:04:05', '2025-01-02 03:04:05')"
+
+
+def make_earlier_layout(engine: Engine, rows: list[tuple[str, str, str | None]]) -> None:
+    with engine.begin() as connection:
+        for statement in EARLIER[engine.dialect.name]:
+            connection.execute(text(statement))
+        insert = text(INSERT.format(key=engine.dialect.identifier_preparer.quote("key"), row=ROW))
+        connection.execute(insert, [{"key": key, "value": value, "metadata": meta} for key, value, meta in rows])
+
+
+def test_the_earlier_layout_is_rebuilt_once(engine: Engine, database: Database) -> None:
+    values = ['{"a": [1, 2.5, "the red fox"]}', "5", "null", '"日本語 😀"', "true"]
+    rows = [(f"k{n:04}", values[n % 5], f'{{"n": {n}}}' if n % 2 else None) for n in range(450)]
+    make_earlier_layout(engine, rows)
+    assert all(result.get("created") for result in start_at_once(database.open, 3))
+    with database.open() as backend:
+        entries = {key: (value, metadata) for key, value, metadata in backend.iterate_all()}
+        assert len(entries) == 453
+        assert entries["k0000"] == ({"a": [1, 2.5, "the red fox"]}, None)
+        assert [entries[key][0] for key in ("k0001", "k0002", "k0003", "k0004")] == [5, None, "日本語 😀", True]
+        assert backend.search("fox", limit=200)["count"] == 90
+        assert backend.search(metadata_filter={"n": 449})["results"][0]["key"] == "k0449"
+        assert backend.search(limit=453)["results"][-1]["key"] == "k0449"
+    with Session(engine) as session:
+        moved = session.get_one(LTMEntry, "k0001")
+    assert (moved.version, moved.created_at.year, moved.updated_at.year) == (1, 2024, 2025)
+    assert {name for name in inspect(engine).get_table_names() if "fts" not in name} == set(NAMES)
+
+
+def test_an_entry_of_the_earlier_layout_that_cannot_be_kept_stops_the_start(engine: Engine, database: Database) -> None:
+    make_earlier_layout(engine, [("good", "1", None), ("bad", "2", '["not an object"]')])
+    for _ in range(2):
+        with pytest.raises(LTMError, match="'bad' of the earlier layout cannot be kept") as raised:
+            database.open()
+        assert raised.value.error_type == "configuration_error"
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE ltm_entries_earlier SET metadata = NULL"))
+    with database.open() as backend:
+        assert [key for key, _, _ in backend.iterate_all()] == ["bad", "good"]

@@ -58,6 +58,11 @@ def test_what_a_variable_holds_is_not_expanded_again(monkeypatch: pytest.MonkeyP
     assert expand_env_vars("${OUTER}") == "${INNER}"
 
 
+def test_what_a_variable_holds_is_not_expanded_by_the_parser_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LTM_URL", "sqlite:///${HOME}/x.db")
+    assert parse_backend_config({"url": "${LTM_URL}"}) == ("sqlalchemy", {"url": "sqlite:///${HOME}/x.db"})
+
+
 def test_a_variable_without_value_and_default_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ABSENT", raising=False)
     with pytest.raises(LTMError, match="ABSENT"):
@@ -99,6 +104,7 @@ def test_a_path_is_the_url_of_a_file(config: dict[str, Any], url: str) -> None:
     ("ltm", "said"),
     [
         ({"url": "sqlite://", "pool_sise": 3}, "'pool_sise'; did you mean 'pool_size'?"),
+        ({"urll": "sqlite://"}, "'urll'; did you mean 'url'?"),
         ({"url": "sqlite://", "zzz": 3}, "known: backend, "),
         ({"url": "sqlite://", "pool_size": "many"}, "pool_size must be an integer"),
         ({"url": "sqlite://", "lazy": "yes"}, "lazy must be true or false"),

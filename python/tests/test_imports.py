@@ -37,6 +37,7 @@ MAY_IMPORT = {
     ],
     "memory.sql.dialects.base": [
         "memory.base",
+        "memory.results",
         "memory.text",
         "memory.validation",
         "memory.sql.dialects.conditions",

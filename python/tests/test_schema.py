@@ -154,3 +154,16 @@ def test_an_entry_of_the_earlier_layout_that_cannot_be_kept_stops_the_start(engi
         connection.execute(text("UPDATE ltm_entries_earlier SET metadata = NULL"))
     with database.open() as backend:
         assert [key for key, _, _ in backend.iterate_all()] == ["bad", "good"]
+
+
+@pytest.mark.targets(portable=True, family="sqlite")
+def test_a_database_that_merges_keys_is_refused(engine: Engine, database: Database) -> None:
+    types = "value TEXT, metadata TEXT, search_text TEXT, version INT, write_id TEXT, storage_uri TEXT, "
+    times = "expires_at DATETIME, created_at DATETIME, updated_at DATETIME"
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE TABLE ltm_entries (key TEXT COLLATE NOCASE PRIMARY KEY, {types}{times})"))
+    with pytest.raises(LTMError, match="does not keep keys exactly") as raised:
+        database.open()
+    assert raised.value.error_type == "configuration_error"
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM ltm_entries")) == 0

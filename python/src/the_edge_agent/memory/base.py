@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import entry_points
 from types import TracebackType
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from the_edge_agent.memory.codec import encode_metadata, encode_value
 from the_edge_agent.memory.results import LTMError, Result, ok, returns_result
 from the_edge_agent.memory.text import search_text
 from the_edge_agent.memory.validation import MAX_LIMIT, check_key, check_prefix
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 Self = TypeVar("Self", bound="LTMBackend")
 
@@ -41,9 +43,9 @@ class Store:
         Raises:
             LTMError: ``validation_error`` or ``serialization_error``.
         """
-        check_key(key)
+        checked = check_key(key)
         encoded, encoded_metadata = encode_value(value), encode_metadata(metadata)
-        return cls(key, encoded, encoded_metadata, search_text(key, value, metadata))
+        return cls(checked, encoded, encoded_metadata, search_text(checked, value, metadata))
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +295,12 @@ _ENTRY_POINTS: Final = "the_edge_agent.ltm_backends"
 _registered: dict[str, BackendFactory] = {}
 
 
+def _plugins() -> Iterable[EntryPoint]:
+    from importlib.metadata import entry_points  # costs as much as the rest of this package
+
+    return entry_points(group=_ENTRY_POINTS)
+
+
 def register_backend(name: str, factory: BackendFactory) -> None:
     """Make ``create_ltm_backend(name, ...)`` call ``factory(...)``; a later registration replaces it.
 
@@ -311,7 +319,7 @@ def register_backend(name: str, factory: BackendFactory) -> None:
 
 def get_registered_backends() -> list[str]:
     """Return the names that ``create_ltm_backend`` knows, sorted."""
-    plugins = {plugin.name.lower() for plugin in entry_points(group=_ENTRY_POINTS)}
+    plugins = {plugin.name.lower() for plugin in _plugins()}
     return sorted({*_BUILT_IN, *_registered, *plugins})
 
 
@@ -344,7 +352,7 @@ def find_backend_factory(name: str) -> BackendFactory:
         module, _, attribute = _BUILT_IN[wanted].partition(":")
         factory: BackendFactory = getattr(import_module(module), attribute)
         return factory
-    for plugin in entry_points(group=_ENTRY_POINTS):
+    for plugin in _plugins():
         if plugin.name.lower() == wanted:
             loaded: BackendFactory = plugin.load()
             return loaded

@@ -14,6 +14,7 @@ from the_edge_agent.memory.results import LTMError
 
 _DEFAULT_BACKEND: Final = "sqlalchemy"
 _FLAT: Final = "ltm_"  # ltm_url at the top level means url in the block
+_PATHS: Final = ("path", "db_path")  # of an SQLite file
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _LITERALS: Final = {"true": True, "false": False}
 
@@ -71,17 +72,7 @@ def parse_backend_config(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]
     Raises:
         LTMError: ``configuration_error``.
     """
-    options = expand_ltm_config({"ltm": config})
-    name = options.pop("backend")
-    if not isinstance(name, str) or not name.strip():
-        raise _invalid("settings.ltm.backend must be the name of a backend")
-    name = name.strip().lower()
-    if options.get("catalog") is not None:
-        raise _invalid("settings.ltm.catalog is not supported yet; remove it to use the memory without a catalog")
-    options.pop("catalog", None)
-    if name == _DEFAULT_BACKEND:
-        options = _with_url(options)
-    return name, options
+    return _backend_options(expand_ltm_config({"ltm": config}))
 
 
 def parse_ltm_config(settings: Mapping[str, Any]) -> LTMBackend:
@@ -91,10 +82,11 @@ def parse_ltm_config(settings: Mapping[str, Any]) -> LTMBackend:
         LTMError: ``configuration_error`` that names the key (and the nearest known one), or what the
             constructor raises: unless ``lazy``, the database must be reachable.
     """
-    name, options = parse_backend_config(expand_ltm_config(settings))
+    config = expand_ltm_config(settings)
     problem: LTMError
     try:
-        _check_names(options, find_backend_factory(name))
+        _check_names(config, find_backend_factory(_backend_name(config)))
+        name, options = _backend_options(config)
         return create_ltm_backend(name, **options)
     except ImportError as error:
         problem = LTMError("dependency_missing", str(error))
@@ -103,7 +95,8 @@ def parse_ltm_config(settings: Mapping[str, Any]) -> LTMBackend:
     except LTMError as failure:
         if failure.error_type != "configuration_error":
             raise
-        problem = _invalid(f"settings.ltm.{failure}" if not str(failure).startswith("settings") else str(failure))
+        message = str(failure)
+        problem = _invalid(message if message.startswith("settings") else f"settings.ltm.{message}")
     raise problem
 
 
@@ -143,28 +136,43 @@ def _without_flat_names(options: Mapping[str, Any], given: int) -> dict[str, Any
     return plain
 
 
+def _backend_name(config: Mapping[str, Any]) -> str:
+    name = config["backend"]
+    if not isinstance(name, str) or not name.strip():
+        raise _invalid("settings.ltm.backend must be the name of a backend")
+    return name.strip().lower()
+
+
+def _backend_options(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    name = _backend_name(config)
+    options = {key: value for key, value in config.items() if key != "backend"}
+    if options.pop("catalog", None) is not None:
+        raise _invalid("settings.ltm.catalog is not supported yet; remove it, and the memory works without a catalog")
+    return name, _with_url(options) if name == _DEFAULT_BACKEND else options
+
+
 def _with_url(options: dict[str, Any]) -> dict[str, Any]:
-    paths = {key: options.pop(key) for key in ("path", "db_path") if key in options}
-    if len(paths) + ("url" in options) > 1:
-        raise _invalid(f"settings.ltm takes one of url, path and db_path, not {' and '.join([*paths, 'url'][:2])}")
+    paths = {key: options.pop(key) for key in _PATHS if key in options}
+    given = [*paths, *(["url"] if "url" in options else [])]
+    if not given:
+        raise _invalid("settings.ltm.url is missing; write for example url: sqlite:///./ltm.db")
+    if len(given) > 1:
+        raise _invalid(f"settings.ltm takes one of url, path and db_path, not {' and '.join(given)}")
     for key, path in paths.items():
         if not isinstance(path, str) or not path or "?" in path or "%" in path:
             raise _invalid(f"settings.ltm.{key} must be the path of an SQLite file, without ? and %")
         options["url"] = "sqlite://" if path == ":memory:" else f"sqlite:///{path}"
-    if "url" not in options:
-        raise _invalid("settings.ltm.url is missing; write for example url: sqlite:///./ltm.db")
     return options
 
 
-def _check_names(options: Mapping[str, Any], factory: Any) -> None:
+def _check_names(config: Mapping[str, Any], factory: Any) -> None:
     parameters = inspect.signature(factory).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
-    for key in options:
-        if key not in parameters:
-            raise _invalid(
-                f"settings.ltm has no key {key!r}{nearest(key, [*parameters, 'backend', 'path', 'catalog'])}"
-            )
+    known = {*parameters, "backend", "catalog", *_PATHS}
+    for key in config:
+        if key not in known:
+            raise _invalid(f"settings.ltm has no key {key!r}{nearest(key, known)}")
 
 
 def _invalid(message: str) -> LTMError:

@@ -143,15 +143,19 @@ class Database(Generic[Statements]):
             LTMError: nothing has changed then.
         """
         opened = self.start()
-        with opened.turn:
-            return run_transaction(
-                opened.engine,
-                opened.dialect,
-                lambda connection: work(connection, opened.statements),
-                timeout=self._options.timeout,
-                write=write,
-                snapshot=snapshot,
-            )
+        try:
+            with opened.turn:
+                return run_transaction(
+                    opened.engine,
+                    opened.dialect,
+                    lambda connection: work(connection, opened.statements),
+                    timeout=self._options.timeout,
+                    write=write,
+                    snapshot=snapshot,
+                )
+        finally:
+            if self.closed:  # meanwhile, by another thread: leave no connection in the pool
+                opened.engine.dispose()
 
     def check_size(self, *texts: str | None) -> None:
         """Refuse an entry larger than the server reads in one packet.
@@ -259,6 +263,9 @@ class Database(Generic[Statements]):
                 dialect.create(connection, tables.all())
             legacy.move_entries(connection, dialect)
             connection.rollback()
+            if not dialect.has_exact_keys:
+                dialect.check_keys(connection)
+                connection.rollback()
             with connection.begin():
                 dialect.begin(connection, write=True)
                 if _schema_version(connection, tables) is None:

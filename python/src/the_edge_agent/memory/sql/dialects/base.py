@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timezone
@@ -33,6 +34,7 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.base import Store
+from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions
 from the_edge_agent.memory.sql.errors import LostRaceError
 from the_edge_agent.memory.text import TOKEN_START, Term
@@ -52,6 +54,9 @@ class Dialect(FilterConditions):
     text_type: ClassVar[TypeEngine[Any]] = Text()
     token_type: ClassVar[TypeEngine[Any]] = Text()
     time_type: ClassVar[DateTime] = DateTime()
+
+    #: Whether ``key_type`` is known to compare exactly; otherwise the first start checks it.
+    has_exact_keys: ClassVar[bool] = False
 
     #: The isolation level in which several reads see one state, if the default one does not do that.
     snapshot_isolation: ClassVar[str | None] = None
@@ -106,6 +111,31 @@ class Dialect(FilterConditions):
             for index in sorted(table.indexes, key=lambda index: str(index.name)):
                 if index.name not in existing:
                     connection.execute(CreateIndex(index))
+
+    def check_keys(self, connection: Connection) -> None:
+        """Refuse a database that merges keys or orders them otherwise; the caller rolls back.
+
+        Raises:
+            LTMError: ``configuration_error``.
+        """
+        prefix = f"{uuid.uuid4()}/"
+        keys = sorted(prefix + key for key in ("a", "A", "a ", "á", "a\u0301", "B", "_", "日", "\uffff", "😀"))
+        now = self.clock(connection, statements=len(keys))
+        try:
+            connection.execute(self.insert_statement, [self.row(Store.of(key, None, None), now) for key in keys])
+            column = self.entries.c.key
+            found = connection.scalars(
+                select(column).where(column >= prefix, column < prefix[:-1] + "0").order_by(column)
+            )
+            is_exact = found.all() == keys
+        except exc.IntegrityError:
+            is_exact = False
+        if not is_exact:
+            raise LTMError(
+                "configuration_error",
+                "this database does not keep keys exactly (case, accents, trailing spaces, order by code point); "
+                "create the table with a binary collation for the column key",
+            )
 
     def exclusively(self, connection: Connection, name: str) -> AbstractContextManager[Any]:
         """Keep other processes from renaming the table meanwhile, where the transaction alone does not."""

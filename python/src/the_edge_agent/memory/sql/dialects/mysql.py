@@ -59,6 +59,8 @@ class MySQLDialect(Dialect):
     time_type = DATETIME(fsp=6)
     snapshot_isolation = "REPEATABLE READ"
 
+    has_exact_keys = True
+
     def __init__(self, entries: Table) -> None:
         """Build the statements."""
         super().__init__(entries)

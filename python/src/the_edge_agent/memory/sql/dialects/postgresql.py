@@ -50,6 +50,8 @@ class PostgreSQLDialect(Dialect):
     time_type: ClassVar[DateTime] = DateTime(timezone=True)
     snapshot_isolation = "REPEATABLE READ"
 
+    has_exact_keys = True
+
     def __init__(self, entries: Table) -> None:
         """Build the statements."""
         super().__init__(entries)

@@ -65,6 +65,8 @@ _FULL_TEXT: Final = (
 class SQLiteDialect(Dialect):
     """SQLite 3.35 or later; without FTS5 or JSON functions it falls back to LIKE and to Python."""
 
+    has_exact_keys = True
+
     def __init__(self, entries: Table) -> None:
         """Build the statements."""
         super().__init__(entries)

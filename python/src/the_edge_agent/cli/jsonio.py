@@ -1,0 +1,105 @@
+"""JSON in and out of the command line, exactly: nothing is rounded, renamed or dropped on the way."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+
+class InputError(Exception):
+    """Input that is not what it should be."""
+
+
+class OutputError(Exception):
+    """A result that can't be written."""
+
+
+def read_object(given: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        given: the JSON text, or ``@`` and the name of a UTF-8 file of it.
+
+    Raises:
+        InputError: it can't be read, is not JSON (NaN and infinity are not), is no object or has a key twice.
+    """
+    text = _read_file(given[1:]) if given.startswith("@") else given
+    try:
+        text.encode("utf-8")
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_float)
+    except UnicodeEncodeError:
+        raise InputError("the input is not UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise InputError(f"the input is not JSON: {error.msg} ({where})") from None
+    except ValueError:  # Python refuses to read integers of more than 4,300 digits
+        raise InputError("the input has a number that is too long") from None
+    except RecursionError:
+        raise InputError("the input is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise InputError('the input must be a JSON object, such as \'{"topic": "tea"}\'')
+    return value
+
+
+def to_json(value: Any) -> bytes:
+    """Write plain data as indented JSON in UTF-8, ending with a line break.
+
+    Raises:
+        OutputError: something in it is not JSON, named by its path.
+    """
+    try:
+        _check(value, "state")
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
+    except RecursionError:
+        raise OutputError("the final state is nested too deeply, or contains itself") from None
+    except ValueError as error:
+        raise OutputError(f"the final state can't be written as JSON: {error}") from None
+    # A lone surrogate is no UTF-8; the escape that takes its place means the same in JSON.
+    return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _check(value: Any, path: str) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise OutputError(f"the final state is not JSON: `{path}` has a key that is not text")
+            _check(item, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _check(item, f"{path}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise OutputError(f"the final state is not JSON: `{path}` is {value}")
+    elif not (value is None or isinstance(value, str | int | float)):
+        raise OutputError(f"the final state is not JSON: `{path}` is a {type(value).__name__}")
+
+
+def _read_file(name: str) -> str:
+    try:
+        with open(name, encoding="utf-8-sig") as file:
+            return file.read()
+    except UnicodeDecodeError:
+        raise InputError(f"the input file {name} is not UTF-8 text") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"can't read the input file {name}: {reason}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise InputError(f"the input has the key `{twice}` twice in one object")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InputError(f"the input is not JSON: {name} is no JSON number")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise InputError(f"the input has a number that is too large: {text}")
+    return value

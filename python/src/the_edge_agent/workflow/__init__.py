@@ -1,0 +1,15 @@
+"""The workflow engine: agents written in YAML."""
+
+from the_edge_agent.workflow.engine import YAMLEngine
+from the_edge_agent.workflow.errors import ActionError, NodeError, Place, WorkflowError, WorkflowFileError
+from the_edge_agent.workflow.graph import CompiledGraph
+
+__all__ = [
+    "ActionError",
+    "CompiledGraph",
+    "NodeError",
+    "Place",
+    "WorkflowError",
+    "WorkflowFileError",
+    "YAMLEngine",
+]

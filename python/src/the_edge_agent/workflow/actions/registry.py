@@ -1,0 +1,119 @@
+"""The table of actions: under which names they are found, with which arguments, and how nodes call them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from the_edge_agent.memory import LTMBackend, LTMError
+from the_edge_agent.workflow.actions.ltm import LTM_ACTIONS
+from the_edge_agent.workflow.errors import ActionError, nearest
+
+Action: TypeAlias = Callable[..., Any]
+"""Called as ``action(state, **arguments)``; a result with ``success: False`` is a failure."""
+
+_ALIAS = "actions."
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def build_registry(memory: Callable[[], LTMBackend]) -> dict[str, Action]:
+    """Make the table of the built-in actions, each as ``ltm.store`` and as ``actions.ltm_store``.
+
+    Args:
+        memory: gives the backend when an action needs it; may raise LTMError or ImportError, which the action
+            returns as a failure.
+    """
+    registry: dict[str, Action] = {}
+    for name, function in LTM_ACTIONS.items():
+        registry[name] = registry[alias(name)] = _with_memory(function, memory)
+    return registry
+
+
+def alias(name: str) -> str:
+    """Return the second name of an action: ``actions.ltm_store`` for ``ltm.store``."""
+    return _ALIAS + name.replace(".", "_")
+
+
+def check_arguments(action: Action, names: list[str]) -> tuple[str, str] | None:
+    """Check the names of the arguments that a node passes, before anything runs.
+
+    Returns:
+        None when they fit; else the name of the argument and what is wrong with it.
+    """
+    try:
+        parameters = list(inspect.signature(action).parameters.values())[1:]  # without the state
+    except (TypeError, ValueError):  # a callable that does not tell
+        return None
+    known = [parameter.name for parameter in parameters if parameter.kind in _NAMED]
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        for name in names:
+            if name not in known:
+                hint = nearest(name, known) or f"; it takes {', '.join(f'`{word}`' for word in known) or 'none'}"
+                return name, f"has no argument `{name}`{hint}"
+    for parameter in parameters:
+        if parameter.kind in _NAMED and parameter.default is parameter.empty and parameter.name not in names:
+            return "", f"needs the argument `{parameter.name}`"
+    return None
+
+
+def call_action(
+    registry: Mapping[str, Action], name: str, state: dict[str, Any], /, *args: Any, **arguments: Any
+) -> Any:
+    """Call an action for a node.
+
+    Raises:
+        ActionError: the action is unknown or returned ``success: False``.
+    """
+    action = registry.get(name)
+    if action is None:
+        raise ActionError(name, {"error": "there is no such action", "error_type": "configuration_error"})
+    result = action(state, *args, **arguments)
+    if isinstance(result, dict) and result.get("success") is False:
+        raise ActionError(name, result)
+    return result
+
+
+class Actions:
+    """What ``run`` code knows as ``actions``: ``actions.ltm_store(key=..., value=...)``."""
+
+    def __init__(self, registry: Mapping[str, Action], state: dict[str, Any]) -> None:
+        """Offer the actions of ``registry``, called with ``state``."""
+        self._registry = registry
+        self._state = state
+
+    def __getattr__(self, name: str) -> Action:
+        """Return an action by its name with underscores; it raises ActionError when it fails."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        names: dict[str, str] = {}
+        for full_name in self._registry:
+            names.setdefault(full_name.removeprefix(_ALIAS).replace(".", "_"), full_name)
+        if name not in names:
+            raise AttributeError(f"there is no action `{name}`{nearest(name, names)}")
+
+        def call(*args: Any, **arguments: Any) -> Any:
+            return call_action(self._registry, names[name], self._state, *args, **arguments)
+
+        return call
+
+
+def _with_memory(function: Callable[..., dict[str, Any]], memory: Callable[[], LTMBackend]) -> Action:
+    parameters = list(inspect.signature(function).parameters.values())[1:]  # without the memory
+    state_parameter = inspect.Parameter("state", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    signature = inspect.Signature([state_parameter, *parameters])
+
+    def action(state: dict[str, Any], *args: Any, **arguments: Any) -> dict[str, Any]:
+        signature.bind(state, *args, **arguments)  # wrong arguments are a TypeError before the memory is asked
+        try:
+            backend = memory()
+        except LTMError as failure:
+            return dict(failure.result)
+        except ImportError as failure:
+            return {"success": False, "error": str(failure), "error_type": "dependency_missing"}
+        return function(backend, *args, **arguments)
+
+    action.__doc__ = function.__doc__
+    action.__name__ = action.__qualname__ = function.__name__
+    action.__signature__ = signature  # type: ignore[attr-defined]
+    return action

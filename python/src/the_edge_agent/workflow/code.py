@@ -1,0 +1,162 @@
+"""The Python text of ``run`` nodes: compiled when a file is loaded, run with the state in scope.
+
+The text is never a template, so no value of the state can become code. Running the code of a file is trusting
+that file.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import json
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any
+
+from the_edge_agent.workflow.errors import ActionError, describe
+
+NAMES = ("state", "variables", "actions", "json")
+
+_FUNCTION = "run"
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+
+
+class CodeError(Exception):
+    """Python text that can't be compiled, or that failed.
+
+    Attributes:
+        line: the line of the text, counted from 1, None when unknown.
+        kind: the ``error_type`` of the action that failed, else the name of the Python exception.
+    """
+
+    def __init__(self, message: str, *, line: int | None = None, kind: str = "SyntaxError") -> None:
+        super().__init__(message)
+        self.line = line
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class RunCode:
+    """Compiled Python text.
+
+    Attributes:
+        code: the compiled text.
+        filename: the name under which the code was compiled, which finds its lines in a traceback.
+        assigned: the names that update the state, in the order in which they first come; None when the text
+            returns its updates.
+    """
+
+    code: CodeType
+    filename: str
+    assigned: tuple[str, ...] | None
+
+    def run(self, names: Mapping[str, Any]) -> dict[str, Any]:
+        """Run the code.
+
+        Args:
+            names: values for ``state``, ``variables`` and ``actions``. What the code changes within the state
+                stays changed.
+
+        Returns:
+            What the code returned, or assigned: the updates of the state.
+
+        Raises:
+            CodeError: the code raised an exception, which is then the cause, or returned something else than
+                a dict or None.
+        """
+        scope = {"__builtins__": builtins, "json": json, **names}
+        try:
+            exec(self.code, scope)  # noqa: S102 - this is what a `run` node is
+            if self.assigned is not None:
+                return {name: scope[name] for name in self.assigned if name in scope}
+            updates = scope[_FUNCTION](*(scope[name] for name in NAMES))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit, too: code in a file does not end the program
+            raise self._failure(error) from error
+        return self._checked(updates)
+
+    def _checked(self, updates: Any) -> dict[str, Any]:
+        if updates is None:
+            return {}
+        if not isinstance(updates, dict):
+            raise CodeError(f"`run` must return a dict, not {type(updates).__name__}", kind="TypeError")
+        for key in updates:
+            if not isinstance(key, str):
+                raise CodeError(f"`run` returned a key that is not text: {key!r}", kind="TypeError")
+        return updates
+
+    def _failure(self, error: BaseException) -> CodeError:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == self.filename]
+        if isinstance(error, ActionError):
+            return CodeError(error.message, line=lines[-1] if lines else None, kind=error.error_type)
+        return CodeError(describe(error), line=lines[-1] if lines else None, kind=type(error).__name__)
+
+
+def compile_code(text: str, filename: str) -> RunCode:
+    """Compile the Python text of a node.
+
+    A text with a ``return`` of its own is the body of a function; of any other text, the names that it
+    assigns update the state, except those that begin with ``_``.
+
+    Args:
+        text: the Python text.
+        filename: the name to compile it under, unique to the node.
+
+    Raises:
+        CodeError: the text is not valid Python, or assigns a name that it is given.
+    """
+    try:
+        module = ast.parse(text, filename)
+        nodes = list(_own(module.body))
+        if any(isinstance(node, ast.Return) for node in nodes):
+            return RunCode(_compile(_as_function(module, filename), filename), filename, None)
+        assigned: dict[str, int] = {}
+        for name in _assigned_names(nodes):
+            if not name.id.startswith("_"):
+                assigned.setdefault(name.id, name.lineno)
+        for given in NAMES:
+            if given in assigned:
+                raise CodeError(f"`{given}` is given to the code and can't be assigned", line=assigned[given])
+        return RunCode(_compile(module, filename), filename, tuple(assigned))
+    except SyntaxError as error:
+        raise CodeError(f"not valid Python: {error.msg}", line=error.lineno) from None
+    except (ValueError, OverflowError) as error:
+        raise CodeError(f"not valid Python: {error}") from None
+    except (RecursionError, MemoryError):
+        raise CodeError("not valid Python: nested too deeply") from None
+
+
+def _compile(module: ast.Module, filename: str) -> CodeType:
+    return compile(module, filename, "exec", dont_inherit=True)
+
+
+def _as_function(module: ast.Module, filename: str) -> ast.Module:
+    wrapper = ast.parse(f"def {_FUNCTION}({', '.join(NAMES)}): pass", filename)
+    function = wrapper.body[0]
+    if isinstance(function, ast.FunctionDef):
+        function.body = module.body
+    return wrapper
+
+
+def _own(nodes: list[Any]) -> Iterator[ast.AST]:
+    """Walk the nodes that belong to the text itself, not to functions and classes within it."""
+    for node in nodes:
+        yield node
+        if not isinstance(node, _SCOPES):
+            yield from _own(list(ast.iter_child_nodes(node)))
+
+
+def _assigned_names(nodes: list[ast.AST]) -> Iterator[ast.Name]:
+    for node in nodes:
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AugAssign | ast.AnnAssign | ast.NamedExpr):
+            targets = [node.target]
+        for target in targets:
+            for part in ast.walk(target):
+                if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+                    yield part

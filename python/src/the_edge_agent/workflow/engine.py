@@ -1,0 +1,170 @@
+"""The engine: it loads agents and holds the long-term memory that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike, fspath
+from threading import RLock
+from types import TracebackType
+from typing import Any
+
+from the_edge_agent.memory import LTMBackend, LTMError, create_ltm_backend, parse_ltm_config
+from the_edge_agent.workflow.actions.registry import Action, build_registry
+from the_edge_agent.workflow.errors import Place, WorkflowFileError
+from the_edge_agent.workflow.graph import CompiledGraph
+from the_edge_agent.workflow.loader import load_agent
+from the_edge_agent.workflow.model import Agent
+from the_edge_agent.workflow.reading import Document, from_dict, read_yaml
+
+
+class YAMLEngine:
+    """Loads agents from YAML and gives them a long-term memory.
+
+    The memory is what the last loaded file with ``settings.ltm`` configures there; else what was given or
+    configured here; else an SQLite database in the process's memory, made when it is first used. The engine
+    closes the backends that it made; an ``ltm_backend`` that was given is its owner's to close.
+
+    An engine may be used from several threads. It is a context manager; leaving it closes it.
+
+    Example:
+        >>> from the_edge_agent import YAMLEngine
+        >>> with YAMLEngine() as engine:
+        ...     hello = {"name": "hello", "run": "greeting = 'Hello ' + state['who']"}
+        ...     for event in engine.load_from_dict({"nodes": [hello]}).invoke({"who": "Ana"}):
+        ...         print(event["state"]["greeting"])
+        Hello Ana
+
+    Attributes:
+        actions_registry: the actions by name, called as ``action(state, **arguments)``. What is added here
+            can be used by the files that are loaded afterwards.
+    """
+
+    def __init__(
+        self,
+        *,
+        enable_ltm: bool = True,
+        ltm_backend: LTMBackend | None = None,
+        ltm_path: str | PathLike[str] | None = None,
+        ltm_backend_type: str | None = None,
+        ltm_config: Mapping[str, Any] | None = None,
+        allow_code: bool = True,
+    ) -> None:
+        """Make an engine.
+
+        Args:
+            enable_ltm: False makes every ``ltm.*`` action fail and leaves ``settings.ltm`` alone.
+            ltm_backend: a memory to use; the engine never closes it.
+            ltm_path: a file for an SQLite memory.
+            ltm_backend_type: the kind of memory for ``ltm_path`` and ``ltm_config``, "sqlalchemy" by default.
+            ltm_config: what a file would say under ``settings.ltm``, without ``backend``.
+            allow_code: False refuses files with ``run`` nodes.
+
+        Raises:
+            LTMError: the memory can't be made.
+            ValueError: more than one of ``ltm_backend``, ``ltm_path`` and ``ltm_config``, or a backend and a
+                type.
+        """
+        if sum(given is not None for given in (ltm_backend, ltm_path, ltm_config)) > 1:
+            raise ValueError("give one of ltm_backend, ltm_path and ltm_config")
+        if ltm_backend is not None and ltm_backend_type is not None:
+            raise ValueError("ltm_backend_type goes with ltm_path or ltm_config, not with ltm_backend")
+        self._enable_ltm = enable_ltm
+        self._allow_code = allow_code
+        self._lock = RLock()
+        self._closed = False
+        self._ltm_backend: LTMBackend | None = ltm_backend
+        self._owns_backend = False
+        if enable_ltm and any(given is not None for given in (ltm_path, ltm_config, ltm_backend_type)):
+            config = {"path": fspath(ltm_path)} if ltm_path is not None else dict(ltm_config or {})
+            self._ltm_backend = parse_ltm_config({"ltm": {"backend": ltm_backend_type or "sqlalchemy", **config}})
+            self._owns_backend = True
+        self.actions_registry: dict[str, Action] = build_registry(self._memory)
+
+    @property
+    def ltm_backend(self) -> LTMBackend | None:
+        """The memory in use, made now if need be; None when it is not enabled."""
+        return self._memory() if self._enable_ltm else None
+
+    def load_from_file(self, path: str | PathLike[str]) -> CompiledGraph:
+        """Load an agent from a YAML file.
+
+        Raises:
+            WorkflowFileError: the file can't be read, is not a valid agent, or its memory can't be made. The
+                engine is then as it was before.
+        """
+        source = fspath(path)
+        try:
+            with open(source, encoding="utf-8-sig") as file:
+                text = file.read()
+        except UnicodeDecodeError as error:
+            raise WorkflowFileError(f"not UTF-8 text: byte {error.start} can't be read", Place(source)) from None
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise WorkflowFileError(f"can't read the file: {reason}", Place(source)) from None
+        return self._load(read_yaml(text, source))
+
+    def load_from_dict(self, config: Mapping[str, Any]) -> CompiledGraph:
+        """Load an agent from a dict with the contents of an agent file; it is copied.
+
+        Raises:
+            WorkflowFileError: as for ``load_from_file``.
+        """
+        return self._load(from_dict(config))
+
+    def close(self) -> None:
+        """Close the memory that the engine made; afterwards ``ltm.*`` actions fail. Closing twice is fine."""
+        with self._lock:
+            self._closed = True
+            self._replace_backend(None)
+
+    def __enter__(self) -> YAMLEngine:
+        """Return the engine."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the engine."""
+        self.close()
+
+    def _load(self, document: Document) -> CompiledGraph:
+        agent = load_agent(document, self.actions_registry, allow_code=self._allow_code)
+        if agent.ltm is not None and self._enable_ltm:
+            self._configure(agent)
+        return CompiledGraph(agent, self.actions_registry)
+
+    def _configure(self, agent: Agent) -> None:
+        with self._lock:
+            if self._closed:
+                raise WorkflowFileError("the engine is closed", agent.ltm_place)
+            try:
+                backend = parse_ltm_config(agent.ltm or {})
+            except (LTMError, ImportError, ValueError) as error:
+                message = str(error)
+                if not message.startswith("settings."):  # those messages of the memory name the key themselves
+                    message = f"settings.ltm: {message}"
+                in_file = agent.ltm_place.line is not None
+                raise WorkflowFileError(message, agent.ltm_place if in_file else None) from error
+            self._replace_backend(backend)  # only now: a configuration that fails leaves the old memory in place
+
+    def _replace_backend(self, backend: LTMBackend | None) -> None:
+        old, owned = self._ltm_backend, self._owns_backend
+        self._ltm_backend, self._owns_backend = backend, backend is not None
+        if old is not None and owned:
+            old.close()
+
+    def _memory(self) -> LTMBackend:
+        if not self._enable_ltm:
+            raise LTMError(
+                "configuration_error",
+                "long-term memory is switched off: make the engine with enable_ltm=True",
+            )
+        with self._lock:
+            if self._closed:
+                raise LTMError("connection_error", "the engine is closed")
+            if self._ltm_backend is None:
+                self._ltm_backend, self._owns_backend = (
+                    create_ltm_backend("sqlalchemy", url="sqlite://"),
+                    True,
+                )
+            return self._ltm_backend

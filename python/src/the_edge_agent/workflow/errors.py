@@ -1,0 +1,118 @@
+"""What a workflow can end with: a file that is refused, or a node that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something was written: in a file, or under a path of a dict.
+
+    Attributes:
+        source: the file as it was named to the engine, empty for a dict.
+        path: the place within the configuration, such as ``nodes[0].with``, empty for all of it.
+        line: counted from 1, None for a dict.
+        column: counted from 1, None for a dict.
+    """
+
+    source: str = ""
+    path: str = ""
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        """Write ``file:line:column``, or as much of it as there is."""
+        if self.line is None:
+            return self.source or self.path
+        return f"{self.source}:{self.line}:{self.column}"
+
+
+class WorkflowError(Exception):
+    """The base of every error of a workflow."""
+
+    def __init__(self, message: str, place: Place | None = None) -> None:
+        """Make an error of one line.
+
+        Args:
+            message: what is wrong and what to do about it.
+            place: where it was written, put before the message.
+        """
+        self.message = one_line(message)
+        self.place = place or Place()
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        """Write the place and the message."""
+        place = str(self.place)
+        return f"{place}: {self.message}" if place else self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle with all the fields, so that a failure crosses process boundaries intact."""
+        return _rebuild, (type(self), dict(self.__dict__))
+
+
+class WorkflowFileError(WorkflowError, ValueError):
+    """An agent file or dict that can't be loaded."""
+
+
+class NodeError(WorkflowError):
+    """A node that failed; the run ends there.
+
+    Attributes:
+        node: the name of the node.
+        error_type: what kind of failure: the ``error_type`` of the action that failed, ``template_error``,
+            or the name of the Python exception.
+    """
+
+    def __init__(self, node: str, message: str, *, error_type: str, place: Place | None = None) -> None:
+        """Make the error of one node; its place is told when it is in a file."""
+        written = place if place is not None and place.line is not None else None  # of a dict, the name says it all
+        super().__init__(f"node `{node}`: {message}", written)
+        self.node = node
+        self.error_type = error_type
+
+
+class ActionError(WorkflowError):
+    """An action that returned ``success: False``, raised in the node that called it.
+
+    Attributes:
+        result: what the action returned.
+        error_type: the ``error_type`` of the result.
+    """
+
+    def __init__(self, action: str, result: dict[str, object]) -> None:
+        """Make the error of a result."""
+        self.result = result
+        self.error_type = str(result.get("error_type", "action_error"))
+        super().__init__(f"`{action}` failed: {result.get('error', 'no reason given')} ({self.error_type})")
+
+
+def one_line(text: str, limit: int = 600) -> str:
+    """Join the lines of ``text``, escape what can't be printed, and cut it after ``limit`` characters."""
+    words = " ".join(text.split())
+    joined = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in words)
+    return joined if len(joined) <= limit else joined[:limit] + "…"
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """Return ``; did you mean `x`?`` for the word of ``words`` most like ``word``, else nothing."""
+    matches = get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return f"; did you mean `{matches[0]}`?" if matches else ""
+
+
+def describe(error: BaseException) -> str:
+    """Return the kind and the message of an exception, even of one whose own text fails."""
+    try:
+        message = str(error)
+    except Exception:
+        message = ""
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _rebuild(kind: type[WorkflowError], fields: dict[str, object]) -> WorkflowError:
+    error = kind.__new__(kind)
+    error.__dict__.update(fields)
+    return error

@@ -1,0 +1,142 @@
+"""A loaded agent, ready to run: its nodes in order, over a state that is a dict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from typing import Any
+
+from the_edge_agent.workflow.actions.registry import Action, Actions, call_action
+from the_edge_agent.workflow.code import CodeError
+from the_edge_agent.workflow.errors import ActionError, NodeError, Place, WorkflowError, describe
+from the_edge_agent.workflow.model import Agent, Node, RunBody, UsesBody
+from the_edge_agent.workflow.templates import Renderer, TemplateError
+
+State = dict[str, Any]
+Event = dict[str, Any]
+
+
+class CompiledGraph:
+    """What ``YAMLEngine.load_from_file`` returns.
+
+    It keeps nothing between runs, so that one graph may run many times, also in several threads at once. It
+    uses the memory of the engine that made it, until that engine is closed.
+    """
+
+    def __init__(self, agent: Agent, actions: Mapping[str, Action]) -> None:
+        """Make a graph of a checked agent; use ``YAMLEngine`` to get one."""
+        self._agent = agent
+        self._actions = actions
+
+    @property
+    def name(self) -> str:
+        """What the file calls the agent."""
+        return self._agent.name
+
+    def invoke(self, state: Mapping[str, Any] | None = None) -> Iterator[Event]:
+        """Run the agent.
+
+        Args:
+            state: the input, laid over the file's ``initial_state``; it is copied, never changed.
+
+        Returns:
+            An iterator of events; the run goes on as it is read. The last event, so far the only one, is
+            ``{"type": "final", "state": {...}}``.
+
+        Raises:
+            NodeError: a node failed, raised while reading.
+            WorkflowError: the input is not a dict with keys that are text, or can't be copied.
+        """
+        return (event for event in self.stream(state) if event["type"] == "final")
+
+    def stream(self, state: Mapping[str, Any] | None = None) -> Iterator[Event]:
+        """Run the agent, telling the state after each node.
+
+        Args:
+            state: as for ``invoke``.
+
+        Returns:
+            An iterator of events: ``{"type": "state", "node": name, "state": {...}}`` after each node, then
+            ``{"type": "final", "state": {...}}``. The states are copies.
+
+        Raises:
+            NodeError: a node failed, raised while reading.
+            WorkflowError: the input is not a dict with keys that are text, or can't be copied.
+        """
+        return self._run(self._start(state))
+
+    def _start(self, state: Mapping[str, Any] | None) -> State:
+        given = {} if state is None else state
+        if not isinstance(given, Mapping):
+            raise WorkflowError(f"the input state must be a dict, not {type(given).__name__}")
+        for key in given:
+            if not isinstance(key, str):
+                raise WorkflowError(f"the keys of the input state must be text, not {key!r}")
+        try:
+            return deepcopy({**self._agent.initial_state, **given})
+        except Exception as error:
+            raise WorkflowError(f"the input state can't be copied: {describe(error)}") from error
+
+    def _run(self, state: State) -> Iterator[Event]:
+        for node in self._agent.nodes:
+            state = self._step(node, state)
+            yield {"type": "state", "node": node.name, "state": deepcopy(state)}
+        yield {"type": "final", "state": state}
+
+    def _step(self, node: Node, state: State) -> State:
+        """Return the state after a node; the node may change the dict that it gets."""
+        body = node.body
+        after = self._run_code(node, body, state) if isinstance(body, RunBody) else self._use(node, body, state)
+        try:
+            return deepcopy(after)  # what can't be copied is told of the node that made it, not of a later one
+        except Exception as error:
+            message = f"it left something in the state that can't be copied: {describe(error)}"
+            raise NodeError(node.name, message, error_type=type(error).__name__, place=node.place) from error
+
+    def _run_code(self, node: Node, body: RunBody, state: State) -> State:
+        names = {
+            "state": state,
+            "variables": deepcopy(self._agent.variables),
+            "actions": Actions(self._actions, state),
+        }
+        try:
+            updates = body.code.run(names)
+        except CodeError as error:
+            place, line = node.place, ""
+            if error.line is not None and place.line is not None:
+                place = Place(place.source, place.path, body.line_before + error.line, 1)
+            elif error.line is not None:
+                line = f" (line {error.line} of its `run`)"
+            raise NodeError(node.name, f"{error}{line}", error_type=error.kind, place=place) from error.__cause__
+        return {**state, **updates}
+
+    def _use(self, node: Node, body: UsesBody, state: State) -> State:
+        values = {"state": state, "variables": self._agent.variables}
+        arguments = {key: _render(node, f"with.{key}", render, values) for key, render in body.arguments.items()}
+        try:
+            result = call_action(self._actions, body.action, state, **arguments)
+        except ActionError as error:
+            raise NodeError(node.name, error.message, error_type=error.error_type, place=node.place) from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit, too: an action does not end the program
+            message = f"`{body.action}` failed: {describe(error)}"
+            raise NodeError(node.name, message, error_type=type(error).__name__, place=node.place) from error
+        if isinstance(body.output, str):
+            return {**state, body.output: result}
+        if body.output is not None:
+            values["result"] = result
+            rendered = {key: _render(node, f"output.{key}", render, values) for key, render in body.output.items()}
+            return {**state, **rendered}
+        if not isinstance(result, dict) or not all(isinstance(key, str) for key in result):
+            message = f"`{body.action}` gave no dict to merge into the state: name it with `output`"
+            raise NodeError(node.name, message, error_type="TypeError", place=node.place)
+        return {**state, **result}
+
+
+def _render(node: Node, where: str, render: Renderer, values: Mapping[str, Any]) -> Any:
+    try:
+        return render(values)
+    except TemplateError as error:
+        message = f"`{where}`: {error}"
+        raise NodeError(node.name, message, error_type="template_error", place=node.place) from None

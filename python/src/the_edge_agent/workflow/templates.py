@@ -1,0 +1,263 @@
+"""Templates in agent files: Jinja2 in its immutable sandbox, strict about names that are missing.
+
+Only what is written in the file is a template. Values that a template puts in (from state or memory) are
+data: they are never rendered again.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Callable, ItemsView, KeysView, Mapping, ValuesView
+from typing import Any, TypeAlias
+
+import jinja2
+from jinja2 import meta, nodes
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import missing as no_object
+
+from the_edge_agent.workflow.errors import describe, nearest
+
+Renderer: TypeAlias = Callable[[Mapping[str, Any]], Any]
+
+LATER_NAMES = ("settings", "secrets", "env", "checkpoint")
+MAX_REPEATED = 10_000_000  # characters or items that one `*` may make
+MAX_BITS = 100_000  # of an integer that one `*` or `**` may make
+
+_MARKERS = ("{{", "{%", "{#")
+_REFERENCES = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
+_LAZY = (types.GeneratorType, KeysView, ValuesView, ItemsView, range)
+_SEARCHED = 10_000  # containers that are looked into for the name of a missing value
+
+
+class TemplateError(Exception):
+    """A template that can't be read, or fails when it is rendered."""
+
+
+def is_template(text: str) -> bool:
+    """Tell whether ``text`` has anything for the template engine to do."""
+    return any(marker in text for marker in _MARKERS)
+
+
+def compile_text(text: str, names: tuple[str, ...]) -> Renderer:
+    """Compile a template.
+
+    Args:
+        text: one lone ``{{ expression }}``, which gives the value itself, or a text with templates in it,
+            which gives text.
+        names: what the template may speak of, such as ``("state", "variables")``.
+
+    Returns:
+        A function from those names' values to fresh data; it raises TemplateError.
+
+    Raises:
+        TemplateError: the template can't be read, or speaks of another name.
+    """
+    if not is_template(text):
+        return constant(text)
+    try:
+        lone = _lone_expression(_ENVIRONMENT.parse(text.strip()))
+        tree = _ENVIRONMENT.parse(text)
+        _check_names(tree, names)
+        if lone is not None:
+            assignment = nodes.Assign(nodes.Name("_value", "store", lineno=1), lone, lineno=1)
+            tree = nodes.Template([assignment], lineno=1)
+        template = _ENVIRONMENT.from_string(tree)
+    except jinja2.TemplateSyntaxError as error:
+        line = f" (line {error.lineno} of the text)" if "\n" in text.strip() else ""
+        raise TemplateError(f"not a valid template: {error.message}{line}") from None
+    except RecursionError:
+        raise TemplateError("not a valid template: nested too deeply") from None
+    return lambda values: _render(template, values, native=lone is not None)
+
+
+def constant(value: Any) -> Renderer:
+    """Return a renderer that always gives ``value``."""
+    return lambda values: value
+
+
+def _lone_expression(tree: nodes.Template) -> nodes.Expr | None:
+    """Return the expression of a text that is one ``{{ ... }}`` and nothing else."""
+    if len(tree.body) == 1 and isinstance(output := tree.body[0], nodes.Output) and len(output.nodes) == 1:
+        only = output.nodes[0]
+        return None if isinstance(only, nodes.TemplateData) else only
+    return None
+
+
+def _check_names(tree: nodes.Template, names: tuple[str, ...]) -> None:
+    for reference in tree.find_all(_REFERENCES):
+        raise TemplateError(f"a template can't use `{type(reference).__name__.lower()}`: it is one text")
+    used = meta.find_undeclared_variables(tree)
+    used |= {name.name for name in tree.find_all(nodes.Name) if name.name == "self"}
+    for name in sorted(used - set(names)):
+        if name in LATER_NAMES:
+            raise TemplateError(f"`{name}` is not supported in templates yet")
+        hint = nearest(name, names) or f"; values of the state are written `state.{name}`"
+        raise TemplateError(f"unknown name `{name}` in a template{hint}")
+
+
+def _render(template: jinja2.Template, values: Mapping[str, Any], *, native: bool) -> Any:
+    try:
+        if not native:
+            return str(template.render(values))
+        context = template.new_context(dict(values))
+        for _ in template.root_render_func(context):
+            pass
+        return _plain(context.vars["_value"])
+    except _MissingError as error:
+        raise TemplateError(error.explain(values)) from None
+    except jinja2.TemplateError as error:
+        raise TemplateError(error.message or type(error).__name__) from None
+    except RecursionError:
+        raise TemplateError("the value is nested too deeply") from None
+    except Exception as error:
+        raise TemplateError(describe(error)) from None
+
+
+def _plain(value: Any) -> Any:
+    """Copy a value out of a template: no undefined values, no markup, no iterators, no functions."""
+    if isinstance(value, jinja2.Undefined):
+        return str(value) or None  # raises what is missing; an `if` without `else` gives nothing
+    if isinstance(value, str):
+        return value[:] if type(value) is str else str.__str__(value)
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, *_LAZY)):
+        return [_plain(item) for item in value]
+    return _data_only(value)
+
+
+def _data_only(value: Any) -> Any:
+    if callable(value) or type(value).__module__.partition(".")[0] == "jinja2":
+        raise jinja2.TemplateRuntimeError(f"the value is a {type(value).__name__}, not data")
+    return value
+
+
+def _printed(value: Any) -> Any:
+    """Prepare a value to become text; an undefined one then raises what is missing."""
+    return value if isinstance(value, jinja2.Undefined) else _plain(value)
+
+
+class _MissingError(jinja2.UndefinedError):
+    """A value that was asked for and is not there."""
+
+    def __init__(self, holder: Any, name: Any, asked: tuple[Any, ...]) -> None:
+        super().__init__("a value is missing")
+        self._holder = holder
+        self._name = name
+        self._asked = asked
+
+    def explain(self, values: Mapping[str, Any]) -> str:
+        """Name the path that was asked for, found by where the holder is among ``values``."""
+        parent = _find(self._holder, values)
+        if parent is None:
+            return f"`{self._name}` is missing"
+        path = f"{parent}{_step(self._name)}"
+        asked = path + "".join(map(_step, self._asked))
+        because = "" if asked == path else f" (there is no `{path}`)"
+        hint = ""
+        if isinstance(self._holder, dict) and isinstance(self._name, str):
+            hint = nearest(self._name, [key for key in self._holder if isinstance(key, str)])
+        return f"`{asked}` is missing{because}{hint}"
+
+
+def _find(holder: Any, values: Mapping[str, Any]) -> str | None:
+    """Return the path at which the object ``holder`` itself is found, breadth first."""
+    queue: list[tuple[str, Any]] = list(values.items())
+    for index, (path, value) in enumerate(queue):
+        if value is holder:
+            return path
+        if index + len(queue) > 2 * _SEARCHED:
+            continue
+        if isinstance(value, dict):
+            queue += [(f"{path}{_step(key)}", item) for key, item in value.items()]
+        elif isinstance(value, list | tuple):
+            queue += [(f"{path}[{number}]", item) for number, item in enumerate(value)]
+    return None
+
+
+def _step(name: Any) -> str:
+    return f".{name}" if isinstance(name, str) and name.isidentifier() else f"[{name!r}]"
+
+
+class _Missing(jinja2.StrictUndefined):
+    """An undefined value that fails on use, and may be looked into so that ``default`` works at any depth."""
+
+    __slots__ = ("_asked", "_error")
+
+    def __init__(
+        self,
+        hint: str | None = None,
+        obj: Any = no_object,
+        name: str | None = None,
+        exc: Any = jinja2.UndefinedError,
+        asked: tuple[Any, ...] = (),
+    ) -> None:
+        super().__init__(hint, obj, name, self._make_error)  # type: ignore[arg-type]
+        self._error = exc
+        self._asked = asked
+
+    def _make_error(self, message: str | None) -> Exception:
+        if self._error is jinja2.UndefinedError and self._undefined_hint is None:
+            return _MissingError(self._undefined_obj, self._undefined_name, self._asked)
+        return self._error(message)  # type: ignore[no-any-return]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self[name]
+
+    def __getitem__(self, key: Any) -> Any:
+        asked = (*self._asked, key)
+        return _Missing(self._undefined_hint, self._undefined_obj, self._undefined_name, self._error, asked)
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox, where a key of a dict comes before a method of dicts, and powers stay small."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if isinstance(obj, dict) and attribute in obj:  # `state.items` is the key `items`, if there is one
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+    def is_safe_callable(self, obj: Any) -> bool:
+        # The base class would look into a missing value for marks; calling one raises that it is missing.
+        return isinstance(obj, _Missing) or super().is_safe_callable(obj)
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        if _result_size(operator, left, right):
+            raise jinja2.TemplateRuntimeError(f"the result of `{operator}` is too large")
+        return super().call_binop(context, operator, left, right)
+
+
+def _result_size(operator: str, left: Any, right: Any) -> bool:
+    if isinstance(left, int) and isinstance(right, int):
+        bits = left.bit_length() * abs(right) if operator == "**" else left.bit_length() + right.bit_length()
+        return bits > MAX_BITS
+    for repeated, times in ((left, right), (right, left)):
+        if isinstance(times, int) and isinstance(repeated, str | bytes | list | tuple):
+            return len(repeated) * times > MAX_REPEATED
+    return False
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
+
+
+def _environment() -> _Environment:
+    # Without the optimizer nothing is computed while a file is loaded.
+    environment = _Environment(
+        undefined=_Missing, keep_trailing_newline=True, optimized=False, finalize=_printed, autoescape=False
+    )
+    environment.filters.update(json=_json, tojson=_json)
+    environment.globals = {
+        "range": environment.globals["range"],
+        "namespace": environment.globals["namespace"],
+    }
+    return environment
+
+
+_ENVIRONMENT = _environment()

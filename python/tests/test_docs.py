@@ -1,0 +1,145 @@
+"""Every example in the documentation runs and does what the text says.
+
+In README.md and docs/*.md, in the order of the file, in one empty folder with a copy of examples/:
+
+- `python` blocks are run, with one namespace for the file.
+- `yaml` blocks with `nodes:` are agents: they are loaded and run.
+- `console` blocks: each `$ tea ...` line is run, and prints what stands below it (a line `...` stands for any lines);
+  other commands are for the reader.
+
+A comment before a block may say several things in this order, or one:
+
+- `<!-- file: agent.yaml server: postgresql input: {"a": 1} -->` saves an agent under that name, runs it only where the
+  tests have that server (its URL is then in POSTGRES_URL or MYSQL_URL), and gives it its input.
+- `<!-- not run: why -->` leaves the block alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from databases import Databases, chosen_targets
+from the_edge_agent import YAMLEngine
+
+ROOT = Path(__file__).parents[2]
+PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()]
+
+FENCE = re.compile(
+    r"^(?:<!-- (?P<comment>[^\n]*?) -->\n\n?)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+COMMENT = re.compile(r"file: (?P<file>\S+)(?: server: (?P<server>\w+))?(?: input: (?P<input>\{.*\}))?")
+URL_VARIABLES = {"postgresql": "POSTGRES_URL", "mysql": "MYSQL_URL"}
+TEA_COMMAND = re.compile(r"(?:\w+=\S* )*tea ")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: what kind, what text, where it begins and what the comment before it says."""
+
+    kind: str
+    text: str
+    line: int
+    comment: str
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
+    for match in FENCE.finditer(text):
+        line = text.count("\n", 0, match.start("text"))
+        yield Block(match["kind"], match["text"], line, match["comment"] or "")
+
+
+@pytest.fixture(autouse=True)
+def _as_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("*.db*"))
+    monkeypatch.chdir(tmp_path)
+    for variable in ("LTM_URL", *URL_VARIABLES.values()):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples_in_the_documentation(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, databases: Databases
+) -> None:
+    servers = {target.family: target for target in chosen_targets() if not target.portable}
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for block in blocks(page):
+        server = comment["server"] if (comment := COMMENT.fullmatch(block.comment)) else None
+        if block.comment.startswith("not run: ") or (server and server not in servers):
+            continue
+        if server:
+            monkeypatch.setenv(URL_VARIABLES[server], databases.empty(servers[server], tmp_path).url)
+        name = f"{page.name}:{block.line}"
+        if block.kind == "python":
+            run_python(block, name, namespace)
+        elif block.kind == "yaml":
+            run_yaml(block, name)
+        elif block.kind == "console":
+            run_console(block, name)
+
+
+def run_python(block: Block, name: str, namespace: dict[str, Any]) -> None:
+    padding = "\n" * block.line  # so that a traceback has the line of the page
+    exec(compile(padding + block.text, name, "exec", dont_inherit=True), namespace)
+
+
+def run_yaml(block: Block, name: str) -> None:
+    comment = COMMENT.fullmatch(block.comment)
+    path = Path(comment["file"] if comment else f"{name.replace(':', '-')}.yaml")
+    path.write_text(block.text, encoding="utf-8")
+    if not re.search(r"^nodes:", block.text, re.MULTILINE):
+        return
+    state = json.loads(comment["input"] or "{}") if comment else {}
+    with YAMLEngine() as engine:
+        *_, final = engine.load_from_file(path).invoke(state)
+    assert final["type"] == "final", name
+
+
+def run_console(block: Block, name: str) -> None:
+    for session in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+        command, _, expected = session.partition("\n")
+        if not TEA_COMMAND.match(command):
+            continue
+        done = subprocess.run(
+            ["/bin/sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=60
+        )
+        printed = done.stdout.decode("utf-8").rstrip()
+        pattern = r"[^\0]*".join(
+            re.escape(part) for part in re.split(r"^\.\.\.$", expected.rstrip(), flags=re.MULTILINE)
+        )
+        assert re.fullmatch(pattern, printed), f"{name}: $ {command}\nprinted:\n{printed}\nthe page says:\n{expected}"
+
+
+def test_there_are_examples_to_run() -> None:
+    kinds = [block.kind for page in PAGES for block in blocks(page)]
+    assert {"python", "yaml", "console"} <= set(kinds)
+
+
+def test_a_wrong_example_is_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```python\nassert 1 == 2\n```\n\n"
+        "<!-- file: a.yaml input: {} -->\n```yaml\nnodes: [{name: a, run: x = 1 / 0}]\n```\n\n"
+        "```console\n$ tea --version\ntea 9.9.9\n$ rm -rf nothing\n```\n",
+        encoding="utf-8",
+    )
+    python, yaml, console = blocks(page)
+    with pytest.raises(AssertionError):
+        run_python(python, "page.md:1", {})
+    with pytest.raises(Exception, match="ZeroDivisionError"):
+        run_yaml(yaml, "page.md:6")
+    with pytest.raises(AssertionError, match=r"the page says:\s+tea 9\.9\.9"):
+        run_console(console, "page.md:10")

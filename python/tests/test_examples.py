@@ -1,0 +1,74 @@
+"""Every example runs, remembers what it was told, and finds it again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from the_edge_agent import YAMLEngine
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TEA = Path(sys.executable).with_name("tea")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LTM_URL", raising=False)
+    return tmp_path
+
+
+def run(name: str, **state: Any) -> Any:
+    """Run an example the way a user does, each time in a new process."""
+    done = subprocess.run(
+        [TEA, "run", EXAMPLES / name, "-i", json.dumps(state)], capture_output=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr.decode()) == (0, "")
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
+def test_each_runs_twice_without_input(path: Path) -> None:
+    for _ in range(2):
+        with YAMLEngine() as engine:
+            assert [event["type"] for event in engine.load_from_file(path).invoke()] == ["final"]
+
+
+def test_remember_tells_what_earlier_runs_were_told() -> None:
+    first = run("remember.yaml", topic="green tea", note="Steep it at 80 degrees.")
+    assert (first["remembered_before"], first["visits"], first["is_new_topic"]) == ([], 1, True)
+    second = run("remember.yaml", topic="green tea", note="Two minutes are enough.")
+    assert second["remembered_before"] == ["Steep it at 80 degrees."]
+    assert (second["visits"], second["is_new_topic"]) == (2, False)
+    assert second["notes"] == ["Steep it at 80 degrees.", "Two minutes are enough."]
+    other = run("remember.yaml", topic="black tea", note="Boiling water.")
+    assert (other["remembered_before"], other["visits"]) == ([], 1)
+
+
+def test_remember_keeps_a_note_once_and_any_text() -> None:
+    note = "日本 😀 {{ state.topic }} 'quoted' \"twice\""
+    for _ in range(2):
+        state = run("remember.yaml", topic="{% evil %}", note=note)
+    assert (state["notes"], state["visits"]) == ([note], 2)
+
+
+def test_search_finds_what_remember_stored() -> None:
+    run("remember.yaml", topic="green tea", note="Steep it at 80 degrees.")
+    run("remember.yaml", topic="black tea", note="Boiling water.")
+    found = run("search.yaml", query="steep*")
+    assert (found["count"], found["answer"]) == (1, "green tea: Steep it at 80 degrees.")
+    assert run("search.yaml", query="tea", limit=1)["count"] == 1
+    assert run("search.yaml", query="tea -boiling")["results"][0]["key"] == "notes:green tea"
+    assert run("search.yaml", query="coffee")["answer"] == "Nothing is known about that."
+
+
+def test_the_memory_is_where_ltm_url_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LTM_URL", "sqlite:///other.db")
+    run("remember.yaml", topic="a", note="b")
+    assert (folder / "other.db").exists()
+    assert not (folder / "ltm.db").exists()

@@ -6,23 +6,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from databases import Database, Databases, Target, UnknownDatabaseError, chosen_targets, fails_the_run, not_tested
 from hypothesis import HealthCheck, settings
+
+from databases import Database, Databases, Target, UnknownDatabaseError, chosen_targets, fails_the_run, not_tested
 
 settings.register_profile("tea", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tea")
+
+
+def pytest_configure() -> None:
+    """Refuse at once a choice of databases that cannot be had."""
+    try:
+        chosen_targets()
+    except UnknownDatabaseError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what needs a database on every target; a contract class only on those that can do what it says."""
     if "target" not in metafunc.fixturenames:
         return
-    try:
-        targets = chosen_targets()
-    except UnknownDatabaseError as error:
-        raise pytest.UsageError(str(error)) from None
     shared = getattr(metafunc.cls, "shared_by_processes", None)
-    targets = [target for target in targets if shared is None or shared is not target.in_memory]
+    targets = [target for target in chosen_targets() if shared is None or shared is not target.in_memory]
     for marker in metafunc.definition.iter_markers("targets"):
         targets = [target for target in targets if all(getattr(target, k) == v for k, v in marker.kwargs.items())]
     metafunc.parametrize("target", targets, ids=[target.name for target in targets], scope="session")

@@ -1,6 +1,7 @@
 """Every example in the documentation runs and does what the text says.
 
-In README.md and docs/*.md, in the order of the file, in one empty folder with a copy of examples/:
+In README.md, CLAUDE.md, CONTRIBUTING.md and docs/*.md, in the order of the file, in one empty folder with a copy of
+examples/:
 
 - `python` blocks are run, with one namespace for the file.
 - `yaml` blocks with `nodes:` are agents: they are loaded and run.
@@ -33,7 +34,7 @@ from databases import Databases, chosen_targets
 from the_edge_agent import YAMLEngine
 
 ROOT = Path(__file__).parents[2]
-PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()]
+PAGES = [ROOT / "README.md", ROOT / "CLAUDE.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 FENCE = re.compile(
     r"^(?:<!-- (?P<comment>[^\n]*?) -->\n\n?)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL

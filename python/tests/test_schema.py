@@ -139,7 +139,8 @@ def test_the_earlier_layout_is_rebuilt_once(engine: Engine, database: Database) 
         assert backend.search(metadata_filter={"n": 449})["results"][0]["key"] == "k0449"
         assert backend.search(limit=453)["results"][-1]["key"] == "k0449"
     with Session(engine) as session:
-        moved = session.get_one(LTMEntry, "k0001")
+        moved = session.get(LTMEntry, "k0001")
+    assert moved is not None
     assert (moved.version, moved.created_at.year, moved.updated_at.year) == (1, 2024, 2025)
     assert {name for name in inspect(engine).get_table_names() if "fts" not in name} == set(NAMES)
 

@@ -1,0 +1,210 @@
+"""The rules of concurrency: no lost write, one create per key, no half transaction, no surfaced deadlock."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import chain
+from typing import Any, Final, TypeAlias
+
+from the_edge_agent.memory.base import LTMBackend
+from the_edge_agent.testing.contract import OpenBackend, assert_success, generator, keys_of, load
+from the_edge_agent.testing.workers import PROCESSES, WorkerRules, run_in_threads, run_together
+
+THREADS: Final = 8
+KEYS: Final = tuple(f"k{number:02}" for number in range(40))
+
+SEARCHES_FOR_A_PAIR: Final[tuple[dict[str, Any], ...]] = (
+    {"query": "fox"},
+    {"metadata_filter": {"pair": True}},
+    {"query": "fox", "metadata_filter": {"pair": True}},
+    {"query": "-hound"},
+    {},
+)
+
+Results: TypeAlias = list[dict[str, Any]]
+Work: TypeAlias = Callable[[LTMBackend, int], Results]
+
+
+def store_all(backend: LTMBackend, seed: int) -> Results:
+    """Store every key once, in random order."""
+    keys = generator(seed).sample(KEYS, len(KEYS))
+    return [backend.store(key, f"fox {seed}", {"writer": seed}) for key in keys]
+
+
+def store_in_transactions(backend: LTMBackend, seed: int) -> Results:
+    """Store every key once, in transactions over random, overlapping keys in random order."""
+    rng = generator(seed)
+    left, results = rng.sample(KEYS, len(KEYS)), []
+    while left:
+        transaction = backend.transaction()
+        for key in left[:8]:
+            transaction.store(key, f"fox {seed}", {"writer": seed})
+        results += assert_success(transaction.commit())["results"]
+        left = left[8:]
+    return results
+
+
+def store_and_delete(backend: LTMBackend, seed: int) -> Results:
+    """Store and delete the same few keys, one by one and in transactions."""
+    rng = generator(seed)
+    results = []
+    for _ in range(20):
+        key = rng.choice(KEYS[:3])
+        if rng.random() < 0.3 and "transactions" in backend.capabilities:
+            transaction = backend.transaction()
+            transaction.delete(key)
+            transaction.store(key, f"fox {seed}")
+            results += assert_success(transaction.commit())["results"]
+        else:
+            results.append(backend.store(key, f"fox {seed}") if rng.random() < 0.5 else backend.delete(key))
+    return results
+
+
+def in_a_backend_of_its_own(open_backend: OpenBackend, work: Work, seed: int) -> Results:
+    """Do the work in a backend opened here."""
+    with open_backend() as backend:
+        return work(backend, seed)
+
+
+def flat(results: Iterable[Results]) -> Results:
+    """Return the results of all writers in one list."""
+    return [*chain.from_iterable(results)]
+
+
+def read_while_writing(read: Callable[[], None], write: Callable[[], None]) -> None:
+    """Write once in one thread; read again and again in two others until that is done, at least once."""
+    done = threading.Event()
+
+    def write_all() -> None:
+        try:
+            write()
+        finally:
+            done.set()
+
+    def read_all() -> None:
+        read()
+        while not done.is_set():
+            read()
+
+    run_in_threads(lambda work: work(), [(write_all,), (read_all,), (read_all,)])
+
+
+class ConcurrencyRules(WorkerRules):
+    """Many threads and processes on one store."""
+
+    def assert_all_counted(self, backend: LTMBackend, results: Iterable[dict[str, Any]], writers: int) -> None:
+        """Check that each key was created once, that no store was lost, and that search agrees."""
+        versions: dict[str, list[int]] = {}
+        for result in results:
+            assert_success(result)
+            assert result["created"] is (result["version"] == 1)
+            versions.setdefault(result["key"], []).append(result["version"])
+        assert {key: sorted(found) for key, found in versions.items()} == {
+            key: [*range(1, writers + 1)] for key in KEYS
+        }
+        assert {backend.retrieve(key)["version"] for key in KEYS} == {writers}
+        for seed in range(writers):
+            by_text, by_filter = backend.search(f'"fox {seed}"', limit=100), backend.search(None, {"writer": seed}, 100)
+            assert set(keys_of(by_text)) == set(keys_of(by_filter))
+        assert backend.search("fox", limit=100)["count"] == len(KEYS)
+
+    def assert_creates_and_deletes_agree(self, backend: LTMBackend, results: Iterable[dict[str, Any]]) -> None:
+        """Check that each key was created once more than it was deleted if it is there, else as often."""
+        balance: Counter[str] = Counter()
+        for result in results:
+            assert_success(result)
+            balance[result["key"]] += result.get("created", False) - result.get("deleted", False)
+        assert {key: balance[key] for key in KEYS[:3]} == {key: int(backend.retrieve(key)["found"]) for key in KEYS[:3]}
+
+    def works(self, backend: LTMBackend) -> list[Work]:
+        """Return the ways to store every key that the backend has."""
+        return [store_all, store_in_transactions] if "transactions" in backend.capabilities else [store_all]
+
+    def test_threads_create_each_key_once_and_lose_no_store(self, backend: LTMBackend) -> None:
+        results = run_in_threads(store_all, [(backend, seed) for seed in range(THREADS)])
+        self.assert_all_counted(backend, flat(results), THREADS)
+
+    def test_transactions_of_threads_all_succeed(self, transactional: LTMBackend) -> None:
+        results = run_in_threads(store_in_transactions, [(transactional, seed) for seed in range(THREADS)])
+        self.assert_all_counted(transactional, flat(results), THREADS)
+
+    def test_creates_and_deletes_of_threads_agree(self, backend: LTMBackend) -> None:
+        results = run_in_threads(store_and_delete, [(backend, seed) for seed in range(THREADS)])
+        self.assert_creates_and_deletes_agree(backend, flat(results))
+
+    def test_processes_create_each_key_once_and_lose_no_store(
+        self, backend: LTMBackend, reopen: OpenBackend, workers: ProcessPoolExecutor
+    ) -> None:
+        arguments = [(reopen, self.works(backend)[seed % len(self.works(backend))], seed) for seed in range(PROCESSES)]
+        results = run_together(workers, in_a_backend_of_its_own, arguments)
+        self.assert_all_counted(backend, flat(results), PROCESSES)
+
+    def test_creates_and_deletes_of_processes_agree(
+        self, backend: LTMBackend, reopen: OpenBackend, workers: ProcessPoolExecutor
+    ) -> None:
+        arguments = [(reopen, store_and_delete, seed) for seed in range(PROCESSES)]
+        results = run_together(workers, in_a_backend_of_its_own, arguments)
+        self.assert_creates_and_deletes_agree(backend, flat(results))
+
+    def test_many_threads_get_right_answers_from_one_backend(self, backend: LTMBackend) -> None:
+        def work(mine: int) -> None:
+            for number in range(10):
+                key, other = f"t{mine}/{number}", f"t{mine}/{number - 1}"
+                assert backend.store(key, f"word{mine} n{number}", {"n": number, "t": mine})["created"] is True
+                assert backend.retrieve(key)["value"] == f"word{mine} n{number}"
+                assert keys_of(backend.search(f"word{mine} n{number}")) == [key]
+                assert keys_of(backend.search(None, {"t": mine, "n": number})) == [key]
+                assert backend.delete(other)["deleted"] is (number > 0)
+                assert [item[0] for item in backend.iterate_all(f"t{mine}/")] == [key]
+
+        run_in_threads(work, [(mine,) for mine in range(THREADS)])
+        assert sorted(keys_of(backend.search("n9"))) == [f"t{mine}/9" for mine in range(THREADS)]
+
+    def test_no_reader_sees_half_a_transaction(self, transactional: LTMBackend) -> None:
+        load(transactional, [(key, "fox 0", {"pair": True, "n": 0}) for key in "ab"])
+
+        def write() -> None:
+            for number in range(1, 101):
+                load(transactional, [(key, f"fox {number}", {"pair": True, "n": number}) for key in "ba"])
+
+        def read() -> None:
+            for arguments in SEARCHES_FOR_A_PAIR:
+                found = assert_success(transactional.search(**arguments))["results"]
+                assert [entry["key"] for entry in found] == ["a", "b"], arguments  # a tie, so by key
+                assert found[0]["value"] == found[1]["value"] == f"fox {found[0]['metadata']['n']}", arguments
+                assert found[0]["metadata"] == found[1]["metadata"], arguments
+
+        read_while_writing(read, write)
+
+    def test_no_reader_misses_an_entry_that_is_overwritten(self, backend: LTMBackend) -> None:
+        backend.store("k", "fox 0", {"n": 0})
+
+        def write() -> None:
+            for number in range(200):
+                assert_success(backend.store("k", f"fox {number}", {"n": number}))
+
+        def read() -> None:
+            for query in ("fox", "fo*"):
+                assert keys_of(backend.search(query)) == ["k"]
+
+        read_while_writing(read, write)
+
+    def test_no_reader_misses_an_entry_that_is_replaced(self, transactional: LTMBackend) -> None:
+        load(transactional, [("k", "fox 0", {"n": 0})])
+
+        def write() -> None:
+            for number in range(1, 51):
+                with transactional.transaction() as transaction:
+                    transaction.delete("k")
+                    transaction.store("k", f"fox {number}", {"n": number})
+
+        def read() -> None:
+            assert transactional.retrieve("k")["found"] is True
+            for found in (transactional.search("fox"), transactional.search(None, {"n": {"$gte": 0}})):
+                assert keys_of(found) == ["k"]
+            assert [key for key, _, _ in transactional.iterate_all()] == ["k"]
+
+        read_while_writing(read, write)

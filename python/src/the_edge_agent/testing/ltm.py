@@ -1,0 +1,45 @@
+"""LTMContract: every rule of the contract in one class."""
+
+from __future__ import annotations
+
+from the_edge_agent.testing.bad_input import BadInputRules
+from the_edge_agent.testing.closing import ClosingRules
+from the_edge_agent.testing.concurrency import ConcurrencyRules
+from the_edge_agent.testing.entries import EntryRules
+from the_edge_agent.testing.exactness import ExactnessRules
+from the_edge_agent.testing.filters import FilterRules
+from the_edge_agent.testing.generated import GeneratedRules
+from the_edge_agent.testing.iteration import IterationRules
+from the_edge_agent.testing.persistence import PersistenceRules
+from the_edge_agent.testing.queries import QueryRules
+from the_edge_agent.testing.ranking import RankRules
+from the_edge_agent.testing.transactions import TransactionRules
+
+
+class LTMContract(
+    EntryRules,
+    ExactnessRules,
+    BadInputRules,
+    QueryRules,
+    FilterRules,
+    RankRules,
+    GeneratedRules,
+    TransactionRules,
+    IterationRules,
+    ClosingRules,
+    ConcurrencyRules,
+    PersistenceRules,
+):
+    """What every long-term memory must do; run it by subclassing.
+
+    ```python
+    class TestMyBackend(LTMContract):
+        @pytest.fixture
+        def open_backend(self, tmp_path):
+            return functools.partial(MyBackend, tmp_path / "memory")
+    ```
+
+    The fixture returns a picklable callable without arguments that opens the store, which is empty at first;
+    each call opens the same store again, also in another process. For a store that ends with its backend, set
+    ``shared_by_processes = False``. What a backend may leave out is told by its ``capabilities``.
+    """

@@ -1,0 +1,267 @@
+"""The rules of text search: what each form of query finds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import pytest
+
+from the_edge_agent.memory.base import LTMBackend
+from the_edge_agent.testing.contract import ContractBase, Item, assert_same, assert_success, differences, keys_of, load
+
+LIBRARY: Final[tuple[Item, ...]] = (
+    ("d-sentence", "The quick red fox meets a hound.", None),
+    ("d-strings", ["red", "fox"], None),
+    ("d-plural", "Foxes, foxhounds!", None),
+    ("d-one-word", "fo", None),
+    ("d-hyphen", "one foo-bar here", None),
+    ("d-space", "foo bar", None),
+    ("d-swapped", "bar foo", None),
+    ("d-underscore", "a_b", None),
+    ("d-mail", "write to user@x.com today", None),
+    ("d-mail-words", "com x user", None),
+    ("d-operators", "AND OR NOT NEAR", None),
+    ("d-chinese", "我爱日本語学校", None),
+    ("d-chinese-2", "本日は晴天", None),
+    ("d-chinese-mixed", "abc日本xyz", None),
+    ("d-thai", "ภาษาไทย", None),
+    ("d-korean", "한국어 텍스트", None),
+    ("d-emoji", "nice 😀 day", None),
+    ("d-emoji-run", "🎉😀🎉", None),
+    ("d-emoji-skin", "👍🏽", None),
+    ("d-accents", "Crème BRÛLÉE", None),
+    ("d-accents-nfd", "cre\u0300me", None),
+    ("d-plain", "creme brulee", None),
+    ("d-german", "Die Straße", None),
+    ("d-greek", "ΟΔΟΣ", None),
+    ("d-russian", "Ёжик в тумане", None),
+    ("d-ligature", "ﬁnal ﬀ", None),
+    ("d-full-width", "ＦＵＬＬ width", None),
+    ("d-numbers", {"int": 42, "float": 3.25, "negative": -17}, None),
+    ("d-nested", {"a": [{"b": ["deepest treasure"]}]}, None),
+    ("d-metadata", 1, {"tags": ["hidden", "gem"], "n": {"year": 1999}}),
+    ("d-names", {"zebra": True, "okapi": None}, {"giraffe": False}),
+    ("projects/walrus-notes_2", None, None),
+    ("d-quote", 'it\'s "quoted" text', None),
+    ("d-punctuation", "... !!! ??? %%% \\ ' \" * - _", None),
+    ("d-twice", "echo echo, narrow cave", None),
+    ("d-empty", "", {}),
+)
+
+CREME = {"d-accents", "d-accents-nfd", "d-plain"}
+FOX = {"d-sentence", "d-strings"}
+EVERY = {key for key, _, _ in LIBRARY}
+
+QUERIES: Final[dict[str, tuple[str | None, Iterable[str]]]] = {
+    "None": (None, EVERY),
+    "empty": ("", EVERY),
+    "a word": ("fox", FOX),
+    "a word is whole": ("fo", {"d-one-word"}),
+    "a word that nothing has": ("unicorn", ()),
+    "two words": ("fox hound", {"d-sentence"}),
+    "two words in any order": ("hound   fox", {"d-sentence"}),
+    "two words of two strings": ("red fox", FOX),
+    "two words, one missing": ("fox unicorn", ()),
+    "a word twice is one condition": ("fox fox", FOX),
+    "case is folded": ("FOX Hound", {"d-sentence"}),
+    "accents are folded": ("crème", CREME),
+    "no accents find accents": ("creme", CREME),
+    "decomposed accents": ("cre\u0300me", CREME),
+    "upper case with accents": ("BRÛLÉE", {"d-accents", "d-plain"}),
+    "sharp s": ("straße", {"d-german"}),
+    "sharp s as ss": ("STRASSE", {"d-german"}),
+    "final sigma": ("οδος", {"d-greek"}),
+    "Cyrillic": ("ежик ТУМАНЕ", {"d-russian"}),
+    "ligature": ("final ff", {"d-ligature"}),
+    "full width": ("full", {"d-full-width"}),
+    "full width in the query": ("ｗｉｄｔｈ", {"d-full-width"}),
+    "a phrase": ('"red fox"', {"d-sentence"}),
+    "a phrase of one word": ('"fox"', FOX),
+    "a phrase in the wrong order": ('"fox red"', ()),
+    "a phrase with a gap": ('"quick fox"', ()),
+    "a phrase of three": ('"quick red fox"', {"d-sentence"}),
+    "a phrase across punctuation": ('"foxes foxhounds"', {"d-plural"}),
+    "a phrase of a word twice": ('"echo echo"', {"d-twice"}),
+    "a phrase of a word three times": ('"echo echo echo"', ()),
+    "a phrase ends with its word": ('"quick red fo"', ()),
+    "a phrase begins with its word": ('"ox meets"', ()),
+    "a phrase and a word": ('"red fox" hound', {"d-sentence"}),
+    "an empty phrase is nothing": ('"" fox', FOX),
+    "a prefix": ("fo*", {*FOX, "d-plural", "d-one-word", "d-hyphen", "d-space", "d-swapped"}),
+    "a longer prefix": ("foxh*", {"d-plural"}),
+    "a prefix is whole too": ("foxes*", {"d-plural"}),
+    "a prefix in capitals": ("FOXH*", {"d-plural"}),
+    "a prefix with accents": ("brûl*", {"d-accents", "d-plain"}),
+    "a prefix in Cyrillic": ("тума*", {"d-russian"}),
+    "two prefixes": ("qui* hou*", {"d-sentence"}),
+    "a prefix is no infix": ("ounds*", ()),
+    "a star inside quotes is punctuation": ('"fo*"', {"d-one-word"}),
+    "a star inside quotes after a phrase": ('"red fo*"', ()),
+    "a star before a word is punctuation": ("*fo", {"d-one-word"}),
+    "a prefix of a compound": ("foo-b*", {"d-hyphen", "d-space"}),
+    "a negated word": ("fox -hound", {"d-strings"}),
+    "a negated phrase": ('fox -"red fox"', {"d-strings"}),
+    "a negated prefix": ("foo -ba*", ()),
+    "a negated prefix that spares": ("red -houn*", {"d-strings"}),
+    "a word and its negation": ("fox -fox", ()),
+    "negations alone": ("-fox -bar", EVERY - FOX - {"d-hyphen", "d-space", "d-swapped"}),
+    "a negated phrase alone": ('-"red fox"', EVERY - {"d-sentence"}),
+    "a negated word that nothing has": ("-unicorn", EVERY),
+    "a negated compound": ("foo -foo-bar", {"d-swapped"}),
+    "a hyphen inside": ("foo-bar", {"d-hyphen", "d-space"}),
+    "an underscore inside": ("a_b", {"d-underscore"}),
+    "an underscore is no wildcard": ("f_x", ()),
+    "a per cent sign is no wildcard": ("f%x", ()),
+    "a mail address": ("user@x.com", {"d-mail"}),
+    "the words of a mail address": ("com user x", {"d-mail", "d-mail-words"}),
+    "a path": ("projects/walrus", {"projects/walrus-notes_2"}),
+    "AND is a word": ("fox AND hound", ()),
+    "OR is a word": ("fox OR unicorn", ()),
+    "operators are words": ("NOT NEAR and or", {"d-operators"}),
+    "two Chinese characters": ("日本", {"d-chinese", "d-chinese-mixed"}),
+    "one Chinese character": ("日", {"d-chinese", "d-chinese-2", "d-chinese-mixed"}),
+    "another Chinese character": ("本", {"d-chinese", "d-chinese-2", "d-chinese-mixed"}),
+    "the last Chinese character": ("校", {"d-chinese"}),
+    "three Chinese characters": ("日本語", {"d-chinese"}),
+    "a whole Chinese run": ("我爱日本語学校", {"d-chinese"}),
+    "Chinese characters that are not adjacent": ("我日", ()),
+    "Chinese words apart": ("学校 日本", {"d-chinese"}),
+    "a negated Chinese word": ("日 -日本", {"d-chinese-2"}),
+    "a Chinese phrase": ('"日本"', {"d-chinese", "d-chinese-mixed"}),
+    "Chinese beside Latin": ("abc日本", {"d-chinese-mixed"}),
+    "Latin beside Chinese": ("xyz", {"d-chinese-mixed"}),
+    "Thai": ("ไทย", {"d-thai"}),
+    "Korean": ("한국어", {"d-korean"}),
+    "a Korean prefix": ("텍스*", {"d-korean"}),
+    "an emoji": ("😀", {"d-emoji", "d-emoji-run"}),
+    "two emoji": ("🎉😀", {"d-emoji-run"}),
+    "an emoji that nothing has": ("😎", ()),
+    "a negated emoji": ("😀 -🎉", {"d-emoji"}),
+    "an emoji with any skin": ("👍", {"d-emoji-skin"}),
+    "an emoji with its skin": ("👍🏽", {"d-emoji-skin"}),
+    "an emoji with another skin": ("👍🏿", ()),
+    "a number": ("42", {"d-numbers"}),
+    "a fraction": ("3.25", {"d-numbers"}),
+    "a negative number": ('"-17"', {"d-numbers"}),
+    "a prefix of a number": ("199*", {"d-metadata"}),
+    "nested in the value": ("deepest treasure", {"d-nested"}),
+    "in the metadata": ("hidden gem", {"d-metadata"}),
+    "a number in the metadata": ("1999", {"d-metadata"}),
+    "key and metadata together": ("metadata hidden", {"d-metadata"}),
+    "in the key": ("walrus notes", {"projects/walrus-notes_2"}),
+    "names of fields are not text": ("zebra", ()),
+    "names of fields in the metadata are not text": ("giraffe", ()),
+    "true is not text": ("true", ()),
+    "null is not text": ("null", ()),
+    "an apostrophe": ("it's", {"d-quote"}),
+    "nothing searchable": ("!!!", ()),
+    "only quotes": ('""', ()),
+    "only a star": ("*", ()),
+    "only a minus": ("-", ()),
+    "only negated punctuation": ("-!!!", ()),
+    "a wildcard alone": ("%", ()),
+    "punctuation beside a word": ("!!! fox", FOX),
+    "injection": ("fox' OR '1'='1", ()),
+    "full-text syntax": ("fox:* | !hound & (red)", {"d-sentence"}),
+    "boolean-mode syntax": ("+fox -unicorn ~red >quick", {"d-sentence"}),
+    "no comment": ("fox -- comment", ()),
+    "NUL is punctuation": ("red\0fox", {"d-sentence"}),
+}
+
+
+class QueryRules(ContractBase):
+    """The query table, over a small library."""
+
+    def test_each_form_of_query_finds_what_it_must(self, backend: LTMBackend) -> None:
+        load(backend, LIBRARY)
+        found = {name: set(keys_of(backend.search(query, limit=100))) for name, (query, _) in QUERIES.items()}
+        assert differences(found, {name: set(expected) for name, (_, expected) in QUERIES.items()}) == {}
+
+    def test_a_result_is_the_whole_entry_with_its_score(self, backend: LTMBackend) -> None:
+        backend.store("k", {"text": "fox"}, {"a": 1})
+        (found,) = assert_success(backend.search("fox"))["results"]
+        assert found.pop("score") > 0
+        assert_same(found, {"key": "k", "value": {"text": "fox"}, "metadata": {"a": 1}})
+
+    def test_10_results_at_most_unless_told_otherwise(self, backend: LTMBackend) -> None:
+        load(backend, [(f"k{number:02}", "fox", None) for number in range(12)])
+        assert backend.search()["count"] == backend.search("fox")["count"] == 10
+        assert backend.search("fox", limit=12)["count"] == 12
+
+    def test_positional_arguments_are_query_filter_and_limit(self, backend: LTMBackend) -> None:
+        load(backend, [(f"k{number}", "fox", {"n": number}) for number in range(4)])
+        found = keys_of(backend.search("fox", {"n": {"$gte": 1}}, 2))
+        assert len(found) == 2
+        assert "k0" not in found
+
+    def test_words_may_be_in_different_parts_of_an_entry(self, backend: LTMBackend) -> None:
+        backend.store("alpha", {"text": "beta"}, {"tag": "gamma"})
+        assert keys_of(backend.search("gamma alpha beta")) == ["alpha"]
+
+    @pytest.mark.parametrize(
+        ("key", "value", "metadata"),
+        [
+            ("k", ["red", "fox"], None),
+            ("k", {"a": "red", "b": "fox"}, None),
+            ("k", {"a": "red"}, {"b": "fox"}),
+            ("red", "fox", None),
+            ("k", 1, {"a": ["red"], "b": ["fox"]}),
+            ("k", "red", {"a": "fox"}),
+        ],
+        ids=["list", "object", "value and metadata", "key and value", "metadata", "scalar and metadata"],
+    )
+    def test_a_phrase_never_crosses_from_one_string_to_the_next(
+        self, backend: LTMBackend, key: str, value: Any, metadata: Any
+    ) -> None:
+        backend.store(key, value, metadata)
+        assert keys_of(backend.search("red fox")) == [key]
+        for phrase in ('"red fox"', "red-fox", '"fox red"'):
+            assert keys_of(backend.search(phrase)) == []
+
+    def test_no_word_is_too_short_or_too_common(self, backend: LTMBackend) -> None:
+        words = ["a", "i", "the", "is", "of", "to", "x", "q", "qz", "0", "com", "www", "and", "or", "not", "de", "la"]
+        load(backend, [(f"k{number}", f"{word} sentence", None) for number, word in enumerate(words)])
+        for number, word in enumerate(words):
+            assert keys_of(backend.search(word)) == [f"k{number}"], word
+
+    def test_words_beyond_200_000_characters_are_not_indexed(self, backend: LTMBackend) -> None:
+        backend.store("key-word", "first " + "filling " * 40_000 + "last", {"tag": "meta"})
+        assert [backend.search(word)["count"] for word in ("key-word", "first", "filling", "last", "meta")] == [
+            1,
+            1,
+            1,
+            0,
+            0,
+        ]
+        assert backend.retrieve("key-word")["value"].endswith("filling last")
+
+    def test_words_are_told_apart_up_to_their_78th_character(self, backend: LTMBackend) -> None:
+        backend.store("k", "x" * 77 + "a")
+        assert keys_of(backend.search("x" * 77 + "a")) == ["k"]
+        assert keys_of(backend.search("x" * 77 + "b")) == []
+        assert keys_of(backend.search("x" * 77 + "*")) == ["k"]
+
+    @pytest.mark.parametrize("count", [1, 50, 200])
+    def test_a_query_may_have_200_words(self, backend: LTMBackend, count: int) -> None:
+        words = [f"w{number}" for number in range(200)]
+        backend.store("k", " ".join(words))
+        for query in (
+            " ".join(words[:count]),
+            '"' + " ".join(words[:count]) + '"',
+            "k " + " ".join(f"-n{w}" for w in words[1:count]),
+        ):
+            assert keys_of(backend.search(query)) == ["k"]
+
+    def test_a_query_of_more_words_is_refused(self, backend: LTMBackend) -> None:
+        result = backend.search(" ".join(f"w{number}" for number in range(201)))
+        assert result["success"] is False
+        assert result["error_type"] == "validation_error"
+
+    def test_search_sees_what_was_just_written(self, backend: LTMBackend) -> None:
+        for number in range(20):
+            backend.store("k", f"word{number}")
+            assert keys_of(backend.search(f"word{number}")) == ["k"]
+            assert keys_of(backend.search(f"word{number - 1}")) == []
+        backend.delete("k")
+        assert keys_of(backend.search("word19")) == []

@@ -1,0 +1,63 @@
+"""Threads and processes that begin at the same moment."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import pytest
+
+from the_edge_agent.testing.contract import ContractBase
+
+PROCESSES: Final = 4
+PATIENCE: Final = 120.0  # seconds after which a test fails that would otherwise hang
+
+Answer = TypeVar("Answer")
+
+_meeting: Any = None  # the barrier of this process's pool
+
+
+class WorkerRules(ContractBase):
+    """Rules that need other processes."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def workers(cls) -> Iterator[ProcessPoolExecutor]:
+        """Freshly started processes, which share nothing with this one."""
+        context = multiprocessing.get_context("spawn")
+        barrier = context.Barrier(PROCESSES)
+        with ProcessPoolExecutor(PROCESSES, context, initializer=_join, initargs=(barrier,)) as pool:
+            yield pool
+
+
+def run_together(pool: Executor, work: Callable[..., Answer], arguments: Sequence[tuple[Any, ...]]) -> list[Answer]:
+    """Call ``work`` with each of the arguments, in processes of their own; return the answers in order."""
+    together = len(arguments) == PROCESSES
+    futures = [pool.submit(_start, work, each, together) for each in arguments]
+    return [future.result(PATIENCE) for future in futures]
+
+
+def run_in_threads(work: Callable[..., Answer], arguments: Sequence[tuple[Any, ...]]) -> list[Answer]:
+    """Call ``work`` with each of the arguments in a thread of its own, all at once; return the answers."""
+    barrier = threading.Barrier(len(arguments))
+
+    def run(each: tuple[Any, ...]) -> Answer:
+        barrier.wait(PATIENCE)
+        return work(*each)
+
+    with ThreadPoolExecutor(len(arguments)) as pool:
+        return [future.result(PATIENCE) for future in [pool.submit(run, each) for each in arguments]]
+
+
+def _join(barrier: Any) -> None:
+    global _meeting
+    _meeting = barrier
+
+
+def _start(work: Callable[..., Answer], arguments: tuple[Any, ...], together: bool) -> Answer:
+    if together:
+        _meeting.wait(PATIENCE)
+    return work(*arguments)

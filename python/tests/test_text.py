@@ -1,0 +1,275 @@
+"""The oracle of text search: tokens, queries and scores, as DESIGN and DIALECTS say."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from the_edge_agent.memory import LTMError
+from the_edge_agent.memory.text import matches, parse_query, score, search_text, tokenize
+from the_edge_agent.testing.bad_input import BAD_QUERIES
+from the_edge_agent.testing.queries import LIBRARY, QUERIES
+
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+LETTERS = st.text(st.sampled_from("abqzx019хяёαω"), min_size=1, max_size=12)
+WORD = st.sampled_from(["fox", "foxes", "red", "a", "q", "хя", "42"])
+HAN = st.text(st.sampled_from("日本語学校"), min_size=1, max_size=8)
+
+
+def q(char: str) -> str:
+    """Return the code of a character: q and its number in base 36, four digits."""
+    number, digits = ord(char), ""
+    for _ in range(4):
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[number % 36] + digits
+        number //= 36
+    return "q" + digits
+
+
+def found(query: str | None, *values: Any) -> list[bool]:
+    """Return for each value whether a query finds it, under a key without words."""
+    terms = parse_query(query)
+    return [terms is None or matches(search_text("-", value, None), terms) for value in values]
+
+
+# --- tokens ----------------------------------------------------------------------------------------
+
+TOKENS: dict[str, tuple[str, list[str]]] = {
+    "words": ("Red fox", ["qzred", "qzfox"]),
+    "punctuation": ("--red,fox!(a)", ["qzred", "qzfox", "qza"]),
+    "underscore": ("a_b", ["qza", "qzb"]),
+    "digits": ("x1 42 3.25", ["qzx1", "qz42", "qz3", "qz25"]),
+    "q is a code": ("quiz q", [f"qz{q('q')}uiz", f"qz{q('q')}"]),
+    "accents go": ("Crème BRÛLÉE", ["qzcreme", "qzbrulee"]),
+    "decomposed accents go": ("cre\u0300me", ["qzcreme"]),
+    "a mark alone is nothing": ("\u0301 x\u0301", ["qzx"]),
+    "sharp s": ("Straße", ["qzstrasse"]),
+    "ligature": ("ﬁn", ["qzfin"]),
+    "full width": ("ＦＯＸ１", ["qzfox1"]),
+    "Turkish dotted I": ("İ", ["qzi"]),
+    "Greek": ("ΟΔΟΣ οδός", ["qz" + "".join(map(q, "οδοσ"))] * 2),
+    "Cyrillic": ("Ёлка", ["qz" + "".join(map(q, "елка"))]),
+    "fraction": ("½", ["qz1", "qz2"]),
+    "superscript": ("x²", ["qzx2"]),
+    "Roman number": ("Ⅷ", ["qzviii"]),
+    "Han in pairs": ("日本語", [f"qz{q('日')}{q('本')}", f"qz{q('本')}{q('語')}", f"qz{q('語')}"]),
+    "one Han character": ("日", [f"qz{q('日')}"]),
+    "Han beside Latin": ("abc日本x", ["qzabc", f"qz{q('日')}{q('本')}", f"qz{q('本')}", "qzx"]),
+    "kana in pairs": ("かな", [f"qz{q('か')}{q('な')}", f"qz{q('な')}"]),
+    "Thai in pairs": ("กขค", [f"qz{q('ก')}{q('ข')}", f"qz{q('ข')}{q('ค')}", f"qz{q('ค')}"]),
+    "emoji": ("a😀b", ["qza", f"qz{q('😀')}", "qzb"]),
+    "emoji run": ("😀🎉", [f"qz{q('😀')}", f"qz{q('🎉')}"]),
+    "emoji with skin": ("👍🏽", [f"qz{q('👍')}", f"qz{q(chr(0x1F3FD))}"]),
+    "emoji family": ("👩\u200d👧", [f"qz{q('👩')}", f"qz{q('👧')}"]),
+    "variation selector": ("❤\ufe0f", [f"qz{q('❤')}"]),
+    "NUL and controls": ("a\0b\x1fc\nd", ["qza", "qzb", "qzc", "qzd"]),
+    "soft hyphen joins": ("soft\u00adhyphen", ["qzsofthyphen"]),
+    "zero-width space parts": ("a\u200bb", ["qza", "qzb"]),
+    "right-to-left mark joins": ("\u05d0\u200f\u05d1", [f"qz{q(chr(0x5D0))}{q(chr(0x5D1))}"]),
+    "currency is punctuation": ("5€", ["qz5"]),
+    "nothing": ("", []),
+    "only punctuation": ("!!! ... *", []),
+    "cut at 80": ("x" * 100, ["qz" + "x" * 78]),
+    "cut at 80 in the middle of a code": ("я" * 30, [("qz" + q("я") * 30)[:80]]),
+    "two long words": ("x" * 79 + " " + "x" * 78 + "y", ["qz" + "x" * 78] * 2),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), TOKENS.values(), ids=TOKENS.keys())
+def test_the_tokens_are(text: str, expected: list[str]) -> None:
+    assert [*tokenize(text)] == expected
+
+
+@given(ANY_TEXT)
+def test_a_token_is_short_ascii_that_begins_with_qz(text: str) -> None:
+    for token in tokenize(text):
+        assert re.fullmatch("qz[a-z0-9]+", token)
+        assert len(token) <= 80
+        assert "qz" not in token[2:]  # so that tokens can be counted by their beginning
+
+
+@given(ANY_TEXT)
+def test_the_form_of_unicode_does_not_matter(text: str) -> None:
+    forms = [[*tokenize(unicodedata.normalize(form, text))] for form in ("NFC", "NFD", "NFKC", "NFKD")]
+    assert forms == [[*tokenize(text)]] * 4
+
+
+@given(st.text(st.characters(categories=["Ll", "Lu", "Lo", "Nd"], max_codepoint=0x24F, exclude_characters="ı")))
+def test_case_does_not_matter(text: str) -> None:
+    assert [*tokenize(text.upper())] == [*tokenize(text.lower())] == [*tokenize(text)]
+
+
+@given(ANY_TEXT, ANY_TEXT)
+def test_a_space_parts_tokens(left: str, right: str) -> None:
+    assert [*tokenize(f"{left} {right}")] == [*tokenize(left), *tokenize(right)]
+
+
+# --- search text -----------------------------------------------------------------------------------
+
+
+def test_the_search_text_is_tokens_of_key_value_and_metadata() -> None:
+    indexed = search_text("a/key", {"t": ["red fox", 42, True, None, 2.5], "u": {"name": "x"}}, {"tag": ["y", -7]})
+    expected = ["qza qzkey", "qzred qzfox", "qz42", "qz2 qz5", "qzx", "qzy", "qz7"]
+    assert [string.strip() for string in indexed.split(".") if string.strip()] == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1e22, ["qz1e", "qz22"]),
+        (-0.5, ["qz0", "qz5"]),
+        (10**30, ["qz1" + "0" * 30]),
+        (True, []),
+        (None, []),
+        ({"k": {}}, []),
+    ],
+    ids=repr,
+)
+def test_numbers_are_indexed_as_they_are_written(value: Any, expected: list[str]) -> None:
+    assert re.findall(r"qz\w+", search_text("-", value, None)) == expected
+
+
+@given(
+    ANY_TEXT.filter(bool),
+    st.lists(ANY_TEXT | st.integers(), max_size=5),
+    st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=3),
+)
+def test_the_search_text_is_ascii_tokens_that_end_with_a_space(key: str, value: Any, metadata: dict[str, str]) -> None:
+    indexed = search_text(key, value, metadata)
+    assert re.fullmatch(r"((qz[a-z0-9]+ )+\. )*", indexed)
+    tokens = [token for text in (key, *map(str, value), *metadata.values()) for token in tokenize(text)]
+    assert re.findall(r"qz\w+", indexed) == tokens
+
+
+@pytest.mark.parametrize("words", [30_000, 200_000])
+def test_the_search_text_is_whole_tokens_of_at_most_200_000_characters(words: int) -> None:
+    indexed = search_text("key", " ".join(f"w{number}" for number in range(words)), {"tag": "meta"})
+    assert 190_000 < len(indexed) <= 200_000
+    numbers = [int(number) for number in re.findall(r"qzw(\d+) ", indexed)]
+    assert numbers == [*range(len(numbers))]
+    assert "qzmeta" not in indexed
+
+
+def test_a_token_that_does_not_fit_ends_the_search_text() -> None:
+    indexed = search_text("k", ["x" * 70 + f" {number:08}" for number in range(5_000)], None)
+    assert len(indexed) <= 200_000
+    assert {len(token) for token in indexed.split() if token not in (".", "qzk")} == {72, 10}
+
+
+# --- queries ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("query", "expected"), QUERIES.values(), ids=QUERIES.keys())
+def test_a_query_finds(query: str | None, expected: Iterable[str]) -> None:
+    terms = parse_query(query)
+    indexed = {key: search_text(key, value, metadata) for key, value, metadata in LIBRARY}
+    assert {key for key, text in indexed.items() if terms is None or matches(text, terms)} == set(expected)
+
+
+@pytest.mark.parametrize("query", [None, "", " ", "\t\n ", "\u3000"], ids=repr)
+def test_no_words_at_all_are_no_condition(query: str | None) -> None:
+    assert parse_query(query) is None
+
+
+@pytest.mark.parametrize("query", ["!!!", '""', '"', "-", "*", "-*", "%_", "\u0301", "\u200d", "\0"], ids=ascii)
+def test_nothing_searchable_finds_nothing(query: str) -> None:
+    assert parse_query(query) == ()
+    assert found(query, "fox", "", "!!!", query) == [False] * 4
+
+
+@pytest.mark.parametrize("query", BAD_QUERIES.values(), ids=BAD_QUERIES.keys())
+def test_a_bad_query_is_refused(query: Any) -> None:
+    with pytest.raises(LTMError) as raised:
+        parse_query(query)
+    assert raised.value.error_type == "validation_error"
+
+
+def test_a_query_has_200_words_at_most() -> None:
+    assert parse_query("w " * 200)
+    for query in ("w " * 201, '"' + "w " * 201 + '"', "-w " * 201, "a.b " * 101):
+        with pytest.raises(LTMError):
+            parse_query(query)
+
+
+@given(ANY_TEXT)
+def test_any_text_is_a_query(query: str) -> None:
+    terms = parse_query(query)
+    if terms:
+        assert all(re.fullmatch("qz[a-z0-9]+( qz[a-z0-9]+)* ?", term.needle) for term in terms)
+        assert all(term.needle.endswith(" ") is not term.prefix for term in terms)
+
+
+@given(ANY_TEXT)
+def test_an_entry_is_found_by_its_own_text_as_a_phrase(text: str) -> None:
+    phrase = text.replace('"', " ")
+    if 0 < len([*tokenize(phrase)]) <= 200:
+        assert found(f'"{phrase}"', text.replace('"', " ")) == [True]
+
+
+@given(LETTERS, LETTERS)
+def test_a_word_finds_only_itself_and_a_prefix_what_begins_with_it(word: str, other: str) -> None:
+    folded, other_folded = word.replace("ё", "е"), other.replace("ё", "е")
+    assert found(word, other) == [folded == other_folded]
+    assert found(word + "*", other) == [other_folded.startswith(folded)]
+    assert found("-" + word, other) == [folded != other_folded]
+
+
+@given(LETTERS, st.integers(0, 12))
+def test_each_beginning_of_a_word_is_a_prefix_of_it(word: str, length: int) -> None:
+    assert found(word[: max(1, length)] + "*", word, f"x {word} y", ["x", word], f"x{word}")[:3] == [True] * 3
+
+
+@given(HAN, HAN)
+def test_han_characters_are_found_wherever_they_are_adjacent(part: str, text: str) -> None:
+    assert found(part, text, f"x{text}y", f"の{text}の") == [part in text] * 3
+    assert found(f'"{part}"', text) == [part in text]
+    assert found(part + "*", text) == [part in text]
+
+
+@given(st.lists(WORD, min_size=1, max_size=4), st.lists(st.lists(WORD, max_size=6), max_size=3))
+def test_a_phrase_is_adjacent_words_of_one_string(phrase: list[str], strings: list[list[str]]) -> None:
+    size = len(phrase)
+    adjacent = any(phrase == words[at : at + size] for words in strings for at in range(len(words)))
+    value = [" ".join(words) for words in strings]
+    for query in ('"' + " ".join(phrase) + '"', "-".join(phrase), "_".join(phrase), '"' + ", ".join(phrase) + '!"'):
+        assert found(query, value) == [adjacent]
+
+
+@given(st.lists(st.tuples(st.booleans(), WORD), min_size=1, max_size=5), st.lists(WORD, max_size=6))
+def test_words_are_and_ed_and_a_minus_negates(parts: list[tuple[bool, str]], words: list[str]) -> None:
+    query = " ".join("-" * negated + word for negated, word in parts)
+    assert found(query, " ".join(words)) == [all((word in words) is not negated for negated, word in parts)]
+
+
+# --- score -----------------------------------------------------------------------------------------
+
+SCORES: dict[str, tuple[list[int], int, float]] = {
+    "absent": ([0], 10, 0.0),
+    "no term": ([], 10, 0.0),
+    "once in 100 tokens": ([1], 100, 1.0),  # 2.2 / (1 + 1.2)
+    "twice in 100 tokens": ([2], 100, 1.375),  # 4.4 / 3.2
+    "once in 2 tokens": ([1], 2, 1.669196),  # 2.2 / (1 + 1.2 * 0.265)
+    "two terms": ([1, 2], 100, 2.375),
+    "a term that is absent adds nothing": ([1, 0], 100, 1.0),
+    "once in 1,000 tokens": ([1], 1000, 0.213592),  # 2.2 / (1 + 1.2 * 7.75)
+    "often": ([10_000], 10_000, 2.180312),  # 22000 / (10000 + 90.3)
+}
+
+
+@pytest.mark.parametrize(("counts", "length", "expected"), SCORES.values(), ids=SCORES.keys())
+def test_the_score_is(counts: list[int], length: int, expected: float) -> None:
+    assert score(counts, length) == expected
+
+
+@given(st.lists(st.integers(0, 50), max_size=4), st.integers(1, 20_000))
+def test_a_score_has_6_decimals_and_grows_with_each_occurrence(counts: list[int], length: int) -> None:
+    ranked = score(counts, length)
+    assert ranked == round(ranked, 6)
+    assert 0 <= ranked < 2.2 * len(counts) + 1e-6
+    assert score([*counts, 1], length) > ranked
+    assert score(counts, length + 100) <= ranked

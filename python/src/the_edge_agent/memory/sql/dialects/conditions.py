@@ -32,7 +32,7 @@ Leaf: TypeAlias = Equals | Compare | Exists | IsObject
 
 NOT_NULL: tuple[Kind, ...] = ("boolean", "integer", "double", "string", "array", "object")
 ANY: tuple[Kind, ...] = ("null", *NOT_NULL)
-MAX_CONDITIONS = 500  # beyond it Python filters: SQLite refuses expressions deeper than 1,000
+MAX_CONDITIONS = 200  # beyond it Python filters: each costs time to compile, and SQLite's depth is limited
 
 
 class NotInSQLError(Exception):

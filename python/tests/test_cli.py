@@ -159,11 +159,11 @@ class TestResult:
     @pytest.mark.parametrize(
         ("code", "message"),
         [
-            ("x = {1, 2}", "the final state is not JSON: `state.x` is a set"),
+            ("x = {1, 2}", "the final state is not JSON: `state.x` is of type set"),
             ("x = [{'d': json}]", "the final state is not JSON: `state.x[0].d` is a module"),
             ("x = float('nan')", "the final state is not JSON: `state.x` is nan"),
             ("x = {1: 2}", "the final state is not JSON: `state.x` has a key that is not text"),
-            ("x = b'bytes'", "the final state is not JSON: `state.x` is a bytes"),
+            ("x = b'bytes'", "the final state is not JSON: `state.x` is of type bytes"),
             ("x = []\nx.append(x)", "the final state is nested too deeply, or contains itself"),
             ("x = 10 ** 5000", "the final state can't be written as JSON: "),
         ],

@@ -32,6 +32,9 @@ from the_edge_agent.memory import base as registry
         ("${NUMBER}", 10),
         ("${ABSENT:--3}", -3),
         ("${ABSENT:-2.5}", 2.5),
+        ("${ABSENT:-007}", "007"),
+        ("${ABSENT:-0}", 0),
+        ("${ABSENT:-0.5}", 0.5),
         ("${ABSENT:-true}", True),
         ("${ABSENT:-False}", False),
         ("port ${NUMBER}", "port 10"),
@@ -123,6 +126,7 @@ def test_a_path_is_the_url_of_a_file(config: dict[str, Any], url: str) -> None:
         ({"url": "sqlite://", "catalog": {"type": "sqlalchemy"}}, "catalog is not supported yet"),
         ({1: "x", "url": "sqlite://"}, "a key that is not text"),
         ("sqlite://", "settings.ltm must be a mapping"),
+        ({"url": "sqlite:///a\0b"}, "url must be a database URL"),
     ],
 )
 def test_a_bad_block_is_refused_with_one_clear_message(ltm: Any, said: str) -> None:

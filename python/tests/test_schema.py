@@ -168,3 +168,14 @@ def test_a_database_that_merges_keys_is_refused(engine: Engine, database: Databa
     assert raised.value.error_type == "configuration_error"
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM ltm_entries")) == 0
+
+
+def test_an_unrelated_table_of_our_name_is_left_alone(engine: Engine, database: Database) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE ltm_entries (id INT PRIMARY KEY, name VARCHAR(20))"))
+        connection.execute(text("INSERT INTO ltm_entries VALUES (1, 'mine')"))
+    with pytest.raises(LTMError, match="a table ltm_entries of another layout") as raised:
+        database.open()
+    assert raised.value.error_type == "configuration_error"
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT id, name FROM ltm_entries")).all() == [(1, "mine")]

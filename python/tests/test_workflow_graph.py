@@ -296,7 +296,7 @@ class TestUses:
 
     def test_a_failed_action_fails_its_node(self) -> None:
         error = failure({"name": "a", "uses": "ltm.store", "with": {"key": "", "value": 1}, "output": "stored"})
-        assert str(error).startswith("node `a`: `ltm.store` failed: key must be")
+        assert str(error).startswith("node `a`: `ltm.store` failed: key must not be empty")
         assert error.error_type == "validation_error"
 
     def test_an_action_that_raises_fails_its_node(self) -> None:

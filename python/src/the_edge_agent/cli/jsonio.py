@@ -71,7 +71,7 @@ def _check(value: Any, path: str) -> None:
     elif isinstance(value, float) and not math.isfinite(value):
         raise OutputError(f"the final state is not JSON: `{path}` is {value}")
     elif not (value is None or isinstance(value, str | int | float)):
-        raise OutputError(f"the final state is not JSON: `{path}` is a {type(value).__name__}")
+        raise OutputError(f"the final state is not JSON: `{path}` is of type {type(value).__name__}")
 
 
 def _read_file(name: str) -> str:

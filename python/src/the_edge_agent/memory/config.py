@@ -51,6 +51,8 @@ def expand_ltm_config(settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         LTMError: ``configuration_error``.
     """
+    if not isinstance(settings, Mapping):
+        raise _invalid("settings must be a mapping such as {ltm: {...}}")
     block = settings.get("ltm")
     if block is None:
         block = {}
@@ -118,9 +120,9 @@ def _value_of(variable: re.Match[str]) -> str:
 
 
 def _typed(text: str) -> Any:
-    if re.fullmatch(r"-?\d{1,18}", text):
+    if re.fullmatch(r"-?(0|[1-9]\d{0,17})", text):
         return int(text)
-    if re.fullmatch(r"-?\d{1,18}\.\d{1,18}", text):
+    if re.fullmatch(r"-?(0|[1-9]\d{0,17})\.\d{1,18}", text):
         return float(text)
     return _LITERALS.get(text.lower(), text)
 

@@ -15,7 +15,7 @@ from typing import Any
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.validation import check_encodable
 
-MAX_TOKEN_LENGTH = 80  # InnoDB's default innodb_ft_max_token_size is 84
+WORD_PART = 77  # characters of a word in one token; with its marks below 84, InnoDB's longest
 MAX_SEARCH_TEXT = 200_000  # characters; keeps a PostgreSQL tsvector under its limit of 1 MB
 MAX_QUERY_WORDS = 200  # SQLite refuses expressions deeper than 1,000
 RANK_WINDOW = 1_000  # candidates that are ranked: the newest matches
@@ -23,6 +23,7 @@ RANK_WINDOW = 1_000  # candidates that are ranked: the newest matches
 TOKEN_START = "qz"  # noqa: S105 - makes every token at least 3 letters long and none a stop word
 BREAK = ". "  # between two strings, so that no phrase crosses from one to the next
 
+_CONTINUED = "qy"  # begins what continues a word: not TOKEN_START, so that words are counted once
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 # Scripts written without spaces, as overlapping pairs: Thai, Lao, Myanmar, Khmer, kana, Han.
 _PAIRED = (
@@ -52,7 +53,7 @@ class Term:
 
     @property
     def needle(self) -> str:
-        """What to look for in the search text; tokens begin with ``qz`` and end with a space."""
+        """What to look for in the search text; tokens begin with ``qz`` (``qy`` in the middle of a long word)."""
         return " ".join(self.tokens) + ("" if self.prefix else " ")
 
 
@@ -77,7 +78,7 @@ def search_text(key: str, value: Any, metadata: dict[str, Any] | None) -> str:
 
 
 def tokenize(text: str) -> Iterator[str]:
-    """Yield the search tokens of one string, in order."""
+    """Yield the search tokens of one string, in order; a long word is several, see ``_word_tokens``."""
     for group in _word_groups(text):
         for run in group:
             yield from _run_tokens(run)
@@ -188,12 +189,21 @@ _MARKED = _CharacterClasses()
 
 def _run_tokens(run: str) -> list[str]:
     if _PAIRED_CHAR.match(run):
-        return [_token(run[i : i + 2]) for i in range(len(run))]
-    return [_token(run)]
+        return [TOKEN_START + run[i : i + 2].translate(_ENCODED) for i in range(len(run))]
+    return _word_tokens(run.translate(_ENCODED))
 
 
-def _token(word: str) -> str:
-    return (TOKEN_START + word.translate(_ENCODED))[:MAX_TOKEN_LENGTH]
+def _word_tokens(encoded: str) -> list[str]:
+    """Return the tokens of one word: one, or for a long word its parts.
+
+    A part that goes on ends with ``q``, the next begins with ``qy``; neither occurs in an encoded word. So
+    an exact word never equals the beginning of a longer one, and the parts of a prefix are those of the word.
+    """
+    tokens, start = [], TOKEN_START
+    while len(encoded) > WORD_PART:
+        tokens.append(start + encoded[:WORD_PART] + "q")
+        encoded, start = encoded[WORD_PART:], _CONTINUED
+    return [*tokens, start + encoded]
 
 
 class _Encoding(dict[int, str]):

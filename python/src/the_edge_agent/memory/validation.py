@@ -17,8 +17,10 @@ def check_key(key: Any) -> str:
     Raises:
         LTMError: ``validation_error``.
     """
-    if not isinstance(key, str) or not key:
-        raise LTMError("validation_error", "key must be a non-empty string")
+    if not isinstance(key, str):
+        raise LTMError("validation_error", f"key must be a string, not {type(key).__name__}")
+    if not key:
+        raise LTMError("validation_error", "key must not be empty")
     return _check_text(key, "key")
 
 
@@ -71,7 +73,7 @@ def _check_text(text: str, what: str) -> str:
     if "\0" in text:
         raise LTMError("validation_error", f"{what} must not contain a NUL character")
     check_encodable(text, what)
-    return str(text)
+    return str.__str__(text)  # the plain text of a subclass: str() of an enum is its name
 
 
 def _check_int(number: Any, what: str, low: int, high: int) -> int:

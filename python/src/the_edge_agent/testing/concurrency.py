@@ -179,6 +179,21 @@ class ConcurrencyRules(WorkerRules):
 
         read_while_writing(read, write)
 
+    def test_readers_see_exactly_one_of_two_entries_that_replace_each_other(self, transactional: LTMBackend) -> None:
+        load(transactional, [("k0", "fox", {"n": 0})])
+
+        def write() -> None:
+            for number in range(200):
+                with transactional.transaction() as transaction:
+                    transaction.delete(f"k{number % 2}")
+                    transaction.store(f"k{(number + 1) % 2}", "fox", {"n": 0})
+
+        def read() -> None:
+            for arguments in ({"query": "fox"}, {"metadata_filter": {"n": 0}}, {"query": "fox", "prefix": "k"}, {}):
+                assert len(keys_of(transactional.search(**arguments))) == 1, arguments
+
+        read_while_writing(read, write)
+
     def test_no_reader_misses_an_entry_that_is_overwritten(self, backend: LTMBackend) -> None:
         backend.store("k", "fox 0", {"n": 0})
 

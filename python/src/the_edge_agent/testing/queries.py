@@ -235,11 +235,16 @@ class QueryRules(ContractBase):
         assert found == {"key-word": 1, "w0": 1, "w9999": 1, '"w9998 w9999"': 1, "w39999": 0, "meta": 0}
         assert backend.retrieve("key-word")["value"] == text
 
-    def test_words_are_told_apart_up_to_their_78th_character(self, backend: LTMBackend) -> None:
-        backend.store("k", "x" * 77 + "a")
-        assert keys_of(backend.search("x" * 77 + "a")) == ["k"]
-        assert keys_of(backend.search("x" * 77 + "b")) == []
-        assert keys_of(backend.search("x" * 77 + "*")) == ["k"]
+    @pytest.mark.parametrize("letter", ["x", "q", "я", "한"])
+    def test_long_words_are_told_apart_at_any_length(self, backend: LTMBackend, letter: str) -> None:
+        lengths = [*range(8, 18), 39, 40, *range(75, 81), 155, 156, 300]
+        load(backend, [(f"k{length}", letter * length + "a", None) for length in lengths])
+        for length in lengths:
+            assert keys_of(backend.search(letter * length + "a")) == [f"k{length}"]
+            assert keys_of(backend.search(letter * length)) == keys_of(backend.search(letter * length + "b")) == []
+            longer = [other for other in lengths if other >= length]
+            assert set(keys_of(backend.search(letter * length + "*", limit=99))) == {f"k{other}" for other in longer}
+            assert backend.search(f"-{letter * length}a", limit=99)["count"] == len(lengths) - 1
 
     @pytest.mark.parametrize("count", [1, 50, 200])
     def test_a_query_may_have_200_words(self, backend: LTMBackend, count: int) -> None:

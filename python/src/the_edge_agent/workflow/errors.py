@@ -105,6 +105,8 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 def describe(error: BaseException) -> str:
     """Return the kind and the message of an exception, even of one whose own text fails."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
     try:
         message = str(error)
     except Exception:

@@ -50,6 +50,7 @@ _UNREACHABLE: Final[_Meaning] = (
     False,
     "cannot reach the database; is it running at this address?",
 )
+_NO_FILE: Final[_Meaning] = ("connection_error", False, "cannot open the database file; is its folder there?")
 _CONNECT_TIMEOUT: Final[_Meaning] = ("connection_timeout", False, "the database did not answer in time")
 _POOL: Final[_Meaning] = (
     "connection_timeout",
@@ -112,7 +113,7 @@ _SQLITE: Final[dict[str, _Meaning]] = {
     "BUSY": _LOCK_WAIT,
     "LOCKED": _LOCK_WAIT,
     "READONLY": _READ_ONLY,
-    "CANTOPEN": _UNREACHABLE,
+    "CANTOPEN": _NO_FILE,
     "NOTADB": ("connection_error", False, "the file is not an SQLite database"),
     "CORRUPT": ("connection_error", False, "the file is damaged"),
     "CONSTRAINT": _CONSTRAINT,
@@ -124,7 +125,7 @@ _SQLITE: Final[dict[str, _Meaning]] = {
 _TEXTS: Final[tuple[tuple[str, _Meaning], ...]] = (
     (r"database (table )?is locked", _LOCK_WAIT),
     (r"readonly database", _READ_ONLY),
-    (r"unable to open database file", _UNREACHABLE),
+    (r"unable to open database file", _NO_FILE),
     (r"file is not a database", _SQLITE["NOTADB"]),
     (r"disk image is malformed", _SQLITE["CORRUPT"]),
     (r"disk is full", _FULL),

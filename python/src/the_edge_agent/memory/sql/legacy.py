@@ -29,12 +29,16 @@ _PAGE_ROWS = 100
 
 
 def set_aside(connection: Connection, dialect: Dialect) -> None:
-    """Rename a table of the earlier layout, so that today's can be created; inside the creating transaction."""
+    """Rename a table of the earlier layout, so that today's can be created; inside the creating transaction.
+
+    Raises:
+        LTMError: ``configuration_error`` for a table of that name that is neither.
+    """
     name = dialect.entries.name
-    if not _is_earlier_layout(connection, name):
+    if not _is_earlier_layout(connection, dialect):
         return
     with dialect.exclusively(connection, name):
-        if _is_earlier_layout(connection, name):
+        if _is_earlier_layout(connection, dialect):
             quote = connection.dialect.identifier_preparer.quote
             connection.exec_driver_sql(f"ALTER TABLE {quote(name)} RENAME TO {quote(_table(name).name)}")
 
@@ -61,11 +65,16 @@ def move_entries(connection: Connection, dialect: Dialect) -> None:
         connection.execute(DropTable(earlier, if_exists=True))
 
 
-def _is_earlier_layout(connection: Connection, name: str) -> bool:
-    inspector = inspect(connection)
+def _is_earlier_layout(connection: Connection, dialect: Dialect) -> bool:
+    inspector, name = inspect(connection), dialect.entries.name
     if not inspector.has_table(name):
         return False
-    return "version" not in {column["name"] for column in inspector.get_columns(name)}
+    columns = {column["name"] for column in inspector.get_columns(name)}
+    if columns >= set(dialect.entries.columns.keys()):
+        return False
+    if columns >= set(_table(name).columns.keys()) and "version" not in columns:
+        return True
+    raise LTMError("configuration_error", f"the database has a table {name} of another layout; use another database")
 
 
 def _table(entries_name: str) -> Table:

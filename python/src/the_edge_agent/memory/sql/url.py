@@ -28,7 +28,7 @@ def parse_url(url: Any) -> tuple[URL, dict[str, Any]]:
     Raises:
         LTMError: ``configuration_error`` for what is no database URL; it never shows the URL.
     """
-    if not isinstance(url, (str, URL)) or not url:
+    if not isinstance(url, (str, URL)) or not url or "\0" in str(url):
         raise LTMError("configuration_error", "url must be a database URL such as sqlite:///memory.db")
     try:
         parsed = make_url(url)

@@ -34,14 +34,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what has no target among the chosen ones; the closing summary names these databases."""
-    without = [item for item in items if not _has_its_target(item)]
-    items[:] = [item for item in items if _has_its_target(item)]
+    """Leave out what has no target among the chosen ones, and what a class says that its backend cannot do."""
+    without = [item for item in items if not _applies(item)]
+    items[:] = [item for item in items if _applies(item)]
     config.hook.pytest_deselected(items=without)
 
 
-def _has_its_target(item: pytest.Item) -> bool:
-    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+def _applies(item: pytest.Item) -> bool:
+    if not isinstance(item, pytest.Function):
+        return True
+    if set(getattr(item.cls, "leaves_out", ())) & set(item.fixturenames):
+        return False
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
     return "target" not in parameters or isinstance(parameters["target"], Target)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, exc, text
+from sqlalchemy.pool import NullPool
 
 from the_edge_agent.memory.results import ERROR_TYPES, LTMError, fail
 from the_edge_agent.memory.sql.errors import LostRaceError, classify
@@ -129,8 +130,10 @@ def test_a_conflict_is_tried_again_and_then_reported() -> None:
 
 
 def test_failures_carry_no_driver_error_as_context() -> None:
+    engine = create_engine("sqlite://", poolclass=NullPool)
+
     def attempt() -> None:
-        with create_engine("sqlite://").connect() as connection:
+        with engine.connect() as connection:
             connection.execute(text("SELECT * FROM missing"))
 
     with pytest.raises(LTMError) as raised:

@@ -172,7 +172,11 @@ def test_values_and_keys_have_places() -> None:
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3)))
 def test_what_another_program_writes_as_yaml_is_read_back(value: Any) -> None:
-    assert read(yaml.safe_dump({"key": value}, allow_unicode=True)) == {"key": value}
+    written = yaml.safe_dump({"key": value}, allow_unicode=True)
+    try:
+        assert read(written) == {"key": value}
+    except WorkflowFileError as refused:  # such as 0E0, which is text to YAML 1.1 and a number to YAML 1.2
+        assert "ambiguous number" in str(refused)
 
 
 @given(st.text(alphabet="-:[]{}&*!|>'\"#%@` \n\tab01.e~<?,\\", max_size=40))

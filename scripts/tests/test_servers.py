@@ -41,7 +41,9 @@ def running() -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run a command that waits for ever; the second value is the port of its server."""
     env = {name: value for name, value in os.environ.items() if name != "TEST_POSTGRES_URL"}
     argv = command(sys.executable, "-c", TELL_AND_WAIT)
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=env, start_new_session=True) as process:
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, text=True, env=env, start_new_session=True, preexec_fn=_heed_hangups
+    ) as process:
         assert process.stdout
         match = re.search(r":(\d+)/postgres", process.stdout.readline())
         assert match
@@ -50,6 +52,10 @@ def running() -> Iterator[tuple[subprocess.Popen[str], str]]:
         finally:
             if process.poll() is None:
                 process.kill()
+
+
+def _heed_hangups() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup has switched off for all that it starts
 
 
 def processes() -> list[tuple[int, int, str]]:

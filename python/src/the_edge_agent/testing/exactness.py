@@ -6,8 +6,6 @@ import random
 import unicodedata
 from typing import Any, Final
 
-import pytest
-
 from the_edge_agent.memory.base import LTMBackend
 from the_edge_agent.testing.contract import ContractBase, assert_same, assert_success, generator, keys_of, load, text_of
 
@@ -113,6 +111,16 @@ def nested(depth: int) -> Any:
     return value
 
 
+METADATA: Final[dict[str, dict[str, Any]]] = {
+    "texts": {"text": [*HOSTILE_TEXTS.values()]},
+    "keys": {text: text for text in [*HOSTILE_TEXTS.values(), "", "$", "$eq", "$.a", "a.b", "[0]"]},
+    "numbers": {"n": [number for number in NUMBERS if not isinstance(number, int) or -(2**63) <= number < 2**63]},
+    "key order and types": {"z": 1, "a": {"y": None, "b": []}, "m": 1.0, "i": 1, "t": True},
+    "30 levels": {"a": nested(29)},
+    "long": {"long": "x" * 100_000},
+}
+
+
 def random_json(rng: random.Random, depth: int = 4) -> Any:
     """Return any JSON value."""
     kind = rng.randrange(7 if depth else 5)
@@ -140,22 +148,22 @@ def random_text(rng: random.Random) -> str:
 class ExactnessRules(ContractBase):
     """Values, metadata and keys that a database would like to change."""
 
-    def assert_kept(self, backend: LTMBackend, value: Any) -> None:
-        """Store a value and compare what every read method returns."""
-        expected = text_of(value)
-        assert_success(backend.store("k", value))
-        ((key, iterated, metadata),) = backend.iterate_all()
-        assert (key, metadata) == ("k", None)
-        read = [backend.retrieve("k")["value"], backend.search(prefix="k")["results"][0]["value"], iterated]
-        assert [text_of(found) == expected for found in read] == [True] * 3
+    def read(self, backend: LTMBackend, value: Any, metadata: dict[str, Any] | None = None) -> list[str]:
+        """Store an entry and return what each read method makes of it, as texts that show every difference."""
+        assert_success(backend.store("k", value, metadata))
+        ((_, iterated_value, iterated_metadata),) = backend.iterate_all()
+        found = (backend.retrieve("k"), backend.search(prefix="k")["results"][0])
+        read = [(entry["value"], entry["metadata"]) for entry in found]
+        return [text_of(entry) for entry in (*read, (iterated_value, iterated_metadata))]
 
-    @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES.keys())
-    def test_a_value_comes_out_as_it_went_in(self, backend: LTMBackend, value: Any) -> None:
-        self.assert_kept(backend, value)
+    def test_a_value_comes_out_as_it_went_in(self, backend: LTMBackend) -> None:
+        changed = [name for name, value in VALUES.items() if {*self.read(backend, value)} != {text_of((value, None))}]
+        assert changed == []
 
     def test_a_value_may_be_500_levels_deep(self, backend: LTMBackend) -> None:
         for depth in (1, 30, 31, 100, 101, 199, 200, 254, 255, 500):
-            self.assert_kept(backend, nested(depth))
+            value = nested(depth)
+            assert {*self.read(backend, value)} == {text_of((value, None))}
 
     def test_numbers_keep_their_type(self, backend: LTMBackend) -> None:
         for number in NUMBERS:
@@ -180,23 +188,9 @@ class ExactnessRules(ContractBase):
             if "\\u0000" not in text_of(metadata) and not any(abs(number) >= 2**63 for number in _integers(metadata)):
                 return metadata
 
-    @pytest.mark.parametrize(
-        "metadata",
-        [
-            {"text": [*HOSTILE_TEXTS.values()]},
-            {text: text for text in [*HOSTILE_TEXTS.values(), "", "$", "$eq", "$.a", "a.b", "[0]"]},
-            {"numbers": [number for number in NUMBERS if not isinstance(number, int) or -(2**63) <= number < 2**63]},
-            {"z": 1, "a": {"y": None, "b": []}, "m": 1.0, "i": 1, "t": True},
-            {"a": nested(29)},
-            {"long": "x" * 100_000},
-        ],
-        ids=["texts", "keys", "numbers", "key order and types", "30 levels", "long"],
-    )
-    def test_metadata_comes_out_as_it_went_in(self, backend: LTMBackend, metadata: dict[str, Any]) -> None:
-        assert_success(backend.store("k", 1, metadata))
-        ((_, _, iterated),) = backend.iterate_all()
-        found = [backend.retrieve("k")["metadata"], backend.search()["results"][0]["metadata"], iterated]
-        assert [text_of(read) for read in found] == [text_of(metadata)] * 3
+    def test_metadata_comes_out_as_it_went_in(self, backend: LTMBackend) -> None:
+        changed = [name for name, data in METADATA.items() if {*self.read(backend, 1, data)} != {text_of((1, data))}]
+        assert changed == []
 
     def test_any_text_is_a_key(self, backend: LTMBackend) -> None:
         for key in HOSTILE_TEXTS.values():

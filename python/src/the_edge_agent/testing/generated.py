@@ -11,7 +11,7 @@ import pytest
 from the_edge_agent.memory.base import LTMBackend
 from the_edge_agent.testing import corpus
 from the_edge_agent.testing.contract import ContractBase, Item, generator, text_of
-from the_edge_agent.testing.model import Model
+from the_edge_agent.testing.model import Model, page
 
 ENTRIES: Final = 400
 LIMITS: Final = (1, 2, 5, 10, 50, 1000)
@@ -34,14 +34,16 @@ class GeneratedRules(ContractBase):
         matched = cut = 0
         for example in range(self.examples):
             arguments = GENERATORS[kind](rng, items)
-            found, expected = backend.search(**arguments), model.search(**arguments)
+            conditions = {name: arguments.get(name) for name in ("query", "metadata_filter", "prefix")}
+            matching = model.matching(**conditions)
+            found, expected = (
+                backend.search(**arguments),
+                page(matching, arguments["limit"], arguments.get("offset", 0)),
+            )
             assert _readable(found) == _readable(expected), self._describe(kind, example, arguments)
             assert text_of(found["results"]) == text_of(expected["results"]), self._describe(kind, example, arguments)
-            matches = len(
-                model.matching(**{name: arguments.get(name) for name in ("query", "metadata_filter", "prefix")})
-            )
-            matched += bool(matches)
-            cut += matches > arguments["limit"]
+            matched += bool(matching)
+            cut += len(matching) > arguments["limit"]
         # Else the examples would show little: a store that answers nothing must not pass.
         assert matched >= self.examples * (0.5 if kind != "everything at once" else 0.3), f"seed {self.seed}: {matched}"
         assert cut >= self.examples * (0.2 if kind != "everything at once" else 0.1), f"seed {self.seed}: {cut}"

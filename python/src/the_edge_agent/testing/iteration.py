@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import pytest
-
 from the_edge_agent.memory.base import LTMBackend
 from the_edge_agent.testing.contract import ContractBase, assert_success, keys_of, load, text_of
 from the_edge_agent.testing.exactness import HOSTILE_TEXTS
@@ -151,7 +149,7 @@ class IterationRules(ContractBase):
         assert [value for _, value, _ in backend.iterate_all("k01")] == [*range(1000, 2000)]
 
     def test_iterate_all_yields_all_of_large_entries(self, backend: LTMBackend) -> None:
-        sizes = [1, 10, 300_000, 1, 900_000, 1, 1, 1] * 6
+        sizes = [1, 10, 300_000, 1, 900_000, 1, 1, 1] * 3
         load(backend, [(f"k{place:02}", "x" * size, None) for place, size in enumerate(sizes)])
         assert [len(value) for _, value, _ in backend.iterate_all()] == sizes
 
@@ -200,9 +198,9 @@ class IterationRules(ContractBase):
         pairs = zip(backend.iterate_all(), backend.iterate_all("k0"), backend.iterate_all(), strict=True)
         assert [[value for _, value, _ in items] for items in pairs] == [[number] * 3 for number in range(60)]
 
-    @pytest.mark.parametrize("prefix", [None, "", "k", "other"])
-    def test_an_iterator_ends_and_stays_ended(self, backend: LTMBackend, prefix: str | None) -> None:
+    def test_an_iterator_ends_and_stays_ended(self, backend: LTMBackend) -> None:
         backend.store("k", 1)
-        iterator = backend.iterate_all(prefix)
-        assert len(list(iterator)) == (prefix != "other")
-        assert list(iterator) == []
+        for prefix in (None, "", "k", "other"):
+            iterator = backend.iterate_all(prefix)
+            assert len(list(iterator)) == (prefix != "other")
+            assert list(iterator) == []

@@ -71,13 +71,17 @@ class Model:
         offset: int = 0,
     ) -> dict[str, Any]:
         """Return what a backend's ``search`` must return."""
-        found = self.matching(query, metadata_filter, prefix)
-        ranked = sorted(found[: max(RANK_WINDOW, offset + limit)], key=lambda scored: -scored[1])
-        results = [
-            {"key": entry.key, "value": entry.value, "metadata": entry.metadata, "score": rank}
-            for entry, rank in ranked[offset : offset + limit]
-        ]
-        return {"success": True, "results": results, "count": len(results)}
+        return page(self.matching(query, metadata_filter, prefix), limit, offset)
+
+
+def page(matching: list[tuple[Entry, float]], limit: int, offset: int) -> dict[str, Any]:
+    """Return the result of a search that has these matches, which are newest first."""
+    ranked = sorted(matching[: max(RANK_WINDOW, offset + limit)], key=lambda scored: -scored[1])
+    results = [
+        {"key": entry.key, "value": entry.value, "metadata": entry.metadata, "score": rank}
+        for entry, rank in ranked[offset : offset + limit]
+    ]
+    return {"success": True, "results": results, "count": len(results)}
 
 
 def _score(indexed: str, needles: list[str]) -> float:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
-from the_edge_agent.memory.base import LTMBackend
+from the_edge_agent.memory.base import LTMBackend, LTMTransaction
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.testing.contract import (
     ContractBase,
@@ -21,6 +21,13 @@ from the_edge_agent.testing.contract import (
 )
 
 QUEUED = {"success": True, "queued": True}
+
+REFUSED: Final[dict[str, Callable[[LTMTransaction], dict[str, Any]]]] = {
+    "key": lambda transaction: transaction.store("", 1),
+    "value": lambda transaction: transaction.store("k", math.nan),
+    "metadata": lambda transaction: transaction.store("k", 1, {"a": "\0"}),
+    "delete": lambda transaction: transaction.delete("k\0"),
+}
 
 
 def stored(key: str, version: int) -> dict[str, Any]:
@@ -147,39 +154,28 @@ class TransactionRules(ContractBase):
     def test_rollback_of_nothing_discards_nothing(self, transactional: LTMBackend) -> None:
         assert_same(transactional.transaction().rollback(), {"success": True, "discarded": 0})
 
-    @pytest.mark.parametrize("end", ["commit", "rollback"])
-    def test_an_ended_transaction_takes_nothing_more(self, transactional: LTMBackend, end: str) -> None:
-        transaction = transactional.transaction()
-        transaction.store("k", 1)
-        assert_success(getattr(transaction, end)())
-        before = contents(transactional)
-        for result in (transaction.commit(), transaction.store("k", 2), transaction.delete("k"), transaction.commit()):
-            assert_failure(result, "validation_error")
-        assert contents(transactional) == before
+    def test_an_ended_transaction_takes_nothing_more(self, transactional: LTMBackend) -> None:
+        for end in (LTMTransaction.commit, LTMTransaction.rollback):
+            transaction = transactional.transaction()
+            transaction.store("k", 1)
+            assert_success(end(transaction))
+            before = contents(transactional)
+            for result in (transaction.commit(), transaction.store("k", 2), transaction.delete("k")):
+                assert_failure(result, "validation_error")
+            assert_failure(transaction.commit(), "validation_error")
+            assert contents(transactional) == before
 
     # --- a refused entry ---------------------------------------------------------------------------
 
-    @pytest.mark.parametrize(
-        "refused",
-        [
-            lambda transaction: transaction.store("", 1),
-            lambda transaction: transaction.store("k", math.nan),
-            lambda transaction: transaction.store("k", 1, {"a": "\0"}),
-            lambda transaction: transaction.delete("k\0"),
-        ],
-        ids=["key", "value", "metadata", "delete"],
-    )
-    def test_after_a_refused_entry_it_can_only_roll_back(
-        self, transactional: LTMBackend, refused: Callable[[Any], dict[str, Any]]
-    ) -> None:
-        transaction = transactional.transaction()
-        assert_success(transaction.store("good", 1))
-        assert refused(transaction)["success"] is False
-        assert_failure(transaction.commit(), "validation_error")
-        assert_failure(transaction.commit(), "validation_error")
-        assert contents(transactional) == []
-        assert_same(transaction.rollback(), {"success": True, "discarded": 1})
-        assert contents(transactional) == []
+    def test_after_a_refused_entry_it_can_only_roll_back(self, transactional: LTMBackend) -> None:
+        for refused in REFUSED.values():
+            transaction = transactional.transaction()
+            assert_success(transaction.store("good", 1))
+            assert refused(transaction)["success"] is False
+            for _ in range(2):
+                assert_failure(transaction.commit(), "validation_error")
+            assert_same(transaction.rollback(), {"success": True, "discarded": 1})
+            assert contents(transactional) == []
 
     # --- leaving with ------------------------------------------------------------------------------
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from itertools import islice
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, Text, and_, bindparam, or_, select, type_coerce
 
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import Node, matches
 from the_edge_agent.memory.sql.dialects import Dialect
+from the_edge_agent.memory.sql.errors import LostRaceError
 from the_edge_agent.memory.text import RANK_WINDOW, Term, score
 
 PAGE_ROWS = 500  # rows that Python filters at a time
@@ -59,7 +63,8 @@ class Searcher:
             type_coerce(columns.metadata, Text()),
         )
         self._newest_first = (columns.updated_at.desc(), columns.key)
-        self._by_key = select(columns.key, self._value, self._metadata).where(
+        self._version = columns.version
+        self._by_key = select(columns.key, self._value, self._metadata, columns.updated_at, columns.version).where(
             columns.key.in_(bindparam("keys", expanding=True))
         )
 
@@ -77,50 +82,73 @@ class Searcher:
             statement = statement.order_by(*self._newest_first).limit(search.limit).offset(search.offset)
             return [_entry(row, 0.0) for row in connection.execute(statement)]
         scored = self._candidates(connection, search, where, in_python)
-        scored.sort(key=lambda candidate: -candidate[1])  # stable: equal scores stay newest first, then by key
+        scored.sort(key=lambda found: -found.score)  # stable: equal scores stay newest first, then by key
         return self._entries(connection, scored[search.offset : search.offset + search.limit])
 
     def _candidates(
         self, connection: Connection, search: Search, where: list[ColumnElement[bool]], in_python: Node | None
-    ) -> list[tuple[str, float]]:
-        """Return the key and score of the newest matches, newest first, then by key."""
+    ) -> list[_Candidate]:
+        """Return the newest matches, newest first, then by key."""
         wanted = search.offset + search.limit
-        columns: list[ColumnElement[Any]] = [self._key, self._updated_at]
+        columns: list[ColumnElement[Any]] = [self._key, self._updated_at, self._version]
         if search.ranked:
             wanted = max(RANK_WINDOW, wanted)
             needles = [term.needle for term in search.terms if not term.negated]
             columns += [self._dialect.token_count(), *map(self._dialect.occurrences, needles)]
+        counts = slice(4, len(columns))
         if in_python is not None:
             columns.append(self._metadata)
         statement = select(*columns).where(*where).order_by(*self._newest_first)
-        if in_python is None:
-            return [(row[0], score(row[3:], row[2])) for row in connection.execute(statement.limit(wanted))]
-        counts = slice(3, -1) if search.ranked else slice(0)
-        found = self._filtered(connection, statement, in_python, wanted)
-        return [(row[0], score(row[counts], row[2]) if search.ranked else 0.0) for row in found]
+        rows = self._filtered(connection, statement, in_python, wanted)
+        return [
+            _Candidate(row[0], row[1], row[2], score(row[counts], row[3]) if search.ranked else 0.0) for row in rows
+        ]
 
     def _filtered(
-        self, connection: Connection, statement: Select[Any], condition: Node, wanted: int
-    ) -> list[Sequence[Any]]:
-        """Return the first rows whose metadata, their last column, satisfies the condition."""
-        found: list[Sequence[Any]] = []
+        self, connection: Connection, statement: Select[Any], condition: Node | None, wanted: int
+    ) -> Sequence[Sequence[Any]]:
+        """Return the first rows; those whose metadata, their last column, satisfies a condition left to Python."""
+        if condition is None:
+            return connection.execute(statement.limit(wanted)).all()
+        with closing(self._rows(connection, statement)) as rows:
+            fitting = (row for row in rows if matches(condition, row[-1] and decode(row[-1])))
+            return list(islice(fitting, wanted))
+
+    def _rows(self, connection: Connection, statement: Select[Any]) -> Generator[Sequence[Any], None, None]:
+        """Yield all rows of one state: page by page if the transaction keeps it, else out of one statement."""
+        if not self._dialect.keeps_one_state:
+            with connection.execute(statement, execution_options={"yield_per": PAGE_ROWS}) as result:
+                yield from result
+            return
         page = statement.limit(PAGE_ROWS)
         while True:
             rows = connection.execute(page).all()
-            found += [row for row in rows if matches(condition, row[-1] and decode(row[-1]))]
-            if len(found) >= wanted or len(rows) < PAGE_ROWS:
-                return found[:wanted]
+            yield from rows
+            if len(rows) < PAGE_ROWS:
+                return
             key, moment = rows[-1][0], rows[-1][1]
             older = or_(self._updated_at < moment, and_(self._updated_at == moment, self._key > key))
             page = statement.where(older).limit(PAGE_ROWS)
 
-    def _entries(self, connection: Connection, scored: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+    def _entries(self, connection: Connection, chosen: Sequence[_Candidate]) -> list[dict[str, Any]]:
         rows: dict[str, Sequence[Any]] = {}
-        for start in range(0, len(scored), KEYS_PER_STATEMENT):
-            keys = [key for key, _ in scored[start : start + KEYS_PER_STATEMENT]]
+        for start in range(0, len(chosen), KEYS_PER_STATEMENT):
+            keys = [candidate.key for candidate in chosen[start : start + KEYS_PER_STATEMENT]]
             rows |= {row[0]: row for row in connection.execute(self._by_key, {"keys": keys})}
-        # Where a database has no snapshots, an entry may have been deleted since it was ranked.
-        return [_entry(rows[key], rank) for key, rank in scored if key in rows]
+        for candidate in chosen:
+            row = rows.get(candidate.key)
+            if row is None or (row[3], row[4]) != (candidate.updated_at, candidate.version):
+                raise LostRaceError  # rewritten since it was ranked, on a database that does not keep one state
+        return [_entry(rows[candidate.key], candidate.score) for candidate in chosen]
+
+
+class _Candidate(NamedTuple):
+    """A match that may be among the results."""
+
+    key: str
+    updated_at: datetime
+    version: int
+    score: float
 
 
 def key_range(column: ColumnElement[str], prefix: str) -> list[ColumnElement[bool]]:

@@ -58,7 +58,8 @@ class Dialect(FilterConditions):
     #: Whether ``key_type`` is known to compare exactly; otherwise the first start checks it.
     has_exact_keys: ClassVar[bool] = False
 
-    #: The isolation level in which several reads see one state, if the default one does not do that.
+    #: Whether the reads of a transaction see one state, and the isolation level that this takes (None: the default).
+    keeps_one_state: ClassVar[bool] = False
     snapshot_isolation: ClassVar[str | None] = None
 
     def __init__(self, entries: Table) -> None:

@@ -56,6 +56,7 @@ class MySQLDialect(Dialect):
     text_type: ClassVar[TypeEngine[Any]] = LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin")
     token_type: ClassVar[TypeEngine[Any]] = LONGTEXT(charset="ascii", collation="ascii_bin")
     time_type = DATETIME(fsp=6)
+    keeps_one_state = True
     snapshot_isolation = "REPEATABLE READ"
 
     has_exact_keys = True

@@ -48,6 +48,7 @@ class PostgreSQLDialect(Dialect):
 
     key_type: ClassVar[TypeEngine[Any]] = String(MAX_KEY_LENGTH, collation="C")
     time_type: ClassVar[DateTime] = DateTime(timezone=True)
+    keeps_one_state = True
     snapshot_isolation = "REPEATABLE READ"
 
     has_exact_keys = True

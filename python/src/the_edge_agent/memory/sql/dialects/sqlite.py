@@ -66,6 +66,7 @@ class SQLiteDialect(Dialect):
     """SQLite 3.35 or later; without FTS5 or JSON functions it falls back to LIKE and to Python."""
 
     has_exact_keys = True
+    keeps_one_state = True
 
     def __init__(self, entries: Table) -> None:
         """Build the statements."""

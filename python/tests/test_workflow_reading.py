@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -170,13 +171,13 @@ def test_values_and_keys_have_places() -> None:
     assert str(document.place(("nodes", 0, "uses"))) == "agent.yaml:3:5", "what is not there has its parent's place"
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3)))
+# What is text to YAML 1.1 and a number to YAML 1.2, such as 0E0, is refused.
+UNAMBIGUOUS = st.text().filter(lambda text: not re.fullmatch(r"[-+]?[0-9._]+(e[-+]?[0-9]+)?", text, re.IGNORECASE))
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | UNAMBIGUOUS, lambda inner: st.lists(inner, max_size=3)))
 def test_what_another_program_writes_as_yaml_is_read_back(value: Any) -> None:
-    written = yaml.safe_dump({"key": value}, allow_unicode=True)
-    try:
-        assert read(written) == {"key": value}
-    except WorkflowFileError as refused:  # such as 0E0, which is text to YAML 1.1 and a number to YAML 1.2
-        assert "ambiguous number" in str(refused)
+    assert read(yaml.safe_dump({"key": value}, allow_unicode=True)) == {"key": value}
 
 
 @given(st.text(alphabet="-:[]{}&*!|>'\"#%@` \n\tab01.e~<?,\\", max_size=40))

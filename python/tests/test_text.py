@@ -275,3 +275,8 @@ def test_a_score_has_6_decimals_and_grows_with_each_occurrence(counts: list[int]
     assert 0 <= ranked < 2.2 * len(counts) + 1e-6
     assert score([*counts, 1], length) > ranked
     assert score(counts, length + 100) <= ranked
+
+
+def test_a_word_of_many_megabytes_takes_no_longer_than_its_length() -> None:
+    word = "x" * 50_000_000  # copied at each of its parts, this would take hours
+    assert len(search_text("k", word, None)) <= 200_000

@@ -149,7 +149,7 @@ def _term(text: str, *, prefix: bool, negated: bool) -> Term | None:
     if _PAIRED_CHAR.match(last):
         # The text may go on after these characters: pairs alone are exact, one character begins a pair.
         prefix = len(last) == 1
-        tokens += _run_tokens(last)[: None if prefix else -1]
+        tokens += list(_run_tokens(last))[: None if prefix else -1]
     else:
         tokens += _run_tokens(last)
         prefix = prefix and _marked(text.rstrip("*"))[-1] != " "
@@ -187,23 +187,22 @@ class _CharacterClasses(dict[int, str]):
 _MARKED = _CharacterClasses()
 
 
-def _run_tokens(run: str) -> list[str]:
+def _run_tokens(run: str) -> Iterator[str]:
     if _PAIRED_CHAR.match(run):
-        return [TOKEN_START + run[i : i + 2].translate(_ENCODED) for i in range(len(run))]
+        return (TOKEN_START + run[i : i + 2].translate(_ENCODED) for i in range(len(run)))
     return _word_tokens(run.translate(_ENCODED))
 
 
-def _word_tokens(encoded: str) -> list[str]:
-    """Return the tokens of one word: one, or for a long word its parts.
+def _word_tokens(encoded: str) -> Iterator[str]:
+    """Yield the tokens of one word: one, or for a long word its parts.
 
     A part that goes on ends with ``q``, the next begins with ``qy``; neither occurs in an encoded word. So
     an exact word never equals the beginning of a longer one, and the parts of a prefix are those of the word.
     """
-    tokens, start = [], TOKEN_START
-    while len(encoded) > WORD_PART:
-        tokens.append(start + encoded[:WORD_PART] + "q")
-        encoded, start = encoded[WORD_PART:], _CONTINUED
-    return [*tokens, start + encoded]
+    for start in range(0, len(encoded), WORD_PART):
+        goes_on = start + WORD_PART < len(encoded)
+        first = _CONTINUED if start else TOKEN_START
+        yield first + encoded[start : start + WORD_PART] + ("q" if goes_on else "")
 
 
 class _Encoding(dict[int, str]):

@@ -23,11 +23,11 @@ HAN = st.text(st.sampled_from("日本語学校"), min_size=1, max_size=8)
 
 
 def q(char: str) -> str:
-    """Return the code of a character: q and its number in base 36, four digits."""
+    """Return the code of a character: q and its number in base 35 (no digit q), four digits."""
     number, digits = ord(char), ""
     for _ in range(4):
-        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[number % 36] + digits
-        number //= 36
+        digits = "0123456789abcdefghijklmnoprstuvwxyz"[number % 35] + digits
+        number //= 35
     return "q" + digits
 
 
@@ -92,7 +92,7 @@ def test_a_token_is_short_ascii_that_begins_with_qz(text: str) -> None:
     for token in tokenize(text):
         assert re.fullmatch("q[zy][a-z0-9]+", token)
         assert len(token) <= 80
-        assert "qz" not in token[2:]  # so that tokens can be counted by their beginning
+        assert not re.search("q[zy]", token[2:])  # so that tokens can be counted by their beginning
 
 
 @given(ANY_TEXT)

@@ -24,7 +24,7 @@ TOKEN_START = "qz"  # noqa: S105 - makes every token at least 3 letters long and
 BREAK = ". "  # between two strings, so that no phrase crosses from one to the next
 
 _CONTINUED = "qy"  # begins what continues a word: not TOKEN_START, so that words are counted once
-_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_DIGITS = "0123456789abcdefghijklmnoprstuvwxyz"  # without q, so that no token is found inside another
 # Scripts written without spaces, as overlapping pairs: Thai, Lao, Myanmar, Khmer, kana, Han.
 _PAIRED = (
     r"\u0e01-\u0e4e\u0e80-\u0ecf\u0edc-\u0edf\u1000-\u103f\u1780-\u17d3"
@@ -211,7 +211,7 @@ class _Encoding(dict[int, str]):
     def __missing__(self, code: int) -> str:
         number, digits = code, ""
         for _ in range(4):
-            number, digit = divmod(number, 36)
+            number, digit = divmod(number, len(_DIGITS))
             digits = _DIGITS[digit] + digits
         encoded = chr(code) if code < 128 and code != ord("q") else "q" + digits
         self[code] = encoded

@@ -46,6 +46,7 @@ LIBRARY: Final[tuple[Item, ...]] = (
     ("d-quote", 'it\'s "quoted" text', None),
     ("d-punctuation", "... !!! ??? %%% \\ ' \" * - _", None),
     ("d-twice", "echo echo, narrow cave", None),
+    ("d-rare-han", "𪭌", None),
     ("d-empty", "", {}),
 )
 
@@ -72,6 +73,8 @@ QUERIES: Final[dict[str, tuple[str | None, Iterable[str]]]] = {
     "sharp s": ("straße", {"d-german"}),
     "sharp s as ss": ("STRASSE", {"d-german"}),
     "final sigma": ("οδος", {"d-greek"}),
+    "a rare Chinese character": ("𪭌", {"d-rare-han"}),
+    "a digit is not in a Chinese character": ("0", ()),
     "Cyrillic": ("ежик ТУМАНЕ", {"d-russian"}),
     "ligature": ("final ff", {"d-ligature"}),
     "full width": ("full", {"d-full-width"}),

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    column,
     delete,
     exc,
     func,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     inspect,
     not_,
     select,
+    table,
     update,
 )
 from sqlalchemy.engine import URL
@@ -106,10 +108,10 @@ class Dialect(FilterConditions):
 
     def create(self, connection: Connection, tables: Iterable[Table]) -> None:
         """Create what is missing. Safe to repeat after a race, or after a crash half way."""
-        for table in tables:
-            connection.execute(CreateTable(table, if_not_exists=True))
-            existing = {index["name"] for index in inspect(connection).get_indexes(table.name)}
-            for index in sorted(table.indexes, key=lambda index: str(index.name)):
+        for made in tables:
+            connection.execute(CreateTable(made, if_not_exists=True))
+            existing = {index["name"] for index in inspect(connection).get_indexes(made.name)}
+            for index in sorted(made.indexes, key=lambda index: str(index.name)):
                 if index.name not in existing:
                     connection.execute(CreateIndex(index))
 
@@ -139,7 +141,9 @@ class Dialect(FilterConditions):
             )
 
     def exclusively(self, connection: Connection, name: str) -> AbstractContextManager[Any]:
-        """Keep other processes from renaming the table meanwhile, where the transaction alone does not."""
+        """Keep other processes from renaming the table until the transaction ends: lock every row of it."""
+        renamed = table(name, column("key"))
+        connection.execute(update(renamed).values(key=renamed.c.key))
         return nullcontext()
 
     def max_entry_bytes(self, connection: Connection) -> int | None:

@@ -227,7 +227,7 @@ def test_an_entry_larger_than_the_servers_packet_is_refused_and_the_connection_s
     if database.target.family == "postgresql":
         return
     with database.open() as backend:
-        limit = backend._database.start().max_entry_bytes
+        limit = backend._database.start().schema.packet
         assert limit is not None
         for value in ("x" * limit, '"' * (limit // 2)):
             assert backend.store("k", value)["error_type"] == "validation_error"

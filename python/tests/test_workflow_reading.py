@@ -171,7 +171,7 @@ def test_values_and_keys_have_places() -> None:
     assert str(document.place(("nodes", 0, "uses"))) == "agent.yaml:3:5", "what is not there has its parent's place"
 
 
-# What is text to YAML 1.1 and a number to YAML 1.2, such as 0E0, is refused. A lone U+0085 is lost by PyYAML's own writer.
+# U+0085 is lost by PyYAML's own writer. What is text to YAML 1.1 and a number to YAML 1.2, such as 0E0, is refused.
 NUMBER = re.compile(r"[-+]?[0-9._]+(e[-+]?[0-9]+)?", re.IGNORECASE)
 UNAMBIGUOUS = st.text().filter(lambda text: not NUMBER.fullmatch(text) and "\x85" not in text)
 

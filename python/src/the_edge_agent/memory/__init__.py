@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from the_edge_agent.memory.base import (
     LTMBackend,
-    LTMTransaction,
     create_ltm_backend,
     get_registered_backends,
     register_backend,
@@ -20,8 +19,10 @@ from the_edge_agent.memory.config import (
     parse_ltm_config,
 )
 from the_edge_agent.memory.results import ERROR_TYPES, LTMError
+from the_edge_agent.memory.transaction import LTMTransaction
 
 if TYPE_CHECKING:
+    from the_edge_agent.memory.sql.schema import CatalogEntry, CatalogSnapshot, LTMEntry
     from the_edge_agent.memory.sqlalchemy_backend import SQLAlchemyBackend
 
 
@@ -35,12 +36,20 @@ def _is_installed(name: str) -> bool:
 SQLALCHEMY_AVAILABLE = _is_installed("sqlalchemy")
 LongTermMemoryBackend = LTMBackend
 
-_LAZY = {"SQLAlchemyBackend": "the_edge_agent.memory.sqlalchemy_backend"}
+_LAZY = {
+    "SQLAlchemyBackend": "the_edge_agent.memory.sqlalchemy_backend",
+    "CatalogEntry": "the_edge_agent.memory.sql.schema",
+    "CatalogSnapshot": "the_edge_agent.memory.sql.schema",
+    "LTMEntry": "the_edge_agent.memory.sql.schema",
+}
 
 __all__ = [
     "ERROR_TYPES",
     "SQLALCHEMY_AVAILABLE",
+    "CatalogEntry",
+    "CatalogSnapshot",
     "LTMBackend",
+    "LTMEntry",
     "LTMError",
     "LTMTransaction",
     "LongTermMemoryBackend",
@@ -58,5 +67,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Load what needs an optional dependency on first use."""
     if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
+        try:
+            return getattr(import_module(_LAZY[name]), name)
+        except ModuleNotFoundError as error:
+            if error.name != "sqlalchemy":
+                raise
+        raise ImportError(f'{name} needs SQLAlchemy; install it with: pip install "the-edge-agent[sqlalchemy]"')
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,70 +1,38 @@
-"""The contract of long-term memory: LTMBackend, LTMTransaction, and the registry of backends."""
+"""The contract of long-term memory: LTMBackend, and the registry of backends."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
+from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
-from the_edge_agent.memory.codec import encode_metadata, encode_value
-from the_edge_agent.memory.results import LTMError, Result, ok, returns_result
-from the_edge_agent.memory.text import search_text
-from the_edge_agent.memory.validation import MAX_LIMIT, check_key, check_prefix
+from the_edge_agent.memory.operations import Delete, Operation, Store, stores_of
+from the_edge_agent.memory.results import (
+    ENTRY_FIELDS,
+    LTMError,
+    Result,
+    fail,
+    found_entries,
+    ok,
+    page_of_keys,
+    returns_result,
+)
+from the_edge_agent.memory.transaction import LTMTransaction
+from the_edge_agent.memory.validation import (
+    MAX_LIMIT,
+    check_after,
+    check_keys,
+    check_limit,
+    check_prefix,
+)
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 Self = TypeVar("Self", bound="LTMBackend")
-
-
-@dataclass(frozen=True, slots=True)
-class Store:
-    """A checked and encoded ``store``, ready for the database.
-
-    Attributes:
-        key: the key.
-        value: the value as JSON text.
-        metadata: the metadata as JSON text, or None.
-        search_text: the search tokens of the entry.
-    """
-
-    key: str
-    value: str
-    metadata: str | None
-    search_text: str
-
-    @classmethod
-    def of(cls, key: str, value: Any, metadata: dict[str, Any] | None) -> Store:
-        """Check and encode the arguments of ``store``.
-
-        Raises:
-            LTMError: ``validation_error`` or ``serialization_error``.
-        """
-        checked = check_key(key)
-        encoded, encoded_metadata = encode_value(value), encode_metadata(metadata)
-        return cls(checked, encoded, encoded_metadata, search_text(checked, value, metadata))
-
-
-@dataclass(frozen=True, slots=True)
-class Delete:
-    """A checked ``delete``."""
-
-    key: str
-
-    @classmethod
-    def of(cls, key: str) -> Delete:
-        """Check the argument of ``delete``.
-
-        Raises:
-            LTMError: ``validation_error``.
-        """
-        return cls(check_key(key))
-
-
-Operation: TypeAlias = Store | Delete
 
 
 class LTMBackend(ABC):
@@ -76,27 +44,42 @@ class LTMBackend(ABC):
     (constructors, ``iterate_all``, ``transaction``) raises ``LTMError``, whose ``result`` is that dict.
 
     A backend may be used by many threads at once; each call is one transaction. Whoever creates a backend
-    closes it. Third parties write the five abstract methods; a method whose promise these cannot keep is
-    refused unless the backend declares the capability and provides it.
+    closes it. Third parties write the five abstract methods, and have all others by them; a promise that the
+    five cannot keep is a capability: what a backend does not declare is refused as ``validation_error``.
 
     Attributes:
-        capabilities: what the backend does beyond the abstract methods: ``"transactions"``.
+        capabilities: what the backend promises beyond the five methods: ``"transactions"`` (it provides
+            ``_apply``, and so has ``transaction``, ``store_many`` and ``delete_many``), ``"ttl"`` (``store``
+            keeps lifetimes, it provides ``cleanup_expired``), ``"versions"`` (``store`` obeys ``if_version``).
     """
 
     capabilities: frozenset[str] = frozenset()
 
     @abstractmethod
-    def store(self, key: str, value: Any, metadata: dict[str, Any] | None = None) -> Result:
+    def store(
+        self,
+        key: str,
+        value: Any,
+        metadata: dict[str, Any] | None = None,
+        *,
+        ttl: float | None = None,
+        if_version: int | None = None,
+    ) -> Result:
         """Create or replace the entry at ``key``.
 
         Args:
             key: 1 to 512 characters, without NUL or lone surrogates.
             value: any JSON value, None included.
             metadata: a JSON object or None, at most 30 levels deep, without NUL, integers within 64 bits.
+            ttl: seconds until the entry expires, up to 100 years; None for never. An expired entry is as if
+                it were not there: for every read at once, and for the next store, which creates it anew.
+            if_version: store only over this version; 0 only if there is no entry; None in any case.
 
         Returns:
             ``{"success": True, "stored": True, "key": str, "created": bool, "version": int}``: ``created``
             is true exactly once per key under any race, ``version`` starts at 1 and grows by 1 per store.
+            If ``if_version`` does not hold, a failure with ``error_type`` ``conflict``, the ``key`` and the
+            ``version`` that the entry has, 0 if there is none.
         """
 
     @abstractmethod
@@ -146,6 +129,85 @@ class LTMBackend(ABC):
     def close(self) -> None:
         """Release every connection. Idempotent; afterwards every call is a ``connection_error``."""
 
+    @returns_result
+    def store_many(self, entries: Iterable[Mapping[str, Any]]) -> Result:
+        """Store many entries in one transaction, all or nothing.
+
+        Args:
+            entries: dicts with ``key`` and ``value``, and where wanted ``metadata`` and ``ttl``, as for
+                ``store``. A key that comes twice is stored twice, in this order.
+
+        Returns:
+            ``{"success": True, "stored_count": int, "results": [{"key", "created", "version"}]}``, one result
+            for each entry, in order.
+        """
+        self._require("transactions")
+        stores = stores_of(entries)
+        for store in stores:
+            self._require_all(store)
+        results = self._apply(stores)
+        return ok(
+            stored_count=len(results),
+            results=[{name: result[name] for name in ("key", "created", "version")} for result in results],
+        )
+
+    @returns_result
+    def retrieve_many(self, keys: Iterable[str]) -> Result:
+        """Return the entries at many keys.
+
+        Returns:
+            ``{"success": True, "entries": {key: {"value", "metadata", "version"} | None}, "found_count": int,
+            "missing_count": int}``, each key once, in the order given; None where there is no entry.
+        """
+        entries: dict[str, dict[str, Any] | None] = {}
+        for key in check_keys(keys):
+            found = _succeeded(self.retrieve(key))
+            entries[key] = {name: found[name] for name in ENTRY_FIELDS} if found["found"] else None
+        return found_entries(entries)
+
+    @returns_result
+    def delete_many(self, keys: Iterable[str]) -> Result:
+        """Delete the entries at many keys in one transaction.
+
+        Returns:
+            ``{"success": True, "deleted_count": int}``: how many there were.
+        """
+        self._require("transactions")
+        results = self._apply([Delete(key) for key in check_keys(keys)])
+        return ok(deleted_count=sum(result["deleted"] for result in results))
+
+    @returns_result
+    def list_keys(self, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:
+        """Return a page of the keys in code-point order.
+
+        Args:
+            prefix: what the keys begin with.
+            limit: 1 to 10,000.
+            after: return keys above this one only: the ``next`` of the page before.
+
+        Returns:
+            ``{"success": True, "keys": [str], "next": str | None}``; ``next`` is None on the last page.
+        """
+        wanted, last = check_limit(limit), check_after(after)
+        above = (key for key, _, _ in self.iterate_all(prefix) if key > last)
+        return page_of_keys(list(islice(above, wanted + 1)), wanted)
+
+    @returns_result
+    def count(self, prefix: str | None = None) -> Result:
+        """Return ``{"success": True, "count": int}``: how many entries there are, or begin with ``prefix``."""
+        return ok(count=sum(1 for _ in self.iterate_all(prefix)))
+
+    def cleanup_expired(self, batch_size: int = 100) -> Result:
+        """Remove expired entries, which no call sees any more, from the store; repeat while some remain.
+
+        Args:
+            batch_size: how many to remove in this call, 1 to 10,000.
+
+        Returns:
+            ``{"success": True, "deleted_count": int, "remaining_count": int}``.
+        """
+        return fail("validation_error", f"{type(self).__name__} keeps no lifetimes")
+
     def iterate_all(self, prefix: str | None = None) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
         """Yield ``(key, value, metadata)`` of every entry in key order (by code point).
 
@@ -157,9 +219,7 @@ class LTMBackend(ABC):
         check_prefix(prefix)
         found: list[dict[str, Any]] = []
         while True:
-            page = self.search(prefix=prefix, limit=MAX_LIMIT, offset=len(found))
-            if not page["success"]:
-                raise LTMError(page["error_type"], page["error"])
+            page = _succeeded(self.search(prefix=prefix, limit=MAX_LIMIT, offset=len(found)))
             found += page["results"]
             if page["count"] < MAX_LIMIT:
                 break
@@ -173,17 +233,47 @@ class LTMBackend(ABC):
             LTMError: ``connection_error`` after close, ``validation_error`` if the backend has no
                 capability ``"transactions"``.
         """
-        if "transactions" not in self.capabilities:
-            raise LTMError("validation_error", f"{type(self).__name__} has no atomic transactions")
-        return LTMTransaction(self._apply)
+        self._require("transactions")
+        return LTMTransaction(self.check_store, self._apply)
+
+    def check_store(
+        self,
+        key: str,
+        value: Any,
+        metadata: dict[str, Any] | None = None,
+        *,
+        ttl: float | None = None,
+        if_version: int | None = None,
+    ) -> Store:
+        """Check and encode the arguments of ``store``; for the authors of backends.
+
+        Raises:
+            LTMError: ``validation_error``, also for an argument that needs a capability which the backend
+                does not declare, or ``serialization_error``.
+        """
+        store = Store.of(key, value, metadata, ttl=ttl, if_version=if_version)
+        self._require_all(store)
+        return store
 
     def _apply(self, operations: Sequence[Operation]) -> list[Result]:
-        """Run queued operations in one database transaction; return the result dict of each.
+        """Run operations in one database transaction; return the result dict of each, in order.
+
+        To be provided with the capability ``"transactions"``.
 
         Raises:
             LTMError: nothing has changed then.
         """
-        raise LTMError("validation_error", f"{type(self).__name__} has no atomic transactions")
+        raise NotImplementedError(f"{type(self).__name__} declares transactions and provides no _apply")
+
+    def _require_all(self, store: Store) -> None:
+        if store.ttl is not None:
+            self._require("ttl")
+        if store.if_version is not None:
+            self._require("versions")
+
+    def _require(self, capability: str) -> None:
+        if capability not in self.capabilities:
+            raise LTMError("validation_error", f"{type(self).__name__} does not have the capability {capability!r}")
 
     def __enter__(self: Self) -> Self:
         """Return the backend itself."""
@@ -196,98 +286,11 @@ class LTMBackend(ABC):
         self.close()
 
 
-class LTMTransaction:
-    """A queue of stores and deletes that become one database transaction on ``commit``.
+def _succeeded(result: Result) -> Result:
+    if not result["success"]:
+        raise LTMError.of(result)
+    return result
 
-    As a context manager it commits on leaving, or rolls back when the block raises. No database transaction
-    is open while the queue is filled. For use by one thread.
-    """
-
-    def __init__(self, apply: Callable[[Sequence[Operation]], list[Result]]) -> None:
-        """Make an empty queue that ``apply`` will run; use ``LTMBackend.transaction`` instead."""
-        self._apply = apply
-        self._queue: list[Operation] = []
-        self._state = "open"  # then "refused" after a bad entry; "committed", "failed" or "rolled back"
-        self._failure: LTMError | None = None  # what leaving the context manager has to report
-
-    @returns_result
-    def store(self, key: str, value: Any, metadata: dict[str, Any] | None = None) -> Result:
-        """Check the arguments and queue a store: ``{"success": True, "queued": True}``.
-
-        The value is encoded now: what happens to the object later does not matter.
-        """
-        return self._enqueue(lambda: Store.of(key, value, metadata))
-
-    @returns_result
-    def delete(self, key: str) -> Result:
-        """Check the argument and queue a delete: ``{"success": True, "queued": True}``."""
-        return self._enqueue(lambda: Delete.of(key))
-
-    @returns_result
-    def commit(self) -> Result:
-        """Run the queue, all or nothing.
-
-        Returns:
-            ``{"success": True, "operations": int, "results": [dict]}``, where the results are those that
-            ``store`` and ``delete`` of the backend would have returned, in order.
-        """
-        self._require_open()
-        if self._state == "refused":
-            self._failure = LTMError("validation_error", "an entry was refused; this transaction can only roll back")
-            raise self._failure
-        self._state = "failed"
-        try:
-            results = self._apply(self._queue) if self._queue else []
-        except LTMError as failure:
-            self._failure = failure
-            raise
-        self._state = "committed"
-        return ok(operations=len(results), results=results)
-
-    @returns_result
-    def rollback(self) -> Result:
-        """Discard the queue: ``{"success": True, "discarded": int}``."""
-        self._require_open()
-        self._state, self._failure = "rolled back", None
-        discarded = len(self._queue)
-        self._queue.clear()
-        return ok(discarded=discarded)
-
-    def __enter__(self) -> LTMTransaction:
-        """Return the transaction itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Commit, or roll back if the block raised.
-
-        Raises:
-            LTMError: the commit failed, here or in the block, or an entry was refused: nothing was stored.
-        """
-        if kind is not None:
-            self.rollback()
-            return
-        if self._state in ("open", "refused"):
-            self.commit()
-        if self._failure is not None:
-            raise self._failure
-
-    def _enqueue(self, make: Callable[[], Operation]) -> Result:
-        self._require_open()
-        try:
-            self._queue.append(make())
-        except LTMError:
-            self._state = "refused"
-            raise
-        return ok(queued=True)
-
-    def _require_open(self) -> None:
-        if self._state not in ("open", "refused"):
-            raise LTMError("validation_error", f"this transaction has already {_ENDED[self._state]}")
-
-
-_ENDED = {"committed": "been committed", "failed": "failed to commit", "rolled back": "been rolled back"}
 
 BackendFactory: TypeAlias = Callable[..., LTMBackend]
 _BUILT_IN: Final = {"sqlalchemy": "the_edge_agent.memory.sqlalchemy_backend:SQLAlchemyBackend"}

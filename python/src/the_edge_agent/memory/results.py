@@ -21,12 +21,29 @@ ErrorType: TypeAlias = Literal[
     "catalog_error",
     "configuration_error",
 ]
+ENTRY_FIELDS = ("value", "metadata", "version")  # of an entry in the result of retrieve_many
 ERROR_TYPES: frozenset[str] = frozenset(get_args(ErrorType))
 
 
 def ok(**fields: Any) -> Result:
     """Return a success dict: ``{"success": True, **fields}``."""
     return {"success": True, **fields}
+
+
+def conflict(key: str, version: int) -> LTMError:
+    """Return the failure of an ``if_version`` that does not hold: the entry has ``version``, 0 if it is not there."""
+    return LTMError("conflict", f"the entry has version {version}, not the one required", key=key, version=version)
+
+
+def found_entries(entries: dict[str, dict[str, Any] | None]) -> Result:
+    """Return the success dict of ``retrieve_many``."""
+    missing = sum(entry is None for entry in entries.values())
+    return ok(entries=entries, found_count=len(entries) - missing, missing_count=missing)
+
+
+def page_of_keys(keys: list[str], limit: int) -> Result:
+    """Return the success dict of ``list_keys`` from up to ``limit`` + 1 keys: one too many tells that more follow."""
+    return ok(keys=keys[:limit], next=keys[limit - 1] if len(keys) > limit else None)
 
 
 def fail(error_type: ErrorType, error: str, **fields: Any) -> Result:
@@ -52,14 +69,19 @@ class LTMError(Exception):
         """The kind of failure, as in the failure dict."""
         return str(self.result["error_type"])
 
+    @classmethod
+    def of(cls, result: Result) -> LTMError:
+        """Return the exception of a failure dict."""
+        fields = {name: value for name, value in result.items() if name not in ("success", "error", "error_type")}
+        return cls(result["error_type"], result["error"], **fields)
+
+    def within(self, place: str) -> LTMError:
+        """Return the same failure with a message that begins with ``place``."""
+        return LTMError.of({**self.result, "error": f"{place}: {self}"})
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle with the whole result, so that a failure crosses process boundaries intact."""
-        return _rebuild, (dict(self.result),)
-
-
-def _rebuild(result: Result) -> LTMError:
-    fields = {k: v for k, v in result.items() if k not in ("success", "error", "error_type")}
-    return LTMError(result["error_type"], result["error"], **fields)
+        return LTMError.of, (dict(self.result),)
 
 
 Arguments = ParamSpec("Arguments")

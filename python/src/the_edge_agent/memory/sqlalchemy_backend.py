@@ -2,58 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 try:
-    from sqlalchemy import Engine
+    from sqlalchemy import URL, Engine
+    from sqlalchemy.orm import Session, sessionmaker
 except ImportError as error:
     raise ImportError(
         'SQLAlchemyBackend needs SQLAlchemy; install it with: pip install "the-edge-agent[sqlalchemy]"'
     ) from error
 
-from the_edge_agent.memory.base import Delete, LTMBackend, LTMTransaction, Operation, Store
+from the_edge_agent.memory.base import LTMBackend
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import parse_filter
-from the_edge_agent.memory.results import LTMError, Result, ok, returns_result
+from the_edge_agent.memory.operations import Delete, Operation, Store
+from the_edge_agent.memory.results import LTMError, Result, found_entries, ok, page_of_keys, returns_result
 from the_edge_agent.memory.sql.dialects import Dialect
-from the_edge_agent.memory.sql.engine import Database, EngineOptions
-from the_edge_agent.memory.sql.entries import Entries
-from the_edge_agent.memory.sql.schema import LTMEntry
+from the_edge_agent.memory.sql.engine import Database
+from the_edge_agent.memory.sql.entries import Entries, sent_bytes
+from the_edge_agent.memory.sql.options import EngineOptions, check_flag, check_table_name
+from the_edge_agent.memory.sql.schema import EntryColumns, LTMEntry, entry_class
 from the_edge_agent.memory.sql.search import Search
 from the_edge_agent.memory.text import parse_query
-from the_edge_agent.memory.validation import check_key, check_limit, check_offset, check_prefix
+from the_edge_agent.memory.transaction import LTMTransaction
+from the_edge_agent.memory.validation import (
+    check_after,
+    check_batch_size,
+    check_key,
+    check_keys,
+    check_limit,
+    check_offset,
+    check_prefix,
+)
 
 _PAGE_TEXT = 1_000_000  # characters that a page of iterate_all aims at
 _MAX_PAGE_ROWS = 1_000
+_SMALL = 500_000  # bytes of an entry that every server reads, whatever its limit
 
 
 class SQLAlchemyBackend(LTMBackend):
     """Long-term memory on SQLite, PostgreSQL, MySQL, MariaDB, or any database that SQLAlchemy speaks to.
 
-    The contract of each method is ``LTMBackend``'s, the same on every database. Safe for many threads; a
-    call takes a connection from the pool and runs in one transaction, which is run again as a whole when it
-    lost to a concurrent one. ``close`` closes the engine, which belongs to the backend.
+    The contract of each method is ``LTMBackend``'s, the same on every database. Safe for many threads and for
+    forks: a child opens connections of its own. A call takes a connection from the pool and runs in one
+    transaction; it is run again as a whole when it lost to a concurrent one, and once when the connection turned
+    out to be lost before anything was committed. No call takes longer than ``timeout``.
+
+    A connection that is lost while COMMIT is under way is the one failure that may have stored something: its
+    result says ``"unknown": True``.
+
+    Attributes:
+        entry_class: the mapped class of the entries' table, ``LTMEntry`` unless ``table_name`` says otherwise.
     """
 
-    capabilities: ClassVar[frozenset[str]] = frozenset({"transactions"})  # type: ignore[misc]
+    capabilities: ClassVar[frozenset[str]] = frozenset({"transactions", "ttl", "versions"})  # type: ignore[misc]
 
     #: Set in a subclass to use a dialect class of one's own in place of the database's.
     dialect_class: ClassVar[type[Dialect] | None] = None
 
     def __init__(
         self,
-        url: str,
+        url: str | URL | None = None,
         pool_size: int = 5,
         echo: bool = False,
         lazy: bool = False,
         *,
+        table_name: str = LTMEntry.__tablename__,
+        create_tables: bool = True,
+        engine: Engine | None = None,
         max_overflow: int = 10,
         pool_timeout: float = 10.0,
         connect_timeout: float = 10.0,
         timeout: float = 30.0,
+        engine_args: Mapping[str, Any] | None = None,
+        connect_args: Mapping[str, Any] | None = None,
     ) -> None:
-        """Connect and create the tables, unless ``lazy``.
+        """Connect and create the tables, unless ``lazy``. Either ``url`` or ``engine`` is needed.
 
         Args:
             url: a SQLAlchemy database URL: ``sqlite:///memory.db``, ``sqlite://`` (in memory),
@@ -62,27 +87,47 @@ class SQLAlchemyBackend(LTMBackend):
             pool_size: connections kept open.
             echo: log every statement, without the values.
             lazy: import no driver and connect to nothing until the first call.
+            table_name: of the entries, so that several memories share a database: up to 40 lower-case letters,
+                digits and underscores.
+            create_tables: whether to create the tables that are missing; otherwise they must be there, see ``ddl``.
+            engine: an engine of the caller's, in place of ``url``, for example one that the application has
+                already. It is used as it is, shared and never disposed; nothing is attached to it or its pool.
             max_overflow: connections above ``pool_size``, closed after use.
             pool_timeout: seconds to wait for a free connection.
             connect_timeout: seconds to wait for the server when connecting.
-            timeout: seconds after which a call that keeps losing to concurrent ones gives up.
+            timeout: seconds that a call may take, all waiting and trying again included.
+            engine_args: more arguments of SQLAlchemy's ``create_engine``, such as ``pool_recycle``.
+            connect_args: more arguments of the driver's ``connect``, such as ``sslmode``.
 
         Raises:
             LTMError: ``configuration_error``, ``dependency_missing`` and, unless ``lazy``,
                 ``connection_error``, ``connection_timeout`` or ``auth_failed``.
         """
         options = EngineOptions(
-            pool_size=_whole("pool_size", pool_size, 1),
-            max_overflow=_whole("max_overflow", max_overflow, 0),
-            pool_timeout=_seconds("pool_timeout", pool_timeout),
-            connect_timeout=_seconds("connect_timeout", connect_timeout),
-            timeout=_seconds("timeout", timeout),
-            echo=_flag("echo", echo),
+            pool_size=pool_size,
+            max_overflow=max_overflow,
+            pool_timeout=pool_timeout,
+            connect_timeout=connect_timeout,
+            timeout=timeout,
+            echo=echo,
+            create_tables=create_tables,
+            engine_args={} if engine_args is None else engine_args,
+            connect_args={} if connect_args is None else connect_args,
         )
+        if (url is None) == (engine is None):
+            raise LTMError("configuration_error", "one of url and engine is needed, and only one")
+        if engine is not None:
+            options.check_for(engine)
+        entries_name = check_table_name(table_name)
+        self.entry_class: type[EntryColumns] = entry_class(entries_name)
         self._database = Database(
-            url, options, Entries, entries_name=LTMEntry.__tablename__, dialect_class=self.dialect_class
+            url if engine is None else engine,
+            options,
+            Entries,
+            entries_name=entries_name,
+            dialect_class=self.dialect_class,
         )
-        if not _flag("lazy", lazy):
+        if not check_flag("lazy", lazy):
             self._database.start()
 
     @property
@@ -90,9 +135,25 @@ class SQLAlchemyBackend(LTMBackend):
         """The name of SQLAlchemy's dialect, such as ``postgresql``; connects first if need be."""
         return str(self._database.start().engine.dialect.name)
 
+    def ddl(self) -> list[str]:
+        """Return the SQL statements that create the tables of an empty database, for those who run DDL themselves.
+
+        Connects, because they depend on the server, and creates nothing; to be called on a backend that is
+        ``lazy`` while the tables are not there.
+
+        Raises:
+            LTMError: the database cannot be reached.
+        """
+        return self._database.ddl()
+
     @property
     def _engine(self) -> Engine | None:
         return self._database.engine
+
+    @property
+    def _session_factory(self) -> sessionmaker[Session] | None:
+        """Sessions for the caller's own queries over ``entry_class``; None before a lazy start and after close."""
+        return self._database.sessions
 
     @property
     def _initialized(self) -> bool:
@@ -103,9 +164,17 @@ class SQLAlchemyBackend(LTMBackend):
         return self._database.closed
 
     @returns_result
-    def store(self, key: str, value: Any, metadata: dict[str, Any] | None = None) -> Result:
+    def store(
+        self,
+        key: str,
+        value: Any,
+        metadata: dict[str, Any] | None = None,
+        *,
+        ttl: float | None = None,
+        if_version: int | None = None,
+    ) -> Result:
         """Create or replace the entry at ``key``; see ``LTMBackend.store``."""
-        return self._apply([Store.of(key, value, metadata)])[0]
+        return self._apply([self.check_store(key, value, metadata, ttl=ttl, if_version=if_version)])[0]
 
     @returns_result
     def delete(self, key: str) -> Result:
@@ -119,8 +188,47 @@ class SQLAlchemyBackend(LTMBackend):
         row = self._database.run(lambda connection, entries: entries.retrieve(connection, key))
         if row is None:
             return ok(value=default, found=False, metadata=None, version=None)
-        value, metadata, version = row
-        return ok(value=decode(value), found=True, metadata=metadata and decode(metadata), version=version)
+        return ok(found=True, **_entry(row))
+
+    @returns_result
+    def retrieve_many(self, keys: Iterable[str]) -> Result:
+        """Return the entries at many keys, of one state; see ``LTMBackend.retrieve_many``."""
+        wanted = check_keys(keys)
+        found = self._database.run(
+            lambda connection, entries: entries.retrieve_many(connection, wanted), snapshot=len(wanted) > 1
+        )
+        return found_entries({key: _entry(found[key]) if key in found else None for key in wanted})
+
+    @returns_result
+    def delete_many(self, keys: Iterable[str]) -> Result:
+        """Delete the entries at many keys; see ``LTMBackend.delete_many``."""
+        wanted = check_keys(keys)
+        deleted = self._database.run(lambda connection, entries: entries.delete_many(connection, wanted), write=True)
+        return ok(deleted_count=deleted)
+
+    @returns_result
+    def list_keys(self, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:
+        """Return a page of the keys; see ``LTMBackend.list_keys``."""
+        beginning, wanted, last = check_prefix(prefix), check_limit(limit), check_after(after)
+        found = self._database.run(
+            lambda connection, entries: entries.list_keys(connection, beginning, last, wanted + 1)
+        )
+        return page_of_keys(found, wanted)
+
+    @returns_result
+    def count(self, prefix: str | None = None) -> Result:
+        """Return how many entries there are; see ``LTMBackend.count``."""
+        beginning = check_prefix(prefix)
+        return ok(count=self._database.run(lambda connection, entries: entries.count(connection, beginning)))
+
+    @returns_result
+    def cleanup_expired(self, batch_size: int = 100) -> Result:
+        """Remove expired entries; see ``LTMBackend.cleanup_expired``."""
+        most = check_batch_size(batch_size)
+        deleted, remaining = self._database.run(
+            lambda connection, entries: entries.cleanup_expired(connection, most), write=True
+        )
+        return ok(deleted_count=deleted, remaining_count=remaining)
 
     @returns_result
     def search(
@@ -181,8 +289,8 @@ class SQLAlchemyBackend(LTMBackend):
 
     def _apply(self, operations: Sequence[Operation]) -> list[Result]:
         for operation in operations:
-            if isinstance(operation, Store):
-                self._database.check_size(operation.key, operation.value, operation.metadata, operation.search_text)
+            if isinstance(operation, Store) and (size := sent_bytes(operation, _SMALL)) > _SMALL:
+                self._database.check_size(size)
         return self._database.run(lambda connection, entries: entries.apply(connection, operations), write=True)
 
     def close(self) -> None:
@@ -194,19 +302,6 @@ class SQLAlchemyBackend(LTMBackend):
         return f"{type(self).__name__}({self._database.url.render_as_string(hide_password=True)!r})"
 
 
-def _whole(name: str, number: Any, least: int) -> int:
-    if isinstance(number, bool) or not isinstance(number, int) or number < least:
-        raise LTMError("configuration_error", f"{name} must be an integer of at least {least}, not {number!r}")
-    return number
-
-
-def _seconds(name: str, number: Any) -> float:
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < 1e9:
-        raise LTMError("configuration_error", f"{name} must be a positive number of seconds, not {number!r}")
-    return float(number)
-
-
-def _flag(name: str, flag: Any) -> bool:
-    if not isinstance(flag, bool):
-        raise LTMError("configuration_error", f"{name} must be true or false, not {flag!r}")
-    return flag
+def _entry(row: Sequence[Any]) -> dict[str, Any]:
+    value, metadata, version = row
+    return {"value": decode(value), "metadata": metadata and decode(metadata), "version": version}

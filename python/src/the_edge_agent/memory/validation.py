@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 
 from the_edge_agent.memory.results import LTMError
@@ -9,6 +11,8 @@ from the_edge_agent.memory.results import LTMError
 MAX_KEY_LENGTH = 512  # characters; 2,048 bytes of UTF-8 fit the index of every supported database
 MAX_LIMIT = 10_000
 MAX_OFFSET = 2**31 - 1
+MAX_VERSION = 2**63 - 1
+MAX_TTL = timedelta(days=36_525)  # 100 years: every database's last date is farther away
 
 
 def check_key(key: Any) -> str:
@@ -30,11 +34,74 @@ def check_prefix(prefix: Any) -> str:
     Raises:
         LTMError: ``validation_error`` for what no key can begin with.
     """
-    if prefix is None:
-        return ""
-    if not isinstance(prefix, str):
-        raise LTMError("validation_error", f"prefix must be a string or None, not {type(prefix).__name__}")
-    return _check_text(prefix, "prefix")
+    return _check_optional(prefix, "prefix")
+
+
+def check_after(after: Any) -> str:
+    """Return the key above which a page of keys begins, ``""`` for None.
+
+    Raises:
+        LTMError: ``validation_error``.
+    """
+    return _check_optional(after, "after")
+
+
+def check_items(items: Any, what: str) -> list[Any]:
+    """Return a collection as a list.
+
+    Raises:
+        LTMError: ``validation_error`` for what is no collection, text and dicts included.
+    """
+    if not isinstance(items, Iterable) or isinstance(items, (str, bytes, Mapping)):
+        raise LTMError("validation_error", f"{what} must be a list, not {type(items).__name__}")
+    return list(items)
+
+
+def check_keys(keys: Any) -> list[str]:
+    """Return keys in their order, each once.
+
+    Raises:
+        LTMError: ``validation_error`` that names the first bad key by its place.
+    """
+    checked: dict[str, None] = {}
+    for place, key in enumerate(check_items(keys, "keys")):
+        try:
+            checked[check_key(key)] = None
+        except LTMError as failure:
+            raise failure.within(f"keys[{place}]") from None
+    return list(checked)
+
+
+def check_ttl(ttl: Any) -> timedelta | None:
+    """Return a lifetime in seconds as a timedelta, None for None.
+
+    Raises:
+        LTMError: ``validation_error`` for what is not a number of seconds from a microsecond to 100 years.
+    """
+    if ttl is None:
+        return None
+    is_number = isinstance(ttl, (int, float)) and not isinstance(ttl, bool)
+    if is_number and 0 < ttl <= MAX_TTL.total_seconds() and (lifetime := timedelta(seconds=ttl)):
+        return lifetime
+    raise LTMError("validation_error", "ttl must be a number of seconds above 0, up to 100 years, or None")
+
+
+def check_if_version(version: Any) -> int | None:
+    """Return the version that ``if_version`` asks for, None for None.
+
+    Raises:
+        LTMError: ``validation_error``.
+    """
+    return None if version is None else _check_int(version, "if_version", 0, MAX_VERSION)
+
+
+def check_batch_size(batch_size: Any) -> int:
+    """Return ``batch_size``, an integer from 1 to 10,000.
+
+    Raises:
+        LTMError: ``validation_error``.
+    """
+    return _check_int(batch_size, "batch_size", 1, MAX_LIMIT)
 
 
 def check_limit(limit: Any) -> int:
@@ -65,6 +132,14 @@ def check_encodable(text: str, what: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError:
         raise LTMError("validation_error", f"{what} must not contain a lone surrogate") from None
+
+
+def _check_optional(text: Any, what: str) -> str:
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise LTMError("validation_error", f"{what} must be a string or None, not {type(text).__name__}")
+    return _check_text(text, what)
 
 
 def _check_text(text: str, what: str) -> str:

@@ -1,106 +1,61 @@
-"""The engine of one backend: pool, lazy start, schema creation, ownership, close."""
+"""The engine of one backend: pool, lazy start, ownership, forks, close."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+import copy
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from threading import Lock
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
+from weakref import WeakSet
 
-from sqlalchemy import Connection, Engine, create_engine, insert, inspect, select
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.orm import sessionmaker
+from sqlalchemy.pool import QueuePool, StaticPool
 
 from the_edge_agent.memory.results import LTMError
-from the_edge_agent.memory.sql import legacy
-from the_edge_agent.memory.sql.dialects import Dialect, for_dialect, for_name
+from the_edge_agent.memory.sql.creation import Schema
+from the_edge_agent.memory.sql.deadlines import Deadline, current
+from the_edge_agent.memory.sql.dialects import Dialect, for_name
 from the_edge_agent.memory.sql.errors import Failure
-from the_edge_agent.memory.sql.schema import SCHEMA_VERSION, Tables, copy_tables
-from the_edge_agent.memory.sql.transactions import retrying, run_transaction
+from the_edge_agent.memory.sql.options import EngineOptions
+from the_edge_agent.memory.sql.transactions import connect, retrying, run_transaction
 from the_edge_agent.memory.sql.url import load_dialect, missing_driver, parse_url, with_installed_driver
 
 Answer = TypeVar("Answer")
 Statements = TypeVar("Statements")
 
-_CREATION_ATTEMPTS = 12  # many processes may create the tables at once; each loser looks again
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """How to connect; times in seconds.
-
-    Attributes:
-        pool_size: connections kept open.
-        max_overflow: connections above that, closed after use.
-        pool_timeout: how long to wait for a free connection.
-        connect_timeout: how long connecting may take.
-        timeout: how long a call may take.
-        echo: log every statement, without its values.
-    """
-
-    pool_size: int
-    max_overflow: int
-    pool_timeout: float
-    connect_timeout: float
-    timeout: float
-    echo: bool
-
-
-class _Closable(Protocol):
-    def close(self) -> Any: ...
-
-
-def _close(engine: Engine, keeper: _Closable | None) -> None:
-    engine.dispose()
-    if keeper is not None:
-        keeper.close()
-
-
-class _Opened(Generic[Statements]):
-    """A started engine and what was learnt of it."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        dialect: Dialect,
-        statements: Statements,
-        max_entry_bytes: int | None,
-        keeper: _Closable | None,
-    ) -> None:
-        self.engine = engine
-        self.dialect = dialect
-        self.statements = statements
-        self.max_entry_bytes = max_entry_bytes
-        # One connection for all threads: each transaction waits for its turn.
-        self.turn: AbstractContextManager[Any] = Lock() if isinstance(engine.pool, StaticPool) else nullcontext()
-        self._keeper = keeper
-
-    def close(self) -> None:
-        _close(self.engine, self._keeper)
+_CREATION_ATTEMPTS: Final = 12  # many processes may create the tables at once; each loser looks again
+_databases: WeakSet[Database[Any]] = WeakSet()
+_inherited: list[Any] = []  # pools of a parent process: kept, because drivers say goodbye to the server on disposal
 
 
 class Database(Generic[Statements]):
     """An engine that connects on first use, creates the tables once, and runs transactions.
 
-    Safe for many threads. ``prepare`` makes, once for the dialect, the statements that transactions use.
+    Safe for many threads; after a fork the child opens connections of its own. ``prepare`` makes, once for the
+    dialect, the statements that transactions use.
     """
 
     def __init__(
         self,
-        url: Any,
+        source: Any,
         options: EngineOptions,
-        prepare: Callable[[Dialect], Statements],
+        prepare: Callable[[Schema], Statements],
         *,
         entries_name: str,
         dialect_class: type[Dialect] | None = None,
     ) -> None:
-        """Check the URL; import no driver and connect to nothing.
+        """Check the source, a URL or an engine of the caller's; import no driver and connect to nothing.
 
         Raises:
-            LTMError: ``configuration_error`` for a bad URL.
+            LTMError: ``configuration_error``.
         """
-        self.url, self._hidden_args = parse_url(url)
+        self._shared = source if isinstance(source, Engine) else None
+        self.url, self._hidden_args = (source.url, {}) if isinstance(source, Engine) else parse_url(source)
         self.closed = False
         self._options = options
         self._prepare = prepare
@@ -108,11 +63,17 @@ class Database(Generic[Statements]):
         self._dialect_class = dialect_class
         self._opened: _Opened[Statements] | None = None
         self._starting = Lock()
+        _databases.add(self)
 
     @property
     def engine(self) -> Engine | None:
         """The engine; None before the start and after close."""
-        return self._opened.engine if self._opened else None
+        return (self._shared or self._opened.engine) if self._opened else None
+
+    @property
+    def sessions(self) -> sessionmaker[Any] | None:
+        """What makes ORM sessions on the engine; None before the start and after close."""
+        return self._opened.sessions if self._opened else None
 
     def start(self) -> _Opened[Statements]:
         """Connect and create the tables unless that is done.
@@ -120,15 +81,7 @@ class Database(Generic[Statements]):
         Raises:
             LTMError: after close, or when the database cannot be used; a later call tries again.
         """
-        opened = self._opened
-        if opened is not None:
-            return opened
-        with self._starting:
-            if self.closed:
-                raise LTMError("connection_error", "this backend is closed")
-            if self._opened is None:
-                self._opened = self._open()
-            return self._opened
+        return self._opened or self._in_time(self._start)
 
     def run(
         self,
@@ -140,146 +93,278 @@ class Database(Generic[Statements]):
         """Run ``work`` in one transaction, started first if need be.
 
         Raises:
-            LTMError: nothing has changed then.
+            LTMError: nothing has changed then, unless its result says ``unknown: True``.
         """
-        opened = self.start()
-        try:
-            with opened.turn:
-                return run_transaction(
-                    opened.engine,
-                    opened.dialect,
-                    lambda connection: work(connection, opened.statements),
-                    timeout=self._options.timeout,
-                    write=write,
-                    snapshot=snapshot,
-                )
-        finally:
-            if self.closed:  # meanwhile, by another thread: leave no connection in the pool
-                opened.engine.dispose()
 
-    def check_size(self, *texts: str | None) -> None:
+        def transact(deadline: Deadline) -> Answer:
+            opened = self._opened or self._start(deadline)
+            try:
+                with opened.turn(deadline):
+                    return run_transaction(
+                        opened.engine,
+                        opened.schema.dialect,
+                        lambda connection: work(connection, opened.statements),
+                        deadline,
+                        write=write,
+                        snapshot=snapshot,
+                    )
+            finally:
+                if self.closed:  # meanwhile, by another thread: leave no connection in the pool
+                    opened.close()
+
+        return self._in_time(transact)
+
+    def ddl(self) -> list[str]:
+        """Return the statements that create the tables; connects, and creates nothing.
+
+        Raises:
+            LTMError: the database cannot be reached.
+        """
+
+        def look(deadline: Deadline) -> list[str]:
+            if self._opened is not None:
+                return self._look(self._opened.engine, deadline, lambda schema, found: schema.statements(found))[1]
+            engine, keeper = self._engine()
+            try:
+                return self._look(engine, deadline, lambda schema, found: schema.statements(found))[1]
+            finally:
+                self._dispose(engine, keeper)
+
+        return self._in_time(look)
+
+    def check_size(self, size: int) -> None:
         """Refuse an entry larger than the server reads in one packet.
+
+        Args:
+            size: its bytes as sent.
 
         Raises:
             LTMError: ``validation_error``.
         """
-        limit = self.start().max_entry_bytes
-        present = [text for text in texts if text]
-        if limit is None or sum(map(len, present)) * 4 < limit - _STATEMENT_BYTES:
-            return
-        size = sum(len(text.encode()) + sum(map(text.count, _ESCAPED)) for text in present)
-        if size > limit - _STATEMENT_BYTES:
-            raise LTMError(
-                "validation_error",
-                f"the entry has {size:,} bytes as sent; the server accepts packets of {limit:,}",
-            )
+        packet = self.start().schema.packet
+        if packet is not None and size > packet - _STATEMENT_BYTES:
+            message = f"the entry has {size:,} bytes as sent; the server accepts packets of {packet:,}"
+            raise LTMError("validation_error", message)
 
     def close(self) -> None:
-        """Close every connection; idempotent."""
+        """Close every connection of an engine of our own; idempotent."""
         with self._starting:
             self.closed = True
             opened, self._opened = self._opened, None
         if opened is not None:
             opened.close()
 
-    def _open(self) -> _Opened[Statements]:
-        engine, keeper = self._create_engine()
+    def after_fork(self) -> None:
+        """Leave the parent's connections alone, in the child."""
+        self._starting = Lock()
+        opened = self._opened
+        if opened is None:
+            return
+        _inherited.append(opened.engine.pool)
+        if self._shared is None:
+            opened.engine.dispose(close=False)
+        else:
+            opened.engine = in_transactions(_with_a_pool_of_its_own(self._shared))
+        opened.one_at_a_time = opened.one_at_a_time and Lock()
+
+    def _in_time(self, work: Callable[[Deadline], Answer]) -> Answer:
+        with Deadline(self._options.timeout) as deadline:
+            return work(deadline)
+
+    def _start(self, deadline: Deadline) -> _Opened[Statements]:
+        with _held(self._starting, deadline):
+            if self.closed:
+                raise LTMError("connection_error", "this backend is closed")
+            if self._opened is None:
+                self._opened = self._open(deadline)
+            return self._opened
+
+    def _open(self, deadline: Deadline) -> _Opened[Statements]:
+        engine, keeper = self._engine()
         try:
-            dialect, limit = self._create_tables(engine)
+            schema, _ = self._look(engine, deadline, self._make_ready)
         except BaseException:
-            _close(engine, keeper)
+            self._dispose(engine, keeper)
             raise
-        return _Opened(engine, dialect, self._prepare(dialect), limit, keeper)
+        close = (lambda: None) if self._shared is not None else (lambda: self._dispose(engine, keeper))
+        return _Opened(engine, schema, self._prepare(schema), close)
 
-    def _create_engine(self) -> tuple[Engine, _Closable | None]:
-        options = self._options
-        url = with_installed_driver(self.url)
-        load_dialect(url)
-        family = for_name(url.get_backend_name())
-        url, engine_options = family.engine_options(url)
-        connect_args = family.connect_args(url.get_driver_name(), options.connect_timeout, options.timeout)
-        if not issubclass(engine_options.get("poolclass", object), StaticPool):
-            engine_options |= {
-                "pool_size": options.pool_size,
-                "max_overflow": options.max_overflow,
-                "pool_timeout": options.pool_timeout,
-            }
-        problem: LTMError
-        try:
-            engine = create_engine(
-                url,
-                echo=options.echo,
-                hide_parameters=True,
-                connect_args={**connect_args, **engine_options.pop("connect_args", {}), **self._hidden_args},
-                **engine_options,
-            )
-            return engine, family.prepare_engine(engine)
-        except ImportError:
-            problem = missing_driver(url)
-        except (ArgumentError, TypeError, ValueError) as error:
-            problem = LTMError("configuration_error", f"the engine cannot be created: {type(error).__name__}")
-        raise problem
+    def _make_ready(self, schema: Schema, connection: Connection) -> None:
+        if self._shared is None:
+            schema.dialect.set_up(connection)
+            connection.rollback()
+        (schema.create if self._options.create_tables else schema.check)(connection)
 
-    def _create_tables(self, engine: Engine) -> tuple[Dialect, int | None]:
+    def _engine(self) -> tuple[Engine, _Closable | None]:
+        if self._shared is None:
+            return _create_engine(self.url, self._options, self._hidden_args)
+        return in_transactions(self._shared), None
+
+    def _dispose(self, engine: Engine, keeper: _Closable | None) -> None:
+        if self._shared is None:
+            engine.dispose()
+            if keeper is not None:
+                keeper.close()
+
+    def _look(
+        self, engine: Engine, deadline: Deadline, work: Callable[[Schema, Connection], Answer]
+    ) -> tuple[Schema, Answer]:
+        """Look at the server and do the work that makes it ready, again when another process was quicker."""
         attempts = 0
 
         def lost_the_race(failure: Failure) -> bool:
             nonlocal attempts
             attempts += 1
-            raced = failure.retry or failure.error_type in ("query_error", "validation_error")
+            raced = failure.retry or failure.lost or failure.error_type in ("query_error", "validation_error")
             return raced and attempts < _CREATION_ATTEMPTS
 
-        return retrying(lambda: self._attempt_creation(engine), timeout=self._options.timeout, again=lost_the_race)
+        def attempt() -> tuple[Schema, Answer]:
+            with deadline.released(), _first_connection(engine, deadline) as connection:
+                schema = Schema.of(connection, self._entries_name, self._dialect_class)
+                return schema, work(schema, connection)
 
-    def _attempt_creation(self, engine: Engine) -> tuple[Dialect, int | None]:
-        try:
-            connection = engine.connect()
-        except (TypeError, UnicodeError) as error:
-            refused = type(error).__name__
+        return retrying(attempt, deadline, again=lost_the_race)
+
+
+class _Opened(Generic[Statements]):
+    """A started engine and what was learnt of it."""
+
+    def __init__(self, engine: Engine, schema: Schema, statements: Statements, close: Callable[[], None]) -> None:
+        self.engine = engine
+        self.schema = schema
+        self.statements = statements
+        self.close = close
+        self.sessions = sessionmaker(engine)
+        # One connection for all threads: each transaction waits for its turn.
+        self.one_at_a_time = Lock() if isinstance(engine.pool, StaticPool) else None
+
+    @contextmanager
+    def turn(self, deadline: Deadline) -> Iterator[None]:
+        """Wait for the turn of this call, where there is but one connection."""
+        if self.one_at_a_time is None:
+            yield
         else:
-            with connection:
-                return self._create_missing(connection)
-        raise LTMError("configuration_error", f"the driver does not accept the url or one of its options ({refused})")
-
-    def _create_missing(self, connection: Connection) -> tuple[Dialect, int | None]:
-        dialect_class = self._dialect_class or for_dialect(connection.dialect)
-        tables = copy_tables(self._entries_name)
-        dialect_class.extend(tables.entries)
-        dialect = dialect_class(tables.entries)
-        dialect.probe(connection)
-        limit = dialect.max_entry_bytes(connection)
-        found = _schema_version(connection, tables)
-        connection.rollback()
-        if found is not None and found > SCHEMA_VERSION:
-            raise LTMError(
-                "configuration_error",
-                f"the database has schema version {found}; this release knows {SCHEMA_VERSION}. Upgrade the-edge-agent",
-            )
-        if found is None or not inspect(connection).has_table(self._entries_name):
-            connection.rollback()
-            with connection.begin():
-                dialect.begin(connection, write=True)
-                legacy.set_aside(connection, dialect)
-                dialect.create(connection, tables.all())
-            legacy.move_entries(connection, dialect)
-            connection.rollback()
-            if not dialect.has_exact_keys:
-                dialect.check_keys(connection)
-                connection.rollback()
-            with connection.begin():
-                dialect.begin(connection, write=True)
-                if _schema_version(connection, tables) is None:
-                    connection.execute(insert(tables.schema_version).values(id=1, version=SCHEMA_VERSION))
-        return dialect, limit
+            with _held(self.one_at_a_time, deadline):
+                yield
 
 
-_STATEMENT_BYTES = 4096  # more than a store's statement has besides the entry
-_ESCAPED = ("'", '"', "\\")  # drivers that write values into the statement double these
+class _Closable(Protocol):
+    def close(self) -> Any: ...
 
 
-def _schema_version(connection: Connection, tables: Tables) -> int | None:
-    table = tables.schema_version
-    if not inspect(connection).has_table(table.name):
-        return None
-    version: int | None = connection.scalar(select(table.c.version))
-    return version
+class _Pool(QueuePool):
+    """A pool in which a call waits for a connection no longer than it may take."""
+
+    @property
+    def _timeout(self) -> float:
+        deadline = current()
+        return self._longest_wait if deadline is None else min(self._longest_wait, deadline.remaining())
+
+    @_timeout.setter
+    def _timeout(self, seconds: float) -> None:
+        self._longest_wait = seconds
+
+
+def _create_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any]) -> tuple[Engine, _Closable | None]:
+    """Return an engine of our own and what must be closed after it."""
+    url = with_installed_driver(url)
+    load_dialect(url)
+    family = for_name(url.get_backend_name())
+    url, engine_options = family.engine_options(url)
+    driver_args = {
+        **family.connect_args(url.get_driver_name(), options.connect_timeout, options.timeout),
+        **engine_options.pop("connect_args", {}),
+        **options.connect_args,
+        **hidden_args,
+    }
+    if "poolclass" not in {**engine_options, **options.engine_args}:
+        engine_options |= {
+            "poolclass": _Pool,
+            "pool_size": options.pool_size,
+            "max_overflow": options.max_overflow,
+            "pool_timeout": options.pool_timeout,
+        }
+    problem: LTMError
+    try:
+        engine = create_engine(
+            url,
+            echo=options.echo,
+            hide_parameters=True,
+            connect_args=driver_args,
+            pool_reset_on_return=None,  # every call ends its transaction itself: a rollback more is a round trip more
+            **{**engine_options, **options.engine_args},
+        )
+        _limit_connecting(engine, family, options.connect_timeout)
+        return in_transactions(engine), family.prepare_engine(engine)
+    except ImportError:
+        problem = missing_driver(url)
+    except (ArgumentError, TypeError, ValueError) as error:
+        problem = LTMError("configuration_error", f"the engine cannot be created: {type(error).__name__}")
+    raise problem
+
+
+def _limit_connecting(engine: Engine, family: type[Dialect], connect_timeout: float) -> None:
+    """Give up connecting in time, and guard a connection already while SQLAlchemy sets it up."""
+    if engine.dialect.driver not in family.socket_drivers:
+        return
+
+    @event.listens_for(engine, "do_connect")
+    def connect_in_time(dialect: Any, record: Any, args: Any, kwargs: Any) -> Any:
+        deadline = current()
+        if deadline is None:
+            return None
+        connection = deadline.call(
+            lambda: dialect.connect(*args, **kwargs),
+            seconds=connect_timeout,
+            undo=lambda late: late.close(),
+        )
+        deadline.guard(lambda: family.stop(connection))
+        return connection
+
+
+def in_transactions(engine: Engine) -> Engine:
+    """Return the engine, or one on the same pool whose statements are not committed one by one."""
+    configured = engine.get_execution_options().get("isolation_level")
+    if "AUTOCOMMIT" not in (configured, getattr(engine.dialect, "_on_connect_isolation_level", None)):
+        return engine
+    return engine.execution_options(isolation_level=for_name(engine.dialect.name).isolation_level)
+
+
+def _first_connection(engine: Engine, deadline: Deadline) -> Connection:
+    try:
+        return connect(engine, deadline)
+    except (TypeError, UnicodeError) as error:
+        refused = type(error).__name__
+    raise LTMError("configuration_error", f"the driver does not accept the url or one of its options ({refused})")
+
+
+def _with_a_pool_of_its_own(engine: Engine) -> Engine:
+    """Return a copy of an engine that shares nothing but its settings and listeners."""
+    engine = copy.copy(engine)
+    if hasattr(engine, "_proxied"):  # it has execution options over another engine
+        engine._proxied = _with_a_pool_of_its_own(engine._proxied)
+    else:
+        engine.pool = engine.pool.recreate()
+    return engine
+
+
+@contextmanager
+def _held(lock: Any, deadline: Deadline) -> Iterator[None]:
+    if not lock.acquire(timeout=deadline.remaining()):
+        raise LTMError("connection_timeout", f"no turn within {deadline.seconds:g} seconds")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+_STATEMENT_BYTES: Final = 4096  # more than a store's statement has besides the entry
+
+
+def _after_fork() -> None:
+    for database in list(_databases):
+        database.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -2,61 +2,177 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from itertools import groupby
+from typing import Any, Final
 
-from sqlalchemy import Connection, Integer, Text, bindparam, select, type_coerce
+from sqlalchemy import Connection, Integer, Text, bindparam, delete, func, select, type_coerce
 
-from the_edge_agent.memory.base import Operation, Store
+from the_edge_agent.memory.operations import Operation, Store
 from the_edge_agent.memory.results import Result, ok
-from the_edge_agent.memory.sql.dialects import Dialect
+from the_edge_agent.memory.sql.batches import batches
+from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.search import Search, Searcher, key_range
+
+_ESCAPED: Final = ("'", '"', "\\")  # drivers that write values into the statement double these
+_WIDEST: Final = 4  # bytes of a character, escaped or not
+
+Places = list[int]  # of the operations on one key, in their order
 
 
 class Entries:
     """Reads and writes of the entries' table of one engine."""
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, schema: Schema) -> None:
         """Build the statements."""
-        self._dialect = dialect
+        self._dialect = dialect = schema.dialect
+        self._packet = schema.packet
         self._searcher = Searcher(dialect)
-        columns = dialect.entries.c
+        table, columns = dialect.entries, dialect.entries.c
         self._key = columns.key
         value, metadata = type_coerce(columns.value, Text()), type_coerce(columns.metadata, Text())
-        self._retrieve = select(value, metadata, columns.version).where(columns.key == bindparam("b_key"))
-        self._page = (
-            select(columns.key, value, metadata)
-            .where(columns.key > bindparam("b_after"))
-            .order_by(columns.key)
-            .limit(bindparam("b_rows", type_=Integer()))
-        )
+        is_one, is_among = columns.key == bindparam("b_key"), columns.key.in_(bindparam("b_keys", expanding=True))
+        above, rows = columns.key > bindparam("b_after"), bindparam("b_rows", type_=Integer())
+        entry = select(value, metadata, columns.version).where(dialect.visible)
+        self._retrieve = entry.where(is_one)
+        self._retrieve_many = entry.add_columns(columns.key).where(is_among)
+        keys = select(columns.key).where(dialect.visible, above).order_by(columns.key).limit(rows)
+        self._keys, self._page = keys, keys.add_columns(value, metadata)
+        self._count = select(func.count()).select_from(table).where(dialect.visible)
+        self._delete_many = delete(table).where(is_among, dialect.visible)
+        self._expired = select(columns.key).where(dialect.expired).order_by(columns.expires_at, columns.key).limit(rows)
+        self._clean = delete(table).where(is_among, dialect.expired)
+        self._expired_count = select(func.count()).select_from(table).where(dialect.expired)
+
+    # --- writes ------------------------------------------------------------------------------------
 
     def apply(self, connection: Connection, operations: Sequence[Operation]) -> list[Result]:
         """Run stores and deletes; return the result of each, in their order.
 
         Rows are locked in the order of their keys, so that concurrent transactions do not deadlock; per key
-        the order of the operations stays.
+        the order of the operations stays. Keys that are only stored, whatever is there, are stored together.
+
+        Raises:
+            LTMError: ``conflict``.
         """
         now = self._dialect.clock(connection, statements=len(operations))
         results: dict[int, Result] = {}
-        for place in sorted(range(len(operations)), key=lambda place: operations[place].key):
-            operation = operations[place]
-            if isinstance(operation, Store):
-                version = self._dialect.upsert(connection, self._dialect.row(operation, now))
-                results[place] = ok(stored=True, key=operation.key, created=version == 1, version=version)
+        by_key = sorted(range(len(operations)), key=lambda place: operations[place].key)
+        groups = ([*group] for _, group in groupby(by_key, key=lambda place: operations[place].key))
+        for is_plain, run in groupby(groups, key=lambda places: all(_is_plain(operations[place]) for place in places)):
+            if is_plain:
+                results.update(self._store_together(connection, operations, [*run], now))
             else:
-                results[place] = ok(deleted=self._dialect.delete(connection, operation.key), key=operation.key)
+                for places in run:
+                    for place in places:
+                        results[place] = self._apply_one(connection, operations[place], now)
         return [results[place] for place in range(len(operations))]
+
+    def _store_together(
+        self, connection: Connection, operations: Sequence[Any], groups: list[Places], now: datetime | None
+    ) -> Iterator[tuple[int, Result]]:
+        """Store the last of each key's values, and count the others in its version."""
+        if len(groups) == 1:
+            yield from self._stored(operations, groups, self._upsert_one(connection, operations, groups[0], now))
+            return
+        for batch in batches(groups, lambda places: _most_bytes(operations[places[-1]]), self._packet):
+            rows = [self._dialect.row(operations[places[-1]], now, len(places)) for places in batch]
+            yield from self._stored(operations, batch, self._dialect.upsert_many(connection, rows))
+
+    def _upsert_one(
+        self, connection: Connection, operations: Sequence[Any], places: Places, now: datetime | None
+    ) -> dict[str, int]:
+        store = operations[places[-1]]
+        return {store.key: self._dialect.upsert(connection, self._dialect.row(store, now, len(places)))}
+
+    def _stored(
+        self, operations: Sequence[Any], groups: list[Places], versions: dict[str, int]
+    ) -> Iterator[tuple[int, Result]]:
+        for places in groups:
+            key = operations[places[0]].key
+            first = versions[key] - len(places) + 1
+            for version, place in enumerate(places, start=first):
+                yield place, _stored(key, version)
+
+    def _apply_one(self, connection: Connection, operation: Operation, now: datetime | None) -> Result:
+        if not isinstance(operation, Store):
+            return ok(deleted=self._dialect.delete(connection, operation.key, now), key=operation.key)
+        row = self._dialect.row(operation, now)
+        if operation.if_version is None:
+            return _stored(operation.key, self._dialect.upsert(connection, row))
+        return _stored(operation.key, self._dialect.store_if(connection, row, operation.if_version))
+
+    def delete_many(self, connection: Connection, keys: Sequence[str]) -> int:
+        """Delete the entries at keys and return how many there were."""
+        parts = self._batches_of_keys(sorted(keys))
+        now = self._dialect.clock(connection, statements=len(parts))
+        return sum(connection.execute(self._delete_many, {"b_keys": part, "b_now": now}).rowcount for part in parts)
+
+    def cleanup_expired(self, connection: Connection, batch_size: int) -> tuple[int, int]:
+        """Remove some expired entries; return how many, and how many remain."""
+        now = {"b_now": self._dialect.clock(connection, statements=3)}
+        keys = sorted(connection.scalars(self._expired, {"b_rows": batch_size, **now}))
+        parts = self._batches_of_keys(keys)
+        deleted = sum(connection.execute(self._clean, {"b_keys": part, **now}).rowcount for part in parts)
+        return deleted, connection.scalar(self._expired_count, now) or 0
+
+    # --- reads -------------------------------------------------------------------------------------
 
     def retrieve(self, connection: Connection, key: str) -> Sequence[Any] | None:
         """Return ``(value, metadata, version)`` of a key as text, None if there is none."""
-        return connection.execute(self._retrieve, {"b_key": key}).first()
+        return connection.execute(self._retrieve, {"b_key": key, **self._now(connection)}).first()
+
+    def retrieve_many(self, connection: Connection, keys: Sequence[str]) -> dict[str, Sequence[Any]]:
+        """Return ``(value, metadata, version)`` of the keys that there are, as text."""
+        parts = self._batches_of_keys(keys)
+        now = self._now(connection, len(parts))
+        found = (connection.execute(self._retrieve_many, {"b_keys": part, **now}) for part in parts)
+        return {row[3]: row[:3] for rows in found for row in rows}
 
     def page(self, connection: Connection, prefix: str, after: str, rows: int) -> Sequence[Sequence[Any]]:
         """Return ``(key, value, metadata)`` as text of the next keys above ``after``, in order."""
         statement = self._page.where(*key_range(self._key, prefix)) if prefix else self._page
-        return connection.execute(statement, {"b_after": after, "b_rows": rows}).all()
+        return connection.execute(statement, {"b_after": after, "b_rows": rows, **self._now(connection)}).all()
+
+    def list_keys(self, connection: Connection, prefix: str, after: str, rows: int) -> list[str]:
+        """Return the next keys above ``after``, in order."""
+        statement = self._keys.where(*key_range(self._key, prefix)) if prefix else self._keys
+        found = connection.scalars(statement, {"b_after": after, "b_rows": rows, **self._now(connection)})
+        return list(found)
+
+    def count(self, connection: Connection, prefix: str) -> int:
+        """Return how many entries there are with a prefix."""
+        statement = self._count.where(*key_range(self._key, prefix)) if prefix else self._count
+        return connection.scalar(statement, self._now(connection)) or 0
 
     def search(self, connection: Connection, search: Search) -> list[dict[str, Any]]:
         """Return ``[{"key", "value", "metadata", "score"}]``, best first."""
         return self._searcher.search(connection, search)
+
+    def _now(self, connection: Connection, statements: int = 1) -> dict[str, Any]:
+        return {"b_now": self._dialect.clock(connection, statements=statements)}
+
+    def _batches_of_keys(self, keys: Sequence[str]) -> list[list[str]]:
+        return [*batches(keys, lambda key: len(key) * _WIDEST, self._packet)]
+
+
+def sent_bytes(store: Store, enough: int) -> int:
+    """Return the bytes of an entry as sent: at most ``enough``, or exact."""
+    most = _most_bytes(store)
+    if most <= enough:
+        return most
+    texts = [text for text in (store.key, store.value, store.metadata, store.search_text) if text]
+    return sum(len(text.encode()) + sum(map(text.count, _ESCAPED)) for text in texts)
+
+
+def _most_bytes(store: Store) -> int:
+    return (len(store.key) + len(store.value) + 2 * len(store.metadata or "")) * _WIDEST + len(store.search_text)
+
+
+def _is_plain(operation: Operation) -> bool:
+    return isinstance(operation, Store) and operation.if_version is None
+
+
+def _stored(key: str, version: int) -> Result:
+    return ok(stored=True, key=key, created=version == 1, version=version)

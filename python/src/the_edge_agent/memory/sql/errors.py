@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import exc
 
 from the_edge_agent.memory.results import ErrorType, LTMError
+from the_edge_agent.memory.sql.deadlines import DeadlineError
 
 
 class LostRaceError(Exception):
@@ -23,15 +24,17 @@ class Failure:
         error_type: of the failure dict.
         error: the message, without secrets or stored values.
         retry: whether the same transaction may succeed when it is run again.
+        lost: whether the connection is gone, so that another one may serve.
     """
 
     error_type: ErrorType
     error: str
     retry: bool = False
+    lost: bool = False
 
-    def exception(self) -> LTMError:
-        """Return the exception that carries this failure."""
-        return LTMError(self.error_type, self.error)
+    def exception(self, **fields: Any) -> LTMError:
+        """Return the exception that carries this failure, with more fields in its result."""
+        return LTMError(self.error_type, self.error, **fields)
 
 
 # What an error means: (error_type, retry the whole transaction, what to tell the user).
@@ -52,6 +55,7 @@ _UNREACHABLE: Final[_Meaning] = (
 )
 _NO_FILE: Final[_Meaning] = ("connection_error", False, "cannot open the database file; is its folder there?")
 _CONNECT_TIMEOUT: Final[_Meaning] = ("connection_timeout", False, "the database did not answer in time")
+_INTERRUPTED: Final[_Meaning] = ("connection_timeout", True, "the statement was interrupted")
 _POOL: Final[_Meaning] = (
     "connection_timeout",
     False,
@@ -112,6 +116,7 @@ _MYSQL: Final[dict[int, _Meaning]] = {
 _SQLITE: Final[dict[str, _Meaning]] = {
     "BUSY": _LOCK_WAIT,
     "LOCKED": _LOCK_WAIT,
+    "INTERRUPT": _INTERRUPTED,
     "READONLY": _READ_ONLY,
     "CANTOPEN": _NO_FILE,
     "NOTADB": ("connection_error", False, "the file is not an SQLite database"),
@@ -124,6 +129,7 @@ _SQLITE: Final[dict[str, _Meaning]] = {
 # Before Python 3.11 sqlite3 gives no code, and libpq gives none while connecting: their fixed English texts.
 _TEXTS: Final[tuple[tuple[str, _Meaning], ...]] = (
     (r"database (table )?is locked", _LOCK_WAIT),
+    (r"^interrupted$", _INTERRUPTED),
     (r"readonly database", _READ_ONLY),
     (r"unable to open database file", _NO_FILE),
     (r"file is not a database", _SQLITE["NOTADB"]),
@@ -151,8 +157,15 @@ _TEXTS: Final[tuple[tuple[str, _Meaning], ...]] = (
 )
 
 
+def out_of_time(seconds: float) -> Failure:
+    """Return the failure of a call whose time is over."""
+    return Failure("connection_timeout", f"the database did not answer within {seconds:g} seconds")
+
+
 def classify(error: BaseException) -> Failure:
     """Return what an error of SQLAlchemy or of a driver means."""
+    if isinstance(error, DeadlineError):
+        return _failure(_CONNECT_TIMEOUT, "")
     if isinstance(error, LostRaceError):
         return _failure(_DEADLOCK, "")
     if isinstance(error, exc.TimeoutError):
@@ -171,7 +184,7 @@ def classify(error: BaseException) -> Failure:
 
 def _failure(meaning: _Meaning, code: str) -> Failure:
     error_type, retry, message = meaning
-    return Failure(error_type, f"{message} ({code})" if code else message, retry)
+    return Failure(error_type, f"{message} ({code})" if code else message, retry, lost=meaning is _LOST)
 
 
 def _by_code(original: Any) -> tuple[str, _Meaning | None]:

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import DropTable
 
-from the_edge_agent.memory.base import Store
+from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.dialects import Dialect
 
@@ -58,8 +58,7 @@ def move_entries(connection: Connection, dialect: Dialect) -> None:
     connection.rollback()
     moved = True
     while moved:
-        with connection.begin():
-            dialect.begin(connection, write=True)
+        with dialect.begin(connection, write=True):
             moved = _move_page(connection, dialect, earlier)
     with connection.begin():
         connection.execute(DropTable(earlier, if_exists=True))
@@ -96,7 +95,7 @@ def _move_page(connection: Connection, dialect: Dialect, earlier: Table) -> bool
         return False
     moment = dialect.entries.c.updated_at.type
     times = {name: bindparam(f"b_{name}", type_=moment) for name in ("created_at", "updated_at")}
-    statement = insert(dialect.entries).values({**dialect.parameters(), "version": 1, **times})
+    statement = insert(dialect.entries).values({**dialect.new_row(), **times, "expires_at": None})
     now = datetime.now(timezone.utc)
     for key, value, metadata, created_at, updated_at in rows:
         row = dialect.row(_entry(key, value, metadata), now)

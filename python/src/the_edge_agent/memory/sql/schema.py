@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import BigInteger, Index, Integer, MetaData, Table
@@ -26,10 +27,8 @@ class Base(DeclarativeBase):
     """The registry of our mapped classes."""
 
 
-class LTMEntry(Base):
-    """One entry of long-term memory; ``value`` and ``metadata_`` are decoded Python values."""
-
-    __tablename__ = "ltm_entries"
+class EntryColumns:
+    """The columns of an entry; ``value`` and ``metadata_`` are decoded Python values."""
 
     key: Mapped[str] = mapped_column(Key(), primary_key=True)
     value: Mapped[Any] = mapped_column(JSONText(), nullable=False)
@@ -41,6 +40,12 @@ class LTMEntry(Base):
     expires_at: Mapped[datetime | None] = mapped_column(UTCDateTime())
     created_at: Mapped[datetime] = mapped_column(UTCDateTime(), nullable=False)
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime(), nullable=False)
+
+
+class LTMEntry(EntryColumns, Base):
+    """One entry of long-term memory. An expired one stays in the table until it is cleaned up."""
+
+    __tablename__ = "ltm_entries"
 
 
 class CatalogEntry(Base):
@@ -111,10 +116,23 @@ class Tables:
         return [self.entries, self.catalog, self.snapshots, self.snapshot_entries, self.schema_version]
 
 
+@cache
+def entry_class(table_name: str) -> type[EntryColumns]:
+    """Return the mapped class of an entries' table: ``LTMEntry`` for the usual name."""
+    if table_name == LTMEntry.__tablename__:
+        return LTMEntry
+    # A registry of its own: the tables of Base are those that every database has.
+    base = type("Base", (DeclarativeBase,), {"__doc__": "The registry of one class."})
+    return type("LTMEntry", (EntryColumns, base), {"__tablename__": table_name, "__doc__": LTMEntry.__doc__})
+
+
 def copy_tables(entries_name: str = LTMEntry.__tablename__) -> Tables:
     """Return a copy of the tables for one engine; only the entries' table takes another name."""
     metadata = MetaData()
     entries = Base.metadata.tables[LTMEntry.__tablename__].to_metadata(metadata, name=entries_name)
     Index(f"ix_{entries_name}_updated_at", entries.c.updated_at.desc(), entries.c.key)
+    expires_at = entries.c.expires_at
+    has_lifetime = expires_at.is_not(None)
+    Index(f"ix_{entries_name}_expires_at", expires_at, postgresql_where=has_lifetime, sqlite_where=has_lifetime)
     others = (CatalogEntry, CatalogSnapshot, CatalogSnapshotEntry, SchemaVersion)
     return Tables(entries, *(Base.metadata.tables[mapped.__tablename__].to_metadata(metadata) for mapped in others))

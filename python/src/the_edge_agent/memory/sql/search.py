@@ -13,12 +13,14 @@ from sqlalchemy import ColumnElement, Connection, Select, Text, and_, bindparam,
 
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import Node, matches
+from the_edge_agent.memory.sql.batches import BATCH_ITEMS
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.errors import LostRaceError
 from the_edge_agent.memory.text import RANK_WINDOW, Term, score
 
 PAGE_ROWS = 500  # rows that Python filters at a time
-KEYS_PER_STATEMENT = 1_000
+
+Parameters = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,8 @@ class Searcher:
         """Return ``[{"key", "value", "metadata", "score"}]``, best first."""
         condition = None if search.metadata_filter is None else self._dialect.condition(search.metadata_filter)
         in_python = None if condition is not None else search.metadata_filter
-        where = [*key_range(self._key, search.prefix)]
+        now = {"b_now": self._dialect.clock(connection, statements=1 if in_python is None else 2)}
+        where = [self._dialect.visible, *key_range(self._key, search.prefix)]
         if search.terms:
             where.append(self._dialect.text_condition(search.terms))
         if condition is not None:
@@ -80,13 +83,18 @@ class Searcher:
         if not search.ranked and in_python is None:
             statement = select(self._key, self._value, self._metadata).where(*where)
             statement = statement.order_by(*self._newest_first).limit(search.limit).offset(search.offset)
-            return [_entry(row, 0.0) for row in connection.execute(statement)]
-        scored = self._candidates(connection, search, where, in_python)
+            return [_entry(row, 0.0) for row in connection.execute(statement, now)]
+        scored = self._candidates(connection, search, where, in_python, now)
         scored.sort(key=lambda found: -found.score)  # stable: equal scores stay newest first, then by key
         return self._entries(connection, scored[search.offset : search.offset + search.limit])
 
     def _candidates(
-        self, connection: Connection, search: Search, where: list[ColumnElement[bool]], in_python: Node | None
+        self,
+        connection: Connection,
+        search: Search,
+        where: list[ColumnElement[bool]],
+        in_python: Node | None,
+        now: Parameters,
     ) -> list[_Candidate]:
         """Return the newest matches, newest first, then by key."""
         wanted = search.offset + search.limit
@@ -99,30 +107,32 @@ class Searcher:
         if in_python is not None:
             columns.append(self._metadata)
         statement = select(*columns).where(*where).order_by(*self._newest_first)
-        rows = self._filtered(connection, statement, in_python, wanted)
+        rows = self._filtered(connection, statement, in_python, wanted, now)
         return [
             _Candidate(row[0], row[1], row[2], score(row[counts], row[3]) if search.ranked else 0.0) for row in rows
         ]
 
     def _filtered(
-        self, connection: Connection, statement: Select[Any], condition: Node | None, wanted: int
+        self, connection: Connection, statement: Select[Any], condition: Node | None, wanted: int, now: Parameters
     ) -> Sequence[Sequence[Any]]:
         """Return the first rows; those whose metadata, their last column, satisfies a condition left to Python."""
         if condition is None:
-            return connection.execute(statement.limit(wanted)).all()
-        with closing(self._rows(connection, statement)) as rows:
+            return connection.execute(statement.limit(wanted), now).all()
+        with closing(self._rows(connection, statement, now)) as rows:
             fitting = (row for row in rows if matches(condition, row[-1] and decode(row[-1])))
             return list(islice(fitting, wanted))
 
-    def _rows(self, connection: Connection, statement: Select[Any]) -> Generator[Sequence[Any], None, None]:
+    def _rows(
+        self, connection: Connection, statement: Select[Any], now: Parameters
+    ) -> Generator[Sequence[Any], None, None]:
         """Yield all rows of one state: page by page if the transaction keeps it, else out of one statement."""
         if not self._dialect.keeps_one_state:
-            with connection.execute(statement, execution_options={"yield_per": PAGE_ROWS}) as result:
+            with connection.execute(statement, now, execution_options={"yield_per": PAGE_ROWS}) as result:
                 yield from result
             return
         page = statement.limit(PAGE_ROWS)
         while True:
-            rows = connection.execute(page).all()
+            rows = connection.execute(page, now).all()
             yield from rows
             if len(rows) < PAGE_ROWS:
                 return
@@ -132,8 +142,8 @@ class Searcher:
 
     def _entries(self, connection: Connection, chosen: Sequence[_Candidate]) -> list[dict[str, Any]]:
         rows: dict[str, Sequence[Any]] = {}
-        for start in range(0, len(chosen), KEYS_PER_STATEMENT):
-            keys = [candidate.key for candidate in chosen[start : start + KEYS_PER_STATEMENT]]
+        for start in range(0, len(chosen), BATCH_ITEMS):
+            keys = [candidate.key for candidate in chosen[start : start + BATCH_ITEMS]]
             rows |= {row[0]: row for row in connection.execute(self._by_key, {"keys": keys})}
         for candidate in chosen:
             row = rows.get(candidate.key)

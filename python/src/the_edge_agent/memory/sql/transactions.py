@@ -1,18 +1,21 @@
-"""One call, one transaction: run it, and run the whole of it again when it lost to another."""
+"""One call, one transaction, one deadline: run it, and run the whole of it again when it lost to another."""
 
 from __future__ import annotations
 
 import random
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from the_edge_agent.memory.results import LTMError
-from the_edge_agent.memory.sql.dialects import Dialect
-from the_edge_agent.memory.sql.errors import Failure, LostRaceError, classify
+from the_edge_agent.memory.sql.deadlines import Deadline, DeadlineError
+from the_edge_agent.memory.sql.dialects import Dialect, for_name
+from the_edge_agent.memory.sql.errors import Failure, LostRaceError, classify, out_of_time
+from the_edge_agent.memory.sql.sockets import has_ended
 
 Answer = TypeVar("Answer")
 
@@ -24,8 +27,8 @@ def run_transaction(
     engine: Engine,
     dialect: Dialect,
     work: Callable[[Connection], Answer],
+    deadline: Deadline,
     *,
-    timeout: float,
     write: bool = False,
     snapshot: bool = False,
 ) -> Answer:
@@ -34,43 +37,62 @@ def run_transaction(
     Args:
         engine: where.
         dialect: how its transactions begin.
-        work: runs statements on the connection; called again from the start after a conflict.
-        timeout: seconds after which a conflict is reported instead of tried again.
+        work: runs statements on the connection; called again from the start after a conflict, and once when the
+            connection was lost before COMMIT was sent, so that surely nothing was done.
+        deadline: of the call.
         write: whether ``work`` writes.
         snapshot: whether all of its reads must see one state.
 
     Raises:
-        LTMError: the transaction failed and has changed nothing.
+        LTMError: the transaction failed and has changed nothing; or, with ``unknown: True`` in its result, the
+            connection was lost while COMMIT was under way.
     """
+    is_committing = was_replaced = False
 
     def attempt() -> Answer:
-        with engine.connect() as connection:
-            if snapshot and dialect.snapshot_isolation:
-                connection.execution_options(isolation_level=dialect.snapshot_isolation)
-            with connection.begin():
-                dialect.begin(connection, write=write)
-                return work(connection)
+        nonlocal is_committing
+        is_committing = False
+        with deadline.released(), connect(engine, deadline) as connection:
+            try:
+                with dialect.begin(connection, write=write, snapshot=snapshot):
+                    answer = work(connection)
+                    is_committing = write
+                return answer
+            except BaseException:
+                if deadline.expired:
+                    connection.invalidate()
+                raise
 
-    return retrying(attempt, timeout=timeout)
+    def again(failure: Failure) -> bool:
+        nonlocal was_replaced
+        if failure.lost and not is_committing and not was_replaced:
+            was_replaced = True
+            return True
+        return failure.retry
+
+    def unknown(failure: Failure) -> bool:
+        return is_committing and (failure.lost or deadline.expired)
+
+    return retrying(attempt, deadline, again=again, unknown=unknown)
 
 
 def retrying(
     attempt: Callable[[], Answer],
+    deadline: Deadline,
     *,
-    timeout: float,
     again: Callable[[Failure], bool] = lambda failure: failure.retry,
+    unknown: Callable[[Failure], bool] = lambda failure: False,
 ) -> Answer:
-    """Call ``attempt`` until it succeeds, fails for good, or ``timeout`` seconds are over.
+    """Call ``attempt`` until it succeeds, fails for good, or its time is over.
 
     Raises:
         LTMError: without the driver's error as its cause, which may hold secrets or stored values.
     """
-    deadline = time.monotonic() + timeout
     pause = _FIRST_PAUSE
     while True:
         try:
             return attempt()
-        except (SQLAlchemyError, LostRaceError, OSError) as error:
+        except (SQLAlchemyError, LostRaceError, DeadlineError, OSError) as error:
             failure = classify(error)
         except LTMError:
             raise
@@ -78,8 +100,11 @@ def retrying(
             if not is_driver_error(error):
                 raise
             failure = classify(error)
-        if not again(failure) or time.monotonic() + pause > deadline:
-            raise failure.exception()
+        fields = {"unknown": True} if unknown(failure) else {}
+        if deadline.expired:
+            raise out_of_time(deadline.seconds).exception(**fields)
+        if fields or not again(failure) or deadline.remaining() <= pause:
+            raise failure.exception(**fields)
         time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads retries, keeps no secret
         pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -87,3 +112,21 @@ def retrying(
 def is_driver_error(error: BaseException) -> bool:
     """Return whether an error is a driver's own, which listeners raise unwrapped (PEP 249: class ``Error``)."""
     return any(kind.__name__ == "Error" for kind in type(error).__mro__) and not isinstance(error, DBAPIError)
+
+
+def connect(engine: Engine, deadline: Deadline) -> Connection:
+    """Return a connection of the pool that is alive, as far as a look at its socket tells; guarded by the deadline."""
+    family = for_name(engine.dialect.name)
+    while True:
+        connection = engine.connect()
+        driver_connection = connection.connection.driver_connection
+        if not has_ended(family.socket_of(driver_connection)):
+            deadline.guard(partial(_stop, connection, family, driver_connection))
+            return connection
+        connection.invalidate()
+        connection.close()
+
+
+def _stop(connection: Connection, family: type[Dialect], driver_connection: Any) -> None:
+    if not connection.closed:  # else it is another call's by now
+        family.stop(driver_connection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from typing import Final
 
@@ -26,6 +27,7 @@ def for_dialect(dialect: EngineDialect) -> type[Dialect]:
     return for_name("mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name)
 
 
+@cache
 def for_name(name: str) -> type[Dialect]:
     """Return our class for a dialect's name in a URL."""
     if name not in _CLASSES:

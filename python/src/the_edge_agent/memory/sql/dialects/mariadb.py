@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, case, func
-from sqlalchemy.dialects.mysql import VARCHAR, insert
+from sqlalchemy import ColumnElement, and_, case, func
+from sqlalchemy.dialects.mysql import VARCHAR, Insert, insert
 from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.filters import Path
 from the_edge_agent.memory.sql.dialects.conditions import Kind, NotInSQLError, Test
 from the_edge_agent.memory.sql.dialects.mysql import MySQLDialect
+from the_edge_agent.memory.sql.dialects.upserts import UpsertReturning
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH
 
 
-class MariaDBDialect(MySQLDialect):
+class MariaDBDialect(UpsertReturning, MySQLDialect):
     """MariaDB 10.5 or later."""
 
     exact_collation: ClassVar[str] = "utf8mb4_nopad_bin"
     key_type: ClassVar[TypeEngine[Any]] = VARCHAR(MAX_KEY_LENGTH, charset="utf8mb4", collation=exact_collation)
 
-    def __init__(self, entries: Table) -> None:
-        """Build the statements."""
-        super().__init__(entries)
-        statement = insert(entries).values(self.new_row())
-        changes = self.changes(statement.inserted)
-        self._upsert_returning = statement.on_duplicate_key_update(changes).returning(entries.c.version)
-
-    def upsert(self, connection: Connection, row: Mapping[str, Any]) -> int:
-        """Store an entry in one statement."""
-        version: int = connection.execute(self._upsert_returning, row).scalar_one()
-        return version
+    def upsert_statement(self) -> Insert:
+        """Return the insert that becomes an update when the key is there."""
+        statement = insert(self.entries).values(self.new_row())
+        changes = [(column.name, value) for column, value in self.changes(statement.inserted)]
+        return statement.on_duplicate_key_update(changes)
 
     def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
         """Leave keys that begin with a minus to Python: a JSON path never finds them here."""

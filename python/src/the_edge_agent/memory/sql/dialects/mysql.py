@@ -10,11 +10,14 @@ from typing import Any, ClassVar, Final
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     ColumnElement,
     Connection,
     Double,
+    RootTransaction,
     Table,
     Text,
+    bindparam,
     case,
     cast,
     false,
@@ -23,8 +26,9 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.dialects.mysql import DATETIME, LONGTEXT, VARCHAR, insert
+from sqlalchemy.dialects.mysql import DATETIME, LONGTEXT, VARCHAR, Insert, insert
 from sqlalchemy.engine import URL
+from sqlalchemy.sql.visitors import replacement_traverse
 from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.filters import Path
@@ -43,6 +47,9 @@ _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
 }
 
 
+_ROWS: Final = (250, 50, 10, 1)  # of one insert: few sizes, so that few statements are compiled
+
+
 class MySQLDialect(Dialect):
     """MySQL 8.0.20 or later.
 
@@ -56,17 +63,21 @@ class MySQLDialect(Dialect):
     text_type: ClassVar[TypeEngine[Any]] = LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin")
     token_type: ClassVar[TypeEngine[Any]] = LONGTEXT(charset="ascii", collation="ascii_bin")
     time_type = DATETIME(fsp=6)
+    socket_drivers = frozenset({"pymysql", "mysqldb", "mysqlconnector"})
     keeps_one_state = True
-    snapshot_isolation = "REPEATABLE READ"
-
     has_exact_keys = True
 
     def __init__(self, entries: Table) -> None:
         """Build the statements."""
         super().__init__(entries)
         statement = insert(entries).values(self.new_row())
-        changes = {**self.changes(statement.inserted), "version": func.last_insert_id(entries.c.version + 1)}
+        (_, version), *others = self.changes(statement.inserted)
+        changes = [("version", func.last_insert_id(version)), *((column.name, value) for column, value in others)]
         self._upsert = statement.on_duplicate_key_update(changes)
+        self._upserts: dict[int, Insert] = {}
+        self._versions = select(entries.c.key, entries.c.version).where(
+            entries.c.key.in_(bindparam("b_keys", expanding=True))
+        )
 
     @classmethod
     def ascii_type(cls, length: int) -> TypeEngine[Any]:
@@ -86,7 +97,23 @@ class MySQLDialect(Dialect):
     def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:
         """Use READ COMMITTED: gap locks of the default level deadlock concurrent stores."""
         url, options = super().engine_options(url)
-        return url, {**options, "isolation_level": "READ COMMITTED"}
+        return url, {**options, "isolation_level": cls.isolation_level}
+
+    @classmethod
+    def socket_of(cls, driver_connection: Any) -> int:
+        """Return the socket, which each driver keeps under a name of its own."""
+        if hasattr(driver_connection, "fileno"):  # mysqlclient
+            return int(driver_connection.fileno())
+        wrapper = getattr(driver_connection, "_socket", None)  # mysql-connector
+        socket = getattr(wrapper, "sock", None) or getattr(driver_connection, "_sock", None)  # PyMySQL
+        return -1 if socket is None else int(socket.fileno())
+
+    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> RootTransaction:
+        """Begin a transaction; only REPEATABLE READ keeps one state."""
+        transaction = super().begin(connection, write=write)
+        if snapshot:
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        return transaction
 
     @contextmanager
     def exclusively(self, connection: Connection, name: str) -> Iterator[None]:
@@ -105,7 +132,12 @@ class MySQLDialect(Dialect):
     @property
     def now(self) -> ColumnElement[Any]:
         """The server's time of the statement, unless the transaction has fixed one."""
-        return func.coalesce(super().now, func.utc_timestamp(literal_column("6")))
+        return func.coalesce(cast(super().now, self.time_type), func.utc_timestamp(literal_column("6")))
+
+    @property
+    def expiry(self) -> ColumnElement[Any]:
+        """When an entry expires, by the server's clock."""
+        return func.timestampadd(literal_column("MICROSECOND"), bindparam("b_ttl", type_=BigInteger()), self.now)
 
     def clock(self, connection: Connection, *, statements: int) -> datetime | None:
         """Ask the server once for a transaction of several statements; UTC_TIMESTAMP moves between them."""
@@ -115,7 +147,28 @@ class MySQLDialect(Dialect):
 
     def upsert(self, connection: Connection, row: Mapping[str, Any]) -> int:
         """Store an entry in one statement; LAST_INSERT_ID carries the new version, 0 after an insert."""
-        return connection.execute(self._upsert, row).lastrowid or 1
+        return connection.execute(self._upsert, row).lastrowid or int(row["b_count"])
+
+    def _upsert_of(self, size: int) -> Insert:
+        """Return the insert of so many rows at once; the parameters of each row end with its number."""
+        if size not in self._upserts:
+            rows = [{name: _numbered(value, row) for name, value in self.new_row().items()} for row in range(size)]
+            statement = insert(self.entries).values(rows)
+            changes = [(column.name, value) for column, value in self.changes(statement.inserted)]
+            self._upserts[size] = statement.on_duplicate_key_update(changes)
+        return self._upserts[size]
+
+    def upsert_many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+        """Store entries in few statements of many rows, then ask for the versions, which the rows' locks keep."""
+        start = 0
+        for size in _ROWS:
+            while len(rows) - start >= size:
+                part = rows[start : start + size]
+                numbered = {f"{name}_{place}": value for place, row in enumerate(part) for name, value in row.items()}
+                connection.execute(self._upsert_of(size), numbered)
+                start += size
+        found = connection.execute(self._versions, {"b_keys": [row["b_key"] for row in rows]})
+        return {row[0]: row[1] for row in found}
 
     def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
         """Look at the type first: a cast of another type would warn or fail."""
@@ -132,6 +185,15 @@ class MySQLDialect(Dialect):
         if kind == "string":
             return func.json_unquote(value, type_=Text()).collate(self.exact_collation)
         return cast(value, Double() if kind == "double" else BigInteger())
+
+
+def _numbered(value: ColumnElement[Any], number: int) -> ColumnElement[Any]:
+    def replace(element: Any, **_: Any) -> Any:
+        is_parameter = isinstance(element, BindParameter)
+        return bindparam(f"{element.key}_{number}", type_=element.type) if is_parameter else None
+
+    numbered: ColumnElement[Any] = replacement_traverse(value, {}, replace)
+    return numbered
 
 
 def json_path(path: Path) -> str:

@@ -9,13 +9,16 @@ from datetime import datetime
 from typing import Any, ClassVar, Final
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     ColumnElement,
     Computed,
     Connection,
     DateTime,
     Index,
+    Interval,
     Numeric,
+    RootTransaction,
     String,
     Table,
     Text,
@@ -29,13 +32,14 @@ from sqlalchemy import (
     literal_column,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR, insert
+from sqlalchemy.sql.dml import Insert
 from sqlalchemy.types import TypeEngine
 
-from the_edge_agent.memory.base import Store
 from the_edge_agent.memory.codec import INT64_MAX, INT64_MIN, decode
 from the_edge_agent.memory.filters import Path
-from the_edge_agent.memory.sql.dialects.base import Dialect
+from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.sql.dialects.conditions import Kind, Test, is_number, is_ordered
+from the_edge_agent.memory.sql.dialects.upserts import UpsertReturning
 from the_edge_agent.memory.text import Term
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH
 
@@ -43,23 +47,25 @@ _TYPES: Final[Mapping[Kind, str]] = {"integer": "number", "double": "number"}
 _SIMPLE: Final[ColumnElement[Any]] = literal_column("'simple'::regconfig")
 
 
-class PostgreSQLDialect(Dialect):
+class PostgreSQLDialect(UpsertReturning):
     """PostgreSQL 12 or later, and what speaks its dialect."""
 
     key_type: ClassVar[TypeEngine[Any]] = String(MAX_KEY_LENGTH, collation="C")
     time_type: ClassVar[DateTime] = DateTime(timezone=True)
+    socket_drivers = frozenset({"psycopg", "psycopg2"})
     keeps_one_state = True
-    snapshot_isolation = "REPEATABLE READ"
-
     has_exact_keys = True
 
-    def __init__(self, entries: Table) -> None:
-        """Build the statements."""
-        super().__init__(entries)
-        statement = insert(entries).values(self.new_row())
-        self._upsert = statement.on_conflict_do_update(
-            index_elements=[entries.c.key], set_=self.changes(statement.excluded)
-        ).returning(entries.c.version)
+    def upsert_statement(self) -> Insert:
+        """Return the insert that becomes an update when the key is there."""
+        statement = insert(self.entries).values(self.new_row())
+        changes = {column.name: value for column, value in self.changes(statement.excluded)}
+        return statement.on_conflict_do_update(index_elements=[self.entries.c.key], set_=changes)
+
+    @classmethod
+    def socket_of(cls, driver_connection: Any) -> int:
+        """Return libpq's socket."""
+        return -1 if driver_connection.closed else int(driver_connection.fileno())
 
     @classmethod
     def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
@@ -86,6 +92,12 @@ class PostgreSQLDialect(Dialect):
         connection.exec_driver_sql(f"LOCK TABLE {quoted} IN ACCESS EXCLUSIVE MODE")
         return nullcontext()
 
+    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> RootTransaction:
+        """Begin a transaction; only REPEATABLE READ keeps one state."""
+        if snapshot:
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        return super().begin(connection, write=write)
+
     @property
     def now(self) -> ColumnElement[Any]:
         """The server's time at which the transaction began."""
@@ -95,6 +107,13 @@ class PostgreSQLDialect(Dialect):
         """Return None: ``now`` needs no parameter."""
         return None
 
+    @property
+    def expiry(self) -> ColumnElement[Any]:
+        """When an entry expires, by the server's clock."""
+        return self.now + cast(bindparam("b_ttl", type_=BigInteger()), BigInteger) * literal_column(
+            "interval '1 microsecond'", type_=Interval()
+        )
+
     def parameters(self) -> dict[str, ColumnElement[Any]]:
         """Return the bound columns, the JSONB copy as text that the server converts."""
         return {
@@ -102,14 +121,9 @@ class PostgreSQLDialect(Dialect):
             "metadata_json": cast(bindparam("b_metadata_json", type_=Text()), JSONB),
         }
 
-    def row(self, entry: Store, now: datetime | None) -> dict[str, Any]:
+    def row(self, entry: Store, now: datetime | None, count: int = 1) -> dict[str, Any]:
         """Return the parameters of a store, with the metadata in the form that JSONB compares exactly."""
-        return {**super().row(entry, now), "b_metadata_json": _comparable(decode(entry.metadata or "{}"))}
-
-    def upsert(self, connection: Connection, row: Mapping[str, Any]) -> int:
-        """Store an entry in one statement."""
-        version: int = connection.execute(self._upsert, row).scalar_one()
-        return version
+        return {**super().row(entry, now, count), "b_metadata_json": _comparable(decode(entry.metadata or "{}"))}
 
     def text_condition(self, terms: Sequence[Term]) -> ColumnElement[bool]:
         """Look positive terms up in the index, and recheck what it cannot tell."""

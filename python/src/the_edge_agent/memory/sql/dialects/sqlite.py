@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from math import ceil
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -14,7 +15,9 @@ from sqlalchemy import (
     Engine,
     Integer,
     PrimaryKeyConstraint,
+    RootTransaction,
     Table,
+    TextClause,
     UniqueConstraint,
     and_,
     column,
@@ -23,15 +26,19 @@ from sqlalchemy import (
     literal_column,
     select,
     table,
+    text,
 )
 from sqlalchemy import exists as sql_exists
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import StaticPool
+from sqlalchemy.schema import ExecutableDDLElement
+from sqlalchemy.sql.dml import Insert
 
 from the_edge_agent.memory.filters import Path
-from the_edge_agent.memory.sql.dialects.base import Dialect
+from the_edge_agent.memory.sql.deadlines import current
 from the_edge_agent.memory.sql.dialects.conditions import Kind, NotInSQLError, Test
+from the_edge_agent.memory.sql.dialects.upserts import UpsertReturning
 from the_edge_agent.memory.text import Term
 
 MEMDB_VERSION: Final = (3, 36, 0)  # the first whose connections can share a database in memory
@@ -62,9 +69,10 @@ _FULL_TEXT: Final = (
 )
 
 
-class SQLiteDialect(Dialect):
+class SQLiteDialect(UpsertReturning):
     """SQLite 3.35 or later; without FTS5 or JSON functions it falls back to LIKE and to Python."""
 
+    isolation_level = "SERIALIZABLE"
     has_exact_keys = True
     keeps_one_state = True
 
@@ -72,16 +80,7 @@ class SQLiteDialect(Dialect):
         """Build the statements."""
         super().__init__(entries)
         self._has_full_text = self._has_json = True
-        statement = insert(entries).values(self.new_row())
-        self._upsert = statement.on_conflict_do_update(
-            index_elements=[entries.c.key], set_=self.changes(statement.excluded)
-        ).returning(entries.c.version)
         self._full_text = table(f"{entries.name}_fts", column("rowid", Integer))
-
-    @classmethod
-    def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
-        """Return how long to wait for another writer."""
-        return {"timeout": min(BUSY_TIMEOUT, timeout)}
 
     @classmethod
     def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:
@@ -115,32 +114,44 @@ class SQLiteDialect(Dialect):
         entries.append_constraint(PrimaryKeyConstraint("id"))
         entries.append_constraint(UniqueConstraint("key"))
 
-    def probe(self, connection: Connection) -> None:
-        """Switch to WAL, which lasts; look for FTS5 and the JSON functions."""
+    @classmethod
+    def stop(cls, driver_connection: Any) -> None:
+        """Interrupt the statement that is running."""
+        driver_connection.interrupt()
+
+    def set_up(self, connection: Connection) -> None:
+        """Switch to WAL, which lasts."""
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+
+    def probe(self, connection: Connection) -> None:
+        """Look for FTS5 and the JSON functions."""
         options = set(connection.exec_driver_sql("PRAGMA compile_options").scalars())
         self._has_full_text = "ENABLE_FTS5" in options
         functions = "SELECT 1 FROM pragma_function_list WHERE name = 'json_extract'"
         self._has_json = connection.exec_driver_sql(functions).first() is not None
 
-    def create(self, connection: Connection, tables: Iterable[Table]) -> None:
-        """Create the tables, then the full-text index and the triggers that keep it."""
-        super().create(connection, tables)
+    def definitions(self, tables: Iterable[Table]) -> list[ExecutableDDLElement | TextClause]:
+        """Add the full-text index and the triggers that keep it."""
+        found = super().definitions(tables)
         if self._has_full_text:
-            quote = connection.dialect.identifier_preparer.quote
             name = self.entries.name
-            names = {suffix: quote(f"{name}_{suffix}") for suffix in ("fts", "inserted", "deleted", "updated")}
-            for statement in _FULL_TEXT:
-                connection.exec_driver_sql(statement % {**names, "table": quote(name), "name": f"'{name}'"})
+            names = {suffix: f'"{name}_{suffix}"' for suffix in ("fts", "inserted", "deleted", "updated")}
+            found += [text(part % {**names, "table": f'"{name}"', "name": f"'{name}'"}) for part in _FULL_TEXT]
+        return found
 
-    def begin(self, connection: Connection, *, write: bool) -> None:
+    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> RootTransaction:
         """Take the write lock first: a transaction that reads and then writes would fail as busy."""
+        transaction = super().begin(connection, write=write)
+        if write:
+            _wait_for_writers(connection)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        return transaction
 
-    def upsert(self, connection: Connection, row: Mapping[str, Any]) -> int:
-        """Store an entry in one statement."""
-        version: int = connection.execute(self._upsert, row).scalar_one()
-        return version
+    def upsert_statement(self) -> Insert:
+        """Return the insert that becomes an update when the key is there."""
+        statement = insert(self.entries).values(self.new_row())
+        changes = {column.name: value for column, value in self.changes(statement.excluded)}
+        return statement.on_conflict_do_update(index_elements=[self.entries.c.key], set_=changes)
 
     def text_condition(self, terms: Sequence[Term]) -> ColumnElement[bool]:
         """Look positive terms up in the index, and recheck what it cannot tell."""
@@ -156,6 +167,15 @@ class SQLiteDialect(Dialect):
         if not self._has_json or len(path) > MAX_FILTER_LEVELS:
             raise NotInSQLError
         return _at(self.entries.c.metadata, path, kinds, test)
+
+
+def _wait_for_writers(connection: Connection) -> None:
+    """Let the connection wait for another writer as long as the call may take, in whole seconds; seldom a change."""
+    deadline = current()
+    seconds = BUSY_TIMEOUT if deadline is None else min(BUSY_TIMEOUT, ceil(deadline.remaining()))
+    if connection.info.get("busy_timeout") != seconds:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout={int(seconds * 1000)}")
+        connection.info["busy_timeout"] = seconds
 
 
 def _at(parent: ColumnElement[Any], path: Path, kinds: Sequence[Kind], test: Test | None) -> ColumnElement[bool]:

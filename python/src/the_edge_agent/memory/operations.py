@@ -1,0 +1,95 @@
+"""The checked and encoded writes that backends put into their store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, TypeAlias
+
+from the_edge_agent.memory.codec import encode_metadata, encode_value
+from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.text import search_text
+from the_edge_agent.memory.validation import check_if_version, check_items, check_key, check_ttl
+
+_FIELDS: Final = ("key", "value", "metadata", "ttl")  # of an entry of store_many
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A checked and encoded ``store``, ready for the database.
+
+    Attributes:
+        key: the key.
+        value: the value as JSON text.
+        metadata: the metadata as JSON text, or None.
+        search_text: the search tokens of the entry.
+        ttl: how long the entry lives, None for ever.
+        if_version: the version that the entry must have, 0 for none, None for any.
+    """
+
+    key: str
+    value: str
+    metadata: str | None
+    search_text: str
+    ttl: timedelta | None = None
+    if_version: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        key: str,
+        value: Any,
+        metadata: dict[str, Any] | None,
+        *,
+        ttl: float | None = None,
+        if_version: int | None = None,
+    ) -> Store:
+        """Check and encode the arguments of ``store``.
+
+        Raises:
+            LTMError: ``validation_error`` or ``serialization_error``.
+        """
+        checked = check_key(key)
+        lifetime, version = check_ttl(ttl), check_if_version(if_version)
+        encoded, encoded_metadata = encode_value(value), encode_metadata(metadata)
+        return cls(checked, encoded, encoded_metadata, search_text(checked, value, metadata), lifetime, version)
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """A checked ``delete``."""
+
+    key: str
+
+    @classmethod
+    def of(cls, key: str) -> Delete:
+        """Check the argument of ``delete``.
+
+        Raises:
+            LTMError: ``validation_error``.
+        """
+        return cls(check_key(key))
+
+
+Operation: TypeAlias = Store | Delete
+
+
+def stores_of(entries: Iterable[Mapping[str, Any]]) -> list[Store]:
+    """Check and encode the argument of ``store_many``.
+
+    Raises:
+        LTMError: ``validation_error`` or ``serialization_error`` that names the first bad entry by its place.
+    """
+    return [_store_of(entry, f"entries[{place}]") for place, entry in enumerate(check_items(entries, "entries"))]
+
+
+def _store_of(entry: Any, place: str) -> Store:
+    if not isinstance(entry, Mapping):
+        raise LTMError("validation_error", f"{place} must be a dict, not {type(entry).__name__}")
+    if not {"key", "value"} <= entry.keys() <= {*_FIELDS}:
+        raise LTMError("validation_error", f"{place} must have key and value, may have metadata and ttl, and no more")
+    try:
+        return Store.of(entry["key"], entry["value"], entry.get("metadata"), ttl=entry.get("ttl"))
+    except LTMError as failure:
+        raise failure.within(place) from None

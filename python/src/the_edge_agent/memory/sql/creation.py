@@ -1,0 +1,102 @@
+"""The tables of one database: found, created, or printed for those who create them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, insert, inspect, select
+
+from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.sql import legacy
+from the_edge_agent.memory.sql.dialects import Dialect, for_dialect
+from the_edge_agent.memory.sql.schema import SCHEMA_VERSION, Tables, copy_tables
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Our tables in one database, as its server wants them."""
+
+    tables: Tables
+    dialect: Dialect
+    packet: int | None
+
+    @classmethod
+    def of(cls, connection: Connection, entries_name: str, dialect_class: type[Dialect] | None) -> Schema:
+        """Look at the server, and change nothing."""
+        tables = copy_tables(entries_name)
+        dialect_class = dialect_class or for_dialect(connection.dialect)
+        dialect_class.extend(tables.entries)
+        dialect = dialect_class(tables.entries)
+        dialect.probe(connection)
+        packet = dialect.max_entry_bytes(connection)
+        connection.rollback()
+        return cls(tables, dialect, packet)
+
+    def statements(self, connection: Connection) -> list[str]:
+        """Return the SQL that makes the tables of an empty database."""
+        version = insert(self.tables.schema_version).values(id=1, version=SCHEMA_VERSION)
+        compiled = [
+            *(part.compile(dialect=connection.dialect) for part in self.dialect.definitions(self.tables.all())),
+            version.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}),
+        ]
+        return [str(statement).strip() for statement in compiled]
+
+    def check(self, connection: Connection) -> None:
+        """Check that the tables are there.
+
+        Raises:
+            LTMError: ``configuration_error``.
+        """
+        found = self._version(connection)
+        is_complete = found is not None and inspect(connection).has_table(self.tables.entries.name)
+        connection.rollback()
+        if not is_complete:
+            raise LTMError(
+                "configuration_error",
+                "the tables are not there, and create_tables is false; create them with the statements of ddl()",
+            )
+
+    def create(self, connection: Connection) -> None:
+        """Create what is missing; many processes may do so at once.
+
+        Raises:
+            LTMError: ``configuration_error`` for a database that is not ours to use.
+        """
+        found, name = self._version(connection), self.tables.entries.name
+        is_complete = found is not None and inspect(connection).has_table(name)
+        connection.rollback()
+        if is_complete:
+            return
+        self._in_transaction(connection, self._create_tables)
+        legacy.move_entries(connection, self.dialect)
+        connection.rollback()
+        if not self.dialect.has_exact_keys:
+            self.dialect.check_keys(connection)
+            connection.rollback()
+        self._in_transaction(connection, self._write_version)
+
+    def _in_transaction(self, connection: Connection, work: Callable[[Connection], None]) -> None:
+        with self.dialect.begin(connection, write=True):
+            work(connection)
+
+    def _create_tables(self, connection: Connection) -> None:
+        legacy.set_aside(connection, self.dialect)
+        self.dialect.create(connection, self.tables.all())
+
+    def _write_version(self, connection: Connection) -> None:
+        if self._version(connection) is None:
+            connection.execute(insert(self.tables.schema_version).values(id=1, version=SCHEMA_VERSION))
+
+    def _version(self, connection: Connection) -> int | None:
+        table = self.tables.schema_version
+        if not inspect(connection).has_table(table.name):
+            return None
+        version: int | None = connection.scalar(select(table.c.version))
+        if version is not None and version > SCHEMA_VERSION:
+            raise LTMError(
+                "configuration_error",
+                f"the database has schema version {version}; this release knows {SCHEMA_VERSION}. "
+                "Upgrade the-edge-agent",
+            )
+        return version

@@ -1,0 +1,158 @@
+"""Deadlines: no call outlasts its time, whatever the driver is waiting for."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, InvalidStateError, wait
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Final, TypeVar
+
+Answer = TypeVar("Answer")
+
+_TICK: Final = 0.2  # seconds between two looks at the calls under way; a call may be late by so much
+
+_local = threading.local()
+
+
+class DeadlineError(Exception):
+    """The time of a call is over."""
+
+
+class Deadline:
+    """The time that one call has, as a context manager; within it, what the call waits for is stopped in the end.
+
+    Drivers differ in which waits they can limit. So one thread of the process looks at the calls under way, and
+    stops the connections of those whose time is over, which makes the driver give up.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        """Begin now."""
+        self.seconds = seconds
+        self.expired = False
+        self._end = time.monotonic() + seconds
+        self._stops: list[Callable[[], object]] = []
+
+    def remaining(self) -> float:
+        """Return the seconds that are left, never less than 0."""
+        return max(0.0, self._end - time.monotonic())
+
+    def guard(self, stop: Callable[[], object]) -> None:
+        """Have ``stop`` called when the time is over, until ``released`` ends."""
+        self._stops.append(stop)
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Let what is guarded within go in the end: others may use it then."""
+        try:
+            yield
+        finally:
+            with _watch.lock:
+                self._stops.clear()
+
+    def stop(self) -> None:
+        """Stop what is guarded."""
+        self.expired = True
+        for stop in self._stops:
+            with suppress(Exception):  # what cannot be stopped must not end the watch over the others
+                stop()
+
+    def call(self, work: Callable[[], Answer], *, seconds: float, undo: Callable[[Answer], object]) -> Answer:
+        """Return the answer of ``work``, which may take ``seconds`` at most; undo one that comes too late.
+
+        The work runs in a thread of its own: nothing else bounds the look-up of a host's name.
+
+        Raises:
+            DeadlineError: it took too long.
+        """
+        outcome: Future[Answer] = Future()
+
+        def run() -> None:
+            try:
+                answer = work()
+            except BaseException as error:  # raised where it is waited for
+                with suppress(InvalidStateError):
+                    outcome.set_exception(error)
+                return
+            try:
+                outcome.set_result(answer)
+            except InvalidStateError:
+                undo(answer)
+
+        threading.Thread(target=run, daemon=True, name="the-edge-agent connecting").start()
+        wait([outcome], min(seconds, self.remaining()))
+        if outcome.cancel():
+            raise DeadlineError
+        return outcome.result()
+
+    def __enter__(self) -> Deadline:
+        """Begin to watch the calling thread."""
+        _local.deadline = self
+        _watch.add(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the watch."""
+        _local.deadline = None
+        _watch.remove(self)
+
+
+def current() -> Deadline | None:
+    """Return the deadline of the call that this thread is in."""
+    return getattr(_local, "deadline", None)
+
+
+class _Watch:
+    """The thread that looks at the calls under way; started with the first of them, idle without."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._calls: set[Deadline] = set()
+        self._busy = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def add(self, call: Deadline) -> None:
+        self._calls.add(call)
+        if self._thread is None:
+            self._start()
+        if not self._busy.is_set():
+            self._busy.set()
+
+    def remove(self, call: Deadline) -> None:
+        with self.lock:
+            self._calls.discard(call)
+
+    def _start(self) -> None:
+        with self.lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, daemon=True, name="the-edge-agent deadlines")
+                self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            self._busy.wait()
+            time.sleep(_TICK)
+            with self.lock:
+                self._busy.clear()
+                if self._calls:  # looked at after the clearing, so that no call is overlooked
+                    self._busy.set()
+                for call in tuple(self._calls):
+                    if not call.remaining():
+                        call.stop()
+
+
+_watch = _Watch()
+
+
+def _forget_the_parent() -> None:
+    global _watch, _local
+    _watch, _local = _Watch(), threading.local()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_the_parent)

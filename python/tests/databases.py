@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from sqlalchemy import Connection, Engine, create_engine, inspect, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from the_edge_agent.memory import SQLAlchemyBackend
@@ -200,6 +201,15 @@ class _ServerDatabase:
 
     def delete_rows(self) -> None:
         """Empty our tables; quicker than to make them anew."""
+        try:
+            self._delete_rows()
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            self._connection = None  # a test before has killed it
+            self._delete_rows()
+
+    def _delete_rows(self) -> None:
         if self._connection is None:
             self._connection = self._engine.connect()
             self._connection.execute(text(_WAIT_FOR_LOCKS[self._family]))
@@ -209,6 +219,7 @@ class _ServerDatabase:
     def drop(self) -> None:
         """Drop the database and close our connections."""
         if self._connection is not None:
+            self._connection.invalidate()  # a test may have killed it
             self._connection.close()
         with self._admin.connect() as connection:
             connection.execute(text(_DROP[self._family].format(self._name)))

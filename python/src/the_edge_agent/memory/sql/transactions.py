@@ -71,7 +71,7 @@ def run_transaction(
         return failure.retry
 
     def unknown(failure: Failure) -> bool:
-        return is_committing and (failure.lost or deadline.expired)
+        return is_committing and (deadline.expired or failure.error_type in ("connection_error", "connection_timeout"))
 
     return retrying(attempt, deadline, again=again, unknown=unknown)
 

@@ -27,7 +27,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.mysql import DATETIME, LONGTEXT, VARCHAR, Insert, insert
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, Compiled
 from sqlalchemy.sql.visitors import replacement_traverse
 from sqlalchemy.types import TypeEngine
 
@@ -74,7 +74,7 @@ class MySQLDialect(Dialect):
         (_, version), *others = self.changes(statement.inserted)
         changes = [("version", func.last_insert_id(version)), *((column.name, value) for column, value in others)]
         self._upsert = statement.on_duplicate_key_update(changes)
-        self._upserts: dict[int, Insert] = {}
+        self._upserts: dict[int, Compiled] = {}
         self._versions = select(entries.c.key, entries.c.version).where(
             entries.c.key.in_(bindparam("b_keys", expanding=True))
         )
@@ -88,7 +88,8 @@ class MySQLDialect(Dialect):
     def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
         """Return the limits for connecting and, where the driver has them, for reading and writing."""
         if driver == "pymysql":
-            limits = {"connect_timeout": connect_timeout, "read_timeout": timeout, "write_timeout": timeout}
+            later = timeout + 1  # than our own deadline, which says what happened
+            limits = {"connect_timeout": connect_timeout, "read_timeout": later, "write_timeout": later}
             return {"charset": "utf8mb4", **limits}
         name = "connection_timeout" if driver == "mysqlconnector" else "connect_timeout"
         return {"charset": "utf8mb4", name: max(1, round(connect_timeout))}
@@ -149,26 +150,32 @@ class MySQLDialect(Dialect):
         """Store an entry in one statement; LAST_INSERT_ID carries the new version, 0 after an insert."""
         return connection.execute(self._upsert, row).lastrowid or int(row["b_count"])
 
-    def _upsert_of(self, size: int) -> Insert:
-        """Return the insert of so many rows at once; the parameters of each row end with its number."""
-        if size not in self._upserts:
-            rows = [{name: _numbered(value, row) for name, value in self.new_row().items()} for row in range(size)]
-            statement = insert(self.entries).values(rows)
-            changes = [(column.name, value) for column, value in self.changes(statement.inserted)]
-            self._upserts[size] = statement.on_duplicate_key_update(changes)
-        return self._upserts[size]
-
     def upsert_many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         """Store entries in few statements of many rows, then ask for the versions, which the rows' locks keep."""
         start = 0
         for size in _ROWS:
             while len(rows) - start >= size:
-                part = rows[start : start + size]
-                numbered = {f"{name}_{place}": value for place, row in enumerate(part) for name, value in row.items()}
-                connection.execute(self._upsert_of(size), numbered)
+                self._upsert_rows(connection, rows[start : start + size])
                 start += size
         found = connection.execute(self._versions, {"b_keys": [row["b_key"] for row in rows]})
         return {row[0]: row[1] for row in found}
+
+    def _upsert_rows(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        statement = self._upserts.get(len(rows))
+        if statement is None:  # kept here: SQLAlchemy compiles an insert of many rows anew each time
+            statement = self._upserts[len(rows)] = self._upsert_of(len(rows)).compile(dialect=connection.dialect)
+        values = {f"{name}_{number}": value for number, row in enumerate(rows) for name, value in row.items()}
+        values["b_now"] = rows[0]["b_now"]
+        names = statement.positiontup  # type: ignore[attr-defined]
+        parameters = values if names is None else tuple(values[name] for name in names)
+        connection.exec_driver_sql(statement.string, parameters)
+
+    def _upsert_of(self, size: int) -> Insert:
+        """Return the insert of so many rows; the parameters of each row end with its number."""
+        rows = [{name: _numbered(value, row) for name, value in self.new_row().items()} for row in range(size)]
+        statement = insert(self.entries).values(rows)
+        changes = [(column.name, value) for column, value in self.changes(statement.inserted)]
+        return statement.on_duplicate_key_update(changes)
 
     def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
         """Look at the type first: a cast of another type would warn or fail."""
@@ -189,8 +196,9 @@ class MySQLDialect(Dialect):
 
 def _numbered(value: ColumnElement[Any], number: int) -> ColumnElement[Any]:
     def replace(element: Any, **_: Any) -> Any:
-        is_parameter = isinstance(element, BindParameter)
-        return bindparam(f"{element.key}_{number}", type_=element.type) if is_parameter else None
+        if isinstance(element, BindParameter) and element.key != "b_now":
+            return bindparam(f"{element.key}_{number}", type_=element.type)
+        return None
 
     numbered: ColumnElement[Any] = replacement_traverse(value, {}, replace)
     return numbered

@@ -83,6 +83,11 @@ class SQLiteDialect(UpsertReturning):
         self._full_text = table(f"{entries.name}_fts", column("rowid", Integer))
 
     @classmethod
+    def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
+        """Return how long to wait for another writer."""
+        return {"timeout": min(BUSY_TIMEOUT, timeout)}
+
+    @classmethod
     def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:
         """Give each memory database a name of its own, so that every thread has its own connection to it."""
         if url.database not in (None, "", ":memory:"):

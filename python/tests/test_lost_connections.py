@@ -1,0 +1,305 @@
+"""What callers notice of a server that cuts connections or falls silent: nothing, or a typed error in time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+
+from databases import Database
+from faults import Proxy, kill_connections, session_of
+from the_edge_agent.memory import LTMBackend, LTMError, SQLAlchemyBackend
+from the_edge_agent.memory.results import Result
+from the_edge_agent.memory.sql import transactions
+
+on_servers = pytest.mark.targets(server=True, portable=False)
+
+CALLS: dict[str, Callable[[LTMBackend], Result]] = {
+    "store": lambda backend: backend.store("new", 1),
+    "store over a version": lambda backend: backend.store("k", 2, if_version=1),
+    "store_many": lambda backend: backend.store_many([{"key": f"many/{n}", "value": n} for n in range(3)]),
+    "retrieve": lambda backend: backend.retrieve("k"),
+    "retrieve_many": lambda backend: backend.retrieve_many(["k", "other"]),
+    "search": lambda backend: backend.search("fox", {"n": 1}),
+    "list_keys": lambda backend: backend.list_keys(),
+    "count": lambda backend: backend.count(),
+    "iterate_all": lambda backend: {"success": True, "found": [*backend.iterate_all()]},
+    "delete_many": lambda backend: backend.delete_many(["gone", "other"]),
+    "cleanup_expired": lambda backend: backend.cleanup_expired(),
+    "delete": lambda backend: backend.delete("k"),
+}
+
+
+def fill_pool(backend: Any, connections: int = 4) -> None:
+    """Have so many connections in the pool."""
+    held = [backend._engine.connect() for _ in range(connections)]
+    for connection in held:
+        connection.close()
+
+
+def run_slowly(backend: Any) -> Result:
+    """Run a statement that takes half a minute."""
+    statement = {
+        "sqlite": "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n",
+        "postgresql": "SELECT pg_sleep(30)",
+        "mysql": "SELECT sleep(30)",
+    }[backend.dialect]
+    try:
+        backend._database.run(lambda connection, entries: connection.execute(text(statement)).all())
+    except LTMError as failure:
+        return failure.result
+    return {"success": True}
+
+
+@pytest.fixture
+def backend(database: Database) -> Iterator[Any]:
+    with database.open() as backend:
+        backend.store("k", "fox", {"n": 1})
+        backend.store("other", "hound")
+        yield backend
+
+
+# --- connections that the server has ended -----------------------------------------------------------
+
+
+@on_servers
+def test_every_call_succeeds_after_every_connection_was_killed(backend: Any, database: Database) -> None:
+    for name, call in CALLS.items():
+        fill_pool(backend)
+        assert kill_connections(database) >= 4
+        result = call(backend)
+        assert result["success"] is True, (name, result)
+    assert backend.retrieve("new") == {"success": True, "value": 1, "found": True, "metadata": None, "version": 1}
+    assert backend.count() == {"success": True, "count": 4}
+
+
+@on_servers
+def test_a_dead_connection_that_looks_alive_is_replaced_by_one_more_attempt(
+    backend: Any, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactions, "has_ended", lambda descriptor: False)
+    for name, call in CALLS.items():
+        fill_pool(backend)
+        assert kill_connections(database) >= 4
+        result = call(backend)
+        assert result["success"] is True, (name, result)
+    assert backend.retrieve("new")["version"] == 1
+
+
+@on_servers
+def test_a_living_connection_costs_no_round_trip_more(backend: Any) -> None:
+    statements: list[str] = []
+    event.listen(backend._engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    assert not backend._engine.pool._pre_ping
+    backend.retrieve("k")
+    backend.store("k", 2)
+    assert [statement.split()[0] for statement in statements] == ["SELECT", "INSERT"]
+
+
+@on_servers
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_a_connection_lost_before_commit_runs_the_whole_transaction_again(
+    backend: Any, database: Database, place: int
+) -> None:
+    writes: list[str] = []
+
+    def cut(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if statement.startswith(("INSERT", "DELETE")):
+            writes.append(statement)
+            if len(writes) == place:
+                kill_connections(database, connection.connection.info["session"])
+
+    def remember(connection: Any) -> None:
+        connection.connection.info["session"] = session_of(connection)
+
+    event.listen(backend._engine, "begin", remember)
+    event.listen(backend._engine, "before_cursor_execute", cut)
+    transaction = backend.transaction()
+    transaction.store("k", "two")
+    transaction.delete("other")
+    transaction.store("third", 3)
+    results = transaction.commit()["results"]
+    assert [results[0]["version"], results[1]["deleted"], results[2]["created"]] == [2, True, True]
+    assert len(writes) == place + 3
+
+
+@on_servers
+def test_a_connection_lost_at_commit_is_not_tried_again_and_says_that_the_outcome_is_unknown(
+    backend: Any, database: Database
+) -> None:
+    begun: list[int] = []
+
+    def remember(connection: Any) -> None:
+        begun.append(session_of(connection))
+
+    event.listen(backend._engine, "begin", remember)
+    event.listen(backend._engine, "commit", lambda connection: kill_connections(database, begun[-1]))
+    result = backend.store("k", "two")
+    assert (result["success"], result["error_type"], result["unknown"]) == (False, "connection_error", True)
+    assert len(begun) == 1
+
+
+@on_servers
+def test_killed_under_load_no_call_fails_before_its_commit(database: Database) -> None:
+    with database.open(pool_size=4) as backend, ThreadPoolExecutor(4) as threads:
+        done = False
+
+        def read(number: int) -> list[Result]:
+            results = []
+            while not done:
+                results.append(backend.retrieve(f"k{number}"))
+            return results
+
+        futures = [threads.submit(read, number) for number in range(4)]
+        for _ in range(5):
+            kill_connections(database)
+            assert backend.retrieve("k")["success"] is True
+        done = True
+        results = [result for future in futures for result in future.result()]
+    # A connection may be killed again in the second attempt; no other failure may come up.
+    assert {result.get("error_type") for result in results} <= {None, "connection_error"}
+    assert sum(result["success"] for result in results) >= len(results) - 5
+
+
+# --- deadlines ---------------------------------------------------------------------------------------
+
+
+def timed(call: Callable[[], Result]) -> tuple[Result, float]:
+    start = time.monotonic()
+    result = call()
+    return result, time.monotonic() - start
+
+
+def iterated(backend: LTMBackend) -> Result:
+    """Return the failure of iterate_all as a result."""
+    try:
+        return {"success": True, "found": [*backend.iterate_all()]}
+    except LTMError as failure:
+        return failure.result
+
+
+@on_servers
+def test_with_a_server_that_falls_silent_every_call_ends_at_its_deadline(database: Database) -> None:
+    calls = {**CALLS, "iterate_all": iterated}
+    with Proxy(database.url) as proxy, SQLAlchemyBackend(proxy.url, timeout=1, pool_size=16) as backend:
+        assert backend.store("k", "fox", {"n": 1})["success"] is True
+        fill_pool(backend, len(calls))
+        proxy.silent.set()
+        with ThreadPoolExecutor(len(calls)) as threads:
+            timings = threads.map(lambda call: timed(lambda: call(backend)), calls.values())
+            answers = dict(zip(calls, timings, strict=True))
+        proxy.silent.clear()
+        for name, (result, seconds) in answers.items():
+            assert result["error_type"] == "connection_timeout", (name, result)
+            assert 0.9 < seconds < 2, (name, seconds)
+        assert "unknown" not in answers["retrieve"][0]
+        assert backend.retrieve("other")["success"] is True, "it is used again as soon as it answers"
+
+
+@on_servers
+@pytest.mark.parametrize("connect_timeout", [0.5, 10])
+def test_a_server_that_accepts_and_never_answers_ends_at_the_sooner_limit(
+    database: Database, connect_timeout: float
+) -> None:
+    with Proxy(database.url) as proxy:
+        proxy.silent.set()
+        with SQLAlchemyBackend(proxy.url, lazy=True, timeout=1, connect_timeout=connect_timeout) as backend:
+            for call in (lambda: backend.store("k", 1), lambda: iterated(backend)):
+                result, seconds = timed(call)
+                assert result["error_type"] == "connection_timeout"
+                assert min(connect_timeout, 1) - 0.1 < seconds < min(connect_timeout, 1) + 1
+
+
+def test_a_statement_that_takes_too_long_is_stopped(database: Database) -> None:
+    with database.open(timeout=1, pool_size=1, max_overflow=0) as backend:
+        if database.target.portable:  # it has no way to stop an unknown driver
+            return
+        result, seconds = timed(lambda: run_slowly(backend))
+        assert result["error_type"] == "connection_timeout"
+        assert "within 1 seconds" in result["error"]
+        assert 0.9 < seconds < 2
+        assert backend.store("k", 1)["created"] is True
+
+
+def test_a_call_does_not_wait_longer_than_its_deadline_for_the_pool(database: Database) -> None:
+    with database.open(timeout=1, pool_size=1, max_overflow=0) as backend, backend._engine.connect():
+        result, seconds = timed(lambda: backend.retrieve("k"))
+        assert result["error_type"] == "connection_timeout"
+        assert 0.9 < seconds < 2
+
+
+@pytest.mark.targets(in_memory=False)
+def test_a_call_does_not_wait_longer_than_its_deadline_for_a_lock(database: Database) -> None:
+    with database.open() as other, database.open(timeout=1) as backend:
+        backend.store("k", 1)
+        with other._engine.connect() as connection, connection.begin():
+            key = connection.dialect.identifier_preparer.quote("key")
+            connection.execute(text(f"UPDATE ltm_entries SET version = 7 WHERE {key} = 'k'"))
+            result, seconds = timed(lambda: backend.store("k", 2))
+            connection.rollback()
+        assert result["error_type"] in ("lock_timeout", "connection_timeout")
+        assert 0.9 < seconds < 2
+        assert backend.store("k", 2)["version"] == 2
+
+
+# --- forks -------------------------------------------------------------------------------------------
+
+FORKING = """
+import json, os, sys
+from the_edge_agent.memory import SQLAlchemyBackend
+from sqlalchemy import create_engine, text
+
+url, statement, shared = sys.argv[1:]
+engine = create_engine(url) if shared else None
+backend = SQLAlchemyBackend(engine=engine) if shared else SQLAlchemyBackend(url)
+
+def sessions():
+    return [backend._database.run(lambda connection, _: connection.scalar(text(statement))) for _ in range(3)]
+
+def work(who):
+    for number in range(20):
+        assert backend.store(f"{who}/{number}", [who, number])["created"] is True
+        assert backend.retrieve(f"{who}/{number}")["value"] == [who, number]
+    return True
+
+mine, children = set(sessions()), []
+for child in range(4):
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        found = {"sessions": sessions(), "worked": work(f"child {child}")}
+        os.write(write, json.dumps(found).encode())
+        os._exit(0)
+    children.append((pid, read))
+work("parent")
+found = [json.loads(os.read(read, 65536)) for _, read in children]
+assert all(os.waitpid(pid, 0)[1] == 0 for pid, _ in children)
+mine |= set(sessions())
+print(json.dumps({"parent": sorted(mine), "children": [each["sessions"] for each in found], "count": backend.count()}))
+backend.close()
+"""
+
+
+@pytest.mark.targets(in_memory=False, portable=False)
+@pytest.mark.parametrize("shared", ["", "shared"], ids=["url", "engine"])
+def test_a_forked_child_uses_connections_of_its_own(database: Database, shared: str) -> None:
+    statement = {"postgresql": "SELECT pg_backend_pid()", "sqlite": "SELECT 0"}.get(
+        database.target.family, "SELECT connection_id()"
+    )
+    arguments = [sys.executable, "-c", FORKING, database.url, statement, shared]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["count"] == {"success": True, "count": 100}
+    if database.target.server:
+        assert len(found["parent"]) == 1
+        for sessions in found["children"]:
+            assert set(sessions).isdisjoint(found["parent"])
+        assert len({session for sessions in found["children"] for session in sessions}) == 4

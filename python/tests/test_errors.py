@@ -10,6 +10,7 @@ from sqlalchemy import create_engine, exc, text
 from sqlalchemy.pool import NullPool
 
 from the_edge_agent.memory.results import ERROR_TYPES, LTMError, fail
+from the_edge_agent.memory.sql.deadlines import Deadline
 from the_edge_agent.memory.sql.errors import LostRaceError, classify
 from the_edge_agent.memory.sql.transactions import retrying
 
@@ -100,13 +101,13 @@ def test_a_driver_error_that_a_listener_raises_unwrapped_is_mapped_too() -> None
         raise sqlite3.OperationalError("unable to open database file")
 
     with pytest.raises(LTMError) as raised:
-        retrying(attempt, timeout=1)
+        retrying(attempt, Deadline(1))
     assert raised.value.error_type == "connection_error"
 
 
 def test_other_errors_are_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
-        retrying(lambda: 1 // 0, timeout=1)
+        retrying(lambda: 1 // 0, Deadline(1))
 
 
 def test_a_conflict_is_tried_again_and_then_reported() -> None:
@@ -118,14 +119,14 @@ def test_a_conflict_is_tried_again_and_then_reported() -> None:
             raise LostRaceError
         return "stored"
 
-    assert retrying(attempt, timeout=5) == "stored"
+    assert retrying(attempt, Deadline(5)) == "stored"
     assert len(attempts) == 4
 
     def lost_forever() -> None:
         raise LostRaceError
 
     with pytest.raises(LTMError) as raised:
-        retrying(lost_forever, timeout=0.05)
+        retrying(lost_forever, Deadline(0.05))
     assert raised.value.error_type == "lock_timeout"
 
 
@@ -137,7 +138,7 @@ def test_failures_carry_no_driver_error_as_context() -> None:
             connection.execute(text("SELECT * FROM missing"))
 
     with pytest.raises(LTMError) as raised:
-        retrying(attempt, timeout=1)
+        retrying(attempt, Deadline(1))
     assert raised.value.__cause__ is None
     assert raised.value.__context__ is None
 

@@ -229,7 +229,8 @@ def test_a_statement_that_takes_too_long_is_stopped(database: Database) -> None:
 
 
 def test_a_call_does_not_wait_longer_than_its_deadline_for_the_pool(database: Database) -> None:
-    with database.open(timeout=1, pool_size=1, max_overflow=0) as backend, backend._engine.connect():
+    opened: Any = database.open(timeout=1, pool_size=1, max_overflow=0)
+    with opened as backend, backend._engine.connect():
         result, seconds = timed(lambda: backend.retrieve("k"))
         assert result["error_type"] == "connection_timeout"
         assert 0.9 < seconds < 2
@@ -237,7 +238,8 @@ def test_a_call_does_not_wait_longer_than_its_deadline_for_the_pool(database: Da
 
 @pytest.mark.targets(in_memory=False)
 def test_a_call_does_not_wait_longer_than_its_deadline_for_a_lock(database: Database) -> None:
-    with database.open() as other, database.open(timeout=1) as backend:
+    holder: Any = database.open()
+    with holder as other, database.open(timeout=1) as backend:
         backend.store("k", 1)
         with other._engine.connect() as connection, connection.begin():
             key = connection.dialect.identifier_preparer.quote("key")

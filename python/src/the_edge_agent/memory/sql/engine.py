@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
@@ -164,7 +165,7 @@ class Database(Generic[Statements]):
         if self._shared is None:
             opened.engine.dispose(close=False)
         else:
-            opened.engine = in_transactions(_with_a_pool_of_its_own(self._shared))
+            opened.engine = _with_a_pool_of_its_own(self._shared)
         opened.one_at_a_time = opened.one_at_a_time and Lock()
 
     def _in_time(self, work: Callable[[Deadline], Answer]) -> Answer:
@@ -198,7 +199,7 @@ class Database(Generic[Statements]):
     def _engine(self) -> tuple[Engine, _Closable | None]:
         if self._shared is None:
             return _create_engine(self.url, self._options, self._hidden_args)
-        return in_transactions(self._shared), None
+        return self._shared, None
 
     def _dispose(self, engine: Engine, keeper: _Closable | None) -> None:
         if self._shared is None:
@@ -295,11 +296,13 @@ def _create_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, A
             **{**engine_options, **options.engine_args},
         )
         _limit_connecting(engine, family, options.connect_timeout)
-        return in_transactions(engine), family.prepare_engine(engine)
+        return engine, family.prepare_engine(engine)
     except ImportError:
         problem = missing_driver(url)
     except (ArgumentError, TypeError, ValueError) as error:
-        problem = LTMError("configuration_error", f"the engine cannot be created: {type(error).__name__}")
+        named = re.match(r"Invalid argument\(s\) ([\w', ]+) sent", str(error))  # values it does not show
+        refused = f"it takes no {named[1]}" if named else type(error).__name__
+        problem = LTMError("configuration_error", f"the engine cannot be created: {refused}")
     raise problem
 
 
@@ -320,14 +323,6 @@ def _limit_connecting(engine: Engine, family: type[Dialect], connect_timeout: fl
         )
         deadline.guard(lambda: family.stop(connection))
         return connection
-
-
-def in_transactions(engine: Engine) -> Engine:
-    """Return the engine, or one on the same pool whose statements are not committed one by one."""
-    configured = engine.get_execution_options().get("isolation_level")
-    if "AUTOCOMMIT" not in (configured, getattr(engine.dialect, "_on_connect_isolation_level", None)):
-        return engine
-    return engine.execution_options(isolation_level=for_name(engine.dialect.name).isolation_level)
 
 
 def _first_connection(engine: Engine, deadline: Deadline) -> Connection:

@@ -119,12 +119,19 @@ def connect(engine: Engine, deadline: Deadline) -> Connection:
     family = for_name(engine.dialect.name)
     while True:
         connection = engine.connect()
+        if _commits_each_statement(engine):
+            connection.execution_options(isolation_level=family.isolation_level)
         driver_connection = connection.connection.driver_connection
         if not has_ended(family.socket_of(driver_connection)):
             deadline.guard(partial(_stop, connection, family, driver_connection))
             return connection
         connection.invalidate()
         connection.close()
+
+
+def _commits_each_statement(engine: Engine) -> bool:
+    level = engine.get_execution_options().get("isolation_level")
+    return "AUTOCOMMIT" in (level, getattr(engine.dialect, "_on_connect_isolation_level", None))
 
 
 def _stop(connection: Connection, family: type[Dialect], driver_connection: Any) -> None:

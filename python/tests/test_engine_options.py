@@ -1,0 +1,345 @@
+"""How a backend gets its engine and tables: a caller's engine, options of engine and driver, names, DDL, echo, ORM."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, event, inspect, select, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from databases import Database
+from the_edge_agent.memory import LTMEntry, LTMError, SQLAlchemyBackend
+from the_edge_agent.memory.sql.options import MAX_TABLE_NAME
+
+CANARY = "c4nary-s3cret"
+
+own_dialect = pytest.mark.targets(portable=False, in_memory=False)
+
+
+@pytest.fixture
+def engine(database: Database) -> Iterator[Engine]:
+    engine = create_engine(database.url)
+    yield engine
+    engine.dispose()
+
+
+def refused(**options: Any) -> str:
+    with pytest.raises(LTMError) as raised:
+        SQLAlchemyBackend(**options)
+    assert raised.value.error_type == "configuration_error"
+    return str(raised.value)
+
+
+def listeners(engine: Engine) -> list[int]:
+    """Return how many listen to each event of an engine and its pool."""
+    names = ["begin", "commit", "before_cursor_execute", "after_cursor_execute", "engine_connect"]
+    found = [len(getattr(engine.dispatch, name)) for name in names]
+    return found + [len(getattr(engine.pool.dispatch, name)) for name in ("connect", "checkout", "checkin", "reset")]
+
+
+# --- an engine of the caller's -----------------------------------------------------------------------
+
+
+@own_dialect
+def test_a_callers_engine_is_used_shared_and_left_as_it_was(engine: Engine, database: Database) -> None:
+    with engine.connect() as connection:
+        before, pool = listeners(engine), engine.pool
+        journal = (
+            connection.exec_driver_sql("PRAGMA journal_mode").scalar() if engine.dialect.name == "sqlite" else None
+        )
+    with SQLAlchemyBackend(engine=engine) as backend, SQLAlchemyBackend(engine=engine) as other:
+        assert backend._engine is engine
+        assert backend.store("k", {"a": 1.0}, {"n": 1})["created"] is True
+        assert other.search("a", {"n": 1})["results"] == backend.search("a", {"n": 1})["results"]
+        assert [result["version"] for result in other.store_many([{"key": "k", "value": 2}])["results"]] == [2]
+        assert other.store("k", 3, if_version=1)["error_type"] == "conflict"
+    assert (listeners(engine), engine.pool) == (before, pool)
+    assert isinstance(pool, QueuePool)
+    assert pool.checkedout() == 0
+    assert backend.retrieve("k")["error_type"] == "connection_error"
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM ltm_entries")) == 1
+        if journal:
+            assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == journal
+    with database.open() as backend:
+        assert backend.retrieve("k")["value"] == 2
+
+
+@own_dialect
+@pytest.mark.parametrize("where", ["create_engine", "execution_options"])
+def test_on_an_engine_that_commits_each_statement_a_call_is_one_transaction_still(
+    database: Database, where: str
+) -> None:
+    committing = {"isolation_level": "AUTOCOMMIT"}
+    made = create_engine(database.url, **(committing if where == "create_engine" else {}))
+    engine = made if where == "create_engine" else made.execution_options(**committing)
+
+    with SQLAlchemyBackend(engine=engine) as backend:
+        backend.store("there", 1)
+        transaction = backend.transaction()
+        transaction.store("a", 1)
+        transaction.store("there", 2, if_version=7)
+        assert transaction.commit()["error_type"] == "conflict"
+        assert backend.list_keys()["keys"] == ["there"]
+        assert backend.search("there")["count"] == 1
+        assert backend._engine is engine
+    with engine.connect() as connection:
+        connection.execute(text("DELETE FROM ltm_entries"))
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM ltm_entries")) == 0, "the engine itself commits as before"
+    made.dispose()
+
+
+def test_url_and_engine_exclude_each_other_and_one_is_needed() -> None:
+    engine = create_engine("sqlite://")
+    for options in ({}, {"url": "sqlite://", "engine": engine}):
+        assert "one of url and engine" in refused(**options)
+    with engine.connect() as connection:
+        for wrong in ("sqlite://", connection, 1):
+            assert "engine must be a SQLAlchemy Engine" in refused(engine=wrong)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"pool_size": 7},
+        {"max_overflow": 0},
+        {"pool_timeout": 1},
+        {"connect_timeout": 1},
+        {"echo": True},
+        {"engine_args": {"pool_recycle": 1}},
+        {"connect_args": {"timeout": 1}},
+    ],
+    ids=lambda option: next(iter(option)),
+)
+def test_with_an_engine_its_own_options_are_refused(option: dict[str, Any]) -> None:
+    message = refused(engine=create_engine("sqlite://"), lazy=True, **option)
+    assert next(iter(option)) in message
+
+
+# --- options of engine and driver --------------------------------------------------------------------
+
+
+@own_dialect
+def test_engine_args_reach_the_engine(database: Database) -> None:
+    with SQLAlchemyBackend(database.url, engine_args={"pool_recycle": 77, "query_cache_size": 9}) as backend:
+        assert isinstance(backend._engine, Engine)
+        assert isinstance(backend._engine.pool, QueuePool)
+        assert backend._engine.pool._recycle == 77
+    with SQLAlchemyBackend(database.url, engine_args={"poolclass": NullPool}) as backend:
+        assert isinstance(backend._engine, Engine)
+        assert isinstance(backend._engine.pool, NullPool)
+        assert backend.store("k", 1)["created"] is True
+
+
+@own_dialect
+def test_connect_args_reach_the_driver(database: Database) -> None:
+    arguments, query = {
+        "sqlite": ({"isolation_level": "DEFERRED"}, "SELECT 'here'"),
+        "postgresql": ({"application_name": "here"}, "SELECT current_setting('application_name')"),
+    }.get(database.target.family, ({"init_command": "SET @who = 'here'"}, "SELECT @who"))
+    with SQLAlchemyBackend(database.url, connect_args=arguments) as backend:
+        assert backend._database.run(lambda connection, _: connection.scalar(text(query))) == "here"
+
+
+@pytest.mark.parametrize(
+    "name", ["url", "echo", "pool_size", "max_overflow", "pool_timeout", "connect_args", "hide_parameters"]
+)
+def test_engine_args_do_not_replace_what_has_a_name_of_its_own(name: str) -> None:
+    assert name in refused(url="sqlite://", lazy=True, engine_args={name: CANARY})
+
+
+@pytest.mark.parametrize("name", ["engine_args", "connect_args"])
+@pytest.mark.parametrize("value", [[], "a=b", 1, {1: 2}])
+def test_arguments_that_are_no_mapping_are_refused(name: str, value: Any) -> None:
+    assert name in refused(url="sqlite://", lazy=True, **{name: value})
+
+
+@own_dialect
+def test_an_argument_that_engine_or_driver_do_not_know_is_a_configuration_error(database: Database) -> None:
+    assert "no_such_option" in refused(url=database.url, engine_args={"no_such_option": CANARY})
+    assert CANARY not in refused(url=database.url, connect_args={"no_such_option": CANARY})
+
+
+# --- tables ------------------------------------------------------------------------------------------
+
+
+@own_dialect
+def test_memories_of_other_table_names_share_a_database_and_nothing_else(database: Database, engine: Engine) -> None:
+    with database.open() as usual, database.open(table_name="agent_7") as other:
+        usual.store("k", "fox", {"n": 1})
+        other.store("k", "hound", {"n": 2}, ttl=60)
+        assert other.store("k2", "hound")["created"] is True
+        assert usual.search("fox OR hound")["count"] == usual.search("hound")["count"] == 0
+        assert [entry["value"] for entry in usual.search(metadata_filter={"n": {"$gt": 0}})["results"]] == ["fox"]
+        assert other.search("hound", {"n": 2})["count"] == 1
+        assert (usual.count()["count"], other.count()["count"]) == (1, 2)
+    with database.open(table_name="agent_7") as again:
+        assert again.list_keys()["keys"] == ["k", "k2"]
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE agent_7"))
+        connection.execute(text("DROP TABLE IF EXISTS agent_7_fts"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "",
+            "a b",
+            "a;b",
+            'a"b',
+            "a'b",
+            "a`b",
+            "a.b",
+            "1a",
+            "ä",
+            "Memory",
+            "a\0",
+            "x" * (MAX_TABLE_NAME + 1),
+            None,
+            7,
+        ),
+        *(
+            "ltm_catalog",
+            "ltm_schema_version",
+            "sqlite_master",
+            "pg_class",
+            "ltm_entries_fts",
+            "a_fts_data",
+            "a_earlier",
+        ),
+        *("ltm_entries; DROP TABLE ltm_entries", "a--", "a/*"),
+    ],
+)
+def test_a_table_name_that_no_database_reads_alike_is_refused(name: Any) -> None:
+    message = refused(url="sqlite://", lazy=True, table_name=name)
+    assert "table_name" in message
+
+
+@own_dialect
+def test_the_longest_table_name_works(database: Database, engine: Engine) -> None:
+    name = "t" * MAX_TABLE_NAME
+    with database.open(table_name=name) as backend:
+        backend.store("k", "fox", {"n": 1})
+        assert backend.search("fox", {"n": 1})["count"] == 1
+    with engine.begin() as connection:
+        connection.execute(text(f"DROP TABLE {name}"))
+        connection.execute(text(f"DROP TABLE IF EXISTS {name}_fts"))
+
+
+@own_dialect
+def test_without_create_tables_they_must_be_there_and_ddl_makes_them(database: Database, engine: Engine) -> None:
+    name = {"table_name": "by_hand"}
+    with pytest.raises(LTMError, match=r"create_tables is false.*ddl\(\)") as raised:
+        database.open(create_tables=False, **name)
+    assert raised.value.error_type == "configuration_error"
+    with database.open(create_tables=False, lazy=True, **name) as backend:
+        statements = backend.ddl()
+        assert backend.store("k", 1)["error_type"] == "configuration_error"
+        assert not inspect(engine).has_table("by_hand"), "nothing is created"
+        with engine.begin() as connection:
+            for table in ("ltm_catalog", "ltm_snapshots", "ltm_snapshot_entries", "ltm_schema_version"):
+                connection.execute(text(f"DROP TABLE IF EXISTS {table}"))
+            for statement in statements:
+                connection.exec_driver_sql(statement.replace("%", "%%"))
+        assert backend.store("k", "fox", {"n": 1})["created"] is True
+        assert backend.search("fox", {"n": 1})["count"] == 1
+        assert backend.ddl() == statements
+    with database.open(create_tables=True, **name) as backend:
+        assert backend.retrieve("k")["value"] == "fox"
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE by_hand"))
+        connection.execute(text("DROP TABLE IF EXISTS by_hand_fts"))
+
+
+# --- echo --------------------------------------------------------------------------------------------
+
+
+@own_dialect
+def test_echo_shows_every_statement_and_no_value(
+    database: Database,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # of a handler that writes to an earlier test's output
+    executed: list[str] = []
+    with database.open(echo=True) as backend:
+        event.listen(backend._engine, "before_cursor_execute", lambda *arguments: executed.append(arguments[2]))
+        caplog.clear()
+        backend.store("key-" + CANARY, {"value": CANARY}, {"meta": CANARY}, ttl=7777)
+        backend.store("key-" + CANARY, CANARY, if_version=1)
+        backend.store("key-" + CANARY, CANARY, if_version=1)
+        backend.store_many([{"key": f"{CANARY}{n}", "value": CANARY, "metadata": {"m": CANARY}} for n in range(70)])
+        backend.retrieve_many([f"{CANARY}{n}" for n in range(70)])
+        for query, condition in ((CANARY, None), (f'"{CANARY}"', {"meta": CANARY}), (None, {"l": [CANARY]})):
+            backend.search(query, condition, prefix=CANARY[:4])
+        backend.list_keys(CANARY, after=CANARY)
+        backend.count(CANARY)
+        list(backend.iterate_all(CANARY))
+        backend.cleanup_expired()
+        backend.delete_many([f"{CANARY}{n}" for n in range(70)])
+        backend.delete("key-" + CANARY)
+    shown = "\n".join(record.getMessage() for record in caplog.records)
+    printed = capfd.readouterr()
+    assert len(executed) > 15
+    for statement in executed:  # a long one is shown by its beginning and its end
+        assert statement[:200] in shown
+        assert statement[-100:] in shown
+    assert sum(record.name == "sqlalchemy.engine.Engine" for record in caplog.records) >= 2 * len(executed)
+    for hidden in (CANARY, "7777", "qzc4nary"):
+        assert hidden not in shown + printed.out + printed.err
+
+
+# --- the caller's own queries ------------------------------------------------------------------------
+
+
+@own_dialect
+def test_sessions_query_the_mapped_class(database: Database) -> None:
+    backend: Any = database.open(lazy=True)
+    before: Any = backend._session_factory
+    assert before is None
+    backend.store("k", {"a": [1.0, None]}, {"n": 1}, ttl=3600)
+    backend.store("k", {"b": 1, "a": "fox"}, {"n": 2}, ttl=3600)
+    assert backend.entry_class is LTMEntry
+    with backend._session_factory() as session:
+        entry = session.scalars(select(LTMEntry).where(LTMEntry.key == "k")).one()
+        assert (entry.value, entry.metadata_, entry.version) == ({"b": 1, "a": "fox"}, {"n": 2}, 2)
+        assert list(entry.value) == ["b", "a"]
+        assert entry.expires_at is not None
+        assert (entry.expires_at - entry.updated_at).total_seconds() == 3600
+    backend.close()
+    assert backend._session_factory is None
+
+
+@own_dialect
+def test_sessions_query_a_table_of_another_name(database: Database, engine: Engine) -> None:
+    opened: Any = database.open(table_name="agent_8")
+    with opened as backend, backend._session_factory() as session:
+        backend.store("k", "fox")
+        mapped = backend.entry_class
+        assert mapped.__tablename__ == "agent_8"
+        assert session.scalars(select(mapped.value)).all() == ["fox"]
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE agent_8"))
+        connection.execute(text("DROP TABLE IF EXISTS agent_8_fts"))
+
+
+@own_dialect
+def test_a_refused_statement_of_a_callers_engine_shows_no_value(database: Database, engine: Engine) -> None:
+    with SQLAlchemyBackend(engine=engine) as backend:
+
+        def fail(*arguments: Any) -> None:
+            raise OperationalError("", {"canary": CANARY}, Exception(CANARY))
+
+        event.listen(engine, "before_cursor_execute", fail)
+        result = backend.store("k", CANARY)
+        event.remove(engine, "before_cursor_execute", fail)
+        assert result["error_type"] == "query_error"
+        assert CANARY not in str(result)

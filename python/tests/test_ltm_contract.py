@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import pytest
@@ -14,14 +10,10 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from databases import Database
-from the_edge_agent.memory import LTMBackend, LTMError
-from the_edge_agent.memory.base import Delete, Store
-from the_edge_agent.memory.codec import decode
-from the_edge_agent.memory.results import Result, ok, returns_result
-from the_edge_agent.memory.validation import check_key, check_limit, check_offset, check_prefix
+from memory_backend import FiveMethods, MemoryBackend
+from the_edge_agent.memory import LTMBackend
 from the_edge_agent.testing import LTMContract
 from the_edge_agent.testing.contract import OpenBackend, assert_failure, contents, load
-from the_edge_agent.testing.model import Entry, Model
 
 
 class OnADatabase(LTMContract):
@@ -71,76 +63,23 @@ class TestMemory(OnADatabase):
     leaves_out = ("reopen",)
 
 
-def fresh(value: Any) -> Any:
-    """Return a copy of a JSON value; unlike ``copy.deepcopy`` also of a very deep one."""
-    return json.loads(json.dumps(value))
-
-
-class ThirdPartyBackend(LTMBackend):
-    """The five methods that a third party has to write, over a dict; all else is the base class's."""
-
-    def __init__(self) -> None:
-        self._model = Model()
-        self._versions: dict[str, int] = {}
-        self._closed = False
-        self._turn = threading.RLock()
-
-    @returns_result
-    def store(self, key: str, value: Any, metadata: dict[str, Any] | None = None) -> Result:
-        with self._open():
-            entry = Store.of(key, value, metadata)
-            version = self._versions[key] = self._versions.get(key, 0) + 1
-            self._model.entries[key] = Entry(key, decode(entry.value), fresh(metadata), time.monotonic_ns())
-            return ok(stored=True, key=key, created=version == 1, version=version)
-
-    @returns_result
-    def retrieve(self, key: str, default: Any = None) -> Result:
-        with self._open():
-            entry = self._model.entries.get(check_key(key))
-            if entry is None:
-                return ok(value=default, found=False, metadata=None, version=None)
-            found = {"value": fresh(entry.value), "metadata": fresh(entry.metadata)}
-            return ok(**found, found=True, version=self._versions[key])
-
-    @returns_result
-    def delete(self, key: str) -> Result:
-        with self._open():
-            deleted = self._model.entries.pop(Delete.of(key).key, None) is not None
-            self._versions.pop(key, None)
-            return ok(deleted=deleted, key=key)
-
-    @returns_result
-    def search(
-        self,
-        query: str | None = None,
-        metadata_filter: dict[str, Any] | None = None,
-        limit: int = 10,
-        *,
-        prefix: str | None = None,
-        offset: int = 0,
-    ) -> Result:
-        with self._open():
-            limit, prefix, offset = check_limit(limit), check_prefix(prefix), check_offset(offset)
-            found = self._model.search(query, metadata_filter, limit, prefix=prefix, offset=offset)
-            return ok(results=[fresh(entry) for entry in found["results"]], count=found["count"])
-
-    def close(self) -> None:
-        self._closed = True
-
-    @contextmanager
-    def _open(self) -> Iterator[None]:
-        with self._turn:
-            if self._closed:
-                raise LTMError("connection_error", "this backend is closed")
-            yield
-
-
 class TestThirdParty(LTMContract):
     """The suite on a backend of five methods: what it does not declare is left out."""
 
     shared_by_processes: ClassVar[bool] = False
-    leaves_out = ("reopen", "transactional")
+    leaves_out = ("reopen", "transactional", "expiring", "versioned")
 
     @pytest.fixture
     def open_backend(self) -> OpenBackend:
-        return ThirdPartyBackend
+        return FiveMethods
+
+
+class TestReference(LTMContract):
+    """The suite on a backend in plain Python that declares all there is."""
+
+    shared_by_processes: ClassVar[bool] = False
+    leaves_out = ("reopen",)
+
+    @pytest.fixture
+    def open_backend(self) -> OpenBackend:
+        return MemoryBackend

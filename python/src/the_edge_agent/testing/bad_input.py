@@ -7,12 +7,14 @@ import decimal
 import math
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Final
 
 import pytest
 
-from the_edge_agent.memory.base import LTMBackend, LTMTransaction
+from the_edge_agent.memory.base import LTMBackend
 from the_edge_agent.memory.results import LTMError, Result
+from the_edge_agent.memory.transaction import LTMTransaction
 from the_edge_agent.testing.contract import ContractBase, assert_failure, assert_success, contents, keys_of
 from the_edge_agent.testing.exactness import nested
 
@@ -202,6 +204,7 @@ class BadInputRules(ContractBase):
         assert_refused(BAD_KEYS, lambda key: full.store(key, 1))
         assert_refused(BAD_KEYS, lambda key: full.retrieve(key, "default"))
         assert_refused(BAD_KEYS, lambda key: full.delete(key))
+        assert_refused(BAD_KEYS, lambda key: full.retrieve_many(["k", key]))
 
     def test_bad_prefixes_are_refused(self, full: LTMBackend) -> None:
         def iterate(prefix: Any) -> Result:
@@ -211,6 +214,8 @@ class BadInputRules(ContractBase):
 
         assert_refused(BAD_PREFIXES, lambda prefix: full.search(prefix=prefix))
         assert_refused(BAD_PREFIXES, iterate)
+        assert_refused(BAD_PREFIXES, lambda prefix: full.list_keys(prefix))
+        assert_refused(BAD_PREFIXES, lambda prefix: full.count(prefix))
 
     def test_values_that_are_not_json_are_refused(self, full: LTMBackend) -> None:
         assert_refused(anywhere(NOT_JSON), lambda value: full.store("k", value), "serialization_error")
@@ -234,6 +239,12 @@ class BadInputRules(ContractBase):
 
     def test_bad_offsets_are_refused_whatever_the_query(self, full: LTMBackend) -> None:
         assert_refused(with_queries(BAD_OFFSETS), lambda case: full.search(case[0], offset=case[1]))
+
+    def test_bad_pages_of_keys_are_refused_whatever_the_prefix(self, full: LTMBackend) -> None:
+        for prefix in (None, "", "k", "nothing"):
+            list_keys = partial(full.list_keys, prefix)
+            assert_refused(BAD_LIMITS, list_keys)
+            assert_refused(BAD_PREFIXES, partial(list_keys, 10))
 
     def test_bad_filters_are_refused_whatever_the_query(self, full: LTMBackend) -> None:
         assert_refused(with_queries(BAD_FILTERS), lambda case: full.search(case[0], case[1]))
@@ -272,6 +283,7 @@ class BadInputRules(ContractBase):
             backend.store("k", 1, {"a": "canary-in-value\0"}),
             backend.store("k", 1, {"canary-in-value": {1}}),
             backend.search(metadata_filter={"a": ["canary-in-value", 2**63]}),
+            backend.store_many([{"key": "k", "value": "canary-in-value", "metadata": ["canary-in-value"]}]),
         ):
             assert result["success"] is False
             assert "canary" not in str(result)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import pytest
@@ -18,6 +18,17 @@ CALLS: Final[dict[str, Callable[[LTMBackend], dict[str, Any]]]] = {
     "search": lambda backend: backend.search(),
     "search for words": lambda backend: backend.search("fox", {"a": 1}, prefix="k"),
     "search for nothing": lambda backend: backend.search("!!!"),
+    "retrieve_many": lambda backend: backend.retrieve_many(["k", "other"]),
+    "list_keys": lambda backend: backend.list_keys(),
+    "list_keys with everything": lambda backend: backend.list_keys("k", 1, "a"),
+    "count": lambda backend: backend.count(),
+    "count with a prefix": lambda backend: backend.count("k"),
+}
+BATCHES: Final[dict[str, Callable[[LTMBackend], dict[str, Any]]]] = {
+    "store_many": lambda backend: backend.store_many([{"key": "k", "value": 1}]),
+    "store_many of nothing": lambda backend: backend.store_many([]),
+    "delete_many": lambda backend: backend.delete_many(["k"]),
+    "delete_many of nothing": lambda backend: backend.delete_many([]),
 }
 
 
@@ -25,11 +36,17 @@ class ClosingRules(ContractBase):
     """The end of a backend."""
 
     def test_after_close_every_call_is_a_connection_error(self, backend: LTMBackend) -> None:
-        for call in CALLS.values():
-            assert_success(call(backend))
-        backend.close()
-        for call in [*CALLS.values()] * 2:
-            assert_failure(call(backend), "connection_error")
+        assert_closed_to(CALLS, backend)
+
+    def test_after_close_batches_are_a_connection_error(self, transactional: LTMBackend) -> None:
+        assert_closed_to(BATCHES, transactional)
+
+    def test_after_close_lifetimes_are_a_connection_error(self, expiring: LTMBackend) -> None:
+        store, clean_up = (lambda backend: backend.store("k", 1, ttl=60)), (lambda backend: backend.cleanup_expired())
+        assert_closed_to({"store": store, "cleanup_expired": clean_up}, expiring)
+
+    def test_after_close_if_version_is_a_connection_error(self, versioned: LTMBackend) -> None:
+        assert_closed_to({"store": lambda backend: backend.store("k", 1, if_version=0)}, versioned)
 
     def test_after_close_iterate_all_raises(self, backend: LTMBackend) -> None:
         backend.close()
@@ -75,3 +92,15 @@ class ClosingRules(ContractBase):
             with reopen() as second:
                 assert_success(second.store("k", 1))
             assert first.retrieve("k")["value"] == 1
+
+
+def assert_closed_to(calls: Mapping[str, Callable[[LTMBackend], dict[str, Any]]], backend: LTMBackend) -> None:
+    """Check that calls succeed before and fail after close, more than once, and name those that do not."""
+    for call in calls.values():
+        assert_success(call(backend))
+    backend.close()
+    for _ in range(2):
+        answers = {name: call(backend) for name, call in calls.items()}
+        assert {name: answer for name, answer in answers.items() if answer["success"]} == {}
+        for answer in answers.values():
+            assert_failure(answer, "connection_error")

@@ -47,6 +47,17 @@ def store_in_transactions(backend: LTMBackend, seed: int) -> Results:
     return results
 
 
+def store_in_batches(backend: LTMBackend, seed: int) -> Results:
+    """Store every key once, in batches of random, overlapping keys in random order."""
+    keys, results = generator(seed).sample(KEYS, len(KEYS)), []
+    for start in range(0, len(keys), 8):
+        entries = [
+            {"key": key, "value": f"fox {seed}", "metadata": {"writer": seed}} for key in keys[start : start + 8]
+        ]
+        results += [{"success": True, **result} for result in assert_success(backend.store_many(entries))["results"]]
+    return results
+
+
 def store_and_delete(backend: LTMBackend, seed: int) -> Results:
     """Store and delete the same few keys, one by one and in transactions."""
     rng = generator(seed)
@@ -121,7 +132,9 @@ class ConcurrencyRules(WorkerRules):
 
     def works(self, backend: LTMBackend) -> list[Work]:
         """Return the ways to store every key that the backend has."""
-        return [store_all, store_in_transactions] if "transactions" in backend.capabilities else [store_all]
+        if "transactions" not in backend.capabilities:
+            return [store_all]
+        return [store_all, store_in_transactions, store_in_batches]
 
     def test_threads_create_each_key_once_and_lose_no_store(self, backend: LTMBackend) -> None:
         results = run_in_threads(store_all, [(backend, seed) for seed in range(THREADS)])
@@ -130,6 +143,17 @@ class ConcurrencyRules(WorkerRules):
     def test_transactions_of_threads_all_succeed(self, transactional: LTMBackend) -> None:
         results = run_in_threads(store_in_transactions, [(transactional, seed) for seed in range(THREADS)])
         self.assert_all_counted(transactional, flat(results), THREADS)
+
+    def test_batches_of_threads_all_succeed(self, transactional: LTMBackend) -> None:
+        results = run_in_threads(store_in_batches, [(transactional, seed) for seed in range(THREADS)])
+        self.assert_all_counted(transactional, flat(results), THREADS)
+
+    def test_batches_of_processes_all_succeed(
+        self, transactional: LTMBackend, reopen: OpenBackend, workers: ProcessPoolExecutor
+    ) -> None:
+        arguments = [(reopen, store_in_batches, seed) for seed in range(PROCESSES)]
+        results = run_together(workers, in_a_backend_of_its_own, arguments)
+        self.assert_all_counted(transactional, flat(results), PROCESSES)
 
     def test_creates_and_deletes_of_threads_agree(self, backend: LTMBackend) -> None:
         results = run_in_threads(store_and_delete, [(backend, seed) for seed in range(THREADS)])
@@ -176,6 +200,31 @@ class ConcurrencyRules(WorkerRules):
                 assert [entry["key"] for entry in found] == ["a", "b"], arguments  # a tie, so by key
                 assert found[0]["value"] == found[1]["value"] == f"fox {found[0]['metadata']['n']}", arguments
                 assert found[0]["metadata"] == found[1]["metadata"], arguments
+
+        read_while_writing(read, write)
+
+    def test_no_reader_sees_half_a_batch(self, transactional: LTMBackend) -> None:
+        def entries(number: int, keys: str) -> list[dict[str, Any]]:
+            metadata = {"pair": True, "n": number}
+            return [{"key": f"k{key}", "value": f"fox {number}", "metadata": metadata} for key in keys]
+
+        assert_success(transactional.store_many(entries(0, "ab")))
+
+        def write() -> None:
+            for number in range(1, 41):
+                assert_success(transactional.store_many(entries(number, "cd")))
+                assert_success(transactional.store_many(entries(number, "badc")))
+                assert_success(transactional.delete_many(["kd", "kc"]))
+
+        def read() -> None:
+            for arguments in SEARCHES_FOR_A_PAIR:
+                found = keys_of(transactional.search(**arguments))
+                assert sorted(found) in (["ka", "kb"], ["ka", "kb", "kc", "kd"]), arguments
+            assert transactional.list_keys("k")["keys"] in (["ka", "kb"], ["ka", "kb", "kc", "kd"])
+            assert transactional.count("k")["count"] in (2, 4)
+            for keys in (["ka", "kb"], ["kd", "kc"]):
+                one, other = assert_success(transactional.retrieve_many(keys))["entries"].values()
+                assert (one and one["metadata"]) == (other and other["metadata"]), keys
 
         read_while_writing(read, write)
 

@@ -47,6 +47,20 @@ class ContractBase:
         return backend
 
     @pytest.fixture
+    def expiring(self, backend: LTMBackend) -> LTMBackend:
+        """The backend, where it keeps lifetimes."""
+        if "ttl" not in backend.capabilities:
+            pytest.skip("the backend declares no ttl")
+        return backend
+
+    @pytest.fixture
+    def versioned(self, backend: LTMBackend) -> LTMBackend:
+        """The backend, where it obeys ``if_version``."""
+        if "versions" not in backend.capabilities:
+            pytest.skip("the backend declares no versions")
+        return backend
+
+    @pytest.fixture
     def reopen(self, open_backend: OpenBackend) -> OpenBackend:
         """The opener, where it opens the same store again."""
         if not self.shared_by_processes:
@@ -95,6 +109,12 @@ def assert_failure(result: Result, error_type: str) -> None:
     assert result["error_type"] == error_type, result
     assert isinstance(result["error"], str)
     assert result["error"].strip()
+
+
+def assert_conflict(result: Result, key: str, version: int) -> None:
+    """Check that a result is the failure of an ``if_version``, and names the version that the entry has."""
+    assert_failure({name: found for name, found in result.items() if name not in ("key", "version")}, "conflict")
+    assert_same({name: result[name] for name in ("key", "version")}, {"key": key, "version": version})
 
 
 def keys_of(result: Result) -> list[str]:

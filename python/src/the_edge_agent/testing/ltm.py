@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from the_edge_agent.testing.bad_input import BadInputRules
+from the_edge_agent.testing.batches import BatchRules
+from the_edge_agent.testing.cleanup import CleanupRules
 from the_edge_agent.testing.closing import ClosingRules
 from the_edge_agent.testing.concurrency import ConcurrencyRules
 from the_edge_agent.testing.entries import EntryRules
 from the_edge_agent.testing.exactness import ExactnessRules
+from the_edge_agent.testing.expiry import ExpiryRules
 from the_edge_agent.testing.filters import FilterRules
 from the_edge_agent.testing.generated import GeneratedRules
 from the_edge_agent.testing.iteration import IterationRules
+from the_edge_agent.testing.listing import ListingRules
+from the_edge_agent.testing.many_keys import ManyKeysRules
 from the_edge_agent.testing.persistence import PersistenceRules
 from the_edge_agent.testing.queries import QueryRules
 from the_edge_agent.testing.ranking import RankRules
 from the_edge_agent.testing.transactions import TransactionRules
+from the_edge_agent.testing.versions import VersionRules
 
 
 class LTMContract(
@@ -25,7 +31,13 @@ class LTMContract(
     RankRules,
     GeneratedRules,
     TransactionRules,
+    BatchRules,
+    ManyKeysRules,
     IterationRules,
+    ListingRules,
+    ExpiryRules,
+    CleanupRules,
+    VersionRules,
     ClosingRules,
     ConcurrencyRules,
     PersistenceRules,

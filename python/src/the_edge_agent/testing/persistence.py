@@ -9,6 +9,7 @@ from the_edge_agent.memory.base import LTMBackend
 from the_edge_agent.testing import corpus
 from the_edge_agent.testing.contract import OpenBackend, generator, load, text_of
 from the_edge_agent.testing.exactness import HOSTILE_TEXTS, VALUES
+from the_edge_agent.testing.lifetimes import LONG, store_expired
 from the_edge_agent.testing.workers import WorkerRules, run_together
 
 
@@ -20,7 +21,9 @@ def answers(backend: LTMBackend) -> str:
     for query in (None, "fox", "fo*", '"the red"', "-fox", "日本", "😀", "!!!"):
         for metadata_filter in conditions:
             found.append(backend.search(query, metadata_filter, limit=50, offset=1))
-    found.append([backend.search(prefix=prefix, limit=1000) for prefix in corpus.PREFIXES])
+    for prefix in corpus.PREFIXES:
+        found += [backend.search(prefix=prefix, limit=1000), backend.list_keys(prefix, 3), backend.count(prefix)]
+    found += [backend.retrieve_many(["missing", *(key for key, _, _ in everything)]), backend.list_keys(limit=1000)]
     return text_of(found)
 
 
@@ -41,6 +44,9 @@ class PersistenceRules(WorkerRules):
                 load(backend, group)
             load(backend, [(f"value {name}", VALUES[name], None) for name in ("numbers", "texts", "keys", "NUL")])
             load(backend, [(text, name, {"text": text}) for name, text in HOSTILE_TEXTS.items()])
+            if "ttl" in backend.capabilities:
+                backend.store("late", "fox", {"n": 1}, ttl=LONG)
+                store_expired(backend, "gone")
             backend.store("a", "again")
             backend.delete("A")
             before = answers(backend)

@@ -1,0 +1,57 @@
+"""What the rules of expiry share: short lifetimes, every way to see an entry, and waiting until it is gone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from the_edge_agent.memory.base import LTMBackend
+from the_edge_agent.testing.contract import assert_success, keys_of
+
+SHORT: Final = 0.3  # seconds; long enough to be seen first
+SOON: Final = 0.02  # seconds; for entries that only have to be expired
+LATE: Final = 0.2  # seconds after its end at which no read may show an entry any more
+LONG: Final = 600.0  # seconds; longer than any test
+
+SEEN: Final[dict[str, Callable[[LTMBackend], bool]]] = {
+    "retrieve": lambda backend: bool(assert_success(backend.retrieve("k"))["found"]),
+    "search": lambda backend: "k" in keys_of(backend.search()),
+    "search for a word": lambda backend: "k" in keys_of(backend.search("fox")),
+    "search for a phrase": lambda backend: "k" in keys_of(backend.search('"red fox"')),
+    "search without a word": lambda backend: "k" in keys_of(backend.search("-hound")),
+    "search with a filter": lambda backend: "k" in keys_of(backend.search(metadata_filter={"n": 1})),
+    "search with a prefix": lambda backend: "k" in keys_of(backend.search(prefix="k")),
+    "search with everything": lambda backend: "k" in keys_of(backend.search("fox", {"n": 1}, prefix="k")),
+    "retrieve_many": lambda backend: assert_success(backend.retrieve_many(["other", "k"]))["entries"]["k"] is not None,
+    "list_keys": lambda backend: "k" in assert_success(backend.list_keys())["keys"],
+    "list_keys with a prefix": lambda backend: "k" in assert_success(backend.list_keys("k", 1))["keys"],
+    "count": lambda backend: assert_success(backend.count())["count"] == 2,
+    "count with a prefix": lambda backend: assert_success(backend.count("k"))["count"] == 1,
+    "iterate_all": lambda backend: "k" in [key for key, _, _ in backend.iterate_all()],
+    "iterate_all with a prefix": lambda backend: "k" in [key for key, _, _ in backend.iterate_all("k")],
+}
+
+
+def wait_until(condition: Callable[[], bool], patience: float) -> None:
+    """Return once the condition holds, which must be at most ``patience`` seconds from now."""
+    deadline = time.monotonic() + patience
+    while True:
+        begun = time.monotonic()
+        if condition():
+            return
+        assert begun < deadline, f"still not so after {patience} seconds"
+        time.sleep(0.005)
+
+
+def wait_until_expired(backend: LTMBackend, ttl: float, *keys: str) -> None:
+    """Wait for the end of entries that were stored with this ttl."""
+    wait_until(lambda: not any(assert_success(backend.retrieve(key))["found"] for key in keys), ttl + LATE)
+
+
+def store_expired(backend: LTMBackend, *keys: str) -> None:
+    """Leave entries of version 2 behind that have expired."""
+    for key in keys:
+        assert_success(backend.store(key, "a fox that has gone", {"n": 1}))
+        assert_success(backend.store(key, "a fox that has gone", {"n": 1}, ttl=SOON))
+    wait_until_expired(backend, SOON, *keys)

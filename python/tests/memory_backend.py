@@ -1,0 +1,160 @@
+"""Backends in memory, to test the contract kit with: the five methods alone, and every capability."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from the_edge_agent.memory import LTMBackend, LTMError, LTMTransaction
+from the_edge_agent.memory.codec import decode
+from the_edge_agent.memory.operations import Delete, Operation, Store
+from the_edge_agent.memory.results import Result, conflict, ok, returns_result
+from the_edge_agent.memory.validation import check_batch_size, check_key, check_limit, check_offset, check_prefix
+from the_edge_agent.testing.model import Entry, Model
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is kept of an entry; ``expires`` is a time of the monotonic clock."""
+
+    entry: Entry
+    version: int
+    expires: float | None = None
+
+
+def fresh(value: Any) -> Any:
+    """Return a copy of a JSON value; unlike ``copy.deepcopy`` also of a very deep one."""
+    return json.loads(json.dumps(value))
+
+
+class FiveMethods(LTMBackend):
+    """The five methods that a third party has to write, over a dict; all else is the base class's."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, Row] = {}
+        self._moment = 0
+        self._now = 0.0
+        self._turn = threading.RLock()
+        self._closed = False
+
+    @returns_result
+    def store(
+        self,
+        key: str,
+        value: Any,
+        metadata: dict[str, Any] | None = None,
+        *,
+        ttl: float | None = None,
+        if_version: int | None = None,
+    ) -> Result:
+        store = self.check_store(key, value, metadata, ttl=ttl, if_version=if_version)
+        with self._open():
+            self._moment += 1
+            return self._put(store)
+
+    @returns_result
+    def retrieve(self, key: str, default: Any = None) -> Result:
+        check_key(key)
+        with self._open():
+            row = self._row(key)
+            if row is None:
+                return ok(value=default, found=False, metadata=None, version=None)
+            return ok(value=fresh(row.entry.value), found=True, metadata=fresh(row.entry.metadata), version=row.version)
+
+    @returns_result
+    def delete(self, key: str) -> Result:
+        delete = Delete.of(key)
+        with self._open():
+            return self._remove(delete)
+
+    @returns_result
+    def search(
+        self,
+        query: str | None = None,
+        metadata_filter: dict[str, Any] | None = None,
+        limit: int = 10,
+        *,
+        prefix: str | None = None,
+        offset: int = 0,
+    ) -> Result:
+        limit, prefix, offset = check_limit(limit), check_prefix(prefix), check_offset(offset)
+        with self._open():
+            model = Model()
+            model.entries = {key: row.entry for key, row in self._rows.items() if self._lives(row)}
+            found = model.search(query, metadata_filter, limit, prefix=prefix, offset=offset)
+            return ok(results=[fresh(entry) for entry in found["results"]], count=found["count"])
+
+    def close(self) -> None:
+        self._closed = True
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        """Take the turn; a call begins here, and all of it happens at one time."""
+        with self._turn:
+            if self._closed:
+                raise LTMError("connection_error", "this backend is closed")
+            self._now = time.monotonic()
+            yield
+
+    def _lives(self, row: Row) -> bool:
+        return row.expires is None or self._now < row.expires
+
+    def _row(self, key: str) -> Row | None:
+        row = self._rows.get(key)
+        return row if row is not None and self._lives(row) else None
+
+    def _put(self, store: Store) -> Result:
+        row = self._row(store.key)
+        version = row.version if row else 0
+        if store.if_version not in (None, version):
+            raise conflict(store.key, version)
+        metadata = None if store.metadata is None else decode(store.metadata)
+        entry = Entry(store.key, decode(store.value), metadata, self._moment)
+        expires = None if store.ttl is None else self._now + store.ttl.total_seconds()
+        self._rows[store.key] = Row(entry, version + 1, expires)
+        return ok(stored=True, key=store.key, created=version == 0, version=version + 1)
+
+    def _remove(self, delete: Delete) -> Result:
+        there = self._row(delete.key) is not None
+        if there:
+            del self._rows[delete.key]
+        return ok(deleted=there, key=delete.key)
+
+
+class MemoryBackend(FiveMethods):
+    """All that a backend can promise, over a dict."""
+
+    capabilities: ClassVar[frozenset[str]] = frozenset({"transactions", "ttl", "versions"})  # type: ignore[misc]
+
+    def transaction(self) -> LTMTransaction:
+        with self._open():
+            return super().transaction()
+
+    @returns_result
+    def retrieve_many(self, keys: Iterable[str]) -> Result:
+        with self._open():  # so that all are read in one state
+            return super().retrieve_many(keys)
+
+    @returns_result
+    def cleanup_expired(self, batch_size: int = 100) -> Result:
+        size = check_batch_size(batch_size)
+        with self._open():
+            expired = [key for key, row in self._rows.items() if not self._lives(row)]
+            for key in expired[:size]:
+                del self._rows[key]
+            return ok(deleted_count=len(expired[:size]), remaining_count=len(expired[size:]))
+
+    def _apply(self, operations: Sequence[Operation]) -> list[Result]:
+        with self._open():
+            before = dict(self._rows)
+            self._moment += 1
+            try:
+                return [self._put(each) if isinstance(each, Store) else self._remove(each) for each in operations]
+            except LTMError:
+                self._rows = before
+                raise

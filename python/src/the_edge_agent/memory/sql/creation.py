@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, insert, inspect, select
+from sqlalchemy import Connection, exc, insert, inspect, select
 
+from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql import legacy
 from the_edge_agent.memory.sql.dialects import Dialect, for_dialect
+from the_edge_agent.memory.sql.rows import entry_parameters, entry_row
 from the_edge_agent.memory.sql.schema import SCHEMA_VERSION, Tables, copy_tables
 
 
@@ -26,8 +29,8 @@ class Schema:
         """Look at the server, and change nothing."""
         tables = copy_tables(entries_name)
         dialect_class = dialect_class or for_dialect(connection.dialect)
-        dialect_class.extend(tables.entries)
-        dialect = dialect_class(tables.entries)
+        dialect_class.extend(tables.entries, tables.catalog)
+        dialect = dialect_class(tables.entries.c.updated_at.type)
         dialect.probe(connection)
         packet = dialect.max_entry_bytes(connection)
         connection.rollback()
@@ -37,7 +40,7 @@ class Schema:
         """Return the SQL that makes the tables of an empty database."""
         version = insert(self.tables.schema_version).values(id=1, version=SCHEMA_VERSION)
         compiled = [
-            *(part.compile(dialect=connection.dialect) for part in self.dialect.definitions(self.tables.all())),
+            *(part.compile(dialect=connection.dialect) for part in self.dialect.definitions(*self.tables.all())),
             version.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}),
         ]
         return [str(statement).strip() for statement in compiled]
@@ -69,10 +72,10 @@ class Schema:
         if is_complete:
             return
         self._in_transaction(connection, self._create_tables)
-        legacy.move_entries(connection, self.dialect)
+        legacy.move_entries(connection, self.dialect, self.tables.entries)
         connection.rollback()
         if not self.dialect.has_exact_keys:
-            self.dialect.check_keys(connection)
+            self._check_keys(connection)
             connection.rollback()
         self._in_transaction(connection, self._write_version)
 
@@ -81,12 +84,32 @@ class Schema:
             work(connection)
 
     def _create_tables(self, connection: Connection) -> None:
-        legacy.set_aside(connection, self.dialect)
-        self.dialect.create(connection, self.tables.all())
+        legacy.set_aside(connection, self.dialect, self.tables.entries)
+        self.dialect.create(connection, *self.tables.all())
 
     def _write_version(self, connection: Connection) -> None:
         if self._version(connection) is None:
             connection.execute(insert(self.tables.schema_version).values(id=1, version=SCHEMA_VERSION))
+
+    def _check_keys(self, connection: Connection) -> None:
+        """Refuse a database that merges keys or orders them otherwise; the caller rolls back."""
+        prefix = f"{uuid.uuid4()}/"
+        keys = sorted(prefix + key for key in ("a", "A", "a ", "á", "a\u0301", "B", "_", "日", "\uffff", "😀"))
+        now = self.dialect.clock(connection, statements=len(keys))
+        rows = [entry_parameters(self.dialect, Store.of(key, None, None), now) for key in keys]
+        entries, column = self.tables.entries, self.tables.entries.c.key
+        try:
+            connection.execute(insert(entries).values(entry_row(self.dialect, entries)), rows)
+            ours = select(column).where(column >= prefix, column < prefix[:-1] + "0").order_by(column)
+            is_exact = connection.scalars(ours).all() == keys
+        except exc.IntegrityError:
+            is_exact = False
+        if not is_exact:
+            raise LTMError(
+                "configuration_error",
+                "this database does not keep keys exactly (case, accents, trailing spaces, order by code point); "
+                "create the table with a binary collation for the column key",
+            )
 
     def _version(self, connection: Connection) -> int | None:
         table = self.tables.schema_version

@@ -13,7 +13,9 @@ from the_edge_agent.memory.operations import Operation, Store
 from the_edge_agent.memory.results import Result, ok
 from the_edge_agent.memory.sql.batches import batches
 from the_edge_agent.memory.sql.creation import Schema
+from the_edge_agent.memory.sql.rows import entry_parameters, entry_row
 from the_edge_agent.memory.sql.search import Search, Searcher, key_range
+from the_edge_agent.memory.sql.versions import VersionedStore
 
 _ESCAPED: Final = ("'", '"', "\\")  # drivers that write values into the statement double these
 _WIDEST: Final = 4  # bytes of a character, escaped or not
@@ -28,22 +30,26 @@ class Entries:
         """Build the statements."""
         self._dialect = dialect = schema.dialect
         self._packet = schema.packet
-        self._searcher = Searcher(dialect)
-        table, columns = dialect.entries, dialect.entries.c
+        self._searcher = Searcher(dialect, schema.tables.entries)
+        table, columns = schema.tables.entries, schema.tables.entries.c
+        visible, expired = dialect.visible(table), dialect.expired(table)
+        self._upsert = dialect.upsert(table, entry_row(dialect, table))
+        self._versioned = VersionedStore(dialect, self._upsert)
         self._key = columns.key
         value, metadata = type_coerce(columns.value, Text()), type_coerce(columns.metadata, Text())
         is_one, is_among = columns.key == bindparam("b_key"), columns.key.in_(bindparam("b_keys", expanding=True))
         above, rows = columns.key > bindparam("b_after"), bindparam("b_rows", type_=Integer())
-        entry = select(value, metadata, columns.version).where(dialect.visible)
+        entry = select(value, metadata, columns.version).where(visible)
         self._retrieve = entry.where(is_one)
         self._retrieve_many = entry.add_columns(columns.key).where(is_among)
-        keys = select(columns.key).where(dialect.visible, above).order_by(columns.key).limit(rows)
+        keys = select(columns.key).where(visible, above).order_by(columns.key).limit(rows)
         self._keys, self._page = keys, keys.add_columns(value, metadata)
-        self._count = select(func.count()).select_from(table).where(dialect.visible)
-        self._delete_many = delete(table).where(is_among, dialect.visible)
-        self._expired = select(columns.key).where(dialect.expired).order_by(columns.expires_at, columns.key).limit(rows)
-        self._clean = delete(table).where(is_among, dialect.expired)
-        self._expired_count = select(func.count()).select_from(table).where(dialect.expired)
+        self._count = select(func.count()).select_from(table).where(visible)
+        self._delete = delete(table).where(is_one, visible)
+        self._delete_many = delete(table).where(is_among, visible)
+        self._expired = select(columns.key).where(expired).order_by(columns.expires_at, columns.key).limit(rows)
+        self._clean = delete(table).where(is_among, expired)
+        self._expired_count = select(func.count()).select_from(table).where(expired)
 
     # --- writes ------------------------------------------------------------------------------------
 
@@ -77,14 +83,15 @@ class Entries:
             yield from self._stored(operations, groups, self._upsert_one(connection, operations, groups[0], now))
             return
         for batch in batches(groups, lambda places: _most_bytes(operations[places[-1]]), self._packet):
-            rows = [self._dialect.row(operations[places[-1]], now, len(places)) for places in batch]
-            yield from self._stored(operations, batch, self._dialect.upsert_many(connection, rows))
+            rows = [entry_parameters(self._dialect, operations[places[-1]], now, len(places)) for places in batch]
+            yield from self._stored(operations, batch, self._upsert.many(connection, rows))
 
     def _upsert_one(
         self, connection: Connection, operations: Sequence[Any], places: Places, now: datetime | None
     ) -> dict[str, int]:
         store = operations[places[-1]]
-        return {store.key: self._dialect.upsert(connection, self._dialect.row(store, now, len(places)))}
+        row = entry_parameters(self._dialect, store, now, len(places))
+        return {store.key: self._upsert.one(connection, row)}
 
     def _stored(
         self, operations: Sequence[Any], groups: list[Places], versions: dict[str, int]
@@ -97,11 +104,12 @@ class Entries:
 
     def _apply_one(self, connection: Connection, operation: Operation, now: datetime | None) -> Result:
         if not isinstance(operation, Store):
-            return ok(deleted=self._dialect.delete(connection, operation.key, now), key=operation.key)
-        row = self._dialect.row(operation, now)
+            found = connection.execute(self._delete, {"b_key": operation.key, "b_now": now}).rowcount
+            return ok(deleted=bool(found), key=operation.key)
+        row = entry_parameters(self._dialect, operation, now)
         if operation.if_version is None:
-            return _stored(operation.key, self._dialect.upsert(connection, row))
-        return _stored(operation.key, self._dialect.store_if(connection, row, operation.if_version))
+            return _stored(operation.key, self._upsert.one(connection, row))
+        return _stored(operation.key, self._versioned.store(connection, row, operation.if_version))
 
     def delete_many(self, connection: Connection, keys: Sequence[str]) -> int:
         """Delete the entries at keys and return how many there were."""

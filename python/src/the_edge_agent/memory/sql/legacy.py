@@ -24,26 +24,27 @@ from sqlalchemy.schema import DropTable
 from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.dialects import Dialect
+from the_edge_agent.memory.sql.rows import entry_parameters, entry_row
 
 _PAGE_ROWS = 100
 
 
-def set_aside(connection: Connection, dialect: Dialect) -> None:
+def set_aside(connection: Connection, dialect: Dialect, entries: Table) -> None:
     """Rename a table of the earlier layout, so that today's can be created; inside the creating transaction.
 
     Raises:
         LTMError: ``configuration_error`` for a table of that name that is neither.
     """
-    name = dialect.entries.name
-    if not _is_earlier_layout(connection, dialect):
+    name = entries.name
+    if not _is_earlier_layout(connection, entries):
         return
     with dialect.exclusively(connection, name):
-        if _is_earlier_layout(connection, dialect):
+        if _is_earlier_layout(connection, entries):
             quote = connection.dialect.identifier_preparer.quote
             connection.exec_driver_sql(f"ALTER TABLE {quote(name)} RENAME TO {quote(_table(name).name)}")
 
 
-def move_entries(connection: Connection, dialect: Dialect) -> None:
+def move_entries(connection: Connection, dialect: Dialect, entries: Table) -> None:
     """Move the entries that were set aside, then drop their table.
 
     Each page is one transaction that moves its rows, so that it can be run again after a crash, and by
@@ -52,24 +53,24 @@ def move_entries(connection: Connection, dialect: Dialect) -> None:
     Raises:
         LTMError: an entry that today's rules refuse; it and what follows stay where they are.
     """
-    earlier = _table(dialect.entries.name)
+    earlier = _table(entries.name)
     if not inspect(connection).has_table(earlier.name):
         return
     connection.rollback()
     moved = True
     while moved:
         with dialect.begin(connection, write=True):
-            moved = _move_page(connection, dialect, earlier)
+            moved = _move_page(connection, dialect, entries, earlier)
     with connection.begin():
         connection.execute(DropTable(earlier, if_exists=True))
 
 
-def _is_earlier_layout(connection: Connection, dialect: Dialect) -> bool:
-    inspector, name = inspect(connection), dialect.entries.name
+def _is_earlier_layout(connection: Connection, entries: Table) -> bool:
+    inspector, name = inspect(connection), entries.name
     if not inspector.has_table(name):
         return False
     columns = {column["name"] for column in inspector.get_columns(name)}
-    if columns >= set(dialect.entries.columns.keys()):
+    if columns >= set(entries.columns.keys()):
         return False
     if columns >= set(_table(name).columns.keys()) and "version" not in columns:
         return True
@@ -88,17 +89,16 @@ def _table(entries_name: str) -> Table:
     )
 
 
-def _move_page(connection: Connection, dialect: Dialect, earlier: Table) -> bool:
+def _move_page(connection: Connection, dialect: Dialect, entries: Table, earlier: Table) -> bool:
     columns = earlier.c
     rows = connection.execute(select(earlier).order_by(columns.key).limit(_PAGE_ROWS).with_for_update()).all()
     if not rows:
         return False
-    moment = dialect.entries.c.updated_at.type
-    times = {name: bindparam(f"b_{name}", type_=moment) for name in ("created_at", "updated_at")}
-    statement = insert(dialect.entries).values({**dialect.new_row(), **times, "expires_at": None})
+    times = {name: bindparam(f"b_{name}", type_=dialect.moment) for name in ("created_at", "updated_at")}
+    statement = insert(entries).values({**entry_row(dialect, entries), **times, "expires_at": None})
     now = datetime.now(timezone.utc)
     for key, value, metadata, created_at, updated_at in rows:
-        row = dialect.row(_entry(key, value, metadata), now)
+        row = entry_parameters(dialect, _entry(key, value, metadata), now)
         del row["b_now"]
         connection.execute(statement, {**row, "b_created_at": created_at or now, "b_updated_at": updated_at or now})
     connection.execute(delete(earlier).where(columns.key.in_([row[0] for row in rows])))

@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, Text, and_, bindparam, or_, select, type_coerce
+from sqlalchemy import ColumnElement, Connection, Select, Table, Text, and_, bindparam, or_, select, type_coerce
 
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import Node, matches
@@ -55,10 +55,12 @@ class Search:
 class Searcher:
     """Runs searches over the entries' table of one dialect."""
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, dialect: Dialect, entries: Table) -> None:
         """Build the parts that every search shares."""
         self._dialect = dialect
-        columns = dialect.entries.c
+        self._filters, self._texts = dialect.filters(entries), dialect.texts(entries)
+        self._visible = dialect.visible(entries)
+        columns = entries.c
         self._key, self._updated_at = columns.key, columns.updated_at
         self._value, self._metadata = (
             type_coerce(columns.value, Text()),
@@ -72,12 +74,12 @@ class Searcher:
 
     def search(self, connection: Connection, search: Search) -> list[dict[str, Any]]:
         """Return ``[{"key", "value", "metadata", "score"}]``, best first."""
-        condition = None if search.metadata_filter is None else self._dialect.condition(search.metadata_filter)
+        condition = None if search.metadata_filter is None else self._filters.condition(search.metadata_filter)
         in_python = None if condition is not None else search.metadata_filter
         now = {"b_now": self._dialect.clock(connection, statements=1 if in_python is None else 2)}
-        where = [self._dialect.visible, *key_range(self._key, search.prefix)]
+        where = [self._visible, *key_range(self._key, search.prefix)]
         if search.terms:
-            where.append(self._dialect.text_condition(search.terms))
+            where.append(self._texts.matches(search.terms))
         if condition is not None:
             where.append(condition)
         if not search.ranked and in_python is None:
@@ -102,7 +104,7 @@ class Searcher:
         if search.ranked:
             wanted = max(RANK_WINDOW, wanted)
             needles = [term.needle for term in search.terms if not term.negated]
-            columns += [self._dialect.token_count(), *map(self._dialect.occurrences, needles)]
+            columns += [self._texts.token_count(), *map(self._texts.occurrences, needles)]
         counts = slice(4, len(columns))
         if in_python is not None:
             columns.append(self._metadata)

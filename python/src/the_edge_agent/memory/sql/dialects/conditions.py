@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
-from sqlalchemy import ColumnElement, and_, false, not_, or_, true
+from sqlalchemy import ColumnElement, Table, and_, false, not_, or_, true
 
 from the_edge_agent.memory.codec import INT64_MAX, INT64_MIN
 from the_edge_agent.memory.filters import (
@@ -41,6 +41,10 @@ class NotInSQLError(Exception):
 
 class FilterConditions:
     """Turns the tree of a metadata filter into SQL that is true or false, never NULL."""
+
+    def __init__(self, table: Table) -> None:
+        """Make the conditions of one table, which keeps metadata."""
+        self.table = table
 
     def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
         """Return whether the metadata has a value of one of these kinds at ``path`` that passes ``test``.

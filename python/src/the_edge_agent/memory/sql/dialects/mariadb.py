@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from sqlalchemy import ColumnElement, and_, case, func
+from sqlalchemy import ColumnElement, Table, and_, case, func
 from sqlalchemy.dialects.mysql import VARCHAR, Insert, insert
 from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.filters import Path
-from the_edge_agent.memory.sql.dialects.conditions import Kind, NotInSQLError, Test
-from the_edge_agent.memory.sql.dialects.mysql import MySQLDialect
-from the_edge_agent.memory.sql.dialects.upserts import UpsertReturning
+from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test
+from the_edge_agent.memory.sql.dialects.mysql import JSONConditions, MySQLDialect
+from the_edge_agent.memory.sql.dialects.upserts import Upsert, UpsertReturning
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH
 
 
-class MariaDBDialect(UpsertReturning, MySQLDialect):
+class MariaDBDialect(MySQLDialect):
     """MariaDB 10.5 or later."""
 
     exact_collation: ClassVar[str] = "utf8mb4_nopad_bin"
     key_type: ClassVar[TypeEngine[Any]] = VARCHAR(MAX_KEY_LENGTH, charset="utf8mb4", collation=exact_collation)
 
-    def upsert_statement(self) -> Insert:
+    def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
+        """Return what stores rows in one statement."""
+        return OnDuplicateKeyReturning(table, row)
+
+    def filters(self, table: Table) -> FilterConditions:
+        """Return the conditions by JSON functions, which differ from MySQL's."""
+        return JSONTextConditions(table, self.exact_collation)
+
+
+class OnDuplicateKeyReturning(UpsertReturning):
+    """INSERT ... ON DUPLICATE KEY UPDATE ... RETURNING."""
+
+    def statement(self) -> Insert:
         """Return the insert that becomes an update when the key is there."""
-        statement = insert(self.entries).values(self.new_row())
-        changes = [(column.name, value) for column, value in self.changes(statement.inserted)]
-        return statement.on_duplicate_key_update(changes)
+        statement = insert(self.table).values(self.row)
+        return statement.on_duplicate_key_update(self.changes(statement.inserted))
+
+
+class JSONTextConditions(JSONConditions):
+    """Filters by JSON_EXTRACT; JSON is plain text here."""
 
     def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
         """Leave keys that begin with a minus to Python: a JSON path never finds them here."""

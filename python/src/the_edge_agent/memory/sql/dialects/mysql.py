@@ -33,7 +33,8 @@ from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.filters import Path
 from the_edge_agent.memory.sql.dialects.base import Dialect
-from the_edge_agent.memory.sql.dialects.conditions import Kind, Test
+from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test
+from the_edge_agent.memory.sql.dialects.upserts import Upsert
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH
 
 _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
@@ -66,18 +67,6 @@ class MySQLDialect(Dialect):
     socket_drivers = frozenset({"pymysql", "mysqldb", "mysqlconnector"})
     keeps_one_state = True
     has_exact_keys = True
-
-    def __init__(self, entries: Table) -> None:
-        """Build the statements."""
-        super().__init__(entries)
-        statement = insert(entries).values(self.new_row())
-        (_, version), *others = self.changes(statement.inserted)
-        changes = [("version", func.last_insert_id(version)), *((column.name, value) for column, value in others)]
-        self._upsert = statement.on_duplicate_key_update(changes)
-        self._upserts: dict[int, Compiled] = {}
-        self._versions = select(entries.c.key, entries.c.version).where(
-            entries.c.key.in_(bindparam("b_keys", expanding=True))
-        )
 
     @classmethod
     def ascii_type(cls, length: int) -> TypeEngine[Any]:
@@ -146,40 +135,71 @@ class MySQLDialect(Dialect):
             return None
         return connection.scalar(select(cast(func.utc_timestamp(literal_column("6")), self.time_type)))
 
-    def upsert(self, connection: Connection, row: Mapping[str, Any]) -> int:
-        """Store an entry in one statement; LAST_INSERT_ID carries the new version, 0 after an insert."""
-        return connection.execute(self._upsert, row).lastrowid or int(row["b_count"])
+    def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
+        """Return what stores rows in one statement."""
+        return OnDuplicateKey(table, row)
 
-    def upsert_many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-        """Store entries in few statements of many rows, then ask for the versions, which the rows' locks keep."""
+    def filters(self, table: Table) -> FilterConditions:
+        """Return the conditions by JSON functions."""
+        return JSONConditions(table, self.exact_collation)
+
+
+class OnDuplicateKey(Upsert):
+    """INSERT ... ON DUPLICATE KEY UPDATE, which returns nothing."""
+
+    def __init__(self, table: Table, row: Mapping[str, Any]) -> None:
+        """Build the statements."""
+        super().__init__(table, row)
+        statement = insert(table).values(row)
+        (_, version), *others = self.changes(statement.inserted)
+        self._one = statement.on_duplicate_key_update([("version", func.last_insert_id(version)), *others])
+        self._compiled: dict[int, Compiled] = {}
+        self._versions = select(self.identity, table.c.version).where(
+            self.identity.in_(bindparam("b_keys", expanding=True))
+        )
+
+    def one(self, connection: Connection, row: Mapping[str, Any]) -> int:
+        """Store a row in one statement; LAST_INSERT_ID carries the new version, 0 after an insert."""
+        return connection.execute(self._one, row).lastrowid or int(row["b_count"])
+
+    def many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+        """Store rows in few statements, then ask for the versions, which the rows' locks keep."""
         start = 0
         for size in _ROWS:
             while len(rows) - start >= size:
-                self._upsert_rows(connection, rows[start : start + size])
+                self._store_together(connection, rows[start : start + size])
                 start += size
-        found = connection.execute(self._versions, {"b_keys": [row["b_key"] for row in rows]})
+        found = connection.execute(self._versions, {"b_keys": [row[self.parameter] for row in rows]})
         return {row[0]: row[1] for row in found}
 
-    def _upsert_rows(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        statement = self._upserts.get(len(rows))
+    def _store_together(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        statement = self._compiled.get(len(rows))
         if statement is None:  # kept here: SQLAlchemy compiles an insert of many rows anew each time
-            statement = self._upserts[len(rows)] = self._upsert_of(len(rows)).compile(dialect=connection.dialect)
+            statement = self._compiled[len(rows)] = self._statement(len(rows)).compile(dialect=connection.dialect)
         values = {f"{name}_{number}": value for number, row in enumerate(rows) for name, value in row.items()}
         values["b_now"] = rows[0]["b_now"]
         names = statement.positiontup  # type: ignore[attr-defined]
         parameters = values if names is None else tuple(values[name] for name in names)
         connection.exec_driver_sql(statement.string, parameters)
 
-    def _upsert_of(self, size: int) -> Insert:
+    def _statement(self, size: int) -> Insert:
         """Return the insert of so many rows; the parameters of each row end with its number."""
-        rows = [{name: _numbered(value, row) for name, value in self.new_row().items()} for row in range(size)]
-        statement = insert(self.entries).values(rows)
-        changes = [(column.name, value) for column, value in self.changes(statement.inserted)]
-        return statement.on_duplicate_key_update(changes)
+        rows = [{name: _numbered(value, number) for name, value in self.row.items()} for number in range(size)]
+        statement = insert(self.table).values(rows)
+        return statement.on_duplicate_key_update(self.changes(statement.inserted))
+
+
+class JSONConditions(FilterConditions):
+    """Filters by JSON_EXTRACT, with the type looked at first."""
+
+    def __init__(self, table: Table, exact_collation: str) -> None:
+        """Make the conditions of one table; strings compare by this collation."""
+        super().__init__(table)
+        self._exact_collation = exact_collation
 
     def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
         """Look at the type first: a cast of another type would warn or fail."""
-        value = func.json_extract(self.entries.c.metadata, json_path(path), type_=Text())
+        value = func.json_extract(self.table.c.metadata, json_path(path), type_=Text())
         is_kind = func.coalesce(self.has_kind(value, kinds), false())
         return is_kind if test is None else case((is_kind, test(self.native(value, kinds[0]))), else_=false())
 
@@ -190,7 +210,7 @@ class MySQLDialect(Dialect):
     def native(self, value: ColumnElement[Any], kind: Kind) -> ColumnElement[Any]:
         """Return a JSON value of one kind as an SQL value that compares exactly."""
         if kind == "string":
-            return func.json_unquote(value, type_=Text()).collate(self.exact_collation)
+            return func.json_unquote(value, type_=Text()).collate(self._exact_collation)
         return cast(value, Double() if kind == "double" else BigInteger())
 
 

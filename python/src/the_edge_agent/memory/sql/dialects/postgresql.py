@@ -22,7 +22,6 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    and_,
     bindparam,
     case,
     cast,
@@ -32,14 +31,14 @@ from sqlalchemy import (
     literal_column,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR, insert
-from sqlalchemy.sql.dml import Insert
 from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.codec import INT64_MAX, INT64_MIN, decode
 from the_edge_agent.memory.filters import Path
-from the_edge_agent.memory.operations import Store
-from the_edge_agent.memory.sql.dialects.conditions import Kind, Test, is_number, is_ordered
-from the_edge_agent.memory.sql.dialects.upserts import UpsertReturning
+from the_edge_agent.memory.sql.dialects.base import Dialect
+from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test, is_number, is_ordered
+from the_edge_agent.memory.sql.dialects.texts import IndexedTextConditions, TextConditions
+from the_edge_agent.memory.sql.dialects.upserts import OnConflict, Upsert
 from the_edge_agent.memory.text import Term
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH
 
@@ -47,7 +46,7 @@ _TYPES: Final[Mapping[Kind, str]] = {"integer": "number", "double": "number"}
 _SIMPLE: Final[ColumnElement[Any]] = literal_column("'simple'::regconfig")
 
 
-class PostgreSQLDialect(UpsertReturning):
+class PostgreSQLDialect(Dialect):
     """PostgreSQL 12 or later, and what speaks its dialect."""
 
     key_type: ClassVar[TypeEngine[Any]] = String(MAX_KEY_LENGTH, collation="C")
@@ -55,12 +54,6 @@ class PostgreSQLDialect(UpsertReturning):
     socket_drivers = frozenset({"psycopg", "psycopg2"})
     keeps_one_state = True
     has_exact_keys = True
-
-    def upsert_statement(self) -> Insert:
-        """Return the insert that becomes an update when the key is there."""
-        statement = insert(self.entries).values(self.new_row())
-        changes = {column.name: value for column, value in self.changes(statement.excluded)}
-        return statement.on_conflict_do_update(index_elements=[self.entries.c.key], set_=changes)
 
     @classmethod
     def socket_of(cls, driver_connection: Any) -> int:
@@ -73,18 +66,19 @@ class PostgreSQLDialect(UpsertReturning):
         return {"connect_timeout": max(1, round(connect_timeout))}
 
     @classmethod
-    def extend(cls, entries: Table) -> None:
-        """Add the text index and the copy of the metadata that filters look at."""
+    def extend(cls, entries: Table, catalog: Table) -> None:
+        """Add the text index, and the copy of the metadata that filters look at."""
         vector = Computed("to_tsvector('simple'::regconfig, search_text)", persisted=True)
         entries.append_column(Column("search_vector", TSVECTOR, vector))
-        entries.append_column(Column("metadata_json", JSONB, nullable=False))
         Index(f"ix_{entries.name}_search_vector", entries.c.search_vector, postgresql_using="gin")
-        Index(
-            f"ix_{entries.name}_metadata_json",
-            entries.c.metadata_json,
-            postgresql_using="gin",
-            postgresql_ops={"metadata_json": "jsonb_path_ops"},
-        )
+        for table in (entries, catalog):
+            table.append_column(Column("metadata_json", JSONB, nullable=False))
+            Index(
+                f"ix_{table.name}_metadata_json",
+                table.c.metadata_json,
+                postgresql_using="gin",
+                postgresql_ops={"metadata_json": "jsonb_path_ops"},
+            )
 
     def exclusively(self, connection: Connection, name: str) -> AbstractContextManager[Any]:
         """Lock the table until the transaction ends."""
@@ -114,25 +108,39 @@ class PostgreSQLDialect(UpsertReturning):
             "interval '1 microsecond'", type_=Interval()
         )
 
-    def parameters(self) -> dict[str, ColumnElement[Any]]:
+    def metadata_columns(self) -> dict[str, ColumnElement[Any]]:
         """Return the bound columns, the JSONB copy as text that the server converts."""
-        return {
-            **super().parameters(),
-            "metadata_json": cast(bindparam("b_metadata_json", type_=Text()), JSONB),
-        }
+        copy = cast(bindparam("b_metadata_json", type_=Text()), JSONB)
+        return {**super().metadata_columns(), "metadata_json": copy}
 
-    def row(self, entry: Store, now: datetime | None, count: int = 1) -> dict[str, Any]:
-        """Return the parameters of a store, with the metadata in the form that JSONB compares exactly."""
-        return {**super().row(entry, now, count), "b_metadata_json": _comparable(decode(entry.metadata or "{}"))}
+    def metadata_parameters(self, metadata: str | None) -> dict[str, Any]:
+        """Return the parameters, with the metadata in the form that JSONB compares exactly."""
+        return {**super().metadata_parameters(metadata), "b_metadata_json": _comparable(decode(metadata or "{}"))}
 
-    def text_condition(self, terms: Sequence[Term]) -> ColumnElement[bool]:
-        """Look positive terms up in the index, and recheck what it cannot tell."""
-        indexed = [_index_term(term) for term in terms if not term.negated]
-        if not indexed:
-            return super().text_condition(terms)
-        query = func.to_tsquery(_SIMPLE, " & ".join(indexed))
-        recheck = [self.contains(term) for term in terms if term.negated or len(term.tokens) > 1]
-        return and_(self.entries.c.search_vector.bool_op("@@")(query), *recheck)
+    def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
+        """Return what stores rows in one statement."""
+        return OnConflict(table, row, insert)
+
+    def filters(self, table: Table) -> FilterConditions:
+        """Return the conditions on the JSONB copy."""
+        return JSONBConditions(table)
+
+    def texts(self, entries: Table) -> TextConditions:
+        """Return the conditions on the tsvector."""
+        return VectorConditions(entries)
+
+
+class VectorConditions(IndexedTextConditions):
+    """Words looked up in the tsvector."""
+
+    def indexed(self, terms: Sequence[Term]) -> ColumnElement[bool]:
+        """Return the condition that the index has every token of these terms."""
+        query = func.to_tsquery(_SIMPLE, " & ".join(map(_index_term, terms)))
+        return self.table.c.search_vector.bool_op("@@")(query)
+
+
+class JSONBConditions(FilterConditions):
+    """Filters over the JSONB copy of the metadata."""
 
     def equals(self, path: Path, values: Sequence[Any]) -> ColumnElement[bool]:
         """Let the index find what contains the value; only null, lists and objects need more."""
@@ -143,7 +151,7 @@ class PostgreSQLDialect(UpsertReturning):
             nested: Any = value
             for key in reversed(path):
                 nested = {key: nested}
-            found = found | self.entries.c.metadata_json.contains(_jsonb(nested))
+            found = found | self.table.c.metadata_json.contains(_jsonb(nested))
         return found
 
     def equals_whole(self, path: Path, value: list[Any] | dict[str, Any]) -> ColumnElement[bool]:
@@ -169,7 +177,7 @@ class PostgreSQLDialect(UpsertReturning):
         return case((has_type, test(found)), else_=false())
 
     def _value(self, path: Path) -> ColumnElement[Any]:
-        value: ColumnElement[Any] = self.entries.c.metadata_json
+        value: ColumnElement[Any] = self.table.c.metadata_json
         for key in path:
             # `->` with text never indexes an array, unlike `#>`.
             value = value.op("->", return_type=JSONB())(cast(literal(key, Text), Text))

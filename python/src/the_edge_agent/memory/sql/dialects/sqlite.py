@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from math import ceil
 from typing import Any, Final
 
@@ -19,7 +20,6 @@ from sqlalchemy import (
     Table,
     TextClause,
     UniqueConstraint,
-    and_,
     column,
     event,
     func,
@@ -33,12 +33,14 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.schema import ExecutableDDLElement
-from sqlalchemy.sql.dml import Insert
+from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.filters import Path
 from the_edge_agent.memory.sql.deadlines import current
-from the_edge_agent.memory.sql.dialects.conditions import Kind, NotInSQLError, Test
-from the_edge_agent.memory.sql.dialects.upserts import UpsertReturning
+from the_edge_agent.memory.sql.dialects.base import Dialect
+from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test
+from the_edge_agent.memory.sql.dialects.texts import IndexedTextConditions, TextConditions
+from the_edge_agent.memory.sql.dialects.upserts import OnConflict, Upsert
 from the_edge_agent.memory.text import Term
 
 MEMDB_VERSION: Final = (3, 36, 0)  # the first whose connections can share a database in memory
@@ -69,18 +71,17 @@ _FULL_TEXT: Final = (
 )
 
 
-class SQLiteDialect(UpsertReturning):
+class SQLiteDialect(Dialect):
     """SQLite 3.35 or later; without FTS5 or JSON functions it falls back to LIKE and to Python."""
 
     isolation_level = "SERIALIZABLE"
     has_exact_keys = True
     keeps_one_state = True
 
-    def __init__(self, entries: Table) -> None:
-        """Build the statements."""
-        super().__init__(entries)
+    def __init__(self, moment: TypeEngine[datetime]) -> None:
+        """Make the dialect of one engine."""
+        super().__init__(moment)
         self._has_full_text = self._has_json = True
-        self._full_text = table(f"{entries.name}_fts", column("rowid", Integer))
 
     @classmethod
     def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
@@ -112,7 +113,7 @@ class SQLiteDialect(UpsertReturning):
         return engine.dialect.loaded_dbapi.connect(*args, **kwargs)
 
     @classmethod
-    def extend(cls, entries: Table) -> None:
+    def extend(cls, entries: Table, catalog: Table) -> None:
         """Give the full-text index a stable row number to point to."""
         entries.c.key.primary_key = False
         entries.append_column(Column("id", Integer, primary_key=True))
@@ -135,13 +136,13 @@ class SQLiteDialect(UpsertReturning):
         functions = "SELECT 1 FROM pragma_function_list WHERE name = 'json_extract'"
         self._has_json = connection.exec_driver_sql(functions).first() is not None
 
-    def definitions(self, tables: Iterable[Table]) -> list[ExecutableDDLElement | TextClause]:
+    def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
         """Add the full-text index and the triggers that keep it."""
-        found = super().definitions(tables)
+        found = super().definitions(entries, *others)
         if self._has_full_text:
-            name = self.entries.name
-            names = {suffix: f'"{name}_{suffix}"' for suffix in ("fts", "inserted", "deleted", "updated")}
-            found += [text(part % {**names, "table": f'"{name}"', "name": f"'{name}'"}) for part in _FULL_TEXT]
+            names = {suffix: f'"{entries.name}_{suffix}"' for suffix in ("fts", "inserted", "deleted", "updated")}
+            names |= {"table": f'"{entries.name}"', "name": f"'{entries.name}'"}
+            found += [text(part % names) for part in _FULL_TEXT]
         return found
 
     def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> RootTransaction:
@@ -152,26 +153,37 @@ class SQLiteDialect(UpsertReturning):
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
         return transaction
 
-    def upsert_statement(self) -> Insert:
-        """Return the insert that becomes an update when the key is there."""
-        statement = insert(self.entries).values(self.new_row())
-        changes = {column.name: value for column, value in self.changes(statement.excluded)}
-        return statement.on_conflict_do_update(index_elements=[self.entries.c.key], set_=changes)
+    def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
+        """Return what stores rows in one statement."""
+        return OnConflict(table, row, insert)
 
-    def text_condition(self, terms: Sequence[Term]) -> ColumnElement[bool]:
-        """Look positive terms up in the index, and recheck what it cannot tell."""
-        indexed = [_index_term(term) for term in terms if not term.negated]
-        if not indexed or not self._has_full_text:
-            return super().text_condition(terms)
-        matched = literal_column(self._full_text.name).op("MATCH")(" AND ".join(indexed))
-        recheck = [self.contains(term) for term in terms if term.negated or len(term.tokens) > 1]
-        return and_(self.entries.c.id.in_(select(self._full_text.c.rowid).where(matched)), *recheck)
+    def filters(self, table: Table) -> FilterConditions:
+        """Return the conditions by json_each, if this SQLite has it."""
+        return JSONEachConditions(table) if self._has_json else super().filters(table)
+
+    def texts(self, entries: Table) -> TextConditions:
+        """Return the conditions by FTS5, if this SQLite has it."""
+        return FTSConditions(entries) if self._has_full_text else super().texts(entries)
+
+
+class FTSConditions(IndexedTextConditions):
+    """Words looked up in the FTS5 table."""
+
+    def indexed(self, terms: Sequence[Term]) -> ColumnElement[bool]:
+        """Return the condition that the index has every token of these terms."""
+        index = table(f"{self.table.name}_fts", column("rowid", Integer))
+        matched = literal_column(index.name).op("MATCH")(" AND ".join(map(_index_term, terms)))
+        return self.table.c.id.in_(select(index.c.rowid).where(matched))
+
+
+class JSONEachConditions(FilterConditions):
+    """Filters that walk down a path with one json_each a level."""
 
     def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
-        """Walk down the path with one json_each a level."""
-        if not self._has_json or len(path) > MAX_FILTER_LEVELS:
+        """Return whether there is a value of one of these kinds that passes the test."""
+        if len(path) > MAX_FILTER_LEVELS:
             raise NotInSQLError
-        return _at(self.entries.c.metadata, path, kinds, test)
+        return _at(self.table.c.metadata, path, kinds, test)
 
 
 def _wait_for_writers(connection: Connection) -> None:

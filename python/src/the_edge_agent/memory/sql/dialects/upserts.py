@@ -1,35 +1,123 @@
-"""Upserts that return the version: one statement, where the database has INSERT ... RETURNING."""
+"""Upserts: a row is created, or takes the place of the one with its key and counts its version up."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Table, bindparam, case, exc, insert, select, update
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.sql.dml import Insert
 
-from the_edge_agent.memory.sql.dialects.base import Dialect
+from the_edge_agent.memory.sql.errors import LostRaceError
+
+Incoming: TypeAlias = Mapping[str, Any] | ReadOnlyColumnCollection[str, Any]
+Changes: TypeAlias = list[tuple[str, Any]]
+
+_NOT_WRITTEN = ("version", "expires_at", "created_at", "updated_at")
 
 
-class UpsertReturning(Dialect):
-    """What PostgreSQL, SQLite and MariaDB have in common."""
+class Upsert:
+    """The portable way: an update and then an insert.
 
-    def __init__(self, entries: Table) -> None:
+    A row's version is how many stores it stands for; the version of a new row is that number again, which is how
+    a create is told from an update. A row that has expired is created anew.
+    """
+
+    def __init__(self, table: Table, row: Mapping[str, Any]) -> None:
+        """Build the statements.
+
+        Args:
+            table: with the columns version, expires_at, created_at and updated_at.
+            row: its bound columns, the primary key first.
+        """
+        self.table, self.row = table, row
+        self.name, identity = next(iter(row.items()))
+        self.identity = table.c[self.name]
+        self.parameter: str = identity.key
+        has_key = self.identity == bindparam(self.parameter)
+        changes = [(table.c[name], value) for name, value in self.changes(row)]
+        self.update_statement = update(table).where(has_key).ordered_values(*changes)
+        self.insert_statement = insert(table).values(row)
+        self._version = select(table.c.version).where(has_key)
+
+    def changes(self, incoming: Incoming) -> Changes:
+        """Return what a store over a row sets: over an expired one all that a create would.
+
+        MySQL assigns from left to right and sees what it has assigned: so what looks at ``expires_at`` is first.
+        """
+        columns = self.table.c
+        is_over = columns.expires_at <= incoming["updated_at"]
+        version, moment = incoming["version"], incoming["updated_at"]
+        written = [name for name in self.row if name != self.name and name not in _NOT_WRITTEN]
+        return [
+            ("version", case((is_over, version), else_=columns.version + version)),
+            ("created_at", case((is_over, moment), else_=columns.created_at)),
+            *((name, incoming[name]) for name in written),
+            ("expires_at", incoming["expires_at"]),
+            ("updated_at", moment),
+        ]
+
+    def one(self, connection: Connection, row: Mapping[str, Any]) -> int:
+        """Store a row and return its version."""
+        if connection.execute(self.update_statement, row).rowcount:
+            version: int = connection.execute(self._version, {self.parameter: row[self.parameter]}).scalar_one()
+            return version
+        self.create(connection, row)
+        count: int = row["b_count"]
+        return count
+
+    def many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+        """Store rows of different keys, which are in order, and return the version of each key."""
+        return {row[self.parameter]: self.one(connection, row) for row in rows}
+
+    def create(self, connection: Connection, row: Mapping[str, Any]) -> None:
+        """Insert a row that was not there.
+
+        Raises:
+            LostRaceError: it is there by now.
+        """
+        try:
+            connection.execute(self.insert_statement, row)
+        except exc.IntegrityError:
+            raise LostRaceError from None
+
+
+class UpsertReturning(Upsert):
+    """One statement, where the database has INSERT ... RETURNING."""
+
+    def __init__(self, table: Table, row: Mapping[str, Any]) -> None:
         """Build the statements."""
-        super().__init__(entries)
-        statement = self.upsert_statement()
-        self._returning = statement.returning(entries.c.version)
-        self._returning_both = statement.returning(entries.c.key, entries.c.version)
+        super().__init__(table, row)
+        statement = self.statement()
+        self._one = statement.returning(table.c.version)
+        self._many = statement.returning(self.identity, table.c.version)
 
-    def upsert_statement(self) -> Insert:
+    def statement(self) -> Insert:
         """Return the insert that becomes an update when the key is there."""
         raise NotImplementedError
 
-    def upsert(self, connection: Connection, row: Mapping[str, Any]) -> int:
-        """Store an entry in one statement."""
-        version: int = connection.execute(self._returning, row).scalar_one()
+    def one(self, connection: Connection, row: Mapping[str, Any]) -> int:
+        """Store a row and return its version."""
+        version: int = connection.execute(self._one, row).scalar_one()
         return version
 
-    def upsert_many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-        """Store entries in one statement."""
-        return {row[0]: row[1] for row in connection.execute(self._returning_both, rows)}
+    def many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+        """Store rows of different keys, which are in order, and return the version of each key."""
+        return {row[0]: row[1] for row in connection.execute(self._many, rows)}
+
+
+class OnConflict(UpsertReturning):
+    """INSERT ... ON CONFLICT DO UPDATE, which SQLAlchemy has for several dialects, with an ``insert`` of each."""
+
+    def __init__(self, table: Table, row: Mapping[str, Any], insert: Callable[[Table], Any]) -> None:
+        """Build the statements."""
+        self._insert = insert
+        super().__init__(table, row)
+
+    def statement(self) -> Insert:
+        """Return the insert that becomes an update when the key is there."""
+        statement = self._insert(self.table).values(self.row)
+        changes = dict(self.changes(statement.excluded))
+        upsert: Insert = statement.on_conflict_do_update(index_elements=[self.identity], set_=changes)
+        return upsert

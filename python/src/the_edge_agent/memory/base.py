@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from importlib import import_module
 from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from the_edge_agent.memory.operations import Delete, Operation, Store, stores_of
+from the_edge_agent.memory.registry import Registry
 from the_edge_agent.memory.results import (
     ENTRY_FIELDS,
     LTMError,
@@ -29,9 +29,6 @@ from the_edge_agent.memory.validation import (
     check_prefix,
 )
 
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
-
 Self = TypeVar("Self", bound="LTMBackend")
 
 
@@ -49,7 +46,8 @@ class LTMBackend(ABC):
 
     Attributes:
         capabilities: what the backend promises beyond the five methods: ``"transactions"`` (it provides
-            ``_apply``, and so has ``transaction``, ``store_many`` and ``delete_many``), ``"ttl"`` (``store``
+            ``_apply``, and so has ``transaction``, ``store_many`` and ``delete_many``, and a ``retrieve_many``
+            that sees one state), ``"ttl"`` (``store``
             keeps lifetimes, it provides ``cleanup_expired``), ``"versions"`` (``store`` obeys ``if_version``).
     """
 
@@ -143,8 +141,11 @@ class LTMBackend(ABC):
         """
         self._require("transactions")
         stores = stores_of(entries)
-        for store in stores:
-            self._require_all(store)
+        for place, store in enumerate(stores):
+            try:
+                self._require_all(store)
+            except LTMError as failure:
+                raise failure.within(f"entries[{place}]") from None
         results = self._apply(stores)
         return ok(
             stored_count=len(results),
@@ -293,15 +294,11 @@ def _succeeded(result: Result) -> Result:
 
 
 BackendFactory: TypeAlias = Callable[..., LTMBackend]
-_BUILT_IN: Final = {"sqlalchemy": "the_edge_agent.memory.sqlalchemy_backend:SQLAlchemyBackend"}
-_ENTRY_POINTS: Final = "the_edge_agent.ltm_backends"
-_registered: dict[str, BackendFactory] = {}
-
-
-def _plugins() -> Iterable[EntryPoint]:
-    from importlib.metadata import entry_points  # costs as much as the rest of this package
-
-    return entry_points(group=_ENTRY_POINTS)
+_backends: Final = Registry(
+    "LTM backend",
+    {"sqlalchemy": "the_edge_agent.memory.sqlalchemy_backend:SQLAlchemyBackend"},
+    "the_edge_agent.ltm_backends",
+)
 
 
 def register_backend(name: str, factory: BackendFactory) -> None:
@@ -313,17 +310,12 @@ def register_backend(name: str, factory: BackendFactory) -> None:
         name: case-insensitive.
         factory: a class or function that returns an ``LTMBackend``.
     """
-    if not isinstance(name, str) or not name.strip():
-        raise ValueError("a backend needs a non-empty name")
-    if not callable(factory):
-        raise TypeError("a backend's factory must be callable")
-    _registered[name.strip().lower()] = factory
+    _backends.register(name, factory)
 
 
 def get_registered_backends() -> list[str]:
     """Return the names that ``create_ltm_backend`` knows, sorted."""
-    plugins = {plugin.name.lower() for plugin in _plugins()}
-    return sorted({*_BUILT_IN, *_registered, *plugins})
+    return _backends.names()
 
 
 def create_ltm_backend(backend_type: str = "sqlalchemy", **options: Any) -> LTMBackend:
@@ -348,15 +340,4 @@ def find_backend_factory(name: str) -> BackendFactory:
         ValueError: an unknown name; the message lists the known ones.
         ImportError: its optional dependency is missing.
     """
-    wanted = name.strip().lower() if isinstance(name, str) else ""
-    if wanted in _registered:
-        return _registered[wanted]
-    if wanted in _BUILT_IN:
-        module, _, attribute = _BUILT_IN[wanted].partition(":")
-        factory: BackendFactory = getattr(import_module(module), attribute)
-        return factory
-    for plugin in _plugins():
-        if plugin.name.lower() == wanted:
-            loaded: BackendFactory = plugin.load()
-            return loaded
-    raise ValueError(f"unknown LTM backend {name!r}; known: {', '.join(get_registered_backends())}")
+    return _backends.find(name)

@@ -17,11 +17,11 @@ from the_edge_agent.memory.base import LTMBackend
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import parse_filter
 from the_edge_agent.memory.operations import Delete, Operation, Store
-from the_edge_agent.memory.results import LTMError, Result, found_entries, ok, page_of_keys, returns_result
+from the_edge_agent.memory.results import Result, found_entries, ok, page_of_keys, returns_result
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.engine import Database
-from the_edge_agent.memory.sql.entries import Entries, sent_bytes
-from the_edge_agent.memory.sql.options import EngineOptions, check_flag, check_table_name
+from the_edge_agent.memory.sql.entries import sent_bytes
+from the_edge_agent.memory.sql.options import EngineOptions, check_flag, check_source, check_table_name
 from the_edge_agent.memory.sql.schema import EntryColumns, LTMEntry, entry_class
 from the_edge_agent.memory.sql.search import Search
 from the_edge_agent.memory.text import parse_query
@@ -114,16 +114,12 @@ class SQLAlchemyBackend(LTMBackend):
             engine_args={} if engine_args is None else engine_args,
             connect_args={} if connect_args is None else connect_args,
         )
-        if (url is None) == (engine is None):
-            raise LTMError("configuration_error", "one of url and engine is needed, and only one")
-        if engine is not None:
-            options.check_for(engine)
+        source = check_source(url, engine, options)
         entries_name = check_table_name(table_name)
         self.entry_class: type[EntryColumns] = entry_class(entries_name)
         self._database = Database(
-            url if engine is None else engine,
+            source,
             options,
-            Entries,
             entries_name=entries_name,
             dialect_class=self.dialect_class,
         )
@@ -185,7 +181,7 @@ class SQLAlchemyBackend(LTMBackend):
     def retrieve(self, key: str, default: Any = None) -> Result:
         """Return the entry at ``key``; see ``LTMBackend.retrieve``."""
         check_key(key)
-        row = self._database.run(lambda connection, entries: entries.retrieve(connection, key))
+        row = self._database.run(lambda connection, sql: sql.entries.retrieve(connection, key))
         if row is None:
             return ok(value=default, found=False, metadata=None, version=None)
         return ok(found=True, **_entry(row))
@@ -195,7 +191,7 @@ class SQLAlchemyBackend(LTMBackend):
         """Return the entries at many keys, of one state; see ``LTMBackend.retrieve_many``."""
         wanted = check_keys(keys)
         found = self._database.run(
-            lambda connection, entries: entries.retrieve_many(connection, wanted), snapshot=len(wanted) > 1
+            lambda connection, sql: sql.entries.retrieve_many(connection, wanted), snapshot=len(wanted) > 1
         )
         return found_entries({key: _entry(found[key]) if key in found else None for key in wanted})
 
@@ -203,7 +199,7 @@ class SQLAlchemyBackend(LTMBackend):
     def delete_many(self, keys: Iterable[str]) -> Result:
         """Delete the entries at many keys; see ``LTMBackend.delete_many``."""
         wanted = check_keys(keys)
-        deleted = self._database.run(lambda connection, entries: entries.delete_many(connection, wanted), write=True)
+        deleted = self._database.run(lambda connection, sql: sql.entries.delete_many(connection, wanted), write=True)
         return ok(deleted_count=deleted)
 
     @returns_result
@@ -211,7 +207,7 @@ class SQLAlchemyBackend(LTMBackend):
         """Return a page of the keys; see ``LTMBackend.list_keys``."""
         beginning, wanted, last = check_prefix(prefix), check_limit(limit), check_after(after)
         found = self._database.run(
-            lambda connection, entries: entries.list_keys(connection, beginning, last, wanted + 1)
+            lambda connection, sql: sql.entries.list_keys(connection, beginning, last, wanted + 1)
         )
         return page_of_keys(found, wanted)
 
@@ -219,14 +215,14 @@ class SQLAlchemyBackend(LTMBackend):
     def count(self, prefix: str | None = None) -> Result:
         """Return how many entries there are; see ``LTMBackend.count``."""
         beginning = check_prefix(prefix)
-        return ok(count=self._database.run(lambda connection, entries: entries.count(connection, beginning)))
+        return ok(count=self._database.run(lambda connection, sql: sql.entries.count(connection, beginning)))
 
     @returns_result
     def cleanup_expired(self, batch_size: int = 100) -> Result:
         """Remove expired entries; see ``LTMBackend.cleanup_expired``."""
         most = check_batch_size(batch_size)
         deleted, remaining = self._database.run(
-            lambda connection, entries: entries.cleanup_expired(connection, most), write=True
+            lambda connection, sql: sql.entries.cleanup_expired(connection, most), write=True
         )
         return ok(deleted_count=deleted, remaining_count=remaining)
 
@@ -253,7 +249,7 @@ class SQLAlchemyBackend(LTMBackend):
             self._database.start()
             return ok(results=[], count=0)
         results = self._database.run(
-            lambda connection, entries: entries.search(connection, search),
+            lambda connection, sql: sql.entries.search(connection, search),
             snapshot=not search.is_one_statement,
         )
         return ok(results=results, count=len(results))
@@ -280,7 +276,7 @@ class SQLAlchemyBackend(LTMBackend):
             rows = max(1, min(_MAX_PAGE_ROWS, rows * _PAGE_TEXT // size))
 
     def _page(self, prefix: str, after: str, rows: int) -> Sequence[Sequence[Any]]:
-        return self._database.run(lambda connection, entries: entries.page(connection, prefix, after, rows))
+        return self._database.run(lambda connection, sql: sql.entries.page(connection, prefix, after, rows))
 
     def transaction(self) -> LTMTransaction:
         """Return a transaction that queues until ``commit``; see ``LTMBackend.transaction``."""
@@ -291,7 +287,7 @@ class SQLAlchemyBackend(LTMBackend):
         for operation in operations:
             if isinstance(operation, Store) and (size := sent_bytes(operation, _SMALL)) > _SMALL:
                 self._database.check_size(size)
-        return self._database.run(lambda connection, entries: entries.apply(connection, operations), write=True)
+        return self._database.run(lambda connection, sql: sql.entries.apply(connection, operations), write=True)
 
     def close(self) -> None:
         """Close every connection; idempotent."""

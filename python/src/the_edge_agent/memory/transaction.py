@@ -54,7 +54,8 @@ class LTMTransaction:
         Returns:
             ``{"success": True, "operations": int, "results": [dict]}``, where the results are those that
             ``store`` and ``delete`` of the backend would have returned, in order. On a ``conflict`` the
-            failure has the ``key`` and its current ``version``, and nothing is stored.
+            failure has the ``key`` and the ``version`` that it has, operations before in the queue included,
+            and nothing is stored.
         """
         self._require_open()
         if self._state == "refused":

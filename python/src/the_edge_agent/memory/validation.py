@@ -142,9 +142,24 @@ def _check_optional(text: Any, what: str) -> str:
     return _check_text(text, what)
 
 
+def check_text(text: Any, what: str) -> str:
+    """Return text of any length without NUL or lone surrogates.
+
+    Raises:
+        LTMError: ``validation_error``.
+    """
+    if not isinstance(text, str):
+        raise LTMError("validation_error", f"{what} must be a string, not {type(text).__name__}")
+    return _check_characters(text, what)
+
+
 def _check_text(text: str, what: str) -> str:
     if len(text) > MAX_KEY_LENGTH:
         raise LTMError("validation_error", f"{what} must have at most {MAX_KEY_LENGTH} characters, not {len(text)}")
+    return _check_characters(text, what)
+
+
+def _check_characters(text: str, what: str) -> str:
     if "\0" in text:
         raise LTMError("validation_error", f"{what} must not contain a NUL character")
     check_encodable(text, what)

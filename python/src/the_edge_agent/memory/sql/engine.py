@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -23,29 +23,27 @@ from the_edge_agent.memory.sql.deadlines import Deadline, current
 from the_edge_agent.memory.sql.dialects import Dialect, for_name
 from the_edge_agent.memory.sql.errors import Failure
 from the_edge_agent.memory.sql.options import EngineOptions
+from the_edge_agent.memory.sql.statements import Statements
 from the_edge_agent.memory.sql.transactions import connect, retrying, run_transaction
 from the_edge_agent.memory.sql.url import load_dialect, missing_driver, parse_url, with_installed_driver
 
 Answer = TypeVar("Answer")
-Statements = TypeVar("Statements")
 
 _CREATION_ATTEMPTS: Final = 12  # many processes may create the tables at once; each loser looks again
-_databases: WeakSet[Database[Any]] = WeakSet()
+_databases: WeakSet[Database] = WeakSet()
 _inherited: list[Any] = []  # pools of a parent process: kept, because drivers say goodbye to the server on disposal
 
 
-class Database(Generic[Statements]):
+class Database:
     """An engine that connects on first use, creates the tables once, and runs transactions.
 
-    Safe for many threads; after a fork the child opens connections of its own. ``prepare`` makes, once for the
-    dialect, the statements that transactions use.
+    Safe for many threads; after a fork the child opens connections of its own.
     """
 
     def __init__(
         self,
         source: Any,
         options: EngineOptions,
-        prepare: Callable[[Schema], Statements],
         *,
         entries_name: str,
         dialect_class: type[Dialect] | None = None,
@@ -59,10 +57,9 @@ class Database(Generic[Statements]):
         self.url, self._hidden_args = (source.url, {}) if isinstance(source, Engine) else parse_url(source)
         self.closed = False
         self._options = options
-        self._prepare = prepare
         self._entries_name = entries_name
         self._dialect_class = dialect_class
-        self._opened: _Opened[Statements] | None = None
+        self._opened: _Opened | None = None
         self._starting = Lock()
         _databases.add(self)
 
@@ -76,7 +73,7 @@ class Database(Generic[Statements]):
         """What makes ORM sessions on the engine; None before the start and after close."""
         return self._opened.sessions if self._opened else None
 
-    def start(self) -> _Opened[Statements]:
+    def start(self) -> _Opened:
         """Connect and create the tables unless that is done.
 
         Raises:
@@ -172,7 +169,7 @@ class Database(Generic[Statements]):
         with Deadline(self._options.timeout) as deadline:
             return work(deadline)
 
-    def _start(self, deadline: Deadline) -> _Opened[Statements]:
+    def _start(self, deadline: Deadline) -> _Opened:
         with _held(self._starting, deadline):
             if self.closed:
                 raise LTMError("connection_error", "this backend is closed")
@@ -180,7 +177,7 @@ class Database(Generic[Statements]):
                 self._opened = self._open(deadline)
             return self._opened
 
-    def _open(self, deadline: Deadline) -> _Opened[Statements]:
+    def _open(self, deadline: Deadline) -> _Opened:
         engine, keeper = self._engine()
         try:
             schema, _ = self._look(engine, deadline, self._make_ready)
@@ -188,7 +185,7 @@ class Database(Generic[Statements]):
             self._dispose(engine, keeper)
             raise
         close = (lambda: None) if self._shared is not None else (lambda: self._dispose(engine, keeper))
-        return _Opened(engine, schema, self._prepare(schema), close)
+        return _Opened(engine, schema, close)
 
     def _make_ready(self, schema: Schema, connection: Connection) -> None:
         if self._shared is None:
@@ -227,13 +224,13 @@ class Database(Generic[Statements]):
         return retrying(attempt, deadline, again=lost_the_race)
 
 
-class _Opened(Generic[Statements]):
+class _Opened:
     """A started engine and what was learnt of it."""
 
-    def __init__(self, engine: Engine, schema: Schema, statements: Statements, close: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, schema: Schema, close: Callable[[], None]) -> None:
         self.engine = engine
         self.schema = schema
-        self.statements = statements
+        self.statements = Statements(schema)
         self.close = close
         self.sessions = sessionmaker(engine)
         # One connection for all threads: each transaction waits for its turn.

@@ -68,6 +68,20 @@ class EngineOptions:
                 raise _invalid(f"{name} cannot be given together with engine; set it where the engine is made")
 
 
+def check_source(url: Any, engine: Any, options: EngineOptions) -> Any:
+    """Return what to connect with: a URL, or a caller's engine.
+
+    Raises:
+        LTMError: ``configuration_error`` for none or both, and for options that an engine does not take.
+    """
+    if (url is None) == (engine is None):
+        raise _invalid("one of url and engine is needed, and only one")
+    if engine is None:
+        return url
+    options.check_for(engine)
+    return engine
+
+
 def check_table_name(name: Any) -> str:
     """Return the name of the entries' table, which every database reads alike.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -11,6 +12,33 @@ from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.sql.dialects import Dialect
 
 MICROSECOND: Final = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """A checked and encoded ``track_entry``.
+
+    Attributes:
+        entry_id: of the key.
+        key: the key.
+        content_hash: of the value.
+        storage_uri: where the value is.
+        byte_size: of the value.
+        metadata: as JSON text, or None.
+        metadata_hash: of the metadata, None for None.
+        inlined_value: as JSON text, or None.
+        expires_at: in UTC, or None.
+    """
+
+    entry_id: str
+    key: str
+    content_hash: str
+    storage_uri: str | None
+    byte_size: int | None
+    metadata: str | None
+    metadata_hash: str | None
+    inlined_value: str | None
+    expires_at: datetime | None
 
 
 def entry_row(dialect: Dialect, entries: Table) -> dict[str, Any]:
@@ -34,6 +62,36 @@ def entry_parameters(dialect: Dialect, store: Store, now: datetime | None, count
         "b_now": now,
         "b_expires_at": now + store.ttl if now and store.ttl else None,
         "b_ttl": store.ttl and store.ttl // MICROSECOND,
+        "b_count": count,
+    }
+
+
+def catalog_row(dialect: Dialect, catalog: Table) -> dict[str, Any]:
+    """Return the bound columns of a catalog entry; the primary key is first."""
+    columns = catalog.c
+    bound = ("id", "key", "content_hash", "storage_uri", "byte_size", "metadata_hash")
+    return {
+        **{name: bindparam(f"b_{name}", type_=columns[name].type) for name in bound},
+        "inlined_value": bindparam("b_inlined_value", type_=dialect.text_type),
+        **dialect.metadata_columns(),
+        **_stamps(dialect),
+        "expires_at": bindparam("b_expires_at", type_=dialect.moment),
+    }
+
+
+def catalog_parameters(dialect: Dialect, entry: Tracked, now: datetime | None, count: int = 1) -> dict[str, Any]:
+    """Return the parameters of a tracked entry that stands for ``count`` of the same key."""
+    return {
+        "b_id": entry.entry_id,
+        "b_key": entry.key,
+        "b_content_hash": entry.content_hash,
+        "b_storage_uri": entry.storage_uri,
+        "b_byte_size": entry.byte_size,
+        "b_metadata_hash": entry.metadata_hash,
+        "b_inlined_value": entry.inlined_value,
+        **dialect.metadata_parameters(entry.metadata),
+        "b_expires_at": entry.expires_at,
+        "b_now": now,
         "b_count": count,
     }
 

@@ -58,7 +58,7 @@ class CatalogEntry(Base):
     content_hash: Mapped[str] = mapped_column(Ascii(200), nullable=False)
     storage_uri: Mapped[str | None] = mapped_column(LongText())
     byte_size: Mapped[int | None] = mapped_column(BigInteger)
-    inlined_value: Mapped[Any] = mapped_column(JSONText())
+    inlined_value: Mapped[Any] = mapped_column(JSONText(), nullable=True)
     metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata", MetadataText())
     metadata_hash: Mapped[str | None] = mapped_column(Ascii(200))
     expires_at: Mapped[datetime | None] = mapped_column(UTCDateTime())
@@ -89,6 +89,7 @@ class CatalogSnapshotEntry(Base):
     key: Mapped[str] = mapped_column(Key(), nullable=False)
     content_hash: Mapped[str] = mapped_column(Ascii(200), nullable=False)
     metadata_hash: Mapped[str | None] = mapped_column(Ascii(200))
+    byte_size: Mapped[int | None] = mapped_column(BigInteger)
     expires_at: Mapped[datetime | None] = mapped_column(UTCDateTime())
 
 

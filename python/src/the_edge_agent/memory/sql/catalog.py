@@ -1,0 +1,235 @@
+"""What a catalog does with its tables on one connection; statements are built once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any, Final
+
+from sqlalchemy import (
+    Connection,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    type_coerce,
+)
+
+from the_edge_agent.memory.codec import decode
+from the_edge_agent.memory.filters import Node, matches
+from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.sql.batches import batches
+from the_edge_agent.memory.sql.creation import Schema
+from the_edge_agent.memory.sql.rows import Tracked, catalog_parameters, catalog_row
+from the_edge_agent.memory.sql.search import key_range
+
+_ID_BYTES: Final = 64
+_WIDEST: Final = 4  # bytes of a character
+_PAGE_ROWS: Final = 500  # that Python filters at a time
+
+_ENTRY: Final = (
+    *("id", "key", "content_hash", "storage_uri", "byte_size", "inlined_value", "metadata"),
+    *("expires_at", "created_at", "updated_at"),
+)
+_SNAPSHOT: Final = ("id", "name", "entry_count", "total_bytes", "created_at")
+_KEPT: Final = ("key", "content_hash", "metadata_hash", "byte_size", "expires_at")  # of an entry in a snapshot
+
+
+class Catalog:
+    """Reads and writes of the catalog's tables of one engine."""
+
+    def __init__(self, schema: Schema) -> None:
+        """Build the statements."""
+        self._dialect, self._packet = schema.dialect, schema.packet
+        tables = schema.tables
+        catalog, kept, snapshots = tables.catalog, tables.snapshot_entries, tables.snapshots
+        columns = catalog.c
+        self._key, self._metadata = columns.key, type_coerce(columns.metadata, Text())
+        self._filters = self._dialect.filters(catalog)
+        self._upsert = self._dialect.upsert(catalog, catalog_row(self._dialect, catalog))
+        visible, expired = self._dialect.visible(catalog), self._dialect.expired(catalog)
+        is_one, are_some = columns.id == bindparam("b_id"), columns.id.in_(bindparam("b_ids", expanding=True))
+        texts = {"inlined_value": type_coerce(columns.inlined_value, Text()), "metadata": self._metadata}
+        entry = select(*(texts.get(name, columns[name]) for name in _ENTRY)).where(visible)
+        self._get, self._get_many = entry.where(is_one), entry.where(are_some)
+        self._list = entry.order_by(columns.key)
+        self._delete = delete(catalog).where(is_one, visible)
+        self._expired = select(columns.id).where(expired).order_by(columns.expires_at, columns.id)
+        self._clean = delete(catalog).where(are_some, expired)
+        self._expired_count = select(func.count()).select_from(catalog).where(expired)
+
+        the_snapshot = kept.c.snapshot_id == bindparam("b_snapshot")
+        of_entry = and_(the_snapshot, kept.c.entry_id == columns.id)
+        differs = or_(kept.c.entry_id.is_(None), *(_differs(columns[name], kept.c[name]) for name in _COMPARED))
+        self._changed = self._list.select_from(catalog.outerjoin(kept, of_entry)).where(differs)
+        gone = select(literal(1)).select_from(catalog).where(columns.id == kept.c.entry_id, visible).exists()
+        self._deleted = (
+            select(kept.c.entry_id.label("id"), kept.c.key, kept.c.content_hash, kept.c.byte_size, kept.c.expires_at)
+            .where(the_snapshot, ~gone)
+            .order_by(kept.c.key)
+        )
+        source = select(bindparam("b_snapshot", type_=kept.c.snapshot_id.type), columns.id)
+        source = source.add_columns(*(columns[name] for name in _KEPT)).where(visible)
+        self._keep = insert(kept).from_select(["snapshot_id", "entry_id", *_KEPT], source)
+        totals = select(
+            bindparam("b_snapshot", type_=snapshots.c.id.type),
+            bindparam("b_name", type_=snapshots.c.name.type),
+            func.count(),
+            func.coalesce(func.sum(kept.c.byte_size), 0),
+            self._dialect.now,
+        ).where(the_snapshot)
+        self._finish = insert(snapshots).from_select(list(_SNAPSHOT), totals)
+        self._snapshots = select(*(snapshots.c[name] for name in _SNAPSHOT))
+        self._snapshot = self._snapshots.where(snapshots.c.id == bindparam("b_snapshot"))
+        self._newest_first = self._snapshots.order_by(snapshots.c.created_at.desc(), snapshots.c.id)
+        self._forget = delete(snapshots).where(snapshots.c.id == bindparam("b_snapshot"))
+        self._forget_entries = delete(kept).where(the_snapshot)
+
+    # --- writes ------------------------------------------------------------------------------------
+
+    def track(self, connection: Connection, entries: Sequence[Tracked]) -> list[bool]:
+        """Store entries, in the order of their keys, and return of each whether it was created."""
+        now = self._dialect.clock(connection, statements=len(entries))
+        by_key = sorted(range(len(entries)), key=lambda place: entries[place].key)
+        groups = [[*group] for _, group in groupby(by_key, key=lambda place: entries[place].key)]
+        created = [False] * len(entries)
+        for batch in batches(groups, lambda places: _most_bytes(entries[places[-1]]), self._packet):
+            rows = [catalog_parameters(self._dialect, entries[places[-1]], now, len(places)) for places in batch]
+            if len(rows) == 1:
+                versions = {rows[0]["b_id"]: self._upsert.one(connection, rows[0])}
+            else:
+                versions = self._upsert.many(connection, rows)
+            for places in batch:
+                created[places[0]] = versions[entries[places[0]].entry_id] == len(places)
+        return created
+
+    def delete(self, connection: Connection, entry_id: str) -> bool:
+        """Delete an entry and return whether it was there."""
+        return bool(connection.execute(self._delete, {"b_id": entry_id, **self._now(connection)}).rowcount)
+
+    def cleanup_expired(self, connection: Connection, batch_size: int) -> tuple[int, int]:
+        """Remove some expired entries; return how many, and how many remain."""
+        now = self._now(connection, 3)
+        ids = sorted(connection.scalars(self._expired.limit(batch_size), now))
+        parts = batches(ids, lambda _: _ID_BYTES, self._packet)
+        deleted = sum(connection.execute(self._clean, {"b_ids": part, **now}).rowcount for part in parts)
+        return deleted, connection.scalar(self._expired_count, now) or 0
+
+    # --- reads -------------------------------------------------------------------------------------
+
+    def get(self, connection: Connection, entry_id: str) -> dict[str, Any] | None:
+        """Return an entry, None if there is none."""
+        row = connection.execute(self._get, {"b_id": entry_id, **self._now(connection)}).first()
+        return None if row is None else _entry(row)
+
+    def get_many(self, connection: Connection, entry_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return the entries that there are, by key."""
+        parts = [*batches(entry_ids, lambda _: _ID_BYTES, self._packet)]
+        now = self._now(connection, len(parts))
+        found = (connection.execute(self._get_many, {"b_ids": part, **now}) for part in parts)
+        return {row[1]: _entry(row) for rows in found for row in rows}
+
+    def list_entries(
+        self, connection: Connection, prefix: str, condition: Node | None, limit: int
+    ) -> list[dict[str, Any]]:
+        """Return the first entries by key that fit a prefix and a filter."""
+        in_sql = None if condition is None else self._filters.condition(condition)
+        statement = self._list.where(*key_range(self._key, prefix))
+        if in_sql is not None:
+            statement = statement.where(in_sql)
+        now = self._now(connection, 2)
+        if condition is None or in_sql is not None:
+            return [_entry(row) for row in connection.execute(statement.limit(limit), now)]
+        found: list[dict[str, Any]] = []
+        for entry in self._pages(connection, statement, now):
+            if matches(condition, entry["metadata"]):
+                found.append(entry)
+            if len(found) == limit:
+                break
+        return found
+
+    def changed(self, connection: Connection, snapshot_id: str | None) -> list[dict[str, Any]]:
+        """Return the entries that differ from a snapshot; all without one.
+
+        Raises:
+            LTMError: ``validation_error`` for an unknown snapshot.
+        """
+        now = self._now(connection, 2)
+        if snapshot_id is None:
+            return [_entry(row) for row in connection.execute(self._list, now)]
+        self._require_snapshot(connection, snapshot_id)
+        return [_entry(row) for row in connection.execute(self._changed, {"b_snapshot": snapshot_id, **now})]
+
+    def deleted(self, connection: Connection, snapshot_id: str) -> list[dict[str, Any]]:
+        """Return what a snapshot has and the catalog has no more.
+
+        Raises:
+            LTMError: ``validation_error`` for an unknown snapshot.
+        """
+        self._require_snapshot(connection, snapshot_id)
+        rows = connection.execute(self._deleted, {"b_snapshot": snapshot_id, **self._now(connection)})
+        return [dict(row._mapping) for row in rows]
+
+    # --- snapshots ---------------------------------------------------------------------------------
+
+    def create_snapshot(self, connection: Connection, snapshot_id: str, name: str) -> None:
+        """Copy what there is on the server; the first statement alone decides what that is."""
+        now = self._now(connection, 2)
+        connection.execute(self._keep, {"b_snapshot": snapshot_id, **now})
+        connection.execute(self._finish, {"b_snapshot": snapshot_id, "b_name": name, **now})
+
+    def snapshot(self, connection: Connection, snapshot_id: str) -> dict[str, Any] | None:
+        """Return a snapshot, None if there is none."""
+        row = connection.execute(self._snapshot, {"b_snapshot": snapshot_id}).first()
+        return None if row is None else dict(row._mapping)
+
+    def snapshots(self, connection: Connection) -> list[dict[str, Any]]:
+        """Return all snapshots, newest first."""
+        return [dict(row._mapping) for row in connection.execute(self._newest_first)]
+
+    def delete_snapshot(self, connection: Connection, snapshot_id: str) -> bool:
+        """Delete a snapshot and return whether it was there."""
+        found = connection.execute(self._forget, {"b_snapshot": snapshot_id}).rowcount
+        connection.execute(self._forget_entries, {"b_snapshot": snapshot_id})
+        return bool(found)
+
+    def _require_snapshot(self, connection: Connection, snapshot_id: str) -> None:
+        if self.snapshot(connection, snapshot_id) is None:
+            raise LTMError("validation_error", "there is no snapshot with this id")
+
+    def _now(self, connection: Connection, statements: int = 1) -> dict[str, Any]:
+        return {"b_now": self._dialect.clock(connection, statements=statements)}
+
+    def _pages(self, connection: Connection, statement: Select[Any], now: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        after = ""
+        while True:
+            rows = connection.execute(statement.where(self._key > after).limit(_PAGE_ROWS), now).all()
+            yield from map(_entry, rows)
+            if len(rows) < _PAGE_ROWS:
+                return
+            after = rows[-1][1]
+
+
+_COMPARED: Final = ("content_hash", "metadata_hash", "expires_at")
+
+
+def _differs(one: Any, other: Any) -> Any:
+    return or_(one != other, and_(one.is_(None), other.is_not(None)), and_(one.is_not(None), other.is_(None)))
+
+
+def _entry(row: Sequence[Any]) -> dict[str, Any]:
+    entry = dict(zip(_ENTRY, row, strict=True))
+    for name in ("inlined_value", "metadata"):
+        entry[name] = None if entry[name] is None else decode(entry[name])
+    return entry
+
+
+def _most_bytes(entry: Tracked) -> int:
+    texts = (entry.key, entry.storage_uri, entry.metadata, entry.metadata, entry.inlined_value)
+    return sum(len(text) for text in texts if text) * _WIDEST + 500

@@ -122,8 +122,6 @@ def test_a_path_is_the_url_of_a_file(config: dict[str, Any], url: str) -> None:
         ({"pool_size": 3}, "url is missing"),
         ({"backend": "redis", "url": "x"}, "unknown LTM backend 'redis'; known: sqlalchemy"),
         ({"backend": None, "url": "x"}, "backend must be the name"),
-        ({"url": "sqlite://", "catalog": "sqlalchemy"}, "catalog is not supported yet"),
-        ({"url": "sqlite://", "catalog": {"type": "sqlalchemy"}}, "catalog is not supported yet"),
         ({1: "x", "url": "sqlite://"}, "a key that is not text"),
         ("sqlite://", "settings.ltm must be a mapping"),
         ({"url": "sqlite:///a\0b"}, "url must be a database URL"),
@@ -156,7 +154,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 
 
 def test_third_parties_register_a_factory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(registry._backends, "_registered", {})
 
     def scratch(*, size: int = 1) -> LTMBackend:
         assert size == 2

@@ -12,16 +12,26 @@ from the_edge_agent.memory.base import (
     get_registered_backends,
     register_backend,
 )
+from the_edge_agent.memory.catalog import (
+    CatalogBackend,
+    compute_content_hash,
+    create_catalog_backend,
+    generate_entry_id,
+    get_registered_catalog_backends,
+    register_catalog_backend,
+)
 from the_edge_agent.memory.config import (
     expand_env_vars,
     expand_ltm_config,
     parse_backend_config,
+    parse_catalog_config,
     parse_ltm_config,
 )
 from the_edge_agent.memory.results import ERROR_TYPES, LTMError
 from the_edge_agent.memory.transaction import LTMTransaction
 
 if TYPE_CHECKING:
+    from the_edge_agent.memory.catalog_sqlalchemy import SQLAlchemyCatalog
     from the_edge_agent.memory.sql.schema import CatalogEntry, CatalogSnapshot, LTMEntry
     from the_edge_agent.memory.sqlalchemy_backend import SQLAlchemyBackend
 
@@ -38,6 +48,7 @@ LongTermMemoryBackend = LTMBackend
 
 _LAZY = {
     "SQLAlchemyBackend": "the_edge_agent.memory.sqlalchemy_backend",
+    "SQLAlchemyCatalog": "the_edge_agent.memory.catalog_sqlalchemy",
     "CatalogEntry": "the_edge_agent.memory.sql.schema",
     "CatalogSnapshot": "the_edge_agent.memory.sql.schema",
     "LTMEntry": "the_edge_agent.memory.sql.schema",
@@ -46,6 +57,7 @@ _LAZY = {
 __all__ = [
     "ERROR_TYPES",
     "SQLALCHEMY_AVAILABLE",
+    "CatalogBackend",
     "CatalogEntry",
     "CatalogSnapshot",
     "LTMBackend",
@@ -54,13 +66,20 @@ __all__ = [
     "LTMTransaction",
     "LongTermMemoryBackend",
     "SQLAlchemyBackend",
+    "SQLAlchemyCatalog",
+    "compute_content_hash",
+    "create_catalog_backend",
     "create_ltm_backend",
     "expand_env_vars",
     "expand_ltm_config",
+    "generate_entry_id",
     "get_registered_backends",
+    "get_registered_catalog_backends",
     "parse_backend_config",
+    "parse_catalog_config",
     "parse_ltm_config",
     "register_backend",
+    "register_catalog_backend",
 ]
 
 

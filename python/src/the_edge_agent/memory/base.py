@@ -19,6 +19,7 @@ from the_edge_agent.memory.results import (
     ok,
     page_of_keys,
     returns_result,
+    succeeded,
 )
 from the_edge_agent.memory.transaction import LTMTransaction
 from the_edge_agent.memory.validation import (
@@ -162,7 +163,7 @@ class LTMBackend(ABC):
         """
         entries: dict[str, dict[str, Any] | None] = {}
         for key in check_keys(keys):
-            found = _succeeded(self.retrieve(key))
+            found = succeeded(self.retrieve(key))
             entries[key] = {name: found[name] for name in ENTRY_FIELDS} if found["found"] else None
         return found_entries(entries)
 
@@ -220,7 +221,7 @@ class LTMBackend(ABC):
         check_prefix(prefix)
         found: list[dict[str, Any]] = []
         while True:
-            page = _succeeded(self.search(prefix=prefix, limit=MAX_LIMIT, offset=len(found)))
+            page = succeeded(self.search(prefix=prefix, limit=MAX_LIMIT, offset=len(found)))
             found += page["results"]
             if page["count"] < MAX_LIMIT:
                 break
@@ -285,12 +286,6 @@ class LTMBackend(ABC):
     ) -> None:
         """Close the backend."""
         self.close()
-
-
-def _succeeded(result: Result) -> Result:
-    if not result["success"]:
-        raise LTMError.of(result)
-    return result
 
 
 BackendFactory: TypeAlias = Callable[..., LTMBackend]

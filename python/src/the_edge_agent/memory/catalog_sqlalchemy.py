@@ -99,6 +99,7 @@ class SQLAlchemyCatalog:
             engine_args={} if engine_args is None else engine_args,
             connect_args={} if connect_args is None else connect_args,
         )
+        self._owns_database = True
         self._database = Database(
             check_source(url, engine, options),
             options,
@@ -107,6 +108,17 @@ class SQLAlchemyCatalog:
         )
         if not check_flag("lazy", lazy):
             self._database.start()
+
+    @classmethod
+    def on(cls: type[Self], database: Database) -> Self:
+        """Return the catalog on the database of a backend, which closes it; its engine and transactions serve both."""
+        catalog = cls.__new__(cls)
+        catalog._owns_database, catalog._database = False, database
+        return catalog
+
+    def is_on(self, database: Database) -> bool:
+        """Return whether this is the database of a backend, so that one transaction can write both."""
+        return self._database.is_same(database)
 
     @property
     def dialect(self) -> str:
@@ -153,7 +165,11 @@ class SQLAlchemyCatalog:
     def delete_entry(self, key: str) -> bool:
         """Delete the entry of a key and return whether it was there; see ``CatalogBackend.delete_entry``."""
         entry_id = generate_entry_id(check_key(key))
-        return self._database.run(lambda connection, sql: sql.catalog.delete(connection, entry_id), write=True)
+        return bool(
+            self._database.run(
+                lambda connection, sql: sql.catalog.delete(connection, [entry_id], sql.clock(connection)), write=True
+            )
+        )
 
     @returns_result
     def store_batch(self, entries: Iterable[Mapping[str, Any]], atomic: bool = True) -> Result:
@@ -235,8 +251,12 @@ class SQLAlchemyCatalog:
     # --- the end -----------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close every connection; idempotent. Afterwards every call is a ``connection_error``."""
-        self._database.close()
+        """Close every connection; idempotent. Afterwards every call is a ``connection_error``.
+
+        The catalog of a backend (``backend.catalog``) is closed with it, and by it alone.
+        """
+        if self._owns_database:
+            self._database.close()
 
     def __enter__(self: Self) -> Self:
         """Return the catalog itself."""
@@ -253,7 +273,10 @@ class SQLAlchemyCatalog:
         return f"{type(self).__name__}({self._database.url.render_as_string(hide_password=True)!r})"
 
     def _track(self, entries: list[Tracked]) -> list[bool]:
-        return self._database.run(lambda connection, sql: sql.catalog.track(connection, entries), write=True)
+        return self._database.run(
+            lambda connection, sql: sql.catalog.track(connection, entries, sql.clock(connection, len(entries))),
+            write=True,
+        )
 
 
 def _tracked_of(entry: Any, place: str) -> Tracked:

@@ -10,9 +10,11 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from the_edge_agent.memory.base import LTMBackend, create_ltm_backend, find_backend_factory
+from the_edge_agent.memory.catalog import CatalogBackend, CatalogFactory, find_catalog_factory
 from the_edge_agent.memory.results import LTMError
 
 _DEFAULT_BACKEND: Final = "sqlalchemy"
+_DEFAULT_CATALOG: Final = "sqlalchemy"
 _FLAT: Final = "ltm_"  # ltm_url at the top level means url in the block
 _PATHS: Final = ("path", "db_path")  # of an SQLite file
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
@@ -87,7 +89,8 @@ def parse_ltm_config(settings: Mapping[str, Any]) -> LTMBackend:
     config = expand_ltm_config(settings)
     problem: LTMError
     try:
-        _check_names(config, find_backend_factory(_backend_name(config)))
+        factory = find_backend_factory(_backend_name(config))
+        _check_names(config, factory, "settings.ltm", {"backend", "catalog", *_PATHS})
         name, options = _backend_options(config)
         return create_ltm_backend(name, **options)
     except ImportError as error:
@@ -99,6 +102,43 @@ def parse_ltm_config(settings: Mapping[str, Any]) -> LTMBackend:
             raise
         message = str(failure)
         problem = _invalid(message if message.startswith("settings") else f"settings.ltm.{message}")
+    raise problem
+
+
+def parse_catalog_config(config: str | Mapping[str, Any]) -> CatalogBackend:
+    """Return the catalog that a ``catalog`` block describes; the caller closes it.
+
+    Args:
+        config: the name of a catalog, or a mapping of its ``type`` and options, with environment variables.
+
+    Raises:
+        LTMError: ``configuration_error`` that names the key, or what the constructor raises.
+    """
+    factory, options = catalog_options(expand_env_vars(config))
+    return factory(**options)
+
+
+def catalog_options(config: str | Mapping[str, Any]) -> tuple[CatalogFactory, dict[str, Any]]:
+    """Return the class or function that makes a catalog, and its arguments.
+
+    Raises:
+        LTMError: ``configuration_error`` that names the key, ``dependency_missing``.
+    """
+    block = {"type": config} if isinstance(config, str) else config
+    if not isinstance(block, Mapping) or not all(isinstance(key, str) for key in block):
+        raise _invalid("catalog must be the name of a catalog or a mapping such as {type: sqlalchemy}")
+    options: dict[str, Any] = dict(block)
+    name = options.pop("type", _DEFAULT_CATALOG)
+    problem: LTMError
+    try:
+        factory = find_catalog_factory(name)
+    except ImportError as error:
+        problem = LTMError("dependency_missing", str(error))
+    except ValueError as error:
+        problem = _invalid(f"catalog.type: {error}")
+    else:
+        _check_names(options, factory, "catalog", {"type"})
+        return factory, options
     raise problem
 
 
@@ -148,8 +188,8 @@ def _backend_name(config: Mapping[str, Any]) -> str:
 def _backend_options(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     name = _backend_name(config)
     options = {key: value for key, value in config.items() if key != "backend"}
-    if options.pop("catalog", None) is not None:
-        raise _invalid("settings.ltm.catalog is not supported yet; remove it, and the memory works without a catalog")
+    if options.get("catalog", ...) is None:
+        del options["catalog"]
     return name, _with_url(options) if name == _DEFAULT_BACKEND else options
 
 
@@ -167,14 +207,14 @@ def _with_url(options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _check_names(config: Mapping[str, Any], factory: Any) -> None:
+def _check_names(config: Mapping[str, Any], factory: Any, where: str, others: Iterable[str]) -> None:
     parameters = inspect.signature(factory).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
-    known = {*parameters, "backend", "catalog", *_PATHS}
+    known = {*parameters, *others}
     for key in config:
         if key not in known:
-            raise _invalid(f"settings.ltm has no key {key!r}{nearest(key, known)}")
+            raise _invalid(f"{where} has no key {key!r}{nearest(key, known)}")
 
 
 def _invalid(message: str) -> LTMError:

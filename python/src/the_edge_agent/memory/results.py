@@ -84,6 +84,17 @@ class LTMError(Exception):
         return LTMError.of, (dict(self.result),)
 
 
+def succeeded(result: Result) -> Result:
+    """Return the result of a call that succeeded.
+
+    Raises:
+        LTMError: it is a failure.
+    """
+    if not result["success"]:
+        raise LTMError.of(result)
+    return result
+
+
 Arguments = ParamSpec("Arguments")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, ClassVar
 
 try:
@@ -14,10 +15,12 @@ except ImportError as error:
     ) from error
 
 from the_edge_agent.memory.base import LTMBackend
+from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import parse_filter
+from the_edge_agent.memory.ledger import open_ledger, sync
 from the_edge_agent.memory.operations import Delete, Operation, Store
-from the_edge_agent.memory.results import Result, found_entries, ok, page_of_keys, returns_result
+from the_edge_agent.memory.results import LTMError, Result, found_entries, ok, page_of_keys, returns_result
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.engine import Database
 from the_edge_agent.memory.sql.entries import sent_bytes
@@ -70,6 +73,7 @@ class SQLAlchemyBackend(LTMBackend):
         *,
         table_name: str = LTMEntry.__tablename__,
         create_tables: bool = True,
+        catalog: str | Mapping[str, Any] | CatalogBackend | None = None,
         engine: Engine | None = None,
         max_overflow: int = 10,
         pool_timeout: float = 10.0,
@@ -90,6 +94,9 @@ class SQLAlchemyBackend(LTMBackend):
             table_name: of the entries, so that several memories share a database: up to 40 lower-case letters,
                 digits and underscores.
             create_tables: whether to create the tables that are missing; otherwise they must be there, see ``ddl``.
+            catalog: keeps the ledger of what is in memory: the name of a catalog, a mapping of its ``type`` and
+                options, or a catalog, which stays the caller's. On the same database it is written in the same
+                transaction; ``url``, ``pool_size``, ``echo`` and ``lazy`` default to the backend's.
             engine: an engine of the caller's, in place of ``url``, for example one that the application has
                 already. It is used as it is, shared and never disposed; nothing is attached to it or its pool.
             max_overflow: connections above ``pool_size``, closed after use.
@@ -123,8 +130,17 @@ class SQLAlchemyBackend(LTMBackend):
             entries_name=entries_name,
             dialect_class=self.dialect_class,
         )
-        if not check_flag("lazy", lazy):
+        is_lazy = check_flag("lazy", lazy)
+        if not is_lazy:
             self._database.start()
+        try:
+            self._ledger = open_ledger(catalog, self._database, {"pool_size": pool_size, "echo": echo, "lazy": is_lazy})
+            if self._ledger.is_here and self.entry_class is not LTMEntry:
+                message = "a catalog on the same database keeps the ledger of ltm_entries, not of another table_name"
+                raise LTMError("configuration_error", message)
+        except BaseException:
+            self._database.close()
+            raise
 
     @property
     def dialect(self) -> str:
@@ -141,6 +157,22 @@ class SQLAlchemyBackend(LTMBackend):
             LTMError: the database cannot be reached.
         """
         return self._database.ddl()
+
+    @property
+    def catalog(self) -> CatalogBackend | None:
+        """The catalog that keeps the ledger, for its snapshots and changes; None without one."""
+        return self._ledger.catalog
+
+    @returns_result
+    def sync_catalog(self) -> Result:
+        """Make the catalog say what is in memory, after a ``catalog_error`` or when it is new.
+
+        Returns:
+            ``{"success": True, "tracked_count": int, "deleted_count": int}``: how many entries of the catalog
+            were wrong or missing, and how many had no entry in memory any more.
+        """
+        tracked, deleted = sync(self, self._ledger, self._expiries)
+        return ok(tracked_count=tracked, deleted_count=deleted)
 
     @property
     def _engine(self) -> Engine | None:
@@ -199,7 +231,10 @@ class SQLAlchemyBackend(LTMBackend):
     def delete_many(self, keys: Iterable[str]) -> Result:
         """Delete the entries at many keys; see ``LTMBackend.delete_many``."""
         wanted = check_keys(keys)
-        deleted = self._database.run(lambda connection, sql: sql.entries.delete_many(connection, wanted), write=True)
+        deleted = self._database.run(
+            lambda connection, sql: sql.delete_many(connection, wanted, ledger=self._ledger.is_here), write=True
+        )
+        self._record([Delete(key) for key in wanted], [ok(deleted_count=deleted)])
         return ok(deleted_count=deleted)
 
     @returns_result
@@ -222,7 +257,7 @@ class SQLAlchemyBackend(LTMBackend):
         """Remove expired entries; see ``LTMBackend.cleanup_expired``."""
         most = check_batch_size(batch_size)
         deleted, remaining = self._database.run(
-            lambda connection, sql: sql.entries.cleanup_expired(connection, most), write=True
+            lambda connection, sql: sql.cleanup_expired(connection, most, ledger=self._ledger.is_here), write=True
         )
         return ok(deleted_count=deleted, remaining_count=remaining)
 
@@ -287,11 +322,22 @@ class SQLAlchemyBackend(LTMBackend):
         for operation in operations:
             if isinstance(operation, Store) and (size := sent_bytes(operation, _SMALL)) > _SMALL:
                 self._database.check_size(size)
-        return self._database.run(lambda connection, sql: sql.entries.apply(connection, operations), write=True)
+        results = self._database.run(
+            lambda connection, sql: sql.apply(connection, operations, ledger=self._ledger.is_here), write=True
+        )
+        self._record(operations, results)
+        return results
+
+    def _record(self, operations: Sequence[Operation], results: Sequence[Result]) -> None:
+        self._ledger.record(operations, results, self._expiries)
+
+    def _expiries(self, keys: Sequence[str]) -> dict[str, datetime | None]:
+        return self._database.run(lambda connection, sql: sql.entries.expiries(connection, keys))
 
     def close(self) -> None:
-        """Close every connection; idempotent."""
+        """Close every connection, and the catalog unless it is the caller's; idempotent."""
         self._database.close()
+        self._ledger.close()
 
     def __repr__(self) -> str:
         """Name the database, with the password hidden."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from itertools import groupby
 from typing import Any, Final
 
@@ -59,7 +60,7 @@ class Catalog:
         entry = select(*(texts.get(name, columns[name]) for name in _ENTRY)).where(visible)
         self._get, self._get_many = entry.where(is_one), entry.where(are_some)
         self._list = entry.order_by(columns.key)
-        self._delete = delete(catalog).where(is_one, visible)
+        self._delete = delete(catalog).where(are_some, visible)
         self._expired = select(columns.id).where(expired).order_by(columns.expires_at, columns.id)
         self._clean = delete(catalog).where(are_some, expired)
         self._expired_count = select(func.count()).select_from(catalog).where(expired)
@@ -93,9 +94,8 @@ class Catalog:
 
     # --- writes ------------------------------------------------------------------------------------
 
-    def track(self, connection: Connection, entries: Sequence[Tracked]) -> list[bool]:
-        """Store entries, in the order of their keys, and return of each whether it was created."""
-        now = self._dialect.clock(connection, statements=len(entries))
+    def track(self, connection: Connection, entries: Sequence[Tracked], now: datetime | None) -> list[bool]:
+        """Store entries at the time ``now``, by key; return of each whether it was created."""
         by_key = sorted(range(len(entries)), key=lambda place: entries[place].key)
         groups = [[*group] for _, group in groupby(by_key, key=lambda place: entries[place].key)]
         created = [False] * len(entries)
@@ -109,9 +109,15 @@ class Catalog:
                 created[places[0]] = versions[entries[places[0]].entry_id] == len(places)
         return created
 
-    def delete(self, connection: Connection, entry_id: str) -> bool:
-        """Delete an entry and return whether it was there."""
-        return bool(connection.execute(self._delete, {"b_id": entry_id, **self._now(connection)}).rowcount)
+    def delete(self, connection: Connection, entry_ids: Sequence[str], now: datetime | None) -> int:
+        """Delete entries at the time ``now`` and return how many there were."""
+        parts = batches(entry_ids, lambda _: _ID_BYTES, self._packet)
+        return sum(connection.execute(self._delete, {"b_ids": part, "b_now": now}).rowcount for part in parts)
+
+    def forget(self, connection: Connection, entry_ids: Sequence[str], now: datetime | None) -> None:
+        """Remove entries if they have expired."""
+        for part in batches(entry_ids, lambda _: _ID_BYTES, self._packet):
+            connection.execute(self._clean, {"b_ids": part, "b_now": now})
 
     def cleanup_expired(self, connection: Connection, batch_size: int) -> tuple[int, int]:
         """Remove some expired entries; return how many, and how many remain."""

@@ -130,6 +130,22 @@ class Database:
 
         return self._in_time(look)
 
+    def is_at(self, url: Any) -> bool:
+        """Return whether a URL leads to this database; one in memory is each time another.
+
+        Raises:
+            LTMError: ``configuration_error`` for what is no database URL.
+        """
+        other = with_installed_driver(parse_url(url)[0])
+        is_kept = other.database not in (None, "", ":memory:")
+        return is_kept and self._shared is None and with_installed_driver(self.url) == other
+
+    def is_same(self, other: Database) -> bool:
+        """Return whether this is another ``Database`` on the same database."""
+        if self._shared is not None or other._shared is not None:
+            return self._shared is other._shared
+        return self.is_at(other.url)
+
     def check_size(self, size: int) -> None:
         """Refuse an entry larger than the server reads in one packet.
 

@@ -41,6 +41,7 @@ class Entries:
         above, rows = columns.key > bindparam("b_after"), bindparam("b_rows", type_=Integer())
         entry = select(value, metadata, columns.version).where(visible)
         self._retrieve = entry.where(is_one)
+        self._expiries = select(columns.key, columns.expires_at).where(is_among)
         self._retrieve_many = entry.add_columns(columns.key).where(is_among)
         keys = select(columns.key).where(visible, above).order_by(columns.key).limit(rows)
         self._keys, self._page = keys, keys.add_columns(value, metadata)
@@ -53,8 +54,8 @@ class Entries:
 
     # --- writes ------------------------------------------------------------------------------------
 
-    def apply(self, connection: Connection, operations: Sequence[Operation]) -> list[Result]:
-        """Run stores and deletes; return the result of each, in their order.
+    def apply(self, connection: Connection, operations: Sequence[Operation], now: datetime | None) -> list[Result]:
+        """Run stores and deletes at the time ``now``; return the result of each, in their order.
 
         Rows are locked in the order of their keys, so that concurrent transactions do not deadlock; per key
         the order of the operations stays. Keys that are only stored, whatever is there, are stored together.
@@ -62,7 +63,6 @@ class Entries:
         Raises:
             LTMError: ``conflict``.
         """
-        now = self._dialect.clock(connection, statements=len(operations))
         results: dict[int, Result] = {}
         by_key = sorted(range(len(operations)), key=lambda place: operations[place].key)
         groups = ([*group] for _, group in groupby(by_key, key=lambda place: operations[place].key))
@@ -111,19 +111,20 @@ class Entries:
             return _stored(operation.key, self._upsert.one(connection, row))
         return _stored(operation.key, self._versioned.store(connection, row, operation.if_version))
 
-    def delete_many(self, connection: Connection, keys: Sequence[str]) -> int:
-        """Delete the entries at keys and return how many there were."""
+    def delete_many(self, connection: Connection, keys: Sequence[str], now: datetime | None) -> int:
+        """Delete the entries at keys at the time ``now`` and return how many there were."""
         parts = self._batches_of_keys(sorted(keys))
-        now = self._dialect.clock(connection, statements=len(parts))
         return sum(connection.execute(self._delete_many, {"b_keys": part, "b_now": now}).rowcount for part in parts)
 
-    def cleanup_expired(self, connection: Connection, batch_size: int) -> tuple[int, int]:
-        """Remove some expired entries; return how many, and how many remain."""
-        now = {"b_now": self._dialect.clock(connection, statements=3)}
+    def cleanup_expired(
+        self, connection: Connection, batch_size: int, moment: datetime | None
+    ) -> tuple[list[str], int, int]:
+        """Remove some expired entries; return their keys, how many were removed, and how many remain."""
+        now = {"b_now": moment}
         keys = sorted(connection.scalars(self._expired, {"b_rows": batch_size, **now}))
         parts = self._batches_of_keys(keys)
         deleted = sum(connection.execute(self._clean, {"b_keys": part, **now}).rowcount for part in parts)
-        return deleted, connection.scalar(self._expired_count, now) or 0
+        return keys, deleted, connection.scalar(self._expired_count, now) or 0
 
     # --- reads -------------------------------------------------------------------------------------
 
@@ -137,6 +138,11 @@ class Entries:
         now = self._now(connection, len(parts))
         found = (connection.execute(self._retrieve_many, {"b_keys": part, **now}) for part in parts)
         return {row[3]: row[:3] for rows in found for row in rows}
+
+    def expiries(self, connection: Connection, keys: Sequence[str]) -> dict[str, datetime | None]:
+        """Return when the entries at keys expire."""
+        parts = self._batches_of_keys(keys)
+        return {row[0]: row[1] for part in parts for row in connection.execute(self._expiries, {"b_keys": part})}
 
     def page(self, connection: Connection, prefix: str, after: str, rows: int) -> Sequence[Sequence[Any]]:
         """Return ``(key, value, metadata)`` as text of the next keys above ``after``, in order."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Table, bindparam
+from sqlalchemy import BigInteger, Table, bindparam, func
 
+from the_edge_agent.memory.catalog import compute_content_hash, generate_entry_id
 from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.sql.dialects import Dialect
 
@@ -28,6 +29,7 @@ class Tracked:
         metadata_hash: of the metadata, None for None.
         inlined_value: as JSON text, or None.
         expires_at: in UTC, or None.
+        ttl: how long the entry lives from now on, where that is known instead.
     """
 
     entry_id: str
@@ -38,7 +40,23 @@ class Tracked:
     metadata: str | None
     metadata_hash: str | None
     inlined_value: str | None
-    expires_at: datetime | None
+    expires_at: datetime | None = None
+    ttl: timedelta | None = None
+
+    @classmethod
+    def of(cls, store: Store, value: Any, metadata: dict[str, Any] | None) -> Tracked:
+        """Return what the ledger says of a store of this value and metadata."""
+        return cls(
+            entry_id=generate_entry_id(store.key),
+            key=store.key,
+            content_hash=compute_content_hash(value),
+            storage_uri=None,
+            byte_size=len(store.value.encode()),
+            metadata=store.metadata,
+            metadata_hash=None if metadata is None else compute_content_hash(metadata),
+            inlined_value=None,
+            ttl=store.ttl,
+        )
 
 
 def entry_row(dialect: Dialect, entries: Table) -> dict[str, Any]:
@@ -59,9 +77,7 @@ def entry_parameters(dialect: Dialect, store: Store, now: datetime | None, count
         "b_value": store.value,
         **dialect.metadata_parameters(store.metadata),
         "b_search_text": store.search_text,
-        "b_now": now,
-        "b_expires_at": now + store.ttl if now and store.ttl else None,
-        "b_ttl": store.ttl and store.ttl // MICROSECOND,
+        **_time_parameters(store.ttl, now),
         "b_count": count,
     }
 
@@ -75,7 +91,7 @@ def catalog_row(dialect: Dialect, catalog: Table) -> dict[str, Any]:
         "inlined_value": bindparam("b_inlined_value", type_=dialect.text_type),
         **dialect.metadata_columns(),
         **_stamps(dialect),
-        "expires_at": bindparam("b_expires_at", type_=dialect.moment),
+        "expires_at": func.coalesce(bindparam("b_until", type_=dialect.moment), dialect.expiry, type_=dialect.moment),
     }
 
 
@@ -90,9 +106,17 @@ def catalog_parameters(dialect: Dialect, entry: Tracked, now: datetime | None, c
         "b_metadata_hash": entry.metadata_hash,
         "b_inlined_value": entry.inlined_value,
         **dialect.metadata_parameters(entry.metadata),
-        "b_expires_at": entry.expires_at,
-        "b_now": now,
+        "b_until": entry.expires_at,
+        **_time_parameters(entry.ttl, now),
         "b_count": count,
+    }
+
+
+def _time_parameters(ttl: timedelta | None, now: datetime | None) -> dict[str, Any]:
+    return {
+        "b_now": now,
+        "b_expires_at": now + ttl if now and ttl else None,
+        "b_ttl": ttl and ttl // MICROSECOND,
     }
 
 

@@ -1,16 +1,28 @@
-"""All that can be asked of one database, built on first use."""
+"""All that can be asked of one database, built on first use; and writes that keep the ledger in step."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from functools import cached_property
 
+from sqlalchemy import Connection
+
+from the_edge_agent.memory.catalog import generate_entry_id
+from the_edge_agent.memory.codec import decode
+from the_edge_agent.memory.operations import Delete, Operation, Store
+from the_edge_agent.memory.results import Result
 from the_edge_agent.memory.sql.catalog import Catalog
 from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.entries import Entries
+from the_edge_agent.memory.sql.rows import Tracked
 
 
 class Statements:
-    """What a transaction works with: the entries' table and the catalog's."""
+    """What a transaction works with: the entries' table and the catalog's.
+
+    With ``ledger`` a write to the entries is a write to the catalog too, in the same transaction.
+    """
 
     def __init__(self, schema: Schema) -> None:
         """Make the statements for the tables of one database."""
@@ -25,3 +37,47 @@ class Statements:
     def catalog(self) -> Catalog:
         """The catalog and its snapshots."""
         return Catalog(self.schema)
+
+    def clock(self, connection: Connection, statements: int = 1) -> datetime | None:
+        """Return the time to bind in a transaction of that many statements."""
+        return self.schema.dialect.clock(connection, statements=statements)
+
+    def apply(self, connection: Connection, operations: Sequence[Operation], *, ledger: bool) -> list[Result]:
+        """Run stores and deletes; return the result of each, in their order.
+
+        Raises:
+            LTMError: ``conflict``.
+        """
+        now = self.clock(connection, len(operations) * (2 if ledger else 1))
+        results = self.entries.apply(connection, operations, now)
+        if ledger:
+            deleted = {operation.key for operation in operations if isinstance(operation, Delete)}
+            last = {operation.key: operation for operation in operations}
+            self.catalog.delete(connection, _ids(deleted), now)
+            stores = [operation for operation in last.values() if isinstance(operation, Store)]
+            self.catalog.track(connection, [_tracked(store) for store in stores], now)
+        return results
+
+    def delete_many(self, connection: Connection, keys: Sequence[str], *, ledger: bool) -> int:
+        """Delete the entries at keys and return how many there were."""
+        now = self.clock(connection, 2)
+        deleted = self.entries.delete_many(connection, keys, now)
+        if ledger:
+            self.catalog.delete(connection, _ids(keys), now)
+        return deleted
+
+    def cleanup_expired(self, connection: Connection, batch_size: int, *, ledger: bool) -> tuple[int, int]:
+        """Remove some expired entries; return how many, and how many remain."""
+        now = self.clock(connection, 3)
+        keys, deleted, remaining = self.entries.cleanup_expired(connection, batch_size, now)
+        if ledger:
+            self.catalog.forget(connection, _ids(keys), now)
+        return deleted, remaining
+
+
+def _ids(keys: Sequence[str] | set[str]) -> list[str]:
+    return [generate_entry_id(key) for key in sorted(keys)]
+
+
+def _tracked(store: Store) -> Tracked:
+    return Tracked.of(store, decode(store.value), None if store.metadata is None else decode(store.metadata))

@@ -38,7 +38,7 @@ class CatalogBackend(Protocol):
 
         Args:
             key: 1 to 512 characters, exact.
-            content_hash: up to 200 ASCII characters, such as ``compute_content_hash`` returns.
+            content_hash: up to 200 printable ASCII characters without spaces, such as ``compute_content_hash`` returns.
             storage_uri: where the value is, None if it is nowhere else.
             byte_size: of the value, in bytes.
             metadata: a JSON object or None, by the rules of ``LTMBackend.store``.

@@ -19,6 +19,7 @@ from the_edge_agent.memory.catalog import compute_content_hash, generate_entry_i
 from the_edge_agent.memory.codec import INT64_MAX, encode_metadata, encode_value
 from the_edge_agent.memory.filters import parse_filter
 from the_edge_agent.memory.results import LTMError, Result, fail, found_entries, ok, returns_result
+from the_edge_agent.memory.sql.catalog import sent_bytes
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.engine import Database
 from the_edge_agent.memory.sql.options import EngineOptions, check_flag, check_source
@@ -35,8 +36,11 @@ from the_edge_agent.memory.validation import (
 )
 
 MAX_HASH_LENGTH: Final = 200
+SNAPSHOT_ID_LENGTH: Final = 36
 _REQUIRED: Final = frozenset({"key", "content_hash", "storage_uri", "byte_size", "metadata"})
 _OPTIONAL: Final = frozenset({"inlined_value", "expires_at"})
+_REFUSALS: Final = ("validation_error", "serialization_error")  # of one entry; any other failure is the whole batch's
+_SMALL: Final = 500_000  # bytes that every server accepts in one packet
 
 Self = TypeVar("Self", bound="SQLAlchemyCatalog")
 
@@ -144,6 +148,7 @@ class SQLAlchemyCatalog:
     ) -> Result:
         """Create or replace the entry of a key; see ``CatalogBackend.track_entry``."""
         entry = _tracked(key, content_hash, storage_uri, byte_size, metadata, inlined_value, expires_at)
+        self._check_size(entry)
         (created,) = self._track([entry])
         return ok(entry_id=entry.entry_id, created=created)
 
@@ -180,8 +185,10 @@ class SQLAlchemyCatalog:
         errors: list[dict[str, Any]] = []
         for place, entry in enumerate(check_items(entries, "entries")):
             try:
-                good.append(_tracked_of(entry, f"entries[{place}]"))
+                good.append(self._checked(entry, f"entries[{place}]"))
             except LTMError as failure:
+                if failure.error_type not in _REFUSALS:
+                    raise
                 key = entry.get("key") if isinstance(entry, Mapping) else None
                 errors.append({"key": key, "error": str(failure), "error_type": failure.error_type})
         if errors and atomic:
@@ -219,7 +226,7 @@ class SQLAlchemyCatalog:
 
     def get_snapshot(self, snapshot_id: str) -> dict[str, Any] | None:
         """Return ``{"id", "name", "entry_count", "total_bytes", "created_at"}``, None if there is none."""
-        wanted = check_text(snapshot_id, "snapshot_id")
+        wanted = _check_snapshot_id(snapshot_id, "snapshot_id")
         return self._database.run(lambda connection, sql: sql.catalog.snapshot(connection, wanted))
 
     def list_snapshots(self) -> list[dict[str, Any]]:
@@ -228,12 +235,12 @@ class SQLAlchemyCatalog:
 
     def delete_snapshot(self, snapshot_id: str) -> bool:
         """Delete a snapshot, not the entries, and return whether it was there."""
-        wanted = check_text(snapshot_id, "snapshot_id")
+        wanted = _check_snapshot_id(snapshot_id, "snapshot_id")
         return self._database.run(lambda connection, sql: sql.catalog.delete_snapshot(connection, wanted), write=True)
 
     def get_changed_entries(self, since_snapshot_id: str | None = None) -> list[dict[str, Any]]:
         """Return what is new or different since a snapshot; see ``CatalogBackend.get_changed_entries``."""
-        wanted = None if since_snapshot_id is None else check_text(since_snapshot_id, "since_snapshot_id")
+        wanted = None if since_snapshot_id is None else _check_snapshot_id(since_snapshot_id, "since_snapshot_id")
         return self._database.run(lambda connection, sql: sql.catalog.changed(connection, wanted), snapshot=True)
 
     def get_deleted_entries(self, since_snapshot_id: str) -> list[dict[str, Any]]:
@@ -245,7 +252,7 @@ class SQLAlchemyCatalog:
         Raises:
             LTMError: ``validation_error`` for an unknown snapshot.
         """
-        wanted = check_text(since_snapshot_id, "since_snapshot_id")
+        wanted = _check_snapshot_id(since_snapshot_id, "since_snapshot_id")
         return self._database.run(lambda connection, sql: sql.catalog.deleted(connection, wanted), snapshot=True)
 
     # --- the end -----------------------------------------------------------------------------------
@@ -278,17 +285,22 @@ class SQLAlchemyCatalog:
             write=True,
         )
 
+    def _checked(self, entry: Any, place: str) -> Tracked:
+        if not isinstance(entry, Mapping):
+            raise LTMError("validation_error", f"{place} must be a dict, not {type(entry).__name__}")
+        if not entry.keys() >= _REQUIRED or not entry.keys() <= _REQUIRED | _OPTIONAL:
+            known = ", ".join(sorted(_REQUIRED))
+            raise LTMError("validation_error", f"{place} must have {known}, may have inlined_value and expires_at")
+        try:
+            tracked = _tracked(**entry)
+            self._check_size(tracked)
+        except LTMError as failure:
+            raise failure.within(place) from None
+        return tracked
 
-def _tracked_of(entry: Any, place: str) -> Tracked:
-    if not isinstance(entry, Mapping):
-        raise LTMError("validation_error", f"{place} must be a dict, not {type(entry).__name__}")
-    if not entry.keys() >= _REQUIRED or not entry.keys() <= _REQUIRED | _OPTIONAL:
-        known = ", ".join(sorted(_REQUIRED))
-        raise LTMError("validation_error", f"{place} must have {known}, may have inlined_value and expires_at")
-    try:
-        return _tracked(**entry)
-    except LTMError as failure:
-        raise failure.within(place) from None
+    def _check_size(self, entry: Tracked) -> None:
+        if (size := sent_bytes(entry, _SMALL)) > _SMALL:
+            self._database.check_size(size)
 
 
 def _tracked(
@@ -317,9 +329,17 @@ def _tracked(
 
 def _check_hash(content_hash: Any) -> str:
     checked = check_text(content_hash, "content_hash")
-    if not checked or len(checked) > MAX_HASH_LENGTH or not checked.isascii():
-        raise LTMError("validation_error", f"content_hash must be 1 to {MAX_HASH_LENGTH} ASCII characters")
+    # No spaces: MySQL and MariaDB compare ASCII columns without those at the end.
+    if not 1 <= len(checked) <= MAX_HASH_LENGTH or not all("!" <= character <= "~" for character in checked):
+        message = f"content_hash must be 1 to {MAX_HASH_LENGTH} printable ASCII characters without spaces"
+        raise LTMError("validation_error", message)
     return checked
+
+
+def _check_snapshot_id(snapshot_id: Any, what: str) -> str:
+    """Return the id, empty if it cannot be one: not every database compares such text with ASCII exactly."""
+    checked = check_text(snapshot_id, what)
+    return checked if len(checked) == SNAPSHOT_ID_LENGTH and checked.isascii() else ""
 
 
 def _check_size(byte_size: Any) -> int:
@@ -332,6 +352,7 @@ def _in_utc(moment: Any) -> datetime:
     if not isinstance(moment, datetime):
         raise LTMError("validation_error", f"expires_at must be a datetime or None, not {type(moment).__name__}")
     try:
-        return moment.astimezone(timezone.utc) if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+        is_naive = moment.utcoffset() is None
+        return moment.replace(tzinfo=timezone.utc) if is_naive else moment.astimezone(timezone.utc)
     except OverflowError:
         raise LTMError("validation_error", "expires_at must be between the years 1 and 9999 in UTC") from None

@@ -30,6 +30,7 @@ from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.rows import Tracked, catalog_parameters, catalog_row
 from the_edge_agent.memory.sql.search import key_range
 
+ESCAPED: Final = ("'", '"', "\\")  # drivers that write values into the statement double these
 _ID_BYTES: Final = 64
 _WIDEST: Final = 4  # bytes of a character
 _PAGE_ROWS: Final = 500  # that Python filters at a time
@@ -234,6 +235,15 @@ def _entry(row: Sequence[Any]) -> dict[str, Any]:
     for name in ("inlined_value", "metadata"):
         entry[name] = None if entry[name] is None else decode(entry[name])
     return entry
+
+
+def sent_bytes(entry: Tracked, enough: int) -> int:
+    """Return the bytes of an entry as sent: at most ``enough``, or exact."""
+    most = _most_bytes(entry)
+    if most <= enough:
+        return most
+    texts = [text for text in (entry.key, entry.storage_uri, entry.metadata, entry.inlined_value) if text]
+    return sum(len(text.encode()) + sum(map(text.count, ESCAPED)) for text in texts)
 
 
 def _most_bytes(entry: Tracked) -> int:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import secrets
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, event, inspect, select, text
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 
 from databases import Database
 from the_edge_agent.memory import LTMEntry, LTMError, SQLAlchemyBackend
@@ -119,6 +121,101 @@ def test_url_and_engine_exclude_each_other_and_one_is_needed() -> None:
 def test_with_an_engine_its_own_options_are_refused(option: dict[str, Any]) -> None:
     message = refused(engine=create_engine("sqlite://"), lazy=True, **option)
     assert next(iter(option)) in message
+
+
+@own_dialect
+@pytest.mark.parametrize("how", ["connect_args", "listener"])
+def test_a_driver_that_commits_each_statement_is_refused(database: Database, how: str) -> None:
+    if database.target.family == "sqlite" and sys.version_info < (3, 12):
+        return  # its option is newer
+    engine = create_engine(database.url, connect_args={"autocommit": True} if how == "connect_args" else {})
+    if how == "listener":
+
+        @event.listens_for(engine, "connect")
+        def commit_alone(driver_connection: Any, record: Any) -> None:
+            if callable(getattr(driver_connection, "autocommit", None)):
+                driver_connection.autocommit(True)
+            else:
+                driver_connection.autocommit = True
+
+    assert "autocommit" in refused(engine=engine)
+    engine.dispose()
+    if how == "connect_args" and database.target.family == "postgresql":
+        assert "autocommit" in refused(url=database.url, connect_args={"autocommit": True})
+
+
+@own_dialect
+def test_a_transaction_of_the_application_on_the_only_connection_is_left_alone(database: Database) -> None:
+    engine = create_engine(database.url, poolclass=StaticPool)
+    with SQLAlchemyBackend(engine=engine) as backend:
+        assert backend.store("k", 1)["created"] is True
+        with engine.connect() as connection:
+            connection.execute(text("UPDATE ltm_entries SET version = 7"))
+            result = backend.store("k", 2)
+            connection.rollback()
+        assert result["error_type"] == "configuration_error"
+        assert "in a transaction" in result["error"]
+        assert backend.store("k", 2)["version"] == 2
+    engine.dispose()
+
+
+@own_dialect
+@pytest.mark.parametrize(
+    "options", [{"stream_results": True}, {"yield_per": 1}], ids=lambda options: next(iter(options))
+)
+def test_an_engine_that_streams_results_serves_too(database: Database, options: dict[str, Any]) -> None:
+    engine = create_engine(database.url, execution_options=options)
+    with SQLAlchemyBackend(engine=engine) as backend:
+        assert backend.store("k", "fox", {"n": [1]})["created"] is True
+        assert backend.store_many([{"key": "k", "value": "fox"}, {"key": "l", "value": "fox"}])["stored_count"] == 2
+        assert backend.search("fox", {"n": None})["count"] == 2
+        assert len(list(backend.iterate_all())) == 2
+    engine.dispose()
+
+
+@own_dialect
+def test_an_engine_without_insertmanyvalues_serves_too(database: Database) -> None:
+    engine = create_engine(database.url, use_insertmanyvalues=False)
+    with SQLAlchemyBackend(engine=engine) as backend:
+        entries = [{"key": key, "value": 1} for key in ("b", "a", "b")]
+        results = backend.store_many(entries)["results"]
+        assert [(result["key"], result["version"]) for result in results] == [("b", 1), ("a", 1), ("b", 2)]
+    engine.dispose()
+    assert "use_insertmanyvalues" in refused(url=database.url, engine_args={"use_insertmanyvalues": False})
+
+
+@pytest.mark.targets(family="sqlite", portable=False, in_memory=False)
+def test_the_busy_timeout_of_a_callers_connections_stays(engine: Engine) -> None:
+    with engine.connect() as connection:
+        before = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
+    with SQLAlchemyBackend(engine=engine) as backend:
+        backend.store("k", 1)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == before
+
+
+@pytest.mark.targets(family="postgresql", portable=False)
+@pytest.mark.parametrize(
+    ("options", "named"), [("-c client_encoding=LATIN1", "LATIN1"), ("-c DateStyle=SQL,DMY", "DateStyle")]
+)
+def test_a_session_in_which_text_or_times_would_be_lost_is_refused(
+    database: Database, options: str, named: str
+) -> None:
+    assert named in refused(url=database.url, connect_args={"options": options})
+
+
+@pytest.mark.targets(family="postgresql", portable=False)
+def test_a_database_of_another_encoding_is_refused(engine: Engine) -> None:
+    name = f"tea_test_latin_{secrets.token_hex(4)}"
+    administration = engine.execution_options(isolation_level="AUTOCOMMIT")
+    with administration.connect() as connection:
+        latin = "ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+        connection.execute(text(f"CREATE DATABASE {name} {latin}"))
+    try:
+        assert "UTF8" in refused(url=engine.url.set(database=name))
+    finally:
+        with administration.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 # --- options of engine and driver --------------------------------------------------------------------
@@ -235,6 +332,9 @@ def test_the_longest_table_name_works(database: Database, engine: Engine) -> Non
 @own_dialect
 def test_without_create_tables_they_must_be_there_and_ddl_makes_them(database: Database, engine: Engine) -> None:
     name = {"table_name": "by_hand"}
+    with engine.begin() as connection:
+        for table in ("ltm_catalog", "ltm_snapshots", "ltm_snapshot_entries", "ltm_schema_version"):
+            connection.execute(text(f"DROP TABLE IF EXISTS {table}"))
     with pytest.raises(LTMError, match=r"create_tables is false.*ddl\(\)") as raised:
         database.open(create_tables=False, **name)
     assert raised.value.error_type == "configuration_error"
@@ -243,18 +343,26 @@ def test_without_create_tables_they_must_be_there_and_ddl_makes_them(database: D
         assert backend.store("k", 1)["error_type"] == "configuration_error"
         assert not inspect(engine).has_table("by_hand"), "nothing is created"
         with engine.begin() as connection:
-            for table in ("ltm_catalog", "ltm_snapshots", "ltm_snapshot_entries", "ltm_schema_version"):
-                connection.execute(text(f"DROP TABLE IF EXISTS {table}"))
             for statement in statements:
                 connection.exec_driver_sql(statement.replace("%", "%%"))
         assert backend.store("k", "fox", {"n": 1})["created"] is True
         assert backend.search("fox", {"n": 1})["count"] == 1
-        assert backend.ddl() == statements
+        assert backend.ddl() == [], "nothing is missing"
+    with database.open(create_tables=False, lazy=True, table_name="by_hand_too") as backend:
+        missing = backend.ddl()
+        assert 0 < len(missing) < len(statements)
+        with engine.begin() as connection:
+            for statement in missing:
+                connection.exec_driver_sql(statement.replace("%", "%%"))
+        assert backend.store("k", "hound")["created"] is True
+    with pytest.raises(LTMError, match="closed"):
+        backend.ddl()
     with database.open(create_tables=True, **name) as backend:
         assert backend.retrieve("k")["value"] == "fox"
     with engine.begin() as connection:
-        connection.execute(text("DROP TABLE by_hand"))
-        connection.execute(text("DROP TABLE IF EXISTS by_hand_fts"))
+        for table in ("by_hand", "by_hand_too"):
+            connection.execute(text(f"DROP TABLE {table}"))
+            connection.execute(text(f"DROP TABLE IF EXISTS {table}_fts"))
 
 
 # --- echo --------------------------------------------------------------------------------------------

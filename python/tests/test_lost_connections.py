@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.pool import NullPool
 
 from databases import Database
-from faults import Proxy, kill_connections, session_of
+from faults import OTHERS, Proxy, kill_connections, session_of
 from the_edge_agent.memory import LTMBackend, LTMError, SQLAlchemyBackend
 from the_edge_agent.memory.results import Result
 from the_edge_agent.memory.sql import transactions
@@ -249,6 +251,52 @@ def test_a_call_does_not_wait_longer_than_its_deadline_for_a_lock(database: Data
         assert result["error_type"] in ("lock_timeout", "connection_timeout")
         assert 0.9 < seconds < 2
         assert backend.store("k", 2)["version"] == 2
+
+
+@on_servers
+def test_a_wait_for_a_lock_is_a_lock_timeout_and_leaves_no_session_behind(database: Database) -> None:
+    holder: Any = database.open(pool_size=1, max_overflow=0)
+    with holder as other, database.open(timeout=4, pool_size=1, max_overflow=0) as backend:
+        backend.store("k", 1)
+        with other._engine.connect() as connection, connection.begin():
+            key = connection.dialect.identifier_preparer.quote("key")
+            connection.execute(text(f"UPDATE ltm_entries SET version = 7 WHERE {key} = 'k'"))
+            before = sessions(database)
+            result, seconds = timed(lambda: backend.store("k", 2))
+            assert result["error_type"] == "lock_timeout", result
+            assert seconds < 5
+            assert sessions(database) == before
+            connection.rollback()
+
+
+def sessions(database: Database) -> int:
+    """Return how many connections to a database there are beside one that asks."""
+    engine = create_engine(database.url, poolclass=NullPool)
+    with engine.connect() as connection:
+        return len(connection.scalars(text(OTHERS[engine.dialect.name])).all())
+
+
+@on_servers
+def test_closing_while_calls_are_under_way_leaves_no_connection(database: Database) -> None:
+    before = sessions(database)
+    backend: Any = database.open(pool_size=4)
+
+    def store(number: int) -> None:
+        while backend.store(f"k{number}", 1)["success"]:
+            pass
+
+    threads = [threading.Thread(target=store, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    while backend.count()["count"] < 4:
+        pass
+    backend.close()
+    for thread in threads:
+        thread.join()
+    deadline = time.monotonic() + 5
+    while sessions(database) > before and time.monotonic() < deadline:
+        pass
+    assert sessions(database) == before
 
 
 # --- forks -------------------------------------------------------------------------------------------

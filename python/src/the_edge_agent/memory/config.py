@@ -101,7 +101,7 @@ def parse_ltm_config(settings: Mapping[str, Any]) -> LTMBackend:
         if failure.error_type != "configuration_error":
             raise
         message = str(failure)
-        problem = _invalid(message if message.startswith("settings") else f"settings.ltm.{message}")
+        problem = _invalid(message if message.startswith("settings") else _under("settings.ltm", message))
     raise problem
 
 
@@ -215,6 +215,12 @@ def _check_names(config: Mapping[str, Any], factory: Any, where: str, others: It
     for key in config:
         if key not in known:
             raise _invalid(f"{where} has no key {key!r}{nearest(key, known)}")
+
+
+def _under(where: str, message: str) -> str:
+    """Return a constructor's message as one about a key, if it begins with an option."""
+    names_option = re.match(r"[a-z]+_[a-z]|(url|echo|lazy|catalog|timeout|engine) ", message)
+    return f"{where}{'.' if names_option else ': '}{message}"
 
 
 def _invalid(message: str) -> LTMError:

@@ -37,12 +37,18 @@ class Schema:
         return cls(tables, dialect, packet)
 
     def statements(self, connection: Connection) -> list[str]:
-        """Return the SQL that makes the tables of an empty database."""
-        version = insert(self.tables.schema_version).values(id=1, version=SCHEMA_VERSION)
-        compiled = [
-            *(part.compile(dialect=connection.dialect) for part in self.dialect.definitions(*self.tables.all())),
-            version.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}),
-        ]
+        """Return the SQL that makes what is missing of the tables."""
+        has_table = inspect(connection).has_table
+        entries, *others = self.tables.all()
+        missing = [table for table in others if not has_table(table.name)]
+        if not has_table(entries.name):
+            definitions = self.dialect.definitions(entries, *missing)
+        else:
+            definitions = Dialect.definitions(self.dialect, *missing) if missing else []
+        compiled = [definition.compile(dialect=connection.dialect) for definition in definitions]
+        if self._version(connection) is None:
+            version = insert(self.tables.schema_version).values(id=1, version=SCHEMA_VERSION)
+            compiled.append(version.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
         return [str(statement).strip() for statement in compiled]
 
     def check(self, connection: Connection) -> None:

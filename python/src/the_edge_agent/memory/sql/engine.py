@@ -96,6 +96,7 @@ class Database:
 
         def transact(deadline: Deadline) -> Answer:
             opened = self._opened or self._start(deadline)
+            pool = opened.engine.pool
             try:
                 with opened.turn(deadline):
                     return run_transaction(
@@ -107,8 +108,8 @@ class Database:
                         snapshot=snapshot,
                     )
             finally:
-                if self.closed:  # meanwhile, by another thread: leave no connection in the pool
-                    opened.close()
+                if self.closed and self._shared is None:  # meanwhile, by another thread, which put a new pool in place
+                    pool.dispose()
 
         return self._in_time(transact)
 
@@ -120,6 +121,8 @@ class Database:
         """
 
         def look(deadline: Deadline) -> list[str]:
+            if self.closed:
+                raise _closed()
             if self._opened is not None:
                 return self._look(self._opened.engine, deadline, lambda schema, found: schema.statements(found))[1]
             engine, keeper = self._engine()
@@ -188,7 +191,7 @@ class Database:
     def _start(self, deadline: Deadline) -> _Opened:
         with _held(self._starting, deadline):
             if self.closed:
-                raise LTMError("connection_error", "this backend is closed")
+                raise _closed()
             if self._opened is None:
                 self._opened = self._open(deadline)
             return self._opened
@@ -230,7 +233,7 @@ class Database:
             nonlocal attempts
             attempts += 1
             raced = failure.retry or failure.lost or failure.error_type in ("query_error", "validation_error")
-            return raced and attempts < _CREATION_ATTEMPTS
+            return raced and not failure.denied and attempts < _CREATION_ATTEMPTS
 
         def attempt() -> tuple[Schema, Answer]:
             with deadline.released(), _first_connection(engine, deadline) as connection:
@@ -309,6 +312,7 @@ def _create_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, A
             **{**engine_options, **options.engine_args},
         )
         _limit_connecting(engine, family, options.connect_timeout)
+        _set_up_sessions(engine, family.session_settings(options.timeout))
         return engine, family.prepare_engine(engine)
     except ImportError:
         problem = missing_driver(url)
@@ -343,7 +347,27 @@ def _first_connection(engine: Engine, deadline: Deadline) -> Connection:
         return connect(engine, deadline)
     except (TypeError, UnicodeError) as error:
         refused = type(error).__name__
-    raise LTMError("configuration_error", f"the driver does not accept the url or one of its options ({refused})")
+    raise LTMError(
+        "configuration_error",
+        f"the driver does not accept the url, one of its options, or the encoding of the database ({refused})",
+    )
+
+
+def _set_up_sessions(engine: Engine, settings: list[str]) -> None:
+    if not settings:
+        return
+
+    @event.listens_for(engine, "connect")
+    def set_up(driver_connection: Any, record: Any) -> None:
+        cursor = driver_connection.cursor()
+        for setting in settings:
+            cursor.execute(setting)
+        cursor.close()
+        driver_connection.commit()
+
+
+def _closed() -> LTMError:
+    return LTMError("connection_error", "this backend is closed")
 
 
 def _with_a_pool_of_its_own(engine: Engine) -> Engine:

@@ -25,12 +25,16 @@ class Failure:
         error: the message, without secrets or stored values.
         retry: whether the same transaction may succeed when it is run again.
         lost: whether the connection is gone, so that another one may serve.
+        waited: whether it was a wait for a lock that took too long, and would again.
+        denied: whether a privilege is missing, which no other attempt gives.
     """
 
     error_type: ErrorType
     error: str
     retry: bool = False
     lost: bool = False
+    waited: bool = False
+    denied: bool = False
 
     def exception(self, **fields: Any) -> LTMError:
         """Return the exception that carries this failure, with more fields in its result."""
@@ -150,7 +154,7 @@ _TEXTS: Final[tuple[tuple[str, _Meaning], ...]] = (
         _UNREACHABLE,
     ),
     (
-        r"invalid (connection option|dsn)",
+        r"invalid (connection option|dsn|\w+ value)",
         ("configuration_error", False, "the driver does not know an option of the url"),
     ),
     (r"too many (clients|connections)|connection slots", _SQLSTATE["53300"]),
@@ -184,7 +188,14 @@ def classify(error: BaseException) -> Failure:
 
 def _failure(meaning: _Meaning, code: str) -> Failure:
     error_type, retry, message = meaning
-    return Failure(error_type, f"{message} ({code})" if code else message, retry, lost=meaning is _LOST)
+    return Failure(
+        error_type,
+        f"{message} ({code})" if code else message,
+        retry,
+        lost=meaning is _LOST,
+        waited=meaning is _LOCK_WAIT,
+        denied=meaning is _DENIED,
+    )
 
 
 def _by_code(original: Any) -> tuple[str, _Meaning | None]:

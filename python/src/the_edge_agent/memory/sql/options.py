@@ -18,7 +18,7 @@ _RESERVED_NAMES: Final = re.compile(
     r"|.*_(fts|fts_.*|inserted|updated|deleted|earlier)"  # of what belongs to an entries' table
 )
 _OWN_OPTIONS: Final = ("url", "echo", "pool_size", "max_overflow", "pool_timeout", "connect_args")
-_FIXED: Final = ("hide_parameters", "pool_reset_on_return")
+_FIXED: Final = ("hide_parameters", "pool_reset_on_return", "use_insertmanyvalues", "paramstyle")
 
 
 @dataclass(frozen=True, slots=True)

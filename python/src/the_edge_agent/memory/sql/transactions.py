@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.deadlines import Deadline, DeadlineError
@@ -21,6 +22,7 @@ Answer = TypeVar("Answer")
 
 _FIRST_PAUSE = 0.005  # seconds; doubled with each attempt
 _LONGEST_PAUSE = 0.5
+_ONE_CONNECTION = (StaticPool, SingletonThreadPool)  # pools whose connection the caller may be using
 
 
 def run_transaction(
@@ -92,7 +94,7 @@ def retrying(
     while True:
         try:
             return attempt()
-        except (SQLAlchemyError, LostRaceError, DeadlineError, OSError) as error:
+        except (SQLAlchemyError, LostRaceError, DeadlineError, OSError, UnicodeError, NotImplementedError) as error:
             failure = classify(error)
         except LTMError:
             raise
@@ -103,7 +105,8 @@ def retrying(
         fields = {"unknown": True} if unknown(failure) else {}
         if deadline.expired:
             raise out_of_time(deadline.seconds).exception(**fields)
-        if fields or not again(failure) or deadline.remaining() <= pause:
+        is_late = deadline.remaining() <= (deadline.seconds / 2 if failure.waited else pause)
+        if fields or is_late or not again(failure):
             raise failure.exception(**fields)
         time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads retries, keeps no secret
         pause = min(pause * 2, _LONGEST_PAUSE)
@@ -119,9 +122,12 @@ def connect(engine: Engine, deadline: Deadline) -> Connection:
     family = for_name(engine.dialect.name)
     while True:
         connection = engine.connect()
-        if _commits_each_statement(engine):
-            connection.execution_options(isolation_level=family.isolation_level)
-        driver_connection = connection.connection.driver_connection
+        if overrides := _overrides(engine, family):
+            connection.execution_options(**overrides)
+        driver_connection: Any = connection.connection.driver_connection
+        if problem := family.objection(driver_connection, is_shared=isinstance(engine.pool, _ONE_CONNECTION)):
+            connection.close()
+            raise LTMError("configuration_error", problem)
         if not has_ended(family.socket_of(driver_connection)):
             deadline.guard(partial(_stop, connection, family, driver_connection))
             return connection
@@ -129,9 +135,15 @@ def connect(engine: Engine, deadline: Deadline) -> Connection:
         connection.close()
 
 
-def _commits_each_statement(engine: Engine) -> bool:
-    level = engine.get_execution_options().get("isolation_level")
-    return "AUTOCOMMIT" in (level, getattr(engine.dialect, "_on_connect_isolation_level", None))
+def _overrides(engine: Engine, family: type[Dialect]) -> dict[str, Any]:
+    """Return the options of a connection in place of those of a caller's engine that no transaction of ours takes."""
+    options = engine.get_execution_options()
+    overrides: dict[str, Any] = {}
+    if "AUTOCOMMIT" in (options.get("isolation_level"), getattr(engine.dialect, "_on_connect_isolation_level", None)):
+        overrides["isolation_level"] = family.isolation_level
+    if options.get("stream_results") or options.get("yield_per"):
+        overrides |= {"stream_results": False, "yield_per": None}
+    return overrides
 
 
 def _stop(connection: Connection, family: type[Dialect], driver_connection: Any) -> None:

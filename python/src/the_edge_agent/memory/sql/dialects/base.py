@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timezone
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from sqlalchemy import (
     ColumnElement,
@@ -33,6 +33,15 @@ from the_edge_agent.memory.sql.dialects.texts import TextConditions
 from the_edge_agent.memory.sql.dialects.upserts import Upsert
 from the_edge_agent.memory.sql.sockets import shut_down
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH
+
+COMMITS_ALONE: Final = (
+    "the driver commits each statement by itself (autocommit), which no transaction survives; "
+    'leave autocommit to the engine: isolation_level="AUTOCOMMIT"'
+)
+IN_USE: Final = (
+    "the engine has one connection, and it is in a transaction of the application's; "
+    "give the memory an engine with a pool"
+)
 
 
 class Dialect:
@@ -83,6 +92,21 @@ class Dialect:
     @classmethod
     def prepare_engine(cls, engine: Engine) -> Any:
         """Attach what an engine of our own needs; return what must be closed after it, or None."""
+        return None
+
+    @classmethod
+    def session_settings(cls, timeout: float) -> list[str]:
+        """Return the statements that set up each connection of our own for calls of so many seconds."""
+        return []
+
+    @classmethod
+    def objection(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
+        """Return why a connection cannot serve our transactions, None if it can; costs no round trip.
+
+        Args:
+            driver_connection: as it comes out of the pool.
+            is_shared: whether its pool hands it to several at once, so that it may be in a caller's transaction.
+        """
         return None
 
     @classmethod

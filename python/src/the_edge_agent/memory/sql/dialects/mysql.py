@@ -32,7 +32,7 @@ from sqlalchemy.sql.visitors import replacement_traverse
 from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.filters import Path
-from the_edge_agent.memory.sql.dialects.base import Dialect
+from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, Dialect
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test
 from the_edge_agent.memory.sql.dialects.upserts import Upsert
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH
@@ -48,6 +48,7 @@ _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
 }
 
 
+_IN_TRANSACTION: Final = 1  # SERVER_STATUS_IN_TRANS
 _ROWS: Final = (250, 50, 10, 1)  # of one insert: few sizes, so that few statements are compiled
 
 
@@ -88,6 +89,21 @@ class MySQLDialect(Dialect):
         """Use READ COMMITTED: gap locks of the default level deadlock concurrent stores."""
         url, options = super().engine_options(url)
         return url, {**options, "isolation_level": cls.isolation_level}
+
+    @classmethod
+    def session_settings(cls, timeout: float) -> list[str]:
+        """Have the server end a wait for a lock before the call's deadline, so that no session of ours stays behind."""
+        return [f"SET SESSION innodb_lock_wait_timeout = {max(1, int(timeout) - 1)}"]
+
+    @classmethod
+    def objection(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
+        """Refuse autocommit of the driver; look at the status that came with the server's last answer."""
+        get_autocommit = getattr(driver_connection, "get_autocommit", None)
+        autocommit = get_autocommit() if get_autocommit else getattr(driver_connection, "autocommit", False)
+        if autocommit is True or autocommit == 1:
+            return COMMITS_ALONE
+        status = getattr(driver_connection, "server_status", 0)
+        return IN_USE if is_shared and status & _IN_TRANSACTION else None
 
     @classmethod
     def socket_of(cls, driver_connection: Any) -> int:

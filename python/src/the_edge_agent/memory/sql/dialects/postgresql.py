@@ -29,13 +29,15 @@ from sqlalchemy import (
     func,
     literal,
     literal_column,
+    select,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR, insert
 from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.codec import INT64_MAX, INT64_MIN, decode
 from the_edge_agent.memory.filters import Path
-from the_edge_agent.memory.sql.dialects.base import Dialect
+from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, Dialect
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test, is_number, is_ordered
 from the_edge_agent.memory.sql.dialects.texts import IndexedTextConditions, TextConditions
 from the_edge_agent.memory.sql.dialects.upserts import OnConflict, Upsert
@@ -54,6 +56,18 @@ class PostgreSQLDialect(Dialect):
     socket_drivers = frozenset({"psycopg", "psycopg2"})
     keeps_one_state = True
     has_exact_keys = True
+
+    @classmethod
+    def session_settings(cls, timeout: float) -> list[str]:
+        """Have the server end a wait for a lock before the call's deadline, so that no session of ours stays behind."""
+        return [f"SET lock_timeout = {max(1, round(timeout * 900))}"]
+
+    @classmethod
+    def objection(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
+        """Refuse autocommit of the driver; look at libpq's transaction status."""
+        if driver_connection.autocommit:
+            return COMMITS_ALONE
+        return IN_USE if is_shared and driver_connection.info.transaction_status != 0 else None
 
     @classmethod
     def socket_of(cls, driver_connection: Any) -> int:
@@ -79,6 +93,20 @@ class PostgreSQLDialect(Dialect):
                 postgresql_using="gin",
                 postgresql_ops={"metadata_json": "jsonb_path_ops"},
             )
+
+    def probe(self, connection: Connection) -> None:
+        """Refuse encodings and date styles in which text or times would be lost.
+
+        Raises:
+            LTMError: ``configuration_error``.
+        """
+        settings = ("server_encoding", "client_encoding", "DateStyle")
+        server, client, style = connection.execute(select(*map(func.current_setting, settings))).one()
+        if (server, client) != ("UTF8", "UTF8"):
+            message = f"the encoding of the database and of the connection must be UTF8, not {server} and {client}"
+            raise LTMError("configuration_error", message)
+        if not style.startswith("ISO"):
+            raise LTMError("configuration_error", f"DateStyle must be ISO, not {style}")
 
     def exclusively(self, connection: Connection, name: str) -> AbstractContextManager[Any]:
         """Lock the table until the transaction ends."""

@@ -37,7 +37,7 @@ from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.filters import Path
 from the_edge_agent.memory.sql.deadlines import current
-from the_edge_agent.memory.sql.dialects.base import Dialect
+from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, Dialect
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test
 from the_edge_agent.memory.sql.dialects.texts import IndexedTextConditions, TextConditions
 from the_edge_agent.memory.sql.dialects.upserts import OnConflict, Upsert
@@ -46,6 +46,7 @@ from the_edge_agent.memory.text import Term
 MEMDB_VERSION: Final = (3, 36, 0)  # the first whose connections can share a database in memory
 MAX_FILTER_LEVELS: Final = 5  # SQLite's parser runs out of stack a few levels further
 BUSY_TIMEOUT: Final = 30.0  # seconds to wait for another writer
+_BUSY_TIMEOUT: Final = "the_edge_agent.busy_timeout"
 
 _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
     "null": ("null",),
@@ -103,9 +104,10 @@ class SQLiteDialect(Dialect):
         """Set each connection up; keep one open beside the pool, because a memory database lives that long."""
 
         @event.listens_for(engine, "connect")
-        def on_connect(driver_connection: Any, _: Any) -> None:
+        def on_connect(driver_connection: Any, record: Any) -> None:
             # WAL keeps the file sound without waiting for the disk at each commit.
             driver_connection.execute("PRAGMA synchronous=NORMAL")
+            record.info[_BUSY_TIMEOUT] = None
 
         if engine.url.query.get("vfs") != "memdb":
             return None
@@ -119,6 +121,13 @@ class SQLiteDialect(Dialect):
         entries.append_column(Column("id", Integer, primary_key=True))
         entries.append_constraint(PrimaryKeyConstraint("id"))
         entries.append_constraint(UniqueConstraint("key"))
+
+    @classmethod
+    def objection(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
+        """Refuse the transaction control of Python 3.12, which leaves no room for BEGIN IMMEDIATE."""
+        if isinstance(getattr(driver_connection, "autocommit", None), bool):
+            return COMMITS_ALONE
+        return IN_USE if is_shared and driver_connection.in_transaction else None
 
     @classmethod
     def stop(cls, driver_connection: Any) -> None:
@@ -190,9 +199,9 @@ def _wait_for_writers(connection: Connection) -> None:
     """Let the connection wait for another writer as long as the call may take, in whole seconds; seldom a change."""
     deadline = current()
     seconds = BUSY_TIMEOUT if deadline is None else min(BUSY_TIMEOUT, ceil(deadline.remaining()))
-    if connection.info.get("busy_timeout") != seconds:
+    if connection.info.get(_BUSY_TIMEOUT, seconds) != seconds:  # a caller's connection has its own
         connection.exec_driver_sql(f"PRAGMA busy_timeout={int(seconds * 1000)}")
-        connection.info["busy_timeout"] = seconds
+        connection.info[_BUSY_TIMEOUT] = seconds
 
 
 def _at(parent: ColumnElement[Any], path: Path, kinds: Sequence[Kind], test: Test | None) -> ColumnElement[bool]:

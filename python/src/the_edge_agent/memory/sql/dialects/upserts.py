@@ -104,6 +104,8 @@ class UpsertReturning(Upsert):
 
     def many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         """Store rows of different keys, which are in order, and return the version of each key."""
+        if not connection.dialect.use_insertmanyvalues:  # a caller's engine without it
+            return super().many(connection, rows)
         return {row[0]: row[1] for row in connection.execute(self._many, rows)}
 
 

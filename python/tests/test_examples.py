@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,36 @@ def test_search_finds_what_remember_stored() -> None:
     assert run("search.yaml", query="tea", limit=1)["count"] == 1
     assert run("search.yaml", query="tea -boiling")["results"][0]["key"] == "notes:green tea"
     assert run("search.yaml", query="coffee")["answer"] == "Nothing is known about that."
+
+
+def test_tasks_gives_each_task_to_one_worker() -> None:
+    first = run("tasks.yaml", worker="Ana", add=["plants", "milk", "plants"])
+    assert (first["answer"], first["added"], first["left"], first["taken"]) == ("Ana: milk", 2, 2, 1)
+    assert run("tasks.yaml", worker="Bea")["answer"] == "Bea: plants"
+    assert run("tasks.yaml", worker="Cem")["answer"] == "Cem: nothing to do"
+
+
+def test_tasks_strikes_off_what_is_done() -> None:
+    run("tasks.yaml", worker="Ana", add=["milk", "plants"])
+    second = run("tasks.yaml", worker="Ana", done=["milk"])
+    assert (second["task"], second["struck"]["deleted_count"], second["left"], second["taken"]) == ("plants", 2, 1, 1)
+
+
+def test_tasks_gives_a_task_again_when_its_claim_has_expired(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLAIM_SECONDS", "0.000001")
+    assert run("tasks.yaml", worker="Ana", add=["milk"])["answer"] == "Ana: milk"
+    second = run("tasks.yaml", worker="Bea")
+    assert (second["answer"], second["taken"]) == ("Bea: milk", 0)
+    assert second["tidied"]["deleted_count"] + second["tidied"]["remaining_count"] == 1
+
+
+def test_tasks_may_be_taken_by_many_workers_at_once() -> None:
+    todo = [f"task {number}" for number in range(4)]
+    run("tasks.yaml", worker="nobody", add=todo, done=todo)  # makes the database
+    with YAMLEngine() as engine, ThreadPoolExecutor(8) as pool:
+        graph = engine.load_from_file(EXAMPLES / "tasks.yaml")
+        runs = pool.map(lambda n: next(graph.invoke({"worker": str(n), "add": todo}))["state"]["task"], range(8))
+        assert sorted(task or "nothing" for task in runs) == ["nothing"] * 4 + todo
 
 
 def test_the_memory_is_where_ltm_url_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

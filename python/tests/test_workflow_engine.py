@@ -12,6 +12,7 @@ import pytest
 import the_edge_agent.workflow.engine as engine_module
 from the_edge_agent import NodeError, WorkflowFileError, YAMLEngine
 from the_edge_agent.memory import LTMBackend, LTMError, register_backend
+from the_edge_agent.workflow.actions.ltm import LTM_ACTIONS
 
 AGENT = {"nodes": [{"name": "a", "run": "x = 1"}]}
 
@@ -27,8 +28,16 @@ class Recorder(LTMBackend):
         self.name = name
         self.log.append(f"made {name}")
 
-    def store(self, key: str, value: Any, metadata: dict[str, Any] | None = None) -> dict[str, Any]:
-        return {"success": True, "by": self.name, "arguments": [key, value, metadata]}
+    def store(
+        self,
+        key: str,
+        value: Any,
+        metadata: dict[str, Any] | None = None,
+        *,
+        ttl: float | None = None,
+        if_version: int | None = None,
+    ) -> dict[str, Any]:
+        return {"success": True, "by": self.name, "arguments": [key, value, metadata, ttl, if_version]}
 
     def retrieve(self, key: str, default: Any = None) -> dict[str, Any]:
         return {"success": True, "by": self.name, "arguments": [key, default]}
@@ -264,7 +273,7 @@ class TestEnvironment:
 
 
 class TestActions:
-    @pytest.mark.parametrize("name", ["store", "retrieve", "delete", "search"])
+    @pytest.mark.parametrize("name", [name.removeprefix("ltm.") for name in LTM_ACTIONS])
     def test_each_has_two_names(self, name: str) -> None:
         with YAMLEngine() as engine:
             assert engine.actions_registry[f"ltm.{name}"] is engine.actions_registry[f"actions.ltm_{name}"]
@@ -272,8 +281,9 @@ class TestActions:
     def test_all_arguments_arrive_and_the_result_is_the_backends(self) -> None:
         with YAMLEngine(ltm_backend=Recorder()) as engine:
             actions = engine.actions_registry
-            stored = actions["ltm.store"]({}, key="k", value=[1], metadata={"m": 1})
-            assert stored == {"success": True, "by": "memory", "arguments": ["k", [1], {"m": 1}]}
+            stored = actions["ltm.store"]({}, key="k", value=[1], metadata={"m": 1}, ttl=0.5, if_version=2)
+            assert stored == {"success": True, "by": "memory", "arguments": ["k", [1], {"m": 1}, 0.5, 2]}
+            assert actions["ltm.store"]({}, "k", None)["arguments"] == ["k", None, None, None, None]
             assert actions["ltm.retrieve"](state={}, key="k", default=2)["arguments"] == ["k", 2]
             found = actions["ltm.search"]({}, query="q", metadata_filter={"m": 1}, limit=3, prefix="p", offset=4)
             assert found["arguments"] == ["q", {"m": 1}, 3, "p", 4]

@@ -10,9 +10,22 @@ from the_edge_agent.memory import LTMBackend
 Result = dict[str, Any]
 
 
-def store(memory: LTMBackend, key: str, value: Any, metadata: dict[str, Any] | None = None) -> Result:
-    """Store a value under a key, over what was there."""
-    return memory.store(key, value, metadata)
+def store(
+    memory: LTMBackend,
+    key: str,
+    value: Any,
+    metadata: dict[str, Any] | None = None,
+    *,
+    ttl: float | None = None,
+    if_version: int | None = None,
+) -> Result:
+    """Store a value under a key, over what was there; for ``ttl`` seconds, over ``if_version`` only."""
+    return memory.store(key, value, metadata, ttl=ttl, if_version=if_version)
+
+
+def store_many(memory: LTMBackend, entries: list[dict[str, Any]]) -> Result:
+    """Store many entries (each a dict of ``key``, ``value``, ``metadata`` and ``ttl``), all or none."""
+    return memory.store_many(entries)
 
 
 def retrieve(memory: LTMBackend, key: str, default: Any = None) -> Result:
@@ -20,9 +33,19 @@ def retrieve(memory: LTMBackend, key: str, default: Any = None) -> Result:
     return memory.retrieve(key, default)
 
 
+def retrieve_many(memory: LTMBackend, keys: list[str]) -> Result:
+    """Read the entries of many keys, None for each that there is not."""
+    return memory.retrieve_many(keys)
+
+
 def delete(memory: LTMBackend, key: str) -> Result:
     """Delete a key; one that is not there is no failure."""
     return memory.delete(key)
+
+
+def delete_many(memory: LTMBackend, keys: list[str]) -> Result:
+    """Delete many keys at once; those that are not there are no failure."""
+    return memory.delete_many(keys)
 
 
 def search(
@@ -37,9 +60,30 @@ def search(
     return memory.search(query, metadata_filter, limit, prefix=prefix, offset=offset)
 
 
+def list_keys(memory: LTMBackend, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:
+    """List the keys that begin with ``prefix``, a page at a time: ``after`` is the ``next`` of the page before."""
+    return memory.list_keys(prefix, limit, after)
+
+
+def count(memory: LTMBackend, prefix: str | None = None) -> Result:
+    """Count the entries, or those whose keys begin with ``prefix``."""
+    return memory.count(prefix)
+
+
+def cleanup(memory: LTMBackend, batch_size: int = 100) -> Result:
+    """Remove up to ``batch_size`` expired entries, which no other action sees any more, from the database."""
+    return memory.cleanup_expired(batch_size)
+
+
 LTM_ACTIONS: dict[str, Callable[..., Result]] = {
     "ltm.store": store,
+    "ltm.store_many": store_many,
     "ltm.retrieve": retrieve,
+    "ltm.retrieve_many": retrieve_many,
     "ltm.delete": delete,
+    "ltm.delete_many": delete_many,
     "ltm.search": search,
+    "ltm.list": list_keys,
+    "ltm.count": count,
+    "ltm.cleanup": cleanup,
 }

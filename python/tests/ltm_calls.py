@@ -1,0 +1,106 @@
+"""The arguments that the state machine calls with: few of each, so that calls meet, and some that no call may take."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+
+import hypothesis.strategies as st
+
+BadCall: TypeAlias = tuple[str, str, tuple[Any, ...], dict[str, Any]]
+"""The expected ``error_type``, the method, its arguments, and those by name."""
+
+NAN: Final = float("nan")
+CURRENT: Final = "current"  # in place of an if_version: the one that the entry has
+
+# Few of each, so that calls meet; alike, so that what a database merges or orders otherwise shows.
+KEYS: Final = ("a", "A", "a ", "á", "a/", "a/b", "😀", "ﬁ")
+PREFIXES: Final = ("", "a", "A", "a ", "a/", "á", "😀", "ﬁ", "b", "a/b/c", "%", "_", "a\u0301")
+VALUES: Final[tuple[Any, ...]] = (
+    *(None, True, 1, 1.0, -0.0, 2**70, "1", "red fox", "Red hound, red fox", "日本語", "fox\0"),
+    *([], {}, {"b": "fox", "a": [1]}, {"a": [1], "b": "fox"}, [{"深い": ["hound"] * 3}]),
+)
+METADATA: Final[tuple[Any, ...]] = (
+    *(None, {}, {"n": 1}, {"n": 1.0}, {"n": True}, {"n": "1"}, {"n": None}, {"n": -0.0}, {"n": 2**63 - 1}),
+    *({"s": "fox", "n": 2}, {"n": 2, "s": "fox"}, {"s": "Fox "}, {"o": {"k": [1, 2]}}, {"o": {}}, {"a.b": [], "": 0}),
+)
+QUERIES: Final = (
+    *("", "fox", "red fox", '"red fox"', "fo*", "-fox", "red -hound", "日本", "深", "a", "1", "ﬁ", "fi"),
+    *("😀", "!!!", "NOT red", "A -1"),
+)
+FILTERS: Final[tuple[Any, ...]] = (
+    *({}, {"n": 1}, {"n": True}, {"n": "1"}, {"n": None}, {"n": {"$gt": 0}}, {"n": {"$in": [1, "1"]}}),
+    *({"s": "fox"}, {"s": {"$gte": "G"}}, {"s": {"$ne": "fox"}}, {"s": {"$exists": False}}, {"o": {"k": [1, 2]}}),
+    *({"o": {}}, {"a.b": []}, {"$or": [{"n": 2}, {"$not": {"n": {"$lte": 1}}}]}, {"$and": []}, {"$or": []}),
+)
+BAD_CALLS: Final[tuple[BadCall, ...]] = (
+    ("validation_error", "store", ("", 1), {}),
+    ("validation_error", "store", ("a\0", 1), {}),
+    ("validation_error", "store", ("a" * 513, 1), {}),
+    ("validation_error", "store", ("a", 1, {"n": 2**63}), {}),
+    ("validation_error", "store", ("a", 1), {"ttl": 0}),
+    ("validation_error", "store", ("a", 1), {"ttl": True}),
+    ("validation_error", "store", ("a", 1), {"ttl": "60"}),
+    ("validation_error", "store", ("a", 1), {"ttl": NAN}),
+    ("validation_error", "store", ("a", 1), {"if_version": -1}),
+    ("validation_error", "store", ("a", 1), {"if_version": 1.0}),
+    ("serialization_error", "store", ("a", [NAN]), {}),
+    ("serialization_error", "store", ("a", (1, 2)), {}),
+    ("validation_error", "retrieve", (1,), {}),
+    ("validation_error", "delete", ("\ud800",), {}),
+    ("validation_error", "search", (), {"limit": 0}),
+    ("validation_error", "search", (), {"offset": -1}),
+    ("validation_error", "search", (), {"metadata_filter": {"n": {"$near": 1}}}),
+    ("validation_error", "store_many", ("a",), {}),
+    ("validation_error", "store_many", ([{"key": "a", "value": 1}, {"key": "A"}],), {}),
+    ("validation_error", "store_many", ([{"key": "a", "value": 1, "if_version": 0}],), {}),
+    ("serialization_error", "store_many", ([{"key": "a", "value": 1}, {"key": "A", "value": NAN}],), {}),
+    ("validation_error", "retrieve_many", (["a", ""],), {}),
+    ("validation_error", "delete_many", (["a", None],), {}),
+    ("validation_error", "delete_many", ({"a": 1},), {}),
+    ("validation_error", "list_keys", (), {"limit": 10_001}),
+    ("validation_error", "list_keys", (), {"after": 1}),
+    ("validation_error", "count", ("\0",), {}),
+    ("validation_error", "cleanup_expired", (0,), {}),
+    ("validation_error", "iterate_all", (1,), {}),
+)
+EVERY_METHOD: Final[tuple[tuple[str, tuple[Any, ...]], ...]] = (
+    *(("store", ("a", 1)), ("delete", ("a",)), ("retrieve", ("a",)), ("search", ()), ("iterate_all", ())),
+    *(("store_many", ([{"key": "a", "value": 1}],)), ("retrieve_many", (["a"],)), ("delete_many", (["a"],))),
+    *(("list_keys", ()), ("count", ()), ("cleanup_expired", ()), ("transaction", ())),
+)
+
+_scalars = st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.floats(allow_nan=False, allow_infinity=False))
+_generated = st.recursive(
+    _scalars | st.text(max_size=5),
+    lambda below: st.lists(below, max_size=2) | st.dictionaries(st.text(max_size=2), below, max_size=2),
+    max_leaves=4,
+)
+_plain = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=3)
+
+keys = st.sampled_from(KEYS)
+prefixes = st.none() | st.sampled_from(PREFIXES)
+afters = st.none() | st.sampled_from(("", "a/a", *KEYS))
+offsets = st.sampled_from((0, 0, 0, 1, 2, 5))
+limits = st.sampled_from((1, 2, 3, 10, 10_000))
+searches = st.fixed_dictionaries(
+    {"limit": limits, "offset": offsets},
+    optional={"query": st.sampled_from(QUERIES), "metadata_filter": st.sampled_from(FILTERS), "prefix": prefixes},
+)
+values = st.sampled_from(VALUES) | st.sampled_from(VALUES) | _generated
+metadatas = (
+    st.sampled_from(METADATA) | st.sampled_from(METADATA) | st.dictionaries(_plain, _scalars | _plain, max_size=2)
+)
+ttls = st.sampled_from((None, 3600, 3600.5))
+if_versions = st.sampled_from((None, None, None, CURRENT, CURRENT, 0, 1, 2))
+_stores = st.tuples(
+    st.just("store"),
+    st.fixed_dictionaries(
+        {"key": keys, "value": values, "metadata": metadatas, "ttl": ttls, "if_version": if_versions}
+    ),
+)
+_deletes = st.tuples(st.just("delete"), st.fixed_dictionaries({"key": keys}))
+operations = _stores | _stores | _deletes
+endings = st.sampled_from(("commit", "commit", "commit", "roll back", "be refused and roll back"))
+entries = st.lists(
+    st.fixed_dictionaries({"key": keys, "value": values, "ttl": ttls}, optional={"metadata": metadatas}), max_size=8
+)

@@ -1,0 +1,156 @@
+"""What long-term memory must answer, as a dict in Python: the model that the state machine compares databases with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from the_edge_agent.memory.results import Result
+from the_edge_agent.testing.model import Entry, Model
+
+Call: TypeAlias = tuple[str, dict[str, Any]]
+"""One operation of a transaction: ``("store", {"key": ..., "value": ...})`` or ``("delete", {"key": ...})``."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """An entry as it is kept; an expired one is there only to be cleaned up."""
+
+    entry: Entry
+    version: int
+    mortal: bool
+    expired: bool = False
+
+
+class ConflictError(Exception):
+    """An ``if_version`` that does not hold; ``args`` are the key and the version that the entry has."""
+
+
+class LTMModel:
+    """A memory whose methods take good arguments of ``LTMBackend`` and return what it must return.
+
+    A failure has no text here: only its kind, and what else it tells.
+    """
+
+    def __init__(self) -> None:
+        """Make an empty memory."""
+        self._rows: dict[str, Row] = {}
+        self._moment = 0
+
+    @property
+    def has_mortals(self) -> bool:
+        """Whether some entry will expire."""
+        return any(row.mortal and not row.expired for row in self._rows.values())
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether some entry is there to be cleaned up."""
+        return any(row.expired for row in self._rows.values())
+
+    def version(self, key: str) -> int:
+        """Return the version of an entry, 0 if there is none."""
+        row = self._rows.get(key)
+        return row.version if row is not None and not row.expired else 0
+
+    def time_passes(self) -> None:
+        """Let every entry that has a lifetime expire."""
+        self._rows = {key: replace(row, expired=row.mortal) for key, row in self._rows.items()}
+
+    def store(self, key: str, value: Any, metadata: dict[str, Any] | None = None, **options: Any) -> Result:
+        return self._alone("store", key=key, value=value, metadata=metadata, **options)
+
+    def delete(self, key: str) -> Result:
+        return self._alone("delete", key=key)
+
+    def retrieve(self, key: str, default: Any = None) -> Result:
+        if not self.version(key):
+            return {"success": True, "value": default, "found": False, "metadata": None, "version": None}
+        row = self._rows[key]
+        found = {"value": row.entry.value, "found": True, "metadata": row.entry.metadata, "version": row.version}
+        return {"success": True, **found}
+
+    def search(self, query: str | None = None, metadata_filter: Any = None, limit: int = 10, **options: Any) -> Result:
+        oracle = Model()
+        oracle.entries = {row.entry.key: row.entry for row in self._alive()}
+        return oracle.search(query, metadata_filter, limit, **options)
+
+    def store_many(self, entries: Iterable[Mapping[str, Any]]) -> Result:
+        results = self.commit([("store", dict(entry)) for entry in entries])["results"]
+        shown = [{name: result[name] for name in ("key", "created", "version")} for result in results]
+        return {"success": True, "stored_count": len(shown), "results": shown}
+
+    def retrieve_many(self, keys: Iterable[str]) -> Result:
+        found = {key: self.retrieve(key) for key in keys}
+        entries = {
+            key: {name: result[name] for name in ("value", "metadata", "version")} if result["found"] else None
+            for key, result in found.items()
+        }
+        there = sum(result["found"] for result in found.values())
+        return {"success": True, "entries": entries, "found_count": there, "missing_count": len(found) - there}
+
+    def delete_many(self, keys: Iterable[str]) -> Result:
+        results = self.commit([("delete", {"key": key}) for key in set(keys)])["results"]
+        return {"success": True, "deleted_count": sum(result["deleted"] for result in results)}
+
+    def list_keys(self, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:
+        keys = [row.entry.key for row in self._alive(prefix) if row.entry.key > (after or "")]
+        return {"success": True, "keys": keys[:limit], "next": keys[limit - 1] if len(keys) > limit else None}
+
+    def count(self, prefix: str | None = None) -> Result:
+        return {"success": True, "count": sum(1 for _ in self._alive(prefix))}
+
+    def iterate_all(self, prefix: str | None = None) -> list[Any]:
+        return [(row.entry.key, row.entry.value, row.entry.metadata) for row in self._alive(prefix)]
+
+    def cleanup_expired(self, batch_size: int = 100) -> Result:
+        expired = [key for key, row in self._rows.items() if row.expired]
+        for key in expired[:batch_size]:  # which ones is the database's choice: no call tells them apart
+            del self._rows[key]
+        deleted = min(batch_size, len(expired))
+        return {"success": True, "deleted_count": deleted, "remaining_count": len(expired) - deleted}
+
+    def commit(self, calls: Sequence[Call]) -> Result:
+        """Run the operations of a transaction, all or none; entries stored together are equally new."""
+        before = dict(self._rows)
+        self._moment += 1
+        results: dict[int, Result] = {}
+        try:
+            for place in sorted(range(len(calls)), key=lambda place: str(calls[place][1]["key"])):
+                name, arguments = calls[place]
+                results[place] = self._store(**arguments) if name == "store" else self._delete(**arguments)
+        except ConflictError as conflict:
+            self._rows = before
+            key, version = conflict.args
+            return {"success": False, "error_type": "conflict", "key": key, "version": version}
+        in_order = [results[place] for place in range(len(calls))]
+        return {"success": True, "operations": len(calls), "results": in_order}
+
+    def _alone(self, name: str, **arguments: Any) -> Result:
+        result = self.commit([(name, arguments)])
+        only: Result = result["results"][0] if result["success"] else result
+        return only
+
+    def _store(
+        self,
+        key: str,
+        value: Any,
+        metadata: dict[str, Any] | None = None,
+        ttl: float | None = None,
+        if_version: int | None = None,
+    ) -> Result:
+        version = self.version(key)
+        if if_version not in (None, version):
+            raise ConflictError(key, version)
+        self._rows[key] = Row(Entry(key, value, metadata, self._moment), version + 1, mortal=ttl is not None)
+        return {"success": True, "stored": True, "key": key, "created": version == 0, "version": version + 1}
+
+    def _delete(self, key: str) -> Result:
+        deleted = self.version(key) > 0
+        if deleted:
+            del self._rows[key]
+        return {"success": True, "deleted": deleted, "key": key}
+
+    def _alive(self, prefix: str | None = None) -> Iterator[Row]:
+        rows = (self._rows[key] for key in sorted(self._rows))
+        return (row for row in rows if not row.expired and row.entry.key.startswith(prefix or ""))

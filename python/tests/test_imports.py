@@ -34,6 +34,7 @@ MAY_IMPORT = {
     ],
     "memory.catalog": ["memory.registry", "memory.results"],
     "memory.config": ["memory.base", "memory.catalog", "memory.results"],
+    "memory.blobs": ["memory.results"],
     "memory.ledger": [
         "memory.base",
         "memory.catalog",
@@ -98,9 +99,11 @@ MAY_IMPORT = {
         "memory.filters",
         "memory.validation",
     ],
+    "memory.sql.large_values": ["memory.sql", "memory.blobs", "memory.operations", "memory.results", "memory.codec"],
     "memory.sqlalchemy_backend": [
         "memory.sql",
         "memory.base",
+        "memory.blobs",
         "memory.catalog",
         "memory.ledger",
         "memory.operations",

@@ -38,14 +38,14 @@ def assert_agrees(backend: SQLAlchemyBackend, catalog: Any = None) -> None:
     entries = {entry["key"]: entry for entry in catalog.get_changed_entries()}
     there = {key: (value, metadata) for key, value, metadata in backend.iterate_all()}
     assert list(entries) == list(there)
-    ends = backend._expiries(list(there))
+    facts = backend._facts(list(there))
     for key, (value, metadata) in there.items():
         entry = entries[key]
         assert entry["id"] == generate_entry_id(key)
         assert entry["content_hash"] == compute_content_hash(value)
         assert compute_content_hash(entry["metadata"]) == compute_content_hash(metadata)
-        assert entry["expires_at"] == ends[key]
-        assert entry["storage_uri"] is entry["inlined_value"] is None
+        assert (entry["expires_at"], entry["storage_uri"]) == facts[key]
+        assert entry["inlined_value"] is None
         assert entry["byte_size"] > 0
 
 

@@ -14,7 +14,7 @@ from the_edge_agent.memory.config import catalog_options
 from the_edge_agent.memory.operations import Delete, Operation, Store
 from the_edge_agent.memory.results import LTMError, Result, succeeded
 
-Expiries: TypeAlias = Callable[[Sequence[str]], Mapping[str, datetime | None]]
+Facts: TypeAlias = Callable[[Sequence[str]], Mapping[str, tuple[datetime | None, str | None]]]
 
 _PAGE_KEYS: Final = 500
 _ENTRY: Final = ("key", "content_hash", "storage_uri", "byte_size", "metadata", "expires_at")
@@ -33,13 +33,13 @@ class Ledger:
         self.catalog = catalog
         self.is_here = catalog is not None
 
-    def record(self, operations: Sequence[Operation], results: Sequence[Result], expiries: Expiries) -> None:
+    def record(self, operations: Sequence[Operation], results: Sequence[Result], facts: Facts) -> None:
         """Write down what has been done to the entries.
 
         Args:
             operations: the stores and deletes.
             results: of each.
-            expiries: tells when keys expire.
+            facts: tells when keys expire, and the pointers to their values.
 
         Raises:
             LTMError: ``catalog_error`` with the results, which stand.
@@ -58,15 +58,15 @@ class LedgerElsewhere(Ledger):
         self._catalog, self._owned = catalog, owned
         self.is_here = False
 
-    def record(self, operations: Sequence[Operation], results: Sequence[Result], expiries: Expiries) -> None:
+    def record(self, operations: Sequence[Operation], results: Sequence[Result], facts: Facts) -> None:
         """Write down what has been done; see ``Ledger.record``."""
         last = {operation.key: operation for operation in operations}
         stores = [operation for operation in last.values() if isinstance(operation, Store)]
         try:
             self.forget({operation.key for operation in operations if isinstance(operation, Delete)})
             mortal = [store.key for store in stores if store.ttl is not None]
-            ends = expiries(mortal) if mortal else {}
-            self.track([entry_of(store, ends.get(store.key)) for store in stores])
+            ends = facts(mortal) if mortal else {}
+            self.track([entry_of(store, *ends.get(store.key, (None, store.pointer))) for store in stores])
         except LTMError as failure:
             raise _unrecorded(failure, results) from None
 
@@ -125,7 +125,7 @@ def open_ledger(catalog: Any, database: Any, defaults: Mapping[str, Any]) -> Led
     return LedgerElsewhere(factory(**{**inherited, **options}), owned=True)
 
 
-def sync(memory: LTMBackend, ledger: Ledger, expiries: Expiries) -> tuple[int, int]:
+def sync(memory: LTMBackend, ledger: Ledger, facts: Facts) -> tuple[int, int]:
     """Make the catalog say what is in memory; return how many entries were wrong or missing, and how many too many.
 
     Writers may go on: what has changed meanwhile is looked at again.
@@ -140,25 +140,25 @@ def sync(memory: LTMBackend, ledger: Ledger, expiries: Expiries) -> tuple[int, i
     after: str | None = ""
     while after is not None:
         page = succeeded(memory.list_keys(limit=_PAGE_KEYS, after=after or None))
-        tracked, after = tracked + _sync_keys(memory, catalog, expiries, page["keys"]), page["next"]
+        tracked, after = tracked + _sync_keys(memory, catalog, facts, page["keys"]), page["next"]
     known = [entry["key"] for entry in catalog.get_changed_entries()]
     for start in range(0, len(known), _PAGE_KEYS):
         keys = known[start : start + _PAGE_KEYS]
         found = succeeded(memory.retrieve_many(keys))["entries"]
         for key in (key for key in keys if found[key] is None):
             deleted += catalog.delete_entry(key)
-            _sync_keys(memory, catalog, expiries, [key])  # in case it was stored just now
+            _sync_keys(memory, catalog, facts, [key])  # in case it was stored just now
     return tracked, deleted
 
 
-def _sync_keys(memory: LTMBackend, catalog: CatalogBackend, expiries: Expiries, keys: Sequence[str]) -> int:
+def _sync_keys(memory: LTMBackend, catalog: CatalogBackend, facts: Facts, keys: Sequence[str]) -> int:
     tracked, waiting = 0, list(keys)
     while waiting:
         entries = succeeded(memory.retrieve_many(waiting))["entries"]
-        found, ends = succeeded(catalog.retrieve_batch(waiting))["entries"], expiries(waiting)
+        found, known = succeeded(catalog.retrieve_batch(waiting))["entries"], facts(waiting)
         there = {key: entry for key, entry in entries.items() if entry is not None}
         wanted = {
-            key: entry_of(Store.of(key, entry["value"], entry["metadata"]), ends.get(key))
+            key: entry_of(Store.of(key, entry["value"], entry["metadata"]), *known.get(key, (None, None)))
             for key, entry in there.items()
         }
         wrong = [key for key in wanted if _differs(wanted[key], found[key])]
@@ -173,12 +173,12 @@ def _sync_keys(memory: LTMBackend, catalog: CatalogBackend, expiries: Expiries, 
     return tracked
 
 
-def entry_of(store: Store, expires_at: datetime | None) -> dict[str, Any]:
+def entry_of(store: Store, expires_at: datetime | None, pointer: str | None) -> dict[str, Any]:
     """Return the arguments of ``track_entry`` for a store."""
     return {
         "key": store.key,
         "content_hash": compute_content_hash(decode(store.value)),
-        "storage_uri": None,
+        "storage_uri": pointer,
         "byte_size": len(store.value.encode()),
         "metadata": None if store.metadata is None else decode(store.metadata),
         "expires_at": expires_at,

@@ -26,6 +26,7 @@ class Store:
         search_text: the search tokens of the entry.
         ttl: how long the entry lives, None for ever.
         if_version: the version that the entry must have, 0 for none, None for any.
+        pointer: to the value in a blob storage, None if it is kept in the database.
     """
 
     key: str
@@ -34,6 +35,12 @@ class Store:
     search_text: str
     ttl: timedelta | None = None
     if_version: int | None = None
+    pointer: str | None = None
+
+    @property
+    def kept_value(self) -> str:
+        """The text that the database keeps as the value."""
+        return self.value if self.pointer is None else "null"
 
     @classmethod
     def of(

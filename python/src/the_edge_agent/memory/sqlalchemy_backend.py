@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 try:
-    from sqlalchemy import URL, Engine
+    from sqlalchemy import URL, Connection, Engine
     from sqlalchemy.orm import Session, sessionmaker
 except ImportError as error:
     raise ImportError(
@@ -15,18 +15,22 @@ except ImportError as error:
     ) from error
 
 from the_edge_agent.memory.base import LTMBackend
+from the_edge_agent.memory.blobs import BlobStorage
 from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import parse_filter
 from the_edge_agent.memory.ledger import open_ledger, sync
 from the_edge_agent.memory.operations import Delete, Operation, Store
-from the_edge_agent.memory.results import LTMError, Result, found_entries, ok, page_of_keys, returns_result
+from the_edge_agent.memory.results import LTMError, Result, found_entries, ok, page_of_keys, returns_result, succeeded
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.engine import Database
 from the_edge_agent.memory.sql.entries import sent_bytes
+from the_edge_agent.memory.sql.large_values import LargeValues
 from the_edge_agent.memory.sql.options import EngineOptions, check_flag, check_source, check_table_name
+from the_edge_agent.memory.sql.rows import Pointer, value_of
 from the_edge_agent.memory.sql.schema import EntryColumns, LTMEntry, entry_class
 from the_edge_agent.memory.sql.search import Search
+from the_edge_agent.memory.sql.statements import Statements
 from the_edge_agent.memory.text import parse_query
 from the_edge_agent.memory.transaction import LTMTransaction
 from the_edge_agent.memory.validation import (
@@ -41,6 +45,7 @@ from the_edge_agent.memory.validation import (
 
 _PAGE_TEXT = 1_000_000  # characters that a page of iterate_all aims at
 _MAX_PAGE_ROWS = 1_000
+_GONE = object()
 _SMALL = 500_000  # bytes of an entry that every server reads, whatever its limit
 
 
@@ -74,6 +79,7 @@ class SQLAlchemyBackend(LTMBackend):
         table_name: str = LTMEntry.__tablename__,
         create_tables: bool = True,
         catalog: str | Mapping[str, Any] | CatalogBackend | None = None,
+        storage: Mapping[str, Any] | BlobStorage | None = None,
         engine: Engine | None = None,
         max_overflow: int = 10,
         pool_timeout: float = 10.0,
@@ -97,6 +103,9 @@ class SQLAlchemyBackend(LTMBackend):
             catalog: keeps the ledger of what is in memory: the name of a catalog, a mapping of its ``type`` and
                 options, or a catalog, which stays the caller's. On the same database it is written in the same
                 transaction; ``url``, ``pool_size``, ``echo`` and ``lazy`` default to the backend's.
+            storage: where values go that are larger than its ``inline_threshold`` (65,536 bytes of JSON unless said
+                otherwise): a mapping of ``uri`` (a folder, or a URL that fsspec knows), ``inline_threshold``,
+                ``grace_period`` and ``options``. It belongs to this memory alone.
             engine: an engine of the caller's, in place of ``url``, for example one that the application has
                 already. It is used as it is, shared and never disposed; nothing is attached to it or its pool.
             max_overflow: connections above ``pool_size``, closed after use.
@@ -122,6 +131,7 @@ class SQLAlchemyBackend(LTMBackend):
             connect_args={} if connect_args is None else connect_args,
         )
         source = check_source(url, engine, options)
+        blobs = None if storage is None else BlobStorage.of(storage)
         entries_name = check_table_name(table_name)
         self.entry_class: type[EntryColumns] = entry_class(entries_name)
         self._database = Database(
@@ -130,6 +140,7 @@ class SQLAlchemyBackend(LTMBackend):
             entries_name=entries_name,
             dialect_class=self.dialect_class,
         )
+        self._values = LargeValues(blobs, self._database)
         is_lazy = check_flag("lazy", lazy)
         if not is_lazy:
             self._database.start()
@@ -171,8 +182,23 @@ class SQLAlchemyBackend(LTMBackend):
             ``{"success": True, "tracked_count": int, "deleted_count": int}``: how many entries of the catalog
             were wrong or missing, and how many had no entry in memory any more.
         """
-        tracked, deleted = sync(self, self._ledger, self._expiries)
+        tracked, deleted = sync(self, self._ledger, self._facts)
         return ok(tracked_count=tracked, deleted_count=deleted)
+
+    @returns_result
+    def cleanup_storage(self, batch_size: int = 100) -> Result:
+        """Remove blobs that no entry points to, and that are older than the storage's grace period.
+
+        Safe beside writers. The storage must belong to this memory alone.
+
+        Args:
+            batch_size: how many to remove in this call, 1 to 10,000.
+
+        Returns:
+            ``{"success": True, "deleted_count": int, "remaining_count": int}``.
+        """
+        deleted, remaining = self._values.clean(check_batch_size(batch_size))
+        return ok(deleted_count=deleted, remaining_count=remaining)
 
     @property
     def _engine(self) -> Engine | None:
@@ -213,19 +239,21 @@ class SQLAlchemyBackend(LTMBackend):
     def retrieve(self, key: str, default: Any = None) -> Result:
         """Return the entry at ``key``; see ``LTMBackend.retrieve``."""
         check_key(key)
-        row = self._database.run(lambda connection, sql: sql.entries.retrieve(connection, key))
+        row = self._values.read(lambda connection, sql: sql.entries.retrieve(connection, key), self._entry_of)
         if row is None:
             return ok(value=default, found=False, metadata=None, version=None)
-        return ok(found=True, **_entry(row))
+        return ok(found=True, **row)
 
     @returns_result
     def retrieve_many(self, keys: Iterable[str]) -> Result:
         """Return the entries at many keys, of one state; see ``LTMBackend.retrieve_many``."""
         wanted = check_keys(keys)
-        found = self._database.run(
-            lambda connection, sql: sql.entries.retrieve_many(connection, wanted), snapshot=len(wanted) > 1
+        entries = self._values.read(
+            lambda connection, sql: sql.entries.retrieve_many(connection, wanted),
+            lambda found: {key: self._entry_of(found.get(key)) for key in wanted},
+            snapshot=len(wanted) > 1,
         )
-        return found_entries({key: _entry(found[key]) if key in found else None for key in wanted})
+        return found_entries(entries)
 
     @returns_result
     def delete_many(self, keys: Iterable[str]) -> Result:
@@ -283,8 +311,9 @@ class SQLAlchemyBackend(LTMBackend):
         if terms == ():
             self._database.start()
             return ok(results=[], count=0)
-        results = self._database.run(
+        results = self._values.read(
             lambda connection, sql: sql.entries.search(connection, search),
+            lambda found: [{**entry, "value": self._values.value(entry["value"])} for entry in found],
             snapshot=not search.is_one_statement,
         )
         return ok(results=results, count=len(results))
@@ -302,16 +331,35 @@ class SQLAlchemyBackend(LTMBackend):
         after, rows = "", 16
         while True:
             page = self._page(prefix, after, rows)
-            for key, value, metadata in page:
-                yield key, decode(value), metadata and decode(metadata)
+            for key, text, metadata, pointer in page:
+                value = decode(text) if pointer is None else self._value_now(key, pointer)
+                if value is not _GONE:
+                    yield key, value, metadata and decode(metadata)
             if len(page) < rows:
                 return
             after = page[-1][0]
-            size = sum(len(value) + len(metadata or "") for _, value, metadata in page)
+            size = sum(len(text) + len(metadata or "") for _, text, metadata, _ in page)
             rows = max(1, min(_MAX_PAGE_ROWS, rows * _PAGE_TEXT // size))
 
     def _page(self, prefix: str, after: str, rows: int) -> Sequence[Sequence[Any]]:
         return self._database.run(lambda connection, sql: sql.entries.page(connection, prefix, after, rows))
+
+    def _entry_of(self, row: Sequence[Any] | None) -> dict[str, Any] | None:
+        if row is None:
+            return None
+        text, metadata, version, pointer = row
+        return {
+            "value": self._values.value(value_of(text, pointer)),
+            "metadata": metadata and decode(metadata),
+            "version": version,
+        }
+
+    def _value_now(self, key: str, pointer: str) -> Any:
+        try:
+            return self._values.value(Pointer(pointer))
+        except LTMError:  # replaced since its page was read?
+            found = succeeded(self.retrieve(key, _GONE))
+            return found["value"]
 
     def transaction(self) -> LTMTransaction:
         """Return a transaction that queues until ``commit``; see ``LTMBackend.transaction``."""
@@ -319,20 +367,27 @@ class SQLAlchemyBackend(LTMBackend):
         return super().transaction()
 
     def _apply(self, operations: Sequence[Operation]) -> list[Result]:
-        for operation in operations:
-            if isinstance(operation, Store) and (size := sent_bytes(operation, _SMALL)) > _SMALL:
-                self._database.check_size(size)
-        results = self._database.run(
-            lambda connection, sql: sql.apply(connection, operations, ledger=self._ledger.is_here), write=True
-        )
-        self._record(operations, results)
+        placed = [self._placed(operation) for operation in operations]
+
+        def work(connection: Connection, sql: Statements) -> list[Result]:
+            self._values.keep(connection, sql, placed)
+            return sql.apply(connection, placed, ledger=self._ledger.is_here)
+
+        results = self._database.run(work, write=True)
+        self._record(placed, results)
         return results
 
-    def _record(self, operations: Sequence[Operation], results: Sequence[Result]) -> None:
-        self._ledger.record(operations, results, self._expiries)
+    def _placed(self, operation: Operation) -> Operation:
+        placed = self._values.place(operation)
+        if isinstance(placed, Store) and (size := sent_bytes(placed, _SMALL)) > _SMALL:
+            self._database.check_size(size)
+        return placed
 
-    def _expiries(self, keys: Sequence[str]) -> dict[str, datetime | None]:
-        return self._database.run(lambda connection, sql: sql.entries.expiries(connection, keys))
+    def _record(self, operations: Sequence[Operation], results: Sequence[Result]) -> None:
+        self._ledger.record(operations, results, self._facts)
+
+    def _facts(self, keys: Sequence[str]) -> dict[str, tuple[datetime | None, str | None]]:
+        return self._database.run(lambda connection, sql: sql.entries.facts(connection, keys))
 
     def close(self) -> None:
         """Close every connection, and the catalog unless it is the caller's; idempotent."""
@@ -342,8 +397,3 @@ class SQLAlchemyBackend(LTMBackend):
     def __repr__(self) -> str:
         """Name the database, with the password hidden."""
         return f"{type(self).__name__}({self._database.url.render_as_string(hide_password=True)!r})"
-
-
-def _entry(row: Sequence[Any]) -> dict[str, Any]:
-    value, metadata, version = row
-    return {"value": decode(value), "metadata": metadata and decode(metadata), "version": version}

@@ -39,12 +39,14 @@ class Entries:
         value, metadata = type_coerce(columns.value, Text()), type_coerce(columns.metadata, Text())
         is_one, is_among = columns.key == bindparam("b_key"), columns.key.in_(bindparam("b_keys", expanding=True))
         above, rows = columns.key > bindparam("b_after"), bindparam("b_rows", type_=Integer())
-        entry = select(value, metadata, columns.version).where(visible)
+        pointer = columns.storage_uri
+        entry = select(value, metadata, columns.version, pointer).where(visible)
         self._retrieve = entry.where(is_one)
-        self._expiries = select(columns.key, columns.expires_at).where(is_among)
+        self._facts = select(columns.key, columns.expires_at, pointer).where(is_among)
+        self._pointers = select(pointer).where(pointer.in_(bindparam("b_pointers", expanding=True))).distinct()
         self._retrieve_many = entry.add_columns(columns.key).where(is_among)
         keys = select(columns.key).where(visible, above).order_by(columns.key).limit(rows)
-        self._keys, self._page = keys, keys.add_columns(value, metadata)
+        self._keys, self._page = keys, keys.add_columns(value, metadata, pointer)
         self._count = select(func.count()).select_from(table).where(visible)
         self._delete = delete(table).where(is_one, visible)
         self._delete_many = delete(table).where(is_among, visible)
@@ -129,23 +131,28 @@ class Entries:
     # --- reads -------------------------------------------------------------------------------------
 
     def retrieve(self, connection: Connection, key: str) -> Sequence[Any] | None:
-        """Return ``(value, metadata, version)`` of a key as text, None if there is none."""
+        """Return ``(value, metadata, version, pointer)`` of a key as text, None if there is none."""
         return connection.execute(self._retrieve, {"b_key": key, **self._now(connection)}).first()
 
     def retrieve_many(self, connection: Connection, keys: Sequence[str]) -> dict[str, Sequence[Any]]:
-        """Return ``(value, metadata, version)`` of the keys that there are, as text."""
+        """Return ``(value, metadata, version, pointer)`` of the keys that there are, as text."""
         parts = self._batches_of_keys(keys)
         now = self._now(connection, len(parts))
         found = (connection.execute(self._retrieve_many, {"b_keys": part, **now}) for part in parts)
-        return {row[3]: row[:3] for rows in found for row in rows}
+        return {row[4]: row[:4] for rows in found for row in rows}
 
-    def expiries(self, connection: Connection, keys: Sequence[str]) -> dict[str, datetime | None]:
-        """Return when the entries at keys expire."""
+    def facts(self, connection: Connection, keys: Sequence[str]) -> dict[str, tuple[datetime | None, str | None]]:
+        """Return when the entries at keys expire, and the pointers to their values in a blob storage."""
         parts = self._batches_of_keys(keys)
-        return {row[0]: row[1] for part in parts for row in connection.execute(self._expiries, {"b_keys": part})}
+        rows = (row for part in parts for row in connection.execute(self._facts, {"b_keys": part}))
+        return {row[0]: (row[1], row[2]) for row in rows}
+
+    def pointed_to(self, connection: Connection, pointers: Sequence[str]) -> set[str]:
+        """Return those of the pointers that an entry has, expired ones included."""
+        return set(connection.scalars(self._pointers, {"b_pointers": list(pointers)}))
 
     def page(self, connection: Connection, prefix: str, after: str, rows: int) -> Sequence[Sequence[Any]]:
-        """Return ``(key, value, metadata)`` as text of the next keys above ``after``, in order."""
+        """Return ``(key, value, metadata, pointer)`` as text of the next keys above ``after``, in order."""
         statement = self._page.where(*key_range(self._key, prefix)) if prefix else self._page
         return connection.execute(statement, {"b_after": after, "b_rows": rows, **self._now(connection)}).all()
 
@@ -176,12 +183,12 @@ def sent_bytes(store: Store, enough: int) -> int:
     most = _most_bytes(store)
     if most <= enough:
         return most
-    texts = [text for text in (store.key, store.value, store.metadata, store.search_text) if text]
+    texts = [text for text in (store.key, store.kept_value, store.metadata, store.search_text) if text]
     return sum(len(text.encode()) + sum(map(text.count, _ESCAPED)) for text in texts)
 
 
 def _most_bytes(store: Store) -> int:
-    return (len(store.key) + len(store.value) + 2 * len(store.metadata or "")) * _WIDEST + len(store.search_text)
+    return (len(store.key) + len(store.kept_value) + 2 * len(store.metadata or "")) * _WIDEST + len(store.search_text)
 
 
 def _is_plain(operation: Operation) -> bool:

@@ -9,10 +9,20 @@ from typing import Any, Final
 from sqlalchemy import BigInteger, Table, bindparam, func
 
 from the_edge_agent.memory.catalog import compute_content_hash, generate_entry_id
+from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.sql.dialects import Dialect
 
 MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class Pointer(str):
+    """Stands for a value that is in a blob storage, until it is fetched."""
+
+
+def value_of(text: str, pointer: str | None) -> Any:
+    """Return the value of a row, or the pointer to it."""
+    return decode(text) if pointer is None else Pointer(pointer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +60,7 @@ class Tracked:
             entry_id=generate_entry_id(store.key),
             key=store.key,
             content_hash=compute_content_hash(value),
-            storage_uri=None,
+            storage_uri=store.pointer,
             byte_size=len(store.value.encode()),
             metadata=store.metadata,
             metadata_hash=None if metadata is None else compute_content_hash(metadata),
@@ -66,6 +76,7 @@ def entry_row(dialect: Dialect, entries: Table) -> dict[str, Any]:
         "value": bindparam("b_value", type_=dialect.text_type),
         **dialect.metadata_columns(),
         "search_text": bindparam("b_search_text", type_=entries.c.search_text.type),
+        "storage_uri": bindparam("b_storage_uri", type_=entries.c.storage_uri.type),
         **_stamps(dialect),
     }
 
@@ -74,9 +85,10 @@ def entry_parameters(dialect: Dialect, store: Store, now: datetime | None, count
     """Return the parameters of a store that stands for ``count`` stores of the same key."""
     return {
         "b_key": store.key,
-        "b_value": store.value,
+        "b_value": store.kept_value,
         **dialect.metadata_parameters(store.metadata),
         "b_search_text": store.search_text,
+        "b_storage_uri": store.pointer,
         **_time_parameters(store.ttl, now),
         "b_count": count,
     }

@@ -36,7 +36,7 @@ class EntryColumns:
     search_text: Mapped[str] = mapped_column(Tokens(), nullable=False)
     version: Mapped[int] = mapped_column(BigInteger, nullable=False)
     write_id: Mapped[str | None] = mapped_column(Ascii(36))
-    storage_uri: Mapped[str | None] = mapped_column(LongText())
+    storage_uri: Mapped[str | None] = mapped_column(Ascii(200))
     expires_at: Mapped[datetime | None] = mapped_column(UTCDateTime())
     created_at: Mapped[datetime] = mapped_column(UTCDateTime(), nullable=False)
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime(), nullable=False)

@@ -16,6 +16,7 @@ from the_edge_agent.memory.filters import Node, matches
 from the_edge_agent.memory.sql.batches import BATCH_ITEMS
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.errors import LostRaceError
+from the_edge_agent.memory.sql.rows import value_of
 from the_edge_agent.memory.text import RANK_WINDOW, Term, score
 
 PAGE_ROWS = 500  # rows that Python filters at a time
@@ -68,12 +69,13 @@ class Searcher:
         )
         self._newest_first = (columns.updated_at.desc(), columns.key)
         self._version = columns.version
-        self._by_key = select(columns.key, self._value, self._metadata, columns.updated_at, columns.version).where(
-            columns.key.in_(bindparam("keys", expanding=True))
-        )
+        self._pointer = columns.storage_uri
+        self._by_key = select(
+            columns.key, self._value, self._metadata, self._pointer, columns.updated_at, columns.version
+        ).where(columns.key.in_(bindparam("keys", expanding=True)))
 
     def search(self, connection: Connection, search: Search) -> list[dict[str, Any]]:
-        """Return ``[{"key", "value", "metadata", "score"}]``, best first."""
+        """Return ``[{"key", "value", "metadata", "score"}]``, best first; a value may be a ``Pointer``."""
         condition = None if search.metadata_filter is None else self._filters.condition(search.metadata_filter)
         in_python = None if condition is not None else search.metadata_filter
         now = {"b_now": self._dialect.clock(connection, statements=1 if in_python is None else 2)}
@@ -83,7 +85,7 @@ class Searcher:
         if condition is not None:
             where.append(condition)
         if not search.ranked and in_python is None:
-            statement = select(self._key, self._value, self._metadata).where(*where)
+            statement = select(self._key, self._value, self._metadata, self._pointer).where(*where)
             statement = statement.order_by(*self._newest_first).limit(search.limit).offset(search.offset)
             return [_entry(row, 0.0) for row in connection.execute(statement, now)]
         scored = self._candidates(connection, search, where, in_python, now)
@@ -149,7 +151,7 @@ class Searcher:
             rows |= {row[0]: row for row in connection.execute(self._by_key, {"keys": keys})}
         for candidate in chosen:
             row = rows.get(candidate.key)
-            if row is None or (row[3], row[4]) != (candidate.updated_at, candidate.version):
+            if row is None or (row[4], row[5]) != (candidate.updated_at, candidate.version):
                 raise LostRaceError  # rewritten since it was ranked, on a database that does not keep one state
         return [_entry(rows[candidate.key], candidate.score) for candidate in chosen]
 
@@ -184,7 +186,7 @@ def _successor(prefix: str) -> str | None:
 def _entry(row: Sequence[Any], rank: float) -> dict[str, Any]:
     return {
         "key": row[0],
-        "value": decode(row[1]),
+        "value": value_of(row[1], row[3]),
         "metadata": None if row[2] is None else decode(row[2]),
         "score": rank,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cached_property
 
@@ -41,6 +41,25 @@ class Statements:
     def clock(self, connection: Connection, statements: int = 1) -> datetime | None:
         """Return the time to bind in a transaction of that many statements."""
         return self.schema.dialect.clock(connection, statements=statements)
+
+    def keep_blobs(self, connection: Connection) -> None:
+        """Let no one remove blobs until the transaction ends."""
+        self.schema.dialect.hold(connection, self.schema.tables.schema_version, alone=False)
+
+    def remove_orphans(
+        self, connection: Connection, pointers: Sequence[str], most: int, remove: Callable[[str], None]
+    ) -> tuple[int, int]:
+        """Remove blobs that no entry points to, while no transaction can store a pointer.
+
+        Returns:
+            How many such blobs there were, and how many of them were removed.
+        """
+        self.schema.dialect.hold(connection, self.schema.tables.schema_version, alone=True)
+        used = self.entries.pointed_to(connection, pointers)
+        orphans = [pointer for pointer in pointers if pointer not in used]
+        for pointer in orphans[:most]:
+            remove(pointer)
+        return len(orphans), len(orphans[:most])
 
     def apply(self, connection: Connection, operations: Sequence[Operation], *, ledger: bool) -> list[Result]:
         """Run stores and deletes; return the result of each, in their order.

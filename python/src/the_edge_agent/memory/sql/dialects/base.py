@@ -171,6 +171,11 @@ class Dialect:
         """
         return connection.begin()
 
+    def hold(self, connection: Connection, table: Table, *, alone: bool) -> None:
+        """Lock the one row of a table until the transaction ends: alone, or together with others that do not."""
+        first = next(iter(table.c))
+        connection.execute(update(table).values({first.name: first}))
+
     @property
     def now(self) -> ColumnElement[Any]:
         """The time of the transaction, in a statement; the portable one is the process's clock."""

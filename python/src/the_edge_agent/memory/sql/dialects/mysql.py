@@ -135,6 +135,10 @@ class MySQLDialect(Dialect):
         """Return the size of the largest packet that the server reads."""
         return int(connection.scalar(text("SELECT @@max_allowed_packet")) or 0) or None
 
+    def hold(self, connection: Connection, table: Table, *, alone: bool) -> None:
+        """Lock the row without writing it."""
+        connection.execute(select(table).with_for_update(read=not alone))
+
     @property
     def now(self) -> ColumnElement[Any]:
         """The server's time of the statement, unless the transaction has fixed one."""

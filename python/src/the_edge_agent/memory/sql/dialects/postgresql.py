@@ -120,6 +120,10 @@ class PostgreSQLDialect(Dialect):
             connection.execution_options(isolation_level="REPEATABLE READ")
         return super().begin(connection, write=write)
 
+    def hold(self, connection: Connection, table: Table, *, alone: bool) -> None:
+        """Lock the row without writing it."""
+        connection.execute(select(table).with_for_update(read=not alone))
+
     @property
     def now(self) -> ColumnElement[Any]:
         """The server's time at which the transaction began."""

@@ -162,6 +162,9 @@ class SQLiteDialect(Dialect):
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
         return transaction
 
+    def hold(self, connection: Connection, table: Table, *, alone: bool) -> None:
+        """Do nothing: BEGIN IMMEDIATE has locked the database."""
+
     def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
         """Return what stores rows in one statement."""
         return OnConflict(table, row, insert)

@@ -1,0 +1,110 @@
+"""Values too large for the database: put into blob storage before a row points to them, fetched after it was read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection
+
+from the_edge_agent.memory.blobs import BlobStorage
+from the_edge_agent.memory.codec import decode
+from the_edge_agent.memory.operations import Operation, Store
+from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.sql.engine import Database
+from the_edge_agent.memory.sql.rows import Pointer
+from the_edge_agent.memory.sql.statements import Statements
+
+Found = TypeVar("Found")
+Answer = TypeVar("Answer")
+
+_ATTEMPTS: Final = 3  # to read an entry that is replaced, and its old value removed, again and again
+_PAGE_BLOBS: Final = 1_000  # looked up at a time
+
+
+class LargeValues:
+    """The values of one memory that are, or may be, in a blob storage.
+
+    A transaction that stores pointers and one that removes blobs exclude each other, so that no row ever points to
+    a blob that was removed.
+    """
+
+    def __init__(self, storage: BlobStorage | None, database: Database) -> None:
+        """Make them; without a storage every value stays in the database."""
+        self._storage, self._database = storage, database
+
+    def place(self, operation: Operation) -> Operation:
+        """Put the value of a store into the storage if it is large, and point to it."""
+        storage = self._storage
+        if storage is None or not isinstance(operation, Store) or storage.holds_inline(operation.value):
+            return operation
+        return replace(operation, pointer=storage.put(operation.value))
+
+    def keep(self, connection: Connection, sql: Statements, operations: Sequence[Operation]) -> None:
+        """Make sure that what the operations point to is there when they are committed, and after."""
+        pointing = [each for each in operations if isinstance(each, Store) and each.pointer is not None]
+        if self._storage is not None and pointing:
+            sql.keep_blobs(connection)
+            for store in pointing:  # one that a cleanup has just removed is written again
+                self._storage.put(store.value)
+
+    def value(self, value: Any) -> Any:
+        """Return a value, fetched if it is a pointer.
+
+        Raises:
+            LTMError: it is missing or altered, or there is no storage.
+        """
+        if not isinstance(value, Pointer):
+            return value
+        if self._storage is None:
+            message = "the value of this entry is in a blob storage; give the memory the same storage"
+            raise LTMError("configuration_error", message)
+        return decode(self._storage.get(value))
+
+    def read(
+        self,
+        work: Callable[[Connection, Statements], Found],
+        resolve: Callable[[Found], Answer],
+        *,
+        snapshot: bool = False,
+    ) -> Answer:
+        """Read rows and fetch their values; again when one was replaced and its value removed in between.
+
+        Raises:
+            LTMError: of the database, or of a value.
+        """
+        attempts = 1 if self._storage is None else _ATTEMPTS
+        while True:
+            found = self._database.run(work, snapshot=snapshot)
+            attempts -= 1
+            try:
+                return resolve(found)
+            except LTMError:
+                if not attempts:
+                    raise
+
+    def clean(self, most: int) -> tuple[int, int]:
+        """Remove up to ``most`` blobs that nothing points to; return how many, and how many remain.
+
+        Raises:
+            LTMError: ``validation_error`` without a storage.
+        """
+        storage = self._storage
+        if storage is None:
+            raise LTMError("validation_error", "this memory has no storage")
+        orphans = deleted = 0
+        pointers = storage.older_than(storage.grace_period)
+        while page := list(islice(pointers, _PAGE_BLOBS)):
+            work = partial(_remove_orphans, storage, page, most - deleted)
+            found, removed = self._database.run(work, write=True)
+            orphans, deleted = orphans + found, deleted + removed
+        return deleted, orphans - deleted
+
+
+def _remove_orphans(
+    storage: BlobStorage, pointers: list[str], most: int, connection: Connection, sql: Statements
+) -> tuple[int, int]:
+    return sql.remove_orphans(connection, pointers, most, storage.delete)

@@ -1,0 +1,276 @@
+"""Large values in blob storage: exact, stored once, never wrong, never lost; orphans are cleaned up."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.exc import OperationalError
+
+from databases import Database
+from the_edge_agent.memory import LTMError, compute_content_hash, parse_ltm_config
+from the_edge_agent.memory.blobs import BlobStorage
+
+LARGE: dict[str, Any] = {
+    "text": "fox " * 100,
+    "order": {"b": "x" * 300, "a": 1, "c": [1.0, 1, -0.0, None, True]},
+    "other order": {"a": 1, "b": "x" * 300, "c": [1.0, 1, -0.0, None, True]},
+    "emoji": ["日本語 😀 \0" * 50],
+}
+SMALL: dict[str, Any] = {"null": None, "one": 1, "one float": 1.0, "short": "small"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "blobs"
+
+
+@pytest.fixture
+def options(folder: Path) -> dict[str, Any]:
+    return {"uri": str(folder), "inline_threshold": 200, "grace_period": 0}
+
+
+@pytest.fixture
+def backend(database: Database, options: dict[str, Any]) -> Iterator[Any]:
+    with database.open(storage=options, catalog="sqlalchemy") as backend:
+        yield backend
+
+
+def blobs(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def same(found: Any, value: Any) -> bool:
+    return repr(found) == repr(value)  # tells 1 from 1.0, and orders of keys
+
+
+def test_large_values_are_read_by_every_method_as_they_were_stored(backend: Any, folder: Path) -> None:
+    for name, value in {**LARGE, **SMALL}.items():
+        assert backend.store(name, value, {"name": name})["created"] is True
+    assert len(blobs(folder)) == len(LARGE)
+    values = {**LARGE, **SMALL}
+    for name, value in values.items():
+        assert same(backend.retrieve(name)["value"], value)
+        (entry,) = backend.search(metadata_filter={"name": name})["results"]
+        assert same(entry["value"], value)
+    many = backend.retrieve_many(list(values))["entries"]
+    assert all(same(many[name]["value"], value) for name, value in values.items())
+    assert all(same(value, values[key]) for key, value, _ in backend.iterate_all())
+    assert [entry["key"] for entry in backend.search("日本語")["results"]] == ["emoji"], "they are indexed whole"
+
+
+def test_batches_and_transactions_place_values_too(backend: Any, folder: Path) -> None:
+    backend.store_many([{"key": f"k{n}", "value": [n] * 200} for n in range(20)])
+    with backend.transaction() as transaction:
+        transaction.store("t", LARGE["text"], ttl=60)
+        transaction.store("k0", "small now")
+        transaction.store("once", LARGE["order"], if_version=0)
+    assert len(blobs(folder)) == 22
+    assert backend.retrieve("k7")["value"] == [7] * 200
+    assert same(backend.retrieve("once")["value"], LARGE["order"])
+    assert backend.retrieve("k0")["value"] == "small now"
+
+
+def test_equal_values_are_stored_once(backend: Any, folder: Path) -> None:
+    for number in range(5):
+        backend.store(f"k{number}", LARGE["text"], {"n": number})
+    assert len(blobs(folder)) == 1
+    backend.delete_many(["k0", "k1", "k2", "k3"])
+    assert backend.cleanup_storage() == {"success": True, "deleted_count": 0, "remaining_count": 0}
+    assert backend.retrieve("k4")["value"] == LARGE["text"]
+
+
+def test_the_ledger_knows_where_a_value_is(backend: Any) -> None:
+    backend.store("large", LARGE["order"])
+    backend.store("small", 1)
+    entry = backend.catalog.get_entry("large")
+    assert entry["storage_uri"].startswith("sha256:")
+    assert entry["content_hash"] == compute_content_hash(LARGE["order"])
+    assert backend.catalog.get_entry("small")["storage_uri"] is None
+    assert backend.sync_catalog() == {"success": True, "tracked_count": 0, "deleted_count": 0}
+
+
+def test_a_value_that_was_large_and_is_small_again_is_in_the_database(backend: Any, folder: Path) -> None:
+    backend.store("k", LARGE["text"])
+    backend.store("k", "small")
+    for blob in blobs(folder):
+        blob.unlink()
+    assert backend.retrieve("k")["value"] == "small"
+
+
+# --- nothing wrong, nothing lost ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["missing", "altered", "cut", "empty"])
+def test_a_damaged_value_is_an_error_of_every_read_and_never_a_wrong_value(
+    backend: Any, folder: Path, damage: str
+) -> None:
+    backend.store("k", LARGE["text"], {"n": 1})
+    (blob,) = blobs(folder)
+    content = blob.read_bytes()
+    if damage == "missing":
+        blob.unlink()
+    else:
+        blob.write_bytes({"altered": content.replace(b"fox", b"cat", 1), "cut": content[:-1], "empty": b""}[damage])
+    for result in (backend.retrieve("k"), backend.retrieve_many(["k"]), backend.search("fox"), backend.search()):
+        assert (result["success"], result["error_type"]) == (False, "query_error")
+        assert "blob storage" in result["error"]
+        assert "fox" not in result["error"]
+    with pytest.raises(LTMError):
+        list(backend.iterate_all())
+    assert backend.store("k", LARGE["text"])["version"] == 2, "a store of the same value repairs it"
+    if damage in ("missing", "cut", "empty"):
+        assert backend.retrieve("k")["value"] == LARGE["text"]
+
+
+@pytest.mark.parametrize(
+    "pointer", ["../../secret", "sha256:../../secret", "file:///etc/passwd", "sha256:" + "A" * 64, ""]
+)
+def test_no_pointer_leads_out_of_the_storage(backend: Any, tmp_path: Path, pointer: str) -> None:
+    (tmp_path / "secret").write_text('"secret"')
+    backend.store("k", LARGE["text"])
+    with backend._engine.begin() as connection:
+        connection.execute(text("UPDATE ltm_entries SET storage_uri = :pointer"), {"pointer": pointer})
+    result = backend.retrieve("k")
+    assert result["error_type"] == "query_error"
+    assert "secret" not in str(result)
+
+
+def test_without_the_storage_its_values_are_refused(database: Database, backend: Any) -> None:
+    if database.target.in_memory:
+        return
+    backend.store("large", LARGE["text"])
+    backend.store("small", 1)
+    with database.open() as other:
+        assert other.retrieve("small")["value"] == 1
+        assert other.retrieve("large")["error_type"] == "configuration_error"
+
+
+def test_what_the_database_refuses_leaves_at_worst_an_orphan(backend: Any, folder: Path) -> None:
+    def fail(*arguments: Any) -> None:
+        if arguments[2].startswith(("INSERT", "UPDATE")):
+            raise OperationalError("", {}, Exception("the test cuts in"))
+
+    event.listen(backend._engine, "before_cursor_execute", fail)
+    assert backend.store("k", LARGE["text"])["success"] is False
+    event.remove(backend._engine, "before_cursor_execute", fail)
+    assert backend.retrieve("k")["found"] is False
+    assert len(blobs(folder)) == 1
+    assert backend.cleanup_storage() == {"success": True, "deleted_count": 1, "remaining_count": 0}
+    assert blobs(folder) == []
+
+
+def test_what_the_storage_refuses_is_not_stored(backend: Any, folder: Path) -> None:
+    folder.write_text("a file in its place")
+    result = backend.store("k", LARGE["text"])
+    assert result["error_type"] == "query_error"
+    assert backend.retrieve("k")["found"] is False
+    assert backend.store("k", "small")["created"] is True
+
+
+# --- cleanup -----------------------------------------------------------------------------------------
+
+
+def test_cleanup_goes_in_batches_and_keeps_what_an_entry_points_to(backend: Any, folder: Path) -> None:
+    backend.store_many([{"key": f"k{n}", "value": [n] * 200} for n in range(10)])
+    backend.store("mortal", LARGE["text"], ttl=3600)
+    backend.delete_many([f"k{n}" for n in range(7)])
+    assert backend.cleanup_storage(batch_size=4) == {"success": True, "deleted_count": 4, "remaining_count": 3}
+    assert backend.cleanup_storage(batch_size=4) == {"success": True, "deleted_count": 3, "remaining_count": 0}
+    assert len(blobs(folder)) == 4
+    assert [backend.retrieve(f"k{n}")["value"] for n in (7, 8, 9)] == [[7] * 200, [8] * 200, [9] * 200]
+    assert backend.retrieve("mortal")["value"] == LARGE["text"]
+
+
+def test_cleanup_spares_what_is_younger_than_the_grace_period(database: Database, folder: Path) -> None:
+    with database.open(storage={"uri": str(folder), "inline_threshold": 200, "grace_period": 3600}) as backend:
+        backend.store("k", LARGE["text"])
+        backend.store("other", LARGE["emoji"])
+        backend.delete_many(["k", "other"])
+        assert backend.cleanup_storage() == {"success": True, "deleted_count": 0, "remaining_count": 0}
+        old = blobs(folder)[0]
+        os.utime(old, (1, 1))
+        unfinished = folder / "aa" / "x.part-1"
+        unfinished.parent.mkdir(exist_ok=True)
+        unfinished.write_text("what a crash left")
+        os.utime(unfinished, (1, 1))
+        assert backend.cleanup_storage() == {"success": True, "deleted_count": 1, "remaining_count": 0}
+        assert not old.exists()
+        assert not unfinished.exists()
+        assert len(blobs(folder)) == 1
+
+
+def test_writers_and_cleanup_at_once_lose_no_value(backend: Any) -> None:
+    values = [[number] * 200 for number in range(3)]
+    done = threading.Event()
+
+    def clean() -> None:
+        while not done.is_set():
+            assert backend.cleanup_storage()["success"] is True
+
+    cleaner = threading.Thread(target=clean)
+    cleaner.start()
+    try:
+        for number in range(60):  # the same few values come and go, so that blobs are removed and written again
+            assert backend.store("k", values[number % 3])["success"] is True
+            assert backend.retrieve("k")["value"] == values[number % 3]
+            if number % 2:
+                assert backend.delete("k")["deleted"] is True
+    finally:
+        done.set()
+        cleaner.join()
+
+
+# --- configuration -----------------------------------------------------------------------------------
+
+
+def test_a_storage_in_memory() -> None:
+    fsspec.filesystem("memory").store.clear()
+    with parse_ltm_config(
+        {"ltm": {"url": "sqlite://", "storage": {"uri": "memory://blobs", "inline_threshold": 10}}}
+    ) as backend:
+        backend.store("k", "x" * 50)
+        assert backend.retrieve("k")["value"] == "x" * 50
+        assert len(fsspec.filesystem("memory").store) == 1
+
+
+def test_a_value_larger_than_the_servers_packet_fits_into_a_storage(tmp_path: Path, database: Database) -> None:
+    with database.open(storage={"uri": str(tmp_path / "b")}) as backend:
+        packet = backend._database.start().schema.packet
+        value = "x" * min(packet or 20_000_000, 20_000_000)
+        assert backend.store("k", value)["created"] is True
+        assert backend.retrieve("k")["value"] == value
+
+
+@pytest.mark.parametrize(
+    ("storage", "message"),
+    [
+        (5, "storage must be a mapping"),
+        ({}, "storage must be a mapping"),
+        ({"uri": ""}, "storage.uri"),
+        ({"uri": 5}, "storage.uri"),
+        ({"uri": "nosuchscheme://x"}, "storage.uri"),
+        ({"uri": "x", "inline_treshold": 1}, "inline_treshold"),
+        ({"uri": "x", "inline_threshold": -1}, "storage.inline_threshold"),
+        ({"uri": "x", "grace_period": "1h"}, "storage.grace_period"),
+        ({"uri": "x", "options": []}, "storage.options"),
+    ],
+)
+def test_a_bad_storage_block_is_refused_by_name(storage: Any, message: str) -> None:
+    with pytest.raises(LTMError, match=r"settings\.ltm") as raised:
+        parse_ltm_config({"ltm": {"url": "sqlite://", "storage": storage}})
+    assert raised.value.error_type == "configuration_error"
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(("uri", "extra"), [("s3://bucket/x", "s3"), ("gs://bucket/x", "gcs"), ("abfs://c/x", "azure")])
+def test_a_storage_without_its_library_names_the_extra(uri: str, extra: str) -> None:
+    with pytest.raises(LTMError, match=rf"the-edge-agent\[{extra}\]") as raised:
+        BlobStorage(uri)
+    assert raised.value.error_type == "dependency_missing"

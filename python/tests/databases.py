@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from the_edge_agent.memory import SQLAlchemyBackend
+from the_edge_agent.memory.catalog_sqlalchemy import SQLAlchemyCatalog
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.url import parse_url, with_installed_driver
 
@@ -43,6 +44,12 @@ _WAIT_FOR_LOCKS: Final[Mapping[str, str]] = {  # a test that left a lock behind 
 
 class PortableBackend(SQLAlchemyBackend):
     """The backend with nothing but portable SQL, as on a database that has no dialect class."""
+
+    dialect_class: ClassVar[type[Dialect] | None] = Dialect
+
+
+class PortableCatalog(SQLAlchemyCatalog):
+    """The catalog with nothing but portable SQL."""
 
     dialect_class: ClassVar[type[Dialect] | None] = Dialect
 
@@ -79,6 +86,18 @@ class Opener:
 
 
 @dataclass(frozen=True)
+class CatalogOpener:
+    """Opens one catalog; can be sent to another process."""
+
+    url: str
+    portable: bool = False
+
+    def __call__(self, **options: Any) -> SQLAlchemyCatalog:
+        """Return a new catalog on the store."""
+        return (PortableCatalog if self.portable else SQLAlchemyCatalog)(self.url, **options)
+
+
+@dataclass(frozen=True)
 class Database:
     """An empty database of one test."""
 
@@ -89,6 +108,11 @@ class Database:
     def open(self) -> Opener:
         """What opens it."""
         return Opener(self.url, self.target.portable)
+
+    @property
+    def open_catalog(self) -> CatalogOpener:
+        """What opens its catalog."""
+        return CatalogOpener(self.url, self.target.portable)
 
 
 ALL_TARGETS: Final = tuple(

@@ -40,7 +40,7 @@ SNAPSHOT_ID_LENGTH: Final = 36
 _REQUIRED: Final = frozenset({"key", "content_hash", "storage_uri", "byte_size", "metadata"})
 _OPTIONAL: Final = frozenset({"inlined_value", "expires_at"})
 _REFUSALS: Final = ("validation_error", "serialization_error")  # of one entry; any other failure is the whole batch's
-_SMALL: Final = 500_000  # bytes that every server accepts in one packet
+_SMALL: Final = 500_000  # bytes of an entry that every server reads, whatever its limit
 
 Self = TypeVar("Self", bound="SQLAlchemyCatalog")
 

@@ -20,8 +20,8 @@ Answer = TypeVar("Answer")
 _meeting: Any = None  # the barrier of this process's pool
 
 
-class WorkerRules(ContractBase):
-    """Rules that need other processes."""
+class Workers:
+    """The fixture of rules that need other processes."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -31,6 +31,10 @@ class WorkerRules(ContractBase):
         barrier = context.Barrier(PROCESSES)
         with ProcessPoolExecutor(PROCESSES, context, initializer=_join, initargs=(barrier,)) as pool:
             yield pool
+
+
+class WorkerRules(Workers, ContractBase):
+    """Rules of long-term memory that need other processes."""
 
 
 def run_together(pool: Executor, work: Callable[..., Answer], arguments: Sequence[tuple[Any, ...]]) -> list[Answer]:

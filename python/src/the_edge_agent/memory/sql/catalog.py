@@ -30,7 +30,7 @@ from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.rows import Tracked, catalog_parameters, catalog_row
 from the_edge_agent.memory.sql.search import key_range
 
-ESCAPED: Final = ("'", '"', "\\")  # drivers that write values into the statement double these
+_ESCAPED: Final = ("'", '"', "\\")  # drivers that write values into the statement double these
 _ID_BYTES: Final = 64
 _WIDEST: Final = 4  # bytes of a character
 _PAGE_ROWS: Final = 500  # that Python filters at a time
@@ -243,7 +243,7 @@ def sent_bytes(entry: Tracked, enough: int) -> int:
     if most <= enough:
         return most
     texts = [text for text in (entry.key, entry.storage_uri, entry.metadata, entry.inlined_value) if text]
-    return sum(len(text.encode()) + sum(map(text.count, ESCAPED)) for text in texts)
+    return sum(len(text.encode()) + sum(map(text.count, _ESCAPED)) for text in texts)
 
 
 def _most_bytes(entry: Tracked) -> int:

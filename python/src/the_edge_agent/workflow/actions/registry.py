@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from the_edge_agent.memory import LTMBackend, LTMError
+from the_edge_agent.workflow.actions.catalog import CATALOG_ACTIONS
 from the_edge_agent.workflow.actions.ltm import LTM_ACTIONS
 from the_edge_agent.workflow.errors import ActionError, nearest
 
@@ -25,7 +26,7 @@ def build_registry(memory: Callable[[], LTMBackend]) -> dict[str, Action]:
             returns as a failure.
     """
     registry: dict[str, Action] = {}
-    for name, function in LTM_ACTIONS.items():
+    for name, function in {**LTM_ACTIONS, **CATALOG_ACTIONS}.items():
         registry[name] = registry[alias(name)] = _with_memory(function, memory)
     return registry
 
@@ -106,12 +107,11 @@ def _with_memory(function: Callable[..., dict[str, Any]], memory: Callable[[], L
     def action(state: dict[str, Any], *args: Any, **arguments: Any) -> dict[str, Any]:
         signature.bind(state, *args, **arguments)  # wrong arguments are a TypeError before the memory is asked
         try:
-            backend = memory()
+            return function(memory(), *args, **arguments)
         except LTMError as failure:
             return dict(failure.result)
         except ImportError as failure:
             return {"success": False, "error": str(failure), "error_type": "dependency_missing"}
-        return function(backend, *args, **arguments)
 
     action.__doc__ = function.__doc__
     action.__name__ = action.__qualname__ = function.__name__

@@ -1,0 +1,94 @@
+"""The contract of a catalog on every database, with its own dialect class and with the portable one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+
+from databases import Database
+from memory_catalog import MemoryCatalog, NineMethods
+from the_edge_agent.memory.catalog import CatalogBackend
+from the_edge_agent.testing import CatalogContract
+from the_edge_agent.testing.catalog_base import OpenCatalog, contents, entry_of, result_of, track_all
+from the_edge_agent.testing.contract import assert_failure
+
+
+class OnADatabase(CatalogContract):
+    """The contract on one of our targets; each test must give its connections back."""
+
+    @pytest.fixture
+    def open_catalog(self, database: Database) -> OpenCatalog:
+        return database.open_catalog
+
+    @pytest.fixture(autouse=True)
+    def no_connection_is_kept(self, catalog: CatalogBackend) -> Iterator[None]:
+        yield
+        engine = getattr(catalog, "_engine", None)
+        if engine is not None:
+            assert engine.pool.checkedout() == 0
+
+    @pytest.mark.parametrize("failing", [1, 2])
+    def test_a_statement_that_fails_in_the_middle_leaves_nothing_behind(self, catalog: Any, failing: int) -> None:
+        track_all(catalog, map(entry_of, "bc"))
+        before, writes = contents(catalog), 0
+
+        def fail(*arguments: Any) -> None:
+            nonlocal writes
+            writes += arguments[2].lstrip().startswith(("INSERT", "UPDATE", "DELETE"))
+            if writes == failing:
+                raise OperationalError("", {}, Exception("the test cuts in"))
+
+        def cut(call: Any) -> Any:
+            nonlocal writes
+            writes = 0
+            event.listen(catalog._engine, "before_cursor_execute", fail)
+            answer = result_of(call)
+            event.remove(catalog._engine, "before_cursor_execute", fail)
+            return answer
+
+        assert_failure(cut(lambda: catalog.create_snapshot("half")), "query_error")
+        stored = cut(lambda: catalog.store_batch(entry_of(key, metadata={"x": "x" * 9000}) for key in KEYS))
+        if failing <= writes:  # where one statement is enough nothing was cut
+            assert_failure(stored["answer"], "query_error")
+            assert contents(catalog) == before
+        assert catalog.list_snapshots() == []
+
+
+KEYS = ("d", "c", "b", "a")
+
+
+class TestDatabases(OnADatabase):
+    """Catalogs that outlive what opened them and are shared by processes."""
+
+
+class TestMemory(OnADatabase):
+    """Catalogs in memory."""
+
+    shared_by_processes: ClassVar[bool] = False
+    leaves_out = ("reopen_catalog",)
+
+
+class TestThirdParty(CatalogContract):
+    """The suite on a catalog of nine methods: what it does not have is left out."""
+
+    shared_by_processes: ClassVar[bool] = False
+    leaves_out = ("reopen_catalog", "with_snapshots", "with_deletions", "closable")
+
+    @pytest.fixture
+    def open_catalog(self) -> OpenCatalog:
+        return NineMethods
+
+
+class TestReference(CatalogContract):
+    """The suite on a catalog in memory that has everything."""
+
+    shared_by_processes: ClassVar[bool] = False
+    leaves_out = ("reopen_catalog",)
+
+    @pytest.fixture
+    def open_catalog(self) -> OpenCatalog:
+        return MemoryCatalog

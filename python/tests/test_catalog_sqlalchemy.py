@@ -1,0 +1,435 @@
+"""What is particular to SQLAlchemyCatalog: start, a caller's engine, secrets, hashes, the registry, the ORM, scale."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import multiprocessing
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, event, func, inspect, select, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool, QueuePool
+
+from databases import CatalogOpener, Database
+from the_edge_agent.memory import CatalogEntry, CatalogSnapshot, LTMError, SQLAlchemyCatalog
+from the_edge_agent.memory.catalog import (
+    CatalogBackend,
+    compute_content_hash,
+    create_catalog_backend,
+    generate_entry_id,
+    get_registered_catalog_backends,
+    register_catalog_backend,
+)
+from the_edge_agent.testing.catalog_base import FUTURE, PAST, entry_of, found, keys, result_of, track, track_all
+from the_edge_agent.testing.contract import assert_failure
+
+CANARY = "c4nary-s3cret"
+PROCESSES, SAME_KEYS = 8, 500
+
+own_dialect = pytest.mark.targets(portable=False, in_memory=False)
+on_servers = pytest.mark.targets(server=True, portable=False)
+
+
+@pytest.fixture
+def engine(database: Database) -> Iterator[Engine]:
+    engine = create_engine(database.url)
+    yield engine
+    engine.dispose()
+
+
+def refused(**options: Any) -> str:
+    with pytest.raises(LTMError) as raised:
+        SQLAlchemyCatalog(**options)
+    assert raised.value.error_type == "configuration_error"
+    return str(raised.value)
+
+
+# --- start -------------------------------------------------------------------------------------------
+
+
+def test_it_is_a_catalog_backend_by_its_nine_methods() -> None:
+    with SQLAlchemyCatalog("sqlite://") as catalog:
+        assert isinstance(catalog, CatalogBackend)
+    assert not isinstance(object(), CatalogBackend)
+    nine = {name for name in vars(CatalogBackend) if not name.startswith("_")}
+    assert nine == {
+        *("track_entry", "get_entry", "list_entries", "delete_entry", "get_changed_entries", "create_snapshot"),
+        *("store_batch", "retrieve_batch", "cleanup_expired"),
+    }
+
+
+def test_the_dialect_is_sqlalchemys_name(database: Database) -> None:
+    with database.open_catalog() as catalog:
+        assert catalog.dialect == {"mariadb": "mysql"}.get(database.target.family, database.target.family)
+
+
+def test_a_lazy_catalog_connects_on_first_use(tmp_path: Path) -> None:
+    file = tmp_path / "ltm.db"
+    catalog = SQLAlchemyCatalog(f"sqlite:///{file}", lazy=True)
+    assert (catalog._engine, file.exists()) == (None, False)
+    assert catalog.get_entry("k") is None
+    assert file.exists()
+    catalog.close()
+    assert catalog._engine is None
+
+
+def test_a_lazy_catalog_loads_no_driver() -> None:
+    code = (
+        "import sys; from the_edge_agent.memory.catalog import create_catalog_backend as create\n"
+        "create('sqlalchemy', url='postgresql://u:p@127.0.0.1:1/x', lazy=True)\n"
+        "create('sqlalchemy', url='mysql://u:p@127.0.0.1:1/x', lazy=True)\n"
+        "print(sorted({'psycopg', 'psycopg2', 'pymysql', 'MySQLdb'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_lazy_catalog_that_could_not_start_tries_again(tmp_path: Path) -> None:
+    folder = tmp_path / "later"
+    with SQLAlchemyCatalog(f"sqlite:///{folder}/ltm.db", lazy=True) as catalog:
+        assert_failure(catalog.track_entry(**entry_of("k")), "connection_error")
+        folder.mkdir()
+        assert track(catalog, "k")["created"] is True
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("pool_size", 0), ("timeout", float("inf")), ("echo", "yes"), ("lazy", 1), ("auto_migrate", "no")],
+)
+def test_a_bad_option_is_refused_by_name(option: str, value: Any) -> None:
+    assert option in refused(url="sqlite://", **{option: value})
+
+
+def test_each_memory_catalog_is_its_own() -> None:
+    with SQLAlchemyCatalog("sqlite://") as one, SQLAlchemyCatalog("sqlite://") as other:
+        track(one, "k")
+        assert other.get_entry("k") is None
+
+
+# --- an engine of the caller's, and tables of the caller's -------------------------------------------
+
+
+@own_dialect
+def test_a_callers_engine_is_used_shared_and_left_open(engine: Engine, database: Database) -> None:
+    pool = engine.pool
+    with SQLAlchemyCatalog(engine=engine) as catalog, SQLAlchemyCatalog(engine=engine) as other:
+        assert catalog._engine is engine
+        assert track(catalog, "k", metadata={"n": 1})["created"] is True
+        assert other.list_entries(None, {"n": 1}) == [found(catalog, "k")]
+        assert other.get_changed_entries(catalog.create_snapshot("s")) == []
+    assert isinstance(pool, QueuePool)
+    assert (engine.pool, pool.checkedout()) == (pool, 0)
+    assert_failure(result_of(lambda: catalog.get_entry("k")), "connection_error")
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM ltm_catalog")) == 1
+    with database.open_catalog() as again:
+        assert keys(again.list_entries()) == ["k"]
+
+
+@own_dialect
+def test_on_an_engine_that_commits_each_statement_a_snapshot_is_still_one_transaction(database: Database) -> None:
+    committing = create_engine(database.url, isolation_level="AUTOCOMMIT")
+    with SQLAlchemyCatalog(engine=committing) as catalog:
+        track_all(catalog, [entry_of("a", byte_size=2**63 - 1), entry_of("b", byte_size=2**63 - 1)])
+        assert_failure(result_of(lambda: catalog.create_snapshot("too large")), "query_error")
+        assert catalog.list_snapshots() == []
+        with committing.connect() as connection:
+            assert connection.scalar(text("SELECT count(*) FROM ltm_snapshot_entries")) == 0
+    committing.dispose()
+
+
+def test_url_and_engine_exclude_each_other_and_one_is_needed() -> None:
+    engine = create_engine("sqlite://")
+    for options in ({}, {"url": "sqlite://", "engine": engine}):
+        assert "one of url and engine" in refused(**options)
+    assert "pool_size" in refused(engine=engine, pool_size=7)
+
+
+def test_without_auto_migrate_no_table_is_created(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ltm.db'}"
+    assert "tables" in refused(url=url, auto_migrate=False)
+    engine = create_engine(url, poolclass=NullPool)
+    assert inspect(engine).get_table_names() == []
+    with SQLAlchemyCatalog(url) as catalog:
+        track(catalog, "k")
+    with SQLAlchemyCatalog(url, auto_migrate=False) as catalog:
+        assert keys(catalog.list_entries()) == ["k"]
+
+
+# --- failures and secrets ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "error_type"),
+    [
+        ("nonsense", "configuration_error"),
+        (None, "configuration_error"),
+        (f"postgresql://u:{CANARY}@host:port/x", "configuration_error"),
+        (f"nosuchdialect://u:{CANARY}@host/x", "configuration_error"),
+        (f"oracle+oracledb://u:{CANARY}@host/x", "dependency_missing"),
+        ("sqlite:////no/such/folder/x.db", "connection_error"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_a_typed_error(url: Any, error_type: str) -> None:
+    with pytest.raises(LTMError) as raised:
+        SQLAlchemyCatalog(url)
+    assert raised.value.error_type == error_type
+    assert CANARY not in "".join(traceback.format_exception(raised.value))
+
+
+@on_servers
+def test_no_output_shows_the_password(
+    database: Database, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    url = make_url(database.url).set(password=CANARY).render_as_string(hide_password=False)
+    with SQLAlchemyCatalog(url, lazy=True, echo=True) as catalog:
+        refusal = catalog.track_entry(**entry_of("k"))
+        assert_failure(refusal, "auth_failed")
+        assert_failure(result_of(lambda: catalog.get_entry("k")), "auth_failed")
+        shown = [repr(catalog), str(refusal), str(vars(catalog)), repr(catalog._database)]
+    with pytest.raises(LTMError) as raised:
+        SQLAlchemyCatalog(url, echo=True)
+    shown += traceback.format_exception(raised.value)
+    printed = capfd.readouterr()
+    assert CANARY not in "".join([*shown, caplog.text, printed.out, printed.err])
+
+
+@own_dialect
+def test_echo_shows_every_statement_and_no_value(
+    database: Database,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # of a handler that writes to an earlier test's output
+    executed: list[str] = []
+    fields = {"storage_uri": CANARY, "metadata": {"m": CANARY}, "inlined_value": CANARY, "content_hash": CANARY}
+    with database.open_catalog(echo=True) as catalog:
+        event.listen(catalog._engine, "before_cursor_execute", lambda *arguments: executed.append(arguments[2]))
+        caplog.clear()
+        track(catalog, CANARY, **fields)
+        track_all(catalog, (entry_of(f"{CANARY}{number}", **fields) for number in range(70)))
+        catalog.retrieve_batch([f"{CANARY}{number}" for number in range(70)])
+        catalog.list_entries(CANARY, {"m": CANARY, "l": {"$ne": [CANARY]}})
+        since = catalog.create_snapshot(CANARY)
+        catalog.get_changed_entries(since)
+        catalog.delete_entry(CANARY)
+        catalog.get_deleted_entries(since)
+        catalog.cleanup_expired()
+        catalog.delete_snapshot(since)
+        shown = repr(catalog)
+    password = make_url(database.url).password
+    shown += "\n".join(record.getMessage() for record in caplog.records)
+    printed = capfd.readouterr()
+    assert len(executed) >= 11
+    for statement in executed:  # a long one is shown by its beginning
+        assert statement[:200] in shown
+    assert CANARY not in shown + printed.out + printed.err
+    assert password is None or str(password) not in shown + printed.out + printed.err
+
+
+@on_servers
+def test_a_server_that_never_answers_is_a_timeout(database: Database) -> None:
+    scheme = make_url(database.url).drivername
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        url = f"{scheme}://u:{CANARY}@127.0.0.1:{silent.getsockname()[1]}/x"
+        with SQLAlchemyCatalog(url, lazy=True, connect_timeout=0.5, timeout=0.5) as catalog:
+            assert_failure(catalog.track_entry(**entry_of("k")), "connection_timeout")
+            assert_failure(result_of(catalog.list_entries), "connection_timeout")
+
+
+@pytest.mark.targets(server=True, portable=False, family="mariadb")
+def test_an_entry_larger_than_the_servers_packet_is_refused_alone(database: Database) -> None:
+    with database.open_catalog() as catalog:
+        packet = catalog._database.start().schema.packet
+        assert packet is not None
+        large = entry_of("large", inlined_value='"' * (packet // 2))
+        assert_failure(catalog.track_entry(**large), "validation_error")
+        assert catalog.store_batch([entry_of("a"), large])["error_type"] == "validation_error"
+        assert catalog.list_entries() == []
+        result = catalog.store_batch([entry_of("a"), large, entry_of("b")], atomic=False)
+        assert (result["stored_count"], result["failed_count"]) == (2, 1)
+        assert [(error["key"], error["error_type"]) for error in result["errors"]] == [("large", "validation_error")]
+        assert keys(catalog.list_entries()) == ["a", "b"]
+
+
+@pytest.mark.targets(family="postgresql", portable=False)
+def test_times_do_not_depend_on_the_zone_of_the_session(database: Database) -> None:
+    arguments = {"options": "-c timezone=Pacific/Auckland"}
+    with database.open_catalog(connect_args=arguments) as east, database.open_catalog() as usual:
+        track(east, "k", expires_at=FUTURE)
+        track(usual, "last", expires_at=datetime.max)
+        assert found(east, "k") == found(usual, "k")
+        assert found(east, "k")["created_at"].tzinfo is timezone.utc
+
+
+# --- hashes ------------------------------------------------------------------------------------------
+
+HASHED: dict[str, Any] = {
+    "text": "the red fox",
+    "not ASCII": {"käse": "日本 😀"},
+    "order of keys": {"b": 1, "a": {"d": [1, 2.0, None, True], "c": {}}},
+    "datetime": datetime(2024, 2, 29, 12, 30, 15, 123456, tzinfo=timezone.utc),
+    "objects inside": [Path("a/b"), {"when": datetime(2024, 1, 1)}, {1: "int key"}],
+    "NaN": [float("nan"), float("inf")],
+    "lone surrogate": "a\ud800",
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize("name", HASHED)
+def test_a_content_hash_is_the_sha_256_of_the_sorted_json(name: str) -> None:
+    written = json.dumps(HASHED[name], sort_keys=True, default=str)
+    assert compute_content_hash(HASHED[name]) == "sha256:" + hashlib.sha256(written.encode()).hexdigest()
+
+
+def test_known_hashes_and_ids_stay_as_they_are() -> None:
+    assert compute_content_hash({"a": 1}) == "sha256:f9d86028c6e0d64e225186f96acb69338b2c59764df79162107f5c4bb34d1310"
+    assert compute_content_hash({"b": 1, "a": 2}) == compute_content_hash({"a": 2, "b": 1})
+    different: list[Any] = [1, 1.0, True, "1", [1], None, {}, []]
+    assert len({*map(compute_content_hash, different)}) == len(different)
+    assert generate_entry_id("é") == hashlib.sha256("é".encode()).hexdigest()
+
+
+# --- the registry ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _registry_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    from the_edge_agent.memory import catalog
+
+    monkeypatch.setattr(catalog._catalogs, "_registered", dict(catalog._catalogs._registered))
+
+
+@pytest.mark.parametrize("name", ["sqlalchemy", "SQLAlchemy", " SQLALCHEMY "])
+def test_a_catalog_is_created_by_name_whatever_its_case(name: str) -> None:
+    catalog = create_catalog_backend(name, url="sqlite://")
+    assert isinstance(catalog, SQLAlchemyCatalog)
+    catalog.close()
+
+
+@pytest.mark.parametrize("name", ["nonsense", "", None, 7])
+def test_an_unknown_name_is_a_value_error_that_lists_the_known_ones(name: Any) -> None:
+    with pytest.raises(ValueError, match=r"known: .*sqlalchemy"):
+        create_catalog_backend(name, url="sqlite://")
+
+
+@pytest.mark.usefixtures("_registry_as_it_was")
+def test_a_registered_catalog_is_created_by_its_name() -> None:
+    register_catalog_backend("Mine", lambda **options: SQLAlchemyCatalog("sqlite://", **options))
+    assert {"mine", "sqlalchemy"} <= {*get_registered_catalog_backends()}
+    catalog = create_catalog_backend("MINE", lazy=True)
+    assert isinstance(catalog, SQLAlchemyCatalog)
+    assert catalog._engine is None
+    for wrong in ("", " "):
+        with pytest.raises(ValueError, match="non-empty"):
+            register_catalog_backend(wrong, SQLAlchemyCatalog)
+
+
+# --- the caller's own queries ------------------------------------------------------------------------
+
+
+@own_dialect
+def test_sessions_query_the_mapped_classes(database: Database, engine: Engine) -> None:
+    with database.open_catalog() as catalog:
+        track(catalog, "a", content_hash="h", storage_uri="uri", byte_size=2**40, metadata={"b": 1, "a": 1.0})
+        track(catalog, "b", inlined_value={"x": [None, 0]}, metadata=None, expires_at=FUTURE)
+        track(catalog, "b", inlined_value={"x": [None, 0]}, metadata=None, expires_at=FUTURE)
+        since = catalog.create_snapshot("kept")
+        expected = catalog.list_entries()
+    with Session(engine) as session:
+        entries = session.scalars(select(CatalogEntry).order_by(CatalogEntry.key)).all()
+        for entry, listed in zip(entries, expected, strict=True):
+            assert (entry.metadata_, entry.inlined_value) == (listed["metadata"], listed["inlined_value"])
+            for name in ("id", "key", "content_hash", "storage_uri", "byte_size", "expires_at", "created_at"):
+                assert getattr(entry, name) == listed[name], name
+        assert [*(entries[0].metadata_ or {})] == ["b", "a"]
+        assert [entry.version for entry in entries] == [1, 2]
+        snapshot = session.get(CatalogSnapshot, since)
+        assert snapshot is not None
+        assert (snapshot.name, snapshot.entry_count, snapshot.total_bytes) == ("kept", 2, 2**40 + 1)
+
+
+# --- many entries, many processes --------------------------------------------------------------------
+
+
+@own_dialect
+def test_100_000_keys_are_retrieved_in_one_call(database: Database) -> None:
+    with database.open_catalog(timeout=120) as catalog:
+        track_all(catalog, (entry_of(f"k{number}", byte_size=number) for number in range(0, 100_000, 20)))
+        result = catalog.retrieve_batch(f"k{number}" for number in range(100_000))
+        assert (result["success"], result["found_count"], result["missing_count"]) == (True, 5_000, 95_000)
+        assert len(result["entries"]) == 100_000
+        sizes = [entry["byte_size"] for entry in result["entries"].values() if entry]
+        assert sizes == [*range(0, 100_000, 20)]
+
+
+@own_dialect
+def test_a_snapshot_of_50_000_entries_is_complete(database: Database, engine: Engine) -> None:
+    with database.open_catalog(timeout=120) as catalog:
+        track(catalog, "k0", metadata={"n": 1})
+        expired = {"metadata_hash": None, "inlined_value": None, "version": 1, "expires_at": PAST}
+        template = {"content_hash": "h", "storage_uri": None, "byte_size": 3, "metadata_": None}
+        times = {"created_at": PAST, "updated_at": PAST}
+        rows = [
+            {**template, **times, **expired, "expires_at": None, "id": generate_entry_id(key), "key": key}
+            for key in (f"k{number}" for number in range(1, 50_000))
+        ]
+        gone = {**template, **times, **expired, "id": generate_entry_id("gone"), "key": "gone"}
+        _insert(engine, catalog, [*rows, gone])
+        since = catalog.create_snapshot("all")
+        snapshot = catalog.get_snapshot(since)
+        assert snapshot is not None
+        assert (snapshot["entry_count"], snapshot["total_bytes"]) == (50_000, 49_999 * 3 + 1)
+        assert catalog.get_changed_entries(since) == []
+        assert catalog.get_deleted_entries(since) == []
+        track_all(catalog, [entry_of("k7", content_hash="new"), entry_of("new")])
+        assert catalog.delete_entry("k49999") is True
+        assert keys(catalog.get_changed_entries(since)) == ["k7", "new"]
+        assert keys(catalog.get_deleted_entries(since)) == ["k49999"]
+
+
+def _insert(engine: Engine, catalog: SQLAlchemyCatalog, rows: list[dict[str, Any]]) -> None:
+    """Insert rows as they are, much faster than to track them."""
+    table = catalog._database.start().schema.tables.catalog
+    extra: dict[str, Any] = {"metadata_json": {}} if "metadata_json" in table.c else {}
+    values = [{**{name.rstrip("_"): value for name, value in row.items()}, **extra} for row in rows]
+    with engine.begin() as connection:
+        connection.execute(table.insert(), values)
+        assert connection.scalar(select(func.count()).select_from(table)) == len(rows) + 1
+
+
+def _track_the_same(open_catalog: CatalogOpener, barrier: Any, results: Any) -> None:
+    with open_catalog() as catalog:
+        barrier.wait(60)
+        results.put(sum(track(catalog, f"k{number}")["created"] for number in range(SAME_KEYS)))
+
+
+@own_dialect
+def test_8_processes_create_the_same_500_keys_exactly_once(database: Database) -> None:
+    with database.open_catalog() as catalog:
+        context = multiprocessing.get_context("spawn")
+        barrier, results = context.Barrier(PROCESSES), context.Queue()
+        arguments = (database.open_catalog, barrier, results)
+        workers = [context.Process(target=_track_the_same, args=arguments) for _ in range(PROCESSES)]
+        for worker in workers:
+            worker.start()
+        created = [results.get(timeout=120) for _ in workers]
+        for worker in workers:
+            worker.join(60)
+        assert sum(created) == SAME_KEYS
+        assert len(catalog.list_entries(limit=1000)) == SAME_KEYS

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
@@ -413,23 +414,24 @@ def _insert(engine: Engine, catalog: SQLAlchemyCatalog, rows: list[dict[str, Any
         assert connection.scalar(select(func.count()).select_from(table)) == len(rows) + 1
 
 
-def _track_the_same(open_catalog: CatalogOpener, barrier: Any, results: Any) -> None:
+def track_the_same(open_catalog: CatalogOpener) -> int:
+    """Track the keys that all others track too, and return how many were created."""
     with open_catalog() as catalog:
-        barrier.wait(60)
-        results.put(sum(track(catalog, f"k{number}")["created"] for number in range(SAME_KEYS)))
+        return sum(track(catalog, f"k{number}")["created"] for number in range(SAME_KEYS))
+
+
+@pytest.fixture(scope="module")
+def eight_processes() -> Iterator[ProcessPoolExecutor]:
+    """Processes of the whole module: to start them takes longer than to use them."""
+    with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool:
+        yield pool
 
 
 @own_dialect
-def test_8_processes_create_the_same_500_keys_exactly_once(database: Database) -> None:
+def test_8_processes_create_the_same_500_keys_exactly_once(
+    database: Database, eight_processes: ProcessPoolExecutor
+) -> None:
     with database.open_catalog() as catalog:
-        context = multiprocessing.get_context("spawn")
-        barrier, results = context.Barrier(PROCESSES), context.Queue()
-        arguments = (database.open_catalog, barrier, results)
-        workers = [context.Process(target=_track_the_same, args=arguments) for _ in range(PROCESSES)]
-        for worker in workers:
-            worker.start()
-        created = [results.get(timeout=120) for _ in workers]
-        for worker in workers:
-            worker.join(60)
+        created = [*eight_processes.map(track_the_same, [database.open_catalog] * PROCESSES)]
         assert sum(created) == SAME_KEYS
         assert len(catalog.list_entries(limit=1000)) == SAME_KEYS

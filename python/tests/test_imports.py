@@ -62,6 +62,7 @@ MAY_IMPORT = {
         "memory.sql.dialects.conditions",
         "memory.sql.dialects.texts",
         "memory.sql.dialects.upserts",
+        "memory.results",
         "memory.codec",
         "memory.filters",
         "memory.text",

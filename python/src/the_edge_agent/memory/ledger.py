@@ -119,10 +119,18 @@ def open_ledger(catalog: Any, database: Any, defaults: Mapping[str, Any]) -> Led
     factory, options = catalog_options(catalog)
     on = getattr(factory, "on", None)
     if on is not None and ("url" not in options or database.is_at(options["url"])):
+        _check(factory, options)
         return Ledger(on(database))
     taken = signature(factory).parameters
     inherited = {name: value for name, value in defaults.items() if name in taken}
     return LedgerElsewhere(factory(**{**inherited, **options}), owned=True)
+
+
+def _check(factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse bad options also where the memory's own connections make them needless."""
+    lazy = options.get("lazy", True)
+    others = {name: value for name, value in options.items() if name not in ("url", "lazy")}
+    factory(**{"url": "sqlite://", "lazy": True if lazy is False else lazy, **others}).close()
 
 
 def sync(memory: LTMBackend, ledger: Ledger, facts: Facts) -> tuple[int, int]:

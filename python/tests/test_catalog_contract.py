@@ -61,8 +61,14 @@ class OnADatabase(CatalogContract):
 KEYS = ("d", "c", "b", "a")
 
 
+@pytest.mark.targets(portable=False)
 class TestDatabases(OnADatabase):
     """Catalogs that outlive what opened them and are shared by processes."""
+
+
+@pytest.mark.targets(portable=True, server=False)
+class TestPortable(OnADatabase):
+    """Portable SQL, on one database: the contract of memories runs it on all."""
 
 
 class TestMemory(OnADatabase):

@@ -51,6 +51,7 @@ class Catalog:
         self._dialect, self._packet = schema.dialect, schema.packet
         tables = schema.tables
         catalog, kept, snapshots = tables.catalog, tables.snapshot_entries, tables.snapshots
+        self._joined = (catalog, kept)
         columns = catalog.c
         self._key, self._metadata = columns.key, type_coerce(columns.metadata, Text())
         self._filters = self._dialect.filters(catalog)
@@ -190,6 +191,7 @@ class Catalog:
         now = self._now(connection, 2)
         connection.execute(self._keep, {"b_snapshot": snapshot_id, **now})
         connection.execute(self._finish, {"b_snapshot": snapshot_id, "b_name": name, **now})
+        self._dialect.analyze(connection, *self._joined)
 
     def snapshot(self, connection: Connection, snapshot_id: str) -> dict[str, Any] | None:
         """Return a snapshot, None if there is none."""

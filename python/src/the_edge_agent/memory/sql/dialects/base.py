@@ -176,6 +176,9 @@ class Dialect:
         first = next(iter(table.c))
         connection.execute(update(table).values({first.name: first}))
 
+    def analyze(self, connection: Connection, *tables: Table) -> None:
+        """Tell the planner of rows that have just come, where it would else compare each with each."""
+
     @property
     def now(self) -> ColumnElement[Any]:
         """The time of the transaction, in a statement; the portable one is the process's clock."""

@@ -124,6 +124,11 @@ class PostgreSQLDialect(Dialect):
         """Lock the row without writing it."""
         connection.execute(select(table).with_for_update(read=not alone))
 
+    def analyze(self, connection: Connection, *tables: Table) -> None:
+        """Refresh the statistics: with those of an empty table a join of two large ones never ends."""
+        for table in tables:
+            connection.exec_driver_sql(f"ANALYZE {connection.dialect.identifier_preparer.format_table(table)}")
+
     @property
     def now(self) -> ColumnElement[Any]:
         """The server's time at which the transaction began."""

@@ -103,6 +103,7 @@ def test_url_and_engine_exclude_each_other_and_one_is_needed() -> None:
     with engine.connect() as connection:
         for wrong in ("sqlite://", connection, 1):
             assert "engine must be a SQLAlchemy Engine" in refused(engine=wrong)
+    engine.dispose()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import create_engine, event, inspect, text
 from sqlalchemy.exc import OperationalError
 
 from databases import Database
@@ -174,6 +174,9 @@ def test_a_catalog_of_another_table_name_on_the_same_database_is_refused(databas
     with pytest.raises(LTMError, match="table_name") as raised:
         database.open(catalog="sqlalchemy", table_name="other_entries")
     assert raised.value.error_type == "configuration_error"
+    engine = create_engine(database.url)
+    assert not inspect(engine).has_table("other_entries"), "nothing is created"
+    engine.dispose()
 
 
 @pytest.mark.targets(in_memory=False, portable=False)

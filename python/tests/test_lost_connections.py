@@ -265,7 +265,7 @@ def test_a_wait_for_a_lock_is_a_lock_timeout_and_leaves_no_session_behind(databa
             result, seconds = timed(lambda: backend.store("k", 2))
             assert result["error_type"] == "lock_timeout", result
             assert seconds < 5
-            assert sessions(database) == before
+            assert sessions(database) <= before  # fewer where the server was slow to end one of an earlier test
             connection.rollback()
 
 

@@ -219,7 +219,7 @@ def _check_names(config: Mapping[str, Any], factory: Any, where: str, others: It
 
 def _under(where: str, message: str) -> str:
     """Return a constructor's message as one about a key, if it begins with an option."""
-    names_option = re.match(r"[a-z]+_[a-z]|(url|echo|lazy|catalog|timeout|engine) ", message)
+    names_option = re.match(r"[a-z]+_[a-z]|(url|echo|lazy|catalog|timeout|engine)[ :]", message)
     return f"{where}{'.' if names_option else ': '}{message}"
 
 

@@ -119,11 +119,18 @@ def open_ledger(catalog: Any, database: Any, defaults: Mapping[str, Any]) -> Led
     factory, options = catalog_options(catalog)
     on = getattr(factory, "on", None)
     if on is not None and ("url" not in options or database.is_at(options["url"])):
-        _check(factory, options)
+        try:
+            _check(factory, options)
+        except LTMError as error:
+            raise error.within("catalog") from None
         return Ledger(on(database))
     taken = signature(factory).parameters
     inherited = {name: value for name, value in defaults.items() if name in taken}
-    return LedgerElsewhere(factory(**{**inherited, **options}), owned=True)
+    try:
+        return LedgerElsewhere(factory(**{**inherited, **options}), owned=True)
+    except LTMError as error:
+        failure = error.within("catalog")
+    raise failure
 
 
 def _check(factory: Callable[..., Any], options: Mapping[str, Any]) -> None:

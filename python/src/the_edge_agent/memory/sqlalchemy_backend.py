@@ -142,15 +142,15 @@ class SQLAlchemyBackend(LTMBackend):
         )
         self._values = LargeValues(blobs, self._database)
         is_lazy = check_flag("lazy", lazy)
-        if not is_lazy:
-            self._database.start()
+        self._ledger = open_ledger(catalog, self._database, {"pool_size": pool_size, "echo": echo, "lazy": is_lazy})
         try:
-            self._ledger = open_ledger(catalog, self._database, {"pool_size": pool_size, "echo": echo, "lazy": is_lazy})
             if self._ledger.is_here and self.entry_class is not LTMEntry:
                 message = "a catalog on the same database keeps the ledger of ltm_entries, not of another table_name"
                 raise LTMError("configuration_error", message)
+            if not is_lazy:
+                self._database.start()
         except BaseException:
-            self._database.close()
+            self.close()
             raise
 
     @property

@@ -9,6 +9,7 @@ Item = TypeVar("Item")
 
 BATCH_ITEMS: Final = 1_000  # with ten parameters each far below 32,766, SQLite's limit, and 65,535, PostgreSQL's
 BATCH_BYTES: Final = 4_000_000  # of what is sent; less where the server reads smaller packets
+_ESCAPED: Final = ("'", '"', "\\")  # drivers that write values into the statement double these
 
 
 def batches(items: Iterable[Item], size: Callable[[Item], int], packet: int | None) -> Iterator[list[Item]]:
@@ -31,3 +32,8 @@ def batches(items: Iterable[Item], size: Callable[[Item], int], packet: int | No
         total = grown
     if batch:
         yield batch
+
+
+def exact_bytes(texts: Iterable[str | None]) -> int:
+    """Return how many bytes texts have as sent."""
+    return sum(len(text.encode()) + sum(map(text.count, _ESCAPED)) for text in texts if text)

@@ -25,12 +25,11 @@ from sqlalchemy import (
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import Node, matches
 from the_edge_agent.memory.results import LTMError
-from the_edge_agent.memory.sql.batches import batches
+from the_edge_agent.memory.sql.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.rows import Tracked, catalog_parameters, catalog_row
 from the_edge_agent.memory.sql.search import key_range
 
-_ESCAPED: Final = ("'", '"', "\\")  # drivers that write values into the statement double these
 _ID_BYTES: Final = 64
 _WIDEST: Final = 4  # bytes of a character
 _PAGE_ROWS: Final = 500  # that Python filters at a time
@@ -244,8 +243,7 @@ def sent_bytes(entry: Tracked, enough: int) -> int:
     most = _most_bytes(entry)
     if most <= enough:
         return most
-    texts = [text for text in (entry.key, entry.storage_uri, entry.metadata, entry.inlined_value) if text]
-    return sum(len(text.encode()) + sum(map(text.count, _ESCAPED)) for text in texts)
+    return exact_bytes([entry.key, entry.storage_uri, entry.metadata, entry.inlined_value])
 
 
 def _most_bytes(entry: Tracked) -> int:

@@ -1,35 +1,33 @@
-"""The engine of one backend: pool, lazy start, ownership, forks, close."""
+"""The database of one backend: lazy start, transactions, ownership of the engine, forks, close."""
 
 from __future__ import annotations
 
-import copy
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import sessionmaker
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy.pool import StaticPool
 
 from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.sql.connecting import Closable, first_connection, new_engine, with_a_pool_of_its_own
 from the_edge_agent.memory.sql.creation import Schema
-from the_edge_agent.memory.sql.deadlines import Deadline, current
-from the_edge_agent.memory.sql.dialects import Dialect, for_name
+from the_edge_agent.memory.sql.deadlines import Deadline
+from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.errors import Failure
 from the_edge_agent.memory.sql.options import EngineOptions
 from the_edge_agent.memory.sql.statements import Statements
-from the_edge_agent.memory.sql.transactions import connect, retrying, run_transaction
-from the_edge_agent.memory.sql.url import load_dialect, missing_driver, parse_url, with_installed_driver
+from the_edge_agent.memory.sql.transactions import retrying, run_transaction
+from the_edge_agent.memory.sql.url import parse_url, with_installed_driver
 
 Answer = TypeVar("Answer")
 
 _CREATION_ATTEMPTS: Final = 12  # many processes may create the tables at once; each loser looks again
+_STATEMENT_BYTES: Final = 4096  # more than a store's statement has besides the entry
 _databases: WeakSet[Database] = WeakSet()
 _inherited: list[Any] = []  # pools of a parent process: kept, because drivers say goodbye to the server on disposal
 
@@ -181,7 +179,7 @@ class Database:
         if self._shared is None:
             opened.engine.dispose(close=False)
         else:
-            opened.engine = _with_a_pool_of_its_own(self._shared)
+            opened.engine = with_a_pool_of_its_own(self._shared)
         opened.one_at_a_time = opened.one_at_a_time and Lock()
 
     def _in_time(self, work: Callable[[Deadline], Answer]) -> Answer:
@@ -212,12 +210,12 @@ class Database:
             connection.rollback()
         (schema.create if self._options.create_tables else schema.check)(connection)
 
-    def _engine(self) -> tuple[Engine, _Closable | None]:
+    def _engine(self) -> tuple[Engine, Closable | None]:
         if self._shared is None:
-            return _create_engine(self.url, self._options, self._hidden_args)
+            return new_engine(self.url, self._options, self._hidden_args)
         return self._shared, None
 
-    def _dispose(self, engine: Engine, keeper: _Closable | None) -> None:
+    def _dispose(self, engine: Engine, keeper: Closable | None) -> None:
         if self._shared is None:
             engine.dispose()
             if keeper is not None:
@@ -236,7 +234,7 @@ class Database:
             return raced and not failure.denied and attempts < _CREATION_ATTEMPTS
 
         def attempt() -> tuple[Schema, Answer]:
-            with deadline.released(), _first_connection(engine, deadline) as connection:
+            with deadline.released(), first_connection(engine, deadline) as connection:
                 schema = Schema.of(connection, self._entries_name, self._dialect_class)
                 return schema, work(schema, connection)
 
@@ -265,119 +263,8 @@ class _Opened:
                 yield
 
 
-class _Closable(Protocol):
-    def close(self) -> Any: ...
-
-
-class _Pool(QueuePool):
-    """A pool in which a call waits for a connection no longer than it may take."""
-
-    @property
-    def _timeout(self) -> float:
-        deadline = current()
-        return self._longest_wait if deadline is None else min(self._longest_wait, deadline.remaining())
-
-    @_timeout.setter
-    def _timeout(self, seconds: float) -> None:
-        self._longest_wait = seconds
-
-
-def _create_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any]) -> tuple[Engine, _Closable | None]:
-    """Return an engine of our own and what must be closed after it."""
-    url = with_installed_driver(url)
-    load_dialect(url)
-    family = for_name(url.get_backend_name())
-    url, engine_options = family.engine_options(url)
-    driver_args = {
-        **family.connect_args(url.get_driver_name(), options.connect_timeout, options.timeout),
-        **engine_options.pop("connect_args", {}),
-        **options.connect_args,
-        **hidden_args,
-    }
-    if "poolclass" not in {**engine_options, **options.engine_args}:
-        engine_options |= {
-            "poolclass": _Pool,
-            "pool_size": options.pool_size,
-            "max_overflow": options.max_overflow,
-            "pool_timeout": options.pool_timeout,
-        }
-    problem: LTMError
-    try:
-        engine = create_engine(
-            url,
-            echo=options.echo,
-            hide_parameters=True,
-            connect_args=driver_args,
-            pool_reset_on_return=None,  # every call ends its transaction itself: a rollback more is a round trip more
-            **{**engine_options, **options.engine_args},
-        )
-        _limit_connecting(engine, family, options.connect_timeout)
-        _set_up_sessions(engine, family.session_settings(options.timeout))
-        return engine, family.prepare_engine(engine)
-    except ImportError:
-        problem = missing_driver(url)
-    except (ArgumentError, TypeError, ValueError) as error:
-        named = re.match(r"Invalid argument\(s\) ([\w', ]+) sent", str(error))  # values it does not show
-        refused = f"it takes no {named[1]}" if named else type(error).__name__
-        problem = LTMError("configuration_error", f"the engine cannot be created: {refused}")
-    raise problem
-
-
-def _limit_connecting(engine: Engine, family: type[Dialect], connect_timeout: float) -> None:
-    """Give up connecting in time, and guard a connection already while SQLAlchemy sets it up."""
-    if engine.dialect.driver not in family.socket_drivers:
-        return
-
-    @event.listens_for(engine, "do_connect")
-    def connect_in_time(dialect: Any, record: Any, args: Any, kwargs: Any) -> Any:
-        deadline = current()
-        if deadline is None:
-            return None
-        connection = deadline.call(
-            lambda: dialect.connect(*args, **kwargs),
-            seconds=connect_timeout,
-            undo=lambda late: late.close(),
-        )
-        deadline.guard(lambda: family.stop(connection))
-        return connection
-
-
-def _first_connection(engine: Engine, deadline: Deadline) -> Connection:
-    try:
-        return connect(engine, deadline)
-    except (TypeError, UnicodeError) as error:
-        refused = type(error).__name__
-    raise LTMError(
-        "configuration_error",
-        f"the driver does not accept the url, one of its options, or the encoding of the database ({refused})",
-    )
-
-
-def _set_up_sessions(engine: Engine, settings: list[str]) -> None:
-    if not settings:
-        return
-
-    @event.listens_for(engine, "connect")
-    def set_up(driver_connection: Any, record: Any) -> None:
-        cursor = driver_connection.cursor()
-        for setting in settings:
-            cursor.execute(setting)
-        cursor.close()
-        driver_connection.commit()
-
-
 def _closed() -> LTMError:
     return LTMError("connection_error", "this backend is closed")
-
-
-def _with_a_pool_of_its_own(engine: Engine) -> Engine:
-    """Return a copy of an engine that shares nothing but its settings and listeners."""
-    engine = copy.copy(engine)
-    if hasattr(engine, "_proxied"):  # it has execution options over another engine
-        engine._proxied = _with_a_pool_of_its_own(engine._proxied)
-    else:
-        engine.pool = engine.pool.recreate()
-    return engine
 
 
 @contextmanager
@@ -388,9 +275,6 @@ def _held(lock: Any, deadline: Deadline) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-_STATEMENT_BYTES: Final = 4096  # more than a store's statement has besides the entry
 
 
 def _after_fork() -> None:

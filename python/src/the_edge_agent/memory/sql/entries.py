@@ -11,13 +11,12 @@ from sqlalchemy import Connection, Integer, Text, bindparam, delete, func, selec
 
 from the_edge_agent.memory.operations import Operation, Store
 from the_edge_agent.memory.results import Result, ok
-from the_edge_agent.memory.sql.batches import batches
+from the_edge_agent.memory.sql.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.rows import entry_parameters, entry_row
 from the_edge_agent.memory.sql.search import Search, Searcher, key_range
 from the_edge_agent.memory.sql.versions import VersionedStore
 
-_ESCAPED: Final = ("'", '"', "\\")  # drivers that write values into the statement double these
 _WIDEST: Final = 4  # bytes of a character, escaped or not
 
 Places = list[int]  # of the operations on one key, in their order
@@ -183,8 +182,7 @@ def sent_bytes(store: Store, enough: int) -> int:
     most = _most_bytes(store)
     if most <= enough:
         return most
-    texts = [text for text in (store.key, store.kept_value, store.metadata, store.search_text) if text]
-    return sum(len(text.encode()) + sum(map(text.count, _ESCAPED)) for text in texts)
+    return exact_bytes([store.key, store.kept_value, store.metadata, store.search_text])
 
 
 def _most_bytes(store: Store) -> int:

@@ -14,7 +14,7 @@ demo: ## See an agent remember: two runs of an example and a search, on SQLite
 	@$(PYTHON) scripts/venvs.py demo
 	@bash scripts/demo.sh .venv-demo/bin/tea
 
-test: ## Run all tests, on SQLite, PostgreSQL, MariaDB and MySQL, and with the lowest and highest versions
+test: ## Run all tests, on SQLite, PostgreSQL, MariaDB and MySQL, and with the lowest versions
 	@$(PYTHON) scripts/test.py
 
 lint: venv ## Check style, formatting and types
@@ -30,6 +30,6 @@ venv: ## Make .venv, with all that the tests and the linters need
 	@$(PYTHON) scripts/venvs.py dev
 
 clean: ## Remove the environments and what tools left behind; downloaded servers stay in the user's cache
-	rm -rf .venv .venv-demo .venv-lowest .venv-highest
+	rm -rf .venv .venv-demo .venv-lowest
 	rm -rf python/build python/dist python/.hypothesis
 	find . -type d \( -name __pycache__ -o -name .mypy_cache -o -name .ruff_cache -o -name .pytest_cache \) -prune -exec rm -rf {} +

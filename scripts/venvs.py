@@ -79,8 +79,14 @@ def ensure(folder: Path, python: Path, *, extras: str, pins: Sequence[str] = (),
 
 
 def dev() -> Path:
-    """Make the environment of the tests and the linters."""
-    return ensure(REPO / ".venv", Path(sys.executable), extras="all,dev")
+    """Make the environment of the tests and the linters, with the highest versions to be had."""
+    return ensure(REPO / ".venv", supported_pythons()[-1], extras="all,dev")
+
+
+def lowest() -> Path:
+    """Make the environment with the lowest Python and SQLAlchemy to be had."""
+    pin = f"sqlalchemy=={lowest_sqlalchemy()}"
+    return ensure(REPO / ".venv-lowest", supported_pythons()[0], extras="sqlalchemy,test", pins=[pin])
 
 
 def demo() -> Path:

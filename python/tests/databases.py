@@ -115,16 +115,11 @@ class Database:
         return CatalogOpener(self.url, self.target.portable)
 
 
-ALL_TARGETS: Final = tuple(
-    Target(family, in_memory, portable)
-    for portable in (False, True)
-    for family, in_memory in (
-        ("sqlite", False),
-        ("sqlite", True),
-        ("postgresql", False),
-        ("mysql", False),
-        ("mariadb", False),
-    )
+_FAMILIES: Final = ("sqlite", *SERVERS)
+ALL_TARGETS: Final = (
+    *(Target(family) for family in _FAMILIES),
+    Target("sqlite", in_memory=True),
+    *(Target(family, portable=True) for family in _FAMILIES),
 )
 
 

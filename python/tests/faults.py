@@ -43,7 +43,7 @@ class Proxy:
 
     def __init__(self, url: str) -> None:
         target = make_url(url)
-        self._target = (target.host, target.port)
+        self._target = (str(target.host), int(target.port or 0))
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = target.set(host="127.0.0.1", port=self._listener.getsockname()[1]).render_as_string(
             hide_password=False

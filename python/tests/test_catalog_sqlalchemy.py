@@ -351,9 +351,9 @@ def track_the_same(open_catalog: CatalogOpener) -> int:
         return sum(track(catalog, f"k{number}")["created"] for number in range(SAME_KEYS))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def eight_processes() -> Iterator[ProcessPoolExecutor]:
-    """Processes of the whole module: to start them takes longer than to use them."""
+    """Processes of the whole session: to start them takes longer than to use them."""
     with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool:
         yield pool
 

@@ -52,8 +52,16 @@ class OnADatabase(LTMContract):
         assert contents(backend) == before
 
 
+@pytest.mark.targets(portable=False)
 class TestDatabases(OnADatabase):
     """Stores that outlive a backend and are shared by processes."""
+
+
+@pytest.mark.targets(portable=True)
+class TestPortable(OnADatabase):
+    """Nothing but portable SQL, on each database."""
+
+    examples = 100
 
 
 class TestMemory(OnADatabase):

@@ -23,10 +23,10 @@ _meeting: Any = None  # the barrier of this process's pool
 class Workers:
     """The fixture of rules that need other processes."""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture(scope="session")
     @classmethod
     def workers(cls) -> Iterator[ProcessPoolExecutor]:
-        """Freshly started processes, which share nothing with this one."""
+        """Processes that share nothing with this one; one pool for all rules, because to start them takes long."""
         context = multiprocessing.get_context("spawn")
         barrier = context.Barrier(PROCESSES)
         with ProcessPoolExecutor(PROCESSES, context, initializer=_join, initargs=(barrier,)) as pool:

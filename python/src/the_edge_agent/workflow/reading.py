@@ -151,9 +151,9 @@ class _Builder:
     def _mapping(self, node: yaml.Node, path: Path) -> dict[str, Any]:
         data = {}
         for key, (key_node, value_node) in self._pairs(node).items():
-            mark = key_node.start_mark
-            self._document.keys[(*path, key)] = Mark(mark.line + 1, mark.column + 1, mark.line + 1)
-            data[key] = self.build(value_node, (*path, key))
+            mark, place = key_node.start_mark, (*path, key)
+            self._document.keys[place] = Mark(mark.line + 1, mark.column + 1, mark.line + 1)
+            data[key] = self.build(value_node, place)
         return data
 
     def _pairs(self, node: yaml.Node) -> dict[str, tuple[yaml.Node, yaml.Node]]:

@@ -1,0 +1,143 @@
+"""Engines: how one is made for a URL, with its pool, driver options and session settings; its first connection."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import QueuePool
+
+from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.sql.deadlines import Deadline, current
+from the_edge_agent.memory.sql.dialects import Dialect, for_name
+from the_edge_agent.memory.sql.options import EngineOptions
+from the_edge_agent.memory.sql.transactions import connect
+from the_edge_agent.memory.sql.url import load_dialect, missing_driver, with_installed_driver
+
+
+class Closable(Protocol):
+    """What an engine leaves to be closed after it."""
+
+    def close(self) -> Any:
+        """Close it."""
+
+
+class _Pool(QueuePool):
+    """A pool in which a call waits for a connection no longer than it may take."""
+
+    @property
+    def _timeout(self) -> float:
+        deadline = current()
+        return self._longest_wait if deadline is None else min(self._longest_wait, deadline.remaining())
+
+    @_timeout.setter
+    def _timeout(self, seconds: float) -> None:
+        self._longest_wait = seconds
+
+
+def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any]) -> tuple[Engine, Closable | None]:
+    """Return an engine of our own and what must be closed after it.
+
+    Raises:
+        LTMError: ``configuration_error``, ``dependency_missing``.
+    """
+    url = with_installed_driver(url)
+    load_dialect(url)
+    family = for_name(url.get_backend_name())
+    url, engine_options = family.engine_options(url)
+    driver_args = {
+        **family.connect_args(url.get_driver_name(), options.connect_timeout, options.timeout),
+        **engine_options.pop("connect_args", {}),
+        **options.connect_args,
+        **hidden_args,
+    }
+    if "poolclass" not in {**engine_options, **options.engine_args}:
+        engine_options |= {
+            "poolclass": _Pool,
+            "pool_size": options.pool_size,
+            "max_overflow": options.max_overflow,
+            "pool_timeout": options.pool_timeout,
+        }
+    problem: LTMError
+    try:
+        engine = create_engine(
+            url,
+            echo=options.echo,
+            hide_parameters=True,
+            connect_args=driver_args,
+            pool_reset_on_return=None,  # every call ends its transaction itself: a rollback more is a round trip more
+            **{**engine_options, **options.engine_args},
+        )
+        _limit_connecting(engine, family, options.connect_timeout)
+        _set_up_sessions(engine, family.session_settings(options.timeout))
+        return engine, family.prepare_engine(engine)
+    except ImportError:
+        problem = missing_driver(url)
+    except (ArgumentError, TypeError, ValueError) as error:
+        named = re.match(r"Invalid argument\(s\) ([\w', ]+) sent", str(error))  # values it does not show
+        refused = f"it takes no {named[1]}" if named else type(error).__name__
+        problem = LTMError("configuration_error", f"the engine cannot be created: {refused}")
+    raise problem
+
+
+def _limit_connecting(engine: Engine, family: type[Dialect], connect_timeout: float) -> None:
+    """Give up connecting in time, and guard a connection already while SQLAlchemy sets it up."""
+    if engine.dialect.driver not in family.socket_drivers:
+        return
+
+    @event.listens_for(engine, "do_connect")
+    def connect_in_time(dialect: Any, record: Any, args: Any, kwargs: Any) -> Any:
+        deadline = current()
+        if deadline is None:
+            return None
+        connection = deadline.call(
+            lambda: dialect.connect(*args, **kwargs),
+            seconds=connect_timeout,
+            undo=lambda late: late.close(),
+        )
+        deadline.guard(lambda: family.stop(connection))
+        return connection
+
+
+def _set_up_sessions(engine: Engine, settings: list[str]) -> None:
+    if not settings:
+        return
+
+    @event.listens_for(engine, "connect")
+    def set_up(driver_connection: Any, record: Any) -> None:
+        cursor = driver_connection.cursor()
+        for setting in settings:
+            cursor.execute(setting)
+        cursor.close()
+        driver_connection.commit()
+
+
+def first_connection(engine: Engine, deadline: Deadline) -> Connection:
+    """Connect, and say clearly what a driver refuses with errors of Python's own.
+
+    Raises:
+        LTMError: ``configuration_error``, or why the database cannot be reached.
+    """
+    try:
+        return connect(engine, deadline)
+    except (TypeError, UnicodeError) as error:
+        refused = type(error).__name__
+    raise LTMError(
+        "configuration_error",
+        f"the driver does not accept the url, one of its options, or the encoding of the database ({refused})",
+    )
+
+
+def with_a_pool_of_its_own(engine: Engine) -> Engine:
+    """Return a copy of an engine that shares nothing but its settings and listeners."""
+    engine = copy.copy(engine)
+    if hasattr(engine, "_proxied"):  # it has execution options over another engine
+        engine._proxied = with_a_pool_of_its_own(engine._proxied)
+    else:
+        engine.pool = engine.pool.recreate()
+    return engine

@@ -114,17 +114,15 @@ class LTMModel:
         """Run the operations of a transaction, all or none; entries stored together are equally new."""
         before = dict(self._rows)
         self._moment += 1
-        results: dict[int, Result] = {}
+        results: list[Result] = []
         try:
-            for place in sorted(range(len(calls)), key=lambda place: str(calls[place][1]["key"])):
-                name, arguments = calls[place]
-                results[place] = self._store(**arguments) if name == "store" else self._delete(**arguments)
+            for name, arguments in calls:
+                results.append(self._store(**arguments) if name == "store" else self._delete(**arguments))
         except ConflictError as conflict:
             self._rows = before
             key, version = conflict.args
             return {"success": False, "error_type": "conflict", "key": key, "version": version}
-        in_order = [results[place] for place in range(len(calls))]
-        return {"success": True, "operations": len(calls), "results": in_order}
+        return {"success": True, "operations": len(calls), "results": results}
 
     def _alone(self, name: str, **arguments: Any) -> Result:
         result = self.commit([(name, arguments)])

@@ -120,7 +120,7 @@ def test_a_path_is_the_url_of_a_file(config: dict[str, Any], url: str) -> None:
         ({"path": ""}, "path must be the path of an SQLite file"),
         ({"url": "sqlite://", "ltm_url": "sqlite://"}, "a key twice"),
         ({"pool_size": 3}, "url is missing"),
-        ({"backend": "redis", "url": "x"}, "unknown LTM backend 'redis'; known: sqlalchemy"),
+        ({"backend": "redis", "url": "x"}, "unknown LTM backend 'redis'; known: "),
         ({"backend": None, "url": "x"}, "backend must be the name"),
         ({1: "x", "url": "sqlite://"}, "a key that is not text"),
         ("sqlite://", "settings.ltm must be a mapping"),
@@ -149,7 +149,7 @@ def test_the_name_of_a_backend_is_case_insensitive() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="'nonsense'; known: sqlalchemy"):
+    with pytest.raises(ValueError, match="'nonsense'; known: .*sqlalchemy"):
         create_ltm_backend("nonsense")
 
 
@@ -161,7 +161,7 @@ def test_third_parties_register_a_factory(monkeypatch: pytest.MonkeyPatch) -> No
         return SQLAlchemyBackend("sqlite://", lazy=True)
 
     register_backend("Scratch", scratch)
-    assert get_registered_backends() == ["scratch", "sqlalchemy"]
+    assert get_registered_backends() == ["scratch", "sqlalchemy", "sqlite"]
     parse_ltm_config({"ltm": {"backend": "scratch", "size": 2}}).close()
     with pytest.raises(LTMError, match="'sise'; did you mean 'size'"):
         parse_ltm_config({"ltm": {"backend": "scratch", "sise": 2}})

@@ -33,6 +33,13 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.catalog": ["memory.registry", "memory.results"],
+    "memory.tracking": [
+        "memory.catalog",
+        "memory.codec",
+        "memory.operations",
+        "memory.results",
+        "memory.validation",
+    ],
     "memory.config": ["memory.base", "memory.catalog", "memory.results"],
     "memory.blobs": ["memory.results"],
     "memory.ledger": [
@@ -47,12 +54,21 @@ MAY_IMPORT = {
         "memory.sql",
         "memory.catalog",
         "memory.operations",
+        "memory.tracking",
         "memory.results",
         "memory.codec",
         "memory.text",
         "memory.filters",
     ],
     "memory.sql.column_types": ["memory.sql.dialects", "memory.codec", "memory.validation"],
+    "memory.sql.options": ["memory.results", "memory.validation"],
+    "memory.sql.search": [
+        "memory.sql",
+        "memory.codec",
+        "memory.filters",
+        "memory.text",
+        "memory.validation",
+    ],
     "memory.sql.deadlines": [],
     "memory.sql.sockets": [],
     "memory.sql.batches": [],
@@ -94,10 +110,36 @@ MAY_IMPORT = {
     ],
     "memory.catalog_sqlalchemy": [
         "memory.sql",
+        "memory.tracking",
         "memory.catalog",
         "memory.results",
         "memory.codec",
         "memory.filters",
+        "memory.validation",
+    ],
+    "memory.sqlite_database": ["memory.results"],
+    "memory.catalog_sqlite": [
+        "memory.sqlite_database",
+        "memory.catalog",
+        "memory.codec",
+        "memory.filters",
+        "memory.operations",
+        "memory.results",
+        "memory.tracking",
+        "memory.validation",
+    ],
+    "memory.sqlite": [
+        "memory.sqlite_database",
+        "memory.catalog_sqlite",
+        "memory.base",
+        "memory.catalog",
+        "memory.codec",
+        "memory.filters",
+        "memory.ledger",
+        "memory.operations",
+        "memory.results",
+        "memory.text",
+        "memory.transaction",
         "memory.validation",
     ],
     "memory.sql.large_values": ["memory.sql", "memory.blobs", "memory.operations", "memory.results", "memory.codec"],
@@ -200,7 +242,7 @@ def run_python(code: str) -> str:
 
 def test_the_memory_imports_without_sqlalchemy() -> None:
     code = "import the_edge_agent.memory as m; print(m.SQLALCHEMY_AVAILABLE, m.get_registered_backends())"
-    assert run_python(WITHOUT_SQLALCHEMY + code) == "False ['sqlalchemy']"
+    assert run_python(WITHOUT_SQLALCHEMY + code) == "False ['sqlalchemy', 'sqlite']"
 
 
 @pytest.mark.parametrize(

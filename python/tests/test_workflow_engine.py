@@ -90,7 +90,7 @@ class TestWhichMemory:
             assert made == []
             engine.actions_registry["ltm.retrieve"]({}, key="k")
             engine.actions_registry["ltm.retrieve"]({}, key="k")
-            assert made == [("sqlalchemy", {"url": "sqlite://"})]
+            assert made == [("sqlite", {})]
             assert engine.ltm_backend is engine.ltm_backend
         assert Recorder.log == ["made memory", "closed memory"]
 

@@ -32,8 +32,10 @@ from the_edge_agent.memory.transaction import LTMTransaction
 
 if TYPE_CHECKING:
     from the_edge_agent.memory.catalog_sqlalchemy import SQLAlchemyCatalog
+    from the_edge_agent.memory.catalog_sqlite import SQLiteCatalog
     from the_edge_agent.memory.sql.schema import CatalogEntry, CatalogSnapshot, LTMEntry
     from the_edge_agent.memory.sqlalchemy_backend import SQLAlchemyBackend
+    from the_edge_agent.memory.sqlite import SQLiteBackend
 
 
 def _is_installed(name: str) -> bool:
@@ -49,6 +51,8 @@ LongTermMemoryBackend = LTMBackend
 _LAZY = {
     "SQLAlchemyBackend": "the_edge_agent.memory.sqlalchemy_backend",
     "SQLAlchemyCatalog": "the_edge_agent.memory.catalog_sqlalchemy",
+    "SQLiteBackend": "the_edge_agent.memory.sqlite",
+    "SQLiteCatalog": "the_edge_agent.memory.catalog_sqlite",
     "CatalogEntry": "the_edge_agent.memory.sql.schema",
     "CatalogSnapshot": "the_edge_agent.memory.sql.schema",
     "LTMEntry": "the_edge_agent.memory.sql.schema",
@@ -67,6 +71,8 @@ __all__ = [
     "LongTermMemoryBackend",
     "SQLAlchemyBackend",
     "SQLAlchemyCatalog",
+    "SQLiteBackend",
+    "SQLiteCatalog",
     "compute_content_hash",
     "create_catalog_backend",
     "create_ltm_backend",

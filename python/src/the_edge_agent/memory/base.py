@@ -291,7 +291,10 @@ class LTMBackend(ABC):
 BackendFactory: TypeAlias = Callable[..., LTMBackend]
 _backends: Final = Registry(
     "LTM backend",
-    {"sqlalchemy": "the_edge_agent.memory.sqlalchemy_backend:SQLAlchemyBackend"},
+    {
+        "sqlalchemy": "the_edge_agent.memory.sqlalchemy_backend:SQLAlchemyBackend",
+        "sqlite": "the_edge_agent.memory.sqlite:SQLiteBackend",
+    },
     "the_edge_agent.ltm_backends",
 )
 

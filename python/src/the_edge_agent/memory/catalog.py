@@ -119,7 +119,10 @@ def generate_entry_id(key: str) -> str:
 CatalogFactory: TypeAlias = Callable[..., CatalogBackend]
 _catalogs: Final = Registry(
     "LTM catalog",
-    {"sqlalchemy": "the_edge_agent.memory.catalog_sqlalchemy:SQLAlchemyCatalog"},
+    {
+        "sqlalchemy": "the_edge_agent.memory.catalog_sqlalchemy:SQLAlchemyCatalog",
+        "sqlite": "the_edge_agent.memory.catalog_sqlite:SQLiteCatalog",
+    },
     "the_edge_agent.ltm_catalogs",
 )
 

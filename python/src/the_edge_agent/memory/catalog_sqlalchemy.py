@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
+from datetime import datetime
 from types import TracebackType
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -15,19 +15,18 @@ except ImportError as error:
         'SQLAlchemyCatalog needs SQLAlchemy; install it with: pip install "the-edge-agent[sqlalchemy]"'
     ) from error
 
-from the_edge_agent.memory.catalog import compute_content_hash, generate_entry_id
-from the_edge_agent.memory.codec import INT64_MAX, encode_metadata, encode_value
+from the_edge_agent.memory.catalog import generate_entry_id
 from the_edge_agent.memory.filters import parse_filter
 from the_edge_agent.memory.results import LTMError, Result, fail, found_entries, ok, returns_result
 from the_edge_agent.memory.sql.catalog import sent_bytes
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.engine import Database
-from the_edge_agent.memory.sql.options import EngineOptions, check_flag, check_source
-from the_edge_agent.memory.sql.rows import Tracked
+from the_edge_agent.memory.sql.options import EngineOptions, check_source
 from the_edge_agent.memory.sql.schema import LTMEntry
+from the_edge_agent.memory.tracking import Tracked, check_batch, check_snapshot_id
 from the_edge_agent.memory.validation import (
     check_batch_size,
-    check_items,
+    check_flag,
     check_key,
     check_keys,
     check_limit,
@@ -35,11 +34,6 @@ from the_edge_agent.memory.validation import (
     check_text,
 )
 
-MAX_HASH_LENGTH: Final = 200
-SNAPSHOT_ID_LENGTH: Final = 36
-_REQUIRED: Final = frozenset({"key", "content_hash", "storage_uri", "byte_size", "metadata"})
-_OPTIONAL: Final = frozenset({"inlined_value", "expires_at"})
-_REFUSALS: Final = ("validation_error", "serialization_error")  # of one entry; any other failure is the whole batch's
 _SMALL: Final = 500_000  # bytes of an entry that every server reads, whatever its limit
 
 Self = TypeVar("Self", bound="SQLAlchemyCatalog")
@@ -114,15 +108,30 @@ class SQLAlchemyCatalog:
             self._database.start()
 
     @classmethod
-    def on(cls: type[Self], database: Database) -> Self:
-        """Return the catalog on the database of a backend, which closes it; its engine and transactions serve both."""
+    def beside(cls: type[Self], database: Any, options: Mapping[str, Any]) -> Self | None:
+        """Return the catalog on the database of a backend, whose engine and transactions then serve both.
+
+        Args:
+            database: of the backend, which closes it.
+            options: of the catalog; checked, although the backend's connections make most of them needless.
+
+        Returns:
+            None if the options mean another database.
+
+        Raises:
+            LTMError: ``configuration_error``.
+        """
+        if not isinstance(database, Database) or ("url" in options and not database.is_at(options["url"])):
+            return None
+        lazy = options.get("lazy", True)
+        cls(**{"url": "sqlite://", **options, "lazy": True if lazy is False else lazy}).close()
         catalog = cls.__new__(cls)
         catalog._owns_database, catalog._database = False, database
         return catalog
 
-    def is_on(self, database: Database) -> bool:
+    def is_on(self, database: Any) -> bool:
         """Return whether this is the database of a backend, so that one transaction can write both."""
-        return self._database.is_same(database)
+        return isinstance(database, Database) and self._database.is_same(database)
 
     @property
     def dialect(self) -> str:
@@ -147,7 +156,7 @@ class SQLAlchemyCatalog:
         expires_at: datetime | None = None,
     ) -> Result:
         """Create or replace the entry of a key; see ``CatalogBackend.track_entry``."""
-        entry = _tracked(key, content_hash, storage_uri, byte_size, metadata, inlined_value, expires_at)
+        entry = Tracked.of(key, content_hash, storage_uri, byte_size, metadata, inlined_value, expires_at)
         self._check_size(entry)
         (created,) = self._track([entry])
         return ok(entry_id=entry.entry_id, created=created)
@@ -181,16 +190,7 @@ class SQLAlchemyCatalog:
         """Track many entries; see ``CatalogBackend.store_batch``."""
         if not isinstance(atomic, bool):
             raise LTMError("validation_error", "atomic must be true or false")
-        good: list[Tracked] = []
-        errors: list[dict[str, Any]] = []
-        for place, entry in enumerate(check_items(entries, "entries")):
-            try:
-                good.append(self._checked(entry, f"entries[{place}]"))
-            except LTMError as failure:
-                if failure.error_type not in _REFUSALS:
-                    raise
-                key = entry.get("key") if isinstance(entry, Mapping) else None
-                errors.append({"key": key, "error": str(failure), "error_type": failure.error_type})
+        good, errors = check_batch(entries, self._check_size)
         if errors and atomic:
             counts = {"stored_count": 0, "failed_count": len(errors), "errors": errors}
             return fail(errors[0]["error_type"], errors[0]["error"], **counts)
@@ -226,7 +226,7 @@ class SQLAlchemyCatalog:
 
     def get_snapshot(self, snapshot_id: str) -> dict[str, Any] | None:
         """Return ``{"id", "name", "entry_count", "total_bytes", "created_at"}``, None if there is none."""
-        wanted = _check_snapshot_id(snapshot_id, "snapshot_id")
+        wanted = check_snapshot_id(snapshot_id, "snapshot_id")
         return self._database.run(lambda connection, sql: sql.catalog.snapshot(connection, wanted))
 
     def list_snapshots(self) -> list[dict[str, Any]]:
@@ -235,12 +235,12 @@ class SQLAlchemyCatalog:
 
     def delete_snapshot(self, snapshot_id: str) -> bool:
         """Delete a snapshot, not the entries, and return whether it was there."""
-        wanted = _check_snapshot_id(snapshot_id, "snapshot_id")
+        wanted = check_snapshot_id(snapshot_id, "snapshot_id")
         return self._database.run(lambda connection, sql: sql.catalog.delete_snapshot(connection, wanted), write=True)
 
     def get_changed_entries(self, since_snapshot_id: str | None = None) -> list[dict[str, Any]]:
         """Return what is new or different since a snapshot; see ``CatalogBackend.get_changed_entries``."""
-        wanted = None if since_snapshot_id is None else _check_snapshot_id(since_snapshot_id, "since_snapshot_id")
+        wanted = None if since_snapshot_id is None else check_snapshot_id(since_snapshot_id, "since_snapshot_id")
         return self._database.run(lambda connection, sql: sql.catalog.changed(connection, wanted), snapshot=True)
 
     def get_deleted_entries(self, since_snapshot_id: str) -> list[dict[str, Any]]:
@@ -252,7 +252,7 @@ class SQLAlchemyCatalog:
         Raises:
             LTMError: ``validation_error`` for an unknown snapshot.
         """
-        wanted = _check_snapshot_id(since_snapshot_id, "since_snapshot_id")
+        wanted = check_snapshot_id(since_snapshot_id, "since_snapshot_id")
         return self._database.run(lambda connection, sql: sql.catalog.deleted(connection, wanted), snapshot=True)
 
     # --- the end -----------------------------------------------------------------------------------
@@ -285,74 +285,6 @@ class SQLAlchemyCatalog:
             write=True,
         )
 
-    def _checked(self, entry: Any, place: str) -> Tracked:
-        if not isinstance(entry, Mapping):
-            raise LTMError("validation_error", f"{place} must be a dict, not {type(entry).__name__}")
-        if not entry.keys() >= _REQUIRED or not entry.keys() <= _REQUIRED | _OPTIONAL:
-            known = ", ".join(sorted(_REQUIRED))
-            raise LTMError("validation_error", f"{place} must have {known}, may have inlined_value and expires_at")
-        try:
-            tracked = _tracked(**entry)
-            self._check_size(tracked)
-        except LTMError as failure:
-            raise failure.within(place) from None
-        return tracked
-
     def _check_size(self, entry: Tracked) -> None:
         if (size := sent_bytes(entry, _SMALL)) > _SMALL:
             self._database.check_size(size)
-
-
-def _tracked(
-    key: str,
-    content_hash: str,
-    storage_uri: str | None,
-    byte_size: int | None,
-    metadata: dict[str, Any] | None,
-    inlined_value: Any = None,
-    expires_at: datetime | None = None,
-) -> Tracked:
-    checked = check_key(key)
-    encoded = encode_metadata(metadata)
-    return Tracked(
-        entry_id=generate_entry_id(checked),
-        key=checked,
-        content_hash=_check_hash(content_hash),
-        storage_uri=None if storage_uri is None else check_text(storage_uri, "storage_uri"),
-        byte_size=None if byte_size is None else _check_size(byte_size),
-        metadata=encoded,
-        metadata_hash=None if encoded is None else compute_content_hash(metadata),
-        inlined_value=None if inlined_value is None else encode_value(inlined_value),
-        expires_at=None if expires_at is None else _in_utc(expires_at),
-    )
-
-
-def _check_hash(content_hash: Any) -> str:
-    checked = check_text(content_hash, "content_hash")
-    # No spaces: MySQL and MariaDB compare ASCII columns without those at the end.
-    if not 1 <= len(checked) <= MAX_HASH_LENGTH or not all("!" <= character <= "~" for character in checked):
-        message = f"content_hash must be 1 to {MAX_HASH_LENGTH} printable ASCII characters without spaces"
-        raise LTMError("validation_error", message)
-    return checked
-
-
-def _check_snapshot_id(snapshot_id: Any, what: str) -> str:
-    """Return the id, empty if it cannot be one: not every database compares such text with ASCII exactly."""
-    checked = check_text(snapshot_id, what)
-    return checked if len(checked) == SNAPSHOT_ID_LENGTH and checked.isascii() else ""
-
-
-def _check_size(byte_size: Any) -> int:
-    if isinstance(byte_size, bool) or not isinstance(byte_size, int) or not 0 <= byte_size <= INT64_MAX:
-        raise LTMError("validation_error", "byte_size must be an integer from 0 to 2^63 - 1, or None")
-    return int(byte_size)
-
-
-def _in_utc(moment: Any) -> datetime:
-    if not isinstance(moment, datetime):
-        raise LTMError("validation_error", f"expires_at must be a datetime or None, not {type(moment).__name__}")
-    try:
-        is_naive = moment.utcoffset() is None
-        return moment.replace(tzinfo=timezone.utc) if is_naive else moment.astimezone(timezone.utc)
-    except OverflowError:
-        raise LTMError("validation_error", "expires_at must be between the years 1 and 9999 in UTC") from None

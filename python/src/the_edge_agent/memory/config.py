@@ -90,7 +90,8 @@ def parse_ltm_config(settings: Mapping[str, Any]) -> LTMBackend:
     problem: LTMError
     try:
         factory = find_backend_factory(_backend_name(config))
-        _check_names(config, factory, "settings.ltm", {"backend", "catalog", *_PATHS})
+        paths = _PATHS if _backend_name(config) == _DEFAULT_BACKEND else ()
+        _check_names(config, factory, "settings.ltm", {"backend", "catalog", *paths})
         name, options = _backend_options(config)
         return create_ltm_backend(name, **options)
     except ImportError as error:

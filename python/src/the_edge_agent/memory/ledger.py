@@ -117,27 +117,17 @@ def open_ledger(catalog: Any, database: Any, defaults: Mapping[str, Any]) -> Led
         is_here = is_on is not None and is_on(database)
         return Ledger(catalog) if is_here else LedgerElsewhere(catalog, owned=False)
     factory, options = catalog_options(catalog)
-    on = getattr(factory, "on", None)
-    if on is not None and ("url" not in options or database.is_at(options["url"])):
-        try:
-            _check(factory, options)
-        except LTMError as error:
-            raise error.within("catalog") from None
-        return Ledger(on(database))
+    beside = getattr(factory, "beside", None)
     taken = signature(factory).parameters
     inherited = {name: value for name, value in defaults.items() if name in taken}
     try:
+        here = None if beside is None else beside(database, options)
+        if here is not None:
+            return Ledger(here)
         return LedgerElsewhere(factory(**{**inherited, **options}), owned=True)
     except LTMError as error:
         failure = error.within("catalog")
     raise failure
-
-
-def _check(factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse bad options also where the memory's own connections make them needless."""
-    lazy = options.get("lazy", True)
-    others = {name: value for name, value in options.items() if name not in ("url", "lazy")}
-    factory(**{"url": "sqlite://", "lazy": True if lazy is False else lazy, **others}).close()
 
 
 def sync(memory: LTMBackend, ledger: Ledger, facts: Facts) -> tuple[int, int]:

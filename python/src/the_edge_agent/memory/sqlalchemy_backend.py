@@ -26,7 +26,7 @@ from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.engine import Database
 from the_edge_agent.memory.sql.entries import sent_bytes
 from the_edge_agent.memory.sql.large_values import LargeValues
-from the_edge_agent.memory.sql.options import EngineOptions, check_flag, check_source, check_table_name
+from the_edge_agent.memory.sql.options import EngineOptions, check_source, check_table_name
 from the_edge_agent.memory.sql.rows import Pointer, value_of
 from the_edge_agent.memory.sql.schema import EntryColumns, LTMEntry, entry_class
 from the_edge_agent.memory.sql.search import Search
@@ -36,6 +36,7 @@ from the_edge_agent.memory.transaction import LTMTransaction
 from the_edge_agent.memory.validation import (
     check_after,
     check_batch_size,
+    check_flag,
     check_key,
     check_keys,
     check_limit,

@@ -55,7 +55,7 @@ class LTMTransaction:
             ``{"success": True, "operations": int, "results": [dict]}``, where the results are those that
             ``store`` and ``delete`` of the backend would have returned, in order. On a ``conflict`` the
             failure has the ``key`` and the ``version`` that it has, operations before in the queue included,
-            and nothing is stored.
+            and nothing is stored; of several it is the first in the queue.
         """
         self._require_open()
         if self._state == "refused":

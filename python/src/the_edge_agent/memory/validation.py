@@ -46,6 +46,27 @@ def check_after(after: Any) -> str:
     return _check_optional(after, "after")
 
 
+def end_of_prefix(prefix: str) -> str | None:
+    """Return the least text above everything that begins with ``prefix``, None if there is none."""
+    while prefix:
+        code = ord(prefix[-1]) + 1
+        if code <= 0x10FFFF:
+            return prefix[:-1] + chr(0xE000 if code == 0xD800 else code)  # no surrogates
+        prefix = prefix[:-1]
+    return None
+
+
+def check_flag(name: str, flag: Any) -> bool:
+    """Return an option that is true or false.
+
+    Raises:
+        LTMError: ``configuration_error``.
+    """
+    if not isinstance(flag, bool):
+        raise LTMError("configuration_error", f"{name} must be true or false, not {flag!r}")
+    return flag
+
+
 def check_items(items: Any, what: str) -> list[Any]:
     """Return a collection as a list.
 

@@ -203,6 +203,20 @@ class VersionRules(WorkerRules):
             assert_failure(transaction.commit(), "validation_error")
             assert contents(versioned) == before
 
+    def test_of_several_conflicts_the_first_in_the_queue_is_named(
+        self, versioned: LTMBackend, transactional: LTMBackend
+    ) -> None:
+        for key in ("a", "b", "c"):
+            versioned.store(key, 1)
+        for order in (("c", "a", "b"), ("b", "c", "a"), ("a", "b", "c")):
+            transaction = transactional.transaction()
+            transaction.store(order[0], 2, if_version=1)
+            transaction.store(order[0], 2, if_version=1)  # it is 2 by now
+            for key in order[1:]:
+                transaction.store(key, 2, if_version=7)
+            assert_conflict(transaction.commit(), order[0], 2)
+        assert {versioned.retrieve(key)["version"] for key in ("a", "b", "c")} == {1}
+
     def test_a_conflict_with_an_operation_before_fails_the_whole_commit(
         self, versioned: LTMBackend, transactional: LTMBackend
     ) -> None:

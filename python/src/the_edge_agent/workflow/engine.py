@@ -163,8 +163,5 @@ class YAMLEngine:
             if self._closed:
                 raise LTMError("connection_error", "the engine is closed")
             if self._ltm_backend is None:
-                self._ltm_backend, self._owns_backend = (
-                    create_ltm_backend("sqlalchemy", url="sqlite://"),
-                    True,
-                )
+                self._ltm_backend, self._owns_backend = create_ltm_backend("sqlite"), True
             return self._ltm_backend

@@ -27,8 +27,9 @@ from the_edge_agent.memory.filters import Node, matches
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.creation import Schema
-from the_edge_agent.memory.sql.rows import Tracked, catalog_parameters, catalog_row
+from the_edge_agent.memory.sql.rows import catalog_parameters, catalog_row
 from the_edge_agent.memory.sql.search import key_range
+from the_edge_agent.memory.tracking import Tracked
 
 _ID_BYTES: Final = 64
 _WIDEST: Final = 4  # bytes of a character

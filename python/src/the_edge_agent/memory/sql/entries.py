@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any, Final
 
 from sqlalchemy import Connection, Integer, Text, bindparam, delete, func, select, type_coerce
 
 from the_edge_agent.memory.operations import Operation, Store
-from the_edge_agent.memory.results import Result, ok
+from the_edge_agent.memory.results import LTMError, Result, ok
 from the_edge_agent.memory.sql.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.rows import entry_parameters, entry_row
@@ -62,18 +62,23 @@ class Entries:
         the order of the operations stays. Keys that are only stored, whatever is there, are stored together.
 
         Raises:
-            LTMError: ``conflict``.
+            LTMError: ``conflict``, the first in the order of the operations.
         """
         results: dict[int, Result] = {}
+        conflicts: dict[int, LTMError] = {}
         by_key = sorted(range(len(operations)), key=lambda place: operations[place].key)
         groups = ([*group] for _, group in groupby(by_key, key=lambda place: operations[place].key))
         for is_plain, run in groupby(groups, key=lambda places: all(_is_plain(operations[place]) for place in places)):
             if is_plain:
                 results.update(self._store_together(connection, operations, [*run], now))
             else:
-                for places in run:
-                    for place in places:
+                for place in chain(*run):
+                    try:
                         results[place] = self._apply_one(connection, operations[place], now)
+                    except LTMError as failure:
+                        conflicts[place] = failure
+        if conflicts:
+            raise conflicts[min(conflicts)]
         return [results[place] for place in range(len(operations))]
 
     def _store_together(

@@ -10,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Engine
 
 from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.validation import check_flag
 
 MAX_TABLE_NAME: Final = 40  # characters; with what is added for indexes below PostgreSQL's 63
 _TABLE_NAME: Final = re.compile(r"[a-z_][a-z0-9_]*")
@@ -95,17 +96,6 @@ def check_table_name(name: Any) -> str:
             "no digit, and not a name that is used otherwise"
         )
     return str(name)
-
-
-def check_flag(name: str, flag: Any) -> bool:
-    """Return an option that is true or false.
-
-    Raises:
-        LTMError: ``configuration_error``.
-    """
-    if not isinstance(flag, bool):
-        raise _invalid(f"{name} must be true or false, not {flag!r}")
-    return flag
 
 
 def _check_whole(name: str, number: Any, least: int) -> None:

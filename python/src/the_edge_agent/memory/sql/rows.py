@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, Table, bindparam, func
 
-from the_edge_agent.memory.catalog import compute_content_hash, generate_entry_id
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.sql.dialects import Dialect
+from the_edge_agent.memory.tracking import Tracked
 
 MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -23,50 +22,6 @@ class Pointer(str):
 def value_of(text: str, pointer: str | None) -> Any:
     """Return the value of a row, or the pointer to it."""
     return decode(text) if pointer is None else Pointer(pointer)
-
-
-@dataclass(frozen=True, slots=True)
-class Tracked:
-    """A checked and encoded ``track_entry``.
-
-    Attributes:
-        entry_id: of the key.
-        key: the key.
-        content_hash: of the value.
-        storage_uri: where the value is.
-        byte_size: of the value.
-        metadata: as JSON text, or None.
-        metadata_hash: of the metadata, None for None.
-        inlined_value: as JSON text, or None.
-        expires_at: in UTC, or None.
-        ttl: how long the entry lives from now on, where that is known instead.
-    """
-
-    entry_id: str
-    key: str
-    content_hash: str
-    storage_uri: str | None
-    byte_size: int | None
-    metadata: str | None
-    metadata_hash: str | None
-    inlined_value: str | None
-    expires_at: datetime | None = None
-    ttl: timedelta | None = None
-
-    @classmethod
-    def of(cls, store: Store, value: Any, metadata: dict[str, Any] | None) -> Tracked:
-        """Return what the ledger says of a store of this value and metadata."""
-        return cls(
-            entry_id=generate_entry_id(store.key),
-            key=store.key,
-            content_hash=compute_content_hash(value),
-            storage_uri=store.pointer,
-            byte_size=len(store.value.encode()),
-            metadata=store.metadata,
-            metadata_hash=None if metadata is None else compute_content_hash(metadata),
-            inlined_value=None,
-            ttl=store.ttl,
-        )
 
 
 def entry_row(dialect: Dialect, entries: Table) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.errors import LostRaceError
 from the_edge_agent.memory.sql.rows import value_of
 from the_edge_agent.memory.text import RANK_WINDOW, Term, score
+from the_edge_agent.memory.validation import end_of_prefix
 
 PAGE_ROWS = 500  # rows that Python filters at a time
 
@@ -169,18 +170,8 @@ def key_range(column: ColumnElement[str], prefix: str) -> list[ColumnElement[boo
     """Return the conditions that select the keys with a prefix: a range, which an index serves exactly."""
     if not prefix:
         return []
-    after = _successor(prefix)
+    after = end_of_prefix(prefix)
     return [column >= prefix] if after is None else [column >= prefix, column < after]
-
-
-def _successor(prefix: str) -> str | None:
-    """Return the least text above everything that begins with ``prefix``, None if there is none."""
-    while prefix:
-        code = ord(prefix[-1]) + 1
-        if code <= 0x10FFFF:
-            return prefix[:-1] + chr(0xE000 if code == 0xD800 else code)  # no surrogates
-        prefix = prefix[:-1]
-    return None
 
 
 def _entry(row: Sequence[Any], rank: float) -> dict[str, Any]:

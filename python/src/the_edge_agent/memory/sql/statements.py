@@ -9,13 +9,12 @@ from functools import cached_property
 from sqlalchemy import Connection
 
 from the_edge_agent.memory.catalog import generate_entry_id
-from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.operations import Delete, Operation, Store
 from the_edge_agent.memory.results import Result
 from the_edge_agent.memory.sql.catalog import Catalog
 from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.entries import Entries
-from the_edge_agent.memory.sql.rows import Tracked
+from the_edge_agent.memory.tracking import Tracked
 
 
 class Statements:
@@ -74,7 +73,7 @@ class Statements:
             last = {operation.key: operation for operation in operations}
             self.catalog.delete(connection, _ids(deleted), now)
             stores = [operation for operation in last.values() if isinstance(operation, Store)]
-            self.catalog.track(connection, [_tracked(store) for store in stores], now)
+            self.catalog.track(connection, [Tracked.of_store(store) for store in stores], now)
         return results
 
     def delete_many(self, connection: Connection, keys: Sequence[str], *, ledger: bool) -> int:
@@ -96,7 +95,3 @@ class Statements:
 
 def _ids(keys: Sequence[str] | set[str]) -> list[str]:
     return [generate_entry_id(key) for key in sorted(keys)]
-
-
-def _tracked(store: Store) -> Tracked:
-    return Tracked.of(store, decode(store.value), None if store.metadata is None else decode(store.metadata))

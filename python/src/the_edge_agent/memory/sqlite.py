@@ -1,0 +1,372 @@
+"""SQLiteBackend: long-term memory in one SQLite file, with the standard library alone.
+
+The reference: what a call of the contract means can be read here. Words are looked up in SQLite's full-text index;
+phrases, negations, filters, scores and order are decided by the functions that define them, in Python.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Any, ClassVar, Final
+
+from the_edge_agent.memory.base import LTMBackend
+from the_edge_agent.memory.catalog import CatalogBackend
+from the_edge_agent.memory.catalog_sqlite import SQLiteCatalog
+from the_edge_agent.memory.codec import decode
+from the_edge_agent.memory.filters import matches, parse_filter
+from the_edge_agent.memory.ledger import open_ledger, sync
+from the_edge_agent.memory.operations import Delete, Operation, Store
+from the_edge_agent.memory.results import LTMError, Result, conflict, found_entries, ok, page_of_keys, returns_result
+from the_edge_agent.memory.sqlite_database import IN_MEMORY, SQLiteDatabase, moment, now, written
+from the_edge_agent.memory.text import RANK_WINDOW, TOKEN_START, Term, parse_query, score
+from the_edge_agent.memory.transaction import LTMTransaction
+from the_edge_agent.memory.validation import (
+    check_after,
+    check_batch_size,
+    check_flag,
+    check_key,
+    check_keys,
+    check_limit,
+    check_offset,
+    check_prefix,
+    end_of_prefix,
+)
+
+# An upsert in one statement. An expired entry counts as absent: the store is then a create.
+_STORE: Final = """
+    INSERT INTO ltm_entries (key, value, metadata, search_text, version, expires_at, created_at, updated_at)
+    VALUES (:key, :value, :metadata, :search_text, 1, :expires_at, :now, :now)
+    ON CONFLICT (key) DO UPDATE SET
+        value = excluded.value, metadata = excluded.metadata, search_text = excluded.search_text,
+        version = CASE WHEN expires_at <= :now THEN 1 ELSE version + 1 END,
+        created_at = CASE WHEN expires_at <= :now THEN :now ELSE created_at END,
+        expires_at = excluded.expires_at, updated_at = :now, storage_uri = NULL
+    RETURNING version"""
+_VISIBLE: Final = "(expires_at IS NULL OR expires_at > :now)"
+_ENTRY: Final = f"SELECT value, metadata, version, storage_uri FROM ltm_entries WHERE key = :key AND {_VISIBLE}"
+_DELETE: Final = f"DELETE FROM ltm_entries WHERE key = :key AND {_VISIBLE}"
+_IN_PREFIX: Final = "key >= :prefix AND (:end IS NULL OR key < :end)"
+_KEYS: Final = f"SELECT key FROM ltm_entries WHERE {_IN_PREFIX} AND key > :after AND {_VISIBLE} ORDER BY key"
+_COUNT: Final = f"SELECT count(*) FROM ltm_entries WHERE {_IN_PREFIX} AND {_VISIBLE}"
+_PAGE: Final = _KEYS.replace("SELECT key", "SELECT key, value, metadata, storage_uri")
+_EXPIRED: Final = "SELECT id, key FROM ltm_entries WHERE expires_at <= :now ORDER BY expires_at, key LIMIT :most"
+_EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_entries WHERE expires_at <= :now"
+
+_PAGE_TEXT: Final = 1_000_000  # characters after which a page of iterate_all ends
+
+
+class SQLiteBackend(LTMBackend):
+    """Long-term memory in one SQLite file, or in memory; needs nothing but Python.
+
+    The contract of each method is ``LTMBackend``'s. Safe for many threads and processes; a forked child opens
+    connections of its own. A file can be opened by ``SQLAlchemyBackend("sqlite:///...")`` too, also at the same time.
+    Values in a blob storage are read by that class only.
+    """
+
+    capabilities: ClassVar[frozenset[str]] = frozenset({"transactions", "ttl", "versions"})  # type: ignore[misc]
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] = IN_MEMORY,
+        *,
+        db_path: str | os.PathLike[str] | None = None,
+        timeout: float = 30.0,
+        lazy: bool = False,
+        catalog: str | Mapping[str, Any] | CatalogBackend | None = None,
+    ) -> None:
+        """Open the file and create the tables, unless ``lazy``.
+
+        Args:
+            path: of the file, which is created if need be; ``":memory:"`` for a memory that ends with the backend.
+            db_path: another name of ``path``.
+            timeout: seconds that a call may take, the wait for other writers included.
+            lazy: open nothing until the first call.
+            catalog: keeps the ledger of what is in memory: the name of a catalog, a mapping of its ``type`` and
+                options, or a catalog, which stays the caller's. In the same file it is written in the same
+                transaction; ``{"type": "sqlite"}`` without a ``path`` means the same file.
+
+        Raises:
+            LTMError: ``configuration_error`` and, unless ``lazy``, ``connection_error``.
+        """
+        if db_path is not None and path != IN_MEMORY:
+            raise LTMError("configuration_error", "path and db_path mean the same; give one of them")
+        self._database = SQLiteDatabase(path if db_path is None else db_path, timeout)
+        is_lazy = check_flag("lazy", lazy)
+        self._ledger = open_ledger(catalog, self._database, {"timeout": timeout, "lazy": is_lazy})
+        try:
+            if not is_lazy:
+                self._database.start()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def catalog(self) -> CatalogBackend | None:
+        """The catalog that keeps the ledger, for its snapshots and changes; None without one."""
+        return self._ledger.catalog
+
+    @returns_result
+    def sync_catalog(self) -> Result:
+        """Make the catalog say what is in memory, after a ``catalog_error`` or when it is new.
+
+        Returns:
+            ``{"success": True, "tracked_count": int, "deleted_count": int}``: how many entries of the catalog
+            were wrong or missing, and how many had no entry in memory any more.
+        """
+        tracked, deleted = sync(self, self._ledger, self._facts)
+        return ok(tracked_count=tracked, deleted_count=deleted)
+
+    # --- writes ------------------------------------------------------------------------------------
+
+    @returns_result
+    def store(
+        self,
+        key: str,
+        value: Any,
+        metadata: dict[str, Any] | None = None,
+        *,
+        ttl: float | None = None,
+        if_version: int | None = None,
+    ) -> Result:
+        """Create or replace the entry at ``key``; see ``LTMBackend.store``."""
+        return self._apply([self.check_store(key, value, metadata, ttl=ttl, if_version=if_version)])[0]
+
+    @returns_result
+    def delete(self, key: str) -> Result:
+        """Delete the entry at ``key``; see ``LTMBackend.delete``."""
+        return self._apply([Delete.of(key)])[0]
+
+    @returns_result
+    def delete_many(self, keys: Iterable[str]) -> Result:
+        """Delete the entries at many keys; see ``LTMBackend.delete_many``."""
+        deletes = [Delete(key) for key in check_keys(keys)]
+        with self._database.transaction(write=True) as connection:
+            deleted = sum(result["deleted"] for result in self._run(connection, deletes))
+        self._record(deletes, [ok(deleted_count=deleted)])
+        return ok(deleted_count=deleted)
+
+    @returns_result
+    def cleanup_expired(self, batch_size: int = 100) -> Result:
+        """Remove expired entries; see ``LTMBackend.cleanup_expired``."""
+        most = check_batch_size(batch_size)
+        with self._database.transaction(write=True) as connection:
+            at = now()
+            removed = connection.execute(_EXPIRED, {"now": written(at), "most": most}).fetchall()
+            connection.executemany("DELETE FROM ltm_entries WHERE id = ?", [(row[0],) for row in removed])
+            remaining = connection.execute(_EXPIRED_COUNT, {"now": written(at)}).fetchone()[0]
+            if self._here is not None:
+                self._here.forget(connection, [row[1] for row in removed], at)
+        return ok(deleted_count=len(removed), remaining_count=remaining)
+
+    def transaction(self) -> LTMTransaction:
+        """Return a transaction that queues until ``commit``; see ``LTMBackend.transaction``."""
+        self._database.start()
+        return super().transaction()
+
+    def _apply(self, operations: Sequence[Operation]) -> list[Result]:
+        with self._database.transaction(write=True) as connection:
+            results = self._run(connection, operations)
+        self._record(operations, results)
+        return results
+
+    def _run(self, connection: sqlite3.Connection, operations: Sequence[Operation]) -> list[Result]:
+        """Run stores and deletes at one time, in their order, and keep a ledger in the same file."""
+        at = now()
+        results = [
+            _store(connection, operation, at) if isinstance(operation, Store) else _delete(connection, operation, at)
+            for operation in operations
+        ]
+        if self._here is not None:
+            self._here.follow(connection, operations, at)
+        return results
+
+    @property
+    def _here(self) -> SQLiteCatalog | None:
+        """The catalog in the same file, which is written in the same transaction."""
+        catalog = self._ledger.catalog
+        return catalog if self._ledger.is_here and isinstance(catalog, SQLiteCatalog) else None
+
+    def _record(self, operations: Sequence[Operation], results: Sequence[Result]) -> None:
+        self._ledger.record(operations, results, self._facts)
+
+    def _facts(self, keys: Sequence[str]) -> dict[str, tuple[datetime | None, str | None]]:
+        facts = "SELECT expires_at, storage_uri FROM ltm_entries WHERE key = ?"
+        with self._database.transaction() as connection:
+            found = {key: connection.execute(facts, (key,)).fetchone() for key in keys}
+        return {key: (moment(row[0]), row[1]) for key, row in found.items() if row}
+
+    # --- reads -------------------------------------------------------------------------------------
+
+    @returns_result
+    def retrieve(self, key: str, default: Any = None) -> Result:
+        """Return the entry at ``key``; see ``LTMBackend.retrieve``."""
+        entry = self._entries([check_key(key)])[key]
+        if entry is None:
+            return ok(value=default, found=False, metadata=None, version=None)
+        return ok(found=True, **entry)
+
+    @returns_result
+    def retrieve_many(self, keys: Iterable[str]) -> Result:
+        """Return the entries at many keys, of one state; see ``LTMBackend.retrieve_many``."""
+        return found_entries(self._entries(check_keys(keys)))
+
+    def _entries(self, keys: Sequence[str]) -> dict[str, dict[str, Any] | None]:
+        with self._database.transaction() as connection:
+            at = written(now())
+            rows = {key: connection.execute(_ENTRY, {"key": key, "now": at}).fetchone() for key in keys}
+        return {key: row and _entry(*row) for key, row in rows.items()}
+
+    @returns_result
+    def list_keys(self, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:
+        """Return a page of the keys; see ``LTMBackend.list_keys``."""
+        beginning, most, last = check_prefix(prefix), check_limit(limit), check_after(after)
+        with self._database.transaction() as connection:
+            rows = connection.execute(_KEYS, {**_range(beginning), "after": last})
+            return page_of_keys([row[0] for row in islice(rows, most + 1)], most)
+
+    @returns_result
+    def count(self, prefix: str | None = None) -> Result:
+        """Return how many entries there are; see ``LTMBackend.count``."""
+        beginning = check_prefix(prefix)
+        with self._database.transaction() as connection:
+            return ok(count=connection.execute(_COUNT, _range(beginning)).fetchone()[0])
+
+    def iterate_all(self, prefix: str | None = None) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
+        """Yield ``(key, value, metadata)`` in key order; see ``LTMBackend.iterate_all``.
+
+        Memory stays constant; no connection is held between yields.
+        """
+        beginning = check_prefix(prefix)
+        self._database.start()
+        return self._iterate(beginning)
+
+    def _iterate(self, prefix: str) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
+        after, is_over = "", False
+        while not is_over:
+            page, is_over = self._page(prefix, after)
+            for key, value, metadata, pointer in page:
+                entry = _entry(value, metadata, None, pointer)
+                yield key, entry["value"], entry["metadata"]
+                after = key
+
+    def _page(self, prefix: str, after: str) -> tuple[list[Sequence[Any]], bool]:
+        page, size = [], 0
+        with self._database.transaction() as connection:
+            for row in connection.execute(_PAGE, {**_range(prefix), "after": after}):
+                page.append(row)
+                size += len(row[1]) + len(row[2] or "")
+                if size > _PAGE_TEXT:
+                    return page, False
+        return page, True
+
+    @returns_result
+    def search(
+        self,
+        query: str | None = None,
+        metadata_filter: dict[str, Any] | None = None,
+        limit: int = 10,
+        *,
+        prefix: str | None = None,
+        offset: int = 0,
+    ) -> Result:
+        """Return the entries that match, best first; see ``LTMBackend.search``."""
+        terms, condition, beginning = parse_query(query), parse_filter(metadata_filter), check_prefix(prefix)
+        first, most = check_offset(offset), check_limit(limit)
+        needles = [term.needle for term in terms or () if not term.negated]
+        with self._database.transaction() as connection:
+            if terms == ():  # nothing in the query is searchable
+                return ok(results=[], count=0)
+            rows = self._newest_first(connection, terms or (), beginning)
+            fitting = (row for row in rows if condition is None or matches(condition, row[1] and decode(row[1])))
+            window = max(RANK_WINDOW, first + most) if needles else first + most
+            ranked = [(_rank(needles, row[2]), row[0]) for row in islice(fitting, window)]
+            ranked.sort(key=lambda found: -found[0])  # stable: equal scores stay newest first, then by key
+            results = [_found(connection, *found) for found in ranked[first : first + most]]
+        return ok(results=results, count=len(results))
+
+    def _newest_first(
+        self, connection: sqlite3.Connection, terms: Sequence[Term], prefix: str
+    ) -> Iterator[Sequence[Any]]:
+        """Yield ``(id, metadata, search_text)`` of what satisfies every term."""
+        conditions = [_VISIBLE, _IN_PREFIX]
+        values = _range(prefix)
+        positive = [term for term in terms if not term.negated]
+        if positive and self._database.has_full_text:
+            conditions.append("id IN (SELECT rowid FROM ltm_entries_fts WHERE ltm_entries_fts MATCH :words)")
+            values["words"] = " AND ".join(_looked_up(term) for term in positive)
+        for place, term in enumerate(terms):  # the index knows no order of words: look at the text as well
+            conditions.append(f"(instr(search_text, :needle{place}) > 0) = {int(not term.negated)}")
+            values[f"needle{place}"] = term.needle
+        where = " AND ".join(conditions)
+        return connection.execute(
+            f"SELECT id, metadata, search_text FROM ltm_entries WHERE {where} ORDER BY updated_at DESC, key",
+            values,
+        )
+
+    # --- the end -----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close every connection, and the catalog unless it is the caller's; idempotent."""
+        self._database.close()
+        self._ledger.close()
+
+    def __repr__(self) -> str:
+        """Name the file."""
+        return f"{type(self).__name__}({self._database.path!r})"
+
+
+def _store(connection: sqlite3.Connection, store: Store, at: datetime) -> Result:
+    if store.if_version is not None:
+        row = connection.execute(_ENTRY, {"key": store.key, "now": written(at)}).fetchone()
+        version = row[2] if row else 0
+        if version != store.if_version:
+            raise conflict(store.key, version)
+    values = {
+        "key": store.key,
+        "value": store.value,
+        "metadata": store.metadata,
+        "search_text": store.search_text,
+        "expires_at": written(at + store.ttl) if store.ttl else None,
+        "now": written(at),
+    }
+    ((version,),) = connection.execute(_STORE, values).fetchall()
+    return ok(stored=True, key=store.key, created=version == 1, version=version)
+
+
+def _delete(connection: sqlite3.Connection, delete: Delete, at: datetime) -> Result:
+    found = connection.execute(_DELETE, {"key": delete.key, "now": written(at)}).rowcount
+    return ok(deleted=bool(found), key=delete.key)
+
+
+def _entry(value: str, metadata: str | None, version: int | None, pointer: str | None) -> dict[str, Any]:
+    if pointer is not None:
+        message = "the value of this entry is in a blob storage; open the memory with SQLAlchemyBackend and its storage"
+        raise LTMError("configuration_error", message)
+    return {"value": decode(value), "metadata": metadata and decode(metadata), "version": version}
+
+
+def _found(connection: sqlite3.Connection, rank: float, row_id: int) -> dict[str, Any]:
+    columns = "SELECT key, value, metadata, storage_uri FROM ltm_entries WHERE id = ?"
+    key, value, metadata, pointer = connection.execute(columns, (row_id,)).fetchone()
+    entry = _entry(value, metadata, None, pointer)
+    return {"key": key, "value": entry["value"], "metadata": entry["metadata"], "score": rank}
+
+
+def _rank(needles: Sequence[str], search_text: str) -> float:
+    if not needles:
+        return 0.0
+    return score([search_text.count(needle) for needle in needles], search_text.count(TOKEN_START))
+
+
+def _looked_up(term: Term) -> str:
+    """Return what the full-text index is asked for a term; its tokens are ASCII letters and digits."""
+    tokens = [f'"{token}"' for token in term.tokens]
+    return " AND ".join(tokens) + ("*" if term.prefix else "")
+
+
+def _range(prefix: str) -> dict[str, Any]:
+    return {"prefix": prefix, "end": end_of_prefix(prefix), "now": written(now())}

@@ -1,0 +1,305 @@
+"""One SQLite database through the standard library: its connections, transactions, tables and errors."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import Any, Final
+
+from the_edge_agent.memory.results import ErrorType, LTMError
+
+IN_MEMORY: Final = ":memory:"
+SCHEMA_VERSION: Final = 1
+_STEPS_BETWEEN_LOOKS: Final = 20_000  # of SQLite's machine, well under a millisecond, between two looks at the clock
+
+# The tables of SQLAlchemyBackend on SQLite: each class opens the other's files.
+_TABLES: Final = (
+    "CREATE TABLE IF NOT EXISTS ltm_entries (key VARCHAR(512) NOT NULL, value TEXT NOT NULL, metadata TEXT, "
+    "search_text TEXT NOT NULL, version BIGINT NOT NULL, write_id VARCHAR(36), storage_uri VARCHAR(200), "
+    "expires_at DATETIME, created_at DATETIME NOT NULL, updated_at DATETIME NOT NULL, id INTEGER NOT NULL, "
+    "PRIMARY KEY (id), UNIQUE (key))",
+    "CREATE INDEX IF NOT EXISTS ix_ltm_entries_expires_at ON ltm_entries (expires_at) WHERE expires_at IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS ix_ltm_entries_updated_at ON ltm_entries (updated_at DESC, key)",
+    "CREATE TABLE IF NOT EXISTS ltm_catalog (id VARCHAR(64) NOT NULL, key VARCHAR(512) NOT NULL, "
+    "content_hash VARCHAR(200) NOT NULL, storage_uri TEXT, byte_size BIGINT, inlined_value TEXT, metadata TEXT, "
+    "metadata_hash VARCHAR(200), expires_at DATETIME, created_at DATETIME NOT NULL, updated_at DATETIME NOT NULL, "
+    "version BIGINT NOT NULL, PRIMARY KEY (id))",
+    "CREATE INDEX IF NOT EXISTS ix_ltm_catalog_key ON ltm_catalog (key)",
+    "CREATE TABLE IF NOT EXISTS ltm_snapshots (id VARCHAR(36) NOT NULL, name TEXT NOT NULL, "
+    "entry_count BIGINT NOT NULL, total_bytes BIGINT NOT NULL, created_at DATETIME NOT NULL, PRIMARY KEY (id))",
+    "CREATE TABLE IF NOT EXISTS ltm_snapshot_entries (snapshot_id VARCHAR(36) NOT NULL, "
+    "entry_id VARCHAR(64) NOT NULL, key VARCHAR(512) NOT NULL, content_hash VARCHAR(200) NOT NULL, "
+    "metadata_hash VARCHAR(200), byte_size BIGINT, expires_at DATETIME, PRIMARY KEY (snapshot_id, entry_id))",
+    "CREATE TABLE IF NOT EXISTS ltm_schema_version (id INTEGER NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (id))",
+)
+# A full-text index of the search tokens; triggers keep it in step. It holds rows of words, no text and no positions.
+_FULL_TEXT: Final = (
+    "CREATE VIRTUAL TABLE IF NOT EXISTS ltm_entries_fts USING fts5(search_text, content='ltm_entries', "
+    "content_rowid='id', tokenize='ascii', detail='none', columnsize=0)",
+    "CREATE TRIGGER IF NOT EXISTS ltm_entries_inserted AFTER INSERT ON ltm_entries BEGIN "
+    "INSERT INTO ltm_entries_fts (rowid, search_text) VALUES (new.id, new.search_text); END",
+    "CREATE TRIGGER IF NOT EXISTS ltm_entries_deleted AFTER DELETE ON ltm_entries BEGIN "
+    "INSERT INTO ltm_entries_fts (ltm_entries_fts, rowid, search_text) "
+    "VALUES ('delete', old.id, old.search_text); END",
+    "CREATE TRIGGER IF NOT EXISTS ltm_entries_updated AFTER UPDATE OF search_text ON ltm_entries "
+    "WHEN old.search_text <> new.search_text BEGIN "
+    "INSERT INTO ltm_entries_fts (ltm_entries_fts, rowid, search_text) VALUES ('delete', old.id, old.search_text); "
+    "INSERT INTO ltm_entries_fts (rowid, search_text) VALUES (new.id, new.search_text); END",
+)
+# By SQLite's own English texts, which do not change: error codes came with Python 3.11.
+_FAILURES: Final[tuple[tuple[str, ErrorType, str], ...]] = (
+    ("is locked", "lock_timeout", "waited too long for a lock; try again"),
+    ("interrupted", "connection_timeout", "the database did not answer in time"),
+    ("readonly database", "connection_error", "the database is read-only"),
+    ("unable to open", "connection_error", "cannot open the database file; is its folder there?"),
+    ("not a database", "connection_error", "the file is not an SQLite database"),
+    ("malformed", "connection_error", "the file is damaged"),
+    ("constraint failed", "validation_error", "the entry breaks a constraint of the table"),
+    ("too big", "validation_error", "the entry is larger than the database accepts"),
+    ("is full", "query_error", "the database has no space left"),
+    ("no such", "query_error", "a table or column is missing; was it dropped, or never created?"),
+)
+
+
+class SQLiteDatabase:
+    """A file, or a database in memory, for many threads, and for forks of a process that uses a file.
+
+    A file gets as many connections as there are calls at once; they are kept. A database in memory lives in one
+    connection, for which calls wait in turn.
+
+    Attributes:
+        path: of the file, or ``:memory:``.
+        closed: whether ``close`` has been called.
+        has_full_text: whether there is a full-text index, known after the first transaction has begun.
+    """
+
+    def __init__(self, path: Any, timeout: Any) -> None:
+        """Check the arguments; open nothing.
+
+        Args:
+            path: of the file, or ``:memory:``.
+            timeout: seconds that a transaction may take, the wait for other writers included.
+
+        Raises:
+            LTMError: ``configuration_error``.
+        """
+        self.path = _check_path(path)
+        self._timeout = _check_timeout(timeout)
+        self.closed = self.has_full_text = self._is_ready = False
+        self._idle: list[sqlite3.Connection] = []
+        self._inherited: list[sqlite3.Connection] = []
+        self._start_anew()
+
+    def start(self) -> None:
+        """Open the database and create its tables, unless that is done.
+
+        Raises:
+            LTMError: it cannot be opened.
+        """
+        with self.transaction():
+            pass
+
+    @contextmanager
+    def transaction(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
+        """Run the block as one transaction; commit at its end, roll back if it raises.
+
+        Args:
+            write: take the write lock first: a transaction that reads and then writes would fail as busy.
+
+        Raises:
+            LTMError: after ``close``, and for every error of SQLite.
+        """
+        deadline = time.monotonic() + self._timeout
+        connection = self._take(deadline)
+        problem: sqlite3.Error | None = None
+        try:
+            connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+            yield connection
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            problem = error
+        finally:
+            self._give(connection)
+        if problem is not None:
+            raise failure_of(problem)
+
+    def is_at(self, path: Any) -> bool:
+        """Return whether a path leads to this database; one in memory is each time another."""
+        other = _check_path(path)
+        return IN_MEMORY not in (self.path, other) and os.path.realpath(self.path) == os.path.realpath(other)
+
+    def close(self) -> None:
+        """Close every connection, those in use when their transactions end; idempotent."""
+        with self._lock:
+            self.closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def _start_anew(self) -> None:
+        self._process, self._lock, self._turn = os.getpid(), threading.Lock(), threading.Lock()
+
+    def _take(self, deadline: float) -> sqlite3.Connection:
+        if os.getpid() != self._process:
+            self._after_fork()
+        if self.path == IN_MEMORY and not self._turn.acquire(timeout=self._timeout):
+            raise LTMError("connection_timeout", f"no turn within {self._timeout:g} seconds")
+        try:
+            with self._lock:
+                if self.closed:
+                    raise LTMError("connection_error", "this backend is closed")
+                found = self._idle.pop() if self._idle else None
+            connection = found or self._connect()
+            connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_BETWEEN_LOOKS)
+            if not self._is_ready:
+                self._make_ready(connection, deadline)
+        except BaseException:
+            if self.path == IN_MEMORY:
+                self._turn.release()
+            raise
+        return connection
+
+    def _give(self, connection: sqlite3.Connection) -> None:
+        try:
+            connection.set_progress_handler(None, 0)
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        finally:
+            with self._lock:
+                is_kept = not self.closed
+                if is_kept:
+                    self._idle.append(connection)
+            if not is_kept:
+                connection.close()
+            if self.path == IN_MEMORY:
+                self._turn.release()
+
+    def _after_fork(self) -> None:
+        """Leave the connections of the parent process alone; a database in memory is now this process's own copy."""
+        self._start_anew()
+        if self.path != IN_MEMORY:
+            self._inherited += self._idle
+            self._idle = []
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            connection = sqlite3.connect(
+                self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False
+            )
+            # With WAL the file stays sound without waiting for the disk at each commit.
+            connection.execute("PRAGMA synchronous=NORMAL")
+            return connection
+        except sqlite3.Error as error:
+            failure = failure_of(error)
+        raise failure
+
+    def _make_ready(self, connection: sqlite3.Connection, deadline: float) -> None:
+        """Create the tables unless they are there, and look at what the database can do."""
+        try:
+            if _version(connection) is None:
+                if self.path != IN_MEMORY:
+                    _switch_to_wal(connection, deadline)
+                connection.execute("BEGIN IMMEDIATE")
+                _create(connection)
+                connection.execute("COMMIT")
+            index = "SELECT 1 FROM sqlite_master WHERE name = 'ltm_entries_fts'"
+            self.has_full_text = connection.execute(index).fetchone() is not None
+            self._is_ready = True
+            return
+        except sqlite3.Error as error:
+            failure = failure_of(error)
+        except LTMError as error:
+            failure = error
+        connection.close()
+        raise failure
+
+
+def failure_of(error: sqlite3.Error) -> LTMError:
+    """Return what an error of SQLite means, without anything that is stored."""
+    for text, error_type, message in _FAILURES:
+        if text in str(error):
+            return LTMError(error_type, message)
+    return LTMError("query_error", f"the database refused the statement ({type(error).__name__})")
+
+
+def now() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.now(timezone.utc)
+
+
+def written(moment: datetime | None) -> str | None:
+    """Return a time in UTC as SQLite keeps it: text that sorts by time."""
+    return None if moment is None else moment.replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
+def moment(text: str | None) -> datetime | None:
+    """Return the time that ``written`` has made text of."""
+    return None if text is None else datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    if _version(connection) is not None:  # another process was quicker
+        return
+    columns = {row[1] for row in connection.execute("PRAGMA table_info(ltm_entries)")}
+    if columns and not columns >= {"search_text", "version", "storage_uri"}:
+        raise LTMError(
+            "configuration_error",
+            "the file has a table ltm_entries of an earlier or another layout; open it once with SQLAlchemyBackend, "
+            "which brings the earlier one up to date, or use another file",
+        )
+    for statement in _TABLES:
+        connection.execute(statement)
+    if _has_fts5(connection):
+        for statement in _FULL_TEXT:
+            connection.execute(statement)
+    connection.execute("INSERT INTO ltm_schema_version (id, version) VALUES (1, ?)", (SCHEMA_VERSION,))
+
+
+def _version(connection: sqlite3.Connection) -> int | None:
+    table = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'ltm_schema_version'"
+    if connection.execute(table).fetchone() is None:
+        return None
+    row = connection.execute("SELECT version FROM ltm_schema_version").fetchone()
+    version: int | None = row and row[0]
+    if version is not None and version > SCHEMA_VERSION:
+        raise LTMError(
+            "configuration_error",
+            f"the database has schema version {version}; this release knows {SCHEMA_VERSION}. Upgrade the-edge-agent",
+        )
+    return version
+
+
+def _has_fts5(connection: sqlite3.Connection) -> bool:
+    return ("ENABLE_FTS5",) in connection.execute("PRAGMA compile_options").fetchall()
+
+
+def _switch_to_wal(connection: sqlite3.Connection, deadline: float) -> None:
+    """Switch, which lasts; SQLite does not wait for others who are doing the same."""
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "is locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
+
+
+def _check_path(path: Any) -> str:
+    if not isinstance(path, (str, os.PathLike)):
+        raise LTMError("configuration_error", f"path must be a path or ':memory:', not {type(path).__name__}")
+    text = os.fspath(path)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise LTMError("configuration_error", "path must be the path of an SQLite file, or ':memory:'")
+    return text
+
+
+def _check_timeout(timeout: Any) -> float:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < 1e6:
+        raise LTMError("configuration_error", f"timeout must be a positive number of seconds, not {timeout!r}")
+    return float(timeout)

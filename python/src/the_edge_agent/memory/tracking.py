@@ -1,0 +1,173 @@
+"""The checked and encoded entries that catalogs keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any, Final
+
+from the_edge_agent.memory.catalog import compute_content_hash, generate_entry_id
+from the_edge_agent.memory.codec import INT64_MAX, decode, encode_metadata, encode_value
+from the_edge_agent.memory.operations import Store
+from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.validation import check_items, check_key, check_text
+
+MAX_HASH_LENGTH: Final = 200
+SNAPSHOT_ID_LENGTH: Final = 36
+_REQUIRED: Final = frozenset({"key", "content_hash", "storage_uri", "byte_size", "metadata"})
+_OPTIONAL: Final = frozenset({"inlined_value", "expires_at"})
+_REFUSALS: Final = ("validation_error", "serialization_error")  # of one entry; any other failure is the whole batch's
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """A checked and encoded ``track_entry``, ready for the database.
+
+    Attributes:
+        entry_id: of the key.
+        key: the key.
+        content_hash: of the value.
+        storage_uri: where the value is.
+        byte_size: of the value.
+        metadata: as JSON text, or None.
+        metadata_hash: of the metadata, None for None.
+        inlined_value: as JSON text, or None.
+        expires_at: in UTC, or None.
+        ttl: how long the entry lives from now on, where that is known instead.
+    """
+
+    entry_id: str
+    key: str
+    content_hash: str
+    storage_uri: str | None
+    byte_size: int | None
+    metadata: str | None
+    metadata_hash: str | None
+    inlined_value: str | None = None
+    expires_at: datetime | None = None
+    ttl: timedelta | None = None
+
+    @classmethod
+    def of(
+        cls,
+        key: str,
+        content_hash: str,
+        storage_uri: str | None,
+        byte_size: int | None,
+        metadata: dict[str, Any] | None,
+        inlined_value: Any = None,
+        expires_at: datetime | None = None,
+    ) -> Tracked:
+        """Check and encode the arguments of ``track_entry``.
+
+        Raises:
+            LTMError: ``validation_error`` or ``serialization_error``.
+        """
+        checked = check_key(key)
+        encoded = encode_metadata(metadata)
+        return cls(
+            entry_id=generate_entry_id(checked),
+            key=checked,
+            content_hash=_check_hash(content_hash),
+            storage_uri=None if storage_uri is None else check_text(storage_uri, "storage_uri"),
+            byte_size=None if byte_size is None else _check_size(byte_size),
+            metadata=encoded,
+            metadata_hash=None if encoded is None else compute_content_hash(metadata),
+            inlined_value=None if inlined_value is None else encode_value(inlined_value),
+            expires_at=None if expires_at is None else _in_utc(expires_at),
+        )
+
+    @classmethod
+    def of_store(cls, store: Store) -> Tracked:
+        """Return what the ledger says of a store."""
+        metadata = None if store.metadata is None else decode(store.metadata)
+        return cls(
+            entry_id=generate_entry_id(store.key),
+            key=store.key,
+            content_hash=compute_content_hash(decode(store.value)),
+            storage_uri=store.pointer,
+            byte_size=len(store.value.encode()),
+            metadata=store.metadata,
+            metadata_hash=None if metadata is None else compute_content_hash(metadata),
+            ttl=store.ttl,
+        )
+
+
+def check_batch(
+    entries: Iterable[Mapping[str, Any]], check: Callable[[Tracked], None] | None = None
+) -> tuple[list[Tracked], list[dict[str, Any]]]:
+    """Check and encode the entries of ``store_batch``.
+
+    Args:
+        entries: dicts of the arguments of ``track_entry``.
+        check: raises for what this catalog cannot keep besides.
+
+    Returns:
+        The good entries in their order, and ``[{"key", "error", "error_type"}]`` of the bad ones.
+
+    Raises:
+        LTMError: ``validation_error`` for what is no list; what ``check`` raises that is not an entry's fault.
+    """
+    good: list[Tracked] = []
+    errors: list[dict[str, Any]] = []
+    for place, entry in enumerate(check_items(entries, "entries")):
+        try:
+            tracked = _tracked(entry, f"entries[{place}]")
+            if check is not None:
+                check(tracked)
+            good.append(tracked)
+        except LTMError as failure:
+            if failure.error_type not in _REFUSALS:
+                raise
+            refused = failure if str(failure).startswith("entries[") else failure.within(f"entries[{place}]")
+            key = entry.get("key") if isinstance(entry, Mapping) else None
+            errors.append({"key": key, "error": str(refused), "error_type": refused.error_type})
+    return good, errors
+
+
+def check_snapshot_id(snapshot_id: Any, what: str) -> str:
+    """Return the id, empty if it cannot be one: not every database compares such text with ASCII exactly.
+
+    Raises:
+        LTMError: ``validation_error`` for what is not text.
+    """
+    checked = check_text(snapshot_id, what)
+    return checked if len(checked) == SNAPSHOT_ID_LENGTH and checked.isascii() else ""
+
+
+def _tracked(entry: Any, place: str) -> Tracked:
+    if not isinstance(entry, Mapping):
+        raise LTMError("validation_error", f"{place} must be a dict, not {type(entry).__name__}")
+    if not entry.keys() >= _REQUIRED or not entry.keys() <= _REQUIRED | _OPTIONAL:
+        known = ", ".join(sorted(_REQUIRED))
+        raise LTMError("validation_error", f"{place} must have {known}, may have inlined_value and expires_at")
+    try:
+        return Tracked.of(**entry)
+    except LTMError as failure:
+        raise failure.within(place) from None
+
+
+def _check_hash(content_hash: Any) -> str:
+    checked = check_text(content_hash, "content_hash")
+    # No spaces: MySQL and MariaDB compare ASCII columns without those at the end.
+    if not 1 <= len(checked) <= MAX_HASH_LENGTH or not all("!" <= character <= "~" for character in checked):
+        message = f"content_hash must be 1 to {MAX_HASH_LENGTH} printable ASCII characters without spaces"
+        raise LTMError("validation_error", message)
+    return checked
+
+
+def _check_size(byte_size: Any) -> int:
+    if isinstance(byte_size, bool) or not isinstance(byte_size, int) or not 0 <= byte_size <= INT64_MAX:
+        raise LTMError("validation_error", "byte_size must be an integer from 0 to 2^63 - 1, or None")
+    return int(byte_size)
+
+
+def _in_utc(moment: Any) -> datetime:
+    if not isinstance(moment, datetime):
+        raise LTMError("validation_error", f"expires_at must be a datetime or None, not {type(moment).__name__}")
+    try:
+        is_naive = moment.utcoffset() is None
+        return moment.replace(tzinfo=timezone.utc) if is_naive else moment.astimezone(timezone.utc)
+    except OverflowError:
+        raise LTMError("validation_error", "expires_at must be between the years 1 and 9999 in UTC") from None

@@ -13,8 +13,7 @@ from sqlalchemy import Connection, Engine, create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from the_edge_agent.memory import SQLAlchemyBackend
-from the_edge_agent.memory.catalog_sqlalchemy import SQLAlchemyCatalog
+from the_edge_agent.memory import SQLAlchemyBackend, SQLAlchemyCatalog, SQLiteBackend, SQLiteCatalog
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.url import parse_url, with_installed_driver
 
@@ -56,11 +55,12 @@ class PortableCatalog(SQLAlchemyCatalog):
 
 @dataclass(frozen=True)
 class Target:
-    """One database to test, with its own dialect class or with the portable one."""
+    """One database to test, with its own dialect class, with the portable one, or without SQLAlchemy."""
 
     family: str
     in_memory: bool = False
     portable: bool = False
+    native: bool = False
 
     @property
     def server(self) -> bool:
@@ -70,31 +70,43 @@ class Target:
     @property
     def name(self) -> str:
         """How the target is called in test ids and in ``TEA_TEST_DATABASES``."""
-        return self.family + "-memory" * self.in_memory + "-portable" * self.portable
+        return self.family + "-memory" * self.in_memory + "-portable" * self.portable + "-native" * self.native
 
 
 @dataclass(frozen=True)
 class Opener:
     """Opens one store; can be sent to another process."""
 
+    target: Target
     url: str
-    portable: bool = False
 
-    def __call__(self, **options: Any) -> SQLAlchemyBackend:
+    def __call__(self, **options: Any) -> Any:
         """Return a new backend on the store."""
-        return (PortableBackend if self.portable else SQLAlchemyBackend)(self.url, **options)
+        return _opened(self.target, self.url, _BACKENDS, options)
 
 
 @dataclass(frozen=True)
 class CatalogOpener:
     """Opens one catalog; can be sent to another process."""
 
+    target: Target
     url: str
-    portable: bool = False
 
-    def __call__(self, **options: Any) -> SQLAlchemyCatalog:
+    def __call__(self, **options: Any) -> Any:
         """Return a new catalog on the store."""
-        return (PortableCatalog if self.portable else SQLAlchemyCatalog)(self.url, **options)
+        return _opened(self.target, self.url, _CATALOGS, options)
+
+
+_BACKENDS: Final = {"own": SQLAlchemyBackend, "portable": PortableBackend, "sqlite": SQLiteBackend}
+_CATALOGS: Final = {"own": SQLAlchemyCatalog, "portable": PortableCatalog, "sqlite": SQLiteCatalog}
+
+
+def _opened(target: Target, url: str, classes: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    if not target.native:
+        return classes["portable" if target.portable else "own"](url, **options)
+    if target.family == "sqlite":
+        return classes["sqlite"](url.removeprefix("sqlite://").removeprefix("/") or ":memory:", **options)
+    return classes[target.family](url, **options)
 
 
 @dataclass(frozen=True)
@@ -107,12 +119,12 @@ class Database:
     @property
     def open(self) -> Opener:
         """What opens it."""
-        return Opener(self.url, self.target.portable)
+        return Opener(self.target, self.url)
 
     @property
     def open_catalog(self) -> CatalogOpener:
         """What opens its catalog."""
-        return CatalogOpener(self.url, self.target.portable)
+        return CatalogOpener(self.target, self.url)
 
 
 _FAMILIES: Final = ("sqlite", *SERVERS)
@@ -120,6 +132,8 @@ ALL_TARGETS: Final = (
     *(Target(family) for family in _FAMILIES),
     Target("sqlite", in_memory=True),
     *(Target(family, portable=True) for family in _FAMILIES),
+    Target("sqlite", native=True),
+    Target("sqlite", in_memory=True, native=True),
 )
 
 
@@ -186,7 +200,7 @@ class Databases:
         if target.in_memory:
             return Database(target, "sqlite://")
         if target.family == "sqlite":
-            return Database(target, f"sqlite:///{folder / 'ltm.db'}")
+            return Database(target, f"sqlite:///{folder / ('native.db' if target.native else 'ltm.db')}")
         if target.name not in self._made:
             try:
                 self._made[target.name] = _ServerDatabase(target, self.environment[SERVERS[target.family]])
@@ -253,3 +267,16 @@ class _ServerDatabase:
 def _engine(url: str) -> Engine:
     with_driver = with_installed_driver(parse_url(url)[0])
     return create_engine(with_driver, poolclass=NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True)
+
+
+def run_sql(store: Any, *statements: str) -> None:
+    """Run statements beside the contract, on the database of a memory or a catalog, in one transaction."""
+    engine = getattr(store, "_engine", None)
+    if engine is None:
+        with store._database.transaction(write=True) as connection:
+            for statement in statements:
+                connection.execute(statement)
+        return
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)

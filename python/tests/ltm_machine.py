@@ -6,20 +6,18 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from typing import Any, Final
 
 import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from sqlalchemy import Connection, delete, update
 
 import ltm_calls as calls
+from databases import run_sql
 from ltm_calls import CURRENT, EVERY_METHOD, KEYS
 from ltm_model import Call, LTMModel
-from the_edge_agent.memory import LTMBackend, LTMError, SQLAlchemyBackend
-from the_edge_agent.memory.sql.schema import LTMEntry
+from the_edge_agent.memory import LTMBackend, LTMError
 
-LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=timezone.utc)
+LONG_AGO: Final = "2000-01-01 00:00:00.000000"
 
 
 class Memories:
@@ -28,10 +26,10 @@ class Memories:
     They stay open from one sequence of calls to the next: to open them takes longer than all calls of a sequence.
     """
 
-    def __init__(self, openers: Mapping[str, Callable[[], SQLAlchemyBackend]], lasting: Collection[str] = ()) -> None:
+    def __init__(self, openers: Mapping[str, Callable[[], Any]], lasting: Collection[str] = ()) -> None:
         """Open all; ``lasting`` names those that can be closed and opened again."""
         self.lasting = tuple(lasting)
-        self.opened: dict[str, SQLAlchemyBackend] = {}
+        self.opened: dict[str, Any] = {}
         self._openers = openers
         for name in openers:
             self.open(name)
@@ -43,23 +41,20 @@ class Memories:
     def empty(self) -> None:
         """Delete all entries, expired ones too."""
         for name in self.lasting:
-            if self.opened[name]._closed:  # a sequence of calls ended there
+            if self.opened[name]._database.closed:  # a sequence of calls ended there
                 self.open(name)
-        for _, connection in self.connections():
-            connection.execute(delete(LTMEntry))
+        self.run_sql("DELETE FROM ltm_entries")
 
     def time_passes(self) -> None:
         """Let every entry that has a lifetime expire."""
-        for _, connection in self.connections():
-            connection.execute(update(LTMEntry).where(LTMEntry.expires_at.is_not(None)).values(expires_at=LONG_AGO))
+        self.run_sql(f"UPDATE ltm_entries SET expires_at = '{LONG_AGO}' WHERE expires_at IS NOT NULL")
 
-    def connections(self) -> Iterator[tuple[str, Connection]]:
-        """Yield a connection to each, in a transaction."""
+    def run_sql(self, statement: str) -> None:
+        """Run a statement beside the contract, in each."""
         for name, memory in self.opened.items():
-            engine: Any = memory._engine
-            assert engine.pool.checkedout() == 0, f"{name}: a connection is still in use"
-            with engine.begin() as connection:
-                yield name, connection
+            engine = getattr(memory, "_engine", None)
+            assert engine is None or engine.pool.checkedout() == 0, f"{name}: a connection is still in use"
+            run_sql(memory, statement)
 
     def close(self) -> None:
         """Close all."""
@@ -68,9 +63,7 @@ class Memories:
 
 
 @contextmanager
-def opened(
-    openers: Mapping[str, Callable[[], SQLAlchemyBackend]], lasting: Collection[str] = ()
-) -> Iterator[type[LTMMachine]]:
+def opened(openers: Mapping[str, Callable[[], Any]], lasting: Collection[str] = ()) -> Iterator[type[LTMMachine]]:
     """Open memories and give the machine that calls them."""
     memories = Memories(openers, lasting)
 

@@ -77,7 +77,7 @@ def test_a_backup_has_what_is_new_different_or_gone_and_no_more(
             {"key": "k0", "deleted": True},
         ]
         assert script.back_up(memory, tmp_path / "backups")[1:] == (0, 0)
-        assert len(memory.catalog.list_snapshots()) == 1  # type: ignore[union-attr]
+        assert len(memory.catalog.list_snapshots()) == 1
 
 
 @pytest.mark.targets(portable=False)
@@ -91,7 +91,7 @@ def test_all_backups_together_are_the_memory(database: Database, script: Any, tm
             assert script.restore(tmp_path / "backups", restored) == memory.count()["count"]
             assert script.difference(memory, restored) is None
             assert entries_of(restored) == entries_of(memory)
-            for entry in memory.catalog.get_changed_entries():  # type: ignore[union-attr]
+            for entry in memory.catalog.get_changed_entries():
                 again: Any = restored.catalog.get_entry(entry["key"])  # type: ignore[union-attr]
                 assert (again["expires_at"] is None) is (entry["expires_at"] is None)
                 if again["expires_at"]:

@@ -11,25 +11,27 @@ from sqlalchemy.exc import OperationalError
 
 from databases import Database
 from memory_catalog import MemoryCatalog, NineMethods
-from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.testing import CatalogContract
 from the_edge_agent.testing.catalog_base import OpenCatalog, contents, entry_of, result_of, track_all
 from the_edge_agent.testing.contract import assert_failure
 
 
 class OnADatabase(CatalogContract):
-    """The contract on one of our targets; each test must give its connections back."""
+    """The contract on one of our targets."""
 
     @pytest.fixture
     def open_catalog(self, database: Database) -> OpenCatalog:
         return database.open_catalog
 
+
+class OnSQLAlchemy(OnADatabase):
+    """The contract through SQLAlchemy; each test must give its connections back."""
+
     @pytest.fixture(autouse=True)
-    def no_connection_is_kept(self, catalog: CatalogBackend) -> Iterator[None]:
+    def no_connection_is_kept(self, catalog: Any) -> Iterator[None]:
         yield
-        engine = getattr(catalog, "_engine", None)
-        if engine is not None:
-            assert engine.pool.checkedout() == 0
+        if catalog._engine is not None:
+            assert catalog._engine.pool.checkedout() == 0
 
     @pytest.mark.parametrize("failing", [1, 2])
     def test_a_statement_that_fails_in_the_middle_leaves_nothing_behind(self, catalog: Any, failing: int) -> None:
@@ -62,17 +64,30 @@ KEYS = ("d", "c", "b", "a")
 
 
 @pytest.mark.targets(portable=False)
-class TestDatabases(OnADatabase):
+class TestDatabases(OnSQLAlchemy):
     """Catalogs that outlive what opened them and are shared by processes."""
 
 
 @pytest.mark.targets(portable=True, server=False)
-class TestPortable(OnADatabase):
+class TestPortable(OnSQLAlchemy):
     """Portable SQL, on one database: the contract of memories runs it on all."""
 
 
-class TestMemory(OnADatabase):
+class TestMemory(OnSQLAlchemy):
     """Catalogs in memory."""
+
+    shared_by_processes: ClassVar[bool] = False
+    leaves_out = ("reopen_catalog",)
+
+
+@pytest.mark.targets(native=True)
+class TestNative(OnADatabase):
+    """The references, which do without SQLAlchemy."""
+
+
+@pytest.mark.targets(native=True)
+class TestNativeMemory(OnADatabase):
+    """The reference in memory."""
 
     shared_by_processes: ClassVar[bool] = False
     leaves_out = ("reopen_catalog",)

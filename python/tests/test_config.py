@@ -149,7 +149,7 @@ def test_the_name_of_a_backend_is_case_insensitive() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="'nonsense'; known: .*sqlalchemy"):
+    with pytest.raises(ValueError, match=r"'nonsense'; known: .*sqlalchemy"):
         create_ltm_backend("nonsense")
 
 

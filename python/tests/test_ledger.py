@@ -159,14 +159,14 @@ def test_cleanup_removes_the_expired_from_both(database: Database) -> None:
     with database.open(catalog="sqlalchemy") as backend:
         backend.store_many([{"key": f"k{n}", "value": n, "ttl": 3600} for n in range(7)])
         backend.store("stays", 1)
-        with backend._engine.begin() as connection:  # type: ignore[union-attr]
+        with backend._engine.begin() as connection:
             for table in ("ltm_entries", "ltm_catalog"):
                 past = "'2000-01-01 00:00:00.000000'"
                 connection.execute(text(f"UPDATE {table} SET expires_at = {past} WHERE expires_at IS NOT NULL"))
         assert_agrees(backend)
         assert backend.cleanup_expired(5) == {"success": True, "deleted_count": 5, "remaining_count": 2}
         assert backend.cleanup_expired(5) == {"success": True, "deleted_count": 2, "remaining_count": 0}
-        with backend._engine.connect() as connection:  # type: ignore[union-attr]
+        with backend._engine.connect() as connection:
             assert connection.scalar(text("SELECT count(*) FROM ltm_catalog")) == 1
 
 

@@ -50,7 +50,7 @@ from the_edge_agent.memory import SQLAlchemyBackend
 url, writers, times = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 
 def increment(backend):
-    pause = 0.002
+    pause = 0.1
     while True:
         found = backend.retrieve("counter")
         result = backend.store("counter", (found["value"] or 0) + 1, if_version=found["version"] or 0)
@@ -58,7 +58,7 @@ def increment(backend):
             return
         assert result["error_type"] == "conflict", result
         time.sleep(random.random() * pause)
-        pause = min(pause * 2, 0.5)
+        pause = min(pause * 1.5, 0.5)
 
 children = []
 for _ in range(writers):
@@ -128,7 +128,7 @@ def test_of_a_store_many_that_is_killed_in_the_middle_nothing_is_there(database:
 
 def increment(backend: LTMBackend, waiting: threading.Event) -> None:
     """Add 1 to the counter: try again as long as others are quicker, ever more seldom."""
-    pause = 0.002
+    pause = 0.1
     while True:
         found = backend.retrieve("counter")
         result = backend.store("counter", (found["value"] or 0) + 1, if_version=found["version"] or 0)
@@ -136,7 +136,7 @@ def increment(backend: LTMBackend, waiting: threading.Event) -> None:
             return
         assert result["error_type"] == "conflict", result
         waiting.wait(random.random() * pause)
-        pause = min(pause * 2, 0.5)
+        pause = min(pause * 1.5, 0.5)
 
 
 def count_in_threads(open_backend: Opener) -> None:

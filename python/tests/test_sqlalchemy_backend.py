@@ -84,7 +84,8 @@ def test_many_threads_start_a_lazy_backend_once(database: Database) -> None:
 
         def store(number: int) -> Result:
             barrier.wait()
-            return backend.store("same", number)
+            stored: Result = backend.store("same", number)
+            return stored
 
         results = list(threads.map(store, range(8)))
         assert sorted(result["version"] for result in results) == list(range(1, 9))
@@ -215,9 +216,9 @@ def test_a_server_that_never_answers_is_a_timeout(database: Database) -> None:
 
 def test_an_exhausted_pool_is_a_timeout_and_recovers(database: Database) -> None:
     with database.open(pool_size=1, max_overflow=0, pool_timeout=0.1) as backend:
-        if isinstance(backend._engine.pool, StaticPool):  # type: ignore[union-attr]
+        if isinstance(backend._engine.pool, StaticPool):
             return
-        with backend._engine.connect():  # type: ignore[union-attr]
+        with backend._engine.connect():
             assert backend.store("k", 1)["error_type"] == "connection_timeout"
         assert backend.store("k", 1)["created"] is True
 
@@ -247,9 +248,7 @@ def test_a_transaction_that_loses_is_run_again_as_a_whole(database: Database) ->
         @event.listens_for(backend._engine, "before_cursor_execute")
         def fail_twice(*arguments: Any) -> None:
             if "second" in str(arguments[3]) and next(failures, False):
-                raise backend._engine.dialect.loaded_dbapi.OperationalError(  # type: ignore[union-attr]
-                    *_conflict(database.target.family)
-                )
+                raise backend._engine.dialect.loaded_dbapi.OperationalError(*_conflict(database.target.family))
 
         with backend.transaction() as transaction:
             transaction.store("first", 1)

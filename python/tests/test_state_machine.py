@@ -1,6 +1,6 @@
 """Random sequences of all calls give the same answers on every database as in a model, which is a dict in Python.
 
-About 5,000 steps, most of several calls, are made in a run of the tests. A long run says how many:
+About 3,000 steps, most of several calls, are made in a run of the tests. A long run says how many:
 
     TEA_STATE_MACHINE_STEPS=200000 pytest -n 2 tests/test_state_machine.py
 
@@ -27,7 +27,7 @@ from the_edge_agent.memory import SQLAlchemyBackend
 from the_edge_agent.memory.operations import Operation, Store
 from the_edge_agent.memory.results import Result
 
-STEPS: Final = int(os.environ.get("TEA_STATE_MACHINE_STEPS", "5000"))
+STEPS: Final = int(os.environ.get("TEA_STATE_MACHINE_STEPS", "3000"))
 STEPS_PER_EXAMPLE: Final = 50
 PARTS: Final = 2  # so that processes share the work
 

@@ -187,6 +187,7 @@ class SQLiteDatabase:
             self._idle = []
 
     def _connect(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = None
         try:
             connection = sqlite3.connect(
                 self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False
@@ -196,6 +197,8 @@ class SQLiteDatabase:
             return connection
         except sqlite3.Error as error:
             failure = failure_of(error)
+        if connection is not None:
+            connection.close()
         raise failure
 
     def _make_ready(self, connection: sqlite3.Connection, deadline: float) -> None:

@@ -14,6 +14,7 @@ from the_edge_agent.memory import LTMError, filters
 from the_edge_agent.memory.catalog import compute_content_hash, generate_entry_id
 from the_edge_agent.memory.codec import encode_metadata, encode_value
 from the_edge_agent.memory.results import Result, fail, found_entries, ok, returns_result
+from the_edge_agent.memory.tracking import check_total
 from the_edge_agent.memory.validation import (
     check_batch_size,
     check_items,
@@ -115,6 +116,7 @@ class NineMethods:
         with self._open():
             rows = self._living()
             total = sum(row["byte_size"] or 0 for row in rows.values())
+            check_total(total)
             snapshot_id = str(uuid.uuid4())
             facts = {"id": snapshot_id, "name": label, "entry_count": len(rows), "total_bytes": total}
             self._snapshots[snapshot_id] = ({**facts, "created_at": self._now()}, rows)

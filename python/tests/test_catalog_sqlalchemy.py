@@ -138,7 +138,7 @@ def test_on_an_engine_that_commits_each_statement_a_snapshot_is_still_one_transa
     committing = create_engine(database.url, isolation_level="AUTOCOMMIT")
     with SQLAlchemyCatalog(engine=committing) as catalog:
         track_all(catalog, [entry_of("a", byte_size=2**63 - 1), entry_of("b", byte_size=2**63 - 1)])
-        assert_failure(result_of(lambda: catalog.create_snapshot("too large")), "query_error")
+        assert_failure(result_of(lambda: catalog.create_snapshot("too large")), "validation_error")
         assert catalog.list_snapshots() == []
         with committing.connect() as connection:
             assert connection.scalar(text("SELECT count(*) FROM ltm_snapshot_entries")) == 0
@@ -157,7 +157,11 @@ def test_without_auto_migrate_no_table_is_created(tmp_path: Path) -> None:
     assert "tables" in refused(url=url, auto_migrate=False)
     engine = create_engine(url, poolclass=NullPool)
     assert inspect(engine).get_table_names() == []
-    with SQLAlchemyCatalog(url) as catalog:
+    with SQLAlchemyCatalog(url, auto_migrate=False, lazy=True) as catalog, engine.begin() as connection:
+        for statement in catalog.ddl():
+            connection.exec_driver_sql(statement)
+    with SQLAlchemyCatalog(url, auto_migrate=False) as catalog:
+        assert catalog.ddl() == []
         track(catalog, "k")
     with SQLAlchemyCatalog(url, auto_migrate=False) as catalog:
         assert keys(catalog.list_entries()) == ["k"]

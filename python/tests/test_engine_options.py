@@ -106,6 +106,13 @@ def test_url_and_engine_exclude_each_other_and_one_is_needed() -> None:
     engine.dispose()
 
 
+def test_what_is_no_pool_class_and_no_port_is_refused() -> None:
+    assert "engine cannot be created" in refused(url="sqlite://", engine_args={"poolclass": 5})
+    for scheme in ("postgresql", "mysql"):
+        for port in (0, 65_536, 99_999):
+            assert "port" in refused(url=f"{scheme}://user:secret@127.0.0.1:{port}/x", lazy=True)
+
+
 @pytest.mark.parametrize(
     "option",
     [

@@ -22,6 +22,7 @@ from the_edge_agent.memory import (
     parse_catalog_config,
     parse_ltm_config,
 )
+from the_edge_agent.testing.workers import run_in_threads
 
 FORMS: dict[str, Callable[[str], Any]] = {
     "a name": lambda url: "sqlalchemy",
@@ -234,6 +235,22 @@ def test_when_a_catalog_elsewhere_fails_the_memory_stands_and_says_so(
         assert_agrees(backend)
 
 
+@pytest.mark.targets(portable=False)
+def test_a_catalog_elsewhere_agrees_after_concurrent_writes_too(
+    database: Database, elsewhere: SQLAlchemyCatalog
+) -> None:
+    with database.open(catalog=elsewhere, pool_size=4) as backend:
+
+        def write(thread: int) -> None:
+            for number in range(60):
+                backend.store(f"k{number % 3}", [thread, number], ttl=3600 if number % 2 else None)
+                backend.delete(f"k{(number + thread) % 3}")
+
+        run_in_threads(write, [(thread,) for thread in range(4)])
+        assert backend.sync_catalog() == {"success": True, "tracked_count": 0, "deleted_count": 0}
+        assert_agrees(backend)
+
+
 def test_an_owned_catalog_elsewhere_is_closed_with_the_memory(database: Database, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'catalog.db'}"
     backend = database.open(catalog={"type": "sqlalchemy", "url": url})
@@ -275,6 +292,7 @@ def test_catalog_blocks_of_the_configuration(tmp_path: Path, monkeypatch: pytest
         ({"timeout": -1}, "timeout"),
         ({"auto_migrate": "no"}, "auto_migrate"),
         ({"engine": 1}, "engine"),
+        (SQLAlchemyCatalog, "catalog must be"),
         (5, "catalog must be"),
         ([], "catalog must be"),
     ],

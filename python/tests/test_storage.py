@@ -125,8 +125,18 @@ def test_a_damaged_value_is_an_error_of_every_read_and_never_a_wrong_value(
     with pytest.raises(LTMError):
         list(backend.iterate_all())
     assert backend.store("k", LARGE["text"])["version"] == 2, "a store of the same value repairs it"
-    if damage in ("missing", "cut", "empty"):
-        assert backend.retrieve("k")["value"] == LARGE["text"]
+    assert backend.retrieve("k")["value"] == LARGE["text"]
+
+
+def test_a_folder_in_the_place_of_a_value_is_an_error(backend: Any, folder: Path) -> None:
+    backend.store("k", LARGE["text"])
+    (blob,) = blobs(folder)
+    blob.unlink()
+    blob.mkdir()
+    assert backend.store("new", LARGE["text"])["error_type"] == "query_error"
+    assert backend.retrieve("new")["found"] is False
+    assert [*blob.iterdir()] == []
+    assert [path for path in blob.parent.iterdir() if path != blob] == []
 
 
 @pytest.mark.parametrize(

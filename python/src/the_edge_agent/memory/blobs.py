@@ -48,7 +48,7 @@ class BlobStorage:
         Raises:
             LTMError: ``configuration_error``, or ``dependency_missing`` that names the extra to install.
         """
-        if not isinstance(uri, str) or not uri or "\0" in uri:
+        if not isinstance(uri, str) or not uri or "\0" in uri or _has_surrogates(uri):
             raise _invalid("storage.uri must be a folder or a URL such as s3://bucket/path")
         if isinstance(inline_threshold, bool) or not isinstance(inline_threshold, int) or inline_threshold < 0:
             raise _invalid("storage.inline_threshold must be a number of bytes, 0 or more")
@@ -88,8 +88,12 @@ class BlobStorage:
         """Return the pointer of a JSON text."""
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
-    def put(self, text: str) -> str:
+    def put(self, text: str, *, look_inside: bool = True) -> str:
         """Store a JSON text unless it is there, and return its pointer.
+
+        Args:
+            text: of a value.
+            look_inside: write anew what has been altered; otherwise its size is enough to know it.
 
         Raises:
             LTMError: ``query_error``: the storage cannot be written.
@@ -97,16 +101,23 @@ class BlobStorage:
         pointer, data = self.pointer(text), text.encode()
         path = self._path(pointer)
         with _Translated("write"):
-            if self._size(path) == len(data):
+            is_there = self._size(path) == len(data)
+            if is_there and (not look_inside or self._files.cat_file(path) == data):
                 return pointer
             if self._is_local:  # a crash leaves no half blob under its name
                 unfinished = f"{path}{_UNFINISHED}{secrets.token_hex(8)}"
                 self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
                 self._files.pipe_file(unfinished, data)
-                self._files.mv(unfinished, path)
+                self._replace(unfinished, path)
             else:
                 self._files.pipe_file(path, data)
         return pointer
+
+    def _replace(self, unfinished: str, path: str) -> None:
+        if self._files.isdir(path):  # a move would put the blob into it
+            self._files.rm_file(unfinished)
+            raise IsADirectoryError
+        self._files.mv(unfinished, path)
 
     def get(self, pointer: str) -> str:
         """Return the JSON text of a pointer.
@@ -205,6 +216,10 @@ def _written(files: Any, path: str, info: Mapping[str, Any]) -> float:
         moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
         return moment.timestamp()
     return float(moment)
+
+
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _missing(extra: str) -> LTMError:

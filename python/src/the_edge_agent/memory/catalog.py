@@ -73,7 +73,10 @@ class CatalogBackend(Protocol):
         ...
 
     def create_snapshot(self, name: str) -> str:
-        """Keep what the catalog holds now, one consistent state, and return the snapshot's id of 36 characters."""
+        """Keep what the catalog holds now, one consistent state, and return the snapshot's id of 36 characters.
+
+        Sizes that add up to more than 2^63 - 1 bytes raise ``LTMError`` (``validation_error``).
+        """
         ...
 
     def store_batch(self, entries: Iterable[Mapping[str, Any]], atomic: bool = True) -> Result:

@@ -138,6 +138,17 @@ class SQLAlchemyCatalog:
         """The name of SQLAlchemy's dialect, such as ``postgresql``; connects first if need be."""
         return str(self._database.start().engine.dialect.name)
 
+    def ddl(self) -> list[str]:
+        """Return the SQL statements that create what is missing of the tables, for those who run DDL themselves.
+
+        Connects, because they depend on the server, and creates nothing; to be called on a catalog that is
+        ``lazy`` while the tables are not there.
+
+        Raises:
+            LTMError: the database cannot be reached.
+        """
+        return self._database.ddl()
+
     @property
     def _engine(self) -> Engine | None:
         return self._database.engine

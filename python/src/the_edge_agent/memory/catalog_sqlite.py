@@ -17,7 +17,7 @@ from the_edge_agent.memory.filters import matches, parse_filter
 from the_edge_agent.memory.operations import Delete, Operation, Store
 from the_edge_agent.memory.results import LTMError, Result, fail, found_entries, ok, returns_result
 from the_edge_agent.memory.sqlite_database import SQLiteDatabase, moment, now, written
-from the_edge_agent.memory.tracking import Tracked, check_batch, check_snapshot_id
+from the_edge_agent.memory.tracking import Tracked, check_batch, check_snapshot_id, check_total
 from the_edge_agent.memory.validation import (
     check_batch_size,
     check_flag,
@@ -58,6 +58,7 @@ _KEEP: Final = f"""
     INSERT INTO ltm_snapshot_entries (snapshot_id, entry_id, key, content_hash, metadata_hash, byte_size, expires_at)
     SELECT :id, c.id, c.key, c.content_hash, c.metadata_hash, c.byte_size, c.expires_at
     FROM ltm_catalog c WHERE {_VISIBLE}"""
+_SIZE: Final = "SELECT total(byte_size) FROM ltm_snapshot_entries WHERE snapshot_id = :id"
 _FINISH: Final = """
     INSERT INTO ltm_snapshots (id, name, entry_count, total_bytes, created_at)
     SELECT :id, :name, count(*), coalesce(sum(byte_size), 0), :now FROM ltm_snapshot_entries WHERE snapshot_id = :id"""
@@ -207,6 +208,7 @@ class SQLiteCatalog:
         snapshot_id, label, at = str(uuid.uuid4()), check_text(name, "name"), written(now())
         with self._database.transaction(write=True) as connection:
             connection.execute(_KEEP, {"id": snapshot_id, "now": at})
+            check_total(connection.execute(_SIZE, {"id": snapshot_id}).fetchone()[0])
             connection.execute(_FINISH, {"id": snapshot_id, "name": label, "now": at})
         return snapshot_id
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from inspect import signature
 from typing import Any, Final, TypeAlias
@@ -11,7 +12,7 @@ from the_edge_agent.memory.base import LTMBackend
 from the_edge_agent.memory.catalog import CatalogBackend, compute_content_hash
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.config import catalog_options
-from the_edge_agent.memory.operations import Delete, Operation, Store
+from the_edge_agent.memory.operations import Operation, Store
 from the_edge_agent.memory.results import LTMError, Result, succeeded
 
 Facts: TypeAlias = Callable[[Sequence[str]], Mapping[str, tuple[datetime | None, str | None]]]
@@ -33,10 +34,13 @@ class Ledger:
         self.catalog = catalog
         self.is_here = catalog is not None
 
-    def record(self, operations: Sequence[Operation], results: Sequence[Result], facts: Facts) -> None:
+    def record(
+        self, memory: LTMBackend, operations: Sequence[Operation], results: Sequence[Result], facts: Facts
+    ) -> None:
         """Write down what has been done to the entries.
 
         Args:
+            memory: that has done it.
             operations: the stores and deletes.
             results: of each.
             facts: tells when keys expire, and the pointers to their values.
@@ -58,37 +62,21 @@ class LedgerElsewhere(Ledger):
         self._catalog, self._owned = catalog, owned
         self.is_here = False
 
-    def record(self, operations: Sequence[Operation], results: Sequence[Result], facts: Facts) -> None:
-        """Write down what has been done; see ``Ledger.record``."""
-        last = {operation.key: operation for operation in operations}
-        stores = [operation for operation in last.values() if isinstance(operation, Store)]
+    def record(
+        self, memory: LTMBackend, operations: Sequence[Operation], results: Sequence[Result], facts: Facts
+    ) -> None:
+        """Write down what has been done; see ``Ledger.record``.
+
+        What is written down is what is in memory now: of concurrent writers to one key the last to write the
+        catalog is not always the last to have written the memory.
+        """
+        keys = list(dict.fromkeys(operation.key for operation in operations))
+        stored = {operation.key for operation in operations if isinstance(operation, Store)}
         try:
-            self.forget({operation.key for operation in operations if isinstance(operation, Delete)})
-            mortal = [store.key for store in stores if store.ttl is not None]
-            ends = facts(mortal) if mortal else {}
-            self.track([entry_of(store, *ends.get(store.key, (None, store.pointer))) for store in stores])
+            for start in range(0, len(keys), _PAGE_KEYS):
+                _sync_keys(memory, self._catalog, facts, keys[start : start + _PAGE_KEYS], stored)
         except LTMError as failure:
             raise _unrecorded(failure, results) from None
-
-    def forget(self, keys: set[str]) -> None:
-        """Delete the catalog's entries of keys.
-
-        Raises:
-            LTMError: the catalog's own.
-        """
-        for key in sorted(keys):
-            self._catalog.delete_entry(key)
-
-    def track(self, entries: list[dict[str, Any]]) -> None:
-        """Track entries.
-
-        Raises:
-            LTMError: the catalog's own.
-        """
-        if not entries:
-            return
-        result = self._catalog.track_entry(**entries[0]) if len(entries) == 1 else self._catalog.store_batch(entries)
-        succeeded(result)
 
     def close(self) -> None:
         """Close a catalog of our own."""
@@ -111,7 +99,7 @@ def open_ledger(catalog: Any, database: Any, defaults: Mapping[str, Any]) -> Led
     if catalog is None:
         return Ledger()
     if not isinstance(catalog, (str, Mapping)):
-        if not isinstance(catalog, CatalogBackend):
+        if isinstance(catalog, type) or not isinstance(catalog, CatalogBackend):
             raise LTMError("configuration_error", "catalog must be the name of a catalog, a mapping, or a catalog")
         is_on = getattr(catalog, "is_on", None)
         is_here = is_on is not None and is_on(database)
@@ -145,37 +133,55 @@ def sync(memory: LTMBackend, ledger: Ledger, facts: Facts) -> tuple[int, int]:
     after: str | None = ""
     while after is not None:
         page = succeeded(memory.list_keys(limit=_PAGE_KEYS, after=after or None))
-        tracked, after = tracked + _sync_keys(memory, catalog, facts, page["keys"]), page["next"]
+        changes = _sync_keys(memory, catalog, facts, page["keys"])
+        tracked, deleted, after = tracked + changes[0], deleted + changes[1], page["next"]
     known = [entry["key"] for entry in catalog.get_changed_entries()]
     for start in range(0, len(known), _PAGE_KEYS):
-        keys = known[start : start + _PAGE_KEYS]
-        found = succeeded(memory.retrieve_many(keys))["entries"]
-        for key in (key for key in keys if found[key] is None):
-            deleted += catalog.delete_entry(key)
-            _sync_keys(memory, catalog, facts, [key])  # in case it was stored just now
+        changes = _sync_keys(memory, catalog, facts, known[start : start + _PAGE_KEYS])
+        tracked, deleted = tracked + changes[0], deleted + changes[1]
     return tracked, deleted
 
 
-def _sync_keys(memory: LTMBackend, catalog: CatalogBackend, facts: Facts, keys: Sequence[str]) -> int:
-    tracked, waiting = 0, list(keys)
+def _sync_keys(
+    memory: LTMBackend, catalog: CatalogBackend, facts: Facts, keys: Sequence[str], stored: Collection[str] = ()
+) -> tuple[int, int]:
+    """Make the catalog say what is in memory at some keys; track ``stored`` ones in any case.
+
+    After each write to the catalog the memory is looked at again, until what was written is what is there: so
+    whoever writes last writes the truth.
+
+    Returns:
+        How many entries were tracked, and how many deleted.
+    """
+    tracked = deleted = 0
+    waiting = list(keys)
     while waiting:
-        entries = succeeded(memory.retrieve_many(waiting))["entries"]
-        found, known = succeeded(catalog.retrieve_batch(waiting))["entries"], facts(waiting)
-        there = {key: entry for key, entry in entries.items() if entry is not None}
+        entries, known = succeeded(memory.retrieve_many(waiting))["entries"], facts(waiting)
+        found = succeeded(catalog.retrieve_batch(waiting))["entries"]
         wanted = {
             key: entry_of(Store.of(key, entry["value"], entry["metadata"]), *known.get(key, (None, None)))
-            for key, entry in there.items()
+            for key, entry in entries.items()
+            if entry is not None
         }
-        wrong = [key for key in wanted if _differs(wanted[key], found[key])]
+        wrong = [key for key in wanted if key in stored or _differs(wanted[key], found[key])]
+        gone = [key for key in waiting if key not in wanted and found[key] is not None]
         if wrong:
-            succeeded(catalog.store_batch([wanted[key] for key in wrong]))
-        tracked += len(wrong)
-        again = succeeded(memory.retrieve_many(wrong))["entries"]
-        waiting = [key for key in wrong if (again[key] or {}).get("version") != there[key]["version"]]
-        for key in waiting:
-            if again[key] is None:
-                catalog.delete_entry(key)
-    return tracked
+            _track(catalog, [wanted[key] for key in wrong])
+        deleted += sum(catalog.delete_entry(key) for key in gone)
+        tracked, stored = tracked + len(wrong), ()
+        again, facts_again = succeeded(memory.retrieve_many([*wrong, *gone]))["entries"], facts([*wrong, *gone])
+        before = {key: _state(entries[key], known.get(key)) for key in again}
+        waiting = [key for key, entry in again.items() if _state(entry, facts_again.get(key)) != before[key]]
+    return tracked, deleted
+
+
+def _track(catalog: CatalogBackend, entries: list[dict[str, Any]]) -> None:
+    succeeded(catalog.track_entry(**entries[0]) if len(entries) == 1 else catalog.store_batch(entries))
+
+
+def _state(entry: Mapping[str, Any] | None, facts: Any) -> Any:
+    """Return what tells two states of an entry apart; its text, because 1 equals 1.0."""
+    return None if entry is None else (json.dumps(entry), facts)
 
 
 def entry_of(store: Store, expires_at: datetime | None, pointer: str | None) -> dict[str, Any]:

@@ -385,7 +385,7 @@ class SQLAlchemyBackend(LTMBackend):
         return placed
 
     def _record(self, operations: Sequence[Operation], results: Sequence[Result]) -> None:
-        self._ledger.record(operations, results, self._facts)
+        self._ledger.record(self, operations, results, self._facts)
 
     def _facts(self, keys: Sequence[str]) -> dict[str, tuple[datetime | None, str | None]]:
         return self._database.run(lambda connection, sql: sql.entries.facts(connection, keys))

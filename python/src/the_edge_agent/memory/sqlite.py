@@ -191,7 +191,7 @@ class SQLiteBackend(LTMBackend):
         return catalog if self._ledger.is_here and isinstance(catalog, SQLiteCatalog) else None
 
     def _record(self, operations: Sequence[Operation], results: Sequence[Result]) -> None:
-        self._ledger.record(operations, results, self._facts)
+        self._ledger.record(self, operations, results, self._facts)
 
     def _facts(self, keys: Sequence[str]) -> dict[str, tuple[datetime | None, str | None]]:
         facts = "SELECT expires_at, storage_uri FROM ltm_entries WHERE key = ?"

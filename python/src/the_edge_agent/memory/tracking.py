@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
 from the_edge_agent.memory.catalog import compute_content_hash, generate_entry_id
-from the_edge_agent.memory.codec import INT64_MAX, decode, encode_metadata, encode_value
+from the_edge_agent.memory.codec import INT64_MAX, MAX_VALUE_DEPTH, decode, encode_json, encode_metadata
 from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.validation import check_items, check_key, check_text
@@ -74,7 +74,7 @@ class Tracked:
             byte_size=None if byte_size is None else _check_size(byte_size),
             metadata=encoded,
             metadata_hash=None if encoded is None else compute_content_hash(metadata),
-            inlined_value=None if inlined_value is None else encode_value(inlined_value),
+            inlined_value=None if inlined_value is None else _encoded(inlined_value),
             expires_at=None if expires_at is None else _in_utc(expires_at),
         )
 
@@ -136,6 +136,16 @@ def check_snapshot_id(snapshot_id: Any, what: str) -> str:
     return checked if len(checked) == SNAPSHOT_ID_LENGTH and checked.isascii() else ""
 
 
+def check_total(size: Any) -> None:
+    """Check that the sum of all sizes, which is about this, can be kept as a 64-bit integer.
+
+    Raises:
+        LTMError: ``validation_error``.
+    """
+    if size is not None and float(size) > INT64_MAX * (1 + 1e-9):
+        raise LTMError("validation_error", "the sizes of all entries add up to more than 2^63 - 1 bytes")
+
+
 def _tracked(entry: Any, place: str) -> Tracked:
     if not isinstance(entry, Mapping):
         raise LTMError("validation_error", f"{place} must be a dict, not {type(entry).__name__}")
@@ -146,6 +156,10 @@ def _tracked(entry: Any, place: str) -> Tracked:
         return Tracked.of(**entry)
     except LTMError as failure:
         raise failure.within(place) from None
+
+
+def _encoded(inlined_value: Any) -> str:
+    return encode_json(inlined_value, "inlined_value", MAX_VALUE_DEPTH)
 
 
 def _check_hash(content_hash: Any) -> str:

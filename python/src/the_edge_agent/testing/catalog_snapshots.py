@@ -107,6 +107,13 @@ class CatalogSnapshotRules(CatalogBase):
         assert snapshot is not None
         assert snapshot["total_bytes"] == 2**63 - 1
 
+    def test_sizes_that_add_up_to_more_are_refused(self, with_snapshots: FullCatalog) -> None:
+        track_all(with_snapshots, [entry_of("a", byte_size=2**63 - 1), entry_of("b", byte_size=2**63 - 1)])
+        assert_raises(lambda: with_snapshots.create_snapshot("too large"), "validation_error")
+        assert with_snapshots.list_snapshots() == []
+        with_snapshots.delete_entry("b")
+        assert with_snapshots.create_snapshot("fits")
+
     def test_a_snapshot_stays_as_it_was(self, with_snapshots: FullCatalog) -> None:
         track_all(with_snapshots, (entry_of(key, byte_size=10) for key in "abc"))
         snapshot_id = with_snapshots.create_snapshot("then")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import Any, Final
 
 from sqlalchemy import (
     Connection,
+    Double,
     Select,
     Text,
     and_,
@@ -29,7 +30,7 @@ from the_edge_agent.memory.sql.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.rows import catalog_parameters, catalog_row
 from the_edge_agent.memory.sql.search import key_range
-from the_edge_agent.memory.tracking import Tracked
+from the_edge_agent.memory.tracking import Tracked, check_total
 
 _ID_BYTES: Final = 64
 _WIDEST: Final = 4  # bytes of a character
@@ -61,7 +62,7 @@ class Catalog:
         texts = {"inlined_value": type_coerce(columns.inlined_value, Text()), "metadata": self._metadata}
         entry = select(*(texts.get(name, columns[name]) for name in _ENTRY)).where(visible)
         self._get, self._get_many = entry.where(is_one), entry.where(are_some)
-        self._list = entry.order_by(columns.key)
+        self._all, self._list = entry, entry.order_by(columns.key)
         self._delete = delete(catalog).where(are_some, visible)
         self._expired = select(columns.id).where(expired).order_by(columns.expires_at, columns.id)
         self._clean = delete(catalog).where(are_some, expired)
@@ -70,13 +71,11 @@ class Catalog:
         the_snapshot = kept.c.snapshot_id == bindparam("b_snapshot")
         of_entry = and_(the_snapshot, kept.c.entry_id == columns.id)
         differs = or_(kept.c.entry_id.is_(None), *(_differs(columns[name], kept.c[name]) for name in _COMPARED))
-        self._changed = self._list.select_from(catalog.outerjoin(kept, of_entry)).where(differs)
+        self._changed = entry.select_from(catalog.outerjoin(kept, of_entry)).where(differs)
         gone = select(literal(1)).select_from(catalog).where(columns.id == kept.c.entry_id, visible).exists()
-        self._deleted = (
-            select(kept.c.entry_id.label("id"), kept.c.key, kept.c.content_hash, kept.c.byte_size, kept.c.expires_at)
-            .where(the_snapshot, ~gone)
-            .order_by(kept.c.key)
-        )
+        self._deleted = select(
+            kept.c.entry_id.label("id"), kept.c.key, kept.c.content_hash, kept.c.byte_size, kept.c.expires_at
+        ).where(the_snapshot, ~gone)
         source = select(bindparam("b_snapshot", type_=kept.c.snapshot_id.type), columns.id)
         source = source.add_columns(*(columns[name] for name in _KEPT)).where(visible)
         self._keep = insert(kept).from_select(["snapshot_id", "entry_id", *_KEPT], source)
@@ -87,6 +86,7 @@ class Catalog:
             func.coalesce(func.sum(kept.c.byte_size), 0),
             self._dialect.now,
         ).where(the_snapshot)
+        self._size = select(func.sum(kept.c.byte_size * literal(1.0, Double()))).where(the_snapshot)
         self._finish = insert(snapshots).from_select(list(_SNAPSHOT), totals)
         self._snapshots = select(*(snapshots.c[name] for name in _SNAPSHOT))
         self._snapshot = self._snapshots.where(snapshots.c.id == bindparam("b_snapshot"))
@@ -170,9 +170,9 @@ class Catalog:
         """
         now = self._now(connection, 2)
         if snapshot_id is None:
-            return [_entry(row) for row in connection.execute(self._list, now)]
+            return _by_key(map(_entry, connection.execute(self._all, now)))
         self._require_snapshot(connection, snapshot_id)
-        return [_entry(row) for row in connection.execute(self._changed, {"b_snapshot": snapshot_id, **now})]
+        return _by_key(map(_entry, connection.execute(self._changed, {"b_snapshot": snapshot_id, **now})))
 
     def deleted(self, connection: Connection, snapshot_id: str) -> list[dict[str, Any]]:
         """Return what a snapshot has and the catalog has no more.
@@ -182,14 +182,19 @@ class Catalog:
         """
         self._require_snapshot(connection, snapshot_id)
         rows = connection.execute(self._deleted, {"b_snapshot": snapshot_id, **self._now(connection)})
-        return [dict(row._mapping) for row in rows]
+        return _by_key(dict(row._mapping) for row in rows)
 
     # --- snapshots ---------------------------------------------------------------------------------
 
     def create_snapshot(self, connection: Connection, snapshot_id: str, name: str) -> None:
-        """Copy what there is on the server; the first statement alone decides what that is."""
-        now = self._now(connection, 2)
+        """Copy what there is on the server; the first statement alone decides what that is.
+
+        Raises:
+            LTMError: ``validation_error`` for sizes whose sum no column can hold.
+        """
+        now = self._now(connection, 3)
         connection.execute(self._keep, {"b_snapshot": snapshot_id, **now})
+        check_total(connection.scalar(self._size, {"b_snapshot": snapshot_id}))
         connection.execute(self._finish, {"b_snapshot": snapshot_id, "b_name": name, **now})
         self._dialect.analyze(connection, *self._joined)
 
@@ -230,6 +235,11 @@ _COMPARED: Final = ("content_hash", "metadata_hash", "expires_at")
 
 def _differs(one: Any, other: Any) -> Any:
     return or_(one != other, and_(one.is_(None), other.is_not(None)), and_(one.is_not(None), other.is_(None)))
+
+
+def _by_key(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sort here: MySQL and MariaDB would sort all rows, whole, before they compare them with a snapshot."""
+    return sorted(entries, key=lambda entry: str(entry["key"]))
 
 
 def _entry(row: Sequence[Any]) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
         return engine, family.prepare_engine(engine)
     except ImportError:
         problem = missing_driver(url)
-    except (ArgumentError, TypeError, ValueError) as error:
+    except (ArgumentError, AttributeError, TypeError, ValueError) as error:
         named = re.match(r"Invalid argument\(s\) ([\w', ]+) sent", str(error))  # values it does not show
         refused = f"it takes no {named[1]}" if named else type(error).__name__
         problem = LTMError("configuration_error", f"the engine cannot be created: {refused}")

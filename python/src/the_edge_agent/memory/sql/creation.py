@@ -63,7 +63,8 @@ class Schema:
         if not is_complete:
             raise LTMError(
                 "configuration_error",
-                "the tables are not there, and create_tables is false; create them with the statements of ddl()",
+                "the tables are not there, and create_tables is false (of a catalog: auto_migrate); "
+                "create them with the statements of ddl()",
             )
 
     def create(self, connection: Connection) -> None:

@@ -49,7 +49,7 @@ class LargeValues:
         if self._storage is not None and pointing:
             sql.keep_blobs(connection)
             for store in pointing:  # one that a cleanup has just removed is written again
-                self._storage.put(store.value)
+                self._storage.put(store.value, look_inside=False)
 
     def value(self, value: Any) -> Any:
         """Return a value, fetched if it is a pointer.

@@ -44,6 +44,8 @@ def parse_url(url: Any) -> tuple[URL, dict[str, Any]]:
             "url cannot be parsed; expected dialect[+driver]://user:password@host:port/database, "
             "with special characters in user and password percent-encoded",
         )
+    if parsed.port is not None and not 0 < parsed.port < 65_536:
+        raise LTMError("configuration_error", "the port in the url must be a number from 1 to 65,535")
     hidden = {name: value for name, value in parsed.query.items() if any(word in name for word in _SECRET_WORDS)}
     parsed = parsed.difference_update_query(list(hidden))
     for name in ("password", "passwd"):

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import traceback
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
@@ -327,12 +328,16 @@ def test_a_snapshot_of_50_000_entries_is_complete(database: Database, engine: En
         ]
         gone = {**template, **times, **expired, "id": generate_entry_id("gone"), "key": "gone"}
         _insert(engine, catalog, [*rows, gone])
+        tracemalloc.start()
         since = catalog.create_snapshot("all")
+        assert catalog.get_changed_entries(since) == []
+        assert catalog.get_deleted_entries(since) == []
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert most < 1_000_000, "the entries came here"
         snapshot = catalog.get_snapshot(since)
         assert snapshot is not None
         assert (snapshot["entry_count"], snapshot["total_bytes"]) == (50_000, 49_999 * 3 + 1)
-        assert catalog.get_changed_entries(since) == []
-        assert catalog.get_deleted_entries(since) == []
         track_all(catalog, [entry_of("k7", content_hash="new"), entry_of("new")])
         assert catalog.delete_entry("k49999") is True
         assert keys(catalog.get_changed_entries(since)) == ["k7", "new"]
@@ -367,6 +372,18 @@ def test_8_processes_create_the_same_500_keys_exactly_once(
     database: Database, eight_processes: ProcessPoolExecutor
 ) -> None:
     with database.open_catalog() as catalog:
-        created = [*eight_processes.map(track_the_same, [database.open_catalog] * PROCESSES)]
-        assert sum(created) == SAME_KEYS
+        tracking = [eight_processes.submit(track_the_same, database.open_catalog) for _ in range(PROCESSES)]
+        snapshots = [catalog.create_snapshot("meanwhile") for _ in range(5)]
+        assert sum(future.result() for future in tracking) == SAME_KEYS
         assert len(catalog.list_entries(limit=1000)) == SAME_KEYS
+        counts = [_held(catalog, snapshot) for snapshot in snapshots]
+        assert counts == sorted(counts)
+        assert [SAME_KEYS - len(catalog.get_changed_entries(snapshot)) for snapshot in snapshots] == counts
+
+
+def _held(catalog: SQLAlchemyCatalog, snapshot_id: str) -> int:
+    """Return how many entries a snapshot says that it holds."""
+    snapshot = catalog.get_snapshot(snapshot_id)
+    assert snapshot is not None
+    assert (snapshot["total_bytes"], catalog.get_deleted_entries(snapshot_id)) == (snapshot["entry_count"], [])
+    return int(snapshot["entry_count"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -307,22 +308,29 @@ def test_a_bad_catalog_block_is_refused_by_name(block: Any, message: str) -> Non
 # --- a crash -----------------------------------------------------------------------------------------
 
 STORING = """
-import sys
-from the_edge_agent.memory import SQLAlchemyBackend
-
-with SQLAlchemyBackend(sys.argv[1], catalog="sqlalchemy") as backend:
-    for number in range(10_000):
-        assert backend.store(f"k{number % 700}", {"n": number}, {"n": number % 7})["success"]
-        if number == 1500:
-            print("in the middle", flush=True)
+settings:
+  ltm: {backend: sqlalchemy, url: "${STORING_URL}", catalog: sqlalchemy}
+nodes:
+  - name: store
+    run: |
+      for number in range(10_000):
+          actions.ltm_store(key=f"k{number % 700}", value={"n": number}, metadata={"n": number % 7})
+          if number == 1500:
+              print("in the middle", flush=True)
 """
 
 
 @pytest.mark.targets(in_memory=False, portable=False)
-def test_the_ledger_agrees_after_a_kill_in_the_middle_of_10_000_stores(database: Database) -> None:
-    with subprocess.Popen([sys.executable, "-c", STORING, database.url], stdout=subprocess.PIPE, text=True) as process:
+def test_the_ledger_agrees_after_a_kill_in_the_middle_of_10_000_stores(database: Database, tmp_path: Path) -> None:
+    agent = tmp_path / "storing.yaml"
+    agent.write_text(STORING, encoding="utf-8")
+    command = [str(Path(sys.executable).with_name("tea")), "run", str(agent)]
+    environment = {**os.environ, "STORING_URL": database.url}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         assert process.stdout
-        assert process.stdout.readline() == "in the middle\n"
+        assert any("in the middle" in line for line in iter(process.stdout.readline, ""))
         process.kill()
     with database.open(catalog="sqlalchemy") as backend:
         assert backend.count()["count"] == 700

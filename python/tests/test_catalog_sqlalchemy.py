@@ -373,6 +373,8 @@ def test_8_processes_create_the_same_500_keys_exactly_once(
 ) -> None:
     with database.open_catalog() as catalog:
         tracking = [eight_processes.submit(track_the_same, database.open_catalog) for _ in range(PROCESSES)]
+        while not catalog.list_entries(limit=1):  # until they have begun
+            assert not all(future.done() for future in tracking)
         snapshots = [catalog.create_snapshot("meanwhile") for _ in range(5)]
         assert sum(future.result() for future in tracking) == SAME_KEYS
         assert len(catalog.list_entries(limit=1000)) == SAME_KEYS

@@ -20,6 +20,7 @@ from servers import report
 WORKERS = max(2, os.cpu_count() or 2)
 VERSIONS = "import platform as p, sqlalchemy as s; print(f'Python {p.python_version()}, SQLAlchemy {s.__version__}')"
 ONLY_SQLITE = {"TEA_TEST_DATABASES": "sqlite"}
+NOT_OF_VERSIONS = "not portable and not many_at_once and not kit"  # what no version changes and takes long
 SCRIPTS = Path(__file__).resolve().parent
 CLOSING = re.compile(r"=+ (.* in [\d.]+s\b.*) =+$")
 
@@ -44,7 +45,7 @@ def main() -> int:
         session.wait()
         results = [_part("all databases, highest versions", full, session.environment())]
     results += [
-        _part("SQLite, lowest versions", lowest, ONLY_SQLITE, "-k", "not portable"),
+        _part("SQLite, lowest versions", lowest, ONLY_SQLITE, "-k", NOT_OF_VERSIONS),
         _part("scripts", full, {}, "--rootdir", SCRIPTS, SCRIPTS / "tests"),
     ]
 

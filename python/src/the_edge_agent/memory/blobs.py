@@ -101,8 +101,7 @@ class BlobStorage:
         pointer, data = self.pointer(text), text.encode()
         path = self._path(pointer)
         with _Translated("write"):
-            is_there = self._size(path) == len(data)
-            if is_there and (not look_inside or self._files.cat_file(path) == data):
+            if self._size(path) == len(data) and (not look_inside or self._content(path) == data):
                 return pointer
             if self._is_local:  # a crash leaves no half blob under its name
                 unfinished = f"{path}{_UNFINISHED}{secrets.token_hex(8)}"
@@ -127,10 +126,7 @@ class BlobStorage:
         """
         path = self._path(pointer)
         with _Translated("read"):
-            try:
-                data: bytes = self._files.cat_file(path)
-            except FileNotFoundError:
-                data = b""
+            data = self._content(path)
         if "sha256:" + hashlib.sha256(data).hexdigest() != pointer:
             problem = "has been altered" if data else "is missing"
             raise LTMError("query_error", f"the value of this entry {problem} in the blob storage")
@@ -166,6 +162,13 @@ class BlobStorage:
         if found is None:
             raise LTMError("query_error", "the entry points to a value that is no blob of this storage")
         return f"{self._root}/{found[1][:2]}/{found[1]}"
+
+    def _content(self, path: str) -> bytes:
+        """Return what is in a blob; nothing if it is not there, or not any more."""
+        try:
+            return bytes(self._files.cat_file(path))
+        except FileNotFoundError:
+            return b""
 
     def _size(self, path: str) -> int | None:
         try:

@@ -41,7 +41,7 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.config": ["memory.base", "memory.catalog", "memory.results"],
-    "memory.blobs": ["memory.results"],
+    "memory.blobs": ["memory.results", "memory.validation"],
     "memory.ledger": [
         "memory.base",
         "memory.catalog",
@@ -263,6 +263,15 @@ def test_without_sqlalchemy_a_configuration_names_the_extra() -> None:
     found = run_python(WITHOUT_SQLALCHEMY + code)
     assert "dependency_missing" in found
     assert "the-edge-agent[sqlalchemy]" in found
+
+
+def test_without_sqlalchemy_there_is_memory_in_sqlite_and_in_workflows() -> None:
+    code = (
+        "import the_edge_agent as t, the_edge_agent.memory as m\n"
+        "with m.SQLiteBackend(catalog='sqlite') as memory: print(memory.store('k', 1)['created'])\n"
+        "with t.YAMLEngine() as engine: print(engine.ltm_backend.store('k', 1)['created'])\n"
+    )
+    assert run_python(WITHOUT_SQLALCHEMY + code).split() == ["True", "True"]
 
 
 def test_importing_the_memory_loads_neither_sqlalchemy_nor_the_workflow_engine() -> None:

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from typing import Any, Final
 
 from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.validation import check_text
 
 _EXTRAS: Final = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
 _POINTER: Final = re.compile(r"sha256:([0-9a-f]{64})")
@@ -48,7 +49,7 @@ class BlobStorage:
         Raises:
             LTMError: ``configuration_error``, or ``dependency_missing`` that names the extra to install.
         """
-        if not isinstance(uri, str) or not uri or "\0" in uri or _has_surrogates(uri):
+        if not _is_text(uri):
             raise _invalid("storage.uri must be a folder or a URL such as s3://bucket/path")
         if isinstance(inline_threshold, bool) or not isinstance(inline_threshold, int) or inline_threshold < 0:
             raise _invalid("storage.inline_threshold must be a number of bytes, 0 or more")
@@ -221,8 +222,11 @@ def _written(files: Any, path: str, info: Mapping[str, Any]) -> float:
     return float(moment)
 
 
-def _has_surrogates(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
+def _is_text(uri: Any) -> bool:
+    try:
+        return bool(check_text(uri, "storage.uri"))
+    except LTMError:
+        return False
 
 
 def _missing(extra: str) -> LTMError:

@@ -6,10 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
+from types import TracebackType
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from the_edge_agent.memory.registry import Registry
 from the_edge_agent.memory.results import Result
+
+Self = TypeVar("Self", bound="DatabaseCatalog")
 
 
 @runtime_checkable
@@ -103,6 +106,34 @@ class CatalogBackend(Protocol):
             ``{"success": True, "deleted_count": int, "remaining_count": int}``.
         """
         ...
+
+
+class DatabaseCatalog:
+    """What a catalog on a database shares with others: it is closed, unless the database is a memory's.
+
+    A base class; the subclass sets ``_database``, and ``_owns_database`` to whether that is its own.
+    """
+
+    _database: Any
+    _owns_database: bool
+
+    def close(self) -> None:
+        """Close every connection; idempotent. Afterwards every call is a ``connection_error``.
+
+        The catalog of a backend (``backend.catalog``) is closed with it, and by it alone.
+        """
+        if self._owns_database:
+            self._database.close()
+
+    def __enter__(self: Self) -> Self:
+        """Return the catalog itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the catalog."""
+        self.close()
 
 
 def compute_content_hash(value: Any) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from types import TracebackType
 from typing import Any, ClassVar, Final, TypeVar
 
 try:
@@ -15,9 +14,9 @@ except ImportError as error:
         'SQLAlchemyCatalog needs SQLAlchemy; install it with: pip install "the-edge-agent[sqlalchemy]"'
     ) from error
 
-from the_edge_agent.memory.catalog import generate_entry_id
+from the_edge_agent.memory.catalog import DatabaseCatalog, generate_entry_id
 from the_edge_agent.memory.filters import parse_filter
-from the_edge_agent.memory.results import LTMError, Result, fail, found_entries, ok, returns_result
+from the_edge_agent.memory.results import Result, found_entries, ok, returns_result
 from the_edge_agent.memory.sql.catalog import sent_bytes
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.engine import Database
@@ -39,13 +38,15 @@ _SMALL: Final = 500_000  # bytes of an entry that every server reads, whatever i
 Self = TypeVar("Self", bound="SQLAlchemyCatalog")
 
 
-class SQLAlchemyCatalog:
+class SQLAlchemyCatalog(DatabaseCatalog):
     """A ``CatalogBackend`` on SQLite, PostgreSQL, MySQL, MariaDB, or any database that SQLAlchemy speaks to.
 
     The contract of each method is ``CatalogBackend``'s, the same on every database; ``get_snapshot``,
     ``list_snapshots``, ``delete_snapshot``, ``get_deleted_entries`` and ``close`` come with it. Safe for many
     threads and for forks. A call is one transaction, and takes no longer than ``timeout``.
     """
+
+    _database: Database
 
     #: Set in a subclass to use a dialect class of one's own in place of the database's.
     dialect_class: ClassVar[type[Dialect] | None] = None
@@ -199,12 +200,7 @@ class SQLAlchemyCatalog:
     @returns_result
     def store_batch(self, entries: Iterable[Mapping[str, Any]], atomic: bool = True) -> Result:
         """Track many entries; see ``CatalogBackend.store_batch``."""
-        if not isinstance(atomic, bool):
-            raise LTMError("validation_error", "atomic must be true or false")
-        good, errors = check_batch(entries, self._check_size)
-        if errors and atomic:
-            counts = {"stored_count": 0, "failed_count": len(errors), "errors": errors}
-            return fail(errors[0]["error_type"], errors[0]["error"], **counts)
+        good, errors = check_batch(entries, atomic, self._check_size)
         self._track(good)
         return ok(stored_count=len(good), failed_count=len(errors), errors=errors)
 
@@ -265,26 +261,6 @@ class SQLAlchemyCatalog:
         """
         wanted = check_snapshot_id(since_snapshot_id, "since_snapshot_id")
         return self._database.run(lambda connection, sql: sql.catalog.deleted(connection, wanted), snapshot=True)
-
-    # --- the end -----------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Close every connection; idempotent. Afterwards every call is a ``connection_error``.
-
-        The catalog of a backend (``backend.catalog``) is closed with it, and by it alone.
-        """
-        if self._owns_database:
-            self._database.close()
-
-    def __enter__(self: Self) -> Self:
-        """Return the catalog itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the catalog."""
-        self.close()
 
     def __repr__(self) -> str:
         """Name the database, with the password hidden."""

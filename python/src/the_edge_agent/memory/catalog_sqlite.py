@@ -8,14 +8,13 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
-from types import TracebackType
 from typing import Any, Final, TypeVar
 
-from the_edge_agent.memory.catalog import generate_entry_id
+from the_edge_agent.memory.catalog import DatabaseCatalog, generate_entry_id
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import matches, parse_filter
 from the_edge_agent.memory.operations import Delete, Operation, Store
-from the_edge_agent.memory.results import LTMError, Result, fail, found_entries, ok, returns_result
+from the_edge_agent.memory.results import LTMError, Result, found_entries, ok, returns_result
 from the_edge_agent.memory.sqlite_database import SQLiteDatabase, moment, now, written
 from the_edge_agent.memory.tracking import Tracked, check_batch, check_snapshot_id, check_total
 from the_edge_agent.memory.validation import (
@@ -76,13 +75,15 @@ _DELETED: Final = f"""
 Self = TypeVar("Self", bound="SQLiteCatalog")
 
 
-class SQLiteCatalog:
+class SQLiteCatalog(DatabaseCatalog):
     """A ``CatalogBackend`` in one SQLite file, or in memory; needs nothing but Python.
 
     The contract of each method is ``CatalogBackend``'s; ``get_snapshot``, ``list_snapshots``, ``delete_snapshot``,
     ``get_deleted_entries`` and ``close`` come with it. Safe for many threads and processes; a forked child opens
     connections of its own. A file can be opened by ``SQLAlchemyCatalog("sqlite:///...")`` too.
     """
+
+    _database: SQLiteDatabase
 
     def __init__(
         self, path: str | os.PathLike[str] | None = None, *, timeout: float = 30.0, lazy: bool = False
@@ -159,27 +160,22 @@ class SQLiteCatalog:
     ) -> list[dict[str, Any]]:
         """Return the first entries by key; see ``CatalogBackend.list_entries``."""
         beginning, condition, most = check_prefix(prefix), parse_filter(metadata_filter), check_limit(limit)
-        values = {"prefix": beginning, "end": end_of_prefix(beginning), "now": written(now())}
         with self._database.transaction() as connection:
+            values = {"prefix": beginning, "end": end_of_prefix(beginning), "now": written(now())}
             entries = map(_entry, connection.execute(_LIST, values))
             fitting = (entry for entry in entries if condition is None or matches(condition, entry["metadata"]))
             return list(islice(fitting, most))
 
     def delete_entry(self, key: str) -> bool:
         """Delete the entry of a key and return whether it was there; see ``CatalogBackend.delete_entry``."""
-        values = {"id": generate_entry_id(check_key(key)), "now": written(now())}
+        entry_id = generate_entry_id(check_key(key))
         with self._database.transaction(write=True) as connection:
-            return bool(connection.execute(_DELETE, values).rowcount)
+            return bool(connection.execute(_DELETE, {"id": entry_id, "now": written(now())}).rowcount)
 
     @returns_result
     def store_batch(self, entries: Iterable[Mapping[str, Any]], atomic: bool = True) -> Result:
         """Track many entries; see ``CatalogBackend.store_batch``."""
-        if not isinstance(atomic, bool):
-            raise LTMError("validation_error", "atomic must be true or false")
-        good, errors = check_batch(entries)
-        if errors and atomic:
-            counts = {"stored_count": 0, "failed_count": len(errors), "errors": errors}
-            return fail(errors[0]["error_type"], errors[0]["error"], **counts)
+        good, errors = check_batch(entries, atomic)
         with self._database.transaction(write=True) as connection:
             at = now()
             for entry in good:
@@ -194,8 +190,9 @@ class SQLiteCatalog:
     @returns_result
     def cleanup_expired(self, batch_size: int = 100) -> Result:
         """Remove expired entries; see ``CatalogBackend.cleanup_expired``."""
-        most, at = check_batch_size(batch_size), written(now())
+        most = check_batch_size(batch_size)
         with self._database.transaction(write=True) as connection:
+            at = written(now())
             expired = connection.execute(_EXPIRED, {"now": at, "most": most}).fetchall()
             connection.executemany(_FORGET, [{"id": row[0], "now": at} for row in expired])
             remaining = connection.execute(_EXPIRED_COUNT, {"now": at}).fetchone()[0]
@@ -205,8 +202,9 @@ class SQLiteCatalog:
 
     def create_snapshot(self, name: str) -> str:
         """Keep what there is now and return the snapshot's id; see ``CatalogBackend.create_snapshot``."""
-        snapshot_id, label, at = str(uuid.uuid4()), check_text(name, "name"), written(now())
+        snapshot_id, label = str(uuid.uuid4()), check_text(name, "name")
         with self._database.transaction(write=True) as connection:
+            at = written(now())
             connection.execute(_KEEP, {"id": snapshot_id, "now": at})
             check_total(connection.execute(_SIZE, {"id": snapshot_id}).fetchone()[0])
             connection.execute(_FINISH, {"id": snapshot_id, "name": label, "now": at})
@@ -271,26 +269,6 @@ class SQLiteCatalog:
     def forget(self, connection: sqlite3.Connection, keys: Sequence[str], at: datetime) -> None:
         """Remove what has expired of keys that the memory has cleaned up."""
         connection.executemany(_FORGET, [{"id": generate_entry_id(key), "now": written(at)} for key in keys])
-
-    # --- the end -----------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Close every connection; idempotent. Afterwards every call is a ``connection_error``.
-
-        The catalog of a backend (``backend.catalog``) is closed with it, and by it alone.
-        """
-        if self._owns_database:
-            self._database.close()
-
-    def __enter__(self: Self) -> Self:
-        """Return the catalog itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the catalog."""
-        self.close()
 
     def __repr__(self) -> str:
         """Name the file."""

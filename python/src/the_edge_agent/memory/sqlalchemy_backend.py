@@ -14,12 +14,11 @@ except ImportError as error:
         'SQLAlchemyBackend needs SQLAlchemy; install it with: pip install "the-edge-agent[sqlalchemy]"'
     ) from error
 
-from the_edge_agent.memory.base import LTMBackend
 from the_edge_agent.memory.blobs import BlobStorage
 from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import parse_filter
-from the_edge_agent.memory.ledger import open_ledger, sync
+from the_edge_agent.memory.ledger import LedgerBackend, open_ledger
 from the_edge_agent.memory.operations import Delete, Operation, Store
 from the_edge_agent.memory.results import LTMError, Result, found_entries, ok, page_of_keys, returns_result, succeeded
 from the_edge_agent.memory.sql.dialects import Dialect
@@ -50,7 +49,7 @@ _GONE = object()
 _SMALL = 500_000  # bytes of an entry that every server reads, whatever its limit
 
 
-class SQLAlchemyBackend(LTMBackend):
+class SQLAlchemyBackend(LedgerBackend):
     """Long-term memory on SQLite, PostgreSQL, MySQL, MariaDB, or any database that SQLAlchemy speaks to.
 
     The contract of each method is ``LTMBackend``'s, the same on every database. Safe for many threads and for
@@ -169,22 +168,6 @@ class SQLAlchemyBackend(LTMBackend):
             LTMError: the database cannot be reached.
         """
         return self._database.ddl()
-
-    @property
-    def catalog(self) -> CatalogBackend | None:
-        """The catalog that keeps the ledger, for its snapshots and changes; None without one."""
-        return self._ledger.catalog
-
-    @returns_result
-    def sync_catalog(self) -> Result:
-        """Make the catalog say what is in memory, after a ``catalog_error`` or when it is new.
-
-        Returns:
-            ``{"success": True, "tracked_count": int, "deleted_count": int}``: how many entries of the catalog
-            were wrong or missing, and how many had no entry in memory any more.
-        """
-        tracked, deleted = sync(self, self._ledger, self._facts)
-        return ok(tracked_count=tracked, deleted_count=deleted)
 
     @returns_result
     def cleanup_storage(self, batch_size: int = 100) -> Result:
@@ -383,9 +366,6 @@ class SQLAlchemyBackend(LTMBackend):
         if isinstance(placed, Store) and (size := sent_bytes(placed, _SMALL)) > _SMALL:
             self._database.check_size(size)
         return placed
-
-    def _record(self, operations: Sequence[Operation], results: Sequence[Result]) -> None:
-        self._ledger.record(self, operations, results, self._facts)
 
     def _facts(self, keys: Sequence[str]) -> dict[str, tuple[datetime | None, str | None]]:
         return self._database.run(lambda connection, sql: sql.entries.facts(connection, keys))

@@ -13,12 +13,11 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, ClassVar, Final
 
-from the_edge_agent.memory.base import LTMBackend
 from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.memory.catalog_sqlite import SQLiteCatalog
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import matches, parse_filter
-from the_edge_agent.memory.ledger import open_ledger, sync
+from the_edge_agent.memory.ledger import LedgerBackend, open_ledger
 from the_edge_agent.memory.operations import Delete, Operation, Store
 from the_edge_agent.memory.results import LTMError, Result, conflict, found_entries, ok, page_of_keys, returns_result
 from the_edge_agent.memory.sqlite_database import IN_MEMORY, SQLiteDatabase, moment, now, written
@@ -59,7 +58,7 @@ _EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_entries WHERE expires_at <= :n
 _PAGE_TEXT: Final = 1_000_000  # characters after which a page of iterate_all ends
 
 
-class SQLiteBackend(LTMBackend):
+class SQLiteBackend(LedgerBackend):
     """Long-term memory in one SQLite file, or in memory; needs nothing but Python.
 
     The contract of each method is ``LTMBackend``'s. Safe for many threads and processes; a forked child opens
@@ -103,22 +102,6 @@ class SQLiteBackend(LTMBackend):
         except BaseException:
             self.close()
             raise
-
-    @property
-    def catalog(self) -> CatalogBackend | None:
-        """The catalog that keeps the ledger, for its snapshots and changes; None without one."""
-        return self._ledger.catalog
-
-    @returns_result
-    def sync_catalog(self) -> Result:
-        """Make the catalog say what is in memory, after a ``catalog_error`` or when it is new.
-
-        Returns:
-            ``{"success": True, "tracked_count": int, "deleted_count": int}``: how many entries of the catalog
-            were wrong or missing, and how many had no entry in memory any more.
-        """
-        tracked, deleted = sync(self, self._ledger, self._facts)
-        return ok(tracked_count=tracked, deleted_count=deleted)
 
     # --- writes ------------------------------------------------------------------------------------
 
@@ -189,9 +172,6 @@ class SQLiteBackend(LTMBackend):
         """The catalog in the same file, which is written in the same transaction."""
         catalog = self._ledger.catalog
         return catalog if self._ledger.is_here and isinstance(catalog, SQLiteCatalog) else None
-
-    def _record(self, operations: Sequence[Operation], results: Sequence[Result]) -> None:
-        self._ledger.record(self, operations, results, self._facts)
 
     def _facts(self, keys: Sequence[str]) -> dict[str, tuple[datetime | None, str | None]]:
         facts = "SELECT expires_at, storage_uri FROM ltm_entries WHERE key = ?"
@@ -295,10 +275,13 @@ class SQLiteBackend(LTMBackend):
         conditions = [_VISIBLE, _IN_PREFIX]
         values = _range(prefix)
         positive = [term for term in terms if not term.negated]
-        if positive and self._database.has_full_text:
+        is_indexed = bool(positive) and self._database.has_full_text
+        if is_indexed:
             conditions.append("id IN (SELECT rowid FROM ltm_entries_fts WHERE ltm_entries_fts MATCH :words)")
             values["words"] = " AND ".join(_looked_up(term) for term in positive)
-        for place, term in enumerate(terms):  # the index knows no order of words: look at the text as well
+        for place, term in enumerate(terms):
+            if is_indexed and not term.negated and len(term.tokens) == 1:
+                continue  # the index has decided; of several words it does not know the order
             conditions.append(f"(instr(search_text, :needle{place}) > 0) = {int(not term.negated)}")
             values[f"needle{place}"] = term.needle
         where = " AND ".join(conditions)

@@ -95,34 +95,38 @@ class Tracked:
 
 
 def check_batch(
-    entries: Iterable[Mapping[str, Any]], check: Callable[[Tracked], None] | None = None
+    entries: Iterable[Mapping[str, Any]], atomic: Any, check: Callable[[Tracked], None] | None = None
 ) -> tuple[list[Tracked], list[dict[str, Any]]]:
-    """Check and encode the entries of ``store_batch``.
+    """Check and encode the arguments of ``store_batch``.
 
     Args:
         entries: dicts of the arguments of ``track_entry``.
+        atomic: whether one bad entry refuses all.
         check: raises for what this catalog cannot keep besides.
 
     Returns:
         The good entries in their order, and ``[{"key", "error", "error_type"}]`` of the bad ones.
 
     Raises:
-        LTMError: ``validation_error`` for what is no list; what ``check`` raises that is not an entry's fault.
+        LTMError: ``validation_error`` for bad arguments; that of the first bad entry if ``atomic``, with the counts
+            and ``errors`` of the result; what ``check`` raises that is not an entry's fault.
     """
+    if not isinstance(atomic, bool):
+        raise LTMError("validation_error", "atomic must be true or false")
     good: list[Tracked] = []
     errors: list[dict[str, Any]] = []
+    first: LTMError | None = None
     for place, entry in enumerate(check_items(entries, "entries")):
         try:
-            tracked = _tracked(entry, f"entries[{place}]")
-            if check is not None:
-                check(tracked)
-            good.append(tracked)
+            good.append(_tracked(entry, f"entries[{place}]", check))
         except LTMError as failure:
             if failure.error_type not in _REFUSALS:
                 raise
-            refused = failure if str(failure).startswith("entries[") else failure.within(f"entries[{place}]")
+            first = first or failure
             key = entry.get("key") if isinstance(entry, Mapping) else None
-            errors.append({"key": key, "error": str(refused), "error_type": refused.error_type})
+            errors.append({"key": key, "error": str(failure), "error_type": failure.error_type})
+    if first is not None and atomic:
+        raise LTMError.of({**first.result, "stored_count": 0, "failed_count": len(errors), "errors": errors})
     return good, errors
 
 
@@ -146,16 +150,19 @@ def check_total(size: Any) -> None:
         raise LTMError("validation_error", "the sizes of all entries add up to more than 2^63 - 1 bytes")
 
 
-def _tracked(entry: Any, place: str) -> Tracked:
+def _tracked(entry: Any, place: str, check: Callable[[Tracked], None] | None) -> Tracked:
     if not isinstance(entry, Mapping):
         raise LTMError("validation_error", f"{place} must be a dict, not {type(entry).__name__}")
     if not entry.keys() >= _REQUIRED or not entry.keys() <= _REQUIRED | _OPTIONAL:
         known = ", ".join(sorted(_REQUIRED))
         raise LTMError("validation_error", f"{place} must have {known}, may have inlined_value and expires_at")
     try:
-        return Tracked.of(**entry)
+        tracked = Tracked.of(**entry)
+        if check is not None:
+            check(tracked)
     except LTMError as failure:
         raise failure.within(place) from None
+    return tracked
 
 
 def _encoded(inlined_value: Any) -> str:

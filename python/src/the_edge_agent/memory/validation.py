@@ -1,4 +1,4 @@
-"""The rules for keys, prefixes and limits, the same for every backend."""
+"""The rules for keys, prefixes, limits and options, the same for every backend."""
 
 from __future__ import annotations
 

@@ -13,7 +13,15 @@ from sqlalchemy import Connection, Engine, create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from the_edge_agent.memory import SQLAlchemyBackend, SQLAlchemyCatalog, SQLiteBackend, SQLiteCatalog
+from the_edge_agent.memory import (
+    PostgresBackend,
+    PostgresCatalog,
+    SQLAlchemyBackend,
+    SQLAlchemyCatalog,
+    SQLiteBackend,
+    SQLiteCatalog,
+)
+from the_edge_agent.memory.postgres_database import WRITE
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.url import parse_url, with_installed_driver
 
@@ -97,8 +105,18 @@ class CatalogOpener:
         return _opened(self.target, self.url, _CATALOGS, options)
 
 
-_BACKENDS: Final = {"own": SQLAlchemyBackend, "portable": PortableBackend, "sqlite": SQLiteBackend}
-_CATALOGS: Final = {"own": SQLAlchemyCatalog, "portable": PortableCatalog, "sqlite": SQLiteCatalog}
+_BACKENDS: Final = {
+    "own": SQLAlchemyBackend,
+    "portable": PortableBackend,
+    "sqlite": SQLiteBackend,
+    "postgresql": PostgresBackend,
+}
+_CATALOGS: Final = {
+    "own": SQLAlchemyCatalog,
+    "portable": PortableCatalog,
+    "sqlite": SQLiteCatalog,
+    "postgresql": PostgresCatalog,
+}
 
 
 def _opened(target: Target, url: str, classes: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
@@ -134,6 +152,7 @@ ALL_TARGETS: Final = (
     *(Target(family, portable=True) for family in _FAMILIES),
     Target("sqlite", native=True),
     Target("sqlite", in_memory=True, native=True),
+    Target("postgresql", native=True),
 )
 
 
@@ -272,6 +291,9 @@ def _engine(url: str) -> Engine:
 def run_sql(store: Any, *statements: str) -> None:
     """Run statements beside the contract, on the database of a memory or a catalog, in one transaction."""
     engine = getattr(store, "_engine", None)
+    if engine is None and hasattr(store._database, "run"):
+        store._database.run(lambda connection: [connection.execute(each) for each in statements], WRITE)
+        return
     if engine is None:
         with store._database.transaction(write=True) as connection:
             for statement in statements:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
@@ -34,11 +33,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR, insert
 from sqlalchemy.types import TypeEngine
 
-from the_edge_agent.memory.codec import INT64_MAX, INT64_MIN, decode
+from the_edge_agent.memory.codec import comparable_json, decode
 from the_edge_agent.memory.filters import Path
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, Dialect
-from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test, is_number, is_ordered
+from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test, is_ordered
 from the_edge_agent.memory.sql.dialects.texts import IndexedTextConditions, TextConditions
 from the_edge_agent.memory.sql.dialects.upserts import OnConflict, Upsert
 from the_edge_agent.memory.text import Term
@@ -152,7 +151,7 @@ class PostgreSQLDialect(Dialect):
 
     def metadata_parameters(self, metadata: str | None) -> dict[str, Any]:
         """Return the parameters, with the metadata in the form that JSONB compares exactly."""
-        return {**super().metadata_parameters(metadata), "b_metadata_json": _comparable(decode(metadata or "{}"))}
+        return {**super().metadata_parameters(metadata), "b_metadata_json": comparable_json(decode(metadata or "{}"))}
 
     def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
         """Return what stores rows in one statement."""
@@ -199,7 +198,7 @@ class JSONBConditions(FilterConditions):
         """Compare every number as NUMERIC, which is exact for integers and doubles alike."""
         if isinstance(value, str):
             return super().compare(path, op, value)
-        bound = cast(literal(_comparable(value), Text), Numeric)
+        bound = cast(literal(comparable_json(value), Text), Numeric)
         return self.at(path, ("double",), is_ordered(op, bound))
 
     def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
@@ -222,22 +221,7 @@ class JSONBConditions(FilterConditions):
 
 
 def _jsonb(value: Any) -> ColumnElement[Any]:
-    return cast(cast(literal(_comparable(value), Text), Text), JSONB)
-
-
-def _comparable(value: Any) -> str:
-    """Return JSON in which whole doubles are written as integers: NUMERIC has no rounding to hide it."""
-    return json.dumps(_whole_as_integers(value), ensure_ascii=False, separators=(",", ":"))
-
-
-def _whole_as_integers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _whole_as_integers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_whole_as_integers(item) for item in value]
-    if is_number(value) and value == int(value) and INT64_MIN <= value <= INT64_MAX:
-        return int(value)
-    return value
+    return cast(cast(literal(comparable_json(value), Text), Text), JSONB)
 
 
 def _index_term(term: Term) -> str:

@@ -86,7 +86,7 @@ def dev() -> Path:
 def lowest() -> Path:
     """Make the environment with the lowest Python and SQLAlchemy to be had."""
     pin = f"sqlalchemy=={lowest_sqlalchemy()}"
-    return ensure(REPO / ".venv-lowest", supported_pythons()[0], extras="sqlalchemy,test", pins=[pin])
+    return ensure(REPO / ".venv-lowest", supported_pythons()[0], extras="sqlalchemy,postgres,test", pins=[pin])
 
 
 def demo() -> Path:

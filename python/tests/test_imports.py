@@ -331,7 +331,8 @@ def test_without_sqlalchemy_there_is_memory_in_postgresql() -> None:
 
 
 def test_importing_the_memory_loads_neither_sqlalchemy_nor_the_workflow_engine() -> None:
-    code = "import sys, the_edge_agent.memory; print(sorted({'sqlalchemy', 'psycopg', 'jinja2', 'yaml', 'typer'} & set(sys.modules)))"
+    heavy = {"sqlalchemy", "psycopg", "jinja2", "yaml", "typer"}
+    code = f"import sys, the_edge_agent.memory; print(sorted({heavy} & set(sys.modules)))"
     assert run_python(code) == "[]"
 
 

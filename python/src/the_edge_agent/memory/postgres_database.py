@@ -229,6 +229,8 @@ class PostgresDatabase:
             if not again and (was_replaced or not lost):
                 raise failure
             was_replaced = was_replaced or lost
+            if lost and self._pool is not None:
+                self._pool.drain()  # the others are as old
             if time.monotonic() + pause > deadline:
                 raise failure
             if not lost:
@@ -367,6 +369,9 @@ def _check_url(url: Any) -> tuple[str, tuple[str, str, str, str]]:
         message = "url must be a PostgreSQL URL such as postgresql://user:password@host:5432/database"
         raise LTMError("configuration_error", message)
     user, host, port, name = (str(parts.get(part, "")) for part in ("user", "host", "port", "dbname"))
+    for each in port.split(",") if port else ():  # one for each host
+        if each and not (each.isdecimal() and 0 < int(each) < 65_536):
+            raise LTMError("configuration_error", "the port in the url must be a number from 1 to 65,535")
     return f"postgresql://{rest}", (user, host, port or "5432", name)
 
 

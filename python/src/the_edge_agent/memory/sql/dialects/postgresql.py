@@ -51,6 +51,7 @@ _SIMPLE: Final[ColumnElement[Any]] = literal_column("'simple'::regconfig")
 class PostgreSQLDialect(Dialect):
     """PostgreSQL 12 or later, and what speaks its dialect."""
 
+    product = "PostgreSQL"
     key_type: ClassVar[TypeEngine[Any]] = String(MAX_KEY_LENGTH, collation="C")
     time_type: ClassVar[DateTime] = DateTime(timezone=True)
     socket_drivers = frozenset({"psycopg", "psycopg2"})

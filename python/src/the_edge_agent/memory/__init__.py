@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from the_edge_agent.memory.catalog_postgres import PostgresCatalog
     from the_edge_agent.memory.catalog_sqlalchemy import SQLAlchemyCatalog
     from the_edge_agent.memory.catalog_sqlite import SQLiteCatalog
+    from the_edge_agent.memory.check import check_database
     from the_edge_agent.memory.postgres import PostgresBackend
     from the_edge_agent.memory.sql.schema import CatalogEntry, CatalogSnapshot, LTMEntry
     from the_edge_agent.memory.sqlalchemy_backend import SQLAlchemyBackend
@@ -60,6 +61,7 @@ _LAZY = {
     "CatalogEntry": "the_edge_agent.memory.sql.schema",
     "CatalogSnapshot": "the_edge_agent.memory.sql.schema",
     "LTMEntry": "the_edge_agent.memory.sql.schema",
+    "check_database": "the_edge_agent.memory.check",
 }
 
 __all__ = [
@@ -79,6 +81,7 @@ __all__ = [
     "SQLAlchemyCatalog",
     "SQLiteBackend",
     "SQLiteCatalog",
+    "check_database",
     "compute_content_hash",
     "create_catalog_backend",
     "create_ltm_backend",

@@ -6,14 +6,15 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, exc, insert, inspect, select
+from sqlalchemy import Connection, Table, exc, insert, inspect, select
+from sqlalchemy.schema import DropTable
 
 from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql import legacy
 from the_edge_agent.memory.sql.dialects import Dialect, for_dialect
 from the_edge_agent.memory.sql.rows import entry_parameters, entry_row
-from the_edge_agent.memory.sql.schema import SCHEMA_VERSION, Tables, copy_tables
+from the_edge_agent.memory.sql.schema import SCHEMA_VERSION, Tables
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,8 @@ class Schema:
     packet: int | None
 
     @classmethod
-    def of(cls, connection: Connection, entries_name: str, dialect_class: type[Dialect] | None) -> Schema:
-        """Look at the server, and change nothing."""
-        tables = copy_tables(entries_name)
+    def of(cls, connection: Connection, tables: Tables, dialect_class: type[Dialect] | None) -> Schema:
+        """Look at the server, and change nothing but these copies of the tables."""
         dialect_class = dialect_class or for_dialect(connection.dialect)
         dialect_class.extend(tables.entries, tables.catalog)
         dialect = dialect_class(tables.entries.c.updated_at.type)
@@ -46,7 +46,7 @@ class Schema:
         else:
             definitions = Dialect.definitions(self.dialect, *missing) if missing else []
         compiled = [definition.compile(dialect=connection.dialect) for definition in definitions]
-        if self._version(connection) is None:
+        if self.version(connection) is None:
             version = insert(self.tables.schema_version).values(id=1, version=SCHEMA_VERSION)
             compiled.append(version.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
         return [str(statement).strip() for statement in compiled]
@@ -57,7 +57,7 @@ class Schema:
         Raises:
             LTMError: ``configuration_error``.
         """
-        found = self._version(connection)
+        found = self.version(connection)
         is_complete = found is not None and inspect(connection).has_table(self.tables.entries.name)
         connection.rollback()
         if not is_complete:
@@ -73,7 +73,7 @@ class Schema:
         Raises:
             LTMError: ``configuration_error`` for a database that is not ours to use.
         """
-        found, name = self._version(connection), self.tables.entries.name
+        found, name = self.version(connection), self.tables.entries.name
         is_complete = found is not None and inspect(connection).has_table(name)
         connection.rollback()
         if is_complete:
@@ -95,7 +95,7 @@ class Schema:
         self.dialect.create(connection, *self.tables.all())
 
     def _write_version(self, connection: Connection) -> None:
-        if self._version(connection) is None:
+        if self.version(connection) is None:
             connection.execute(insert(self.tables.schema_version).values(id=1, version=SCHEMA_VERSION))
 
     def _check_keys(self, connection: Connection) -> None:
@@ -118,7 +118,25 @@ class Schema:
                 "create the table with a binary collation for the column key",
             )
 
-    def _version(self, connection: Connection) -> int | None:
+    def drop(self, connection: Connection) -> None:
+        """Drop those of the tables that are there, with all that was made for them."""
+        present = [table for table in self._with_search_tables() if inspect(connection).has_table(table.name)]
+        connection.rollback()
+        if not present:
+            return
+        with self.dialect.begin(connection, write=True):
+            for table in present:
+                connection.execute(DropTable(table))
+
+    def _with_search_tables(self) -> list[Table]:
+        return [*self.tables.all(), *self.dialect.search_tables(self.tables.entries)]
+
+    def version(self, connection: Connection) -> int | None:
+        """Return the version of the schema, None if the tables are not there or not complete.
+
+        Raises:
+            LTMError: ``configuration_error`` for a later version than ours.
+        """
         table = self.tables.schema_version
         if not inspect(connection).has_table(table.name):
             return None

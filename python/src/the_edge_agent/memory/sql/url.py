@@ -36,6 +36,8 @@ def parse_url(url: Any) -> tuple[URL, dict[str, Any]]:
         if backend == "postgres":
             parsed = parsed.set(drivername=f"postgresql+{driver}" if driver else "postgresql")
         parsed.get_backend_name()
+        if "@" in (parsed.host or ""):  # the rest of a password that is not percent-encoded
+            raise ValueError
     except (ArgumentError, ValueError, TypeError):
         parsed = None
     if parsed is None:
@@ -52,6 +54,16 @@ def parse_url(url: Any) -> tuple[URL, dict[str, Any]]:
         if name in hidden and parsed.password is None:
             parsed = parsed.set(password=str(hidden.pop(name)))
     return parsed, hidden
+
+
+def shown(url: URL) -> str:
+    """Return a URL with its password hidden, and whatever in its query could hold one."""
+    secrets = {name: "***" for name, value in url.query.items() if _is_secret(f"{name} {value}")}
+    return url.update_query_dict(secrets).render_as_string(hide_password=True)
+
+
+def _is_secret(text: str) -> bool:
+    return any(word in text.lower() for word in _SECRET_WORDS)
 
 
 def with_installed_driver(url: URL) -> URL:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from sqlalchemy import (
@@ -56,6 +57,9 @@ class Dialect:
     token_type: ClassVar[TypeEngine[Any]] = Text()
     time_type: ClassVar[DateTime] = DateTime()
 
+    #: How people call the database; empty where SQLAlchemy's name for the dialect has to do.
+    product: ClassVar[str] = ""
+
     #: The drivers whose socket ``socket_of`` finds: a look at it tells whether the connection is alive.
     socket_drivers: ClassVar[frozenset[str]] = frozenset()
 
@@ -71,6 +75,16 @@ class Dialect:
     def __init__(self, moment: TypeEngine[datetime]) -> None:
         """Make the dialect of one engine, which binds times as ``moment``."""
         self.moment = moment
+
+    @property
+    def search_path(self) -> str:
+        """How texts are searched here, in words."""
+        return "LIKE over search tokens"
+
+    @property
+    def filter_path(self) -> str:
+        """How metadata filters are decided here, in words."""
+        return "Python"
 
     # --- before connecting -------------------------------------------------------------------------
 
@@ -88,6 +102,11 @@ class Dialect:
     def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:
         """Return the URL to use and the arguments of ``create_engine`` that this database needs."""
         return url, {"pool_pre_ping": not cls.socket_drivers & {url.get_driver_name()}, "pool_recycle": 1800}
+
+    @classmethod
+    def new_file(cls, url: URL) -> Path | None:
+        """Return the file that connecting would create, None if it is there or the database is no file."""
+        return None
 
     @classmethod
     def prepare_engine(cls, engine: Engine) -> Any:
@@ -148,6 +167,10 @@ class Dialect:
                 if index.name in {found["name"] for found in existing}:
                     continue
             connection.execute(definition)
+
+    def search_tables(self, entries: Table) -> list[Table]:
+        """Return the tables that ``definitions`` adds for searches, to be dropped after the entries' table."""
+        return []
 
     def exclusively(self, connection: Connection, name: str) -> AbstractContextManager[Any]:
         """Keep other processes from renaming the table until the transaction ends: lock every row of it."""

@@ -60,6 +60,7 @@ class MySQLDialect(Dialect):
     as committed before or after its index entry. LIKE reads what the transaction sees.
     """
 
+    product = "MySQL"
     exact_collation: ClassVar[str] = "utf8mb4_0900_bin"  # utf8mb4_bin pads: "a" would equal "a "
     key_type: ClassVar[TypeEngine[Any]] = VARCHAR(MAX_KEY_LENGTH, charset="utf8mb4", collation=exact_collation)
     text_type: ClassVar[TypeEngine[Any]] = LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin")
@@ -68,6 +69,11 @@ class MySQLDialect(Dialect):
     socket_drivers = frozenset({"pymysql", "mysqldb", "mysqlconnector"})
     keeps_one_state = True
     has_exact_keys = True
+
+    @property
+    def filter_path(self) -> str:
+        """How metadata filters are decided."""
+        return "JSON functions"
 
     @classmethod
     def ascii_type(cls, length: int) -> TypeEngine[Any]:

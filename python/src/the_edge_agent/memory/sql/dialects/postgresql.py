@@ -50,11 +50,22 @@ _SIMPLE: Final[ColumnElement[Any]] = literal_column("'simple'::regconfig")
 class PostgreSQLDialect(Dialect):
     """PostgreSQL 12 or later, and what speaks its dialect."""
 
+    product = "PostgreSQL"
     key_type: ClassVar[TypeEngine[Any]] = String(MAX_KEY_LENGTH, collation="C")
     time_type: ClassVar[DateTime] = DateTime(timezone=True)
     socket_drivers = frozenset({"psycopg", "psycopg2"})
     keeps_one_state = True
     has_exact_keys = True
+
+    @property
+    def search_path(self) -> str:
+        """How texts are searched."""
+        return "full-text index (tsvector)"
+
+    @property
+    def filter_path(self) -> str:
+        """How metadata filters are decided."""
+        return "JSONB"
 
     @classmethod
     def session_settings(cls, timeout: float) -> list[str]:

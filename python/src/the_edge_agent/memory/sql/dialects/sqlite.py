@@ -7,7 +7,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from math import ceil
+from pathlib import Path as FilePath
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import (
     Column,
@@ -15,6 +17,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Integer,
+    MetaData,
     PrimaryKeyConstraint,
     RootTransaction,
     Table,
@@ -75,6 +78,7 @@ _FULL_TEXT: Final = (
 class SQLiteDialect(Dialect):
     """SQLite 3.35 or later; without FTS5 or JSON functions it falls back to LIKE and to Python."""
 
+    product = "SQLite"
     isolation_level = "SERIALIZABLE"
     has_exact_keys = True
     keeps_one_state = True
@@ -83,6 +87,16 @@ class SQLiteDialect(Dialect):
         """Make the dialect of one engine."""
         super().__init__(moment)
         self._has_full_text = self._has_json = True
+
+    @property
+    def search_path(self) -> str:
+        """How texts are searched, known after the probe."""
+        return "full-text index (FTS5)" if self._has_full_text else super().search_path
+
+    @property
+    def filter_path(self) -> str:
+        """How metadata filters are decided, known after the probe."""
+        return "json_each" if self._has_json else super().filter_path
 
     @classmethod
     def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
@@ -98,6 +112,17 @@ class SQLiteDialect(Dialect):
             return url, {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
         named = url.set(database=f"file:/{uuid.uuid4()}").update_query_dict({"vfs": "memdb", "uri": "true"})
         return named, {}
+
+    @classmethod
+    def new_file(cls, url: URL) -> FilePath | None:
+        """Return the file that connecting would create: none in memory, nor where the mode forbids it."""
+        name, query = url.database or ":memory:", url.query
+        if name.startswith("file:"):
+            name = unquote(urlsplit(name).path)
+        can_create = query.get("mode", "rwc") == "rwc" and "vfs" not in query
+        if name in ("", ":memory:") or not can_create or FilePath(name).exists():
+            return None
+        return FilePath(name)
 
     @classmethod
     def prepare_engine(cls, engine: Engine) -> Any:
@@ -153,6 +178,10 @@ class SQLiteDialect(Dialect):
             names |= {"table": f'"{entries.name}"', "name": f"'{entries.name}'"}
             found += [text(part % names) for part in _FULL_TEXT]
         return found
+
+    def search_tables(self, entries: Table) -> list[Table]:
+        """Return the full-text index, whose own tables go with it, and the entries' triggers with the entries."""
+        return [Table(f"{entries.name}_fts", MetaData())] if self._has_full_text else []
 
     def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> RootTransaction:
         """Take the write lock first: a transaction that reads and then writes would fail as busy."""

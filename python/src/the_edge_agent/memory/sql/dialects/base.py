@@ -72,6 +72,16 @@ class Dialect:
         """Make the dialect of one engine, which binds times as ``moment``."""
         self.moment = moment
 
+    @property
+    def search_path(self) -> str:
+        """How texts are searched here, in words."""
+        return "LIKE over search tokens"
+
+    @property
+    def filter_path(self) -> str:
+        """How metadata filters are decided here, in words."""
+        return "Python"
+
     # --- before connecting -------------------------------------------------------------------------
 
     @classmethod

@@ -69,6 +69,11 @@ class MySQLDialect(Dialect):
     keeps_one_state = True
     has_exact_keys = True
 
+    @property
+    def filter_path(self) -> str:
+        """How metadata filters are decided."""
+        return "JSON functions"
+
     @classmethod
     def ascii_type(cls, length: int) -> TypeEngine[Any]:
         """Return the type of ASCII identifiers."""

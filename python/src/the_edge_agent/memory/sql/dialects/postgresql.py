@@ -57,6 +57,16 @@ class PostgreSQLDialect(Dialect):
     keeps_one_state = True
     has_exact_keys = True
 
+    @property
+    def search_path(self) -> str:
+        """How texts are searched."""
+        return "full-text index (tsvector)"
+
+    @property
+    def filter_path(self) -> str:
+        """How metadata filters are decided."""
+        return "JSONB"
+
     @classmethod
     def session_settings(cls, timeout: float) -> list[str]:
         """Have the server end a wait for a lock before the call's deadline, so that no session of ours stays behind."""

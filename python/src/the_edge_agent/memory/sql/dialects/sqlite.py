@@ -84,6 +84,16 @@ class SQLiteDialect(Dialect):
         super().__init__(moment)
         self._has_full_text = self._has_json = True
 
+    @property
+    def search_path(self) -> str:
+        """How texts are searched, known after the probe."""
+        return "full-text index (FTS5)" if self._has_full_text else super().search_path
+
+    @property
+    def filter_path(self) -> str:
+        """How metadata filters are decided, known after the probe."""
+        return "json_each" if self._has_json else super().filter_path
+
     @classmethod
     def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
         """Return how long to wait for another writer."""

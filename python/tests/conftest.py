@@ -25,7 +25,7 @@ def pytest_configure() -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what needs a database on every target; a contract class only on those that can do what it says.
 
-    Targets without SQLAlchemy are for those that say so.
+    Targets without SQLAlchemy, and other databases and drivers, are for those that say so.
     """
     if "target" not in metafunc.fixturenames:
         return
@@ -34,6 +34,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     markers = [*metafunc.definition.iter_markers("targets")]
     if not any("native" in marker.kwargs for marker in markers):
         targets = [target for target in targets if not target.native]
+    if not any("other" in marker.kwargs for marker in markers):
+        targets = [target for target in targets if not target.other]
     for marker in markers:
         targets = [target for target in targets if all(getattr(target, k) == v for k, v in marker.kwargs.items())]
     metafunc.parametrize("target", targets, ids=[target.name for target in targets], scope="session")

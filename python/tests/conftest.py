@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from databases import Database, Databases, Target, UnknownDatabaseError, chosen_targets, fails_the_run, not_tested
+from limits import LIMITS
 
 settings.register_profile("tea", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tea")
@@ -42,10 +43,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what has no target among the chosen ones, and what a class says that its backend cannot do."""
+    """Leave out what has no target among the chosen ones, and what a class says that its backend cannot do.
+
+    What an other database cannot do must fail there.
+    """
     without = [item for item in items if not _applies(item)]
     items[:] = [item for item in items if _applies(item)]
     config.hook.pytest_deselected(items=without)
+    for item in items:
+        if reason := _limit(item):
+            item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
 
 def _applies(item: pytest.Item) -> bool:
@@ -55,6 +62,13 @@ def _applies(item: pytest.Item) -> bool:
         return False
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     return "target" not in parameters or isinstance(parameters["target"], Target)
+
+
+def _limit(item: pytest.Item) -> str | None:
+    target = item.callspec.params.get("target") if hasattr(item, "callspec") else None
+    if not isinstance(target, Target) or not isinstance(item, pytest.Function):
+        return None
+    return LIMITS.get(target.name, {}).get(item.originalname)
 
 
 @pytest.fixture(scope="session")

@@ -108,6 +108,11 @@ MAY_IMPORT = {
         "memory.filters",
         "memory.text",
     ],
+    "memory.sql.dialects.duckdb": [
+        "memory.results",
+        "memory.sql.deadlines",
+        "memory.sql.dialects.base",
+    ],
     "memory.catalog_sqlalchemy": [
         "memory.sql",
         "memory.tracking",

@@ -12,7 +12,6 @@ from sqlalchemy import (
     Connection,
     DateTime,
     Engine,
-    RootTransaction,
     String,
     Table,
     Text,
@@ -171,8 +170,8 @@ class Dialect:
 
     # --- transactions and time ---------------------------------------------------------------------
 
-    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> RootTransaction:
-        """Begin a transaction.
+    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> AbstractContextManager[Any]:
+        """Begin a transaction and return what ends it.
 
         Args:
             connection: on which there is none.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
@@ -14,7 +14,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Double,
-    RootTransaction,
     Table,
     Text,
     bindparam,
@@ -119,7 +118,7 @@ class MySQLDialect(Dialect):
         socket = getattr(wrapper, "sock", None) or getattr(driver_connection, "_sock", None)  # PyMySQL
         return -1 if socket is None else int(socket.fileno())
 
-    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> RootTransaction:
+    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> AbstractContextManager[Any]:
         """Begin a transaction; only REPEATABLE READ keeps one state."""
         transaction = super().begin(connection, write=write)
         if snapshot:

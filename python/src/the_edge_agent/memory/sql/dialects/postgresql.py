@@ -18,7 +18,6 @@ from sqlalchemy import (
     Index,
     Interval,
     Numeric,
-    RootTransaction,
     String,
     Table,
     Text,
@@ -124,7 +123,7 @@ class PostgreSQLDialect(Dialect):
         connection.exec_driver_sql(f"LOCK TABLE {quoted} IN ACCESS EXCLUSIVE MODE")
         return nullcontext()
 
-    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> RootTransaction:
+    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> AbstractContextManager[Any]:
         """Begin a transaction; only REPEATABLE READ keeps one state."""
         if snapshot:
             connection.execution_options(isolation_level="REPEATABLE READ")

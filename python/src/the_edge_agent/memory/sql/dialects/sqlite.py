@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from math import ceil
 from typing import Any, Final
@@ -16,7 +17,6 @@ from sqlalchemy import (
     Engine,
     Integer,
     PrimaryKeyConstraint,
-    RootTransaction,
     Table,
     TextClause,
     UniqueConstraint,
@@ -164,7 +164,7 @@ class SQLiteDialect(Dialect):
             found += [text(part % names) for part in _FULL_TEXT]
         return found
 
-    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> RootTransaction:
+    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> AbstractContextManager[Any]:
         """Take the write lock first: a transaction that reads and then writes would fail as busy."""
         transaction = super().begin(connection, write=write)
         if write:

@@ -77,6 +77,7 @@ MAY_IMPORT = {
         "memory.sql.dialects.base",
         "memory.sql.dialects.conditions",
         "memory.sql.dialects.texts",
+        "memory.sql.dialects.probing",
         "memory.sql.dialects.upserts",
         "memory.results",
         "memory.codec",
@@ -92,6 +93,7 @@ MAY_IMPORT = {
         "memory.sql.sockets",
     ],
     "memory.sql.dialects.upserts": ["memory.sql.errors"],
+    "memory.sql.dialects.probing": ["memory.sql.errors"],
     "memory.sql.dialects.mariadb": [
         "memory.sql.dialects.mysql",
         "memory.sql.dialects.conditions",
@@ -102,9 +104,11 @@ MAY_IMPORT = {
     "memory.sql.dialects.sqlite": [
         "memory.sql.dialects.base",
         "memory.sql.dialects.conditions",
+        "memory.sql.dialects.probing",
         "memory.sql.dialects.texts",
         "memory.sql.dialects.upserts",
         "memory.sql.deadlines",
+        "memory.results",
         "memory.filters",
         "memory.text",
     ],

@@ -29,9 +29,9 @@ class Schema:
         """Look at the server, and change nothing."""
         tables = copy_tables(entries_name)
         dialect_class = dialect_class or for_dialect(connection.dialect)
-        dialect_class.extend(tables.entries, tables.catalog)
         dialect = dialect_class(tables.entries.c.updated_at.type)
-        dialect.probe(connection)
+        dialect.probe(connection, tables.entries, tables.catalog)
+        dialect.extend(tables.entries, tables.catalog)
         packet = dialect.max_entry_bytes(connection)
         connection.rollback()
         return cls(tables, dialect, packet)

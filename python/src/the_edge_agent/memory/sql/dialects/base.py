@@ -43,6 +43,10 @@ IN_USE: Final = (
 )
 
 
+LIKE_INSTEAD: Final = "no full-text index: searches use LIKE over search tokens"
+PYTHON_INSTEAD: Final = "no JSON functions: metadata filters are decided in Python"
+
+
 class Dialect:
     """How one server is connected to, and how tables are created, written and searched there.
 
@@ -70,6 +74,8 @@ class Dialect:
     def __init__(self, moment: TypeEngine[datetime]) -> None:
         """Make the dialect of one engine, which binds times as ``moment``."""
         self.moment = moment
+        #: What the probe found to be missing, and what is done instead, in words for the log.
+        self.fallbacks: list[str] = []
 
     @property
     def search_path(self) -> str:
@@ -130,12 +136,11 @@ class Dialect:
 
     # --- creation ----------------------------------------------------------------------------------
 
-    @classmethod
-    def extend(cls, entries: Table, catalog: Table) -> None:
-        """Add this database's columns and indexes to the engine's copies of the tables."""
+    def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
+        """Look at what the server can do and at what the tables have, if they are there; before they are created."""
 
-    def probe(self, connection: Connection) -> None:
-        """Look at what the server can do; called once, before the tables are created."""
+    def extend(self, entries: Table, catalog: Table) -> None:
+        """Add this database's columns and indexes to the engine's copies of the tables; after the probe."""
 
     def set_up(self, connection: Connection) -> None:
         """Make lasting settings of a database that we opened ourselves; called once, at each start."""
@@ -212,8 +217,8 @@ class Dialect:
 
     # --- writes and searches -----------------------------------------------------------------------
 
-    def metadata_columns(self) -> dict[str, ColumnElement[Any]]:
-        """Return the bound columns that keep metadata."""
+    def metadata_columns(self, table: Table) -> dict[str, ColumnElement[Any]]:
+        """Return the bound columns of a table that keep metadata."""
         return {"metadata": bindparam("b_metadata", type_=self.text_type)}
 
     def metadata_parameters(self, metadata: str | None) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     column,
     event,
     func,
+    inspect,
     literal_column,
     select,
     table,
@@ -36,9 +37,11 @@ from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.filters import Path
+from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.deadlines import current
-from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, Dialect
+from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, LIKE_INSTEAD, PYTHON_INSTEAD, Dialect
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test
+from the_edge_agent.memory.sql.dialects.probing import accepts
 from the_edge_agent.memory.sql.dialects.texts import IndexedTextConditions, TextConditions
 from the_edge_agent.memory.sql.dialects.upserts import OnConflict, Upsert
 from the_edge_agent.memory.text import Term
@@ -70,6 +73,9 @@ _FULL_TEXT: Final = (
     "INSERT INTO %(fts)s(%(fts)s, rowid, search_text) VALUES ('delete', old.id, old.search_text); "
     "INSERT INTO %(fts)s(rowid, search_text) VALUES (new.id, new.search_text); END",
 )
+
+_FTS_TRIAL: Final = ("CREATE VIRTUAL TABLE temp.tea_trial USING fts5(text, tokenize='ascii', detail='none')",)
+_JSON_TRIAL: Final = "SELECT key, type, atom, value FROM json_each('[1]')"
 
 
 class SQLiteDialect(Dialect):
@@ -124,8 +130,7 @@ class SQLiteDialect(Dialect):
         args, kwargs = engine.dialect.create_connect_args(engine.url)
         return engine.dialect.loaded_dbapi.connect(*args, **kwargs)
 
-    @classmethod
-    def extend(cls, entries: Table, catalog: Table) -> None:
+    def extend(self, entries: Table, catalog: Table) -> None:
         """Give the full-text index a stable row number to point to."""
         entries.c.key.primary_key = False
         entries.append_column(Column("id", Integer, primary_key=True))
@@ -148,12 +153,26 @@ class SQLiteDialect(Dialect):
         """Switch to WAL, which lasts."""
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")
 
-    def probe(self, connection: Connection) -> None:
-        """Look for FTS5 and the JSON functions."""
-        options = set(connection.exec_driver_sql("PRAGMA compile_options").scalars())
-        self._has_full_text = "ENABLE_FTS5" in options
-        functions = "SELECT 1 FROM pragma_function_list WHERE name = 'json_extract'"
-        self._has_json = connection.exec_driver_sql(functions).first() is not None
+    def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
+        """Look for the full-text index of a table that is there, else whether FTS5 can make one; and for json_each.
+
+        Raises:
+            LTMError: ``configuration_error`` for an index that this SQLite cannot keep.
+        """
+        has_fts5, has_index = accepts(connection, *_FTS_TRIAL), inspect(connection).has_table(f"{entries.name}_fts")
+        if has_index and not has_fts5:
+            message = "the database has a full-text index (FTS5), which this SQLite lacks; it cannot keep it in step"
+            raise LTMError("configuration_error", message)
+        self._has_full_text = has_index or (has_fts5 and not _is_of_today(connection, entries))
+        self._has_json = accepts(connection, _JSON_TRIAL)
+        missing = {LIKE_INSTEAD: not self._has_full_text, PYTHON_INSTEAD: not self._has_json}
+        self.fallbacks = [words for words, is_missing in missing.items() if is_missing]
+
+    def create(self, connection: Connection, *tables: Table) -> None:
+        """Create what is missing; look again first, because another process may have made the table meanwhile."""
+        entries, catalog, *_ = tables
+        self.probe(connection, entries, catalog)
+        super().create(connection, *tables)
 
     def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
         """Add the full-text index and the triggers that keep it."""
@@ -206,6 +225,13 @@ class JSONEachConditions(FilterConditions):
         if len(path) > MAX_FILTER_LEVELS:
             raise NotInSQLError
         return _at(self.table.c.metadata, path, kinds, test)
+
+
+def _is_of_today(connection: Connection, entries: Table) -> bool:
+    inspector = inspect(connection)
+    if not inspector.has_table(entries.name):
+        return False
+    return "search_text" in {found["name"] for found in inspector.get_columns(entries.name)}
 
 
 def _wait_for_writers(connection: Connection) -> None:

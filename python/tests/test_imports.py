@@ -112,6 +112,11 @@ MAY_IMPORT = {
         "memory.filters",
         "memory.text",
     ],
+    "memory.sql.dialects.cockroachdb": [
+        "memory.sql.dialects.base",
+        "memory.sql.dialects.postgresql",
+        "memory.validation",
+    ],
     "memory.sql.dialects.duckdb": [
         "memory.results",
         "memory.sql.deadlines",

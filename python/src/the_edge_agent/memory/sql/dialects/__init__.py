@@ -17,6 +17,7 @@ _CLASSES: Final = {
     "postgresql": ("postgresql", "PostgreSQLDialect"),
     "mysql": ("mysql", "MySQLDialect"),
     "mariadb": ("mariadb", "MariaDBDialect"),
+    "cockroachdb": ("cockroachdb", "CockroachDBDialect"),
     "duckdb": ("duckdb", "DuckDBDialect"),
 }
 

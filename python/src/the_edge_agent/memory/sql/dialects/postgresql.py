@@ -66,7 +66,8 @@ _SIMPLE: Final[ColumnElement[Any]] = literal_column("'simple'::regconfig")
 class PostgreSQLDialect(Dialect):
     """PostgreSQL 12 or later, and what speaks its dialect."""
 
-    key_type: ClassVar[TypeEngine[Any]] = String(MAX_KEY_LENGTH, collation="C")
+    exact_collation: ClassVar[str | None] = "C"
+    key_type: ClassVar[TypeEngine[Any]] = String(MAX_KEY_LENGTH, collation=exact_collation)
     time_type: ClassVar[DateTime] = DateTime(timezone=True)
     socket_drivers = frozenset({"psycopg", "psycopg2"})
     keeps_one_state = True
@@ -210,7 +211,7 @@ class PostgreSQLDialect(Dialect):
 
     def filters(self, table: Table) -> FilterConditions:
         """Return the conditions on the JSONB copy."""
-        return JSONBConditions(table) if "metadata_json" in table.c else super().filters(table)
+        return JSONBConditions(table, self.exact_collation) if "metadata_json" in table.c else super().filters(table)
 
     def texts(self, entries: Table) -> TextConditions:
         """Return the conditions on the tsvector."""
@@ -233,6 +234,11 @@ class VectorConditions(IndexedTextConditions):
 
 class JSONBConditions(FilterConditions):
     """Filters over the JSONB copy of the metadata."""
+
+    def __init__(self, table: Table, exact_collation: str | None) -> None:
+        """Make the conditions of one table; strings compare by this collation, None where they do so anyway."""
+        super().__init__(table)
+        self._exact_collation = exact_collation
 
     def equals(self, path: Path, values: Sequence[Any]) -> ColumnElement[bool]:
         """Let the index find what contains the value; only null, lists and objects need more."""
@@ -265,8 +271,10 @@ class JSONBConditions(FilterConditions):
         if test is None:
             return has_type
         as_text: ColumnElement[Any] = value.op("#>>", return_type=Text())(literal_column("'{}'"))
-        found = as_text.collate("C") if kinds[0] == "string" else cast(as_text, Numeric)
-        return case((has_type, test(found)), else_=false())
+        if kinds[0] != "string":
+            return case((has_type, test(cast(as_text, Numeric))), else_=false())
+        exact = as_text.collate(self._exact_collation) if self._exact_collation else as_text
+        return case((has_type, test(exact)), else_=false())
 
     def _value(self, path: Path) -> ColumnElement[Any]:
         value: ColumnElement[Any] = self.table.c.metadata_json

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, NestedTransaction
 from sqlalchemy.exc import DBAPIError
 
 from the_edge_agent.memory.sql.errors import classify
@@ -24,7 +24,14 @@ def accepts(connection: Connection, *statements: str) -> bool:
         failure = classify(error)
         if failure.error_type != "query_error":
             raise
-        savepoint.rollback()
+        _take_back(connection, savepoint)
         return failure.denied
-    savepoint.rollback()
+    _take_back(connection, savepoint)
     return True
+
+
+def _take_back(connection: Connection, savepoint: NestedTransaction) -> None:
+    try:
+        savepoint.rollback()
+    except DBAPIError:  # CockroachDB, which takes no DDL back to a savepoint
+        connection.rollback()

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from databases import Database, Databases, Target, UnknownDatabaseError, chosen_targets, fails_the_run, not_tested
+from databases import (
+    Database,
+    Databases,
+    Target,
+    UnknownDatabaseError,
+    chosen_targets,
+    fails_the_run,
+    is_named,
+    not_tested,
+)
 from limits import LIMITS
+
+LONG = re.compile("threads|process|many|large|any_text|1000|reader|comes_out_as|before_the_limit|each_form|each_once")
 
 settings.register_profile("tea", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tea")
@@ -61,7 +73,17 @@ def _applies(item: pytest.Item) -> bool:
     if set(getattr(item.cls, "leaves_out", ())) & set(item.fixturenames):
         return False
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    return "target" not in parameters or isinstance(parameters["target"], Target)
+    if "target" not in parameters:
+        return True
+    target = parameters["target"]
+    return isinstance(target, Target) and (not target.other or not _takes_long(item) or is_named(target))
+
+
+def _takes_long(item: pytest.Function) -> bool:
+    """Return whether a rule is about generated data, many threads or processes, or many rows."""
+    owners = [owner for owner in item.cls.__mro__ if item.originalname in vars(owner)] if item.cls else []
+    rules = owners[0].__module__.rpartition(".")[2].removeprefix("catalog_") if owners else ""
+    return rules in ("generated", "concurrency", "cleanup") or bool(LONG.search(item.originalname))
 
 
 def _limit(item: pytest.Item) -> str | None:

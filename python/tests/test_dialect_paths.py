@@ -6,15 +6,17 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.pool import NullPool
 
 from databases import Database, Target
-from the_edge_agent.memory import SQLAlchemyBackend
+from the_edge_agent.memory import LTMError, SQLAlchemyBackend
+from the_edge_agent.memory.sql.url import missing_driver
 from the_edge_agent.memory.text import score
 
 _LIKE: Final = "LIKE over search tokens"
@@ -153,3 +155,22 @@ def test_an_index_that_this_sqlite_cannot_keep_is_refused(database: Database) ->
         fill(backend)
     with refusing(database.url, "fts5") as engine, SQLAlchemyBackend(engine=engine, lazy=True) as backend:
         assert backend.store("d", 1)["error_type"] == "configuration_error"
+
+
+@pytest.mark.parametrize("url", ["sqlite+libsql:///{}", "sqlite+libsql://"])
+def test_the_unsound_driver_of_libsql_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(LTMError, match="stops all threads") as refused:
+        SQLAlchemyBackend(url.format(tmp_path / "ltm.db"))
+    assert refused.value.error_type == "configuration_error"
+    engine = create_engine(url.format(tmp_path / "ltm.db"))
+    with pytest.raises(LTMError, match="cannot be interrupted"):
+        SQLAlchemyBackend(engine=engine)
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("url", "extra"),
+    [("duckdb:///x", "duckdb"), ("sqlite+pysqlcipher://", "sqlcipher"), ("mysql+mysqldb://h", "mysqlclient")],
+)
+def test_advice_names_the_extra_of_a_driver(url: str, extra: str) -> None:
+    assert f"the-edge-agent[{extra}]" in str(missing_driver(make_url(url)))

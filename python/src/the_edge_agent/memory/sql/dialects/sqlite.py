@@ -49,6 +49,11 @@ from the_edge_agent.memory.text import Term
 MEMDB_VERSION: Final = (3, 36, 0)  # the first whose connections can share a database in memory
 MAX_FILTER_LEVELS: Final = 5  # SQLite's parser runs out of stack a few levels further
 BUSY_TIMEOUT: Final = 30.0  # seconds to wait for another writer
+UNSOUND: Final = (
+    "the driver of libSQL is not sound enough to keep a memory: it stops all threads while one waits for a lock, "
+    "cannot be interrupted, and its errors have no codes; use sqlite:/// for local files"
+)
+_UNSOUND_DRIVERS: Final = frozenset({"libsql", "aiolibsql"})
 _BUSY_TIMEOUT: Final = "the_edge_agent.busy_timeout"
 
 _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
@@ -108,6 +113,8 @@ class SQLiteDialect(Dialect):
     @classmethod
     def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:
         """Give each memory database a name of its own, so that every thread has its own connection to it."""
+        if url.get_driver_name() in _UNSOUND_DRIVERS:
+            raise LTMError("configuration_error", UNSOUND)
         if url.database not in (None, "", ":memory:"):
             return url, {}
         if sqlite3.sqlite_version_info < MEMDB_VERSION:
@@ -139,7 +146,9 @@ class SQLiteDialect(Dialect):
 
     @classmethod
     def objection(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
-        """Refuse the transaction control of Python 3.12, which leaves no room for BEGIN IMMEDIATE."""
+        """Refuse a driver that no deadline can stop, and Python 3.12's own transactions: they leave no room for ours."""
+        if not hasattr(driver_connection, "interrupt"):
+            return UNSOUND
         if isinstance(getattr(driver_connection, "autocommit", None), bool):
             return COMMITS_ALONE
         return IN_USE if is_shared and driver_connection.in_transaction else None

@@ -78,6 +78,7 @@ MAY_IMPORT = {
         "memory.sql.dialects.base",
         "memory.sql.dialects.conditions",
         "memory.sql.dialects.texts",
+        "memory.sql.dialects.probing",
         "memory.sql.dialects.upserts",
         "memory.results",
         "memory.codec",
@@ -93,6 +94,7 @@ MAY_IMPORT = {
         "memory.sql.sockets",
     ],
     "memory.sql.dialects.upserts": ["memory.sql.errors"],
+    "memory.sql.dialects.probing": ["memory.sql.errors"],
     "memory.sql.dialects.mariadb": [
         "memory.sql.dialects.mysql",
         "memory.sql.dialects.conditions",
@@ -103,11 +105,23 @@ MAY_IMPORT = {
     "memory.sql.dialects.sqlite": [
         "memory.sql.dialects.base",
         "memory.sql.dialects.conditions",
+        "memory.sql.dialects.probing",
         "memory.sql.dialects.texts",
         "memory.sql.dialects.upserts",
         "memory.sql.deadlines",
+        "memory.results",
         "memory.filters",
         "memory.text",
+    ],
+    "memory.sql.dialects.cockroachdb": [
+        "memory.sql.dialects.base",
+        "memory.sql.dialects.postgresql",
+        "memory.validation",
+    ],
+    "memory.sql.dialects.duckdb": [
+        "memory.results",
+        "memory.sql.deadlines",
+        "memory.sql.dialects.base",
     ],
     "memory.catalog_sqlalchemy": [
         "memory.sql",

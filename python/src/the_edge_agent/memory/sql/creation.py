@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Table, exc, insert, inspect, select
+from sqlalchemy import Connection, Table, and_, delete, exc, insert, inspect, select
 from sqlalchemy.schema import DropTable
 
 from the_edge_agent.memory.operations import Store
@@ -29,9 +29,9 @@ class Schema:
     def of(cls, connection: Connection, tables: Tables, dialect_class: type[Dialect] | None) -> Schema:
         """Look at the server, and change nothing but these copies of the tables."""
         dialect_class = dialect_class or for_dialect(connection.dialect)
-        dialect_class.extend(tables.entries, tables.catalog)
         dialect = dialect_class(tables.entries.c.updated_at.type)
-        dialect.probe(connection)
+        dialect.probe(connection, tables.entries, tables.catalog)
+        dialect.extend(tables.entries, tables.catalog)
         packet = dialect.max_entry_bytes(connection)
         connection.rollback()
         return cls(tables, dialect, packet)
@@ -99,16 +99,17 @@ class Schema:
             connection.execute(insert(self.tables.schema_version).values(id=1, version=SCHEMA_VERSION))
 
     def _check_keys(self, connection: Connection) -> None:
-        """Refuse a database that merges keys or orders them otherwise; the caller rolls back."""
+        """Refuse a database that merges keys or orders them otherwise, or miscounts; the caller rolls back."""
         prefix = f"{uuid.uuid4()}/"
         keys = sorted(prefix + key for key in ("a", "A", "a ", "á", "a\u0301", "B", "_", "日", "\uffff", "😀"))
         now = self.dialect.clock(connection, statements=len(keys))
-        rows = [entry_parameters(self.dialect, Store.of(key, None, None), now) for key in keys]
         entries, column = self.tables.entries, self.tables.entries.c.key
+        statement = insert(entries).values(entry_row(self.dialect, entries))
+        are_ours = and_(column >= prefix, column < prefix[:-1] + "0")
         try:
-            connection.execute(insert(entries).values(entry_row(self.dialect, entries)), rows)
-            ours = select(column).where(column >= prefix, column < prefix[:-1] + "0").order_by(column)
-            is_exact = connection.scalars(ours).all() == keys
+            for key in keys:
+                connection.execute(statement, entry_parameters(self.dialect, Store.of(key, None, None), now))
+            is_exact = connection.scalars(select(column).where(are_ours).order_by(column)).all() == keys
         except exc.IntegrityError:
             is_exact = False
         if not is_exact:
@@ -116,6 +117,12 @@ class Schema:
                 "configuration_error",
                 "this database does not keep keys exactly (case, accents, trailing spaces, order by code point); "
                 "create the table with a binary collation for the column key",
+            )
+        if connection.execute(delete(entries).where(are_ours)).rowcount != len(keys):
+            raise LTMError(
+                "configuration_error",
+                f"the driver {connection.dialect.driver} does not tell how many rows a statement has changed; "
+                "use another one",
             )
 
     def drop(self, connection: Connection) -> None:

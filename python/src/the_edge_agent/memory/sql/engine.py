@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from the_edge_agent.memory.sql.url import parse_url, with_installed_driver
 
 Answer = TypeVar("Answer")
 
+_logger = logging.getLogger("the_edge_agent.memory")
 _CREATION_ATTEMPTS: Final = 12  # many processes may create the tables at once; each loser looks again
 _STATEMENT_BYTES: Final = 4096  # more than a store's statement has besides the entry
 _databases: WeakSet[Database] = WeakSet()
@@ -214,6 +216,8 @@ class Database:
         except BaseException:
             self._dispose(engine, keeper)
             raise
+        for fallback in schema.dialect.fallbacks:
+            _logger.warning("%s: %s", engine.dialect.name, fallback)
         close = (lambda: None) if self._shared is not None else (lambda: self._dispose(engine, keeper))
         return _Opened(engine, schema, close)
 

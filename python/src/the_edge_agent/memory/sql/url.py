@@ -17,6 +17,15 @@ _DRIVERS: Final = {
     "mysql": _MYSQL_DRIVERS,
     "mariadb": _MYSQL_DRIVERS,
 }
+# What else can be installed: the extra, by SQLAlchemy's name of a dialect or of a driver.
+_EXTRAS: Final = {
+    "duckdb": "duckdb",
+    "cockroachdb": "cockroachdb",
+    "pysqlcipher": "sqlcipher",
+    "psycopg2": "psycopg2",
+    "mysqldb": "mysqlclient",
+    "mysqlconnector": "mysql-connector",
+}
 _SECRET_WORDS: Final = ("pass", "pwd", "secret", "token")
 
 
@@ -85,9 +94,10 @@ def with_installed_driver(url: URL) -> URL:
 
 def missing_driver(url: URL) -> LTMError:
     """Return the failure that names what to install for a URL."""
-    backend = url.get_backend_name()
-    extras = [extra for _driver, _module, extra in _DRIVERS.get(backend, ())]
-    advice = f'; install it with: pip install "the-edge-agent[{extras[0]}]"' if extras else ""
+    backend, _, driver = url.drivername.partition("+")
+    usual = [extra for _driver, _module, extra in _DRIVERS.get(backend, ())]
+    extra = _EXTRAS.get(driver) or _EXTRAS.get(backend) or next(iter(usual), None)
+    advice = f'; install it with: pip install "the-edge-agent[{extra}]"' if extra else ""
     return LTMError("dependency_missing", f"no driver for {url.drivername} is installed{advice}")
 
 
@@ -95,12 +105,14 @@ def load_dialect(url: URL) -> None:
     """Check that SQLAlchemy knows the dialect of a URL.
 
     Raises:
-        LTMError: ``configuration_error``.
+        LTMError: ``configuration_error``; ``dependency_missing`` for a dialect that an extra brings.
     """
     try:
         url.get_dialect()
         known = True
     except NoSuchModuleError:
         known = False
+    if not known and url.get_backend_name() in _EXTRAS:
+        raise missing_driver(url)
     if not known:
         raise LTMError("configuration_error", f"SQLAlchemy knows no dialect {url.drivername!r}")

@@ -13,7 +13,6 @@ from sqlalchemy import (
     Connection,
     DateTime,
     Engine,
-    RootTransaction,
     String,
     Table,
     Text,
@@ -43,6 +42,10 @@ IN_USE: Final = (
     "the engine has one connection, and it is in a transaction of the application's; "
     "give the memory an engine with a pool"
 )
+
+
+LIKE_INSTEAD: Final = "no full-text index: searches use LIKE over search tokens"
+PYTHON_INSTEAD: Final = "no JSON functions: metadata filters are decided in Python"
 
 
 class Dialect:
@@ -75,6 +78,8 @@ class Dialect:
     def __init__(self, moment: TypeEngine[datetime]) -> None:
         """Make the dialect of one engine, which binds times as ``moment``."""
         self.moment = moment
+        #: What the probe found to be missing, and what is done instead, in words for the log.
+        self.fallbacks: list[str] = []
 
     @property
     def search_path(self) -> str:
@@ -140,12 +145,11 @@ class Dialect:
 
     # --- creation ----------------------------------------------------------------------------------
 
-    @classmethod
-    def extend(cls, entries: Table, catalog: Table) -> None:
-        """Add this database's columns and indexes to the engine's copies of the tables."""
+    def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
+        """Look at what the server can do and at what the tables have, if they are there; before they are created."""
 
-    def probe(self, connection: Connection) -> None:
-        """Look at what the server can do; called once, before the tables are created."""
+    def extend(self, entries: Table, catalog: Table) -> None:
+        """Add this database's columns and indexes to the engine's copies of the tables; after the probe."""
 
     def set_up(self, connection: Connection) -> None:
         """Make lasting settings of a database that we opened ourselves; called once, at each start."""
@@ -184,8 +188,8 @@ class Dialect:
 
     # --- transactions and time ---------------------------------------------------------------------
 
-    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> RootTransaction:
-        """Begin a transaction.
+    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> AbstractContextManager[Any]:
+        """Begin a transaction and return what ends it.
 
         Args:
             connection: on which there is none.
@@ -226,8 +230,8 @@ class Dialect:
 
     # --- writes and searches -----------------------------------------------------------------------
 
-    def metadata_columns(self) -> dict[str, ColumnElement[Any]]:
-        """Return the bound columns that keep metadata."""
+    def metadata_columns(self, table: Table) -> dict[str, ColumnElement[Any]]:
+        """Return the bound columns of a table that keep metadata."""
         return {"metadata": bindparam("b_metadata", type_=self.text_type)}
 
     def metadata_parameters(self, metadata: str | None) -> dict[str, Any]:

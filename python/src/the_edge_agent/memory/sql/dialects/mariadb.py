@@ -29,7 +29,7 @@ class MariaDBDialect(MySQLDialect):
 
     def filters(self, table: Table) -> FilterConditions:
         """Return the conditions by JSON functions, which differ from MySQL's."""
-        return JSONTextConditions(table, self.exact_collation)
+        return JSONTextConditions(table, self.exact_collation) if self._has_json else FilterConditions(table)
 
 
 class OnDuplicateKeyReturning(UpsertReturning):

@@ -26,7 +26,7 @@ class Failure:
         retry: whether the same transaction may succeed when it is run again.
         lost: whether the connection is gone, so that another one may serve.
         waited: whether it was a wait for a lock that took too long, and would again.
-        denied: whether a privilege is missing, which no other attempt gives.
+        denied: whether a privilege is missing or nothing can be written, which no other attempt changes.
     """
 
     error_type: ErrorType
@@ -204,7 +204,7 @@ def _failure(meaning: _Meaning, code: str) -> Failure:
         retry,
         lost=meaning is _LOST,
         waited=meaning is _LOCK_WAIT,
-        denied=meaning is _DENIED,
+        denied=meaning in (_DENIED, _READ_ONLY),
     )
 
 

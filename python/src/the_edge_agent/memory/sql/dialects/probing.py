@@ -11,7 +11,8 @@ from the_edge_agent.memory.sql.errors import classify
 def accepts(connection: Connection, *statements: str) -> bool:
     """Return whether the server runs these statements, which leave nothing behind.
 
-    A missing privilege tells nothing: what is there is taken to work then, and says itself what it lacks.
+    A missing privilege, or a database that is read-only, tells nothing: what is there is taken to work then, and says
+    itself what it lacks.
 
     Raises:
         DBAPIError: the server did not answer.
@@ -22,7 +23,7 @@ def accepts(connection: Connection, *statements: str) -> bool:
             connection.exec_driver_sql(statement)
     except DBAPIError as error:
         failure = classify(error)
-        if failure.error_type != "query_error":
+        if failure.error_type != "query_error" and not failure.denied:
             raise
         _take_back(connection, savepoint)
         return failure.denied

@@ -95,7 +95,8 @@ class SortsByTheBeginningOfKeys(MemoryCatalog):
         self, prefix: str | None = None, metadata_filter: dict[str, Any] | None = None, limit: int = 100
     ) -> list[Row]:
         found = super().list_entries(prefix, metadata_filter, 10_000)
-        return sorted(found[::-1], key=lambda row: str(row["key"])[:341])[:limit]
+        found.reverse()
+        return sorted(found, key=lambda row: str(row["key"])[:341])[:limit]
 
 
 @caught_by("test_one_bad_entry_and_an_atomic_batch_stores_nothing")

@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint servers venv clean
+.PHONY: help demo test table lint servers venv clean
 
 help: ## List what can be done
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ demo: ## See an agent remember: two runs of an example and a search, on SQLite
 
 test: ## Run all tests, on SQLite, PostgreSQL, MariaDB and MySQL, and with the lowest versions
 	@$(PYTHON) scripts/test.py
+
+table: ## Write docs/contract_table.md, from a run of the contract on all databases
+	@$(PYTHON) scripts/table.py
 
 lint: venv ## Check style, formatting and types
 	cd python && ../$(BIN)/ruff check . ../scripts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import groupby
 from typing import Any, Final, TypeVar
 
 from memory_backend import MemoryBackend
@@ -55,6 +56,14 @@ class ChangesKeys(MemoryBackend):
 class FoldsTheCaseOfKeys(ChangesKeys):
     def changed(self, key: Any) -> Any:
         return key.lower() if isinstance(key, str) else key
+
+
+@caught_by("test_ties_of_long_keys_are_in_the_order_of_their_ends")
+class SortsByTheBeginningOfKeys(MemoryBackend):
+    def search(self, *arguments: Any, **options: Any) -> Result:
+        result = super().search(*arguments, **options)
+        alike = groupby(result["results"], key=lambda entry: entry["key"][:341])
+        return {**result, "results": [entry for _, group in alike for entry in reversed([*group])]}
 
 
 @caught_by("test_any_text_is_a_key")

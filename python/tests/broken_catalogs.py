@@ -89,6 +89,16 @@ class LimitsBeforeItFilters(MemoryCatalog):
         return [row for row in found if row["key"] in first]
 
 
+@caught_by("test_long_keys_are_in_the_order_of_their_ends")
+class SortsByTheBeginningOfKeys(MemoryCatalog):
+    def list_entries(
+        self, prefix: str | None = None, metadata_filter: dict[str, Any] | None = None, limit: int = 100
+    ) -> list[Row]:
+        found = super().list_entries(prefix, metadata_filter, 10_000)
+        found.reverse()
+        return sorted(found, key=lambda row: str(row["key"])[:341])[:limit]
+
+
 @caught_by("test_one_bad_entry_and_an_atomic_batch_stores_nothing")
 class StoresUntilTheBadEntry(MemoryCatalog):
     @returns_result
@@ -115,6 +125,17 @@ class KeepsTheFirstOfTwo(MemoryCatalog):
         result = super().store_batch(entries, atomic)
         if result["success"]:
             super().store_batch(entries[::-1], atomic)
+        return result
+
+
+@caught_by("test_what_expires_within_a_batch_is_created_anew_by_it")
+class WritesOnlyTheLastOfAKey(MemoryCatalog):
+    @returns_result
+    def store_batch(self, entries: Iterable[Mapping[str, Any]], atomic: bool = True) -> Result:
+        before = self._living()
+        result = super().store_batch(entries, atomic)
+        for key, row in before.items():
+            self._rows[key]["created_at"] = row["created_at"]
         return result
 
 

@@ -14,6 +14,7 @@ from the_edge_agent.memory.results import Result
 from the_edge_agent.testing.bad_input import BAD_KEYS, NOT_JSON, assert_refused
 from the_edge_agent.testing.catalog_bad_input import BAD_ARGUMENTS
 from the_edge_agent.testing.catalog_base import (
+    FUTURE,
     PAST,
     CatalogBase,
     Entry,
@@ -119,6 +120,15 @@ class CatalogBatchRules(CatalogBase):
         hashes = {entry["key"]: (entry["content_hash"], entry["metadata"]) for entry in catalog.list_entries()}
         assert hashes == {"k": ("h5", {"n": 5}), "other": ("h3", {"n": 3}), "there": ("h4", {"n": 4})}
         assert [track(catalog, key)["created"] for key in ("k", "other", "there", "new")] == [False] * 3 + [True]
+
+    def test_what_expires_within_a_batch_is_created_anew_by_it(self, catalog: CatalogBackend) -> None:
+        track_all(catalog, map(entry_of, ("expires", "stays")))
+        ends = {"expires": PAST, "stays": FUTURE}
+        track_all(catalog, [entry_of(key, expires_at=end) for key, end in ends.items()] + [*map(entry_of, ends)])
+        expired, stayed = found(catalog, "expires"), found(catalog, "stays")
+        assert expired["created_at"] == expired["updated_at"] == stayed["updated_at"] > stayed["created_at"]
+        track_all(catalog, [entry_of("expires", expires_at=PAST)] * 2)
+        assert keys(catalog.list_entries()) == ["stays"]
 
     def test_a_batch_keeps_what_was_created_when(self, catalog: CatalogBackend) -> None:
         track(catalog, "there")

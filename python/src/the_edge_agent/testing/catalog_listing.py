@@ -11,7 +11,7 @@ from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.testing import corpus
 from the_edge_agent.testing.catalog_base import CatalogBase, entry_of, keys, track, track_all
 from the_edge_agent.testing.contract import differences, generator
-from the_edge_agent.testing.exactness import HOSTILE_TEXTS
+from the_edge_agent.testing.exactness import ALIKE_UNTIL_THE_END, HOSTILE_TEXTS
 from the_edge_agent.testing.filters import EXACT_NUMBERS, FILTERS, HOSTILE_KEYS, RECORDS
 from the_edge_agent.testing.iteration import PREFIXES, TREE
 
@@ -44,6 +44,14 @@ class CatalogListingRules(CatalogBase):
         track_all(catalog, map(entry_of, wanted))
         assert keys(catalog.list_entries(limit=1000)) == sorted(wanted)
         assert keys(catalog.get_changed_entries()) == sorted(wanted)
+
+    def test_long_keys_are_in_the_order_of_their_ends(self, catalog: CatalogBackend) -> None:
+        wanted = sorted(ALIKE_UNTIL_THE_END)
+        track_all(catalog, (entry_of(key, metadata={"n": 1}) for key in ALIKE_UNTIL_THE_END))
+        for limit in (1, 5, 1000):
+            assert keys(catalog.list_entries(limit=limit)) == wanted[:limit]
+            assert keys(catalog.list_entries(None, {"n": 1}, limit)) == wanted[:limit]
+            assert keys(catalog.list_entries("k", {"n": 1}, limit)) == [key for key in wanted if key < "l"][:limit]
 
     def test_a_prefix_selects_exactly_the_keys_that_begin_with_it(self, catalog: CatalogBackend) -> None:
         track_all(catalog, (entry_of(key, metadata={"n": 1}) for key in TREE))

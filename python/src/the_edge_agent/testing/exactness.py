@@ -145,6 +145,12 @@ def random_text(rng: random.Random) -> str:
     return "".join(chr(code) for code in codes if not 0xD800 <= code < 0xE000)
 
 
+# Databases that sort by the first bytes of a text only would return these in any order.
+ALIKE_UNTIL_THE_END: Final = tuple(
+    letter * (500 + more) + end for letter in ("k", "日", "\U0001f98a") for more in (0, 11) for end in "cab"
+)
+
+
 class ExactnessRules(ContractBase):
     """Values, metadata and keys that a database would like to change."""
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from the_edge_agent.memory.base import LTMBackend
 from the_edge_agent.testing.contract import ContractBase, assert_same, assert_success, differences, keys_of, load
+from the_edge_agent.testing.exactness import ALIKE_UNTIL_THE_END
 from the_edge_agent.testing.model import Model
 
 # tf * 2.2 / (tf + 1.2 * (0.25 + 0.75 * dl / 100)), computed by hand; the key "k" is a token as well.
@@ -64,6 +65,15 @@ class RankRules(ContractBase):
             assert keys_of(found) == ["a", "c", "b"]
             assert [entry["score"] for entry in found["results"]] == [0.0] * 3
             assert all(type(entry["score"]) is float for entry in found["results"])
+
+    def test_ties_of_long_keys_are_in_the_order_of_their_ends(self, transactional: LTMBackend) -> None:
+        wanted = sorted(ALIKE_UNTIL_THE_END)
+        load(transactional, [(key, "fox", {"n": 1}) for key in ALIKE_UNTIL_THE_END])
+        for limit in (1, 5, 1000):
+            assert keys_of(transactional.search(limit=limit)) == wanted[:limit]
+            assert keys_of(transactional.search("-hound", limit=limit)) == wanted[:limit]
+            assert keys_of(transactional.search(None, {"n": 1}, limit)) == wanted[:limit]
+            assert keys_of(transactional.search(limit=limit, offset=3)) == wanted[3 : 3 + limit]
 
     def test_a_store_makes_an_entry_the_newest(self, backend: LTMBackend) -> None:
         for key in ("a", "b", "c", "a"):

@@ -101,15 +101,21 @@ class Catalog:
         by_key = sorted(range(len(entries)), key=lambda place: entries[place].key)
         groups = [[*group] for _, group in groupby(by_key, key=lambda place: entries[place].key)]
         created = [False] * len(entries)
-        for batch in batches(groups, lambda places: _most_bytes(entries[places[-1]]), self._packet):
-            rows = [catalog_parameters(self._dialect, entries[places[-1]], now, len(places)) for places in batch]
-            if len(rows) == 1:
-                versions = {rows[0]["b_id"]: self._upsert.one(connection, rows[0])}
-            else:
-                versions = self._upsert.many(connection, rows)
-            for places in batch:
-                created[places[0]] = versions[entries[places[0]].entry_id] == len(places)
+        for part in _in_two(groups, entries):
+            for batch in batches(part, lambda places: _most_bytes(entries[places[-1]]), self._packet):
+                for places, version in zip(batch, self._tracked(connection, entries, batch, now), strict=True):
+                    created[places[0]] = version == len(places)
         return created
+
+    def _tracked(
+        self, connection: Connection, entries: Sequence[Tracked], batch: list[list[int]], now: datetime | None
+    ) -> list[int]:
+        """Write the last entry of each group; return the versions that they get."""
+        rows = [catalog_parameters(self._dialect, entries[places[-1]], now, len(places)) for places in batch]
+        if len(rows) == 1:
+            return [self._upsert.one(connection, rows[0])]
+        versions = self._upsert.many(connection, rows)
+        return [versions[row["b_id"]] for row in rows]
 
     def delete(self, connection: Connection, entry_ids: Sequence[str], now: datetime | None) -> int:
         """Delete entries at the time ``now`` and return how many there were."""
@@ -228,6 +234,19 @@ class Catalog:
             if len(rows) < _PAGE_ROWS:
                 return
             after = rows[-1][1]
+
+
+def _in_two(groups: Iterable[list[int]], entries: Sequence[Tracked]) -> Iterator[list[list[int]]]:
+    """Yield what is written first and then: what follows an entry of the same key that may have expired at once."""
+    first, then = [], []
+    for places in groups:
+        ends = [number for number, place in enumerate(places[:-1], start=1) if entries[place].expires_at is not None]
+        cut = ends[-1] if ends else len(places)
+        first.append(places[:cut])
+        if cut < len(places):
+            then.append(places[cut:])
+    yield first
+    yield then
 
 
 _COMPARED: Final = ("content_hash", "metadata_hash", "expires_at")

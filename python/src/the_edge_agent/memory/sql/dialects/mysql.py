@@ -49,6 +49,7 @@ _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
 
 
 _JSON_TRIAL: Final = """SELECT JSON_TYPE(JSON_EXTRACT('["a"]', '$[0]')), JSON_UNQUOTE(JSON_EXTRACT('["a"]', '$[0]'))"""
+_WIDEST: Final = 4  # bytes of a character
 _IN_TRANSACTION: Final = 1  # SERVER_STATUS_IN_TRANS
 _ROWS: Final = (250, 50, 10, 1)  # of one insert: few sizes, so that few statements are compiled
 
@@ -109,8 +110,12 @@ class MySQLDialect(Dialect):
 
     @classmethod
     def session_settings(cls, timeout: float) -> list[str]:
-        """Have the server end a wait for a lock before the call's deadline, so that no session of ours stays behind."""
-        return [f"SET SESSION innodb_lock_wait_timeout = {max(1, int(timeout) - 1)}"]
+        """Have the server end a wait for a lock before the call's deadline, so that no session of ours stays behind.
+
+        And have it sort by whole keys: by default by the first 1,024 bytes, whose order then has to do.
+        """
+        wait = f"innodb_lock_wait_timeout = {max(1, int(timeout) - 1)}"
+        return [f"SET SESSION {wait}, max_sort_length = {MAX_KEY_LENGTH * _WIDEST}"]
 
     @classmethod
     def objection(cls, driver_connection: Any, *, is_shared: bool) -> str | None:

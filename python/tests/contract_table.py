@@ -1,0 +1,229 @@
+"""Writes ``docs/contract_table.md`` from a run of the contract on all databases, and checks that it is not stale.
+
+python tests/contract_table.py write      # needs all servers; `make table` starts them
+python tests/contract_table.py check      # compares rules and targets of a page; needs no server
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import sqlalchemy
+
+from contract_markdown import COMMAND, Area, Table, read, written
+from databases import ALL_TARGETS, CHOICE, SERVERS, Databases, Target, chosen_targets
+from the_edge_agent.testing import CatalogContract, LTMContract
+
+TESTS: Final = Path(__file__).parent
+PAGE: Final = TESTS.parents[1] / "docs" / "contract_table.md"
+FILES: Final = ("tests/test_ltm_contract.py", "tests/test_catalog_contract.py")
+SUITES: Final = (LTMContract, CatalogContract)
+NAMES: Final = tuple(target.name for target in ALL_TARGETS)
+
+
+class TableError(Exception):
+    """The table cannot be written, or is stale."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A cell of the table."""
+
+    area: str
+    rule: str
+    target: str
+
+
+@dataclass
+class Collected:
+    """A plugin of pytest that notes which test belongs to which cell, and why some cells have none."""
+
+    tests: dict[str, Place] = field(default_factory=dict)
+    reasons: dict[Place, str] = field(default_factory=dict)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        for item in session.items:
+            if place := _place_of(item):
+                self.tests[item.nodeid] = place
+                self._note_what_the_class_leaves_to_others(item, place)
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        for item in items:
+            if place := _place_of(item):
+                left_out: Mapping[str, str] = getattr(getattr(item, "cls", None), "leaves_out", {})
+                why = [left_out[name] for name in getattr(item, "fixturenames", ()) if name in left_out]
+                self.reasons[place] = "; ".join(why)
+
+    def _note_what_the_class_leaves_to_others(self, item: pytest.Item, place: Place) -> None:
+        if why := getattr(getattr(item, "cls", None), "not_on_the_others", None):
+            for name in NAMES:
+                self.reasons.setdefault(Place(place.area, place.rule, name), why)
+
+
+@dataclass
+class Outcomes:
+    """A plugin of pytest that notes how each test ended."""
+
+    failed: dict[str, str] = field(default_factory=dict)
+    passed: set[str] = field(default_factory=set)
+    limits: dict[str, str] = field(default_factory=dict)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and hasattr(report, "wasxfail"):
+            self.limits[report.nodeid] = report.wasxfail.removeprefix("reason: ") or "an expected failure"
+        elif not report.passed:
+            self.failed[report.nodeid] = report.outcome
+        elif report.when == "call":
+            self.passed.add(report.nodeid)
+
+
+def collect() -> tuple[Table, Collected]:
+    """Return the table as all targets would fill it, with the reasons of cells that have no test."""
+    collected = Collected()
+    with_all = {name: os.environ.get(name) or "not-asked" for name in SERVERS.values()}
+    before = dict(os.environ)
+    os.environ.update(with_all)
+    os.environ.pop(CHOICE, None)
+    try:
+        code = pytest.main(["--collect-only", "-qq", "--no-summary", *FILES], plugins=[collected])
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    if code != pytest.ExitCode.OK:
+        raise TableError("the contract could not be collected")
+    with_a_test = set(collected.tests.values())
+    table = Table(NAMES)
+    for area, about, rule in _rules():
+        cells = table.areas.setdefault(area, Area(about)).rules.setdefault(rule, {})
+        for name in NAMES:
+            place = Place(area, rule, name)
+            cells[name] = None if place in with_a_test else collected.reasons.get(place)
+            if place not in with_a_test and not cells[name]:
+                raise TableError(f"{area}, {rule!r}: no test on {name}, and no class of the tests says why")
+    return table, collected
+
+
+def write(arguments: Sequence[str]) -> None:
+    """Run the contract on all databases and write the page.
+
+    Raises:
+        TableError: something failed, was skipped or did not run.
+    """
+    if missing := set(ALL_TARGETS) - set(chosen_targets()):
+        raise TableError(f"not all databases are there: {', '.join(sorted(target.name for target in missing))}")
+    table, collected = collect()
+    outcomes = Outcomes()
+    pytest.main([*arguments, *FILES], plugins=[outcomes])
+    unseen = collected.tests.keys() - outcomes.passed - outcomes.limits.keys()
+    if bad := sorted(unseen | (outcomes.failed.keys() & collected.tests.keys())):
+        raise TableError("not written, because these did not pass:\n" + "\n".join(bad))
+    for test, reason in outcomes.limits.items():
+        if place := collected.tests.get(test):
+            table.areas[place.area].rules[place.rule][place.target] = " ".join(reason.split())
+    table.versions = _versions()
+    PAGE.write_text(written(table), encoding="utf-8")
+    print(f"written: {PAGE}")
+
+
+def check(page: str) -> None:
+    """Compare a page with the tests as they are.
+
+    Raises:
+        TableError: rules, targets or reasons differ.
+    """
+    found, expected = read(page), collect()[0]
+    differences = {(*where, why) for *where, why in expected.cells if why is not None} - set(found.cells)
+    places = [{tuple(where) for *where, _ in table.cells} for table in (expected, found)]
+    differences |= places[0] ^ places[1]
+    if differences:
+        shown = "\n".join(sorted(" | ".join(map(str, difference)) for difference in differences)[:20])
+        raise TableError(
+            f"docs/contract_table.md is stale: run `{COMMAND}`. {len(differences)} cells, such as\n{shown}"
+        )
+    found.areas = {name: Area(area.about, found.areas[name].rules) for name, area in expected.areas.items()}
+    if written(found) != page:
+        raise TableError(f"docs/contract_table.md is not as it is generated: run `{COMMAND}`")
+
+
+def _rules() -> list[tuple[str, str, str]]:
+    """Return area, what it is about, and rule, in the order of the suites."""
+    found = []
+    for suite in SUITES:
+        for part in suite.__mro__:
+            for name in vars(part):
+                if name.startswith("test_"):
+                    found.append(
+                        (_area_of(part), inspect.cleandoc(part.__doc__ or "").splitlines()[0], _in_words(name))
+                    )
+    return found
+
+
+def _place_of(item: pytest.Item) -> Place | None:
+    """Return the cell of a test, None if it is no rule of the contract or runs on none of our targets."""
+    target = item.callspec.params.get("target") if hasattr(item, "callspec") else None
+    if not isinstance(item, pytest.Function) or not isinstance(target, Target):
+        return None
+    part = next(base for base in item.cls.__mro__ if item.originalname in vars(base))
+    if not any(part in suite.__mro__ for suite in SUITES):
+        return None
+    return Place(_area_of(part), _in_words(item.originalname), target.name)
+
+
+def _area_of(part: type[Any]) -> str:
+    module = part.__module__.rpartition(".")[2]
+    name = module.removeprefix("catalog_")
+    return f"{'Memory' if name == module else 'Catalog'}: {name.replace('_', ' ')}"
+
+
+def _in_words(name: str) -> str:
+    return name.removeprefix("test_").replace("_", " ")
+
+
+def _versions() -> list[str]:
+    """Return the versions of what took part, asked of the databases themselves."""
+    lines = [f"Python {platform.python_version()}, SQLAlchemy {sqlalchemy.__version__}"]
+    databases, seen = Databases(), set()
+    with tempfile.TemporaryDirectory() as folder:
+        for target in ALL_TARGETS:
+            if target.native or target.family in seen:
+                continue
+            seen.add(target.family)
+            with databases.empty(target, Path(folder)).open() as store:
+                store.count()
+                dialect = store._engine.dialect
+                numbers = ".".join(str(part) for part in dialect.server_version_info or ("of unknown version",))
+                lines.append(f"{target.family} {numbers}, driver {dialect.driver}")
+    databases.drop()
+    return lines
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line and return the exit code."""
+    os.chdir(TESTS.parent)
+    try:
+        match arguments:
+            case ["write", *others]:
+                write(others)
+            case ["check", *pages]:
+                for page in pages or [str(PAGE)]:
+                    check(Path(page).read_text(encoding="utf-8"))
+            case _:
+                print(__doc__, file=sys.stderr)
+                return 2
+    except TableError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,74 @@
+"""docs/contract_table.md shows every rule on every target, and nothing that no run has shown."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract_markdown import Area, Table, read, written
+from contract_table import PAGE, TESTS, Outcomes
+
+
+def checked(page: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(TESTS / "contract_table.py"), "check", str(page)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def without_a_line(page: str, with_this: str) -> str:
+    lines = page.splitlines(keepends=True)
+    return "".join(line for line in lines if with_this not in line)
+
+
+def test_the_table_is_not_stale(tmp_path: Path) -> None:
+    done = checked(PAGE)
+    assert done.returncode == 0, done.stderr
+    stale = tmp_path / "stale.md"
+    stale.write_text(
+        without_a_line(PAGE.read_text(encoding="utf-8"), "| the store is empty at first |"), encoding="utf-8"
+    )
+    done = checked(stale)
+    assert done.returncode == 1
+    assert "run `make table`" in done.stderr
+    assert "the store is empty at first" in done.stderr
+
+
+def test_a_written_table_is_read_as_it_was() -> None:
+    rules: dict[str, dict[str, str | None]] = {
+        "a rule": {"x": None, "x-native": "why"},
+        "b": {"x": None, "x-native": None},
+    }
+    table = Table(["x", "x-native"], {"Memory: one part": Area("About it.", rules)}, ["X 1.0"])
+    page = written(table)
+    assert read(page) == table
+    assert "| [Memory: one part](#memory-one-part) | 2 | 2 | 1 [^1] |\n" in page
+    assert "\n| a rule | ✓ | [^1] |\n| b | ✓ | ✓ |\n\n[^1]: why\n" in page
+
+
+OUTCOMES: dict[str, tuple[dict[str, Any], str]] = {
+    "passed": ({"outcome": "passed"}, "passed"),
+    "failed": ({"outcome": "failed"}, "failed"),
+    "skipped": ({"outcome": "skipped"}, "failed"),
+    "failed as expected": ({"outcome": "skipped", "wasxfail": "reason: no such index"}, "limits"),
+}
+
+
+@pytest.mark.parametrize("name", OUTCOMES)
+def test_only_what_passed_or_has_a_reason_counts(name: str) -> None:
+    fields, where = OUTCOMES[name]
+    report = pytest.TestReport("a::test", ("a", 1, ""), {}, longrepr=None, when="call", **fields)
+    outcomes = Outcomes()
+    outcomes.pytest_runtest_logreport(report)
+    assert {name for name in ("passed", "failed", "limits") if getattr(outcomes, name)} == {where}
+    assert [*outcomes.limits.values()] == ["no such index"] * (where == "limits")
+
+
+def test_a_test_that_passed_and_then_failed_to_tidy_up_failed() -> None:
+    outcomes = Outcomes()
+    for when, outcome in (("setup", "passed"), ("call", "passed"), ("teardown", "failed")):
+        made: Any = {"outcome": outcome, "when": when}
+        outcomes.pytest_runtest_logreport(pytest.TestReport("a::test", ("a", 1, ""), {}, longrepr=None, **made))
+    assert outcomes.failed == {"a::test": "failed"}

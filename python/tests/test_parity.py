@@ -1,0 +1,123 @@
+"""Generated sequences of calls, thousands for each seed, get the same answers of all memories and of all catalogs.
+
+Every answer is compared as a text, field by field and byte by byte. A longer run says how many operations and seeds:
+
+    TEA_PARITY_OPERATIONS=20000 TEA_PARITY_SEEDS=10 pytest -n 2 tests/test_parity.py
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from databases import Database, Databases, chosen_targets
+from parity_players import CatalogPlayer, MemoryPlayer, Player, play
+from parity_sequences import sequence_of_a_catalog, sequence_of_a_memory
+from the_edge_agent.memory import SQLAlchemyBackend, SQLAlchemyCatalog, SQLiteBackend, SQLiteCatalog
+
+OPERATIONS: Final = int(os.environ.get("TEA_PARITY_OPERATIONS", "2000"))
+SEEDS: Final = range(1, 1 + int(os.environ.get("TEA_PARITY_SEEDS", "3")))
+CAPABILITIES: Final = {"transactions", "ttl", "versions"}
+
+
+def empty_databases(databases: Databases, folder: Path) -> dict[str, Database]:
+    """Return one for each chosen target; the portable dialect is compared by the state machine."""
+    found = {}
+    for target in chosen_targets():
+        if not target.portable:
+            (folder / target.name).mkdir()
+            found[target.name] = databases.empty(target, folder / target.name)
+    if not found:
+        pytest.skip("no database is chosen that takes part")
+    return found
+
+
+@contextmanager
+def players(of: type[Player], openers: Mapping[str, Any], lasting: Collection[str] = ()) -> Iterator[dict[str, Player]]:
+    """Open all and close them."""
+    with ExitStack() as stack:
+        made: dict[str, Player] = {}
+        for name, opener in openers.items():
+            made[name] = of(opener, lasting=name in lasting)
+            stack.callback(made[name].close)
+        yield made
+
+
+def lasting() -> list[str]:
+    return [target.name for target in chosen_targets() if not target.in_memory]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_all_memories_give_the_same_answers(seed: int, databases: Databases, tmp_path: Path) -> None:
+    openers = {name: database.open for name, database in empty_databases(databases, tmp_path).items()}
+    with players(MemoryPlayer, openers, lasting()) as made:
+        able = {name: player for name, player in made.items() if player.store.capabilities >= CAPABILITIES}
+        seen = play(able, sequence_of_a_memory(seed, OPERATIONS))
+    for kind in ("search: something", "retrieve: something", "store: conflict", "transaction: something"):
+        assert seen[kind] >= OPERATIONS / 200, seen  # else the sequence would show little
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_all_catalogs_give_the_same_answers(seed: int, databases: Databases, tmp_path: Path) -> None:
+    openers = {name: database.open_catalog for name, database in empty_databases(databases, tmp_path).items()}
+    with players(CatalogPlayer, openers, lasting()) as made:
+        seen = play(made, sequence_of_a_catalog(seed, OPERATIONS))
+    for kind in ("get_entry: something", "list_entries: something", "changed_since: something"):
+        assert seen[kind] >= OPERATIONS / 200, seen
+
+
+class RoundsHugeIntegers(SQLiteBackend):
+    def retrieve(self, key: str, default: Any = None) -> Any:
+        result = super().retrieve(key, default)
+        value = result.get("value")
+        return {**result, "value": float(value)} if type(value) is int and value > 2**53 else result
+
+
+class SortsMetadata(SQLAlchemyBackend):
+    def retrieve(self, key: str, default: Any = None) -> Any:
+        result = super().retrieve(key, default)
+        metadata = result.get("metadata")
+        return {**result, "metadata": dict(sorted(metadata.items()))} if metadata else result
+
+
+class RefusesInOtherWords(SQLAlchemyBackend):
+    def delete(self, key: str) -> Any:
+        result = super().delete(key)
+        return result if result["success"] else {**result, "error": "no"}
+
+
+@pytest.mark.parametrize("faulty", [RoundsHugeIntegers, SortsMetadata, RefusesInOtherWords])
+def test_a_fault_of_a_memory_is_found(faulty: Any) -> None:
+    openers = {"sound": SQLiteBackend, "faulty": lambda: faulty(*["sqlite://"] * (faulty is not RoundsHugeIntegers))}
+    with (
+        players(MemoryPlayer, openers) as made,
+        pytest.raises(AssertionError, match=r"^step \d+, .* in 2 ways:\nsound"),
+    ):
+        play(made, sequence_of_a_memory(1, 2000))
+
+
+class TakesNothingForNull(SQLiteCatalog):
+    def get_entry(self, key: str) -> Any:
+        entry = super().get_entry(key)
+        return {**entry, "metadata": entry["metadata"] or None} if entry else entry
+
+
+class TouchesCreated(SQLAlchemyCatalog):
+    def get_entry(self, key: str) -> Any:
+        entry = super().get_entry(key)
+        return {**entry, "created_at": entry["updated_at"]} if entry else entry
+
+
+@pytest.mark.parametrize("faulty", [lambda: TakesNothingForNull(":memory:"), lambda: TouchesCreated("sqlite://")])
+def test_a_fault_of_a_catalog_is_found(faulty: Any) -> None:
+    openers = {"sound": lambda: SQLiteCatalog(":memory:"), "faulty": faulty}
+    with (
+        players(CatalogPlayer, openers) as made,
+        pytest.raises(AssertionError, match=r"^step \d+, .* in 2 ways:\nsound"),
+    ):
+        play(made, sequence_of_a_catalog(1, 2000))

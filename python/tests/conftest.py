@@ -23,7 +23,7 @@ from limits import LIMITS
 
 LONG = re.compile("threads|process|many|large|any_text|1000|reader|comes_out_as|before_the_limit|each_form|each_once")
 OF_DRIVERS = ("entries", "transactions", "versions", "test_ltm_contract")
-OF_OTHERS = (*OF_DRIVERS, "exactness", "expiry", "filters", "queries", "ranking", "snapshots", "changes")
+OF_OTHERS = (*OF_DRIVERS, "exactness", "expiry", "snapshots", "changes")
 
 settings.register_profile("tea", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tea")

@@ -22,6 +22,8 @@ from databases import (
 from limits import LIMITS
 
 LONG = re.compile("threads|process|many|large|any_text|1000|reader|comes_out_as|before_the_limit|each_form|each_once")
+OF_DRIVERS = ("entries", "transactions", "versions", "test_ltm_contract")
+OF_OTHERS = (*OF_DRIVERS, "exactness", "expiry", "snapshots", "changes")
 
 settings.register_profile("tea", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tea")
@@ -76,14 +78,17 @@ def _applies(item: pytest.Item) -> bool:
     if "target" not in parameters:
         return True
     target = parameters["target"]
-    return isinstance(target, Target) and (not target.other or not _takes_long(item) or is_named(target))
+    return isinstance(target, Target) and (not target.other or is_named(target) or _is_short(item, target))
 
 
-def _takes_long(item: pytest.Function) -> bool:
-    """Return whether a rule is about generated data, many threads or processes, or many rows."""
+def _is_short(item: pytest.Function, target: Target) -> bool:
+    """Return whether a rule belongs to what runs on others unasked: nothing that takes long, and less with a driver.
+
+    All rules run on an other target that is named.
+    """
     owners = [owner for owner in item.cls.__mro__ if item.originalname in vars(owner)] if item.cls else []
     rules = owners[0].__module__.rpartition(".")[2].removeprefix("catalog_") if owners else ""
-    return rules in ("generated", "concurrency", "cleanup") or bool(LONG.search(item.originalname))
+    return rules in (OF_DRIVERS if target.driver else OF_OTHERS) and not LONG.search(item.originalname)
 
 
 def _limit(item: pytest.Item) -> str | None:

@@ -6,16 +6,18 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import CursorResult, DateTime, Engine, TypeDecorator, create_engine, event, make_url
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.pool import NullPool
 
 from databases import Database, Target
 from the_edge_agent.memory import LTMError, SQLAlchemyBackend
+from the_edge_agent.memory.sql.dialects.sqlite import SQLiteDialect
 from the_edge_agent.memory.sql.url import missing_driver
 from the_edge_agent.memory.text import score
 
@@ -174,3 +176,32 @@ def test_the_unsound_driver_of_libsql_is_refused(tmp_path: Path, url: str) -> No
 )
 def test_advice_names_the_extra_of_a_driver(url: str, extra: str) -> None:
     assert f"the-edge-agent[{extra}]" in str(missing_driver(make_url(url)))
+
+
+@pytest.mark.targets(family="sqlite", portable=True)
+def test_a_driver_that_does_not_count_changed_rows_is_refused(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CursorResult, "rowcount", -1)
+    with pytest.raises(LTMError, match="how many rows") as refused:
+        database.open()
+    assert refused.value.error_type == "configuration_error"
+
+
+class RoundedTimes(TypeDecorator[datetime]):
+    """Times of a database that keeps tenths of milliseconds."""
+
+    impl = DateTime
+    cache_ok = True
+    timezone = False
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        return value and value.replace(microsecond=value.microsecond // 100 * 100)
+
+
+@pytest.mark.targets(family="sqlite", portable=True)
+def test_a_database_that_rounds_times_is_refused(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SQLiteDialect, "time_type", RoundedTimes())
+    with pytest.raises(LTMError, match="microseconds") as refused:
+        database.open()
+    assert refused.value.error_type == "configuration_error"

@@ -99,10 +99,11 @@ class Schema:
             connection.execute(insert(self.tables.schema_version).values(id=1, version=SCHEMA_VERSION))
 
     def _check_keys(self, connection: Connection) -> None:
-        """Refuse a database that merges keys or orders them otherwise, or miscounts; the caller rolls back."""
+        """Refuse a database that merges or misorders keys, rounds times, or miscounts; the caller rolls back."""
         prefix = f"{uuid.uuid4()}/"
         keys = sorted(prefix + key for key in ("a", "A", "a ", "á", "a\u0301", "B", "_", "日", "\uffff", "😀"))
-        now = self.dialect.clock(connection, statements=len(keys))
+        clock = self.dialect.clock(connection, statements=len(keys))
+        now = clock and clock.replace(microsecond=123_457)
         entries, column = self.tables.entries, self.tables.entries.c.key
         statement = insert(entries).values(entry_row(self.dialect, entries))
         are_ours = and_(column >= prefix, column < prefix[:-1] + "0")
@@ -118,6 +119,8 @@ class Schema:
                 "this database does not keep keys exactly (case, accents, trailing spaces, order by code point); "
                 "create the table with a binary collation for the column key",
             )
+        if now and set(connection.scalars(select(entries.c.updated_at).where(are_ours))) != {now}:
+            raise LTMError("configuration_error", "this database does not keep the microseconds of times")
         if connection.execute(delete(entries).where(are_ours)).rowcount != len(keys):
             raise LTMError(
                 "configuration_error",

@@ -161,7 +161,7 @@ class SQLiteDialect(Dialect):
 
     @classmethod
     def objection(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
-        """Refuse a driver that no deadline can stop, and the transactions of Python 3.12: no room is left for ours."""
+        """Refuse a driver that no deadline can stop, and Python 3.12's transactions: they leave no room for ours."""
         if not hasattr(driver_connection, "interrupt"):
             return UNSOUND
         if isinstance(getattr(driver_connection, "autocommit", None), bool):

@@ -78,16 +78,19 @@ def _applies(item: pytest.Item) -> bool:
     if "target" not in parameters:
         return True
     target = parameters["target"]
-    return isinstance(target, Target) and (not target.other or is_named(target) or _is_short(item, target))
+    return isinstance(target, Target) and (not target.takes_a_part or is_named(target) or _is_short(item, target))
 
 
 def _is_short(item: pytest.Function, target: Target) -> bool:
-    """Return whether a rule belongs to what runs on others unasked: nothing that takes long, and less with a driver.
+    """Return whether a rule belongs to what runs unasked on a target of which a run takes a part.
 
-    All rules run on an other target that is named.
+    With portable SQL on servers all of the contract but what is generated; on others nothing that takes long, and less
+    with a driver. All rules run on a target that is named.
     """
     owners = [owner for owner in item.cls.__mro__ if item.originalname in vars(owner)] if item.cls else []
     rules = owners[0].__module__.rpartition(".")[2].removeprefix("catalog_") if owners else ""
+    if target.portable:
+        return rules not in ("", "generated")
     return rules in (OF_DRIVERS if target.driver else OF_OTHERS) and not LONG.search(item.originalname)
 
 

@@ -100,6 +100,11 @@ class Target:
         return self.family + kind + f"-{self.driver}" * bool(self.driver)
 
     @property
+    def takes_a_part(self) -> bool:
+        """Whether a run takes a part of the contract only, unless the target is named: the rest is seen elsewhere."""
+        return self.other or (self.portable and self.server)
+
+    @property
     def module(self) -> str | None:
         """The module that an ``other`` database or driver needs, None where our own requirements are enough."""
         return _OTHER_DRIVERS.get(self.driver) or _OTHER_FILES.get(self.family, (None,))[0]

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from databases import Database, Databases, Target, UnknownDatabaseError, chosen_targets, fails_the_run, not_tested
+from databases import (
+    Database,
+    Databases,
+    Target,
+    UnknownDatabaseError,
+    chosen_targets,
+    fails_the_run,
+    is_named,
+    not_tested,
+)
+from limits import LIMITS
+
+LONG = re.compile("threads|process|many|large|any_text|1000|reader|comes_out_as|before_the_limit|each_form|each_once")
 
 settings.register_profile("tea", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tea")
@@ -25,7 +38,7 @@ def pytest_configure() -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what needs a database on every target; a contract class only on those that can do what it says.
 
-    Targets without SQLAlchemy are for those that say so.
+    Targets without SQLAlchemy, and other databases and drivers, are for those that say so.
     """
     if "target" not in metafunc.fixturenames:
         return
@@ -34,16 +47,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     markers = [*metafunc.definition.iter_markers("targets")]
     if not any("native" in marker.kwargs for marker in markers):
         targets = [target for target in targets if not target.native]
+    if not any("other" in marker.kwargs for marker in markers):
+        targets = [target for target in targets if not target.other]
     for marker in markers:
         targets = [target for target in targets if all(getattr(target, k) == v for k, v in marker.kwargs.items())]
     metafunc.parametrize("target", targets, ids=[target.name for target in targets], scope="session")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what has no target among the chosen ones, and what a class says that its backend cannot do."""
+    """Leave out what has no target among the chosen ones, and what a class says that its backend cannot do.
+
+    What an other database cannot do must fail there.
+    """
     without = [item for item in items if not _applies(item)]
     items[:] = [item for item in items if _applies(item)]
     config.hook.pytest_deselected(items=without)
+    for item in items:
+        if reason := _limit(item):
+            item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
 
 def _applies(item: pytest.Item) -> bool:
@@ -52,7 +73,24 @@ def _applies(item: pytest.Item) -> bool:
     if set(getattr(item.cls, "leaves_out", ())) & set(item.fixturenames):
         return False
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    return "target" not in parameters or isinstance(parameters["target"], Target)
+    if "target" not in parameters:
+        return True
+    target = parameters["target"]
+    return isinstance(target, Target) and (not target.other or not _takes_long(item) or is_named(target))
+
+
+def _takes_long(item: pytest.Function) -> bool:
+    """Return whether a rule is about generated data, many threads or processes, or many rows."""
+    owners = [owner for owner in item.cls.__mro__ if item.originalname in vars(owner)] if item.cls else []
+    rules = owners[0].__module__.rpartition(".")[2].removeprefix("catalog_") if owners else ""
+    return rules in ("generated", "concurrency", "cleanup") or bool(LONG.search(item.originalname))
+
+
+def _limit(item: pytest.Item) -> str | None:
+    target = item.callspec.params.get("target") if hasattr(item, "callspec") else None
+    if not isinstance(target, Target) or not isinstance(item, pytest.Function):
+        return None
+    return LIMITS.get(target.name, {}).get(item.originalname)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -13,7 +14,15 @@ from sqlalchemy import Connection, Engine, create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from the_edge_agent.memory import SQLAlchemyBackend, SQLAlchemyCatalog, SQLiteBackend, SQLiteCatalog
+from the_edge_agent.memory import (
+    PostgresBackend,
+    PostgresCatalog,
+    SQLAlchemyBackend,
+    SQLAlchemyCatalog,
+    SQLiteBackend,
+    SQLiteCatalog,
+)
+from the_edge_agent.memory.postgres_database import WRITE
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.url import parse_url, with_installed_driver
 
@@ -22,6 +31,18 @@ SERVERS: Final[Mapping[str, str]] = {
     "mysql": "TEST_MYSQL_URL",
     "mariadb": "TEST_MARIADB_URL",
 }
+# Files of databases that only the contract runs on: (the module of the driver, the URL of a file).
+_OTHER_FILES: Final[Mapping[str, tuple[str, str]]] = {
+    "duckdb": ("duckdb_sqlalchemy", "duckdb:///{}"),
+    "sqlcipher": ("sqlcipher3", "sqlite+pysqlcipher://:a%20secret@/{}?kdf_iter=4000"),
+}
+# Drivers that only the contract runs with, by SQLAlchemy's name: the module.
+_OTHER_DRIVERS: Final[Mapping[str, str]] = {
+    "psycopg2": "psycopg2",
+    "mysqldb": "MySQLdb",
+    "mysqlconnector": "mysql.connector",
+}
+COMPILED: Final = ("MySQLdb",)  # needs a compiler and the headers of a client library: tested where it is installed
 CHOICE: Final = "TEA_TEST_DATABASES"
 
 _CREATE: Final[Mapping[str, str]] = {
@@ -55,12 +76,17 @@ class PortableCatalog(SQLAlchemyCatalog):
 
 @dataclass(frozen=True)
 class Target:
-    """One database to test, with its own dialect class, with the portable one, or without SQLAlchemy."""
+    """One database to test, with its own dialect class, with the portable one, or without SQLAlchemy.
+
+    Databases and drivers that are ``other`` than those we test everything with run the contract only.
+    """
 
     family: str
     in_memory: bool = False
     portable: bool = False
     native: bool = False
+    other: bool = False
+    driver: str = ""
 
     @property
     def server(self) -> bool:
@@ -70,7 +96,13 @@ class Target:
     @property
     def name(self) -> str:
         """How the target is called in test ids and in ``TEA_TEST_DATABASES``."""
-        return self.family + "-memory" * self.in_memory + "-portable" * self.portable + "-native" * self.native
+        kind = "-memory" * self.in_memory + "-portable" * self.portable + "-native" * self.native
+        return self.family + kind + f"-{self.driver}" * bool(self.driver)
+
+    @property
+    def module(self) -> str | None:
+        """The module that an ``other`` database or driver needs, None where our own requirements are enough."""
+        return _OTHER_DRIVERS.get(self.driver) or _OTHER_FILES.get(self.family, (None,))[0]
 
 
 @dataclass(frozen=True)
@@ -97,8 +129,18 @@ class CatalogOpener:
         return _opened(self.target, self.url, _CATALOGS, options)
 
 
-_BACKENDS: Final = {"own": SQLAlchemyBackend, "portable": PortableBackend, "sqlite": SQLiteBackend}
-_CATALOGS: Final = {"own": SQLAlchemyCatalog, "portable": PortableCatalog, "sqlite": SQLiteCatalog}
+_BACKENDS: Final = {
+    "own": SQLAlchemyBackend,
+    "portable": PortableBackend,
+    "sqlite": SQLiteBackend,
+    "postgresql": PostgresBackend,
+}
+_CATALOGS: Final = {
+    "own": SQLAlchemyCatalog,
+    "portable": PortableCatalog,
+    "sqlite": SQLiteCatalog,
+    "postgresql": PostgresCatalog,
+}
 
 
 def _opened(target: Target, url: str, classes: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
@@ -127,6 +169,7 @@ class Database:
         return CatalogOpener(self.target, self.url)
 
 
+_MYSQL_DRIVERS: Final = ("mysqldb", "mysqlconnector")
 _FAMILIES: Final = ("sqlite", *SERVERS)
 ALL_TARGETS: Final = (
     *(Target(family) for family in _FAMILIES),
@@ -134,6 +177,10 @@ ALL_TARGETS: Final = (
     *(Target(family, portable=True) for family in _FAMILIES),
     Target("sqlite", native=True),
     Target("sqlite", in_memory=True, native=True),
+    Target("postgresql", native=True),
+    *(Target(family, other=True) for family in _OTHER_FILES),
+    Target("postgresql", other=True, driver="psycopg2"),
+    *(Target(family, other=True, driver=driver) for family in ("mysql", "mariadb") for driver in _MYSQL_DRIVERS),
 )
 
 
@@ -151,9 +198,9 @@ def chosen_targets(environment: Mapping[str, str] = os.environ) -> list[Target]:
         raise UnknownDatabaseError(f"{CHOICE}: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     chosen = [target for target in ALL_TARGETS if {target.family, target.name} & choice]
     for target in chosen:
-        if not _reachable_by_name(target, environment):
-            raise UnknownDatabaseError(f"{CHOICE} names {target.name}, but {SERVERS[target.family]} is not set")
-    return chosen
+        if not _reachable_by_name(target, environment) and (not target.driver or target.name in choice):
+            raise UnknownDatabaseError(f"{CHOICE} names {target.name}, but {_what_is_missing(target, environment)}")
+    return [target for target in chosen if _reachable_by_name(target, environment)]
 
 
 def not_tested(environment: Mapping[str, str] = os.environ) -> str | None:
@@ -165,14 +212,21 @@ def not_tested(environment: Mapping[str, str] = os.environ) -> str | None:
         left_out = [family for family in families if not any(name.startswith(family) for name in tested)]
         names = left_out or [target.name for target in ALL_TARGETS if target.name not in tested]
         return f"databases not tested: {', '.join(names)} ({CHOICE}={environment[CHOICE]})" if names else None
-    missing = [f"{family} ({name} is not set)" for family, name in SERVERS.items() if not environment.get(name)]
+    absent = {target.name: _what_is_missing(target, environment) for target in ALL_TARGETS if not target.portable}
+    missing = [f"{name} ({reason})" for name, reason in absent.items() if reason]
     return f"databases not tested: {', '.join(missing)}" if missing else None
+
+
+def is_named(target: Target, environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether the choice names a target, so that all tests that there are for it run, however long."""
+    return bool({target.family, target.name} & (_choice(environment) or set()))
 
 
 def fails_the_run(environment: Mapping[str, str] = os.environ) -> bool:
     """Return whether databases are missing that CI must test; a deliberate choice is none of that."""
     in_ci = environment.get("CI", "").lower() not in ("", "0", "false")
-    return in_ci and _choice(environment) is None and not_tested(environment) is not None
+    wanted = [target for target in ALL_TARGETS if target.module not in COMPILED]
+    return in_ci and _choice(environment) is None and any(_what_is_missing(target, environment) for target in wanted)
 
 
 def _choice(environment: Mapping[str, str]) -> set[str] | None:
@@ -181,7 +235,19 @@ def _choice(environment: Mapping[str, str]) -> set[str] | None:
 
 
 def _reachable_by_name(target: Target, environment: Mapping[str, str]) -> bool:
-    return target.family not in SERVERS or bool(environment.get(SERVERS[target.family]))
+    return _what_is_missing(target, environment) is None
+
+
+def _what_is_missing(target: Target, environment: Mapping[str, str]) -> str | None:
+    if target.module is not None and not _is_installed(target.module):
+        return f"{target.module} is not installed"
+    server = SERVERS.get(target.family)
+    return f"{server} is not set" if server and not environment.get(server) else None
+
+
+def _is_installed(module: str) -> bool:
+    package = module.partition(".")[0]
+    return find_spec(package) is not None and find_spec(module) is not None
 
 
 @dataclass
@@ -201,6 +267,8 @@ class Databases:
             return Database(target, "sqlite://")
         if target.family == "sqlite":
             return Database(target, f"sqlite:///{folder / ('native.db' if target.native else 'ltm.db')}")
+        if target.family in _OTHER_FILES:
+            return Database(target, _OTHER_FILES[target.family][1].format(folder / "other.db"))
         if target.name not in self._made:
             try:
                 self._made[target.name] = _ServerDatabase(target, self.environment[SERVERS[target.family]])
@@ -228,8 +296,11 @@ class _ServerDatabase:
         self._admin = _engine(admin_url)
         with self._admin.connect() as connection:
             connection.execute(text(_CREATE[self._family].format(self._name)))
-        self.url = self._admin.url.set(database=self._name).render_as_string(hide_password=False)
-        self._engine = _engine(self.url)
+        url = self._admin.url.set(database=self._name)
+        self._engine = _engine(url.render_as_string(hide_password=False))
+        if target.driver:
+            url = url.set(drivername=f"{url.get_backend_name()}+{target.driver}")
+        self.url = url.render_as_string(hide_password=False)
         self._connection: Connection | None = None
 
     def delete_rows(self) -> None:
@@ -272,6 +343,9 @@ def _engine(url: str) -> Engine:
 def run_sql(store: Any, *statements: str) -> None:
     """Run statements beside the contract, on the database of a memory or a catalog, in one transaction."""
     engine = getattr(store, "_engine", None)
+    if engine is None and hasattr(store._database, "run"):
+        store._database.run(lambda connection: [connection.execute(each) for each in statements], WRITE)
+        return
     if engine is None:
         with store._database.transaction(write=True) as connection:
             for statement in statements:

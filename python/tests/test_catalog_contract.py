@@ -85,6 +85,13 @@ class TestMemory(OnSQLAlchemy):
     leaves_out: ClassVar[Mapping[str, str]] = ENDS_WITH_ITS_OBJECT
 
 
+@pytest.mark.targets(other=True)
+class TestOthers(OnSQLAlchemy):
+    """Catalogs on other databases and through other drivers than those that all our tests run on."""
+
+    examples = 30
+
+
 @pytest.mark.targets(native=True)
 class TestNative(OnADatabase):
     """The references, which do without SQLAlchemy."""

@@ -161,7 +161,7 @@ def test_third_parties_register_a_factory(monkeypatch: pytest.MonkeyPatch) -> No
         return SQLAlchemyBackend("sqlite://", lazy=True)
 
     register_backend("Scratch", scratch)
-    assert get_registered_backends() == ["scratch", "sqlalchemy", "sqlite"]
+    assert get_registered_backends() == ["postgres", "scratch", "sqlalchemy", "sqlite"]
     parse_ltm_config({"ltm": {"backend": "scratch", "size": 2}}).close()
     with pytest.raises(LTMError, match="'sise'; did you mean 'size'"):
         parse_ltm_config({"ltm": {"backend": "scratch", "sise": 2}})

@@ -93,7 +93,7 @@ def test_each_form_of_a_catalog_block_keeps_the_ledger(
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        ("sqlalchmy", "catalog.type: unknown LTM catalog 'sqlalchmy'; known: sqlalchemy"),
+        ("sqlalchmy", "catalog.type: unknown LTM catalog 'sqlalchmy'; known: postgres, sqlalchemy"),
         ({"pool_sise": 2}, "catalog has no key 'pool_sise'; did you mean 'pool_size'?"),
         ({"url": "sqlite:///./no/such/folder/catalog.db"}, "cannot"),
         ([], "catalog must be the name of a catalog"),

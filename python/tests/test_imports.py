@@ -69,6 +69,7 @@ MAY_IMPORT = {
         "memory.text",
         "memory.validation",
     ],
+    "memory.sql.facts": ["memory.sql", "memory.validation"],
     "memory.sql.deadlines": [],
     "memory.sql.sockets": [],
     "memory.sql.batches": [],
@@ -77,6 +78,7 @@ MAY_IMPORT = {
         "memory.sql.dialects.base",
         "memory.sql.dialects.conditions",
         "memory.sql.dialects.texts",
+        "memory.sql.dialects.probing",
         "memory.sql.dialects.upserts",
         "memory.results",
         "memory.codec",
@@ -92,6 +94,7 @@ MAY_IMPORT = {
         "memory.sql.sockets",
     ],
     "memory.sql.dialects.upserts": ["memory.sql.errors"],
+    "memory.sql.dialects.probing": ["memory.sql.errors"],
     "memory.sql.dialects.mariadb": [
         "memory.sql.dialects.mysql",
         "memory.sql.dialects.conditions",
@@ -102,11 +105,23 @@ MAY_IMPORT = {
     "memory.sql.dialects.sqlite": [
         "memory.sql.dialects.base",
         "memory.sql.dialects.conditions",
+        "memory.sql.dialects.probing",
         "memory.sql.dialects.texts",
         "memory.sql.dialects.upserts",
         "memory.sql.deadlines",
+        "memory.results",
         "memory.filters",
         "memory.text",
+    ],
+    "memory.sql.dialects.cockroachdb": [
+        "memory.sql.dialects.base",
+        "memory.sql.dialects.postgresql",
+        "memory.validation",
+    ],
+    "memory.sql.dialects.duckdb": [
+        "memory.results",
+        "memory.sql.deadlines",
+        "memory.sql.dialects.base",
     ],
     "memory.catalog_sqlalchemy": [
         "memory.sql",
@@ -142,6 +157,40 @@ MAY_IMPORT = {
         "memory.transaction",
         "memory.validation",
     ],
+    "memory.postgres_schema": ["memory.results"],
+    "memory.postgres_errors": ["memory.results"],
+    "memory.postgres_database": [
+        "memory.postgres_errors",
+        "memory.postgres_schema",
+        "memory.codec",
+        "memory.filters",
+        "memory.results",
+        "memory.validation",
+    ],
+    "memory.catalog_postgres": [
+        "memory.postgres_database",
+        "memory.catalog",
+        "memory.codec",
+        "memory.filters",
+        "memory.operations",
+        "memory.results",
+        "memory.tracking",
+        "memory.validation",
+    ],
+    "memory.postgres": [
+        "memory.postgres_database",
+        "memory.catalog_postgres",
+        "memory.base",
+        "memory.catalog",
+        "memory.codec",
+        "memory.filters",
+        "memory.ledger",
+        "memory.operations",
+        "memory.results",
+        "memory.text",
+        "memory.transaction",
+        "memory.validation",
+    ],
     "memory.sql.large_values": ["memory.sql", "memory.blobs", "memory.operations", "memory.results", "memory.codec"],
     "memory.sqlalchemy_backend": [
         "memory.sql",
@@ -157,6 +206,8 @@ MAY_IMPORT = {
         "memory.text",
         "memory.validation",
     ],
+    "memory.self_test": ["memory.base", "memory.results"],
+    "memory.check": ["memory.sql", "memory.self_test", "memory.sqlalchemy_backend", "memory.results"],
     "testing": ["memory", "testing"],
     "workflow": ["workflow", "memory"],
     "cli": ["cli", "workflow", "memory", ""],
@@ -224,14 +275,15 @@ def test_workflows_use_public_names_of_the_memory_only() -> None:
             assert used <= {f"{PACKAGE}.memory"}, f"{module} looks inside the memory: {sorted(used)}"
 
 
-WITHOUT_SQLALCHEMY = """
+WITHOUT = """
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "sqlalchemy":
-            raise ModuleNotFoundError("No module named 'sqlalchemy'", name="sqlalchemy")
+        if name.partition(".")[0] == "{package}":
+            raise ModuleNotFoundError("No module named '{package}'", name="{package}")
 sys.meta_path.insert(0, Absent())
 """
+WITHOUT_SQLALCHEMY = WITHOUT.format(package="sqlalchemy")
 
 
 def run_python(code: str) -> str:
@@ -242,7 +294,7 @@ def run_python(code: str) -> str:
 
 def test_the_memory_imports_without_sqlalchemy() -> None:
     code = "import the_edge_agent.memory as m; print(m.SQLALCHEMY_AVAILABLE, m.get_registered_backends())"
-    assert run_python(WITHOUT_SQLALCHEMY + code) == "False ['sqlalchemy', 'sqlite']"
+    assert run_python(WITHOUT_SQLALCHEMY + code) == "False ['postgres', 'sqlalchemy', 'sqlite']"
 
 
 @pytest.mark.parametrize(
@@ -274,10 +326,30 @@ def test_without_sqlalchemy_there_is_memory_in_sqlite_and_in_workflows() -> None
     assert run_python(WITHOUT_SQLALCHEMY + code).split() == ["True", "True"]
 
 
+@pytest.mark.parametrize("package", ["psycopg", "psycopg_pool"])
+@pytest.mark.parametrize(
+    "asking",
+    [
+        "m.PostgresBackend",
+        "m.PostgresCatalog",
+        "m.create_ltm_backend('postgres', url='postgresql://h/d')",
+        "m.create_catalog_backend('postgres', url='postgresql://h/d')",
+        "m.parse_ltm_config({'ltm': {'backend': 'postgres', 'url': 'postgresql://h/d'}})",
+    ],
+)
+def test_without_psycopg_or_its_pool_the_backend_names_the_extra(package: str, asking: str) -> None:
+    code = f"import the_edge_agent.memory as m\ntry: {asking}\nexcept (ImportError, m.LTMError) as error: print(error)"
+    assert "the-edge-agent[postgres]" in run_python(WITHOUT.format(package=package) + code)
+
+
+def test_without_sqlalchemy_there_is_memory_in_postgresql() -> None:
+    code = "import the_edge_agent.memory as m\nprint(m.PostgresBackend('postgresql://h/d', lazy=True))"
+    assert run_python(WITHOUT_SQLALCHEMY + code) == "PostgresBackend('postgresql://h:5432/d')"
+
+
 def test_importing_the_memory_loads_neither_sqlalchemy_nor_the_workflow_engine() -> None:
-    code = (
-        "import sys, the_edge_agent.memory; print(sorted({'sqlalchemy', 'jinja2', 'yaml', 'typer'} & set(sys.modules)))"
-    )
+    heavy = {"sqlalchemy", "psycopg", "jinja2", "yaml", "typer"}
+    code = f"import sys, the_edge_agent.memory; print(sorted({heavy} & set(sys.modules)))"
     assert run_python(code) == "[]"
 
 

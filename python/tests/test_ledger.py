@@ -285,7 +285,7 @@ def test_catalog_blocks_of_the_configuration(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        ("sqlalchemi", "unknown LTM catalog 'sqlalchemi'; known: sqlalchemy"),
+        ("sqlalchemi", "unknown LTM catalog 'sqlalchemi'; known: postgres, sqlalchemy"),
         ({"type": "sqlalchemy", "pool_sise": 1}, "catalog has no key 'pool_sise'; did you mean 'pool_size'?"),
         ({"url": 5}, "url"),
         ({"pool_size": "x"}, "pool_size"),

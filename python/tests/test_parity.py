@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import pytest
 
-from databases import Database, Databases, chosen_targets
+from databases import Database, Databases, chosen_targets, is_named
 from parity_players import CatalogPlayer, MemoryPlayer, Player, play
 from parity_sequences import sequence_of_a_catalog, sequence_of_a_memory
 from the_edge_agent.memory import SQLAlchemyBackend, SQLAlchemyCatalog, SQLiteBackend, SQLiteCatalog
@@ -26,10 +26,10 @@ CAPABILITIES: Final = {"transactions", "ttl", "versions"}
 
 
 def empty_databases(databases: Databases, folder: Path) -> dict[str, Database]:
-    """Return one for each chosen target; the portable dialect is compared by the state machine."""
+    """Return one for each chosen target; others only if named, the portable dialect is the state machine's."""
     found = {}
     for target in chosen_targets():
-        if not target.portable:
+        if not target.portable and (not target.other or is_named(target)):
             (folder / target.name).mkdir()
             found[target.name] = databases.empty(target, folder / target.name)
     if not found:

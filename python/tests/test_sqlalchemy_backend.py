@@ -294,8 +294,8 @@ def test_a_memory_database_is_safe_under_threads(monkeypatch: pytest.MonkeyPatch
 def test_an_sqlite_without_its_extensions_answers_the_same(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     probe = SQLiteDialect.probe
 
-    def without(self: SQLiteDialect, connection: Any) -> None:
-        probe(self, connection)
+    def without(self: SQLiteDialect, *arguments: Any) -> None:
+        probe(self, *arguments)
         setattr(self, missing, False)
 
     monkeypatch.setattr(SQLiteDialect, "probe", without)

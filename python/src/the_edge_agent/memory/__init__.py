@@ -31,8 +31,11 @@ from the_edge_agent.memory.results import ERROR_TYPES, LTMError
 from the_edge_agent.memory.transaction import LTMTransaction
 
 if TYPE_CHECKING:
+    from the_edge_agent.memory.catalog_postgres import PostgresCatalog
     from the_edge_agent.memory.catalog_sqlalchemy import SQLAlchemyCatalog
     from the_edge_agent.memory.catalog_sqlite import SQLiteCatalog
+    from the_edge_agent.memory.check import check_database
+    from the_edge_agent.memory.postgres import PostgresBackend
     from the_edge_agent.memory.sql.schema import CatalogEntry, CatalogSnapshot, LTMEntry
     from the_edge_agent.memory.sqlalchemy_backend import SQLAlchemyBackend
     from the_edge_agent.memory.sqlite import SQLiteBackend
@@ -49,6 +52,8 @@ SQLALCHEMY_AVAILABLE = _is_installed("sqlalchemy")
 LongTermMemoryBackend = LTMBackend
 
 _LAZY = {
+    "PostgresBackend": "the_edge_agent.memory.postgres",
+    "PostgresCatalog": "the_edge_agent.memory.catalog_postgres",
     "SQLAlchemyBackend": "the_edge_agent.memory.sqlalchemy_backend",
     "SQLAlchemyCatalog": "the_edge_agent.memory.catalog_sqlalchemy",
     "SQLiteBackend": "the_edge_agent.memory.sqlite",
@@ -56,6 +61,7 @@ _LAZY = {
     "CatalogEntry": "the_edge_agent.memory.sql.schema",
     "CatalogSnapshot": "the_edge_agent.memory.sql.schema",
     "LTMEntry": "the_edge_agent.memory.sql.schema",
+    "check_database": "the_edge_agent.memory.check",
 }
 
 __all__ = [
@@ -69,10 +75,13 @@ __all__ = [
     "LTMError",
     "LTMTransaction",
     "LongTermMemoryBackend",
+    "PostgresBackend",
+    "PostgresCatalog",
     "SQLAlchemyBackend",
     "SQLAlchemyCatalog",
     "SQLiteBackend",
     "SQLiteCatalog",
+    "check_database",
     "compute_content_hash",
     "create_catalog_backend",
     "create_ltm_backend",

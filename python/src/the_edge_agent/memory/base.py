@@ -292,6 +292,7 @@ BackendFactory: TypeAlias = Callable[..., LTMBackend]
 _backends: Final = Registry(
     "LTM backend",
     {
+        "postgres": "the_edge_agent.memory.postgres:PostgresBackend",
         "sqlalchemy": "the_edge_agent.memory.sqlalchemy_backend:SQLAlchemyBackend",
         "sqlite": "the_edge_agent.memory.sqlite:SQLiteBackend",
     },

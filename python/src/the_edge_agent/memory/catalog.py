@@ -154,6 +154,7 @@ CatalogFactory: TypeAlias = Callable[..., CatalogBackend]
 _catalogs: Final = Registry(
     "LTM catalog",
     {
+        "postgres": "the_edge_agent.memory.catalog_postgres:PostgresCatalog",
         "sqlalchemy": "the_edge_agent.memory.catalog_sqlalchemy:SQLAlchemyCatalog",
         "sqlite": "the_edge_agent.memory.catalog_sqlite:SQLiteCatalog",
     },

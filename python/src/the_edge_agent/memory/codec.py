@@ -90,6 +90,21 @@ def encode_json(value: Any, what: str, max_depth: int) -> str:
     raise LTMError("serialization_error", f"{what} cannot be kept exactly as JSON: {problem}")
 
 
+def comparable_json(value: Any) -> str:
+    """Return JSON in which whole doubles are written as integers, so that PostgreSQL's NUMERIC finds them equal."""
+    return json.dumps(_whole_as_integers(value), ensure_ascii=False, separators=(",", ":"))
+
+
+def _whole_as_integers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _whole_as_integers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole_as_integers(item) for item in value]
+    if isinstance(value, float) and value == int(value) and INT64_MIN <= value <= INT64_MAX:
+        return int(value)
+    return value
+
+
 def _depth(value: Any) -> int:
     depth, level = 0, [value]
     while level := [item for item in level if isinstance(item, (dict, list))]:

@@ -127,6 +127,16 @@ def matches(node: Node | None, metadata: dict[str, Any] | None) -> bool:
             return isinstance(_at(metadata, path), dict)
 
 
+def equalities(node: Node | None) -> list[dict[str, Any]]:
+    """Return objects that metadata must contain to satisfy a condition, for an index to look up; seldom all it asks."""
+    match node:
+        case And(conditions):
+            return [found for condition in conditions for found in equalities(condition)]
+        case Equals(path, (value,)) if isinstance(value, (bool, int, float, str)):
+            return [_nested(path, value)]
+    return []
+
+
 def equal(left: Any, right: Any) -> bool:
     """Return whether two JSON values are equal: 1 equals 1.0, true is not 1, key order does not matter."""
     if isinstance(left, bool) or isinstance(right, bool):
@@ -207,6 +217,12 @@ def _at(metadata: dict[str, Any] | None, path: Path) -> Any:
             return _MISSING
         found = found[key]
     return found
+
+
+def _nested(path: Path, value: Any) -> dict[str, Any]:
+    for key in reversed(path):
+        value = {key: value}
+    return dict(value)
 
 
 def _orderable(found: Any, value: int | float | str) -> bool:

@@ -59,9 +59,6 @@ class SQLAlchemyBackend(LedgerBackend):
 
     A connection that is lost while COMMIT is under way is the one failure that may have stored something: its
     result says ``"unknown": True``.
-
-    Attributes:
-        entry_class: the mapped class of the entries' table, ``LTMEntry`` unless ``table_name`` says otherwise.
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset({"transactions", "ttl", "versions"})  # type: ignore[misc]
@@ -133,18 +130,13 @@ class SQLAlchemyBackend(LedgerBackend):
         source = check_source(url, engine, options)
         blobs = None if storage is None else BlobStorage.of(storage)
         entries_name = check_table_name(table_name)
-        self.entry_class: type[EntryColumns] = entry_class(entries_name)
-        self._database = Database(
-            source,
-            options,
-            entries_name=entries_name,
-            dialect_class=self.dialect_class,
-        )
+        self._entries_name = entries_name
+        self._database = self._database_of(source, options)
         self._values = LargeValues(blobs, self._database)
         is_lazy = check_flag("lazy", lazy)
         self._ledger = open_ledger(catalog, self._database, {"pool_size": pool_size, "echo": echo, "lazy": is_lazy})
         try:
-            if self._ledger.is_here and self.entry_class is not LTMEntry:
+            if self._ledger.is_here and entries_name != LTMEntry.__tablename__:
                 message = "a catalog on the same database keeps the ledger of ltm_entries, not of another table_name"
                 raise LTMError("configuration_error", message)
             if not is_lazy:
@@ -152,6 +144,14 @@ class SQLAlchemyBackend(LedgerBackend):
         except BaseException:
             self.close()
             raise
+
+    def _database_of(self, source: Any, options: EngineOptions) -> Database:
+        return Database(source, options, entries_name=self._entries_name, dialect_class=self.dialect_class)
+
+    @property
+    def entry_class(self) -> type[EntryColumns]:
+        """The mapped class of the entries' table, ``LTMEntry`` unless ``table_name`` says otherwise."""
+        return entry_class(self._entries_name)
 
     @property
     def dialect(self) -> str:

@@ -6,14 +6,15 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, exc, insert, inspect, select
+from sqlalchemy import Connection, Table, and_, delete, exc, insert, inspect, select
+from sqlalchemy.schema import DropTable
 
 from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql import legacy
 from the_edge_agent.memory.sql.dialects import Dialect, for_dialect
 from the_edge_agent.memory.sql.rows import entry_parameters, entry_row
-from the_edge_agent.memory.sql.schema import SCHEMA_VERSION, Tables, copy_tables
+from the_edge_agent.memory.sql.schema import SCHEMA_VERSION, Tables
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,12 @@ class Schema:
     packet: int | None
 
     @classmethod
-    def of(cls, connection: Connection, entries_name: str, dialect_class: type[Dialect] | None) -> Schema:
-        """Look at the server, and change nothing."""
-        tables = copy_tables(entries_name)
+    def of(cls, connection: Connection, tables: Tables, dialect_class: type[Dialect] | None) -> Schema:
+        """Look at the server, and change nothing but these copies of the tables."""
         dialect_class = dialect_class or for_dialect(connection.dialect)
-        dialect_class.extend(tables.entries, tables.catalog)
         dialect = dialect_class(tables.entries.c.updated_at.type)
-        dialect.probe(connection)
+        dialect.probe(connection, tables.entries, tables.catalog)
+        dialect.extend(tables.entries, tables.catalog)
         packet = dialect.max_entry_bytes(connection)
         connection.rollback()
         return cls(tables, dialect, packet)
@@ -46,7 +46,7 @@ class Schema:
         else:
             definitions = Dialect.definitions(self.dialect, *missing) if missing else []
         compiled = [definition.compile(dialect=connection.dialect) for definition in definitions]
-        if self._version(connection) is None:
+        if self.version(connection) is None:
             version = insert(self.tables.schema_version).values(id=1, version=SCHEMA_VERSION)
             compiled.append(version.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
         return [str(statement).strip() for statement in compiled]
@@ -57,7 +57,7 @@ class Schema:
         Raises:
             LTMError: ``configuration_error``.
         """
-        found = self._version(connection)
+        found = self.version(connection)
         is_complete = found is not None and inspect(connection).has_table(self.tables.entries.name)
         connection.rollback()
         if not is_complete:
@@ -73,7 +73,7 @@ class Schema:
         Raises:
             LTMError: ``configuration_error`` for a database that is not ours to use.
         """
-        found, name = self._version(connection), self.tables.entries.name
+        found, name = self.version(connection), self.tables.entries.name
         is_complete = found is not None and inspect(connection).has_table(name)
         connection.rollback()
         if is_complete:
@@ -95,20 +95,21 @@ class Schema:
         self.dialect.create(connection, *self.tables.all())
 
     def _write_version(self, connection: Connection) -> None:
-        if self._version(connection) is None:
+        if self.version(connection) is None:
             connection.execute(insert(self.tables.schema_version).values(id=1, version=SCHEMA_VERSION))
 
     def _check_keys(self, connection: Connection) -> None:
-        """Refuse a database that merges keys or orders them otherwise; the caller rolls back."""
+        """Refuse a database that merges keys or orders them otherwise, or miscounts; the caller rolls back."""
         prefix = f"{uuid.uuid4()}/"
         keys = sorted(prefix + key for key in ("a", "A", "a ", "á", "a\u0301", "B", "_", "日", "\uffff", "😀"))
         now = self.dialect.clock(connection, statements=len(keys))
-        rows = [entry_parameters(self.dialect, Store.of(key, None, None), now) for key in keys]
         entries, column = self.tables.entries, self.tables.entries.c.key
+        statement = insert(entries).values(entry_row(self.dialect, entries))
+        are_ours = and_(column >= prefix, column < prefix[:-1] + "0")
         try:
-            connection.execute(insert(entries).values(entry_row(self.dialect, entries)), rows)
-            ours = select(column).where(column >= prefix, column < prefix[:-1] + "0").order_by(column)
-            is_exact = connection.scalars(ours).all() == keys
+            for key in keys:
+                connection.execute(statement, entry_parameters(self.dialect, Store.of(key, None, None), now))
+            is_exact = connection.scalars(select(column).where(are_ours).order_by(column)).all() == keys
         except exc.IntegrityError:
             is_exact = False
         if not is_exact:
@@ -117,8 +118,32 @@ class Schema:
                 "this database does not keep keys exactly (case, accents, trailing spaces, order by code point); "
                 "create the table with a binary collation for the column key",
             )
+        if connection.execute(delete(entries).where(are_ours)).rowcount != len(keys):
+            raise LTMError(
+                "configuration_error",
+                f"the driver {connection.dialect.driver} does not tell how many rows a statement has changed; "
+                "use another one",
+            )
 
-    def _version(self, connection: Connection) -> int | None:
+    def drop(self, connection: Connection) -> None:
+        """Drop those of the tables that are there, with all that was made for them."""
+        present = [table for table in self._with_search_tables() if inspect(connection).has_table(table.name)]
+        connection.rollback()
+        if not present:
+            return
+        with self.dialect.begin(connection, write=True):
+            for table in present:
+                connection.execute(DropTable(table))
+
+    def _with_search_tables(self) -> list[Table]:
+        return [*self.tables.all(), *self.dialect.search_tables(self.tables.entries)]
+
+    def version(self, connection: Connection) -> int | None:
+        """Return the version of the schema, None if the tables are not there or not complete.
+
+        Raises:
+            LTMError: ``configuration_error`` for a later version than ours.
+        """
         table = self.tables.schema_version
         if not inspect(connection).has_table(table.name):
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,12 +21,14 @@ from the_edge_agent.memory.sql.deadlines import Deadline
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.errors import Failure
 from the_edge_agent.memory.sql.options import EngineOptions
+from the_edge_agent.memory.sql.schema import Tables, copy_tables
 from the_edge_agent.memory.sql.statements import Statements
 from the_edge_agent.memory.sql.transactions import retrying, run_transaction
 from the_edge_agent.memory.sql.url import parse_url, with_installed_driver
 
 Answer = TypeVar("Answer")
 
+_logger = logging.getLogger("the_edge_agent.memory")
 _CREATION_ATTEMPTS: Final = 12  # many processes may create the tables at once; each loser looks again
 _STATEMENT_BYTES: Final = 4096  # more than a store's statement has besides the entry
 _databases: WeakSet[Database] = WeakSet()
@@ -117,15 +120,23 @@ class Database:
         Raises:
             LTMError: the database cannot be reached.
         """
+        return self.peek(lambda schema, connection: schema.statements(connection))
 
-        def look(deadline: Deadline) -> list[str]:
+    def peek(self, work: Callable[[Schema, Connection], Answer]) -> Answer:
+        """Do some work on a connection to the database, as it is: this starts nothing and creates no tables.
+
+        Raises:
+            LTMError: the database cannot be reached, or the work failed.
+        """
+
+        def look(deadline: Deadline) -> Answer:
             if self.closed:
                 raise _closed()
             if self._opened is not None:
-                return self._look(self._opened.engine, deadline, lambda schema, found: schema.statements(found))[1]
+                return self._look(self._opened.engine, deadline, work)[1]
             engine, keeper = self._engine()
             try:
-                return self._look(engine, deadline, lambda schema, found: schema.statements(found))[1]
+                return self._look(engine, deadline, work)[1]
             finally:
                 self._dispose(engine, keeper)
 
@@ -157,7 +168,7 @@ class Database:
             LTMError: ``validation_error``.
         """
         packet = self.start().schema.packet
-        if packet is not None and size > packet - _STATEMENT_BYTES:
+        if packet is not None and size > largest_entry(packet):
             message = f"the entry has {size:,} bytes as sent; the server accepts packets of {packet:,}"
             raise LTMError("validation_error", message)
 
@@ -183,8 +194,12 @@ class Database:
         opened.one_at_a_time = opened.one_at_a_time and Lock()
 
     def _in_time(self, work: Callable[[Deadline], Answer]) -> Answer:
-        with Deadline(self._options.timeout) as deadline:
+        with Deadline(self._seconds()) as deadline:
             return work(deadline)
+
+    def _seconds(self) -> float:
+        """Return how long a call may take that begins now."""
+        return self._options.timeout
 
     def _start(self, deadline: Deadline) -> _Opened:
         with _held(self._starting, deadline):
@@ -201,6 +216,8 @@ class Database:
         except BaseException:
             self._dispose(engine, keeper)
             raise
+        for fallback in schema.dialect.fallbacks:
+            _logger.warning("%s: %s", engine.dialect.name, fallback)
         close = (lambda: None) if self._shared is not None else (lambda: self._dispose(engine, keeper))
         return _Opened(engine, schema, close)
 
@@ -209,6 +226,9 @@ class Database:
             schema.dialect.set_up(connection)
             connection.rollback()
         (schema.create if self._options.create_tables else schema.check)(connection)
+
+    def _copy_tables(self) -> Tables:
+        return copy_tables(self._entries_name)
 
     def _engine(self) -> tuple[Engine, Closable | None]:
         if self._shared is None:
@@ -235,7 +255,7 @@ class Database:
 
         def attempt() -> tuple[Schema, Answer]:
             with deadline.released(), first_connection(engine, deadline) as connection:
-                schema = Schema.of(connection, self._entries_name, self._dialect_class)
+                schema = Schema.of(connection, self._copy_tables(), self._dialect_class)
                 return schema, work(schema, connection)
 
         return retrying(attempt, deadline, again=lost_the_race)
@@ -261,6 +281,11 @@ class _Opened:
         else:
             with _held(self.one_at_a_time, deadline):
                 yield
+
+
+def largest_entry(packet: int) -> int:
+    """Return the bytes that an entry may have as sent, where the server reads packets of so many."""
+    return packet - _STATEMENT_BYTES
 
 
 def _closed() -> LTMError:

@@ -26,7 +26,7 @@ class Failure:
         retry: whether the same transaction may succeed when it is run again.
         lost: whether the connection is gone, so that another one may serve.
         waited: whether it was a wait for a lock that took too long, and would again.
-        denied: whether a privilege is missing, which no other attempt gives.
+        denied: whether a privilege is missing or nothing can be written, which no other attempt changes.
     """
 
     error_type: ErrorType
@@ -67,6 +67,11 @@ _POOL: Final[_Meaning] = (
 )
 _AUTH: Final[_Meaning] = ("auth_failed", False, "the database refused the user name or password")
 _NO_DATABASE: Final[_Meaning] = ("connection_error", False, "there is no such database")
+_ONE_PROCESS: Final[_Meaning] = (
+    "connection_error",
+    False,
+    "another process has the database open, and this database serves one process at a time",
+)
 _CONSTRAINT: Final[_Meaning] = ("validation_error", False, "the entry breaks a constraint of the table")
 _TOO_LARGE: Final[_Meaning] = ("validation_error", False, "the entry is larger than the database accepts")
 _FULL: Final[_Meaning] = ("query_error", False, "the database has no space left")
@@ -133,6 +138,11 @@ _SQLITE: Final[dict[str, _Meaning]] = {
 # Before Python 3.11 sqlite3 gives no code, and libpq gives none while connecting: their fixed English texts.
 _TEXTS: Final[tuple[tuple[str, _Meaning], ...]] = (
     (r"database (table )?is locked", _LOCK_WAIT),
+    # DuckDB, which looks for conflicts when a transaction writes or commits.
+    (r"TransactionContext Error: (Conflict on|Failed to commit.* (constraint violation|conflict))", _DEADLOCK),
+    (r"Could not set lock on file", _ONE_PROCESS),
+    (r"INTERRUPT Error", _INTERRUPTED),
+    (r"^Constraint Error", _CONSTRAINT),
     (r"^interrupted$", _INTERRUPTED),
     (r"readonly database", _READ_ONLY),
     (r"unable to open database file", _NO_FILE),
@@ -194,7 +204,7 @@ def _failure(meaning: _Meaning, code: str) -> Failure:
         retry,
         lost=meaning is _LOST,
         waited=meaning is _LOCK_WAIT,
-        denied=meaning is _DENIED,
+        denied=meaning in (_DENIED, _READ_ONLY),
     )
 
 

@@ -29,7 +29,7 @@ def entry_row(dialect: Dialect, entries: Table) -> dict[str, Any]:
     return {
         "key": bindparam("b_key", type_=entries.c.key.type),
         "value": bindparam("b_value", type_=dialect.text_type),
-        **dialect.metadata_columns(),
+        **dialect.metadata_columns(entries),
         "search_text": bindparam("b_search_text", type_=entries.c.search_text.type),
         "storage_uri": bindparam("b_storage_uri", type_=entries.c.storage_uri.type),
         **_stamps(dialect),
@@ -56,7 +56,7 @@ def catalog_row(dialect: Dialect, catalog: Table) -> dict[str, Any]:
     return {
         **{name: bindparam(f"b_{name}", type_=columns[name].type) for name in bound},
         "inlined_value": bindparam("b_inlined_value", type_=dialect.text_type),
-        **dialect.metadata_columns(),
+        **dialect.metadata_columns(catalog),
         **_stamps(dialect),
         "expires_at": func.coalesce(bindparam("b_until", type_=dialect.moment), dialect.expiry, type_=dialect.moment),
     }

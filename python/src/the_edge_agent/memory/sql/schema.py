@@ -21,6 +21,7 @@ from the_edge_agent.memory.sql.column_types import (
 )
 
 SCHEMA_VERSION = 1
+_PREFIX = "ltm_"
 
 
 class Base(DeclarativeBase):
@@ -127,8 +128,8 @@ def entry_class(table_name: str) -> type[EntryColumns]:
     return type("LTMEntry", (EntryColumns, base), {"__tablename__": table_name, "__doc__": LTMEntry.__doc__})
 
 
-def copy_tables(entries_name: str = LTMEntry.__tablename__) -> Tables:
-    """Return a copy of the tables for one engine; only the entries' table takes another name."""
+def copy_tables(entries_name: str = LTMEntry.__tablename__, prefix: str = _PREFIX) -> Tables:
+    """Return a copy of the tables for one engine; the entries' table has a name, the others begin with ``prefix``."""
     metadata = MetaData()
     entries = Base.metadata.tables[LTMEntry.__tablename__].to_metadata(metadata, name=entries_name)
     Index(f"ix_{entries_name}_updated_at", entries.c.updated_at.desc(), entries.c.key)
@@ -136,4 +137,6 @@ def copy_tables(entries_name: str = LTMEntry.__tablename__) -> Tables:
     has_lifetime = expires_at.is_not(None)
     Index(f"ix_{entries_name}_expires_at", expires_at, postgresql_where=has_lifetime, sqlite_where=has_lifetime)
     others = (CatalogEntry, CatalogSnapshot, CatalogSnapshotEntry, SchemaVersion)
-    return Tables(entries, *(Base.metadata.tables[mapped.__tablename__].to_metadata(metadata) for mapped in others))
+    originals = (Base.metadata.tables[mapped.__tablename__] for mapped in others)
+    copies = (table.to_metadata(metadata, name=prefix + table.name.removeprefix(_PREFIX)) for table in originals)
+    return Tables(entries, *copies)

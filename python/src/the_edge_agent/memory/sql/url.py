@@ -17,6 +17,15 @@ _DRIVERS: Final = {
     "mysql": _MYSQL_DRIVERS,
     "mariadb": _MYSQL_DRIVERS,
 }
+# What else can be installed: the extra, by SQLAlchemy's name of a dialect or of a driver.
+_EXTRAS: Final = {
+    "duckdb": "duckdb",
+    "cockroachdb": "cockroachdb",
+    "pysqlcipher": "sqlcipher",
+    "psycopg2": "psycopg2",
+    "mysqldb": "mysqlclient",
+    "mysqlconnector": "mysql-connector",
+}
 _SECRET_WORDS: Final = ("pass", "pwd", "secret", "token")
 
 
@@ -36,6 +45,8 @@ def parse_url(url: Any) -> tuple[URL, dict[str, Any]]:
         if backend == "postgres":
             parsed = parsed.set(drivername=f"postgresql+{driver}" if driver else "postgresql")
         parsed.get_backend_name()
+        if "@" in (parsed.host or ""):  # the rest of a password that is not percent-encoded
+            raise ValueError
     except (ArgumentError, ValueError, TypeError):
         parsed = None
     if parsed is None:
@@ -52,6 +63,16 @@ def parse_url(url: Any) -> tuple[URL, dict[str, Any]]:
         if name in hidden and parsed.password is None:
             parsed = parsed.set(password=str(hidden.pop(name)))
     return parsed, hidden
+
+
+def shown(url: URL) -> str:
+    """Return a URL with its password hidden, and whatever in its query could hold one."""
+    secrets = {name: "***" for name, value in url.query.items() if _is_secret(f"{name} {value}")}
+    return url.update_query_dict(secrets).render_as_string(hide_password=True)
+
+
+def _is_secret(text: str) -> bool:
+    return any(word in text.lower() for word in _SECRET_WORDS)
 
 
 def with_installed_driver(url: URL) -> URL:
@@ -73,9 +94,10 @@ def with_installed_driver(url: URL) -> URL:
 
 def missing_driver(url: URL) -> LTMError:
     """Return the failure that names what to install for a URL."""
-    backend = url.get_backend_name()
-    extras = [extra for _driver, _module, extra in _DRIVERS.get(backend, ())]
-    advice = f'; install it with: pip install "the-edge-agent[{extras[0]}]"' if extras else ""
+    backend, _, driver = url.drivername.partition("+")
+    usual = [extra for _driver, _module, extra in _DRIVERS.get(backend, ())]
+    extra = _EXTRAS.get(driver) or _EXTRAS.get(backend) or next(iter(usual), None)
+    advice = f'; install it with: pip install "the-edge-agent[{extra}]"' if extra else ""
     return LTMError("dependency_missing", f"no driver for {url.drivername} is installed{advice}")
 
 
@@ -83,12 +105,14 @@ def load_dialect(url: URL) -> None:
     """Check that SQLAlchemy knows the dialect of a URL.
 
     Raises:
-        LTMError: ``configuration_error``.
+        LTMError: ``configuration_error``; ``dependency_missing`` for a dialect that an extra brings.
     """
     try:
         url.get_dialect()
         known = True
     except NoSuchModuleError:
         known = False
+    if not known and url.get_backend_name() in _EXTRAS:
+        raise missing_driver(url)
     if not known:
         raise LTMError("configuration_error", f"SQLAlchemy knows no dialect {url.drivername!r}")

@@ -17,6 +17,8 @@ _CLASSES: Final = {
     "postgresql": ("postgresql", "PostgreSQLDialect"),
     "mysql": ("mysql", "MySQLDialect"),
     "mariadb": ("mariadb", "MariaDBDialect"),
+    "cockroachdb": ("cockroachdb", "CockroachDBDialect"),
+    "duckdb": ("duckdb", "DuckDBDialect"),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from sqlalchemy import (
@@ -12,7 +13,6 @@ from sqlalchemy import (
     Connection,
     DateTime,
     Engine,
-    RootTransaction,
     String,
     Table,
     Text,
@@ -44,6 +44,10 @@ IN_USE: Final = (
 )
 
 
+LIKE_INSTEAD: Final = "no full-text index: searches use LIKE over search tokens"
+PYTHON_INSTEAD: Final = "no JSON functions: metadata filters are decided in Python"
+
+
 class Dialect:
     """How one server is connected to, and how tables are created, written and searched there.
 
@@ -55,6 +59,9 @@ class Dialect:
     text_type: ClassVar[TypeEngine[Any]] = Text()
     token_type: ClassVar[TypeEngine[Any]] = Text()
     time_type: ClassVar[DateTime] = DateTime()
+
+    #: How people call the database; empty where SQLAlchemy's name for the dialect has to do.
+    product: ClassVar[str] = ""
 
     #: The drivers whose socket ``socket_of`` finds: a look at it tells whether the connection is alive.
     socket_drivers: ClassVar[frozenset[str]] = frozenset()
@@ -71,6 +78,18 @@ class Dialect:
     def __init__(self, moment: TypeEngine[datetime]) -> None:
         """Make the dialect of one engine, which binds times as ``moment``."""
         self.moment = moment
+        #: What the probe found to be missing, and what is done instead, in words for the log.
+        self.fallbacks: list[str] = []
+
+    @property
+    def search_path(self) -> str:
+        """How texts are searched here, in words."""
+        return "LIKE over search tokens"
+
+    @property
+    def filter_path(self) -> str:
+        """How metadata filters are decided here, in words."""
+        return "Python"
 
     # --- before connecting -------------------------------------------------------------------------
 
@@ -88,6 +107,11 @@ class Dialect:
     def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:
         """Return the URL to use and the arguments of ``create_engine`` that this database needs."""
         return url, {"pool_pre_ping": not cls.socket_drivers & {url.get_driver_name()}, "pool_recycle": 1800}
+
+    @classmethod
+    def new_file(cls, url: URL) -> Path | None:
+        """Return the file that connecting would create, None if it is there or the database is no file."""
+        return None
 
     @classmethod
     def prepare_engine(cls, engine: Engine) -> Any:
@@ -121,12 +145,11 @@ class Dialect:
 
     # --- creation ----------------------------------------------------------------------------------
 
-    @classmethod
-    def extend(cls, entries: Table, catalog: Table) -> None:
-        """Add this database's columns and indexes to the engine's copies of the tables."""
+    def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
+        """Look at what the server can do and at what the tables have, if they are there; before they are created."""
 
-    def probe(self, connection: Connection) -> None:
-        """Look at what the server can do; called once, before the tables are created."""
+    def extend(self, entries: Table, catalog: Table) -> None:
+        """Add this database's columns and indexes to the engine's copies of the tables; after the probe."""
 
     def set_up(self, connection: Connection) -> None:
         """Make lasting settings of a database that we opened ourselves; called once, at each start."""
@@ -149,6 +172,10 @@ class Dialect:
                     continue
             connection.execute(definition)
 
+    def search_tables(self, entries: Table) -> list[Table]:
+        """Return the tables that ``definitions`` adds for searches, to be dropped after the entries' table."""
+        return []
+
     def exclusively(self, connection: Connection, name: str) -> AbstractContextManager[Any]:
         """Keep other processes from renaming the table until the transaction ends: lock every row of it."""
         renamed = table(name, column("key"))
@@ -161,8 +188,8 @@ class Dialect:
 
     # --- transactions and time ---------------------------------------------------------------------
 
-    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> RootTransaction:
-        """Begin a transaction.
+    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> AbstractContextManager[Any]:
+        """Begin a transaction and return what ends it.
 
         Args:
             connection: on which there is none.
@@ -203,8 +230,8 @@ class Dialect:
 
     # --- writes and searches -----------------------------------------------------------------------
 
-    def metadata_columns(self) -> dict[str, ColumnElement[Any]]:
-        """Return the bound columns that keep metadata."""
+    def metadata_columns(self, table: Table) -> dict[str, ColumnElement[Any]]:
+        """Return the bound columns of a table that keep metadata."""
         return {"metadata": bindparam("b_metadata", type_=self.text_type)}
 
     def metadata_parameters(self, metadata: str | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from the_edge_agent.memory.validation import MAX_KEY_LENGTH
 class MariaDBDialect(MySQLDialect):
     """MariaDB 10.5 or later."""
 
+    product = "MariaDB"
     exact_collation: ClassVar[str] = "utf8mb4_nopad_bin"
     key_type: ClassVar[TypeEngine[Any]] = VARCHAR(MAX_KEY_LENGTH, charset="utf8mb4", collation=exact_collation)
 
@@ -28,7 +29,7 @@ class MariaDBDialect(MySQLDialect):
 
     def filters(self, table: Table) -> FilterConditions:
         """Return the conditions by JSON functions, which differ from MySQL's."""
-        return JSONTextConditions(table, self.exact_collation)
+        return JSONTextConditions(table, self.exact_collation) if self._has_json else FilterConditions(table)
 
 
 class OnDuplicateKeyReturning(UpsertReturning):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
@@ -14,7 +14,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Double,
-    RootTransaction,
     Table,
     Text,
     bindparam,
@@ -32,8 +31,9 @@ from sqlalchemy.sql.visitors import replacement_traverse
 from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.filters import Path
-from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, Dialect
+from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, PYTHON_INSTEAD, Dialect
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test
+from the_edge_agent.memory.sql.dialects.probing import accepts
 from the_edge_agent.memory.sql.dialects.upserts import Upsert
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH
 
@@ -49,6 +49,7 @@ _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
 
 
 _WIDEST: Final = 4  # bytes of a character
+_JSON_TRIAL: Final = """SELECT JSON_TYPE(JSON_EXTRACT('["a"]', '$[0]')), JSON_UNQUOTE(JSON_EXTRACT('["a"]', '$[0]'))"""
 _IN_TRANSACTION: Final = 1  # SERVER_STATUS_IN_TRANS
 _ROWS: Final = (250, 50, 10, 1)  # of one insert: few sizes, so that few statements are compiled
 
@@ -61,6 +62,7 @@ class MySQLDialect(Dialect):
     as committed before or after its index entry. LIKE reads what the transaction sees.
     """
 
+    product = "MySQL"
     exact_collation: ClassVar[str] = "utf8mb4_0900_bin"  # utf8mb4_bin pads: "a" would equal "a "
     key_type: ClassVar[TypeEngine[Any]] = VARCHAR(MAX_KEY_LENGTH, charset="utf8mb4", collation=exact_collation)
     text_type: ClassVar[TypeEngine[Any]] = LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin")
@@ -69,6 +71,21 @@ class MySQLDialect(Dialect):
     socket_drivers = frozenset({"pymysql", "mysqldb", "mysqlconnector"})
     keeps_one_state = True
     has_exact_keys = True
+
+    def __init__(self, moment: TypeEngine[datetime]) -> None:
+        """Make the dialect of one engine."""
+        super().__init__(moment)
+        self._has_json = True
+
+    @property
+    def filter_path(self) -> str:
+        """How metadata filters are decided, known after the probe."""
+        return "JSON functions" if self._has_json else super().filter_path
+
+    def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
+        """Look for the JSON functions."""
+        self._has_json = accepts(connection, _JSON_TRIAL)
+        self.fallbacks = [] if self._has_json else [PYTHON_INSTEAD]
 
     @classmethod
     def ascii_type(cls, length: int) -> TypeEngine[Any]:
@@ -119,7 +136,7 @@ class MySQLDialect(Dialect):
         socket = getattr(wrapper, "sock", None) or getattr(driver_connection, "_sock", None)  # PyMySQL
         return -1 if socket is None else int(socket.fileno())
 
-    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> RootTransaction:
+    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> AbstractContextManager[Any]:
         """Begin a transaction; only REPEATABLE READ keeps one state."""
         transaction = super().begin(connection, write=write)
         if snapshot:
@@ -166,7 +183,7 @@ class MySQLDialect(Dialect):
 
     def filters(self, table: Table) -> FilterConditions:
         """Return the conditions by JSON functions."""
-        return JSONConditions(table, self.exact_collation)
+        return JSONConditions(table, self.exact_collation) if self._has_json else super().filters(table)
 
 
 class OnDuplicateKey(Upsert):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
@@ -18,7 +17,6 @@ from sqlalchemy import (
     Index,
     Interval,
     Numeric,
-    RootTransaction,
     String,
     Table,
     Text,
@@ -30,32 +28,66 @@ from sqlalchemy import (
     literal,
     literal_column,
     select,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR, insert
 from sqlalchemy.types import TypeEngine
 
-from the_edge_agent.memory.codec import INT64_MAX, INT64_MIN, decode
+from the_edge_agent.memory.codec import comparable_json, decode
 from the_edge_agent.memory.filters import Path
 from the_edge_agent.memory.results import LTMError
-from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, Dialect
-from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test, is_number, is_ordered
+from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, LIKE_INSTEAD, PYTHON_INSTEAD, Dialect
+from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test, is_ordered
+from the_edge_agent.memory.sql.dialects.probing import accepts
 from the_edge_agent.memory.sql.dialects.texts import IndexedTextConditions, TextConditions
 from the_edge_agent.memory.sql.dialects.upserts import OnConflict, Upsert
 from the_edge_agent.memory.text import Term
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH
 
 _TYPES: Final[Mapping[Kind, str]] = {"integer": "number", "double": "number"}
+_VECTOR: Final = "to_tsvector('simple'::regconfig, search_text)"
+_VECTOR_TRIAL: Final = (
+    f"CREATE TEMPORARY TABLE tea_trial (search_text TEXT, found TSVECTOR GENERATED ALWAYS AS ({_VECTOR}) STORED)",
+    "CREATE INDEX tea_trial_found ON tea_trial USING gin (found)",
+    "SELECT 1 FROM tea_trial WHERE found @@ to_tsquery('simple'::regconfig, 'a & b:*')",
+)
+_JSONB_TRIAL: Final = (
+    "CREATE TEMPORARY TABLE tea_trial (found JSONB)",
+    """SELECT 1 FROM tea_trial WHERE found @> '{"a": 1}' AND jsonb_typeof(found -> 'a') = 'number'""",
+)
+_GIN_TRIAL: Final = ("CREATE INDEX tea_trial_found ON tea_trial USING gin (found jsonb_path_ops)",)
+_COLUMNS: Final = text(
+    "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(:name) AND attnum > 0 AND NOT attisdropped"
+)
 _SIMPLE: Final[ColumnElement[Any]] = literal_column("'simple'::regconfig")
 
 
 class PostgreSQLDialect(Dialect):
     """PostgreSQL 12 or later, and what speaks its dialect."""
 
-    key_type: ClassVar[TypeEngine[Any]] = String(MAX_KEY_LENGTH, collation="C")
+    product = "PostgreSQL"
+    exact_collation: ClassVar[str | None] = "C"
+    key_type: ClassVar[TypeEngine[Any]] = String(MAX_KEY_LENGTH, collation=exact_collation)
     time_type: ClassVar[DateTime] = DateTime(timezone=True)
     socket_drivers = frozenset({"psycopg", "psycopg2"})
     keeps_one_state = True
     has_exact_keys = True
+
+    def __init__(self, moment: TypeEngine[datetime]) -> None:
+        """Make the dialect of one engine."""
+        super().__init__(moment)
+        self._has_gin = self._has_full_text = True
+        self._has_json = dict[str, bool]()  # by table
+
+    @property
+    def search_path(self) -> str:
+        """How texts are searched, known after the probe."""
+        return "full-text index (tsvector)" if self._has_full_text else super().search_path
+
+    @property
+    def filter_path(self) -> str:
+        """How metadata filters are decided, known after the probe."""
+        return "JSONB" if all(self._has_json.values()) else super().filter_path
 
     @classmethod
     def session_settings(cls, timeout: float) -> list[str]:
@@ -79,14 +111,17 @@ class PostgreSQLDialect(Dialect):
         """Return libpq's limit for connecting, in whole seconds."""
         return {"connect_timeout": max(1, round(connect_timeout))}
 
-    @classmethod
-    def extend(cls, entries: Table, catalog: Table) -> None:
+    def extend(self, entries: Table, catalog: Table) -> None:
         """Add the text index, and the copy of the metadata that filters look at."""
-        vector = Computed("to_tsvector('simple'::regconfig, search_text)", persisted=True)
-        entries.append_column(Column("search_vector", TSVECTOR, vector))
-        Index(f"ix_{entries.name}_search_vector", entries.c.search_vector, postgresql_using="gin")
+        if self._has_full_text:
+            entries.append_column(Column("search_vector", TSVECTOR, Computed(_VECTOR, persisted=True)))
+            Index(f"ix_{entries.name}_search_vector", entries.c.search_vector, postgresql_using="gin")
         for table in (entries, catalog):
+            if not self._has_json.get(table.name, True):
+                continue
             table.append_column(Column("metadata_json", JSONB, nullable=False))
+            if not self._has_gin:
+                continue
             Index(
                 f"ix_{table.name}_metadata_json",
                 table.c.metadata_json,
@@ -94,8 +129,10 @@ class PostgreSQLDialect(Dialect):
                 postgresql_ops={"metadata_json": "jsonb_path_ops"},
             )
 
-    def probe(self, connection: Connection) -> None:
-        """Refuse encodings and date styles in which text or times would be lost.
+    def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
+        """Look for the columns of tables that are there, else whether the server can make them.
+
+        Refuses encodings and date styles in which text or times would be lost.
 
         Raises:
             LTMError: ``configuration_error``.
@@ -107,6 +144,18 @@ class PostgreSQLDialect(Dialect):
             raise LTMError("configuration_error", message)
         if not style.startswith("ISO"):
             raise LTMError("configuration_error", f"DateStyle must be ISO, not {style}")
+        has_entries, has_catalog = _columns(connection, entries), _columns(connection, catalog)
+        if "search_text" in has_entries:
+            self._has_full_text = "search_vector" in has_entries
+        else:
+            self._has_full_text = accepts(connection, *_VECTOR_TRIAL)
+        for table, has in ((entries, has_entries), (catalog, has_catalog)):
+            is_there = "metadata" in has and "version" in has
+            self._has_json[table.name] = "metadata_json" in has if is_there else accepts(connection, *_JSONB_TRIAL)
+            if not is_there:
+                self._has_gin = accepts(connection, *_JSONB_TRIAL, *_GIN_TRIAL)
+        missing = {LIKE_INSTEAD: not self._has_full_text, PYTHON_INSTEAD: not all(self._has_json.values())}
+        self.fallbacks = [words for words, is_missing in missing.items() if is_missing]
 
     def exclusively(self, connection: Connection, name: str) -> AbstractContextManager[Any]:
         """Lock the table until the transaction ends."""
@@ -114,7 +163,7 @@ class PostgreSQLDialect(Dialect):
         connection.exec_driver_sql(f"LOCK TABLE {quoted} IN ACCESS EXCLUSIVE MODE")
         return nullcontext()
 
-    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> RootTransaction:
+    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> AbstractContextManager[Any]:
         """Begin a transaction; only REPEATABLE READ keeps one state."""
         if snapshot:
             connection.execution_options(isolation_level="REPEATABLE READ")
@@ -145,14 +194,16 @@ class PostgreSQLDialect(Dialect):
             "interval '1 microsecond'", type_=Interval()
         )
 
-    def metadata_columns(self) -> dict[str, ColumnElement[Any]]:
+    def metadata_columns(self, table: Table) -> dict[str, ColumnElement[Any]]:
         """Return the bound columns, the JSONB copy as text that the server converts."""
+        if "metadata_json" not in table.c:
+            return super().metadata_columns(table)
         copy = cast(bindparam("b_metadata_json", type_=Text()), JSONB)
-        return {**super().metadata_columns(), "metadata_json": copy}
+        return {**super().metadata_columns(table), "metadata_json": copy}
 
     def metadata_parameters(self, metadata: str | None) -> dict[str, Any]:
         """Return the parameters, with the metadata in the form that JSONB compares exactly."""
-        return {**super().metadata_parameters(metadata), "b_metadata_json": _comparable(decode(metadata or "{}"))}
+        return {**super().metadata_parameters(metadata), "b_metadata_json": comparable_json(decode(metadata or "{}"))}
 
     def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
         """Return what stores rows in one statement."""
@@ -160,11 +211,16 @@ class PostgreSQLDialect(Dialect):
 
     def filters(self, table: Table) -> FilterConditions:
         """Return the conditions on the JSONB copy."""
-        return JSONBConditions(table)
+        return JSONBConditions(table, self.exact_collation) if "metadata_json" in table.c else super().filters(table)
 
     def texts(self, entries: Table) -> TextConditions:
         """Return the conditions on the tsvector."""
-        return VectorConditions(entries)
+        return VectorConditions(entries) if self._has_full_text else super().texts(entries)
+
+
+def _columns(connection: Connection, table: Table) -> set[str]:
+    name = connection.dialect.identifier_preparer.format_table(table)
+    return set(connection.scalars(_COLUMNS, {"name": name}))
 
 
 class VectorConditions(IndexedTextConditions):
@@ -178,6 +234,11 @@ class VectorConditions(IndexedTextConditions):
 
 class JSONBConditions(FilterConditions):
     """Filters over the JSONB copy of the metadata."""
+
+    def __init__(self, table: Table, exact_collation: str | None) -> None:
+        """Make the conditions of one table; strings compare by this collation, None where they do so anyway."""
+        super().__init__(table)
+        self._exact_collation = exact_collation
 
     def equals(self, path: Path, values: Sequence[Any]) -> ColumnElement[bool]:
         """Let the index find what contains the value; only null, lists and objects need more."""
@@ -199,7 +260,7 @@ class JSONBConditions(FilterConditions):
         """Compare every number as NUMERIC, which is exact for integers and doubles alike."""
         if isinstance(value, str):
             return super().compare(path, op, value)
-        bound = cast(literal(_comparable(value), Text), Numeric)
+        bound = cast(literal(comparable_json(value), Text), Numeric)
         return self.at(path, ("double",), is_ordered(op, bound))
 
     def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
@@ -209,9 +270,11 @@ class JSONBConditions(FilterConditions):
         has_type = func.coalesce(func.jsonb_typeof(value).in_(sorted(types)), false())
         if test is None:
             return has_type
-        text: ColumnElement[Any] = value.op("#>>", return_type=Text())(literal_column("'{}'"))
-        found = text.collate("C") if kinds[0] == "string" else cast(text, Numeric)
-        return case((has_type, test(found)), else_=false())
+        as_text: ColumnElement[Any] = value.op("#>>", return_type=Text())(literal_column("'{}'"))
+        if kinds[0] != "string":
+            return case((has_type, test(cast(as_text, Numeric))), else_=false())
+        exact = as_text.collate(self._exact_collation) if self._exact_collation else as_text
+        return case((has_type, test(exact)), else_=false())
 
     def _value(self, path: Path) -> ColumnElement[Any]:
         value: ColumnElement[Any] = self.table.c.metadata_json
@@ -222,22 +285,7 @@ class JSONBConditions(FilterConditions):
 
 
 def _jsonb(value: Any) -> ColumnElement[Any]:
-    return cast(cast(literal(_comparable(value), Text), Text), JSONB)
-
-
-def _comparable(value: Any) -> str:
-    """Return JSON in which whole doubles are written as integers: NUMERIC has no rounding to hide it."""
-    return json.dumps(_whole_as_integers(value), ensure_ascii=False, separators=(",", ":"))
-
-
-def _whole_as_integers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _whole_as_integers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_whole_as_integers(item) for item in value]
-    if is_number(value) and value == int(value) and INT64_MIN <= value <= INT64_MAX:
-        return int(value)
-    return value
+    return cast(cast(literal(comparable_json(value), Text), Text), JSONB)
 
 
 def _index_term(term: Term) -> str:

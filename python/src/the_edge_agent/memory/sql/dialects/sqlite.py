@@ -5,9 +5,12 @@ from __future__ import annotations
 import sqlite3
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from math import ceil
+from pathlib import Path as FilePath
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import (
     Column,
@@ -15,14 +18,15 @@ from sqlalchemy import (
     Connection,
     Engine,
     Integer,
+    MetaData,
     PrimaryKeyConstraint,
-    RootTransaction,
     Table,
     TextClause,
     UniqueConstraint,
     column,
     event,
     func,
+    inspect,
     literal_column,
     select,
     table,
@@ -36,9 +40,11 @@ from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.filters import Path
+from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.deadlines import current
-from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, Dialect
+from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, LIKE_INSTEAD, PYTHON_INSTEAD, Dialect
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test
+from the_edge_agent.memory.sql.dialects.probing import accepts
 from the_edge_agent.memory.sql.dialects.texts import IndexedTextConditions, TextConditions
 from the_edge_agent.memory.sql.dialects.upserts import OnConflict, Upsert
 from the_edge_agent.memory.text import Term
@@ -46,6 +52,11 @@ from the_edge_agent.memory.text import Term
 MEMDB_VERSION: Final = (3, 36, 0)  # the first whose connections can share a database in memory
 MAX_FILTER_LEVELS: Final = 5  # SQLite's parser runs out of stack a few levels further
 BUSY_TIMEOUT: Final = 30.0  # seconds to wait for another writer
+UNSOUND: Final = (
+    "the driver of libSQL is not sound enough to keep a memory: it stops all threads while one waits for a lock, "
+    "cannot be interrupted, and its errors have no codes; use sqlite:/// for local files"
+)
+_UNSOUND_DRIVERS: Final = frozenset({"libsql", "aiolibsql"})
 _BUSY_TIMEOUT: Final = "the_edge_agent.busy_timeout"
 
 _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
@@ -71,10 +82,14 @@ _FULL_TEXT: Final = (
     "INSERT INTO %(fts)s(rowid, search_text) VALUES (new.id, new.search_text); END",
 )
 
+_FTS_TRIAL: Final = ("CREATE VIRTUAL TABLE temp.tea_trial USING fts5(text, tokenize='ascii', detail='none')",)
+_JSON_TRIAL: Final = "SELECT key, type, atom, value FROM json_each('[1]')"
+
 
 class SQLiteDialect(Dialect):
     """SQLite 3.35 or later; without FTS5 or JSON functions it falls back to LIKE and to Python."""
 
+    product = "SQLite"
     isolation_level = "SERIALIZABLE"
     has_exact_keys = True
     keeps_one_state = True
@@ -84,6 +99,16 @@ class SQLiteDialect(Dialect):
         super().__init__(moment)
         self._has_full_text = self._has_json = True
 
+    @property
+    def search_path(self) -> str:
+        """How texts are searched, known after the probe."""
+        return "full-text index (FTS5)" if self._has_full_text else super().search_path
+
+    @property
+    def filter_path(self) -> str:
+        """How metadata filters are decided, known after the probe."""
+        return "json_each" if self._has_json else super().filter_path
+
     @classmethod
     def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
         """Return how long to wait for another writer."""
@@ -92,12 +117,25 @@ class SQLiteDialect(Dialect):
     @classmethod
     def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:
         """Give each memory database a name of its own, so that every thread has its own connection to it."""
+        if url.get_driver_name() in _UNSOUND_DRIVERS:
+            raise LTMError("configuration_error", UNSOUND)
         if url.database not in (None, "", ":memory:"):
             return url, {}
         if sqlite3.sqlite_version_info < MEMDB_VERSION:
             return url, {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
         named = url.set(database=f"file:/{uuid.uuid4()}").update_query_dict({"vfs": "memdb", "uri": "true"})
         return named, {}
+
+    @classmethod
+    def new_file(cls, url: URL) -> FilePath | None:
+        """Return the file that connecting would create: none in memory, nor where the mode forbids it."""
+        name, query = url.database or ":memory:", url.query
+        if name.startswith("file:"):
+            name = unquote(urlsplit(name).path)
+        can_create = query.get("mode", "rwc") == "rwc" and "vfs" not in query
+        if name in ("", ":memory:") or not can_create or FilePath(name).exists():
+            return None
+        return FilePath(name)
 
     @classmethod
     def prepare_engine(cls, engine: Engine) -> Any:
@@ -114,8 +152,7 @@ class SQLiteDialect(Dialect):
         args, kwargs = engine.dialect.create_connect_args(engine.url)
         return engine.dialect.loaded_dbapi.connect(*args, **kwargs)
 
-    @classmethod
-    def extend(cls, entries: Table, catalog: Table) -> None:
+    def extend(self, entries: Table, catalog: Table) -> None:
         """Give the full-text index a stable row number to point to."""
         entries.c.key.primary_key = False
         entries.append_column(Column("id", Integer, primary_key=True))
@@ -124,7 +161,9 @@ class SQLiteDialect(Dialect):
 
     @classmethod
     def objection(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
-        """Refuse the transaction control of Python 3.12, which leaves no room for BEGIN IMMEDIATE."""
+        """Refuse a driver that no deadline can stop, and the transactions of Python 3.12: no room is left for ours."""
+        if not hasattr(driver_connection, "interrupt"):
+            return UNSOUND
         if isinstance(getattr(driver_connection, "autocommit", None), bool):
             return COMMITS_ALONE
         return IN_USE if is_shared and driver_connection.in_transaction else None
@@ -138,12 +177,26 @@ class SQLiteDialect(Dialect):
         """Switch to WAL, which lasts."""
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")
 
-    def probe(self, connection: Connection) -> None:
-        """Look for FTS5 and the JSON functions."""
-        options = set(connection.exec_driver_sql("PRAGMA compile_options").scalars())
-        self._has_full_text = "ENABLE_FTS5" in options
-        functions = "SELECT 1 FROM pragma_function_list WHERE name = 'json_extract'"
-        self._has_json = connection.exec_driver_sql(functions).first() is not None
+    def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
+        """Look for the full-text index of a table that is there, else whether FTS5 can make one; and for json_each.
+
+        Raises:
+            LTMError: ``configuration_error`` for an index that this SQLite cannot keep.
+        """
+        has_fts5, has_index = accepts(connection, *_FTS_TRIAL), inspect(connection).has_table(f"{entries.name}_fts")
+        if has_index and not has_fts5:
+            message = "the database has a full-text index (FTS5), which this SQLite lacks; it cannot keep it in step"
+            raise LTMError("configuration_error", message)
+        self._has_full_text = has_index or (has_fts5 and not _is_of_today(connection, entries))
+        self._has_json = accepts(connection, _JSON_TRIAL)
+        missing = {LIKE_INSTEAD: not self._has_full_text, PYTHON_INSTEAD: not self._has_json}
+        self.fallbacks = [words for words, is_missing in missing.items() if is_missing]
+
+    def create(self, connection: Connection, *tables: Table) -> None:
+        """Create what is missing; look again first, because another process may have made the table meanwhile."""
+        entries, catalog, *_ = tables
+        self.probe(connection, entries, catalog)
+        super().create(connection, *tables)
 
     def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
         """Add the full-text index and the triggers that keep it."""
@@ -154,7 +207,11 @@ class SQLiteDialect(Dialect):
             found += [text(part % names) for part in _FULL_TEXT]
         return found
 
-    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> RootTransaction:
+    def search_tables(self, entries: Table) -> list[Table]:
+        """Return the full-text index, whose own tables go with it, and the entries' triggers with the entries."""
+        return [Table(f"{entries.name}_fts", MetaData())] if self._has_full_text else []
+
+    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> AbstractContextManager[Any]:
         """Take the write lock first: a transaction that reads and then writes would fail as busy."""
         transaction = super().begin(connection, write=write)
         if write:
@@ -196,6 +253,13 @@ class JSONEachConditions(FilterConditions):
         if len(path) > MAX_FILTER_LEVELS:
             raise NotInSQLError
         return _at(self.table.c.metadata, path, kinds, test)
+
+
+def _is_of_today(connection: Connection, entries: Table) -> bool:
+    inspector = inspect(connection)
+    if not inspector.has_table(entries.name):
+        return False
+    return "search_text" in {found["name"] for found in inspector.get_columns(entries.name)}
 
 
 def _wait_for_writers(connection: Connection) -> None:

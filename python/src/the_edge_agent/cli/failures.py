@@ -1,0 +1,42 @@
+"""How a command ends that fails: one line on stderr, and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from the_edge_agent.cli.jsonio import InputError, OutputError
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+@contextmanager
+def failures_exit() -> Iterator[None]:
+    """Turn failures that a user can mend into one line on stderr and exit code 1."""
+    try:
+        yield
+    except (InputError, OutputError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except Exception as error:
+        from the_edge_agent.memory import LTMError
+        from the_edge_agent.workflow import WorkflowError
+
+        if not isinstance(error, WorkflowError | LTMError):
+            raise
+        fail(str(error))
+
+
+def fail(message: str) -> None:
+    """Say what is wrong and leave.
+
+    Raises:
+        Exit: always.
+    """
+    typer.echo(f"Error: {message}", err=True)
+    raise typer.Exit(EXIT_FAILED)

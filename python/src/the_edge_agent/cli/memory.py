@@ -1,0 +1,72 @@
+"""The commands of ``tea memory``: work with a memory from a terminal."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from the_edge_agent.cli.failures import EXIT_FAILED, failures_exit
+from the_edge_agent.cli.jsonio import to_json
+from the_edge_agent.cli.output import stdout_kept_for_the_result, writer
+from the_edge_agent.cli.reports import check_report
+
+_EXIT_TERMINATED = 128 + signal.SIGTERM
+
+app = typer.Typer(no_args_is_help=True)
+
+_URL = typer.Option("--url", envvar="TEA_URL", metavar="URL", help="The database, such as sqlite:///memory.db.")
+
+
+@app.callback()
+def _memory() -> None:
+    """Work with a long-term memory on any SQL database."""
+
+
+def _seconds(value: float) -> float:  # the callback of an option
+    if not 0 < value < 1e9:
+        raise typer.BadParameter("it must be a positive number of seconds")
+    return value
+
+
+@app.command(context_settings={"allow_extra_args": True})
+def check(
+    context: typer.Context,
+    url: Annotated[str, _URL],
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", callback=_seconds, help="How long the check may take.")
+    ] = 30.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+) -> None:
+    """Tell whether a memory works on a database, and leave nothing behind there."""
+    if context.args:  # not shown: it is a URL, mostly, with its password
+        raise typer.BadParameter("an argument too many; the URL goes after --url")
+    with failures_exit(), _ended_by_sigterm():
+        write = writer("-")
+        with stdout_kept_for_the_result():
+            report = _checked(url, timeout)
+        write(to_json(report) if as_json else check_report(report).encode())
+    if not report["success"]:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _checked(url: str, timeout: float) -> dict[str, Any]:
+    try:
+        from the_edge_agent.memory import check_database
+    except ImportError as error:
+        return {"success": False, "error": str(error), "error_type": "dependency_missing"}
+    return check_database(url, timeout)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the command as an exception does, so that it cleans up."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_EXIT_TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

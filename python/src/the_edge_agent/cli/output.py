@@ -1,0 +1,62 @@
+"""Where results go: stdout, which nothing else reaches, or a file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+
+from the_edge_agent.cli.jsonio import OutputError
+
+
+@contextmanager
+def stdout_kept_for_the_result() -> Iterator[None]:
+    """Send what an agent prints, in Python or from programs that it starts, to stderr."""
+    with redirect_stdout(sys.stderr):
+        try:
+            saved = os.dup(1)
+            os.dup2(2, 1)
+        except OSError:  # a process without stdout or stderr
+            yield
+            return
+        try:
+            yield
+        finally:
+            os.dup2(saved, 1)
+            os.close(saved)
+
+
+def writer(output: str) -> Callable[[bytes], None]:
+    """Return what writes the result to a file or, for ``-``, to stdout.
+
+    Raises:
+        OutputError: it cannot be written there; also from what is returned.
+    """
+    if output == "-":
+        if sys.stdout is None:  # closed by whoever started us
+            raise OutputError("can't write to stdout: it is closed")
+        return _write_stdout
+    path = Path(output)
+    if path.is_dir() or not path.parent.is_dir():
+        raise OutputError(f"can't write {output}: {'it is a folder' if path.is_dir() else 'there is no such folder'}")
+    return lambda text: _write_file(path, text)
+
+
+def _write_stdout(text: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(text)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:  # the reader has seen enough; Typer ends the program without a word
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python tries again when it ends, and complains
+        raise OutputError(f"can't write to stdout: {error.strerror}") from None
+
+
+def _write_file(path: Path, text: bytes) -> None:
+    try:
+        path.write_bytes(text)
+    except OSError as error:
+        raise OutputError(f"can't write {path}: {error.strerror}") from None

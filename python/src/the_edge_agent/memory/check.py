@@ -1,0 +1,154 @@
+"""check_database: whether a memory will work on a database, what was found there, and nothing left behind."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from the_edge_agent.memory.results import LTMError, Result, ok
+from the_edge_agent.memory.self_test import STEPS
+from the_edge_agent.memory.sql.dialects import for_name
+from the_edge_agent.memory.sql.engine import Database
+from the_edge_agent.memory.sql.facts import learn
+from the_edge_agent.memory.sql.options import EngineOptions
+from the_edge_agent.memory.sql.temporary import TemporaryDatabase
+from the_edge_agent.memory.sql.url import parse_url, shown
+from the_edge_agent.memory.sqlalchemy_backend import SQLAlchemyBackend
+
+_FOR_CLEANING: Final = 0.2  # of the time: never used by the self-test
+_TO_CLEAN: Final = 1.0  # seconds at least, even when the time is over: better late than tables left behind
+_SETTLING: Final = 0.5  # seconds in which a server ends the statement of a connection that was cut
+_OF_A_FILE: Final = ("uri", "mode", "cache")  # options that mean the file in the URL
+
+
+def check_database(url: Any, timeout: float = 30.0) -> Result:
+    """Connect to a database, tell what is there, and try a memory in tables of its own, which are dropped again.
+
+    The tables of a memory are neither made nor touched. Nothing is left behind, also when the check fails or is
+    interrupted; an SQLite file that does not exist is not created. No password is in what it returns.
+
+    Args:
+        url: a SQLAlchemy database URL.
+        timeout: seconds that all of it may take; one or two more where that is needed to clean up.
+
+    Returns:
+        ``{"success": bool, "url", "missing_file", "server", "server_version", "dialect", "is_portable", "driver",
+        "driver_version", "pool", "search_path", "filter_path", "limits", "schema", "self_test", "left_behind"}``, of a
+        failure with ``error`` and ``error_type``, and those of the others that were learnt before it. ``self_test``
+        is a list of ``{"step": str, "success": bool, "ms": float}``; ``left_behind`` the names of tables that could
+        not be dropped.
+    """
+    report: dict[str, Any] = {}
+    try:
+        options = EngineOptions(timeout=timeout)
+        parsed, _ = parse_url(url)
+        report["url"] = shown(parsed)
+        options = replace(options, connect_timeout=min(timeout, options.connect_timeout))
+        _Check(url, options, report).run(parsed)
+    except LTMError as failure:
+        return {**failure.result, **report}
+    return ok(**report)
+
+
+class _Check:
+    """One check, with the time that it has left."""
+
+    def __init__(self, url: Any, options: EngineOptions, report: dict[str, Any]) -> None:
+        self._url = url
+        self._options = options
+        self._report = report
+        self._name = f"tea_check_{secrets.token_hex(4)}"
+        self._end = time.monotonic() + options.timeout
+
+    def run(self, url: Any) -> None:
+        with self._place(url) as place:
+            database = TemporaryDatabase(place, self._options, name=self._name)
+            database.end = self._end
+            memory = _MemoryOn(database, place)
+            try:
+                database.peek(lambda schema, connection: learn(self._report, schema, connection, self._options))
+                self._test(database, memory)
+            finally:
+                memory.close()
+
+    @contextmanager
+    def _place(self, url: Any) -> Iterator[Any]:
+        """Give the database of the URL, or a new one beside it in place of a file that is not there."""
+        file = for_name(url.get_backend_name()).new_file(url)
+        self._report["missing_file"] = None if file is None else str(file)
+        if file is None:
+            yield self._url
+            return
+        try:
+            yield url.difference_update_query(_OF_A_FILE).set(database=str(file.with_name(f"{self._name}.db")))
+        finally:
+            _remove(file.parent, self._name)
+
+    def _test(self, database: TemporaryDatabase, memory: SQLAlchemyBackend) -> None:
+        self._report["self_test"], self._report["left_behind"] = [], []
+        is_created = False
+        database.end = self._end - self._options.timeout * _FOR_CLEANING
+        try:
+            with self._step("create_tables", "the self-test is not possible, its tables cannot be created"):
+                self._check_time(database)
+                database.start()
+                is_created = True
+            for name, step in STEPS:
+                with self._step(name, f"the self-test failed at {name}"):
+                    self._check_time(database)
+                    step(memory)
+        finally:
+            try:
+                if not is_created:
+                    time.sleep(_SETTLING)
+            finally:
+                failure = self._cleaned(database)
+        if failure is not None:
+            raise failure
+
+    def _cleaned(self, database: TemporaryDatabase) -> LTMError | None:
+        try:
+            with self._step("clean_up", "the tables of the self-test may still be there, drop them"):
+                database.end = max(self._end, time.monotonic() + _TO_CLEAN)
+                database.drop()
+        except LTMError as failure:
+            self._report["left_behind"] = database.table_names
+            return failure
+        return None
+
+    def _check_time(self, database: TemporaryDatabase) -> None:
+        if time.monotonic() >= database.end:
+            raise LTMError("connection_timeout", f"the check did not end within {self._options.timeout:g} seconds")
+
+    @contextmanager
+    def _step(self, name: str, failing: str) -> Iterator[None]:
+        began, success = time.perf_counter(), False
+        try:
+            yield
+            success = True
+        except LTMError as failure:
+            raise failure.within(failing) from None
+        finally:
+            milliseconds = round((time.perf_counter() - began) * 1000, 1)
+            self._report["self_test"].append({"step": name, "success": success, "ms": milliseconds})
+
+
+class _MemoryOn(SQLAlchemyBackend):
+    """A memory on the tables of a database that is given."""
+
+    def __init__(self, database: Database, url: Any) -> None:
+        self._given = database
+        super().__init__(url, lazy=True)
+
+    def _database_of(self, source: Any, options: EngineOptions) -> Database:
+        return self._given
+
+
+def _remove(folder: Path, name: str) -> None:
+    for file in folder.glob(f"{name}.db*"):
+        file.unlink(missing_ok=True)

@@ -1,0 +1,423 @@
+"""PostgresBackend: long-term memory in one PostgreSQL database, with psycopg and without SQLAlchemy.
+
+Words and plain metadata values are looked up in the indexes of the server; phrases, negations, whole filters, scores
+and order are decided by the functions that define them, in Python, over rows that are streamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from itertools import groupby, islice
+from typing import Any, ClassVar, Final
+
+from the_edge_agent.memory.catalog import CatalogBackend
+from the_edge_agent.memory.catalog_postgres import PostgresCatalog
+from the_edge_agent.memory.codec import comparable_json, decode
+from the_edge_agent.memory.filters import Node, matches, parse_filter
+from the_edge_agent.memory.ledger import LedgerBackend, open_ledger
+from the_edge_agent.memory.operations import Delete, Operation, Store
+from the_edge_agent.memory.postgres_database import ONE_STATE, WRITE, PostgresDatabase, contained, in_utc, range_of
+from the_edge_agent.memory.results import LTMError, Result, conflict, found_entries, ok, page_of_keys, returns_result
+from the_edge_agent.memory.text import RANK_WINDOW, TOKEN_START, Term, parse_query, score
+from the_edge_agent.memory.transaction import LTMTransaction
+from the_edge_agent.memory.validation import (
+    check_after,
+    check_batch_size,
+    check_flag,
+    check_key,
+    check_keys,
+    check_limit,
+    check_offset,
+    check_prefix,
+)
+
+# An upsert in one statement, at the time of the server. An expired entry counts as absent: the store is then a create.
+_STORE: Final = """
+    INSERT INTO ltm_entries AS e (key, value, metadata, metadata_json, search_text, version, expires_at, created_at,
+                                  updated_at)
+    VALUES (%(key)s, %(value)s, %(metadata)s, %(metadata_json)s::jsonb, %(search_text)s, 1, now() + %(ttl)s::interval,
+            now(), now())
+    ON CONFLICT (key) DO UPDATE SET
+        value = excluded.value, metadata = excluded.metadata, metadata_json = excluded.metadata_json,
+        search_text = excluded.search_text,
+        version = CASE WHEN e.expires_at <= now() THEN 1 ELSE e.version + 1 END,
+        created_at = CASE WHEN e.expires_at <= now() THEN now() ELSE e.created_at END,
+        expires_at = excluded.expires_at, updated_at = now(), storage_uri = NULL"""
+_PUT: Final = f"{_STORE} RETURNING version"
+_CREATE: Final = f"{_STORE} WHERE e.expires_at <= now() RETURNING version"
+_VISIBLE: Final = "(expires_at IS NULL OR expires_at > now())"
+_VERSION: Final = f"SELECT version FROM ltm_entries WHERE key = %(key)s AND {_VISIBLE} FOR UPDATE"
+_DELETE: Final = f"DELETE FROM ltm_entries WHERE key = %(key)s AND {_VISIBLE}"
+# Rows are locked in the order of their keys, so that no two transactions wait for each other; a subquery in place of
+# MATERIALIZED may run again for each row, with other rows.
+_DELETE_MANY: Final = f"""
+    WITH gone AS MATERIALIZED (
+        SELECT key FROM ltm_entries WHERE key = ANY(%(keys)s) AND {_VISIBLE} ORDER BY key FOR UPDATE)
+    DELETE FROM ltm_entries e USING gone WHERE e.key = gone.key"""
+_ENTRY: Final = f"SELECT value, metadata, version, storage_uri FROM ltm_entries WHERE key = %(key)s AND {_VISIBLE}"
+_FOUND: Final = "SELECT key, value, metadata, version, storage_uri FROM ltm_entries WHERE key = ANY(%(keys)s)"
+_ENTRIES: Final = f"{_FOUND} AND {_VISIBLE}"
+_IN_PREFIX: Final = "key >= %(prefix)s AND key < %(end)s"
+_KEYS: Final = f"""
+    SELECT key FROM ltm_entries WHERE {_IN_PREFIX} AND key > %(after)s AND {_VISIBLE} ORDER BY key LIMIT %(most)s"""
+_COUNT: Final = f"SELECT count(*) FROM ltm_entries WHERE {_IN_PREFIX} AND {_VISIBLE}"
+_PAGE: Final = f"""
+    SELECT key, value, metadata, storage_uri FROM ltm_entries
+    WHERE {_IN_PREFIX} AND key > %(after)s AND {_VISIBLE} ORDER BY key"""
+_CLEAN: Final = """
+    WITH gone AS MATERIALIZED (
+        SELECT key FROM ltm_entries WHERE expires_at <= now() ORDER BY expires_at, key LIMIT %(most)s FOR UPDATE)
+    DELETE FROM ltm_entries e USING gone WHERE e.key = gone.key RETURNING e.key"""
+_EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_entries WHERE expires_at <= now()"
+_FACTS: Final = "SELECT key, expires_at, storage_uri FROM ltm_entries WHERE key = ANY(%(keys)s)"
+
+_PAGE_TEXT: Final = 1_000_000  # characters after which a page of iterate_all ends
+_STREAMED_ROWS: Final = 100  # that come from the server at a time
+
+
+class PostgresBackend(LedgerBackend):
+    """Long-term memory in one PostgreSQL database (12 or later); needs psycopg and its pool.
+
+    The contract of each method is ``LTMBackend``'s. Safe for many threads and processes; a forked child opens
+    connections of its own. ``SQLAlchemyBackend`` opens the same database too, also at the same time. Values in a blob
+    storage are read by that class only.
+    """
+
+    capabilities: ClassVar[frozenset[str]] = frozenset({"transactions", "ttl", "versions"})  # type: ignore[misc]
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        pool_size: int = 10,
+        timeout: float = 30.0,
+        connect_timeout: float = 10.0,
+        lazy: bool = False,
+        catalog: str | Mapping[str, Any] | CatalogBackend | None = None,
+    ) -> None:
+        """Connect and create the tables, unless ``lazy``.
+
+        Args:
+            url: ``postgresql://user:password@host:5432/database``, with libpq's options after a ``?``.
+            pool_size: how many connections there may be; they are made as they are needed.
+            timeout: seconds that a call may take, the wait for a connection included.
+            connect_timeout: seconds that connecting may take; libpq counts whole ones, at least 2.
+            lazy: connect at the first call.
+            catalog: keeps the ledger of what is in memory: the name of a catalog, a mapping of its ``type`` and
+                options, or a catalog, which stays the caller's. In the same database it is written in the same
+                transaction; ``{"type": "postgres"}`` without a ``url`` means the same database.
+
+        Raises:
+            LTMError: ``configuration_error`` and, unless ``lazy``, ``connection_error``, ``connection_timeout`` or
+                ``auth_failed``. No message shows the password.
+        """
+        options = {"pool_size": pool_size, "timeout": timeout, "connect_timeout": connect_timeout}
+        self._database = PostgresDatabase(url, **options)
+        is_lazy = check_flag("lazy", lazy)
+        self._ledger = open_ledger(catalog, self._database, {**options, "lazy": is_lazy})
+        try:
+            if not is_lazy:
+                self._database.start()
+        except BaseException:
+            self.close()
+            raise
+
+    # --- writes ------------------------------------------------------------------------------------
+
+    @returns_result
+    def store(
+        self,
+        key: str,
+        value: Any,
+        metadata: dict[str, Any] | None = None,
+        *,
+        ttl: float | None = None,
+        if_version: int | None = None,
+    ) -> Result:
+        """Create or replace the entry at ``key``; see ``LTMBackend.store``."""
+        return self._apply([self.check_store(key, value, metadata, ttl=ttl, if_version=if_version)])[0]
+
+    @returns_result
+    def delete(self, key: str) -> Result:
+        """Delete the entry at ``key``; see ``LTMBackend.delete``."""
+        return self._apply([Delete.of(key)])[0]
+
+    @returns_result
+    def delete_many(self, keys: Iterable[str]) -> Result:
+        """Delete the entries at many keys; see ``LTMBackend.delete_many``."""
+        deletes = [Delete(key) for key in check_keys(keys)]
+
+        def work(connection: Any) -> int:
+            found = connection.execute(_DELETE_MANY, {"keys": [delete.key for delete in deletes]}).rowcount
+            if self._here is not None:
+                self._here.follow(connection, deletes)
+            return int(found)
+
+        result = ok(deleted_count=self._database.run(work, WRITE))
+        self._record(deletes, [result])
+        return result
+
+    @returns_result
+    def cleanup_expired(self, batch_size: int = 100) -> Result:
+        """Remove expired entries; see ``LTMBackend.cleanup_expired``."""
+        most = check_batch_size(batch_size)
+
+        def work(connection: Any) -> Result:
+            keys = [row[0] for row in connection.execute(_CLEAN, {"most": most})]
+            remaining = connection.execute(_EXPIRED_COUNT).fetchone()[0]
+            if self._here is not None:
+                self._here.forget(connection, keys)
+            return ok(deleted_count=len(keys), remaining_count=remaining)
+
+        return self._database.run(work, WRITE)
+
+    def transaction(self) -> LTMTransaction:
+        """Return a transaction that queues until ``commit``; see ``LTMBackend.transaction``."""
+        self._database.start()
+        return super().transaction()
+
+    def _apply(self, operations: Sequence[Operation]) -> list[Result]:
+        results = self._database.run(lambda connection: self._run(connection, operations), WRITE)
+        self._record(operations, results)
+        return results
+
+    def _run(self, connection: Any, operations: Sequence[Operation]) -> list[Result]:
+        """Run stores and deletes, by key and then in their order: what is done to other keys makes no difference.
+
+        Raises:
+            LTMError: ``conflict``, the first in the order of the operations.
+        """
+        results: dict[int, Result] = {}
+        conflicts: dict[int, LTMError] = {}
+        places = sorted(range(len(operations)), key=lambda place: operations[place].key)
+        for is_plain, group in groupby(places, key=lambda place: _is_plain(operations[place])):
+            some = [*group]
+            if is_plain and len(some) > 1:
+                results |= zip(some, _put_many(connection, [operations[place] for place in some]), strict=True)
+                continue
+            for place in some:
+                try:
+                    results[place] = _do(connection, operations[place])
+                except LTMError as failure:
+                    conflicts[place] = failure
+        if conflicts:
+            raise conflicts[min(conflicts)]
+        if self._here is not None:
+            self._here.follow(connection, operations)
+        return [results[place] for place in range(len(operations))]
+
+    @property
+    def _here(self) -> PostgresCatalog | None:
+        """The catalog in the same database, which is written in the same transaction."""
+        catalog = self._ledger.catalog
+        return catalog if self._ledger.is_here and isinstance(catalog, PostgresCatalog) else None
+
+    def _facts(self, keys: Sequence[str]) -> dict[str, tuple[datetime | None, str | None]]:
+        rows = self._database.run(lambda connection: connection.execute(_FACTS, {"keys": [*keys]}).fetchall())
+        return {key: (in_utc(expires_at), pointer) for key, expires_at, pointer in rows}
+
+    # --- reads -------------------------------------------------------------------------------------
+
+    @returns_result
+    def retrieve(self, key: str, default: Any = None) -> Result:
+        """Return the entry at ``key``; see ``LTMBackend.retrieve``."""
+        wanted = {"key": check_key(key)}
+        row = self._database.run(lambda connection: connection.execute(_ENTRY, wanted).fetchone())
+        if row is None:
+            return ok(value=default, found=False, metadata=None, version=None)
+        return ok(found=True, **_entry(*row))
+
+    @returns_result
+    def retrieve_many(self, keys: Iterable[str]) -> Result:
+        """Return the entries at many keys, of one state; see ``LTMBackend.retrieve_many``."""
+        wanted = check_keys(keys)
+        rows = self._database.run(lambda connection: connection.execute(_ENTRIES, {"keys": wanted}).fetchall())
+        found = {row[0]: _entry(*row[1:]) for row in rows}
+        return found_entries({key: found.get(key) for key in wanted})
+
+    @returns_result
+    def list_keys(self, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:
+        """Return a page of the keys; see ``LTMBackend.list_keys``."""
+        beginning, most, last = check_prefix(prefix), check_limit(limit), check_after(after)
+        values = {**range_of(beginning), "after": last, "most": most + 1}
+        rows = self._database.run(lambda connection: connection.execute(_KEYS, values).fetchall())
+        return page_of_keys([row[0] for row in rows], most)
+
+    @returns_result
+    def count(self, prefix: str | None = None) -> Result:
+        """Return how many entries there are; see ``LTMBackend.count``."""
+        values = range_of(check_prefix(prefix))
+        return ok(count=self._database.run(lambda connection: connection.execute(_COUNT, values).fetchone()[0]))
+
+    def iterate_all(self, prefix: str | None = None) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
+        """Yield ``(key, value, metadata)`` in key order; see ``LTMBackend.iterate_all``.
+
+        Memory stays constant; no connection is held between yields.
+        """
+        beginning = check_prefix(prefix)
+        self._database.start()
+        return self._iterate(beginning)
+
+    def _iterate(self, prefix: str) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
+        after, is_over = "", False
+        while not is_over:
+            values = {**range_of(prefix), "after": after}
+            page, is_over = self._database.run(partial(_page, values=values), ONE_STATE)
+            for key, value, metadata, pointer in page:
+                entry = _entry(value, metadata, None, pointer)
+                yield key, entry["value"], entry["metadata"]
+                after = key
+
+    @returns_result
+    def search(
+        self,
+        query: str | None = None,
+        metadata_filter: dict[str, Any] | None = None,
+        limit: int = 10,
+        *,
+        prefix: str | None = None,
+        offset: int = 0,
+    ) -> Result:
+        """Return the entries that match, best first; see ``LTMBackend.search``."""
+        terms, condition, beginning = parse_query(query), parse_filter(metadata_filter), check_prefix(prefix)
+        first, most = check_offset(offset), check_limit(limit)
+        needles = [term.needle for term in terms or () if not term.negated]
+        window = max(RANK_WINDOW, first + most) if needles else first + most
+
+        def work(connection: Any) -> list[dict[str, Any]]:
+            if terms == ():  # nothing in the query is searchable
+                return []
+            statement, values = _newest_first(terms or (), condition, beginning)
+            with _streamed(connection) as cursor:
+                rows = cursor.execute(statement, values)
+                fitting = (row for row in rows if condition is None or matches(condition, row[1] and decode(row[1])))
+                ranked = [(_rank(needles, row[2]), row[0]) for row in islice(fitting, window)]
+            ranked.sort(key=lambda found: -found[0])  # stable: equal scores stay newest first, then by key
+            return _found(connection, ranked[first : first + most])
+
+        results = self._database.run(work, ONE_STATE)
+        return ok(results=results, count=len(results))
+
+    # --- the end -----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close every connection, and the catalog unless it is the caller's; idempotent."""
+        self._database.close()
+        self._ledger.close()
+
+    def __repr__(self) -> str:
+        """Name the database, without the password."""
+        return f"{type(self).__name__}({str(self._database)!r})"
+
+
+def _is_plain(operation: Operation) -> bool:
+    return isinstance(operation, Store) and operation.if_version is None
+
+
+def _put_many(connection: Any, stores: Sequence[Any]) -> Iterator[Result]:
+    """Store one after the other, without a wait for each answer."""
+    with connection.cursor() as cursor:
+        cursor.executemany(_PUT, [_parameters(store) for store in stores], returning=True)
+        for store in stores:
+            yield _stored(store.key, cursor.fetchone()[0])
+            cursor.nextset()
+
+
+def _do(connection: Any, operation: Operation) -> Result:
+    if isinstance(operation, Delete):
+        found = connection.execute(_DELETE, {"key": operation.key}).rowcount
+        return ok(deleted=bool(found), key=operation.key)
+    if operation.if_version is None:
+        return _stored(operation.key, connection.execute(_PUT, _parameters(operation)).fetchone()[0])
+    version = _locked_version(connection, operation.key)
+    row = None
+    if version == operation.if_version:
+        statement = _PUT if version else _CREATE
+        row = connection.execute(statement, _parameters(operation)).fetchone()
+    if row is None:  # at last, of an entry that others have created meanwhile
+        raise conflict(operation.key, version or _locked_version(connection, operation.key))
+    return _stored(operation.key, row[0])
+
+
+def _locked_version(connection: Any, key: str) -> int:
+    row = connection.execute(_VERSION, {"key": key}).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _parameters(store: Store) -> dict[str, Any]:
+    return {
+        "key": store.key,
+        "value": store.value,
+        "metadata": store.metadata,
+        "metadata_json": comparable_json(decode(store.metadata or "{}")),
+        "search_text": store.search_text,
+        "ttl": store.ttl,
+    }
+
+
+def _stored(key: str, version: int) -> Result:
+    return ok(stored=True, key=key, created=version == 1, version=version)
+
+
+def _entry(value: str, metadata: str | None, version: int | None, pointer: str | None) -> dict[str, Any]:
+    if pointer is not None:
+        message = "the value of this entry is in a blob storage; open the memory with SQLAlchemyBackend and its storage"
+        raise LTMError("configuration_error", message)
+    return {"value": decode(value), "metadata": metadata and decode(metadata), "version": version}
+
+
+def _streamed(connection: Any) -> Any:
+    """Return a cursor whose rows come a few at a time."""
+    cursor = connection.cursor(name="rows")
+    cursor.itersize = _STREAMED_ROWS
+    return cursor
+
+
+def _page(connection: Any, values: dict[str, Any]) -> tuple[list[Sequence[Any]], bool]:
+    page, size = [], 0
+    with _streamed(connection) as cursor:
+        for row in cursor.execute(_PAGE, values):
+            page.append(row)
+            size += len(row[1]) + len(row[2] or "")
+            if size > _PAGE_TEXT:
+                return page, False
+    return page, True
+
+
+def _newest_first(terms: Sequence[Term], condition: Node | None, prefix: str) -> tuple[str, dict[str, Any]]:
+    """Return the statement for ``(key, metadata, search_text)`` of what satisfies every term, and its parameters."""
+    in_index, values = contained(condition)
+    conditions = [_VISIBLE, _IN_PREFIX, in_index]
+    values |= range_of(prefix)
+    positive = [term for term in terms if not term.negated]
+    if positive:
+        conditions.append("search_vector @@ to_tsquery('simple', %(words)s)")
+        values["words"] = " & ".join(map(_looked_up, positive))
+    for place, term in enumerate(terms):
+        if not term.negated and len(term.tokens) == 1:
+            continue  # the index has decided; of several words it does not know the order
+        conditions.append(f"(position(%(needle{place})s in search_text) > 0) = {not term.negated}")
+        values[f"needle{place}"] = term.needle
+    text = "search_text" if positive else "''"
+    where = " AND ".join(conditions)
+    return f"SELECT key, metadata, {text} FROM ltm_entries WHERE {where} ORDER BY updated_at DESC, key", values
+
+
+def _looked_up(term: Term) -> str:
+    """Return what the text index is asked for a term; its tokens are ASCII letters and digits."""
+    return " & ".join(term.tokens) + (":*" if term.prefix else "")
+
+
+def _rank(needles: Sequence[str], search_text: str) -> float:
+    if not needles:
+        return 0.0
+    return score([search_text.count(needle) for needle in needles], search_text.count(TOKEN_START))
+
+
+def _found(connection: Any, ranked: Sequence[tuple[float, str]]) -> list[dict[str, Any]]:
+    rows = connection.execute(_FOUND, {"keys": [key for _, key in ranked]}) if ranked else ()
+    entries = {row[0]: _entry(*row[1:]) for row in rows}
+    names = ("value", "metadata")
+    return [{"key": key, **{name: entries[key][name] for name in names}, "score": rank} for rank, key in ranked]

@@ -1,0 +1,381 @@
+"""One PostgreSQL database through psycopg and its pool: connections, transactions and deadlines."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import select
+import threading
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, Final, TypeVar
+
+try:
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+    from psycopg.pq import TransactionStatus
+    from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+except ImportError as error:
+    raise ImportError(
+        "PostgresBackend and PostgresCatalog need psycopg and its pool; install them with: "
+        'pip install "the-edge-agent[postgres]"'
+    ) from error
+
+from the_edge_agent.memory.codec import comparable_json
+from the_edge_agent.memory.filters import Node, equalities
+from the_edge_agent.memory.postgres_errors import OutOfTimeError, failure_of, is_lost, refusal_of
+from the_edge_agent.memory.postgres_schema import create_tables, is_ready
+from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.validation import MAX_KEY_LENGTH, end_of_prefix
+
+Answer = TypeVar("Answer")
+
+# Where each transaction begins; None runs one statement by itself.
+WRITE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+ONE_STATE: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+_SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
+_ABOVE_ALL_KEYS: Final = "\U0010ffff" * (MAX_KEY_LENGTH + 1)
+_FIRST_PAUSE: Final = 0.05  # seconds between two attempts
+_LONGEST_PAUSE: Final = 1.0
+_CREATION_ATTEMPTS: Final = 12  # other classes create the same tables without our lock
+_GAVE_WAY: Final = ("40P01", "40001")
+_RACED: Final = ("23505", "42P07", "42710", "42P01", "XX000", *_GAVE_WAY)  # when others create the same tables
+
+
+class _Refusals:
+    """How often connecting failed, and why the last time."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.last: psycopg.Error | None = None
+
+    def add(self, error: psycopg.Error) -> None:
+        self.count, self.last = self.count + 1, error.with_traceback(None)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far a transaction has come: after COMMIT is sent nobody knows whether it happened."""
+
+    is_committing: bool = False
+
+
+class _Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that gives up waiting for the server at a deadline; psycopg alone would wait for ever."""
+
+    deadline = math.inf
+
+    @classmethod
+    def connect(cls, conninfo: str = "", **options: Any) -> _Connection:
+        """Connect, set the session up, and tell why that did not work."""
+        refusals: _Refusals = options.pop("refusals")
+        settings: str = options.pop("settings")
+        try:
+            connection: Any = super().connect(conninfo, **options)
+            connection.deadline = time.monotonic() + float(options["connect_timeout"])
+            connection.execute(settings)
+            connection.deadline = math.inf
+        except psycopg.Error as error:
+            refusals.add(error)
+            raise
+        made: _Connection = connection
+        return made
+
+    def wait(self, gen: Any, *arguments: Any, **options: Any) -> Any:
+        """Wait for the server; psycopg resumes ``gen`` ten times a second while nothing comes."""
+        return super().wait(self._until_the_deadline(gen), *arguments, **options)
+
+    def _until_the_deadline(self, gen: Any) -> Generator[Any, Any, Any]:
+        try:
+            wanted = gen.send(None)
+            while True:
+                ready = yield wanted
+                if time.monotonic() > self.deadline:
+                    raise OutOfTimeError
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            return end.value
+
+
+class PostgresDatabase:
+    """A pool of connections that is opened on first use, makes the tables once, and runs transactions.
+
+    Safe for many threads; a forked child opens connections of its own.
+    """
+
+    def __init__(self, url: Any, *, pool_size: Any, timeout: Any, connect_timeout: Any) -> None:
+        """Check the arguments; connect to nothing.
+
+        Args:
+            url: ``postgresql://user:password@host:port/database``.
+            pool_size: how many connections there may be.
+            timeout: seconds that a call may take, the wait for a connection included.
+            connect_timeout: seconds that connecting may take.
+
+        Raises:
+            LTMError: ``configuration_error``; it never shows the URL.
+        """
+        self._url, self._place = _check_url(url)
+        if isinstance(pool_size, bool) or not isinstance(pool_size, int) or not 1 <= pool_size <= 1_000:
+            raise LTMError("configuration_error", f"pool_size must be an integer from 1 to 1,000, not {pool_size!r}")
+        self._pool_size = pool_size
+        self._timeout = _check_seconds("timeout", timeout)
+        self._connect_timeout = _check_seconds("connect_timeout", connect_timeout)
+        self.closed = self._is_ready = False
+        self._inherited: list[Any] = []
+        self._pool: ConnectionPool[_Connection] | None = None
+        self._start_anew()
+
+    def start(self) -> None:
+        """Connect and create the tables, unless that is done.
+
+        Raises:
+            LTMError: the database cannot be used.
+        """
+        self._in_time(self._make_ready)
+
+    def run(self, work: Callable[[Any], Answer], begin: str | None = None) -> Answer:
+        """Run ``work`` on a connection, started first if need be.
+
+        Args:
+            work: gets the connection; is run again if it gave way to another transaction, or if the connection was
+                lost before anything was committed.
+            begin: ``WRITE``, ``ONE_STATE``, or None for a single statement that reads.
+
+        Raises:
+            LTMError: nothing has changed then, unless its result says ``unknown: True``.
+        """
+
+        def call(deadline: float) -> Answer:
+            self._make_ready(deadline)
+            return self._retrying(work, begin, deadline)
+
+        return self._in_time(call)
+
+    def is_at(self, url: Any) -> bool:
+        """Return whether a URL leads to this database.
+
+        Raises:
+            LTMError: ``configuration_error`` for what is no URL of PostgreSQL.
+        """
+        return _check_url(url)[1] == self._place
+
+    def is_same(self, other: PostgresDatabase) -> bool:
+        """Return whether this is another ``PostgresDatabase`` on the same database."""
+        return self._place == other._place
+
+    def close(self) -> None:
+        """Close every connection, those in use when their transactions end; idempotent."""
+        with self._lock:
+            self.closed = True
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+    def __repr__(self) -> str:
+        """Show where the database is, without the password."""
+        user, host, port, name = self._place
+        return f"postgresql://{user + ':***@' if user else ''}{host}{port and ':' + port}/{name}"
+
+    # --- the start ---------------------------------------------------------------------------------
+
+    def _start_anew(self) -> None:
+        self._process, self._lock = os.getpid(), threading.Lock()
+        self._pool = None
+        self._refusals = _Refusals()
+
+    def _in_time(self, call: Callable[[float], Answer]) -> Answer:
+        problem: LTMError
+        try:
+            return call(time.monotonic() + self._timeout)
+        except OutOfTimeError:
+            problem = self._out_of_time()
+        raise problem
+
+    def _out_of_time(self, **fields: Any) -> LTMError:
+        message = f"the database did not answer within {self._timeout:g} seconds"
+        return LTMError("connection_timeout", message, **fields)
+
+    def _make_ready(self, deadline: float) -> None:
+        if self.closed:
+            raise _closed()
+        if self._is_ready:
+            return
+        if not self._retrying(is_ready, None, deadline):
+            self._retrying(create_tables, WRITE, deadline, raced=_RACED)
+        self._is_ready = True
+
+    def _retrying(
+        self, work: Callable[[Any], Answer], begin: str | None, deadline: float, raced: tuple[str, ...] = _GAVE_WAY
+    ) -> Answer:
+        pause, attempts, was_replaced = _FIRST_PAUSE, 0, False
+        while True:
+            progress, attempts = _Progress(), attempts + 1
+            try:
+                return self._transact(work, begin, deadline, progress)
+            except psycopg.Error as error:
+                failure, lost = failure_of(error), is_lost(error)
+                late, code = isinstance(error, OutOfTimeError), error.sqlstate or ""
+            fields = {"unknown": True} if progress.is_committing and (lost or late) else {}
+            if late:
+                raise self._out_of_time(**fields)
+            if fields:
+                raise LTMError.of({**failure.result, **fields})
+            again = code in raced and attempts < _CREATION_ATTEMPTS if raced is _RACED else code in raced
+            if not again and (was_replaced or not lost):
+                raise failure
+            was_replaced = was_replaced or lost
+            if lost and self._pool is not None:
+                self._pool.drain()  # the others are as old
+            if time.monotonic() + pause > deadline:
+                raise failure
+            if not lost:
+                time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads retries, keeps no secret
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _transact(
+        self, work: Callable[[Any], Answer], begin: str | None, deadline: float, progress: _Progress
+    ) -> Answer:
+        pool, connection = self._take(deadline)
+        try:
+            if begin is None:
+                return work(connection)
+            connection.execute(begin)
+            answer = work(connection)
+            progress.is_committing = begin == WRITE
+            connection.execute("COMMIT")
+            return answer
+        finally:
+            _give_back(pool, connection)
+
+    # --- the pool ----------------------------------------------------------------------------------
+
+    def _take(self, deadline: float) -> tuple[ConnectionPool[_Connection], _Connection]:
+        """Return a connection that seems alive, by a look at its socket, and the pool that it goes back to."""
+        pool = self._opened_pool()
+        refusals, patience = self._refusals.count, 0.05
+        while True:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise LTMError("connection_timeout", "no connection became free in the pool; raise pool_size")
+            try:
+                connection = pool.getconn(timeout=min(patience, remaining))
+            except PoolTimeout:  # the pool tells nobody that it cannot connect
+                if self._refusals.count > refusals and self._refusals.last is not None:
+                    raise refusal_of(self._refusals.last) from None
+                patience = min(2 * patience, 1.0)
+                continue
+            except PoolClosed:
+                raise _closed() from None
+            connection.deadline = deadline
+            if not _has_ended(connection):
+                return pool, connection
+            connection.close()
+            pool.putconn(connection)
+
+    def _opened_pool(self) -> ConnectionPool[_Connection]:
+        if os.getpid() != self._process:
+            self._inherited.append(self._pool)  # the parent's; what is dropped says goodbye to its server
+            self._start_anew()
+        with self._lock:
+            if self.closed:
+                raise _closed()
+            if self._pool is None:
+                self._pool = self._new_pool()
+            return self._pool
+
+    def _new_pool(self) -> ConnectionPool[_Connection]:
+        # The server ends a wait for a lock before the call's deadline, so that no session of ours stays behind.
+        settings = (
+            f"SET lock_timeout = {max(1, round(self._timeout * 900))}; SET TimeZone = 'UTC'; SET DateStyle = 'ISO'"
+        )
+        return ConnectionPool(
+            self._url,
+            connection_class=_Connection,
+            kwargs={
+                "autocommit": True,
+                "client_encoding": "utf8",
+                "connect_timeout": max(1, math.ceil(self._connect_timeout)),
+                "refusals": self._refusals,
+                "settings": settings,
+            },
+            min_size=0,
+            max_size=self._pool_size,
+            num_workers=1,
+            reconnect_timeout=0,  # whoever waits is told, and asks again
+            name="the-edge-agent",
+            open=True,
+        )
+
+
+def range_of(prefix: str) -> dict[str, Any]:
+    """Return the parameters of ``key >= %(prefix)s AND key < %(end)s``."""
+    return {"prefix": prefix, "end": end_of_prefix(prefix) or _ABOVE_ALL_KEYS}
+
+
+def in_utc(moment: datetime | None) -> datetime | None:
+    """Return a time of the server's, in UTC."""
+    return None if moment is None else moment.astimezone(timezone.utc)
+
+
+def contained(condition: Node | None) -> tuple[str, dict[str, Any]]:
+    """Return the part of a metadata filter that the index over the JSONB copy can look up, as SQL with parameters.
+
+    Every entry that satisfies the filter satisfies this too; ``matches`` decides.
+    """
+    found = [comparable_json(wanted) for wanted in equalities(condition)]
+    tests = [f"metadata_json @> %(metadata{place})s::jsonb" for place in range(len(found))]
+    return " AND ".join(["true", *tests]), {f"metadata{place}": text for place, text in enumerate(found)}
+
+
+def _give_back(pool: ConnectionPool[_Connection], connection: _Connection) -> None:
+    try:
+        if not connection.closed and connection.info.transaction_status != TransactionStatus.IDLE:
+            is_busy = connection.info.transaction_status == TransactionStatus.ACTIVE
+            connection.close() if is_busy else connection.rollback()
+    except psycopg.Error:
+        connection.close()
+    connection.deadline = math.inf
+    pool.putconn(connection)
+
+
+def _has_ended(connection: _Connection) -> bool:
+    """Return whether an idle connection has something to read: the server's farewell, or its end."""
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(connection.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+    return bool(select.select([connection.fileno()], [], [], 0)[0])
+
+
+def _closed() -> LTMError:
+    return LTMError("connection_error", "this backend is closed")
+
+
+def _check_url(url: Any) -> tuple[str, tuple[str, str, str, str]]:
+    """Return a URL as libpq reads it, and the user, host, port and name of the database."""
+    scheme, separator, rest = url.partition("://") if isinstance(url, str) and "\0" not in url else ("", "", "")
+    parts: dict[str, Any] | None = None
+    if scheme in _SCHEMES and separator:
+        try:
+            parts = conninfo_to_dict(f"postgresql://{rest}")
+        except (psycopg.Error, UnicodeError):
+            parts = None
+    if parts is None:
+        message = "url must be a PostgreSQL URL such as postgresql://user:password@host:5432/database"
+        raise LTMError("configuration_error", message)
+    user, host, port, name = (str(parts.get(part, "")) for part in ("user", "host", "port", "dbname"))
+    for each in port.split(",") if port else ():  # one for each host
+        if each and not (each.isdecimal() and 0 < int(each) < 65_536):
+            raise LTMError("configuration_error", "the port in the url must be a number from 1 to 65,535")
+    return f"postgresql://{rest}", (user, host, port or "5432", name)
+
+
+def _check_seconds(name: str, seconds: Any) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < 1e6:
+        raise LTMError("configuration_error", f"{name} must be a positive number of seconds, not {seconds!r}")
+    return float(seconds)

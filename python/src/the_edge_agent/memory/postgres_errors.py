@@ -1,0 +1,73 @@
+"""What errors of psycopg mean, without secrets and without anything that is stored."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import psycopg
+
+from the_edge_agent.memory.results import ErrorType, LTMError
+
+# By SQLSTATE (PostgreSQL's appendix A).
+_FAILURES: Final[dict[str, tuple[ErrorType, str]]] = {
+    "40P01": ("lock_timeout", "gave way to concurrent transactions; try again"),
+    "40001": ("lock_timeout", "gave way to concurrent transactions; try again"),
+    "55P03": ("lock_timeout", "waited too long for a lock; try again"),
+    "57014": ("query_error", "the server cancelled the statement at its time limit"),
+    "57P01": ("connection_error", "lost the connection to the database"),
+    "57P02": ("connection_error", "lost the connection to the database"),
+    "25006": ("connection_error", "the database is read-only"),
+    "23505": ("validation_error", "the entry breaks a constraint of the table"),
+    "23502": ("validation_error", "the entry breaks a constraint of the table"),
+    "23514": ("validation_error", "the entry breaks a constraint of the table"),
+    "22001": ("validation_error", "the entry is larger than the database accepts"),
+    "54000": ("validation_error", "the entry is larger than the database accepts"),
+    "53100": ("query_error", "the database has no space left"),
+    "42P01": ("query_error", "a table or column is missing; was it dropped, or never created?"),
+    "42703": ("query_error", "a table or column is missing; was it dropped, or never created?"),
+    "42501": ("query_error", "the user lacks a privilege that this call needs"),
+}
+# While connecting libpq gives no code: its texts.
+_REFUSALS: Final[tuple[tuple[str, ErrorType, str], ...]] = (
+    ("password|pg_hba.conf|role .* does not exist", "auth_failed", "the database refused the user name or password"),
+    ("database .* does not exist", "connection_error", "there is no such database"),
+    ("timeout expired|timed out", "connection_timeout", "the database did not answer in time"),
+    ("too many|slots", "connection_error", "the server has no connection left for us"),
+    (
+        r"invalid (connection option|dsn|\w+ value)|bad value",
+        "configuration_error",
+        "the driver does not know an option of the url",
+    ),
+    ("", "connection_error", "cannot reach the database; is it running at this address?"),
+)
+
+
+class OutOfTimeError(psycopg.OperationalError):
+    """The time of a call is over."""
+
+
+def is_lost(error: psycopg.Error) -> bool:
+    """Return whether the connection is gone, so that another one may serve."""
+    code = error.sqlstate or ""
+    is_of_libpq = not code and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+    return code.startswith(("08", "57P")) or (is_of_libpq and not isinstance(error, OutOfTimeError))
+
+
+def failure_of(error: psycopg.Error) -> LTMError:
+    """Return what an error of the server means, without anything that is stored."""
+    code = error.sqlstate or ""
+    if code in _FAILURES:
+        error_type, message = _FAILURES[code]
+        return LTMError(error_type, f"{message} ({code})")
+    if is_lost(error):
+        return LTMError("connection_error", "lost the connection to the database")
+    return LTMError("query_error", f"the database refused the statement ({code or type(error).__name__})")
+
+
+def refusal_of(error: psycopg.Error) -> LTMError:
+    """Return why there is no connection."""
+    for pattern, error_type, message in _REFUSALS:
+        if re.search(pattern, str(error), re.IGNORECASE):
+            return LTMError(error_type, message)
+    raise AssertionError("the last pattern fits everything")

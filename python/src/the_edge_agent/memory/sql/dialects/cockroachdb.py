@@ -1,0 +1,25 @@
+"""CockroachDB: as PostgreSQL, without its collations and table locks. Known from compiled statements only."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+from sqlalchemy import Connection, String
+from sqlalchemy.types import TypeEngine
+
+from the_edge_agent.memory.sql.dialects.base import Dialect
+from the_edge_agent.memory.sql.dialects.postgresql import PostgreSQLDialect
+from the_edge_agent.memory.validation import MAX_KEY_LENGTH
+
+
+class CockroachDBDialect(PostgreSQLDialect):
+    """CockroachDB, whose strings compare by their bytes; the first start checks that."""
+
+    exact_collation: ClassVar[str | None] = None
+    key_type: ClassVar[TypeEngine[Any]] = String(MAX_KEY_LENGTH)
+    has_exact_keys = False
+
+    def exclusively(self, connection: Connection, name: str) -> AbstractContextManager[Any]:
+        """Lock every row: there is no LOCK TABLE."""
+        return Dialect.exclusively(self, connection, name)

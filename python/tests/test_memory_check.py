@@ -1,0 +1,479 @@
+"""`check_database` and `tea memory check`: what they tell, how they fail, and that they leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from sqlalchemy import Connection, create_engine, inspect, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+from typer.testing import CliRunner
+
+from databases import Database, PortableBackend
+from test_imports import WITHOUT_SQLALCHEMY
+from the_edge_agent.cli.app import app
+from the_edge_agent.memory import LTMError, check_database, self_test
+from the_edge_agent.memory import check as check_module
+from the_edge_agent.memory.sql.creation import Schema
+from the_edge_agent.memory.sql.dialects import Dialect
+from the_edge_agent.memory.sql.options import EngineOptions
+from the_edge_agent.memory.sql.schema import SCHEMA_VERSION, copy_tables
+
+TEA: Final = Path(sys.executable).with_name("tea")
+STEPS: Final = ["create_tables", *(name for name, _ in self_test.STEPS), "clean_up"]
+KEYS: Final = {
+    *("success", "url", "missing_file", "server", "server_version", "dialect", "is_portable", "driver"),
+    *("driver_version", "pool", "search_path", "filter_path", "limits", "schema", "self_test", "left_behind"),
+}
+PRODUCTS: Final = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB"}
+
+on_files_and_servers = pytest.mark.targets(portable=False, in_memory=False)
+
+
+def objects(url: str) -> set[tuple[str, str]]:
+    """Return all that a database has: tables, indexes and, where they have names, triggers."""
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            return {(kind, name) for kind, name in connection.execute(text("SELECT type, name FROM sqlite_master"))}
+        found = inspect(connection)
+        tables = found.get_table_names()
+        indexes = {("index", str(index["name"])) for table in tables for index in found.get_indexes(table)}
+        return {("table", name) for name in tables} | indexes
+
+
+def run_sql(url: str, *statements: str) -> None:
+    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+
+def steps_of(report: dict[str, Any]) -> list[tuple[str, bool]]:
+    return [(step["step"], step["success"]) for step in report["self_test"]]
+
+
+def tea(*arguments: str, **environment: str) -> tuple[int, str]:
+    """Run ``tea memory check`` in this process; return its exit code and what it printed."""
+    result = CliRunner(env={"NO_COLOR": "1", **environment}).invoke(
+        app, ["memory", "check", *arguments], catch_exceptions=False
+    )
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def before(database: Database) -> Iterator[set[tuple[str, str]]]:
+    """What there is in the database; after the test there must be no more and no less."""
+    if database.target.family == "sqlite":
+        run_sql(database.url, "CREATE TABLE application (id INTEGER)")
+    found = objects(database.url)
+    yield found
+    assert objects(database.url) == found
+
+
+class TestReport:
+    @on_files_and_servers
+    def test_it_tells_what_is_there_and_tests_it(self, database: Database, before: set[tuple[str, str]]) -> None:
+        report = check_database(database.url)
+        assert report["success"], report
+        assert set(report) == KEYS
+        assert report["server"] == PRODUCTS[database.target.family]
+        assert report["server_version"][0].isdigit()
+        assert report["driver_version"][0].isdigit()
+        assert report["dialect"] == make_url(database.url).get_backend_name()
+        assert steps_of(report) == [(name, True) for name in STEPS]
+        assert all(step["ms"] >= 0 for step in report["self_test"])
+        assert report["left_behind"] == []
+
+    @on_files_and_servers
+    def test_it_tells_the_pool_and_the_limits(self, database: Database) -> None:
+        report = check_database(database.url, timeout=20)
+        assert report["pool"] == {
+            "class": "QueuePool",
+            "size": 5,
+            "max_overflow": 10,
+            "timeout_seconds": 10.0,
+            "connect_timeout_seconds": 10.0,
+        }
+        limits = report["limits"]
+        assert (limits["key_characters"], limits["call_seconds"]) == (512, 20)
+        has_packets = database.target.family in ("mysql", "mariadb")
+        assert (limits["packet_bytes"] is not None, limits["entry_bytes"] is not None) == (has_packets, has_packets)
+        assert not has_packets or 0 < limits["entry_bytes"] < limits["packet_bytes"]
+
+    @on_files_and_servers
+    def test_it_tells_the_version_of_the_tables_that_are_there(self, database: Database) -> None:
+        with database.open() as memory:
+            memory.store("kept", 1)
+        there = objects(database.url)
+        report = check_database(database.url)
+        assert report["schema"] == {"state": "complete", "version": SCHEMA_VERSION, "missing_tables": []}
+        assert objects(database.url) == there
+        with database.open() as memory:
+            assert [key for key, _, _ in memory.iterate_all()] == ["kept"]
+
+    def test_it_tells_that_the_tables_are_not_there_yet(self) -> None:
+        missing = [table.name for table in copy_tables().all()]
+        assert check_database("sqlite://")["schema"] == {"state": "absent", "version": None, "missing_tables": missing}
+
+    def test_tables_of_a_later_release_are_a_failure(self, tmp_path: Path) -> None:
+        url = f"sqlite:///{tmp_path / 'later.db'}"
+        PortableBackend(url).close()
+        run_sql(url, "UPDATE ltm_schema_version SET version = 999")
+        report = check_database(url)
+        assert (report["success"], report["error_type"]) == (False, "configuration_error")
+        assert "schema version 999" in report["error"]
+        assert report["server"] == "SQLite"
+
+    def test_a_dialect_without_a_class_of_its_own_is_tested_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("the_edge_agent.memory.sql.creation.for_dialect", lambda dialect: Dialect)
+        report = check_database("sqlite://")
+        assert report["success"], report
+        assert (report["is_portable"], report["server"], report["filter_path"]) == (True, "sqlite", "Python")
+
+    def test_a_sqlite_file_keeps_its_journal_mode(self, tmp_path: Path) -> None:
+        file = tmp_path / "application.db"
+        run_sql(f"sqlite:///{file}", "CREATE TABLE application (id INTEGER)")
+        assert check_database(f"sqlite:///{file}")["success"]
+        assert file.read_bytes()[18:20] == b"\x01\x01"  # 2 is WAL
+        assert os.listdir(tmp_path) == ["application.db"]
+
+    @pytest.mark.parametrize(
+        "form", ["sqlite:///{}", "sqlite:///file:{}?uri=true", "sqlite:///file:{}?mode=rwc&uri=true"]
+    )
+    def test_a_sqlite_file_that_is_not_there_is_not_made(self, tmp_path: Path, form: str) -> None:
+        report = check_database(form.format(tmp_path / "new.db"))
+        assert report["success"], report
+        assert report["missing_file"] == str(tmp_path / "new.db")
+        assert os.listdir(tmp_path) == []
+
+    def test_nor_is_its_folder(self, tmp_path: Path) -> None:
+        report = check_database(f"sqlite:///{tmp_path / 'none' / 'new.db'}")
+        assert (report["success"], report["error_type"]) == (False, "connection_error")
+        assert "is its folder there" in report["error"]
+        assert os.listdir(tmp_path) == []
+
+
+class TestCleaning:
+    @on_files_and_servers
+    @pytest.mark.parametrize("failing", [name for name, _ in self_test.STEPS])
+    def test_a_step_that_fails_leaves_nothing(
+        self, database: Database, before: set[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, failing: str
+    ) -> None:
+        if failing not in ("store", "search", "delete") and database.target.server:
+            failing = "search"  # the same on servers, whatever the step
+
+        def fail(memory: Any) -> None:
+            raise LTMError("query_error", "broken")
+
+        monkeypatch.setattr(check_module, "STEPS", replaced(failing, fail))
+        report = check_database(database.url)
+        place = STEPS.index(failing)
+        assert steps_of(report) == [*((name, True) for name in STEPS[:place]), (failing, False), ("clean_up", True)]
+        assert report["error"] == f"the self-test failed at {failing}: broken"
+        assert report["error_type"] == "query_error"
+
+    @on_files_and_servers
+    def test_tables_that_are_half_made_are_dropped(
+        self, database: Database, before: set[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made: list[set[tuple[str, str]]] = []
+
+        def fail(self: Schema, connection: Connection) -> None:
+            made.append(objects(database.url))
+            raise LTMError("query_error", "broken")
+
+        monkeypatch.setattr(Schema, "_write_version", fail)
+        report = check_database(database.url)
+        assert "its tables cannot be created: broken" in report["error"]
+        assert report["left_behind"] == []
+        assert database.target.family == "sqlite" or made[0] > before
+
+    @on_files_and_servers
+    def test_an_interrupt_leaves_nothing(
+        self, database: Database, before: set[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        there: list[int] = []
+
+        def interrupt(memory: Any) -> None:
+            there.append(len(objects(database.url) - before))
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(check_module, "STEPS", replaced("filter", interrupt))
+        with pytest.raises(KeyboardInterrupt):
+            check_database(database.url)
+        assert there[0] > 5
+
+    def test_a_temporary_file_is_removed_after_an_interrupt(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        files: list[str] = []
+
+        def interrupt(memory: Any) -> None:
+            files.extend(os.listdir(tmp_path))
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(check_module, "STEPS", replaced("filter", interrupt))
+        with pytest.raises(KeyboardInterrupt):
+            check_database(f"sqlite:///{tmp_path / 'new.db'}")
+        assert any(name.startswith("tea_check_") for name in files)
+        assert os.listdir(tmp_path) == []
+
+    def test_what_cannot_be_dropped_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        url = f"sqlite:///{tmp_path / 'kept.db'}"
+        run_sql(url, "CREATE TABLE application (id INTEGER)")
+
+        def fail(self: Schema, connection: Connection) -> None:
+            raise LTMError("query_error", "broken")
+
+        monkeypatch.setattr(Schema, "drop", fail)
+        report = check_database(url)
+        assert not report["success"]
+        assert set(report["left_behind"]) <= {name for _, name in objects(url)}
+        assert len(report["left_behind"]) == 5
+        code, printed = tea("--url", url)
+        assert (code, "left behind     perhaps tea_check_" in printed) == (1, True)
+
+    @on_files_and_servers
+    @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_leaves_nothing(
+        self, database: Database, before: set[tuple[str, str]], sent: signal.Signals
+    ) -> None:
+        code = (
+            "import sys, time\n"
+            "from the_edge_agent.cli import main\n"
+            "from the_edge_agent.memory import check\n"
+            "def wait(memory):\n    print('waiting', file=sys.stderr, flush=True)\n    time.sleep(60)\n"
+            "check.STEPS = (('wait', wait),)\n"
+            "sys.argv = ['tea', 'memory', 'check', '--json']\n"
+            "main()\n"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "TEA_URL": database.url},
+        )
+        with process:
+            assert process.stderr is not None
+            assert process.stderr.readline() == b"waiting\n"
+            process.send_signal(sent)
+            out, error = process.communicate(timeout=30)
+        assert out == b""
+        assert b"Traceback" not in error
+        assert process.returncode == 128 + sent
+
+
+def replaced(name: str, work: Callable[[Any], None]) -> tuple[tuple[str, Callable[[Any], None]], ...]:
+    """Return the steps of the self-test, one of them replaced."""
+    return tuple((step, work if step == name else usual) for step, usual in self_test.STEPS)
+
+
+USERS: Final = {
+    "postgresql": (
+        "CREATE USER {user} PASSWORD '{password}'",
+        "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {user}",
+    ),
+    "mysql": ("CREATE USER {user} IDENTIFIED BY '{password}'", "GRANT SELECT ON {database}.* TO {user}"),
+    "mariadb": ("CREATE USER {user} IDENTIFIED BY '{password}'", "GRANT SELECT ON {database}.* TO {user}"),
+}
+NO_USERS: Final = {
+    "postgresql": ("DROP OWNED BY {user}", "DROP USER {user}"),
+    "mysql": ("DROP USER {user}",),
+    "mariadb": ("DROP USER {user}",),
+}
+READ_ONLY: Final = {
+    "sqlite": {"mode": "ro", "uri": "true"},
+    "postgresql": {"options": "-c default_transaction_read_only=on"},
+    "mysql": {"init_command": "SET SESSION transaction_read_only = 1"},
+    "mariadb": {"init_command": "SET SESSION tx_read_only = 1"},
+}
+
+
+@pytest.fixture
+def reader(database: Database) -> Iterator[str]:
+    """The URL of a user that may only read."""
+    url = make_url(database.url)
+    names = {"user": f"tea_{secrets.token_hex(4)}", "password": secrets.token_hex(8), "database": url.database}
+
+    def run(statements: Sequence[str]) -> None:
+        run_sql(database.url, *(statement.format(**names) for statement in statements))
+
+    run(USERS[database.target.family])
+    yield url.set(username=names["user"], password=names["password"]).render_as_string(hide_password=False)
+    run(NO_USERS[database.target.family])
+
+
+class TestFailures:
+    @pytest.mark.targets(server=True, portable=False)
+    def test_a_user_who_may_only_read(self, database: Database, before: set[tuple[str, str]], reader: str) -> None:
+        report = check_database(reader)
+        assert (report["success"], report["error_type"]) == (False, "query_error")
+        assert report["error"].startswith("the self-test is not possible, its tables cannot be created: ")
+        assert "lacks a privilege" in report["error"]
+        assert report["server"] == PRODUCTS[database.target.family]
+        assert steps_of(report) == [("create_tables", False), ("clean_up", True)]
+        assert report["left_behind"] == []
+
+    @on_files_and_servers
+    def test_a_read_only_database(self, database: Database, before: set[tuple[str, str]]) -> None:
+        url = make_url(database.url).update_query_dict(READ_ONLY[database.target.family])
+        if database.target.family == "sqlite":
+            url = url.set(database=f"file:{url.database}")
+        report = check_database(url.render_as_string(hide_password=False))
+        assert (report["success"], report["error_type"]) == (False, "connection_error")
+        assert "its tables cannot be created: the database is read-only" in report["error"]
+        assert report["limits"]["key_characters"] == 512
+
+    @pytest.mark.targets(server=True, portable=False)
+    def test_a_wrong_password(self, database: Database) -> None:
+        url = make_url(database.url).set(password="wr0ng").render_as_string(hide_password=False)
+        if check_database(url)["success"]:
+            pytest.fail("the server takes every password")
+        code, printed = tea("--url", url)
+        assert code == 1
+        assert printed.endswith("(auth_failed)\n")
+
+    @pytest.mark.targets(server=True, portable=False)
+    def test_an_unknown_database(self, database: Database) -> None:
+        url = make_url(database.url).set(database="tea_no_such").render_as_string(hide_password=False)
+        report = check_database(url)
+        assert (report["error_type"], "no such database" in report["error"]) == ("connection_error", True)
+
+    @pytest.mark.parametrize("drivername", ["postgresql+psycopg", "mysql+pymysql"])
+    def test_a_server_that_is_silent(self, drivername: str) -> None:
+        with socket.socket() as silent:
+            silent.bind(("127.0.0.1", 0))
+            silent.listen()
+            report = check_database(f"{drivername}://u:s3cret@127.0.0.1:{silent.getsockname()[1]}/d", timeout=1)
+        assert report["error_type"] == "connection_timeout"
+        assert "s3cret" not in str(report)
+
+    @pytest.mark.parametrize(
+        ("url", "error_type"),
+        [
+            ("nonsense", "configuration_error"),
+            ("", "configuration_error"),
+            (None, "configuration_error"),
+            ("nodialect://u:s3cret@h/d", "configuration_error"),
+            ("postgresql://u:s3cr@et@h/d", "configuration_error"),
+            ("mysql+nodriver://u:s3cret@h/d", "configuration_error"),
+            ("oracle+oracledb://u:s3cret@h/d", "dependency_missing"),
+            ("postgresql://u:s3cret@127.0.0.1:1/d", "connection_error"),
+            ("postgresql://127.0.0.1:1/d?password=s3cret&user=u", "connection_error"),
+        ],
+    )
+    def test_a_url_that_leads_nowhere(self, url: Any, error_type: str) -> None:
+        report = check_database(url)
+        assert (report["success"], report["error_type"]) == (False, error_type)
+        assert "s3cr" not in str(report)
+        assert "et@h" not in str(report)
+
+    @pytest.mark.parametrize("timeout", [0, -1, "soon", None, float("nan")])
+    def test_a_timeout_that_is_none(self, timeout: Any) -> None:
+        assert check_database("sqlite://", timeout)["error_type"] == "configuration_error"
+
+    def test_the_time_of_all_steps_is_limited(self) -> None:
+        report: dict[str, Any] = {}
+        options = EngineOptions(timeout=5)
+        check = check_module._Check("sqlite://", options, report)
+        check._end -= 4.5  # what is left is for cleaning
+        with pytest.raises(LTMError, match="the check did not end within 5 seconds"):
+            check.run(make_url("sqlite://"))
+        assert steps_of(report) == [("create_tables", False), ("clean_up", True)]
+
+
+@pytest.mark.parametrize(
+    ("step", "method", "answer"),
+    [
+        ("exact_values", "retrieve", {"success": True, "found": True, "value": {"a": 1, "b": 1}, "metadata": None}),
+        ("search", "search", {"success": True, "results": [], "count": 0}),
+        ("delete", "delete", {"success": True, "deleted": False}),
+    ],
+)
+def test_a_memory_that_answers_wrongly_fails_the_self_test(step: str, method: str, answer: dict[str, Any]) -> None:
+    with PortableBackend("sqlite://") as memory:
+        for name, work in self_test.STEPS:
+            if name == step:
+                setattr(memory, method, lambda *_, **__: answer)
+                with pytest.raises(LTMError, match=r"found .*, expected "):
+                    work(memory)
+                return
+            work(memory)
+
+
+class TestCommand:
+    @on_files_and_servers
+    def test_a_report_for_people_ends_with_ok(self, database: Database, before: set[tuple[str, str]]) -> None:
+        code, printed = tea(TEA_URL=database.url)
+        lines = printed.splitlines()
+        assert (code, lines[-1]) == (0, "ok")
+        assert lines[1].startswith(f"server          {PRODUCTS[database.target.family]} ")
+        assert "self-test" in lines
+        password = make_url(database.url).password
+        assert password is None or password not in printed
+
+    @on_files_and_servers
+    def test_a_report_for_programs_is_one_json_object(self, database: Database) -> None:
+        done = subprocess.run(
+            [TEA, "memory", "check", "--url", database.url, "--json"], capture_output=True, check=False, timeout=60
+        )
+        report = json.loads(done.stdout)
+        assert (done.returncode, done.stderr, report["success"]) == (0, b"", True)
+        assert set(report) == KEYS
+        password = make_url(database.url).password
+        assert password is None or password.encode() not in done.stdout
+
+    def test_a_failure_is_the_last_line_and_exits_1(self) -> None:
+        code, printed = tea("--url", "postgresql://u:s3cret@127.0.0.1:1/d")
+        assert code == 1
+        assert printed.splitlines() == [
+            "database        postgresql://u:***@127.0.0.1:1/d",
+            "failed: cannot reach the database; is it running at this address? (connection_error)",
+        ]
+
+    def test_a_failure_in_json_says_what_was_learnt(self, tmp_path: Path) -> None:
+        run_sql(f"sqlite:///{tmp_path / 'a.db'}", "CREATE TABLE application (id INTEGER)")
+        code, printed = tea("--json", "--url", f"sqlite:///file:{tmp_path / 'a.db'}?mode=ro&uri=true")
+        report = json.loads(printed)
+        assert (code, report["success"], report["error_type"]) == (1, False, "connection_error")
+        assert report["server"] == "SQLite"
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            [],
+            ["--url"],
+            ["--url", "sqlite://", "--timeout", "soon"],
+            ["--url", "sqlite://", "--timeout", "0"],
+            ["--url", "sqlite://", "--nope"],
+            ["postgresql://u:s3cret@h/d"],
+            ["--url", "sqlite://", "postgresql://u:s3cret@h/d"],
+        ],
+    )
+    def test_wrong_usage_exits_2(self, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("TEA_URL", raising=False)
+        code, printed = tea(*arguments)
+        assert code == 2
+        assert "s3cret" not in printed
+
+    def test_without_sqlalchemy_it_names_the_extra(self) -> None:
+        code = WITHOUT_SQLALCHEMY + (
+            "from the_edge_agent.cli import main\n"
+            "sys.argv = ['tea', 'memory', 'check', '--json', '--url', 'sqlite://']\nmain()\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=60)
+        report = json.loads(done.stdout)
+        assert (done.returncode, report["error_type"]) == (1, "dependency_missing")
+        assert "the-edge-agent[sqlalchemy]" in report["error"]

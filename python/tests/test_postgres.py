@@ -1,0 +1,474 @@
+"""What is particular to the native PostgreSQL classes; their contracts are run beside those of the others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, inspect, make_url, text
+from sqlalchemy.pool import NullPool
+
+from databases import Database, run_sql
+from faults import Proxy, kill_connections
+from the_edge_agent.memory import (
+    LTMBackend,
+    LTMError,
+    PostgresBackend,
+    PostgresCatalog,
+    SQLAlchemyBackend,
+    SQLAlchemyCatalog,
+    create_catalog_backend,
+    create_ltm_backend,
+    parse_ltm_config,
+)
+from the_edge_agent.memory import postgres_schema as native
+from the_edge_agent.memory.postgres_database import WRITE
+from the_edge_agent.memory.results import Result
+from the_edge_agent.memory.sql import schema
+
+pytestmark = pytest.mark.targets(family="postgresql", native=True)
+
+CALLS: dict[str, Callable[[LTMBackend], Result]] = {
+    "store": lambda memory: memory.store("new", 1),
+    "store over a version": lambda memory: memory.store("k", 2, if_version=1),
+    "store_many": lambda memory: memory.store_many([{"key": f"many/{n}", "value": n} for n in range(3)]),
+    "retrieve": lambda memory: memory.retrieve("k"),
+    "retrieve_many": lambda memory: memory.retrieve_many(["k", "other"]),
+    "search": lambda memory: memory.search("fox", {"n": 1}),
+    "list_keys": lambda memory: memory.list_keys(),
+    "count": lambda memory: memory.count(),
+    "delete_many": lambda memory: memory.delete_many(["gone", "other"]),
+    "cleanup_expired": lambda memory: memory.cleanup_expired(),
+    "delete": lambda memory: memory.delete("k"),
+}
+
+
+def everything(memory: LTMBackend) -> list[Any]:
+    found = memory.retrieve_many(memory.list_keys()["keys"])["entries"]
+    return [*found.items(), list(memory.iterate_all()), memory.search("fox OR hound"), memory.search("fox", {"n": 1})]
+
+
+def fill(memory: LTMBackend) -> None:
+    memory.store_many(
+        {"key": f"k{n}/😀", "value": {"a": [1.0, "red fox"], "n": n}, "metadata": {"n": n % 2}} for n in range(9)
+    )
+    memory.store("gone", 1, ttl=0.001)
+    memory.store("late", "fox", ttl=3600)
+    memory.store("k3/😀", "a fox and a hound", if_version=1)
+    memory.delete("k4/😀")
+
+
+def fill_pool(memory: PostgresBackend, connections: int = 4) -> None:
+    """Have so many connections in the pool."""
+    together = threading.Barrier(connections)
+
+    def hold() -> None:
+        memory._database.run(lambda connection: together.wait(10))
+
+    threads = [threading.Thread(target=hold) for _ in range(connections)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def run_timed(call: Callable[[], Any]) -> tuple[Result, float]:
+    begun = time.monotonic()
+    try:
+        result = call()
+    except LTMError as failure:
+        result = failure.result
+    return result, time.monotonic() - begun
+
+
+# --- the same tables -----------------------------------------------------------------------------------
+
+
+def layout(url: str) -> dict[str, Any]:
+    """Return the columns, keys and indexes of every table."""
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.connect() as connection:
+        columns = connection.execute(
+            text(
+                "SELECT table_name, column_name, data_type, character_maximum_length, collation_name, is_nullable, "
+                "generation_expression FROM information_schema.columns WHERE table_name LIKE 'ltm%' ORDER BY 1, 2"
+            )
+        ).all()
+        indexes = connection.execute(
+            text("SELECT indexname, indexdef FROM pg_indexes WHERE tablename LIKE 'ltm%' ORDER BY 1")
+        ).all()
+        version = connection.execute(text("SELECT * FROM ltm_schema_version")).all()
+    return {"columns": columns, "indexes": indexes, "version": version}
+
+
+def drop_tables(url: str) -> None:
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        for name in inspect(connection).get_table_names():
+            connection.execute(text(f"DROP TABLE {name}"))
+
+
+def test_both_make_the_same_tables(database: Database) -> None:
+    drop_tables(database.url)
+    PostgresBackend(database.url).close()
+    found = layout(database.url)
+    drop_tables(database.url)
+    SQLAlchemyBackend(database.url).close()
+    assert layout(database.url) == found
+    assert native.SCHEMA_VERSION == schema.SCHEMA_VERSION
+
+
+@pytest.mark.parametrize("first", ["native", "SQLAlchemy"])
+def test_each_reads_searches_and_updates_what_the_other_has_written(database: Database, first: str) -> None:
+    classes: dict[str, Any] = {"native": PostgresBackend, "SQLAlchemy": SQLAlchemyBackend}
+    second = next(name for name in classes if name != first)
+    with classes[first](database.url) as writer, classes[second](database.url) as reader:
+        fill(writer)
+        assert everything(reader) == everything(writer)
+        assert reader.store("k1/😀", "a hound", {"n": 7.0}, if_version=1)["version"] == 2
+        assert writer.search("hound", {"n": 7})["results"] == reader.search("hound", {"n": 7})["results"] != []
+        assert writer.store("k1/😀", "none of them")["version"] == 3
+        assert [entry["key"] for entry in reader.search("hound")["results"]] == ["k3/😀"]
+        assert reader.cleanup_expired()["deleted_count"] == 1
+        assert writer.cleanup_expired() == {"success": True, "deleted_count": 0, "remaining_count": 0}
+        assert everything(reader) == everything(writer)
+
+
+def test_each_catalog_reads_what_the_other_has_written(database: Database) -> None:
+    with PostgresCatalog(database.url) as one, SQLAlchemyCatalog(database.url) as other:
+        catalogs: tuple[Any, ...] = (one, other)
+        for number, catalog in enumerate(catalogs):
+            catalog.track_entry(f"k{number}", "h1", None, 2**40, {"n": 1.0}, inlined_value=[0])
+        since = one.create_snapshot("by one")
+        other.track_entry("k0", "h2", None, 1, None)
+        other.delete_entry("k1")
+        assert [entry["key"] for entry in other.get_changed_entries(since)] == ["k0"]
+        for call in ("get_changed_entries", "get_deleted_entries", "get_snapshot"):
+            assert getattr(one, call)(since) == getattr(other, call)(since) != []
+        assert one.list_entries() == other.list_entries()
+        assert one.list_entries(metadata_filter={"n": 1}) == other.list_entries(metadata_filter={"n": 1})
+
+
+def test_a_value_in_a_blob_storage_is_an_error_and_never_a_wrong_value(database: Database, tmp_path: Any) -> None:
+    storage = {"uri": str(tmp_path), "inline_threshold": 10}
+    with SQLAlchemyBackend(database.url, storage=storage) as other, PostgresBackend(database.url) as memory:
+        other.store("large", "x" * 100)
+        for result in (memory.retrieve("large"), memory.search(), memory.retrieve_many(["large"])):
+            assert result["error_type"] == "configuration_error"
+        assert memory.store("large", 1)["version"] == 2
+        assert memory.retrieve("large")["value"] == other.retrieve("large")["value"] == 1
+
+
+def test_many_make_the_tables_at_once(database: Database) -> None:
+    drop_tables(database.url)
+    classes: list[Any] = [PostgresBackend, SQLAlchemyBackend] * 4
+    made: list[Any] = []
+    threads = [threading.Thread(target=lambda: made.append(classes.pop()(database.url))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 8
+    for memory in made:
+        assert memory.store("k", 1)["success"] is True
+        memory.close()
+
+
+def test_a_database_of_a_later_release_is_refused(database: Database) -> None:
+    with PostgresBackend(database.url) as memory:
+        run_sql(memory, "UPDATE ltm_schema_version SET version = 2")
+    try:
+        with pytest.raises(LTMError, match="schema version 2; this release knows 1"):
+            PostgresBackend(database.url)
+    finally:
+        drop_tables(database.url)
+
+
+def test_a_table_of_another_layout_is_left_alone(database: Database) -> None:
+    drop_tables(database.url)
+    engine = create_engine(database.url, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE ltm_entries (key TEXT, value JSON)"))
+    with pytest.raises(LTMError, match="another layout"):
+        PostgresBackend(database.url)
+    with engine.connect() as connection:
+        assert inspect(connection).get_table_names() == ["ltm_entries"]
+    drop_tables(database.url)
+
+
+# --- the ledger ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["name", "mapping", "same url", "object"])
+def test_a_catalog_in_the_same_database_is_written_in_the_same_transaction(database: Database, form: str) -> None:
+    forms: dict[str, Any] = {
+        "name": "postgres",
+        "mapping": {"type": "postgres"},
+        "same url": {"type": "postgres", "url": database.url},
+    }
+    given = forms.get(form) or PostgresCatalog(database.url)
+    with PostgresBackend(database.url, catalog=given) as memory:
+        fill(memory)
+        catalog: Any = memory.catalog
+        assert [entry["key"] for entry in catalog.list_entries()] == memory.list_keys()["keys"]
+        assert catalog.get_entry("late")["expires_at"] is not None
+        assert memory.sync_catalog() == {"success": True, "tracked_count": 0, "deleted_count": 0}
+        memory.delete_many(["k0/😀", "k1/😀"])
+        memory.cleanup_expired()
+        assert catalog.cleanup_expired()["remaining_count"] == 0
+        assert [entry["key"] for entry in catalog.list_entries()] == memory.list_keys()["keys"]
+        before = catalog.list_entries()
+        run_sql(memory, "ALTER TABLE ltm_catalog ADD CONSTRAINT cut CHECK (key <> 'new')")
+        assert memory.store("new", 1)["error_type"] == "validation_error"
+        assert memory.retrieve("new")["found"] is False
+        assert catalog.list_entries() == before
+        run_sql(memory, "ALTER TABLE ltm_catalog DROP CONSTRAINT cut")
+    if form == "object":
+        given.close()
+
+
+def test_a_catalog_of_another_kind_follows(database: Database) -> None:
+    with PostgresBackend(database.url, catalog={"type": "sqlite", "path": ":memory:"}) as memory:
+        fill(memory)
+        catalog: Any = memory.catalog
+        assert [entry["key"] for entry in catalog.list_entries()] == memory.list_keys()["keys"]
+        assert memory.sync_catalog() == {"success": True, "tracked_count": 0, "deleted_count": 0}
+
+
+# --- configuration -------------------------------------------------------------------------------------
+
+
+def test_they_are_found_by_name(database: Database) -> None:
+    settings = {"backend": "postgres", "url": database.url, "pool_size": 2, "catalog": "postgres"}
+    catalog: Any = create_catalog_backend("postgres", url=database.url)
+    with (
+        create_ltm_backend("Postgres", url=database.url) as memory,
+        catalog,
+        parse_ltm_config({"ltm": settings}) as own,
+    ):
+        assert isinstance(memory, PostgresBackend)
+        assert isinstance(catalog, PostgresCatalog)
+        own.store("k", 1)
+        assert memory.retrieve("k")["found"] is True
+        assert catalog.get_entry("k") is not None
+
+
+def test_no_password_is_shown(database: Database) -> None:
+    url = make_url(database.url)
+    with PostgresBackend(database.url, lazy=True, catalog="postgres") as memory:
+        shown = repr(memory) + repr(memory.catalog) + repr(memory._database)
+    assert str(url.password) not in shown
+    assert f"{url.username}:***@{url.host}:{url.port}/{url.database}" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "url"),
+        ({"url": ""}, "url"),
+        ({"url": 5}, "url"),
+        ({"url": "mysql://user:secret@h/d"}, "url"),
+        ({"url": "postgresql://h/d?secret=option"}, "url"),
+        ({"url": "postgresql://user:secret%zz@h/d"}, "url"),
+        ({"url": "postgresql://h:secret/d"}, "port"),
+        ({"pool_size": 0}, "pool_size"),
+        ({"pool_size": True}, "pool_size"),
+        ({"timeout": 0}, "timeout"),
+        ({"connect_timeout": "5"}, "connect_timeout"),
+        ({"lazy": "no"}, "lazy"),
+        ({"catalog": 5}, "catalog"),
+        ({"catalog": {"type": "postgres", "lazy": 5}}, "lazy"),
+        ({"catalog": {"type": "postgres", "path": "a"}}, "has no key 'path'"),
+    ],
+)
+def test_bad_options_are_refused_by_name(options: dict[str, Any], message: str) -> None:
+    defaults = {"url": "postgresql://h/d", "lazy": True} if options and "url" not in options else {}
+    with pytest.raises(LTMError, match=message) as raised:
+        PostgresBackend(**{**defaults, **options})
+    assert raised.value.error_type == "configuration_error"
+    assert "secret" not in str(raised.value)
+
+
+def test_why_it_cannot_be_reached_is_told_soon(database: Database) -> None:
+    url = make_url(database.url)
+    cases = {
+        "auth_failed": url.set(password="wrong-secret"),
+        "no such database": url.set(database="tea_missing"),
+        "cannot reach": url.set(port=1),
+    }
+    for words, wrong in cases.items():
+        result, seconds = run_timed(partial(PostgresBackend, wrong.render_as_string(hide_password=False)))
+        assert words in f"{result['error_type']}: {result['error']}", result
+        assert "wrong-secret" not in str(result)
+        assert seconds < 5
+
+
+# --- lost connections and deadlines --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seems_alive", [False, True])
+def test_every_call_succeeds_after_every_connection_was_killed(
+    database: Database, monkeypatch: pytest.MonkeyPatch, seems_alive: bool
+) -> None:
+    if seems_alive:
+        monkeypatch.setattr("the_edge_agent.memory.postgres_database._has_ended", lambda connection: False)
+    with PostgresBackend(database.url) as memory:
+        memory.store_many([{"key": "k", "value": "fox", "metadata": {"n": 1}}, {"key": "other", "value": "hound"}])
+        for name, call in CALLS.items():
+            fill_pool(memory, 1 if seems_alive else 4)
+            assert kill_connections(database) >= 1
+            result = call(memory)
+            assert result["success"] is True, (name, result)
+        assert memory.count() == {"success": True, "count": 4}
+
+
+def test_a_connection_lost_at_commit_says_that_the_outcome_is_unknown(database: Database) -> None:
+    with PostgresBackend(database.url) as memory:
+        memory.store("k", 1)
+        work = memory._run
+
+        def cut(connection: Any, operations: Any) -> Any:
+            results = work(connection, operations)
+            kill_connections(database, connection.info.backend_pid)
+            return results
+
+        memory._run = cut  # type: ignore[method-assign]
+        result = memory.store("k", "two")
+    assert (result["success"], result["error_type"], result["unknown"]) == (False, "connection_error", True)
+
+
+def test_with_a_server_that_falls_silent_every_call_ends_at_its_deadline(database: Database) -> None:
+    with PostgresBackend(database.url) as memory:
+        memory.store("k", "fox", {"n": 1})
+    with Proxy(database.url) as proxy, PostgresBackend(proxy.url, lazy=True, timeout=1, pool_size=4) as memory:
+        for _ in range(5):
+            found = memory.retrieve("k")
+        assert found["success"] is True
+        for name in ("store", "search"):
+            fill_pool(memory, 1)
+            proxy.silent.set()
+            result, seconds = run_timed(partial(CALLS[name], memory))
+            assert result["error_type"] == "connection_timeout", (name, result)
+            assert 0.9 < seconds < 2, (name, seconds)
+            proxy.silent.clear()
+            for _ in range(5):
+                found = memory.retrieve("k")
+            assert found["success"] is True, "it is used again as soon as it answers"
+
+
+def test_a_server_that_accepts_and_never_answers_ends_the_call_at_its_deadline(database: Database) -> None:
+    with Proxy(database.url) as proxy:
+        proxy.silent.set()
+        with PostgresBackend(proxy.url, lazy=True, timeout=1) as memory:
+            result, seconds = run_timed(memory.count)
+    assert result["error_type"] == "connection_timeout"
+    assert 0.9 < seconds < 2
+
+
+def test_a_call_ends_at_its_deadline(database: Database) -> None:
+    with PostgresBackend(database.url), PostgresBackend(database.url, lazy=True, timeout=1, pool_size=1) as memory:
+        for _ in range(5):
+            memory.count()
+        result, seconds = run_timed(lambda: memory._database.run(lambda c: c.execute("SELECT pg_sleep(30)")))
+        assert result["error_type"] == "connection_timeout"
+        assert "within 1 seconds" in result["error"]
+        assert 0.9 < seconds < 2
+        held, leave = threading.Event(), threading.Event()
+
+        def hold(connection: Any) -> None:
+            held.set()
+            leave.wait(20)
+
+        thread = threading.Thread(target=lambda: run_timed(lambda: memory._database.run(hold)))
+        thread.start()
+        held.wait(10)
+        result, seconds = run_timed(memory.count)
+        leave.set()
+        thread.join()
+        assert (result["error_type"], "raise pool_size" in result["error"]) == ("connection_timeout", True)
+        assert 0.9 < seconds < 2
+
+
+def test_a_wait_for_a_lock_is_a_lock_timeout(database: Database) -> None:
+    with PostgresBackend(database.url) as other, PostgresBackend(database.url, timeout=2) as memory:
+        other.store("k", 1)
+
+        def work(connection: Any) -> tuple[Result, float]:
+            connection.execute("UPDATE ltm_entries SET version = 7 WHERE key = 'k'")
+            return run_timed(lambda: memory.store("k", 2))
+
+        result, seconds = other._database.run(work, WRITE)
+        assert result["error_type"] == "lock_timeout"
+        assert seconds < 3
+        assert memory.store("k", 2)["version"] == 8
+
+
+def test_a_closed_memory_keeps_no_connection(database: Database) -> None:
+    memory = PostgresBackend(database.url)
+    connections: list[Any] = []
+
+    def work(connection: Any) -> None:
+        connections.append(connection)
+        memory.close()
+
+    memory._database.run(work, WRITE)
+    memory.close()
+    assert connections[0].closed
+    assert memory.store("k", 1)["error_type"] == "connection_error"
+
+
+FORKING = """
+import os, sys
+from the_edge_agent.memory import PostgresBackend
+
+memory = PostgresBackend(sys.argv[1])
+memory.store("parent", 1)
+pool = memory._database._pool
+pid = os.fork()
+if pid == 0:
+    assert memory.store("child", 1)["created"]
+    assert memory.retrieve("parent")["found"]
+    assert memory._database._pool is not pool
+    memory.close()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+assert memory.list_keys()["keys"] == ["child", "parent"]
+assert memory._database._pool is pool
+memory.close()
+"""
+
+STORING = """
+import sys
+from the_edge_agent.memory import PostgresBackend
+
+memory = PostgresBackend(sys.argv[1], catalog="postgres")
+for number in range(10_000):
+    memory.store(f"k{number}", number)
+    print(number, flush=True)
+"""
+
+
+def test_a_child_opens_connections_of_its_own(database: Database) -> None:
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING, database.url]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_was_acknowledged_is_there_after_a_kill_and_the_ledger_agrees(database: Database) -> None:
+    command = [sys.executable, "-c", STORING, database.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
+        assert process.stdout
+        acknowledged = [int(process.stdout.readline()) for _ in range(300)]
+        process.kill()
+    with PostgresBackend(database.url, catalog="postgres") as memory:
+        catalog: Any = memory.catalog
+        assert memory.count()["count"] > acknowledged[-1]
+        assert memory.sync_catalog() == {"success": True, "tracked_count": 0, "deleted_count": 0}
+        assert len(catalog.list_entries(limit=10_000)) == memory.count()["count"]

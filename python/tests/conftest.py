@@ -40,17 +40,17 @@ def pytest_configure() -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what needs a database on every target; a contract class only on those that can do what it says.
 
-    Targets without SQLAlchemy, and other databases and drivers, are for those that say so.
+    Targets without SQLAlchemy, those of the portable dialect, and other databases and drivers are for those that say
+    so, by a value or, for tests that run there too, by the name alone.
     """
     if "target" not in metafunc.fixturenames:
         return
     shared = getattr(metafunc.cls, "shared_by_processes", None)
     targets = [target for target in chosen_targets() if shared is None or shared is not target.in_memory]
     markers = [*metafunc.definition.iter_markers("targets")]
-    if not any("native" in marker.kwargs for marker in markers):
-        targets = [target for target in targets if not target.native]
-    if not any("other" in marker.kwargs for marker in markers):
-        targets = [target for target in targets if not target.other]
+    for kind in ("native", "portable", "other"):
+        if not any(kind in (*marker.args, *marker.kwargs) for marker in markers):
+            targets = [target for target in targets if not getattr(target, kind)]
     for marker in markers:
         targets = [target for target in targets if all(getattr(target, k) == v for k, v in marker.kwargs.items())]
     metafunc.parametrize("target", targets, ids=[target.name for target in targets], scope="session")
@@ -84,13 +84,13 @@ def _applies(item: pytest.Item) -> bool:
 def _is_short(item: pytest.Function, target: Target) -> bool:
     """Return whether a rule belongs to what runs unasked on a target of which a run takes a part.
 
-    With portable SQL on servers all of the contract but what is generated; on others nothing that takes long, and less
+    With portable SQL on servers all but what the contract generates; on others nothing that takes long, and less
     with a driver. All rules run on a target that is named.
     """
     owners = [owner for owner in item.cls.__mro__ if item.originalname in vars(owner)] if item.cls else []
     rules = owners[0].__module__.rpartition(".")[2].removeprefix("catalog_") if owners else ""
     if target.portable:
-        return rules not in ("", "generated")
+        return rules != "generated"
     return rules in (OF_DRIVERS if target.driver else OF_OTHERS) and not LONG.search(item.originalname)
 
 

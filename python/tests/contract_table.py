@@ -20,7 +20,7 @@ import pytest
 import sqlalchemy
 
 from contract_markdown import COMMAND, Area, Table, read, written
-from databases import ALL_TARGETS, CHOICE, SERVERS, Databases, Target, chosen_targets
+from databases import ALL_TARGETS, CHOICE, COMPILED, SERVERS, Databases, Target, chosen_targets
 from the_edge_agent.testing import CatalogContract, LTMContract
 
 TESTS: Final = Path(__file__).parent
@@ -65,8 +65,10 @@ class Collected:
 
     def _note_what_the_class_leaves_to_others(self, item: pytest.Item, place: Place) -> None:
         if why := getattr(getattr(item, "cls", None), "not_on_the_others", None):
-            for name in NAMES:
-                self.reasons.setdefault(Place(place.area, place.rule, name), why)
+            alike = _kind(next(target for target in ALL_TARGETS if target.name == place.target))
+            for target in ALL_TARGETS:
+                if _kind(target) == alike:
+                    self.reasons.setdefault(Place(place.area, place.rule, target.name), why)
 
 
 @dataclass
@@ -87,12 +89,11 @@ class Outcomes:
 
 
 def collect() -> tuple[Table, Collected]:
-    """Return the table as all targets would fill it, with the reasons of cells that have no test."""
+    """Return the table as all tests that there are would fill it, with the reasons of cells that have no test."""
     collected = Collected()
-    with_all = {name: os.environ.get(name) or "not-asked" for name in SERVERS.values()}
     before = dict(os.environ)
-    os.environ.update(with_all)
-    os.environ.pop(CHOICE, None)
+    os.environ.update({name: before.get(name) or "not-asked" for name in SERVERS.values()})
+    os.environ[CHOICE] = ",".join(there := _installed())
     try:
         code = pytest.main(["--collect-only", "-qq", "--no-summary", *FILES], plugins=[collected])
     finally:
@@ -106,8 +107,11 @@ def collect() -> tuple[Table, Collected]:
         cells = table.areas.setdefault(area, Area(about)).rules.setdefault(rule, {})
         for name in NAMES:
             place = Place(area, rule, name)
-            cells[name] = None if place in with_a_test else collected.reasons.get(place)
-            if place not in with_a_test and not cells[name]:
+            cells[name] = None
+            if place in with_a_test or name not in there:
+                continue
+            cells[name] = collected.reasons.get(place)
+            if not cells[name]:
                 raise TableError(f"{area}, {rule!r}: no test on {name}, and no class of the tests says why")
     return table, collected
 
@@ -118,10 +122,13 @@ def write(arguments: Sequence[str]) -> None:
     Raises:
         TableError: something failed, was skipped or did not run.
     """
-    if missing := set(ALL_TARGETS) - set(chosen_targets()):
-        raise TableError(f"not all databases are there: {', '.join(sorted(target.name for target in missing))}")
+    os.environ.pop(CHOICE, None)
+    missing = set(ALL_TARGETS) - set(chosen_targets())
+    if absent := sorted(target.name for target in missing if target.module not in COMPILED):
+        raise TableError(f"not all databases are there: {', '.join(absent)}")
     table, collected = collect()
     outcomes = Outcomes()
+    os.environ[CHOICE] = ",".join(_installed())  # named, all of their tests run
     pytest.main([*arguments, *FILES], plugins=[outcomes])
     unseen = collected.tests.keys() - outcomes.passed - outcomes.limits.keys()
     if bad := sorted(unseen | (outcomes.failed.keys() & collected.tests.keys())):
@@ -129,6 +136,10 @@ def write(arguments: Sequence[str]) -> None:
     for test, reason in outcomes.limits.items():
         if place := collected.tests.get(test):
             table.areas[place.area].rules[place.rule][place.target] = " ".join(reason.split())
+    for target in missing:
+        for area in table.areas.values():
+            for cells in area.rules.values():
+                cells[target.name] = f"{target.module}, which has to be compiled, was not installed"
     table.versions = _versions()
     PAGE.write_text(written(table), encoding="utf-8")
     print(f"written: {PAGE}")
@@ -184,24 +195,32 @@ def _area_of(part: type[Any]) -> str:
     return f"{'Memory' if name == module else 'Catalog'}: {name.replace('_', ' ')}"
 
 
+def _kind(target: Target) -> tuple[bool, bool]:
+    return target.portable, target.native
+
+
 def _in_words(name: str) -> str:
     return name.removeprefix("test_").replace("_", " ")
+
+
+def _installed() -> list[str]:
+    """Return the names of the targets whose modules are installed, whether or not their servers are there."""
+    return [target.name for target in chosen_targets(dict.fromkeys(SERVERS.values(), "not-asked"))]
 
 
 def _versions() -> list[str]:
     """Return the versions of what took part, asked of the databases themselves."""
     lines = [f"Python {platform.python_version()}, SQLAlchemy {sqlalchemy.__version__}"]
-    databases, seen = Databases(), set()
+    databases = Databases()
     with tempfile.TemporaryDirectory() as folder:
-        for target in ALL_TARGETS:
-            if target.native or target.family in seen:
-                continue
-            seen.add(target.family)
+        for target in chosen_targets():
+            if target.native or target.portable or target.in_memory:
+                continue  # on a database that is named without that
             with databases.empty(target, Path(folder)).open() as store:
                 store.count()
                 dialect = store._engine.dialect
                 numbers = ".".join(str(part) for part in dialect.server_version_info or ("of unknown version",))
-                lines.append(f"{target.family} {numbers}, driver {dialect.driver}")
+                lines.append(f"{target.name}: {target.family} {numbers}, driver {dialect.driver}")
     databases.drop()
     return lines
 

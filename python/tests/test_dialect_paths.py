@@ -96,6 +96,7 @@ def restored(emptied: Database) -> Iterator[Database]:
             pass
 
 
+@pytest.mark.targets("portable")
 def test_a_dialect_says_how_it_searches_and_filters(target: Target, database: Database) -> None:
     with database.open() as backend:
         assert paths(backend) == ((_LIKE, "Python") if target.portable else _PATHS[target.family])

@@ -80,6 +80,7 @@ def write_everything(backend: SQLAlchemyBackend) -> None:
 # --- on the same database ----------------------------------------------------------------------------
 
 
+@pytest.mark.targets("portable")
 @pytest.mark.parametrize("form", FORMS)
 def test_the_catalog_on_the_same_database_agrees_after_every_write(database: Database, form: str) -> None:
     if database.target.in_memory and form == "the same url":
@@ -113,6 +114,7 @@ def test_a_caller_s_engine_serves_both(database: Database) -> None:
     engine.dispose()
 
 
+@pytest.mark.targets("portable")
 @pytest.mark.parametrize("call", ["store", "delete", "store_many", "delete_many", "transaction"])
 def test_when_the_catalog_cannot_be_written_nothing_is(database: Database, call: str) -> None:
     with database.open(catalog="sqlalchemy") as backend:

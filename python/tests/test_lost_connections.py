@@ -230,6 +230,7 @@ def test_a_server_that_accepts_and_never_answers_ends_at_the_sooner_limit(
                 assert min(connect_timeout, 1) - 0.1 < seconds < min(connect_timeout, 1) + 1
 
 
+@pytest.mark.targets("portable")
 def test_a_statement_that_takes_too_long_is_stopped(database: Database) -> None:
     if database.target.portable:  # it has no way to stop an unknown driver
         return

@@ -16,7 +16,7 @@ from databases import Database, Opener
 from the_edge_agent.memory import LTMError
 from the_edge_agent.memory.sql.schema import SCHEMA_VERSION, LTMEntry, copy_tables
 
-pytestmark = pytest.mark.targets(in_memory=False)
+pytestmark = pytest.mark.targets("portable", in_memory=False)
 
 NAMES: Final = [table.name for table in copy_tables().all()]
 

@@ -73,11 +73,13 @@ def test_a_lazy_backend_that_could_not_start_tries_again(tmp_path: Path) -> None
         assert backend.store("k", 1)["created"] is True
 
 
+@pytest.mark.targets("portable")
 def test_the_dialect_is_sqlalchemys_name(database: Database) -> None:
     with database.open() as backend:
         assert backend.dialect == {"mariadb": "mysql"}.get(database.target.family, database.target.family)
 
 
+@pytest.mark.targets("portable")
 def test_many_threads_start_a_lazy_backend_once(database: Database) -> None:
     with database.open(lazy=True, pool_size=8) as backend, ThreadPoolExecutor(8) as threads:
         barrier = threading.Barrier(8)
@@ -241,6 +243,7 @@ def test_an_entry_larger_than_the_servers_packet_is_refused_and_the_connection_s
 # --- conflicts ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.targets("portable")
 def test_a_transaction_that_loses_is_run_again_as_a_whole(database: Database) -> None:
     with database.open() as backend:
         failures: Iterator[bool] = iter([True, True])

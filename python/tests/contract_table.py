@@ -216,7 +216,9 @@ def _versions() -> list[str]:
         for target in chosen_targets():
             if target.native or target.portable or target.in_memory:
                 continue  # on a database that is named without that
-            with databases.empty(target, Path(folder)).open() as store:
+            own = Path(folder, target.name)
+            own.mkdir()
+            with databases.empty(target, own).open() as store:
                 store.count()
                 dialect = store._engine.dialect
                 numbers = ".".join(str(part) for part in dialect.server_version_info or ("of unknown version",))

@@ -273,7 +273,7 @@ class Databases:
         if target.family == "sqlite":
             return Database(target, f"sqlite:///{folder / ('native.db' if target.native else 'ltm.db')}")
         if target.family in _OTHER_FILES:
-            return Database(target, _OTHER_FILES[target.family][1].format(folder / "other.db"))
+            return Database(target, _OTHER_FILES[target.family][1].format(folder / f"{target.name}.db"))
         if target.name not in self._made:
             try:
                 self._made[target.name] = _ServerDatabase(target, self.environment[SERVERS[target.family]])

@@ -77,7 +77,7 @@ def _as_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_examples_in_the_documentation(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, databases: Databases
 ) -> None:
-    servers = {target.family: target for target in chosen_targets() if not target.portable}
+    servers = {target.name: target for target in chosen_targets()}
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):
         server = comment["server"] if (comment := COMMENT.fullmatch(block.comment)) else None

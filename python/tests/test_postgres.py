@@ -60,6 +60,7 @@ def fill(memory: LTMBackend) -> None:
         {"key": f"k{n}/😀", "value": {"a": [1.0, "red fox"], "n": n}, "metadata": {"n": n % 2}} for n in range(9)
     )
     memory.store("gone", 1, ttl=0.001)
+    time.sleep(0.01)  # it has expired now
     memory.store("late", "fox", ttl=3600)
     memory.store("k3/😀", "a fox and a hound", if_version=1)
     memory.delete("k4/😀")

@@ -132,7 +132,7 @@ MAY_IMPORT = {
         "memory.filters",
         "memory.validation",
     ],
-    "memory.sqlite_database": ["memory.results"],
+    "memory.sqlite_database": ["memory.results", "memory.validation"],
     "memory.catalog_sqlite": [
         "memory.sqlite_database",
         "memory.catalog",

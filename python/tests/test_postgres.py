@@ -30,6 +30,7 @@ from the_edge_agent.memory import (
 )
 from the_edge_agent.memory import postgres_schema as native
 from the_edge_agent.memory.postgres_database import WRITE
+from the_edge_agent.memory.postgres_errors import OutOfTimeError, refusal_of
 from the_edge_agent.memory.results import Result
 from the_edge_agent.memory.sql import schema
 
@@ -362,6 +363,10 @@ def test_with_a_server_that_falls_silent_every_call_ends_at_its_deadline(databas
             for _ in range(5):
                 found = memory.retrieve("k")
             assert found["success"] is True, "it is used again as soon as it answers"
+
+
+def test_a_server_that_falls_silent_while_a_session_is_set_up_is_a_timeout() -> None:
+    assert refusal_of(OutOfTimeError("the wait for the server timed out")).error_type == "connection_timeout"
 
 
 def test_a_server_that_accepts_and_never_answers_ends_the_call_at_its_deadline(database: Database) -> None:

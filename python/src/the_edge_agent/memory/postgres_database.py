@@ -29,7 +29,7 @@ from the_edge_agent.memory.filters import Node, equalities
 from the_edge_agent.memory.postgres_errors import OutOfTimeError, failure_of, is_lost, refusal_of
 from the_edge_agent.memory.postgres_schema import create_tables, is_ready
 from the_edge_agent.memory.results import LTMError
-from the_edge_agent.memory.validation import MAX_KEY_LENGTH, end_of_prefix
+from the_edge_agent.memory.validation import MAX_KEY_LENGTH, check_seconds, end_of_prefix
 
 Answer = TypeVar("Answer")
 
@@ -95,7 +95,7 @@ class _Connection(psycopg.Connection[tuple[Any, ...]]):
             while True:
                 ready = yield wanted
                 if time.monotonic() > self.deadline:
-                    raise OutOfTimeError
+                    raise OutOfTimeError("the wait for the server timed out")
                 wanted = gen.send(ready)
         except StopIteration as end:
             return end.value
@@ -123,8 +123,8 @@ class PostgresDatabase:
         if isinstance(pool_size, bool) or not isinstance(pool_size, int) or not 1 <= pool_size <= 1_000:
             raise LTMError("configuration_error", f"pool_size must be an integer from 1 to 1,000, not {pool_size!r}")
         self._pool_size = pool_size
-        self._timeout = _check_seconds("timeout", timeout)
-        self._connect_timeout = _check_seconds("connect_timeout", connect_timeout)
+        self._timeout = check_seconds("timeout", timeout)
+        self._connect_timeout = check_seconds("connect_timeout", connect_timeout)
         self.closed = self._is_ready = False
         self._inherited: list[Any] = []
         self._pool: ConnectionPool[_Connection] | None = None
@@ -373,9 +373,3 @@ def _check_url(url: Any) -> tuple[str, tuple[str, str, str, str]]:
         if each and not (each.isdecimal() and 0 < int(each) < 65_536):
             raise LTMError("configuration_error", "the port in the url must be a number from 1 to 65,535")
     return f"postgresql://{rest}", (user, host, port or "5432", name)
-
-
-def _check_seconds(name: str, seconds: Any) -> float:
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < 1e6:
-        raise LTMError("configuration_error", f"{name} must be a positive number of seconds, not {seconds!r}")
-    return float(seconds)

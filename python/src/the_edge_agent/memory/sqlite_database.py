@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from typing import Any, Final
 
 from the_edge_agent.memory.results import ErrorType, LTMError
+from the_edge_agent.memory.validation import check_seconds
 
 IN_MEMORY: Final = ":memory:"
 SCHEMA_VERSION: Final = 1
@@ -89,7 +90,7 @@ class SQLiteDatabase:
             LTMError: ``configuration_error``.
         """
         self.path = _check_path(path)
-        self._timeout = _check_timeout(timeout)
+        self._timeout = check_seconds("timeout", timeout)
         self.closed = self.has_full_text = self._is_ready = False
         self._idle: list[sqlite3.Connection] = []
         self._inherited: list[sqlite3.Connection] = []
@@ -300,9 +301,3 @@ def _check_path(path: Any) -> str:
     if not isinstance(text, str) or not text or "\0" in text:
         raise LTMError("configuration_error", "path must be the path of an SQLite file, or ':memory:'")
     return text
-
-
-def _check_timeout(timeout: Any) -> float:
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < 1e6:
-        raise LTMError("configuration_error", f"timeout must be a positive number of seconds, not {timeout!r}")
-    return float(timeout)

@@ -67,6 +67,17 @@ def check_flag(name: str, flag: Any) -> bool:
     return flag
 
 
+def check_seconds(name: str, seconds: Any) -> float:
+    """Return an option that is a time in seconds.
+
+    Raises:
+        LTMError: ``configuration_error``.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < 1e6:
+        raise LTMError("configuration_error", f"{name} must be a positive number of seconds, not {seconds!r}")
+    return float(seconds)
+
+
 def check_items(items: Any, what: str) -> list[Any]:
     """Return a collection as a list.
 

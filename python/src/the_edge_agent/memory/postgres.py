@@ -20,7 +20,7 @@ from the_edge_agent.memory.ledger import LedgerBackend, open_ledger
 from the_edge_agent.memory.operations import Delete, Operation, Store
 from the_edge_agent.memory.postgres_database import ONE_STATE, WRITE, PostgresDatabase, contained, in_utc, range_of
 from the_edge_agent.memory.results import LTMError, Result, conflict, found_entries, ok, page_of_keys, returns_result
-from the_edge_agent.memory.text import RANK_WINDOW, TOKEN_START, Term, parse_query, score
+from the_edge_agent.memory.text import RANK_WINDOW, Term, parse_query, rank
 from the_edge_agent.memory.transaction import LTMTransaction
 from the_edge_agent.memory.validation import (
     check_after,
@@ -293,7 +293,7 @@ class PostgresBackend(LedgerBackend):
             with _streamed(connection) as cursor:
                 rows = cursor.execute(statement, values)
                 fitting = (row for row in rows if condition is None or matches(condition, row[1] and decode(row[1])))
-                ranked = [(_rank(needles, row[2]), row[0]) for row in islice(fitting, window)]
+                ranked = [(rank(needles, row[2]), row[0]) for row in islice(fitting, window)]
             ranked.sort(key=lambda found: -found[0])  # stable: equal scores stay newest first, then by key
             return _found(connection, ranked[first : first + most])
 
@@ -408,12 +408,6 @@ def _newest_first(terms: Sequence[Term], condition: Node | None, prefix: str) ->
 def _looked_up(term: Term) -> str:
     """Return what the text index is asked for a term; its tokens are ASCII letters and digits."""
     return " & ".join(term.tokens) + (":*" if term.prefix else "")
-
-
-def _rank(needles: Sequence[str], search_text: str) -> float:
-    if not needles:
-        return 0.0
-    return score([search_text.count(needle) for needle in needles], search_text.count(TOKEN_START))
 
 
 def _found(connection: Any, ranked: Sequence[tuple[float, str]]) -> list[dict[str, Any]]:

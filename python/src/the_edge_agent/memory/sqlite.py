@@ -21,7 +21,7 @@ from the_edge_agent.memory.ledger import LedgerBackend, open_ledger
 from the_edge_agent.memory.operations import Delete, Operation, Store
 from the_edge_agent.memory.results import LTMError, Result, conflict, found_entries, ok, page_of_keys, returns_result
 from the_edge_agent.memory.sqlite_database import IN_MEMORY, SQLiteDatabase, moment, now, written
-from the_edge_agent.memory.text import RANK_WINDOW, TOKEN_START, Term, parse_query, score
+from the_edge_agent.memory.text import RANK_WINDOW, Term, parse_query, rank
 from the_edge_agent.memory.transaction import LTMTransaction
 from the_edge_agent.memory.validation import (
     check_after,
@@ -263,7 +263,7 @@ class SQLiteBackend(LedgerBackend):
             rows = self._newest_first(connection, terms or (), beginning)
             fitting = (row for row in rows if condition is None or matches(condition, row[1] and decode(row[1])))
             window = max(RANK_WINDOW, first + most) if needles else first + most
-            ranked = [(_rank(needles, row[2]), row[0]) for row in islice(fitting, window)]
+            ranked = [(rank(needles, row[2]), row[0]) for row in islice(fitting, window)]
             ranked.sort(key=lambda found: -found[0])  # stable: equal scores stay newest first, then by key
             results = [_found(connection, *found) for found in ranked[first : first + most]]
         return ok(results=results, count=len(results))
@@ -337,12 +337,6 @@ def _found(connection: sqlite3.Connection, rank: float, row_id: int) -> dict[str
     key, value, metadata, pointer = connection.execute(columns, (row_id,)).fetchone()
     entry = _entry(value, metadata, None, pointer)
     return {"key": key, "value": entry["value"], "metadata": entry["metadata"], "score": rank}
-
-
-def _rank(needles: Sequence[str], search_text: str) -> float:
-    if not needles:
-        return 0.0
-    return score([search_text.count(needle) for needle in needles], search_text.count(TOKEN_START))
 
 
 def _looked_up(term: Term) -> str:

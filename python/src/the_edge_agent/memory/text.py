@@ -115,6 +115,13 @@ def matches(indexed: str, terms: Sequence[Term]) -> bool:
     return bool(terms) and all((term.needle in indexed) != term.negated for term in terms)
 
 
+def rank(needles: Sequence[str], search_text: str) -> float:
+    """Return the score of an entry for the needles of a query, 0 for a query without words."""
+    if not needles:
+        return 0.0
+    return score([search_text.count(needle) for needle in needles], search_text.count(TOKEN_START))
+
+
 def score(counts: Sequence[int], length: int) -> float:
     """Return the rank of an entry with ``length`` tokens in which the terms occur ``counts`` times.
 

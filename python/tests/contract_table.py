@@ -20,7 +20,8 @@ import pytest
 import sqlalchemy
 
 from contract_markdown import COMMAND, Area, Table, read, written
-from databases import ALL_TARGETS, CHOICE, COMPILED, SERVERS, Databases, Target, chosen_targets
+from databases import ALL_TARGETS, CHOICE, COMPILED, VARIABLES, Databases, Target, chosen_targets
+from the_edge_agent.memory import check_database
 from the_edge_agent.testing import CatalogContract, LTMContract
 
 TESTS: Final = Path(__file__).parent
@@ -92,7 +93,7 @@ def collect() -> tuple[Table, Collected]:
     """Return the table as all tests that there are would fill it, with the reasons of cells that have no test."""
     collected = Collected()
     before = dict(os.environ)
-    os.environ.update({name: before.get(name) or "not-asked" for name in SERVERS.values()})
+    os.environ.update({name: before.get(name) or "not-asked" for name in VARIABLES})
     os.environ[CHOICE] = ",".join(there := _installed())
     try:
         code = pytest.main(["--collect-only", "-qq", "--no-summary", *FILES], plugins=[collected])
@@ -205,7 +206,7 @@ def _in_words(name: str) -> str:
 
 def _installed() -> list[str]:
     """Return the names of the targets whose modules are installed, whether or not their servers are there."""
-    return [target.name for target in chosen_targets(dict.fromkeys(SERVERS.values(), "not-asked"))]
+    return [target.name for target in chosen_targets(dict.fromkeys(VARIABLES, "not-asked"))]
 
 
 def _versions() -> list[str]:
@@ -218,11 +219,9 @@ def _versions() -> list[str]:
                 continue  # on a database that is named without that
             own = Path(folder, target.name)
             own.mkdir()
-            with databases.empty(target, own).open() as store:
-                store.count()
-                dialect = store._engine.dialect
-                numbers = ".".join(str(part) for part in dialect.server_version_info or ("of unknown version",))
-                lines.append(f"{target.name}: {target.family} {numbers}, driver {dialect.driver}")
+            url = databases.empty(target, own).url
+            found = check_database(url)
+            lines.append(f"{target.name}: {found['server']} {found['server_version']}, driver {found['driver']}")
     databases.drop()
     return lines
 

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from firebird_database import FirebirdDatabase, load_libraries
 from the_edge_agent.memory import (
     PostgresBackend,
     PostgresCatalog,
@@ -36,6 +37,9 @@ _OTHER_FILES: Final[Mapping[str, tuple[str, str]]] = {
     "duckdb": ("duckdb_sqlalchemy", "duckdb:///{}"),
     "sqlcipher": ("sqlcipher3", "sqlite+pysqlcipher://:a%20secret@/{}?kdf_iter=4000"),
 }
+# Servers that only the contract runs on: (the module of the driver, the variable with the URL).
+_OTHER_SERVERS: Final[Mapping[str, tuple[str, str]]] = {"firebird": ("firebird.driver", "TEST_FIREBIRD_URL")}
+VARIABLES: Final = (*SERVERS.values(), *(variable for _, variable in _OTHER_SERVERS.values()))
 # Drivers that only the contract runs with, by SQLAlchemy's name: the module.
 _OTHER_DRIVERS: Final[Mapping[str, str]] = {
     "psycopg2": "psycopg2",
@@ -91,7 +95,7 @@ class Target:
     @property
     def server(self) -> bool:
         """Whether it is a server, with users and passwords."""
-        return self.family in SERVERS
+        return self.family in SERVERS or self.family in _OTHER_SERVERS
 
     @property
     def name(self) -> str:
@@ -107,7 +111,7 @@ class Target:
     @property
     def module(self) -> str | None:
         """The module that an ``other`` database or driver needs, None where our own requirements are enough."""
-        return _OTHER_DRIVERS.get(self.driver) or _OTHER_FILES.get(self.family, (None,))[0]
+        return _OTHER_DRIVERS.get(self.driver) or {**_OTHER_FILES, **_OTHER_SERVERS}.get(self.family, (None,))[0]
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,8 @@ _CATALOGS: Final = {
 
 
 def _opened(target: Target, url: str, classes: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    if target.family == "firebird":
+        load_libraries(url)
     if not target.native:
         return classes["portable" if target.portable else "own"](url, **options)
     if target.family == "sqlite":
@@ -183,7 +189,7 @@ ALL_TARGETS: Final = (
     Target("sqlite", native=True),
     Target("sqlite", in_memory=True, native=True),
     Target("postgresql", native=True),
-    *(Target(family, other=True) for family in _OTHER_FILES),
+    *(Target(family, other=True) for family in (*_OTHER_FILES, *_OTHER_SERVERS)),
     Target("postgresql", other=True, driver="psycopg2"),
     *(Target(family, other=True, driver=driver) for family in ("mysql", "mariadb") for driver in _MYSQL_DRIVERS),
 )
@@ -246,8 +252,12 @@ def _reachable_by_name(target: Target, environment: Mapping[str, str]) -> bool:
 def _what_is_missing(target: Target, environment: Mapping[str, str]) -> str | None:
     if target.module is not None and not _is_installed(target.module):
         return f"{target.module} is not installed"
-    server = SERVERS.get(target.family)
+    server = _variable(target.family)
     return f"{server} is not set" if server and not environment.get(server) else None
+
+
+def _variable(family: str) -> str | None:
+    return SERVERS.get(family) or _OTHER_SERVERS.get(family, (None, None))[1]
 
 
 def _is_installed(module: str) -> bool:
@@ -260,7 +270,7 @@ class Databases:
     """The databases of one test session: made on first use, emptied for each test, dropped at the end."""
 
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    _made: dict[str, _ServerDatabase | Exception] = field(default_factory=dict)
+    _made: dict[str, _ServerDatabase | FirebirdDatabase | Exception] = field(default_factory=dict)
 
     def empty(self, target: Target, folder: Path) -> Database:
         """Return an empty database of a target; files are made in ``folder``.
@@ -276,7 +286,9 @@ class Databases:
             return Database(target, _OTHER_FILES[target.family][1].format(folder / f"{target.name}.db"))
         if target.name not in self._made:
             try:
-                self._made[target.name] = _ServerDatabase(target, self.environment[SERVERS[target.family]])
+                url = self.environment[_variable(target.family) or ""]
+                made_by = FirebirdDatabase if target.family == "firebird" else _ServerDatabase
+                self._made[target.name] = made_by(target, url)
             except Exception as error:  # kept, so that an absent server is waited for only once
                 self._made[target.name] = error
         made = self._made[target.name]
@@ -288,7 +300,7 @@ class Databases:
     def drop(self) -> None:
         """Drop all that were made."""
         for made in self._made.values():
-            if isinstance(made, _ServerDatabase):
+            if not isinstance(made, Exception):
                 made.drop()
 
 
@@ -359,3 +371,11 @@ def run_sql(store: Any, *statements: str) -> None:
     with engine.begin() as connection:
         for statement in statements:
             connection.exec_driver_sql(statement)
+
+
+def expire_all(store: Any) -> None:
+    """End every lifetime in a memory, by an UPDATE beside the contract, so that nothing has to wait."""
+    engine = getattr(store, "_engine", None)
+    keeps_numbers = engine is not None and engine.dialect.driver == "firebird-driver"
+    past = "0" if keeps_numbers else "'2000-01-01 00:00:00.000000'"
+    run_sql(store, f"UPDATE ltm_entries SET expires_at = {past} WHERE expires_at IS NOT NULL")

@@ -6,18 +6,16 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 import ltm_calls as calls
-from databases import run_sql
+from databases import expire_all, run_sql
 from ltm_calls import CURRENT, EVERY_METHOD, KEYS
 from ltm_model import Call, LTMModel
 from the_edge_agent.memory import LTMBackend, LTMError
-
-LONG_AGO: Final = "2000-01-01 00:00:00.000000"
 
 
 class Memories:
@@ -43,18 +41,17 @@ class Memories:
         for name in self.lasting:
             if self.opened[name]._database.closed:  # a sequence of calls ended there
                 self.open(name)
-        self.run_sql("DELETE FROM ltm_entries")
+        self._on_each(lambda memory: run_sql(memory, "DELETE FROM ltm_entries"))
 
     def time_passes(self) -> None:
         """Let every entry that has a lifetime expire."""
-        self.run_sql(f"UPDATE ltm_entries SET expires_at = '{LONG_AGO}' WHERE expires_at IS NOT NULL")
+        self._on_each(expire_all)
 
-    def run_sql(self, statement: str) -> None:
-        """Run a statement beside the contract, in each."""
+    def _on_each(self, work: Callable[[Any], None]) -> None:
         for name, memory in self.opened.items():
             engine = getattr(memory, "_engine", None)
             assert engine is None or engine.pool.checkedout() == 0, f"{name}: a connection is still in use"
-            run_sql(memory, statement)
+            work(memory)
 
     def close(self) -> None:
         """Close all."""

@@ -11,8 +11,7 @@ from datetime import datetime
 from itertools import count
 from typing import Any, Final
 
-from databases import run_sql
-from ltm_machine import LONG_AGO
+from databases import expire_all
 from parity_sequences import Step
 from the_edge_agent.memory import LTMError
 
@@ -81,7 +80,7 @@ class MemoryPlayer(Player):
 
     def do_time_passes(self) -> None:
         """End every lifetime, by an UPDATE beside the contract: nothing waits here."""
-        run_sql(self.store, f"UPDATE ltm_entries SET expires_at = '{LONG_AGO}' WHERE expires_at IS NOT NULL")
+        expire_all(self.store)
 
 
 class CatalogPlayer(Player):

@@ -173,7 +173,12 @@ def test_the_unsound_driver_of_libsql_is_refused(tmp_path: Path, url: str) -> No
 
 @pytest.mark.parametrize(
     ("url", "extra"),
-    [("duckdb:///x", "duckdb"), ("sqlite+pysqlcipher://", "sqlcipher"), ("mysql+mysqldb://h", "mysqlclient")],
+    [
+        ("duckdb:///x", "duckdb"),
+        ("firebird://h/x", "firebird"),
+        ("sqlite+pysqlcipher://", "sqlcipher"),
+        ("mysql+mysqldb://h", "mysqlclient"),
+    ],
 )
 def test_advice_names_the_extra_of_a_driver(url: str, extra: str) -> None:
     assert f"the-edge-agent[{extra}]" in str(missing_driver(make_url(url)))

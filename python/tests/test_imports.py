@@ -123,6 +123,11 @@ MAY_IMPORT = {
         "memory.sql.deadlines",
         "memory.sql.dialects.base",
     ],
+    "memory.sql.dialects.firebird": [
+        "memory.results",
+        "memory.sql.dialects.base",
+        "memory.validation",
+    ],
     "memory.catalog_sqlalchemy": [
         "memory.sql",
         "memory.tracking",

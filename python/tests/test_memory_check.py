@@ -226,7 +226,7 @@ class TestCleaning:
         monkeypatch.setattr(check_module, "STEPS", replaced("filter", interrupt))
         with pytest.raises(KeyboardInterrupt):
             check_database(f"sqlite:///{tmp_path / 'new.db'}")
-        assert any(name.startswith("tea_check_") for name in files)
+        assert any(name.startswith("tea_") for name in files)
         assert os.listdir(tmp_path) == []
 
     def test_what_cannot_be_dropped_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +242,7 @@ class TestCleaning:
         assert set(report["left_behind"]) <= {name for _, name in objects(url)}
         assert len(report["left_behind"]) == 5
         code, printed = tea("--url", url)
-        assert (code, "left behind     perhaps tea_check_" in printed) == (1, True)
+        assert (code, "left behind     perhaps tea_" in printed) == (1, True)
 
     @on_files_and_servers
     @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])

@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from .process import UnavailableError, run
@@ -33,13 +34,17 @@ Debug::NoLocking "true";
 """
 
 
-def fetch(package: str, root: Path, *, suite: str | None = None) -> str:
+def fetch(
+    package: str, root: Path, *, suite: str | None = None, also: Sequence[str] = (), programs: Sequence[str] = ()
+) -> str:
     """Download `package` and all it depends on, unpack them into `root`, and return the version.
 
     Args:
         package: The package's name, without the number that some releases add to it.
         root: An empty folder.
         suite: Take it from this suite of the distribution's mirror, instead of the machine's own suites.
+        also: Exact names of further packages.
+        programs: What to keep of /usr/bin.
     """
     for tool in ("apt-get", "apt-cache", "apt-config", "dpkg-deb"):
         if not shutil.which(tool):
@@ -56,7 +61,7 @@ def fetch(package: str, root: Path, *, suite: str | None = None) -> str:
         env = {**os.environ, "APT_CONFIG": str(base / "apt.conf"), "LC_ALL": "C"}
         run(["apt-get", "-q", "update"], env=env)
         exact = _exact_name(package, run(["apt-cache", "pkgnames", package], env=env).split())
-        run(["apt-get", "-q", "-y", "--download-only", "install", exact], env=env)
+        run(["apt-get", "-q", "-y", "--download-only", "install", exact, *also], env=env)
         debs = sorted((base / "cache" / "archives").glob("*.deb"))
         for deb in debs:
             # The server's helper scripts are written in Perl; the server is not.
@@ -64,7 +69,10 @@ def fetch(package: str, root: Path, *, suite: str | None = None) -> str:
                 run(["dpkg-deb", "-x", deb, root])
         chosen = next(deb for deb in debs if deb.name.startswith(f"{exact}_"))
         version = run(["dpkg-deb", "-f", chosen, "Version"]).strip()
-    for name in ("bin", "share/doc", "share/man", "share/locale"):
+    for program in (root / "usr" / "bin").glob("*"):
+        if program.name not in programs:
+            program.unlink()
+    for name in ("share/doc", "share/man", "share/locale"):
         shutil.rmtree(root / "usr" / name, ignore_errors=True)
     return re.sub(r"[^\w.+]", "_", version.split(":")[-1])
 

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote_plus
 
 from . import apt, cache, wheel
 from .process import Account, UnavailableError, last_line, run
@@ -53,7 +54,7 @@ class Engine(ABC):
     """One kind of database server."""
 
     name: str
-    ready: bytes
+    ready: bytes | None  # what its log says then; None where that is silent, and a connection has to tell
     stop = signal.SIGKILL
     scheme: str
 
@@ -68,6 +69,10 @@ class Engine(ABC):
     @abstractmethod
     def command(self, root: Path, place: Place, port: int) -> list[str | Path]:
         """Return the command line that starts the server."""
+
+    def url(self, root: Path, place: Place, port: int) -> str:
+        """Return the URL of a database of the running server, for SQLAlchemy."""
+        return self.scheme.format(password=place.password, port=port)
 
     def find(self) -> Path:
         """Return the folder of the program, or say why each way to get it failed."""
@@ -175,13 +180,9 @@ class MySQLFamily(Engine):
         server = next(folder / name for name in self.names if (folder / name).exists())
         if folder is root:
             return [server, "--no-defaults"]
-        loader = next(root.glob("**/ld-linux*.so.*"))
-        libraries = sorted({path.parent for path in root.glob("**/lib*.so.*")} - set(root.glob("**/plugin")))
         share = root / "usr/share/mysql"
         return [
-            loader.resolve(),
-            "--library-path",
-            ":".join(str(path) for path in libraries),
+            *_with_own_loader(root),
             server,
             "--no-defaults",
             f"--basedir={root / 'usr'}",
@@ -276,7 +277,81 @@ class MySQL(MySQLFamily):
         return [*super().command(root, place, port), "--mysqlx=OFF", "--disable-log-bin"]
 
 
-ENGINES: dict[str, Engine] = {engine.name: engine for engine in (Postgres(), MariaDB(), MySQL())}
+class Firebird(Engine):
+    """Firebird 3, from the machine's own suites. Its package knows no folders but the system's."""
+
+    name = "firebird"
+    ready = None
+    scheme = "firebird+firebird://sysdba:{password}@127.0.0.1:{port}/{path}?fb_client_library={library}"
+    client = "libfbclient.so.2"
+    shell = "isql-fb"
+
+    def sources(self) -> list[Callable[[], Path]]:
+        """See the base class."""
+        server, utilities = "firebird3.0-server", "firebird3.0-utils"
+
+        def fetch(root: Path) -> str:
+            return apt.fetch(server, root, also=[utilities], programs=[self.shell])
+
+        return [lambda: cache.installed(self.name, f"the package {server}", fetch)]
+
+    def prepare(self, root: Path, place: Place) -> None:
+        """Give it a folder with all that it looks for, with one account and one database."""
+        # Copies: it takes no plugin through a symbolic link. Those that dangle lead to the system's settings.
+        packaged = next(root.glob("usr/lib/*/firebird/*"))
+        shutil.copytree(packaged, place.data, ignore_dangling_symlinks=True, dirs_exist_ok=True)
+        shutil.copy(next(root.glob("etc/firebird/*/plugins.conf")), place.data)
+        for name in ("locks", "system"):
+            (place.data / name).mkdir()
+            if place.account:
+                os.chown(place.data / name, place.account.uid, place.account.gid)
+        # As when it is built: then it looks into this folder alone.
+        place.env.update(dict.fromkeys(("FIREBIRD", "FIREBIRD_MSG"), str(place.data)), FIREBIRD_BOOT_BUILD="1")
+        place.env.update(dict.fromkeys(("FIREBIRD_LOCK", "FIREBIRD_TMP"), str(place.data / "locks")))
+        (place.data / "databases.conf").touch()
+        self._configure(place, 0)
+        users = f"CREATE USER sysdba PASSWORD '{place.password}' USING PLUGIN Srp;"
+        self._create(root, place, place.data / "system" / "security3.db", users)
+        self._create(root, place, self._database(place))
+
+    def command(self, root: Path, place: Place, port: int) -> list[str | Path]:
+        """See the base class."""
+        self._configure(place, port)
+        return [*_with_own_loader(root), root / "usr/sbin/firebird"]
+
+    def url(self, root: Path, place: Place, port: int) -> str:
+        """Return the URL, which also names the client library."""
+        library = quote_plus(str(next(root.glob(f"usr/lib/*/{self.client}"))))
+        return self.scheme.format(password=place.password, port=port, path=self._database(place), library=library)
+
+    def _database(self, place: Place) -> Path:
+        return place.data / "system" / "test.fdb"
+
+    def _configure(self, place: Place, port: int) -> None:
+        settings = {
+            "RemoteServicePort": port,
+            "RemoteBindAddress": "127.0.0.1",
+            "SecurityDatabase": place.data / "system" / "security3.db",
+            "AuthServer": "Srp",
+        }
+        text = "".join(f"{name} = {value}\n" for name, value in settings.items())
+        (place.data / "firebird.conf").write_text(text)
+
+    def _create(self, root: Path, place: Place, path: Path, *statements: str) -> None:
+        created = f"CREATE DATABASE '{path}' PAGE_SIZE 16384 DEFAULT CHARACTER SET UTF8;"
+        text = "\n".join([created, "COMMIT;", *statements, "COMMIT;", ""])
+        shell = [*_with_own_loader(root), root / "usr/bin" / self.shell, "-bail", "-quiet", "-user", "sysdba"]
+        place.run(self.shell, shell, given=text.encode())
+
+
+ENGINES: dict[str, Engine] = {engine.name: engine for engine in (Postgres(), MariaDB(), MySQL(), Firebird())}
+
+
+def _with_own_loader(root: Path) -> list[str | Path]:
+    """Return the start of a command that runs a packaged program with the libraries of its own package."""
+    loader = next(root.glob("**/ld-linux*.so.*"))
+    libraries = sorted({path.parent for path in root.glob("**/lib*.so.*")} - set(root.glob("**/plugin")))
+    return [loader.resolve(), "--library-path", ":".join(str(path) for path in libraries)]
 
 
 def _bin(root: Path) -> Path:

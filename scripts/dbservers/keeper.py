@@ -62,20 +62,21 @@ def _serve(engine: Engine, folder: Path, account: Account | None) -> None:
         log.unlink(missing_ok=True)
         command = engine.command(root, place, port)
         with started(command, log=log, account=account, env=place.env, cwd=place.data, stop=engine.stop) as server:
-            if _wait_until_ready(engine, server, log):
+            if _wait_until_ready(engine, server, log, port):
                 (folder / "accounts").unlink(missing_ok=True)
-                _tell({"url": engine.scheme.format(password=place.password, port=port)})
+                _tell({"url": engine.url(root, place, port)})
                 _wait(engine, server, log)
     raise UnavailableError("no free port was found in five attempts")
 
 
-def _wait_until_ready(engine: Engine, server: subprocess.Popen[bytes], log: Path) -> bool:
+def _wait_until_ready(engine: Engine, server: subprocess.Popen[bytes], log: Path, port: int) -> bool:
     """Return true when the server accepts connections and false when somebody else has taken its port."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         ended = server.poll() is not None
         said = log.read_bytes()
-        if engine.ready in said and not ended:
+        is_ready = _accepts(port) if engine.ready is None else engine.ready in said
+        if is_ready and not ended:
             return True
         if ended and any(reason in said for reason in PORT_TAKEN):
             return False
@@ -83,6 +84,11 @@ def _wait_until_ready(engine: Engine, server: subprocess.Popen[bytes], log: Path
             raise UnavailableError(f"{engine.name} did not start: {last_line(said.decode(errors='replace'))}")
         check_parent()
         time.sleep(0.02)
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _wait(engine: Engine, server: subprocess.Popen[bytes], log: Path) -> None:

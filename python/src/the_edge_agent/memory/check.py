@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import string
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from the_edge_agent.memory.sql.temporary import TemporaryDatabase
 from the_edge_agent.memory.sql.url import parse_url, shown
 from the_edge_agent.memory.sqlalchemy_backend import SQLAlchemyBackend
 
+_NAME_CHARACTERS: Final = string.ascii_lowercase + string.digits  # few: names of 31 bytes have to do everywhere
 _FOR_CLEANING: Final = 0.2  # of the time: never used by the self-test
 _TO_CLEAN: Final = 1.0  # seconds at least, even when the time is over: better late than tables left behind
 _SETTLING: Final = 0.5  # seconds in which a server ends the statement of a connection that was cut
@@ -62,7 +64,7 @@ class _Check:
         self._url = url
         self._options = options
         self._report = report
-        self._name = f"tea_check_{secrets.token_hex(4)}"
+        self._name = "tea_" + "".join(secrets.choice(_NAME_CHARACTERS) for _ in range(5))
         self._end = time.monotonic() + options.timeout
 
     def run(self, url: Any) -> None:

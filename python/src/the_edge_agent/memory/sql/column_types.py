@@ -102,7 +102,8 @@ class UTCDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         moment = value.astimezone(timezone.utc) if value.tzinfo else value.replace(tzinfo=timezone.utc)
-        return moment if for_dialect(dialect).time_type.timezone else moment.replace(tzinfo=None)
+        has_zone = getattr(for_dialect(dialect).time_type, "timezone", False)
+        return moment if has_zone else moment.replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return the moment in UTC."""

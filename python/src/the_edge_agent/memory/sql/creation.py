@@ -13,6 +13,7 @@ from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql import legacy
 from the_edge_agent.memory.sql.dialects import Dialect, for_dialect
+from the_edge_agent.memory.sql.errors import breaks_constraint
 from the_edge_agent.memory.sql.rows import entry_parameters, entry_row
 from the_edge_agent.memory.sql.schema import SCHEMA_VERSION, Tables
 
@@ -111,7 +112,9 @@ class Schema:
             for key in keys:
                 connection.execute(statement, entry_parameters(self.dialect, Store.of(key, None, None), now))
             is_exact = connection.scalars(select(column).where(are_ours).order_by(column)).all() == keys
-        except exc.IntegrityError:
+        except exc.DBAPIError as error:
+            if not breaks_constraint(error):
+                raise
             is_exact = False
         if not is_exact:
             raise LTMError(

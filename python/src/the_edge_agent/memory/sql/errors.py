@@ -72,6 +72,11 @@ _ONE_PROCESS: Final[_Meaning] = (
     False,
     "another process has the database open, and this database serves one process at a time",
 )
+_NO_CLIENT: Final[_Meaning] = (
+    "dependency_missing",
+    False,
+    "the client library of Firebird was not found; install it, or name its file in the url: ?fb_client_library=",
+)
 _CONSTRAINT: Final[_Meaning] = ("validation_error", False, "the entry breaks a constraint of the table")
 _TOO_LARGE: Final[_Meaning] = ("validation_error", False, "the entry is larger than the database accepts")
 _FULL: Final[_Meaning] = ("query_error", False, "the database has no space left")
@@ -135,6 +140,16 @@ _SQLITE: Final[dict[str, _Meaning]] = {
     "FULL": _FULL,
     "IOERR": ("query_error", False, "the file cannot be read or written"),
 }
+# Firebird's own numbers: where its SQLSTATE says too little, or something else.
+_FIREBIRD: Final[dict[int, _Meaning]] = {
+    **dict.fromkeys((335544336, 335544345, 335544510), _DEADLOCK),
+    335544721: _UNREACHABLE,
+    **dict.fromkeys((335544726, 335544727, 335544741, 335544856), _LOST),
+    335544794: _INTERRUPTED,
+    335544344: _NO_DATABASE,
+    335544352: _DENIED,
+    335544580: _NO_TABLE,
+}
 # Before Python 3.11 sqlite3 gives no code, and libpq gives none while connecting: their fixed English texts.
 _TEXTS: Final[tuple[tuple[str, _Meaning], ...]] = (
     (r"database (table )?is locked", _LOCK_WAIT),
@@ -168,6 +183,7 @@ _TEXTS: Final[tuple[tuple[str, _Meaning], ...]] = (
         ("configuration_error", False, "the driver does not know an option of the url"),
     ),
     (r"too many (clients|connections)|connection slots", _SQLSTATE["53300"]),
+    (r"Firebird Client Library", _NO_CLIENT),
 )
 
 
@@ -196,6 +212,12 @@ def classify(error: BaseException) -> Failure:
     return _failure(meaning, code)
 
 
+def breaks_constraint(error: exc.DBAPIError) -> bool:
+    """Return whether a row could not be written because of another one, or of what it lacks."""
+    sqlstate = str(getattr(error.orig, "sqlstate", ""))  # Firebird's driver has no IntegrityError
+    return isinstance(error, exc.IntegrityError) or sqlstate.startswith("23")
+
+
 def _failure(meaning: _Meaning, code: str) -> Failure:
     error_type, retry, message = meaning
     return Failure(
@@ -215,6 +237,9 @@ def _by_code(original: Any) -> tuple[str, _Meaning | None]:
             return f"error {number}", _CONNECT_TIMEOUT
         return f"error {number}", _MYSQL.get(number, _REFUSED)
     sqlstate = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
+    for own in getattr(original, "gds_codes", None) or ():
+        if own in _FIREBIRD:
+            return f"error {own}", _FIREBIRD[own]
     if sqlstate:
         return f"SQLSTATE {sqlstate}", _SQLSTATE.get(sqlstate) or _SQLSTATE_CLASS.get(sqlstate[:2], _REFUSED)
     name = getattr(original, "sqlite_errorname", None)

@@ -41,16 +41,12 @@ def _server(schema: Schema, connection: Connection) -> dict[str, Any]:
     dialect = connection.dialect
     return {
         "server": schema.dialect.product or dialect.name,
-        "server_version": _dotted(dialect.server_version_info),
+        "server_version": schema.dialect.server_version(connection),
         "dialect": dialect.name,
         "is_portable": type(schema.dialect) is Dialect,
         "driver": dialect.driver,
         "driver_version": _version_of(connection.engine.dialect.loaded_dbapi),
     }
-
-
-def _dotted(version: Any) -> str | None:
-    return ".".join(str(part) for part in version if isinstance(part, int)) if version else None
 
 
 def _version_of(module: Any) -> str | None:
@@ -60,7 +56,7 @@ def _version_of(module: Any) -> str | None:
     try:
         return metadata.version(name)  # first: PyMySQL's own is that of the driver it stands in for
     except metadata.PackageNotFoundError:
-        version = getattr(module, "__version__", None)
+        version = getattr(module, "__version__", None) or getattr(module, "__VERSION__", None)
         return str(version).partition(" ")[0] if version else None
 
 

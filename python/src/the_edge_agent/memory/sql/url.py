@@ -20,6 +20,7 @@ _DRIVERS: Final = {
 # What else can be installed: the extra, by SQLAlchemy's name of a dialect or of a driver.
 _EXTRAS: Final = {
     "duckdb": "duckdb",
+    "firebird": "firebird",
     "cockroachdb": "cockroachdb",
     "pysqlcipher": "sqlcipher",
     "psycopg2": "psycopg2",

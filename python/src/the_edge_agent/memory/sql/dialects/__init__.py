@@ -19,6 +19,7 @@ _CLASSES: Final = {
     "mariadb": ("mariadb", "MariaDBDialect"),
     "cockroachdb": ("cockroachdb", "CockroachDBDialect"),
     "duckdb": ("duckdb", "DuckDBDialect"),
+    "firebird": ("firebird", "FirebirdDialect"),
 }
 
 
@@ -32,7 +33,8 @@ def for_dialect(dialect: EngineDialect) -> type[Dialect]:
 
 @cache
 def for_name(name: str) -> type[Dialect]:
-    """Return our class for a dialect's name in a URL."""
+    """Return our class for a dialect's name, as in a URL or as the dialect says it."""
+    name = name.partition(".")[0]  # Firebird's calls itself firebird.firebird
     if name not in _CLASSES:
         return Dialect
     module, attribute = _CLASSES[name]

@@ -58,7 +58,7 @@ class Dialect:
     key_type: ClassVar[TypeEngine[Any]] = String(MAX_KEY_LENGTH)
     text_type: ClassVar[TypeEngine[Any]] = Text()
     token_type: ClassVar[TypeEngine[Any]] = Text()
-    time_type: ClassVar[DateTime] = DateTime()
+    time_type: ClassVar[TypeEngine[Any]] = DateTime()
 
     #: How people call the database; empty where SQLAlchemy's name for the dialect has to do.
     product: ClassVar[str] = ""
@@ -165,12 +165,8 @@ class Dialect:
     def create(self, connection: Connection, *tables: Table) -> None:
         """Create what is missing. Safe to repeat after a race, or after a crash half way."""
         for definition in self.definitions(*tables):
-            if isinstance(definition, CreateIndex):
-                index = definition.element
-                existing = inspect(connection).get_indexes(index.table.name) if index.table is not None else []
-                if index.name in {found["name"] for found in existing}:
-                    continue
-            connection.execute(definition)
+            if not _is_there(connection, definition):
+                connection.execute(definition)
 
     def search_tables(self, entries: Table) -> list[Table]:
         """Return the tables that ``definitions`` adds for searches, to be dropped after the entries' table."""
@@ -181,6 +177,11 @@ class Dialect:
         renamed = table(name, column("key"))
         connection.execute(update(renamed).values(key=renamed.c.key))
         return nullcontext()
+
+    def server_version(self, connection: Connection) -> str | None:
+        """Return the server's version as people write it, None where it is not known."""
+        found = connection.dialect.server_version_info
+        return ".".join(str(part) for part in found if isinstance(part, int)) if found else None
 
     def max_entry_bytes(self, connection: Connection) -> int | None:
         """Return how large one statement may be, None if there is no limit worth checking."""
@@ -249,3 +250,12 @@ class Dialect:
     def texts(self, entries: Table) -> TextConditions:
         """Return what turns queries into conditions on the entries' table."""
         return TextConditions(entries)
+
+
+def _is_there(connection: Connection, definition: ExecutableDDLElement | TextClause) -> bool:
+    match definition:
+        case CreateTable(element=made):
+            return inspect(connection).has_table(made.name)
+        case CreateIndex(element=index) if index.table is not None:
+            return index.name in {found["name"] for found in inspect(connection).get_indexes(index.table.name)}
+    return False

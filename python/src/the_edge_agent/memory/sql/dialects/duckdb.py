@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Table, TextClause
+from sqlalchemy import Connection, Engine, Table, TextClause, func, select
 from sqlalchemy.engine import URL
 from sqlalchemy.schema import CreateIndex, ExecutableDDLElement
 
@@ -73,6 +73,11 @@ class DuckDBDialect(Dialect):
                 yield transaction
         finally:
             lock.release()
+
+    def server_version(self, connection: Connection) -> str | None:
+        """Ask the database: SQLAlchemy's dialect tells the version of PostgreSQL that it stands in for."""
+        version: str = connection.scalar(select(func.version())) or ""
+        return version.removeprefix("v")
 
     def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
         """Leave secondary indexes out: an update of an indexed column would delete and insert the row."""

@@ -68,7 +68,7 @@ class PostgreSQLDialect(Dialect):
     product = "PostgreSQL"
     exact_collation: ClassVar[str | None] = "C"
     key_type: ClassVar[TypeEngine[Any]] = String(MAX_KEY_LENGTH, collation=exact_collation)
-    time_type: ClassVar[DateTime] = DateTime(timezone=True)
+    time_type: ClassVar[TypeEngine[Any]] = DateTime(timezone=True)
     socket_drivers = frozenset({"psycopg", "psycopg2"})
     keeps_one_state = True
     has_exact_keys = True

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Table, bindparam, case, exc, insert, select, 
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.sql.dml import Insert
 
-from the_edge_agent.memory.sql.errors import LostRaceError
+from the_edge_agent.memory.sql.errors import LostRaceError, breaks_constraint
 
 Incoming: TypeAlias = Mapping[str, Any] | ReadOnlyColumnCollection[str, Any]
 Changes: TypeAlias = list[tuple[str, Any]]
@@ -79,8 +79,10 @@ class Upsert:
         """
         try:
             connection.execute(self.insert_statement, row)
-        except exc.IntegrityError:
-            raise LostRaceError from None
+        except exc.DBAPIError as error:
+            if breaks_constraint(error):
+                raise LostRaceError from None
+            raise
 
 
 class UpsertReturning(Upsert):

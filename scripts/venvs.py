@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import mysqlclient
+
 REPO = Path(__file__).resolve().parent.parent
 PROJECT = REPO / "python"
 USABLE = "import ensurepip, sqlite3, ssl, sys, venv; print(sys.implementation.name, sys.version_info.minor)"
@@ -93,7 +95,9 @@ def dev() -> Path:
     """Make the environment of the tests and the linters, with the highest versions to be had."""
     # It asks for SQLAlchemy below 2.1, and compiles with 2.1 as well, which is all that the tests want of it.
     alone = ["sqlalchemy-cockroachdb"]
-    return ensure(REPO / ".venv", supported_pythons()[-1], extras="all,dev,dialects", alone=alone)
+    python = ensure(REPO / ".venv", supported_pythons()[-1], extras="all,dev,dialects", alone=alone)
+    mysqlclient.add_to(REPO / ".venv")
+    return python
 
 
 def lowest() -> Path:

@@ -46,7 +46,7 @@ _OTHER_DRIVERS: Final[Mapping[str, str]] = {
     "mysqldb": "MySQLdb",
     "mysqlconnector": "mysql.connector",
 }
-COMPILED: Final = ("MySQLdb",)  # needs a compiler and the headers of a client library: tested where it is installed
+COMPILED: Final = ("MySQLdb",)  # has no wheels: tested where the machine has a compiler
 CHOICE: Final = "TEA_TEST_DATABASES"
 
 _CREATE: Final[Mapping[str, str]] = {

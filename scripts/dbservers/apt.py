@@ -7,7 +7,8 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from .process import UnavailableError, run
@@ -46,6 +47,28 @@ def fetch(
         also: Exact names of further packages.
         programs: What to keep of /usr/bin.
     """
+    with _own_apt(suite) as (env, archives):
+        exact = _exact_name(package, run(["apt-cache", "pkgnames", package], env=env).split())
+        run(["apt-get", "-q", "-y", "--download-only", "install", exact, *also], env=env)
+        version = _unpack(archives, root, exact)
+    for program in (root / "usr" / "bin").glob("*"):
+        if program.name not in programs:
+            program.unlink()
+    for name in ("share/doc", "share/man", "share/locale"):
+        shutil.rmtree(root / "usr" / name, ignore_errors=True)
+    return version
+
+
+def fetch_alone(packages: Sequence[str], root: Path) -> str:
+    """Download packages without what they depend on, unpack them into `root`, and return the first one's version."""
+    with _own_apt(None) as (env, archives):
+        run(["apt-get", "-q", "download", *packages], env=env, cwd=archives)
+        return _unpack(archives, root, packages[0])
+
+
+@contextmanager
+def _own_apt(suite: str | None) -> Iterator[tuple[dict[str, str], Path]]:
+    """Give the environment of an apt with private folders and fresh lists, and where it puts what it downloads."""
     for tool in ("apt-get", "apt-cache", "apt-config", "dpkg-deb"):
         if not shutil.which(tool):
             raise UnavailableError(f"no {tool} on this machine")
@@ -60,21 +83,18 @@ def fetch(
         (base / "apt.conf").write_text("\n".join([*kept, CONFIG.format(base=base)]))
         env = {**os.environ, "APT_CONFIG": str(base / "apt.conf"), "LC_ALL": "C"}
         run(["apt-get", "-q", "update"], env=env)
-        exact = _exact_name(package, run(["apt-cache", "pkgnames", package], env=env).split())
-        run(["apt-get", "-q", "-y", "--download-only", "install", exact, *also], env=env)
-        debs = sorted((base / "cache" / "archives").glob("*.deb"))
-        for deb in debs:
-            # The server's helper scripts are written in Perl; the server is not.
-            if not deb.name.startswith(("perl", "libperl")):
-                run(["dpkg-deb", "-x", deb, root])
-        chosen = next(deb for deb in debs if deb.name.startswith(f"{exact}_"))
-        version = run(["dpkg-deb", "-f", chosen, "Version"]).strip()
-    for program in (root / "usr" / "bin").glob("*"):
-        if program.name not in programs:
-            program.unlink()
-    for name in ("share/doc", "share/man", "share/locale"):
-        shutil.rmtree(root / "usr" / name, ignore_errors=True)
-    return re.sub(r"[^\w.+]", "_", version.split(":")[-1])
+        yield env, base / "cache" / "archives"
+
+
+def _unpack(archives: Path, root: Path, chosen: str) -> str:
+    """Unpack what was downloaded, and return the version of the package that is `chosen`."""
+    debs = sorted(archives.glob("*.deb"))
+    for deb in debs:
+        # The server's helper scripts are written in Perl; the server is not.
+        if not deb.name.startswith(("perl", "libperl")):
+            run(["dpkg-deb", "-x", deb, root])
+    version = run(["dpkg-deb", "-f", next(deb for deb in debs if deb.name.startswith(f"{chosen}_")), "Version"])
+    return re.sub(r"[^\w.+]", "_", version.strip().split(":")[-1])
 
 
 def distribution() -> dict[str, str]:

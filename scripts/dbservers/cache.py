@@ -1,4 +1,4 @@
-"""Keeps unpacked servers in a cache folder of the user, by name and version."""
+"""Keeps unpacked servers, and a library, in a cache folder of the user, by name and version."""
 
 from __future__ import annotations
 

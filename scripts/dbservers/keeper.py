@@ -19,7 +19,7 @@ from pathlib import Path
 
 from . import cache
 from .engines import ENGINES, Engine, Place
-from .process import Account, ParentGoneError, UnavailableError, check_parent, last_line, started
+from .process import Account, ParentGoneError, UnavailableError, check_parent, heed_parent, last_line, started
 
 PREFIX = "tea-db-"
 MINUTE = 60
@@ -33,6 +33,7 @@ def keep(name: str) -> None:
     """Run one server until standard input closes; tell its URL, or why there is none, on standard output."""
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    heed_parent()
     engine = ENGINES[name]
     try:
         account = _account()

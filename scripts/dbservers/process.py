@@ -14,8 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 LEASH = Path(__file__).with_name("leash.py")
+# What closes when the parent dies: the standard input of a keeper. Nobody else's says anything of the kind.
+_heeded: list[TextIO] = []
 
 
 class UnavailableError(Exception):
@@ -34,9 +37,14 @@ class Account:
     gid: int
 
 
+def heed_parent() -> None:
+    """Take a closed standard input, from now on, for the end of the parent, as any death of it closes the pipe."""
+    _heeded.append(sys.stdin)
+
+
 def check_parent() -> None:
-    """Raise `ParentGoneError` when standard input is closed, as any death of the parent does."""
-    if select.select([sys.stdin], [], [], 0)[0]:
+    """Raise `ParentGoneError` when the parent that is heeded, if any, has ended."""
+    if select.select(_heeded, [], [], 0)[0]:
         raise ParentGoneError
 
 
@@ -108,5 +116,6 @@ def run(
 def last_line(text: str) -> str:
     """Return the line that most likely says what went wrong: the first error, else the last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if re.search(r"\b(E:|ERROR|FATAL|error:)", line)]
+    # That a subprocess failed is what pip says of a build, before the error of the build itself.
+    errors = [line for line in lines if re.search(r"\b(E:|ERROR|FATAL|error:(?! subprocess-exited))", line)]
     return errors[0] if errors else (lines or ["it said nothing"])[-1]

@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "memory.operations": ["memory.results", "memory.codec", "memory.text", "memory.validation"],
     "memory.transaction": ["memory.operations", "memory.results"],
     "memory.registry": [],
+    "memory.sockets": [],
     "memory.base": [
         "memory.operations",
         "memory.registry",
@@ -52,6 +53,7 @@ MAY_IMPORT = {
     ],
     "memory.sql": [
         "memory.sql",
+        "memory.sockets",
         "memory.catalog",
         "memory.operations",
         "memory.tracking",
@@ -71,7 +73,6 @@ MAY_IMPORT = {
     ],
     "memory.sql.facts": ["memory.sql", "memory.validation"],
     "memory.sql.deadlines": [],
-    "memory.sql.sockets": [],
     "memory.sql.batches": [],
     "memory.sql.errors": ["memory.results", "memory.sql.deadlines"],
     "memory.sql.dialects": [
@@ -91,7 +92,7 @@ MAY_IMPORT = {
         "memory.sql.dialects.conditions",
         "memory.sql.dialects.texts",
         "memory.sql.dialects.upserts",
-        "memory.sql.sockets",
+        "memory.sockets",
     ],
     "memory.sql.dialects.upserts": ["memory.sql.errors"],
     "memory.sql.dialects.probing": ["memory.sql.errors"],
@@ -162,6 +163,7 @@ MAY_IMPORT = {
     "memory.postgres_database": [
         "memory.postgres_errors",
         "memory.postgres_schema",
+        "memory.sockets",
         "memory.codec",
         "memory.filters",
         "memory.results",
@@ -212,7 +214,14 @@ MAY_IMPORT = {
     "workflow": ["workflow", "memory"],
     "cli": ["cli", "workflow", "memory", ""],
 }
-STANDARD_AND_OURS_ONLY = ["memory.results", "memory.codec", "memory.validation", "memory.text", "memory.filters"]
+STANDARD_AND_OURS_ONLY = [
+    "memory.results",
+    "memory.codec",
+    "memory.validation",
+    "memory.text",
+    "memory.filters",
+    "memory.sockets",
+]
 
 
 def modules() -> list[str]:

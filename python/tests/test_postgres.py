@@ -320,7 +320,7 @@ def test_every_call_succeeds_after_every_connection_was_killed(
     database: Database, monkeypatch: pytest.MonkeyPatch, seems_alive: bool
 ) -> None:
     if seems_alive:
-        monkeypatch.setattr("the_edge_agent.memory.postgres_database._has_ended", lambda connection: False)
+        monkeypatch.setattr("the_edge_agent.memory.postgres_database.has_ended", lambda descriptor: False)
     with PostgresBackend(database.url) as memory:
         memory.store_many([{"key": "k", "value": "fox", "metadata": {"n": 1}}, {"key": "other", "value": "hound"}])
         for name, call in CALLS.items():

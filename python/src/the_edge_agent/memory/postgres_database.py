@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import random
-import select
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -29,6 +28,7 @@ from the_edge_agent.memory.filters import Node, equalities
 from the_edge_agent.memory.postgres_errors import OutOfTimeError, failure_of, is_lost, refusal_of
 from the_edge_agent.memory.postgres_schema import create_tables, is_ready
 from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.sockets import has_ended
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH, check_seconds, end_of_prefix
 
 Answer = TypeVar("Answer")
@@ -272,7 +272,7 @@ class PostgresDatabase:
             except PoolClosed:
                 raise _closed() from None
             connection.deadline = deadline
-            if not _has_ended(connection):
+            if not has_ended(connection.fileno()):
                 return pool, connection
             connection.close()
             pool.putconn(connection)
@@ -341,15 +341,6 @@ def _give_back(pool: ConnectionPool[_Connection], connection: _Connection) -> No
         connection.close()
     connection.deadline = math.inf
     pool.putconn(connection)
-
-
-def _has_ended(connection: _Connection) -> bool:
-    """Return whether an idle connection has something to read: the server's farewell, or its end."""
-    if hasattr(select, "poll"):
-        poll = select.poll()
-        poll.register(connection.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
-    return bool(select.select([connection.fileno()], [], [], 0)[0])
 
 
 def _closed() -> LTMError:

@@ -206,15 +206,22 @@ class PostgresDatabase:
         if self._is_ready:
             return
         if not self._retrying(is_ready, None, deadline):
-            self._retrying(create_tables, WRITE, deadline, raced=_RACED)
+            self._retrying(create_tables, WRITE, deadline, codes=_RACED, attempts=_CREATION_ATTEMPTS)
         self._is_ready = True
 
     def _retrying(
-        self, work: Callable[[Any], Answer], begin: str | None, deadline: float, raced: tuple[str, ...] = _GAVE_WAY
+        self,
+        work: Callable[[Any], Answer],
+        begin: str | None,
+        deadline: float,
+        *,
+        codes: tuple[str, ...] = _GAVE_WAY,
+        attempts: float = math.inf,
     ) -> Answer:
-        pause, attempts, was_replaced = _FIRST_PAUSE, 0, False
+        """Run ``work``, again for errors with one of ``codes`` while attempts are left, and for one lost connection."""
+        pause, was_replaced = _FIRST_PAUSE, False
         while True:
-            progress, attempts = _Progress(), attempts + 1
+            progress, attempts = _Progress(), attempts - 1
             try:
                 return self._transact(work, begin, deadline, progress)
             except psycopg.Error as error:
@@ -225,7 +232,7 @@ class PostgresDatabase:
                 raise self._out_of_time(**fields)
             if fields:
                 raise LTMError.of({**failure.result, **fields})
-            again = code in raced and attempts < _CREATION_ATTEMPTS if raced is _RACED else code in raced
+            again = code in codes and attempts > 0
             if not again and (was_replaced or not lost):
                 raise failure
             was_replaced = was_replaced or lost

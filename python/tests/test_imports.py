@@ -133,8 +133,16 @@ MAY_IMPORT = {
         "memory.filters",
         "memory.validation",
     ],
+    "memory.native_rows": [
+        "memory.codec",
+        "memory.filters",
+        "memory.results",
+        "memory.text",
+        "memory.tracking",
+    ],
     "memory.sqlite_database": ["memory.results", "memory.validation"],
     "memory.catalog_sqlite": [
+        "memory.native_rows",
         "memory.sqlite_database",
         "memory.catalog",
         "memory.codec",
@@ -145,6 +153,7 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.sqlite": [
+        "memory.native_rows",
         "memory.sqlite_database",
         "memory.catalog_sqlite",
         "memory.base",
@@ -170,6 +179,7 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.catalog_postgres": [
+        "memory.native_rows",
         "memory.postgres_database",
         "memory.catalog",
         "memory.codec",
@@ -180,6 +190,7 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.postgres": [
+        "memory.native_rows",
         "memory.postgres_database",
         "memory.catalog_postgres",
         "memory.base",
@@ -221,6 +232,7 @@ STANDARD_AND_OURS_ONLY = [
     "memory.text",
     "memory.filters",
     "memory.sockets",
+    "memory.native_rows",
 ]
 
 

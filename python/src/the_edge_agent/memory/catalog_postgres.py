@@ -5,12 +5,20 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import islice
 from typing import Any, Final, TypeVar
 
 from the_edge_agent.memory.catalog import DatabaseCatalog, generate_entry_id
 from the_edge_agent.memory.codec import comparable_json, decode
-from the_edge_agent.memory.filters import matches, parse_filter
+from the_edge_agent.memory.filters import parse_filter
+from the_edge_agent.memory.native_rows import (
+    SNAPSHOTS,
+    TRACKED,
+    first_tracked,
+    gone_of,
+    snapshot_of,
+    tracked_of,
+    tracked_parameters,
+)
 from the_edge_agent.memory.operations import Delete, Operation, Store
 from the_edge_agent.memory.postgres_database import ONE_STATE, WRITE, PostgresDatabase, contained, in_utc, range_of
 from the_edge_agent.memory.results import LTMError, Result, found_entries, ok, returns_result
@@ -26,14 +34,10 @@ from the_edge_agent.memory.validation import (
 )
 
 _VISIBLE: Final = "(c.expires_at IS NULL OR c.expires_at > now())"
-_ENTRY: Final = (
-    "SELECT c.id, c.key, c.content_hash, c.storage_uri, c.byte_size, c.inlined_value, c.metadata, c.expires_at, "
-    "c.created_at, c.updated_at FROM ltm_catalog c"
-)
-_GET: Final = f"{_ENTRY} WHERE c.id = %(id)s AND {_VISIBLE}"
-_GET_MANY: Final = f"{_ENTRY} WHERE c.id = ANY(%(ids)s) AND {_VISIBLE}"
-_LIST: Final = f"{_ENTRY} WHERE c.key >= %(prefix)s AND c.key < %(end)s AND {_VISIBLE}"
-_ALL: Final = f"{_ENTRY} WHERE {_VISIBLE} ORDER BY c.key"
+_GET: Final = f"{TRACKED} WHERE c.id = %(id)s AND {_VISIBLE}"
+_GET_MANY: Final = f"{TRACKED} WHERE c.id = ANY(%(ids)s) AND {_VISIBLE}"
+_LIST: Final = f"{TRACKED} WHERE c.key >= %(prefix)s AND c.key < %(end)s AND {_VISIBLE}"
+_ALL: Final = f"{TRACKED} WHERE {_VISIBLE} ORDER BY c.key"
 _TRACK: Final = """
     INSERT INTO ltm_catalog AS c (id, key, content_hash, storage_uri, byte_size, inlined_value, metadata,
                                   metadata_json, metadata_hash, expires_at, created_at, updated_at, version)
@@ -68,10 +72,9 @@ _FINISH: Final = """
     FROM ltm_snapshot_entries WHERE snapshot_id = %(id)s"""
 # With the statistics of an empty table a join of two large ones never ends.
 _ANALYZE: Final = ("ANALYZE ltm_catalog", "ANALYZE ltm_snapshot_entries")
-_SNAPSHOTS: Final = "SELECT id, name, entry_count, total_bytes, created_at FROM ltm_snapshots"
-_SNAPSHOT: Final = f"{_SNAPSHOTS} WHERE id = %(id)s"
+_SNAPSHOT: Final = f"{SNAPSHOTS} WHERE id = %(id)s"
 _CHANGED: Final = f"""
-    {_ENTRY} LEFT JOIN ltm_snapshot_entries s ON s.snapshot_id = %(id)s AND s.entry_id = c.id
+    {TRACKED} LEFT JOIN ltm_snapshot_entries s ON s.snapshot_id = %(id)s AND s.entry_id = c.id
     WHERE {_VISIBLE} AND (s.entry_id IS NULL OR s.content_hash IS DISTINCT FROM c.content_hash
                           OR s.metadata_hash IS DISTINCT FROM c.metadata_hash
                           OR s.expires_at IS DISTINCT FROM c.expires_at)
@@ -178,7 +181,7 @@ class PostgresCatalog(DatabaseCatalog):
         """Return the entry of a key, None if there is none; see ``CatalogBackend.get_entry``."""
         wanted = {"id": generate_entry_id(check_key(key))}
         row = self._database.run(lambda connection: connection.execute(_GET, wanted).fetchone())
-        return row and _entry(row)
+        return row and tracked_of(row, in_utc)
 
     def list_entries(
         self, prefix: str | None = None, metadata_filter: dict[str, Any] | None = None, limit: int = 100
@@ -191,9 +194,8 @@ class PostgresCatalog(DatabaseCatalog):
         def work(connection: Any) -> list[dict[str, Any]]:
             with connection.cursor(name="rows") as cursor:
                 cursor.itersize = min(most, _STREAMED_ROWS)
-                entries = map(_entry, cursor.execute(statement, {**range_of(beginning), **values}))
-                fitting = (entry for entry in entries if condition is None or matches(condition, entry["metadata"]))
-                return list(islice(fitting, most))
+                rows = cursor.execute(statement, {**range_of(beginning), **values})
+                return first_tracked(rows, in_utc, condition, most)
 
         return self._database.run(work, ONE_STATE)
 
@@ -215,7 +217,7 @@ class PostgresCatalog(DatabaseCatalog):
         wanted = check_keys(keys)
         ids = {"ids": [generate_entry_id(key) for key in wanted]}
         rows = self._database.run(lambda connection: connection.execute(_GET_MANY, ids).fetchall())
-        found = {row[1]: _entry(row) for row in rows}
+        found = {row[1]: tracked_of(row, in_utc) for row in rows}
         return found_entries({key: found.get(key) for key in wanted})
 
     @returns_result
@@ -249,12 +251,13 @@ class PostgresCatalog(DatabaseCatalog):
         """Return ``{"id", "name", "entry_count", "total_bytes", "created_at"}``, None if there is none."""
         wanted = {"id": check_snapshot_id(snapshot_id, "snapshot_id")}
         row = self._database.run(lambda connection: connection.execute(_SNAPSHOT, wanted).fetchone())
-        return row and _snapshot(row)
+        return row and snapshot_of(row, in_utc)
 
     def list_snapshots(self) -> list[dict[str, Any]]:
         """Return all snapshots as ``get_snapshot`` does, newest first."""
-        statement = f"{_SNAPSHOTS} ORDER BY created_at DESC, id"
-        return [*map(_snapshot, self._database.run(lambda connection: connection.execute(statement).fetchall()))]
+        statement = f"{SNAPSHOTS} ORDER BY created_at DESC, id"
+        rows = self._database.run(lambda connection: connection.execute(statement).fetchall())
+        return [snapshot_of(row, in_utc) for row in rows]
 
     def delete_snapshot(self, snapshot_id: str) -> bool:
         """Delete a snapshot, not the entries, and return whether it was there."""
@@ -270,8 +273,10 @@ class PostgresCatalog(DatabaseCatalog):
     def get_changed_entries(self, since_snapshot_id: str | None = None) -> list[dict[str, Any]]:
         """Return what is new or different since a snapshot; see ``CatalogBackend.get_changed_entries``."""
         if since_snapshot_id is None:
-            return [*map(_entry, self._database.run(lambda connection: connection.execute(_ALL).fetchall()))]
-        return [*map(_entry, self._since(since_snapshot_id, _CHANGED))]
+            rows = self._database.run(lambda connection: connection.execute(_ALL).fetchall())
+        else:
+            rows = self._since(since_snapshot_id, _CHANGED)
+        return [tracked_of(row, in_utc) for row in rows]
 
     def get_deleted_entries(self, since_snapshot_id: str) -> list[dict[str, Any]]:
         """Return what a snapshot has and the catalog has no more, expired entries included, by key.
@@ -282,9 +287,7 @@ class PostgresCatalog(DatabaseCatalog):
         Raises:
             LTMError: ``validation_error`` for an unknown snapshot.
         """
-        names = ("id", "key", "content_hash", "byte_size")
-        rows = self._since(since_snapshot_id, _DELETED)
-        return [{**dict(zip(names, row[:4], strict=True)), "expires_at": in_utc(row[4])} for row in rows]
+        return [gone_of(row, in_utc) for row in self._since(since_snapshot_id, _DELETED)]
 
     def _since(self, snapshot_id: Any, statement: str) -> list[Sequence[Any]]:
         wanted = {"id": check_snapshot_id(snapshot_id, "since_snapshot_id")}
@@ -325,43 +328,8 @@ def _track(connection: Any, entries: Sequence[Tracked]) -> None:
 
 def _parameters(entry: Tracked) -> dict[str, Any]:
     return {
-        "id": entry.entry_id,
-        "key": entry.key,
-        "content_hash": entry.content_hash,
-        "storage_uri": entry.storage_uri,
-        "byte_size": entry.byte_size,
-        "inlined_value": entry.inlined_value,
-        "metadata": entry.metadata,
+        **tracked_parameters(entry),
         "metadata_json": comparable_json(decode(entry.metadata or "{}")),
-        "metadata_hash": entry.metadata_hash,
         "expires_at": entry.expires_at,
         "ttl": entry.ttl,
-    }
-
-
-def _entry(row: Sequence[Any]) -> dict[str, Any]:
-    entry_id, key, content_hash, storage_uri, byte_size, inlined, metadata, *times = row
-    expires_at, created_at, updated_at = map(in_utc, times)
-    return {
-        "id": entry_id,
-        "key": key,
-        "content_hash": content_hash,
-        "storage_uri": storage_uri,
-        "byte_size": byte_size,
-        "inlined_value": inlined and decode(inlined),
-        "metadata": metadata and decode(metadata),
-        "expires_at": expires_at,
-        "created_at": created_at,
-        "updated_at": updated_at,
-    }
-
-
-def _snapshot(row: Sequence[Any]) -> dict[str, Any]:
-    snapshot_id, name, count, size, created_at = row
-    return {
-        "id": snapshot_id,
-        "name": name,
-        "entry_count": count,
-        "total_bytes": size,
-        "created_at": in_utc(created_at),
     }

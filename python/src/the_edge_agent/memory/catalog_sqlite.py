@@ -7,12 +7,19 @@ import sqlite3
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import islice
 from typing import Any, Final, TypeVar
 
 from the_edge_agent.memory.catalog import DatabaseCatalog, generate_entry_id
-from the_edge_agent.memory.codec import decode
-from the_edge_agent.memory.filters import matches, parse_filter
+from the_edge_agent.memory.filters import parse_filter
+from the_edge_agent.memory.native_rows import (
+    SNAPSHOTS,
+    TRACKED,
+    first_tracked,
+    gone_of,
+    snapshot_of,
+    tracked_of,
+    tracked_parameters,
+)
 from the_edge_agent.memory.operations import Delete, Operation, Store
 from the_edge_agent.memory.results import LTMError, Result, found_entries, ok, returns_result
 from the_edge_agent.memory.sqlite_database import SQLiteDatabase, moment, now, written
@@ -29,13 +36,9 @@ from the_edge_agent.memory.validation import (
 )
 
 _VISIBLE: Final = "(c.expires_at IS NULL OR c.expires_at > :now)"
-_ENTRY: Final = (
-    "SELECT c.id, c.key, c.content_hash, c.storage_uri, c.byte_size, c.inlined_value, c.metadata, c.expires_at, "
-    "c.created_at, c.updated_at FROM ltm_catalog c"
-)
-_GET: Final = f"{_ENTRY} WHERE c.id = :id AND {_VISIBLE}"
-_LIST: Final = f"{_ENTRY} WHERE c.key >= :prefix AND (:end IS NULL OR c.key < :end) AND {_VISIBLE} ORDER BY c.key"
-_ALL: Final = f"{_ENTRY} WHERE {_VISIBLE} ORDER BY c.key"
+_GET: Final = f"{TRACKED} WHERE c.id = :id AND {_VISIBLE}"
+_LIST: Final = f"{TRACKED} WHERE c.key >= :prefix AND (:end IS NULL OR c.key < :end) AND {_VISIBLE} ORDER BY c.key"
+_ALL: Final = f"{TRACKED} WHERE {_VISIBLE} ORDER BY c.key"
 _TRACK: Final = """
     INSERT INTO ltm_catalog (id, key, content_hash, storage_uri, byte_size, inlined_value, metadata, metadata_hash,
                              expires_at, created_at, updated_at, version)
@@ -61,9 +64,8 @@ _SIZE: Final = "SELECT total(byte_size) FROM ltm_snapshot_entries WHERE snapshot
 _FINISH: Final = """
     INSERT INTO ltm_snapshots (id, name, entry_count, total_bytes, created_at)
     SELECT :id, :name, count(*), coalesce(sum(byte_size), 0), :now FROM ltm_snapshot_entries WHERE snapshot_id = :id"""
-_SNAPSHOT: Final = "SELECT id, name, entry_count, total_bytes, created_at FROM ltm_snapshots"
 _CHANGED: Final = f"""
-    {_ENTRY} LEFT JOIN ltm_snapshot_entries s ON s.snapshot_id = :id AND s.entry_id = c.id
+    {TRACKED} LEFT JOIN ltm_snapshot_entries s ON s.snapshot_id = :id AND s.entry_id = c.id
     WHERE {_VISIBLE} AND (s.entry_id IS NULL OR s.content_hash IS NOT c.content_hash
                           OR s.metadata_hash IS NOT c.metadata_hash OR s.expires_at IS NOT c.expires_at)
     ORDER BY c.key"""
@@ -162,9 +164,7 @@ class SQLiteCatalog(DatabaseCatalog):
         beginning, condition, most = check_prefix(prefix), parse_filter(metadata_filter), check_limit(limit)
         with self._database.transaction() as connection:
             values = {"prefix": beginning, "end": end_of_prefix(beginning), "now": written(now())}
-            entries = map(_entry, connection.execute(_LIST, values))
-            fitting = (entry for entry in entries if condition is None or matches(condition, entry["metadata"]))
-            return list(islice(fitting, most))
+            return first_tracked(connection.execute(_LIST, values), moment, condition, most)
 
     def delete_entry(self, key: str) -> bool:
         """Delete the entry of a key and return whether it was there; see ``CatalogBackend.delete_entry``."""
@@ -214,13 +214,14 @@ class SQLiteCatalog(DatabaseCatalog):
         """Return ``{"id", "name", "entry_count", "total_bytes", "created_at"}``, None if there is none."""
         wanted = check_snapshot_id(snapshot_id, "snapshot_id")
         with self._database.transaction() as connection:
-            row = connection.execute(f"{_SNAPSHOT} WHERE id = ?", (wanted,)).fetchone()
-        return row and _snapshot(row)
+            row = connection.execute(f"{SNAPSHOTS} WHERE id = ?", (wanted,)).fetchone()
+        return row and snapshot_of(row, moment)
 
     def list_snapshots(self) -> list[dict[str, Any]]:
         """Return all snapshots as ``get_snapshot`` does, newest first."""
         with self._database.transaction() as connection:
-            return [_snapshot(row) for row in connection.execute(f"{_SNAPSHOT} ORDER BY created_at DESC, id")]
+            rows = connection.execute(f"{SNAPSHOTS} ORDER BY created_at DESC, id")
+            return [snapshot_of(row, moment) for row in rows]
 
     def delete_snapshot(self, snapshot_id: str) -> bool:
         """Delete a snapshot, not the entries, and return whether it was there."""
@@ -236,7 +237,7 @@ class SQLiteCatalog(DatabaseCatalog):
             if wanted is not None:
                 _require_snapshot(connection, wanted)
             rows = connection.execute(_ALL if wanted is None else _CHANGED, {"id": wanted, "now": written(now())})
-            return [_entry(row) for row in rows]
+            return [tracked_of(row, moment) for row in rows]
 
     def get_deleted_entries(self, since_snapshot_id: str) -> list[dict[str, Any]]:
         """Return what a snapshot has and the catalog has no more, expired entries included, by key.
@@ -251,8 +252,7 @@ class SQLiteCatalog(DatabaseCatalog):
         with self._database.transaction() as connection:
             _require_snapshot(connection, wanted)
             rows = connection.execute(_DELETED, {"id": wanted, "now": written(now())})
-            names = ("id", "key", "content_hash", "byte_size")
-            return [{**dict(zip(names, row[:4], strict=True)), "expires_at": moment(row[4])} for row in rows]
+            return [gone_of(row, moment) for row in rows]
 
     # --- as the ledger of a memory in the same file ------------------------------------------------
 
@@ -280,20 +280,13 @@ class SQLiteCatalog(DatabaseCatalog):
             found = {
                 key: connection.execute(_GET, {"id": generate_entry_id(key), "now": at}).fetchone() for key in keys
             }
-        return {key: row and _entry(row) for key, row in found.items()}
+        return {key: row and tracked_of(row, moment) for key, row in found.items()}
 
 
 def _track(connection: sqlite3.Connection, entry: Tracked, at: datetime) -> bool:
     """Create or replace an entry at the time ``at`` and return whether it was created."""
     values = {
-        "id": entry.entry_id,
-        "key": entry.key,
-        "content_hash": entry.content_hash,
-        "storage_uri": entry.storage_uri,
-        "byte_size": entry.byte_size,
-        "inlined_value": entry.inlined_value,
-        "metadata": entry.metadata,
-        "metadata_hash": entry.metadata_hash,
+        **tracked_parameters(entry),
         "expires_at": written(at + entry.ttl if entry.ttl else entry.expires_at),
         "now": written(at),
     }
@@ -304,31 +297,3 @@ def _track(connection: sqlite3.Connection, entry: Tracked, at: datetime) -> bool
 def _require_snapshot(connection: sqlite3.Connection, snapshot_id: str) -> None:
     if connection.execute("SELECT 1 FROM ltm_snapshots WHERE id = ?", (snapshot_id,)).fetchone() is None:
         raise LTMError("validation_error", "there is no snapshot with this id")
-
-
-def _entry(row: Sequence[Any]) -> dict[str, Any]:
-    entry_id, key, content_hash, storage_uri, byte_size, inlined, metadata, *times = row
-    expires_at, created_at, updated_at = map(moment, times)
-    return {
-        "id": entry_id,
-        "key": key,
-        "content_hash": content_hash,
-        "storage_uri": storage_uri,
-        "byte_size": byte_size,
-        "inlined_value": inlined and decode(inlined),
-        "metadata": metadata and decode(metadata),
-        "expires_at": expires_at,
-        "created_at": created_at,
-        "updated_at": updated_at,
-    }
-
-
-def _snapshot(row: Sequence[Any]) -> dict[str, Any]:
-    snapshot_id, name, count, size, created_at = row
-    return {
-        "id": snapshot_id,
-        "name": name,
-        "entry_count": count,
-        "total_bytes": size,
-        "created_at": moment(created_at),
-    }

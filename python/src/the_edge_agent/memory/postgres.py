@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any, ClassVar, Final
 
 from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.memory.catalog_postgres import PostgresCatalog
 from the_edge_agent.memory.codec import comparable_json, decode
-from the_edge_agent.memory.filters import Node, matches, parse_filter
+from the_edge_agent.memory.filters import Node, parse_filter
 from the_edge_agent.memory.ledger import LedgerBackend, open_ledger
+from the_edge_agent.memory.native_rows import Page, best, entry_of, iterate, page_of
 from the_edge_agent.memory.operations import Delete, Operation, Store
 from the_edge_agent.memory.postgres_database import ONE_STATE, WRITE, PostgresDatabase, contained, in_utc, range_of
 from the_edge_agent.memory.results import LTMError, Result, conflict, found_entries, ok, page_of_keys, returns_result
-from the_edge_agent.memory.text import RANK_WINDOW, Term, parse_query, rank
+from the_edge_agent.memory.text import Term, parse_query
 from the_edge_agent.memory.transaction import LTMTransaction
 from the_edge_agent.memory.validation import (
     check_after,
@@ -73,7 +74,6 @@ _CLEAN: Final = """
 _EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_entries WHERE expires_at <= now()"
 _FACTS: Final = "SELECT key, expires_at, storage_uri FROM ltm_entries WHERE key = ANY(%(keys)s)"
 
-_PAGE_TEXT: Final = 1_000_000  # characters after which a page of iterate_all ends
 _STREAMED_ROWS: Final = 100  # that come from the server at a time
 
 
@@ -227,14 +227,14 @@ class PostgresBackend(LedgerBackend):
         row = self._database.run(lambda connection: connection.execute(_ENTRY, wanted).fetchone())
         if row is None:
             return ok(value=default, found=False, metadata=None, version=None)
-        return ok(found=True, **_entry(*row))
+        return ok(found=True, **entry_of(*row))
 
     @returns_result
     def retrieve_many(self, keys: Iterable[str]) -> Result:
         """Return the entries at many keys, of one state; see ``LTMBackend.retrieve_many``."""
         wanted = check_keys(keys)
         rows = self._database.run(lambda connection: connection.execute(_ENTRIES, {"keys": wanted}).fetchall())
-        found = {row[0]: _entry(*row[1:]) for row in rows}
+        found = {row[0]: entry_of(*row[1:]) for row in rows}
         return found_entries({key: found.get(key) for key in wanted})
 
     @returns_result
@@ -258,17 +258,12 @@ class PostgresBackend(LedgerBackend):
         """
         beginning = check_prefix(prefix)
         self._database.start()
-        return self._iterate(beginning)
 
-    def _iterate(self, prefix: str) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
-        after, is_over = "", False
-        while not is_over:
-            values = {**range_of(prefix), "after": after}
-            page, is_over = self._database.run(partial(_page, values=values), ONE_STATE)
-            for key, value, metadata, pointer in page:
-                entry = _entry(value, metadata, None, pointer)
-                yield key, entry["value"], entry["metadata"]
-                after = key
+        def page_after(key: str) -> Page:
+            values = {**range_of(beginning), "after": key}
+            return self._database.run(partial(_page, values=values), ONE_STATE)
+
+        return iterate(page_after)
 
     @returns_result
     def search(
@@ -283,19 +278,14 @@ class PostgresBackend(LedgerBackend):
         """Return the entries that match, best first; see ``LTMBackend.search``."""
         terms, condition, beginning = parse_query(query), parse_filter(metadata_filter), check_prefix(prefix)
         first, most = check_offset(offset), check_limit(limit)
-        needles = [term.needle for term in terms or () if not term.negated]
-        window = max(RANK_WINDOW, first + most) if needles else first + most
 
         def work(connection: Any) -> list[dict[str, Any]]:
             if terms == ():  # nothing in the query is searchable
                 return []
             statement, values = _newest_first(terms or (), condition, beginning)
             with _streamed(connection) as cursor:
-                rows = cursor.execute(statement, values)
-                fitting = (row for row in rows if condition is None or matches(condition, row[1] and decode(row[1])))
-                ranked = [(rank(needles, row[2]), row[0]) for row in islice(fitting, window)]
-            ranked.sort(key=lambda found: -found[0])  # stable: equal scores stay newest first, then by key
-            return _found(connection, ranked[first : first + most])
+                ranked = best(cursor.execute(statement, values), terms or (), condition, first, most)
+            return _found(connection, ranked)
 
         results = self._database.run(work, ONE_STATE)
         return ok(results=results, count=len(results))
@@ -361,13 +351,6 @@ def _stored(key: str, version: int) -> Result:
     return ok(stored=True, key=key, created=version == 1, version=version)
 
 
-def _entry(value: str, metadata: str | None, version: int | None, pointer: str | None) -> dict[str, Any]:
-    if pointer is not None:
-        message = "the value of this entry is in a blob storage; open the memory with SQLAlchemyBackend and its storage"
-        raise LTMError("configuration_error", message)
-    return {"value": decode(value), "metadata": metadata and decode(metadata), "version": version}
-
-
 def _streamed(connection: Any) -> Any:
     """Return a cursor whose rows come a few at a time."""
     cursor = connection.cursor(name="rows")
@@ -375,15 +358,9 @@ def _streamed(connection: Any) -> Any:
     return cursor
 
 
-def _page(connection: Any, values: dict[str, Any]) -> tuple[list[Sequence[Any]], bool]:
-    page, size = [], 0
+def _page(connection: Any, values: dict[str, Any]) -> Page:
     with _streamed(connection) as cursor:
-        for row in cursor.execute(_PAGE, values):
-            page.append(row)
-            size += len(row[1]) + len(row[2] or "")
-            if size > _PAGE_TEXT:
-                return page, False
-    return page, True
+        return page_of(cursor.execute(_PAGE, values))
 
 
 def _newest_first(terms: Sequence[Term], condition: Node | None, prefix: str) -> tuple[str, dict[str, Any]]:
@@ -412,6 +389,6 @@ def _looked_up(term: Term) -> str:
 
 def _found(connection: Any, ranked: Sequence[tuple[float, str]]) -> list[dict[str, Any]]:
     rows = connection.execute(_FOUND, {"keys": [key for _, key in ranked]}) if ranked else ()
-    entries = {row[0]: _entry(*row[1:]) for row in rows}
+    entries = {row[0]: entry_of(*row[1:]) for row in rows}
     names = ("value", "metadata")
     return [{"key": key, **{name: entries[key][name] for name in names}, "score": rank} for rank, key in ranked]

@@ -19,10 +19,25 @@ from the_edge_agent.memory.native_rows import (
     tracked_of,
     tracked_parameters,
 )
-from the_edge_agent.memory.operations import Delete, Operation, Store
-from the_edge_agent.memory.postgres_database import ONE_STATE, WRITE, PostgresDatabase, contained, in_utc, range_of
-from the_edge_agent.memory.results import LTMError, Result, found_entries, ok, returns_result
-from the_edge_agent.memory.tracking import Tracked, check_batch, check_snapshot_id, check_total
+from the_edge_agent.memory.operations import Operation
+from the_edge_agent.memory.postgres_database import (
+    ONE_STATE,
+    WRITE,
+    PostgresDatabase,
+    contained,
+    in_utc,
+    range_of,
+    streamed,
+)
+from the_edge_agent.memory.results import Result, found_entries, ok, returns_result
+from the_edge_agent.memory.tracking import (
+    Tracked,
+    changes_of,
+    check_batch,
+    check_snapshot_found,
+    check_snapshot_id,
+    check_total,
+)
 from the_edge_agent.memory.validation import (
     check_batch_size,
     check_flag,
@@ -84,7 +99,6 @@ _DELETED: Final = f"""
     WHERE s.snapshot_id = %(id)s
       AND NOT EXISTS (SELECT 1 FROM ltm_catalog c WHERE c.id = s.entry_id AND {_VISIBLE})
     ORDER BY s.key"""
-_STREAMED_ROWS: Final = 100  # that come from the server at a time
 
 Self = TypeVar("Self", bound="PostgresCatalog")
 
@@ -192,8 +206,7 @@ class PostgresCatalog(DatabaseCatalog):
         statement = f"{_LIST} AND {in_index} ORDER BY c.key"
 
         def work(connection: Any) -> list[dict[str, Any]]:
-            with connection.cursor(name="rows") as cursor:
-                cursor.itersize = min(most, _STREAMED_ROWS)
+            with streamed(connection, most) as cursor:
                 rows = cursor.execute(statement, {**range_of(beginning), **values})
                 return first_tracked(rows, in_utc, condition, most)
 
@@ -293,8 +306,7 @@ class PostgresCatalog(DatabaseCatalog):
         wanted = {"id": check_snapshot_id(snapshot_id, "since_snapshot_id")}
 
         def work(connection: Any) -> list[Sequence[Any]]:
-            if connection.execute(_SNAPSHOT, wanted).fetchone() is None:
-                raise LTMError("validation_error", "there is no snapshot with this id")
+            check_snapshot_found(connection.execute(_SNAPSHOT, wanted).fetchone())
             rows: list[Sequence[Any]] = connection.execute(statement, wanted).fetchall()
             return rows
 
@@ -304,11 +316,10 @@ class PostgresCatalog(DatabaseCatalog):
 
     def follow(self, connection: Any, operations: Sequence[Operation]) -> None:
         """Write down what a transaction of the memory does."""
-        deleted = {operation.key for operation in operations if isinstance(operation, Delete)}
-        last = {operation.key: operation for operation in operations}
+        deleted, tracked = changes_of(operations)
         if deleted:
             connection.execute(_DELETE, {"ids": [*map(generate_entry_id, deleted)]})
-        _track(connection, [Tracked.of_store(store) for store in last.values() if isinstance(store, Store)])
+        _track(connection, tracked)
 
     def forget(self, connection: Any, keys: Sequence[str]) -> None:
         """Remove what has expired of keys that the memory has cleaned up."""

@@ -20,10 +20,17 @@ from the_edge_agent.memory.native_rows import (
     tracked_of,
     tracked_parameters,
 )
-from the_edge_agent.memory.operations import Delete, Operation, Store
+from the_edge_agent.memory.operations import Operation
 from the_edge_agent.memory.results import LTMError, Result, found_entries, ok, returns_result
 from the_edge_agent.memory.sqlite_database import SQLiteDatabase, moment, now, written
-from the_edge_agent.memory.tracking import Tracked, check_batch, check_snapshot_id, check_total
+from the_edge_agent.memory.tracking import (
+    Tracked,
+    changes_of,
+    check_batch,
+    check_snapshot_found,
+    check_snapshot_id,
+    check_total,
+)
 from the_edge_agent.memory.validation import (
     check_batch_size,
     check_flag,
@@ -258,13 +265,11 @@ class SQLiteCatalog(DatabaseCatalog):
 
     def follow(self, connection: sqlite3.Connection, operations: Sequence[Operation], at: datetime) -> None:
         """Write down what a transaction of the memory does at the time ``at``."""
-        deleted = {operation.key for operation in operations if isinstance(operation, Delete)}
-        last = {operation.key: operation for operation in operations}
+        deleted, tracked = changes_of(operations)
         for key in deleted:
             connection.execute(_DELETE, {"id": generate_entry_id(key), "now": written(at)})
-        for operation in last.values():
-            if isinstance(operation, Store):
-                _track(connection, Tracked.of_store(operation), at)
+        for entry in tracked:
+            _track(connection, entry, at)
 
     def forget(self, connection: sqlite3.Connection, keys: Sequence[str], at: datetime) -> None:
         """Remove what has expired of keys that the memory has cleaned up."""
@@ -295,5 +300,4 @@ def _track(connection: sqlite3.Connection, entry: Tracked, at: datetime) -> bool
 
 
 def _require_snapshot(connection: sqlite3.Connection, snapshot_id: str) -> None:
-    if connection.execute("SELECT 1 FROM ltm_snapshots WHERE id = ?", (snapshot_id,)).fetchone() is None:
-        raise LTMError("validation_error", "there is no snapshot with this id")
+    check_snapshot_found(connection.execute("SELECT 1 FROM ltm_snapshots WHERE id = ?", (snapshot_id,)).fetchone())

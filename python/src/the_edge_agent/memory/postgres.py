@@ -18,9 +18,26 @@ from the_edge_agent.memory.codec import comparable_json, decode
 from the_edge_agent.memory.filters import Node, parse_filter
 from the_edge_agent.memory.ledger import LedgerBackend, open_ledger
 from the_edge_agent.memory.native_rows import Page, best, entry_of, iterate, page_of
-from the_edge_agent.memory.operations import Delete, Operation, Store
-from the_edge_agent.memory.postgres_database import ONE_STATE, WRITE, PostgresDatabase, contained, in_utc, range_of
-from the_edge_agent.memory.results import LTMError, Result, conflict, found_entries, ok, page_of_keys, returns_result
+from the_edge_agent.memory.operations import Delete, Operation, Store, is_plain
+from the_edge_agent.memory.postgres_database import (
+    ONE_STATE,
+    WRITE,
+    PostgresDatabase,
+    contained,
+    in_utc,
+    range_of,
+    streamed,
+)
+from the_edge_agent.memory.results import (
+    LTMError,
+    Result,
+    conflict,
+    found_entries,
+    ok,
+    page_of_keys,
+    returns_result,
+    stored,
+)
 from the_edge_agent.memory.text import Term, parse_query
 from the_edge_agent.memory.transaction import LTMTransaction
 from the_edge_agent.memory.validation import (
@@ -73,8 +90,6 @@ _CLEAN: Final = """
     DELETE FROM ltm_entries e USING gone WHERE e.key = gone.key RETURNING e.key"""
 _EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_entries WHERE expires_at <= now()"
 _FACTS: Final = "SELECT key, expires_at, storage_uri FROM ltm_entries WHERE key = ANY(%(keys)s)"
-
-_STREAMED_ROWS: Final = 100  # that come from the server at a time
 
 
 class PostgresBackend(LedgerBackend):
@@ -192,9 +207,9 @@ class PostgresBackend(LedgerBackend):
         results: dict[int, Result] = {}
         conflicts: dict[int, LTMError] = {}
         places = sorted(range(len(operations)), key=lambda place: operations[place].key)
-        for is_plain, group in groupby(places, key=lambda place: _is_plain(operations[place])):
+        for are_plain, group in groupby(places, key=lambda place: is_plain(operations[place])):
             some = [*group]
-            if is_plain and len(some) > 1:
+            if are_plain and len(some) > 1:
                 results |= zip(some, _put_many(connection, [operations[place] for place in some]), strict=True)
                 continue
             for place in some:
@@ -283,7 +298,7 @@ class PostgresBackend(LedgerBackend):
             if terms == ():  # nothing in the query is searchable
                 return []
             statement, values = _newest_first(terms or (), condition, beginning)
-            with _streamed(connection) as cursor:
+            with streamed(connection) as cursor:
                 ranked = best(cursor.execute(statement, values), terms or (), condition, first, most)
             return _found(connection, ranked)
 
@@ -302,16 +317,12 @@ class PostgresBackend(LedgerBackend):
         return f"{type(self).__name__}({str(self._database)!r})"
 
 
-def _is_plain(operation: Operation) -> bool:
-    return isinstance(operation, Store) and operation.if_version is None
-
-
 def _put_many(connection: Any, stores: Sequence[Any]) -> Iterator[Result]:
     """Store one after the other, without a wait for each answer."""
     with connection.cursor() as cursor:
         cursor.executemany(_PUT, [_parameters(store) for store in stores], returning=True)
         for store in stores:
-            yield _stored(store.key, cursor.fetchone()[0])
+            yield stored(store.key, cursor.fetchone()[0])
             cursor.nextset()
 
 
@@ -320,7 +331,7 @@ def _do(connection: Any, operation: Operation) -> Result:
         found = connection.execute(_DELETE, {"key": operation.key}).rowcount
         return ok(deleted=bool(found), key=operation.key)
     if operation.if_version is None:
-        return _stored(operation.key, connection.execute(_PUT, _parameters(operation)).fetchone()[0])
+        return stored(operation.key, connection.execute(_PUT, _parameters(operation)).fetchone()[0])
     version = _locked_version(connection, operation.key)
     row = None
     if version == operation.if_version:
@@ -328,7 +339,7 @@ def _do(connection: Any, operation: Operation) -> Result:
         row = connection.execute(statement, _parameters(operation)).fetchone()
     if row is None:  # at last, of an entry that others have created meanwhile
         raise conflict(operation.key, version or _locked_version(connection, operation.key))
-    return _stored(operation.key, row[0])
+    return stored(operation.key, row[0])
 
 
 def _locked_version(connection: Any, key: str) -> int:
@@ -347,19 +358,8 @@ def _parameters(store: Store) -> dict[str, Any]:
     }
 
 
-def _stored(key: str, version: int) -> Result:
-    return ok(stored=True, key=key, created=version == 1, version=version)
-
-
-def _streamed(connection: Any) -> Any:
-    """Return a cursor whose rows come a few at a time."""
-    cursor = connection.cursor(name="rows")
-    cursor.itersize = _STREAMED_ROWS
-    return cursor
-
-
 def _page(connection: Any, values: dict[str, Any]) -> Page:
-    with _streamed(connection) as cursor:
+    with streamed(connection) as cursor:
         return page_of(cursor.execute(_PAGE, values))
 
 

@@ -39,6 +39,7 @@ ONE_STATE: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 _SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
 _ABOVE_ALL_KEYS: Final = "\U0010ffff" * (MAX_KEY_LENGTH + 1)
+_STREAMED_ROWS: Final = 100  # that come from the server at a time
 _FIRST_PAUSE: Final = 0.05  # seconds between two attempts
 _LONGEST_PAUSE: Final = 1.0
 _CREATION_ATTEMPTS: Final = 12  # other classes create the same tables without our lock
@@ -337,6 +338,13 @@ def contained(condition: Node | None) -> tuple[str, dict[str, Any]]:
     found = [comparable_json(wanted) for wanted in equalities(condition)]
     tests = [f"metadata_json @> %(metadata{place})s::jsonb" for place in range(len(found))]
     return " AND ".join(["true", *tests]), {f"metadata{place}": text for place, text in enumerate(found)}
+
+
+def streamed(connection: Any, most: int = _STREAMED_ROWS) -> Any:
+    """Return a cursor whose rows come a few at a time, ``most`` at the most."""
+    cursor = connection.cursor(name="rows")
+    cursor.itersize = min(most, _STREAMED_ROWS)
+    return cursor
 
 
 def _give_back(pool: ConnectionPool[_Connection], connection: _Connection) -> None:

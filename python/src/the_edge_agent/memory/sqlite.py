@@ -20,7 +20,16 @@ from the_edge_agent.memory.filters import parse_filter
 from the_edge_agent.memory.ledger import LedgerBackend, open_ledger
 from the_edge_agent.memory.native_rows import Page, best, entry_of, iterate, page_of
 from the_edge_agent.memory.operations import Delete, Operation, Store
-from the_edge_agent.memory.results import LTMError, Result, conflict, found_entries, ok, page_of_keys, returns_result
+from the_edge_agent.memory.results import (
+    LTMError,
+    Result,
+    conflict,
+    found_entries,
+    ok,
+    page_of_keys,
+    returns_result,
+    stored,
+)
 from the_edge_agent.memory.sqlite_database import IN_MEMORY, SQLiteDatabase, moment, now, written
 from the_edge_agent.memory.text import Term, parse_query
 from the_edge_agent.memory.transaction import LTMTransaction
@@ -296,7 +305,7 @@ def _store(connection: sqlite3.Connection, store: Store, at: datetime) -> Result
         "now": written(at),
     }
     ((version,),) = connection.execute(_STORE, values).fetchall()
-    return ok(stored=True, key=store.key, created=version == 1, version=version)
+    return stored(store.key, version)
 
 
 def _delete(connection: sqlite3.Connection, delete: Delete, at: datetime) -> Result:

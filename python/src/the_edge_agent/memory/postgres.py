@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import groupby
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.memory.catalog_postgres import PostgresCatalog
 from the_edge_agent.memory.codec import comparable_json, decode
+from the_edge_agent.memory.database_backend import DatabaseBackend
 from the_edge_agent.memory.filters import Node, parse_filter
-from the_edge_agent.memory.ledger import LedgerBackend, open_ledger
+from the_edge_agent.memory.ledger import open_ledger
 from the_edge_agent.memory.native_rows import Page, best, entry_of, iterate, page_of
 from the_edge_agent.memory.operations import Delete, Operation, Store, is_plain
 from the_edge_agent.memory.postgres_database import (
@@ -39,7 +40,6 @@ from the_edge_agent.memory.results import (
     stored,
 )
 from the_edge_agent.memory.text import Term, parse_query
-from the_edge_agent.memory.transaction import LTMTransaction
 from the_edge_agent.memory.validation import (
     check_after,
     check_batch_size,
@@ -92,7 +92,7 @@ _EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_entries WHERE expires_at <= no
 _FACTS: Final = "SELECT key, expires_at, storage_uri FROM ltm_entries WHERE key = ANY(%(keys)s)"
 
 
-class PostgresBackend(LedgerBackend):
+class PostgresBackend(DatabaseBackend):
     """Long-term memory in one PostgreSQL database (12 or later); needs psycopg and its pool.
 
     The contract of each method is ``LTMBackend``'s. Safe for many threads and processes; a forked child opens
@@ -100,7 +100,7 @@ class PostgresBackend(LedgerBackend):
     storage are read by that class only.
     """
 
-    capabilities: ClassVar[frozenset[str]] = frozenset({"transactions", "ttl", "versions"})  # type: ignore[misc]
+    _database: PostgresDatabase
 
     def __init__(
         self,
@@ -142,24 +142,6 @@ class PostgresBackend(LedgerBackend):
     # --- writes ------------------------------------------------------------------------------------
 
     @returns_result
-    def store(
-        self,
-        key: str,
-        value: Any,
-        metadata: dict[str, Any] | None = None,
-        *,
-        ttl: float | None = None,
-        if_version: int | None = None,
-    ) -> Result:
-        """Create or replace the entry at ``key``; see ``LTMBackend.store``."""
-        return self._apply([self.check_store(key, value, metadata, ttl=ttl, if_version=if_version)])[0]
-
-    @returns_result
-    def delete(self, key: str) -> Result:
-        """Delete the entry at ``key``; see ``LTMBackend.delete``."""
-        return self._apply([Delete.of(key)])[0]
-
-    @returns_result
     def delete_many(self, keys: Iterable[str]) -> Result:
         """Delete the entries at many keys; see ``LTMBackend.delete_many``."""
         deletes = [Delete(key) for key in check_keys(keys)]
@@ -187,11 +169,6 @@ class PostgresBackend(LedgerBackend):
             return ok(deleted_count=len(keys), remaining_count=remaining)
 
         return self._database.run(work, WRITE)
-
-    def transaction(self) -> LTMTransaction:
-        """Return a transaction that queues until ``commit``; see ``LTMBackend.transaction``."""
-        self._database.start()
-        return super().transaction()
 
     def _apply(self, operations: Sequence[Operation]) -> list[Result]:
         results = self._database.run(lambda connection: self._run(connection, operations), WRITE)
@@ -266,16 +243,9 @@ class PostgresBackend(LedgerBackend):
         values = range_of(check_prefix(prefix))
         return ok(count=self._database.run(lambda connection: connection.execute(_COUNT, values).fetchone()[0]))
 
-    def iterate_all(self, prefix: str | None = None) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
-        """Yield ``(key, value, metadata)`` in key order; see ``LTMBackend.iterate_all``.
-
-        Memory stays constant; no connection is held between yields.
-        """
-        beginning = check_prefix(prefix)
-        self._database.start()
-
+    def _iterate(self, prefix: str) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
         def page_after(key: str) -> Page:
-            values = {**range_of(beginning), "after": key}
+            values = {**range_of(prefix), "after": key}
             return self._database.run(partial(_page, values=values), ONE_STATE)
 
         return iterate(page_after)
@@ -304,13 +274,6 @@ class PostgresBackend(LedgerBackend):
 
         results = self._database.run(work, ONE_STATE)
         return ok(results=results, count=len(results))
-
-    # --- the end -----------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Close every connection, and the catalog unless it is the caller's; idempotent."""
-        self._database.close()
-        self._ledger.close()
 
     def __repr__(self) -> str:
         """Name the database, without the password."""

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.memory.catalog_sqlite import SQLiteCatalog
+from the_edge_agent.memory.database_backend import DatabaseBackend
 from the_edge_agent.memory.filters import parse_filter
-from the_edge_agent.memory.ledger import LedgerBackend, open_ledger
+from the_edge_agent.memory.ledger import open_ledger
 from the_edge_agent.memory.native_rows import Page, best, entry_of, iterate, page_of
 from the_edge_agent.memory.operations import Delete, Operation, Store
 from the_edge_agent.memory.results import (
@@ -32,7 +33,6 @@ from the_edge_agent.memory.results import (
 )
 from the_edge_agent.memory.sqlite_database import IN_MEMORY, SQLiteDatabase, moment, now, written
 from the_edge_agent.memory.text import Term, parse_query
-from the_edge_agent.memory.transaction import LTMTransaction
 from the_edge_agent.memory.validation import (
     check_after,
     check_batch_size,
@@ -66,7 +66,7 @@ _EXPIRED: Final = "SELECT id, key FROM ltm_entries WHERE expires_at <= :now ORDE
 _EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_entries WHERE expires_at <= :now"
 
 
-class SQLiteBackend(LedgerBackend):
+class SQLiteBackend(DatabaseBackend):
     """Long-term memory in one SQLite file, or in memory; needs nothing but Python.
 
     The contract of each method is ``LTMBackend``'s. Safe for many threads and processes; a forked child opens
@@ -74,7 +74,7 @@ class SQLiteBackend(LedgerBackend):
     Values in a blob storage are read by that class only.
     """
 
-    capabilities: ClassVar[frozenset[str]] = frozenset({"transactions", "ttl", "versions"})  # type: ignore[misc]
+    _database: SQLiteDatabase
 
     def __init__(
         self,
@@ -114,24 +114,6 @@ class SQLiteBackend(LedgerBackend):
     # --- writes ------------------------------------------------------------------------------------
 
     @returns_result
-    def store(
-        self,
-        key: str,
-        value: Any,
-        metadata: dict[str, Any] | None = None,
-        *,
-        ttl: float | None = None,
-        if_version: int | None = None,
-    ) -> Result:
-        """Create or replace the entry at ``key``; see ``LTMBackend.store``."""
-        return self._apply([self.check_store(key, value, metadata, ttl=ttl, if_version=if_version)])[0]
-
-    @returns_result
-    def delete(self, key: str) -> Result:
-        """Delete the entry at ``key``; see ``LTMBackend.delete``."""
-        return self._apply([Delete.of(key)])[0]
-
-    @returns_result
     def delete_many(self, keys: Iterable[str]) -> Result:
         """Delete the entries at many keys; see ``LTMBackend.delete_many``."""
         deletes = [Delete(key) for key in check_keys(keys)]
@@ -152,11 +134,6 @@ class SQLiteBackend(LedgerBackend):
             if self._here is not None:
                 self._here.forget(connection, [row[1] for row in removed], at)
         return ok(deleted_count=len(removed), remaining_count=remaining)
-
-    def transaction(self) -> LTMTransaction:
-        """Return a transaction that queues until ``commit``; see ``LTMBackend.transaction``."""
-        self._database.start()
-        return super().transaction()
 
     def _apply(self, operations: Sequence[Operation]) -> list[Result]:
         with self._database.transaction(write=True) as connection:
@@ -223,14 +200,8 @@ class SQLiteBackend(LedgerBackend):
         with self._database.transaction() as connection:
             return ok(count=connection.execute(_COUNT, _range(beginning)).fetchone()[0])
 
-    def iterate_all(self, prefix: str | None = None) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
-        """Yield ``(key, value, metadata)`` in key order; see ``LTMBackend.iterate_all``.
-
-        Memory stays constant; no connection is held between yields.
-        """
-        beginning = check_prefix(prefix)
-        self._database.start()
-        return iterate(partial(self._page, beginning))
+    def _iterate(self, prefix: str) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
+        return iterate(partial(self._page, prefix))
 
     def _page(self, prefix: str, after: str) -> Page:
         with self._database.transaction() as connection:
@@ -277,13 +248,6 @@ class SQLiteBackend(LedgerBackend):
             f"SELECT id, metadata, search_text FROM ltm_entries WHERE {where} ORDER BY updated_at DESC, key",
             values,
         )
-
-    # --- the end -----------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Close every connection, and the catalog unless it is the caller's; idempotent."""
-        self._database.close()
-        self._ledger.close()
 
     def __repr__(self) -> str:
         """Name the file."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from the_edge_agent.memory.catalog import DatabaseCatalog, generate_entry_id
 from the_edge_agent.memory.codec import comparable_json, decode
@@ -100,8 +100,6 @@ _DELETED: Final = f"""
       AND NOT EXISTS (SELECT 1 FROM ltm_catalog c WHERE c.id = s.entry_id AND {_VISIBLE})
     ORDER BY s.key"""
 
-Self = TypeVar("Self", bound="PostgresCatalog")
-
 
 class PostgresCatalog(DatabaseCatalog):
     """A ``CatalogBackend`` in one PostgreSQL database (12 or later); needs psycopg and its pool.
@@ -111,6 +109,8 @@ class PostgresCatalog(DatabaseCatalog):
     connections of its own. ``SQLAlchemyCatalog`` opens the same database too.
     """
 
+    _database_class = PostgresDatabase
+    _place = ("url", "postgresql://")
     _database: PostgresDatabase
 
     def __init__(
@@ -144,28 +144,6 @@ class PostgresCatalog(DatabaseCatalog):
         except BaseException:
             self._database.close()
             raise
-
-    @classmethod
-    def beside(cls: type[Self], database: Any, options: Mapping[str, Any]) -> Self | None:
-        """Return the catalog in the database of a backend, whose transactions then write both.
-
-        Args:
-            database: of the backend, which closes it.
-            options: of the catalog; checked, although the backend's connections make most of them needless.
-
-        Returns:
-            None if the options mean another database.
-
-        Raises:
-            LTMError: ``configuration_error``.
-        """
-        if not isinstance(database, PostgresDatabase) or ("url" in options and not database.is_at(options["url"])):
-            return None
-        lazy = options.get("lazy", True)
-        cls(**{"url": "postgresql://", **options, "lazy": True if lazy is False else lazy}).close()
-        catalog = cls.__new__(cls)
-        catalog._owns_database, catalog._database = False, database
-        return catalog
 
     def is_on(self, database: Any) -> bool:
         """Return whether this is the database of a backend, so that one transaction can write both."""

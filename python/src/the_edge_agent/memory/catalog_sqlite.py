@@ -7,7 +7,7 @@ import sqlite3
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from the_edge_agent.memory.catalog import DatabaseCatalog, generate_entry_id
 from the_edge_agent.memory.filters import parse_filter
@@ -81,8 +81,6 @@ _DELETED: Final = f"""
     WHERE s.snapshot_id = :id AND NOT EXISTS (SELECT 1 FROM ltm_catalog c WHERE c.id = s.entry_id AND {_VISIBLE})
     ORDER BY s.key"""
 
-Self = TypeVar("Self", bound="SQLiteCatalog")
-
 
 class SQLiteCatalog(DatabaseCatalog):
     """A ``CatalogBackend`` in one SQLite file, or in memory; needs nothing but Python.
@@ -92,6 +90,8 @@ class SQLiteCatalog(DatabaseCatalog):
     connections of its own. A file can be opened by ``SQLAlchemyCatalog("sqlite:///...")`` too.
     """
 
+    _database_class = SQLiteDatabase
+    _place = ("path", ":memory:")
     _database: SQLiteDatabase
 
     def __init__(
@@ -113,28 +113,6 @@ class SQLiteCatalog(DatabaseCatalog):
         self._database = SQLiteDatabase(path, timeout)
         if not check_flag("lazy", lazy):
             self._database.start()
-
-    @classmethod
-    def beside(cls: type[Self], database: Any, options: Mapping[str, Any]) -> Self | None:
-        """Return the catalog in the file of a backend, whose transactions then write both.
-
-        Args:
-            database: of the backend, which closes it.
-            options: of the catalog; checked, although the backend's connections make most of them needless.
-
-        Returns:
-            None if the options mean another file.
-
-        Raises:
-            LTMError: ``configuration_error``.
-        """
-        if not isinstance(database, SQLiteDatabase) or ("path" in options and not database.is_at(options["path"])):
-            return None
-        lazy = options.get("lazy", True)
-        cls(**{"path": ":memory:", **options, "lazy": True if lazy is False else lazy}).close()
-        catalog = cls.__new__(cls)
-        catalog._owns_database, catalog._database = False, database
-        return catalog
 
     def is_on(self, database: Any) -> bool:
         """Return whether this is the file of a backend, so that one transaction can write both."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from sqlalchemy import Engine, create_engine
 
 from databases import (
     Database,
@@ -113,6 +114,14 @@ def databases() -> Iterator[Databases]:
 def database(target: Target, databases: Databases, tmp_path: Path) -> Database:
     """An empty database; the test runs once for each target."""
     return databases.empty(target, tmp_path)
+
+
+@pytest.fixture
+def engine(database: Database) -> Iterator[Engine]:
+    """An engine of the caller's on the database."""
+    engine = create_engine(database.url)
+    yield engine
+    engine.dispose()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

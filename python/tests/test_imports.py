@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "memory.operations": ["memory.results", "memory.codec", "memory.text", "memory.validation"],
     "memory.transaction": ["memory.operations", "memory.results"],
     "memory.registry": [],
+    "memory.sockets": [],
     "memory.base": [
         "memory.operations",
         "memory.registry",
@@ -50,8 +51,18 @@ MAY_IMPORT = {
         "memory.results",
         "memory.codec",
     ],
+    "memory.database_backend": [
+        "memory.base",
+        "memory.catalog",
+        "memory.ledger",
+        "memory.operations",
+        "memory.results",
+        "memory.transaction",
+        "memory.validation",
+    ],
     "memory.sql": [
         "memory.sql",
+        "memory.sockets",
         "memory.catalog",
         "memory.operations",
         "memory.tracking",
@@ -71,7 +82,6 @@ MAY_IMPORT = {
     ],
     "memory.sql.facts": ["memory.sql", "memory.validation"],
     "memory.sql.deadlines": [],
-    "memory.sql.sockets": [],
     "memory.sql.batches": [],
     "memory.sql.errors": ["memory.results", "memory.sql.deadlines"],
     "memory.sql.dialects": [
@@ -91,7 +101,7 @@ MAY_IMPORT = {
         "memory.sql.dialects.conditions",
         "memory.sql.dialects.texts",
         "memory.sql.dialects.upserts",
-        "memory.sql.sockets",
+        "memory.sockets",
     ],
     "memory.sql.dialects.upserts": ["memory.sql.errors"],
     "memory.sql.dialects.probing": ["memory.sql.errors"],
@@ -137,8 +147,16 @@ MAY_IMPORT = {
         "memory.filters",
         "memory.validation",
     ],
+    "memory.native_rows": [
+        "memory.codec",
+        "memory.filters",
+        "memory.results",
+        "memory.text",
+        "memory.tracking",
+    ],
     "memory.sqlite_database": ["memory.results", "memory.validation"],
     "memory.catalog_sqlite": [
+        "memory.native_rows",
         "memory.sqlite_database",
         "memory.catalog",
         "memory.codec",
@@ -149,9 +167,10 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.sqlite": [
+        "memory.native_rows",
         "memory.sqlite_database",
         "memory.catalog_sqlite",
-        "memory.base",
+        "memory.database_backend",
         "memory.catalog",
         "memory.codec",
         "memory.filters",
@@ -159,7 +178,6 @@ MAY_IMPORT = {
         "memory.operations",
         "memory.results",
         "memory.text",
-        "memory.transaction",
         "memory.validation",
     ],
     "memory.postgres_schema": ["memory.results"],
@@ -167,12 +185,14 @@ MAY_IMPORT = {
     "memory.postgres_database": [
         "memory.postgres_errors",
         "memory.postgres_schema",
+        "memory.sockets",
         "memory.codec",
         "memory.filters",
         "memory.results",
         "memory.validation",
     ],
     "memory.catalog_postgres": [
+        "memory.native_rows",
         "memory.postgres_database",
         "memory.catalog",
         "memory.codec",
@@ -183,9 +203,10 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.postgres": [
+        "memory.native_rows",
         "memory.postgres_database",
         "memory.catalog_postgres",
-        "memory.base",
+        "memory.database_backend",
         "memory.catalog",
         "memory.codec",
         "memory.filters",
@@ -193,18 +214,16 @@ MAY_IMPORT = {
         "memory.operations",
         "memory.results",
         "memory.text",
-        "memory.transaction",
         "memory.validation",
     ],
     "memory.sql.large_values": ["memory.sql", "memory.blobs", "memory.operations", "memory.results", "memory.codec"],
     "memory.sqlalchemy_backend": [
         "memory.sql",
-        "memory.base",
+        "memory.database_backend",
         "memory.blobs",
         "memory.catalog",
         "memory.ledger",
         "memory.operations",
-        "memory.transaction",
         "memory.results",
         "memory.codec",
         "memory.filters",
@@ -217,7 +236,15 @@ MAY_IMPORT = {
     "workflow": ["workflow", "memory"],
     "cli": ["cli", "workflow", "memory", ""],
 }
-STANDARD_AND_OURS_ONLY = ["memory.results", "memory.codec", "memory.validation", "memory.text", "memory.filters"]
+STANDARD_AND_OURS_ONLY = [
+    "memory.results",
+    "memory.codec",
+    "memory.validation",
+    "memory.text",
+    "memory.filters",
+    "memory.sockets",
+    "memory.native_rows",
+]
 
 
 def modules() -> list[str]:

@@ -1,87 +1,38 @@
-"""`check_database` and `tea memory check`: what they tell, how they fail, and that they leave nothing behind."""
+"""`check_database` and `tea memory check`: what they tell, and how they fail."""
 
 from __future__ import annotations
 
 import json
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import Connection, create_engine, inspect, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.pool import NullPool
-from typer.testing import CliRunner
 
 from databases import Database, PortableBackend
+from memory_checks import STEPS, LeavesNothing, objects, on_files_and_servers, run_sql, steps_of, tea
 from test_imports import WITHOUT_SQLALCHEMY
-from the_edge_agent.cli.app import app
 from the_edge_agent.memory import LTMError, check_database, self_test
 from the_edge_agent.memory import check as check_module
-from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.options import EngineOptions
 from the_edge_agent.memory.sql.schema import SCHEMA_VERSION, copy_tables
 
 TEA: Final = Path(sys.executable).with_name("tea")
-STEPS: Final = ["create_tables", *(name for name, _ in self_test.STEPS), "clean_up"]
 KEYS: Final = {
     *("success", "url", "missing_file", "server", "server_version", "dialect", "is_portable", "driver"),
     *("driver_version", "pool", "search_path", "filter_path", "limits", "schema", "self_test", "left_behind"),
 }
 PRODUCTS: Final = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB"}
 
-on_files_and_servers = pytest.mark.targets(portable=False, in_memory=False)
 
-
-def objects(url: str) -> set[tuple[str, str]]:
-    """Return all that a database has: tables, indexes and, where they have names, triggers."""
-    engine = create_engine(url, poolclass=NullPool)
-    with engine.connect() as connection:
-        if engine.dialect.name == "sqlite":
-            return {(kind, name) for kind, name in connection.execute(text("SELECT type, name FROM sqlite_master"))}
-        found = inspect(connection)
-        tables = found.get_table_names()
-        indexes = {("index", str(index["name"])) for table in tables for index in found.get_indexes(table)}
-        return {("table", name) for name in tables} | indexes
-
-
-def run_sql(url: str, *statements: str) -> None:
-    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        for statement in statements:
-            connection.exec_driver_sql(statement)
-
-
-def steps_of(report: dict[str, Any]) -> list[tuple[str, bool]]:
-    return [(step["step"], step["success"]) for step in report["self_test"]]
-
-
-def tea(*arguments: str, **environment: str) -> tuple[int, str]:
-    """Run ``tea memory check`` in this process; return its exit code and what it printed."""
-    result = CliRunner(env={"NO_COLOR": "1", **environment}).invoke(
-        app, ["memory", "check", *arguments], catch_exceptions=False
-    )
-    return result.exit_code, result.output
-
-
-@pytest.fixture
-def before(database: Database) -> Iterator[set[tuple[str, str]]]:
-    """What there is in the database; after the test there must be no more and no less."""
-    if database.target.family == "sqlite":
-        run_sql(database.url, "CREATE TABLE application (id INTEGER)")
-    found = objects(database.url)
-    yield found
-    assert objects(database.url) == found
-
-
-class TestReport:
+class TestReport(LeavesNothing):
     @on_files_and_servers
     def test_it_tells_what_is_there_and_tests_it(self, database: Database, before: set[tuple[str, str]]) -> None:
         report = check_database(database.url)
@@ -164,121 +115,6 @@ class TestReport:
         assert os.listdir(tmp_path) == []
 
 
-class TestCleaning:
-    @on_files_and_servers
-    @pytest.mark.parametrize("failing", [name for name, _ in self_test.STEPS])
-    def test_a_step_that_fails_leaves_nothing(
-        self, database: Database, before: set[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, failing: str
-    ) -> None:
-        if failing not in ("store", "search", "delete") and database.target.server:
-            failing = "search"  # the same on servers, whatever the step
-
-        def fail(memory: Any) -> None:
-            raise LTMError("query_error", "broken")
-
-        monkeypatch.setattr(check_module, "STEPS", replaced(failing, fail))
-        report = check_database(database.url)
-        place = STEPS.index(failing)
-        assert steps_of(report) == [*((name, True) for name in STEPS[:place]), (failing, False), ("clean_up", True)]
-        assert report["error"] == f"the self-test failed at {failing}: broken"
-        assert report["error_type"] == "query_error"
-
-    @on_files_and_servers
-    def test_tables_that_are_half_made_are_dropped(
-        self, database: Database, before: set[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        made: list[set[tuple[str, str]]] = []
-
-        def fail(self: Schema, connection: Connection) -> None:
-            made.append(objects(database.url))
-            raise LTMError("query_error", "broken")
-
-        monkeypatch.setattr(Schema, "_write_version", fail)
-        report = check_database(database.url)
-        assert "its tables cannot be created: broken" in report["error"]
-        assert report["left_behind"] == []
-        assert database.target.family == "sqlite" or made[0] > before
-
-    @on_files_and_servers
-    def test_an_interrupt_leaves_nothing(
-        self, database: Database, before: set[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        there: list[int] = []
-
-        def interrupt(memory: Any) -> None:
-            there.append(len(objects(database.url) - before))
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(check_module, "STEPS", replaced("filter", interrupt))
-        with pytest.raises(KeyboardInterrupt):
-            check_database(database.url)
-        assert there[0] > 5
-
-    def test_a_temporary_file_is_removed_after_an_interrupt(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        files: list[str] = []
-
-        def interrupt(memory: Any) -> None:
-            files.extend(os.listdir(tmp_path))
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(check_module, "STEPS", replaced("filter", interrupt))
-        with pytest.raises(KeyboardInterrupt):
-            check_database(f"sqlite:///{tmp_path / 'new.db'}")
-        assert any(name.startswith("tea_") for name in files)
-        assert os.listdir(tmp_path) == []
-
-    def test_what_cannot_be_dropped_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        url = f"sqlite:///{tmp_path / 'kept.db'}"
-        run_sql(url, "CREATE TABLE application (id INTEGER)")
-
-        def fail(self: Schema, connection: Connection) -> None:
-            raise LTMError("query_error", "broken")
-
-        monkeypatch.setattr(Schema, "drop", fail)
-        report = check_database(url)
-        assert not report["success"]
-        assert set(report["left_behind"]) <= {name for _, name in objects(url)}
-        assert len(report["left_behind"]) == 5
-        code, printed = tea("--url", url)
-        assert (code, "left behind     perhaps tea_" in printed) == (1, True)
-
-    @on_files_and_servers
-    @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-    def test_a_signal_leaves_nothing(
-        self, database: Database, before: set[tuple[str, str]], sent: signal.Signals
-    ) -> None:
-        code = (
-            "import sys, time\n"
-            "from the_edge_agent.cli import main\n"
-            "from the_edge_agent.memory import check\n"
-            "def wait(memory):\n    print('waiting', file=sys.stderr, flush=True)\n    time.sleep(60)\n"
-            "check.STEPS = (('wait', wait),)\n"
-            "sys.argv = ['tea', 'memory', 'check', '--json']\n"
-            "main()\n"
-        )
-        process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "TEA_URL": database.url},
-        )
-        with process:
-            assert process.stderr is not None
-            assert process.stderr.readline() == b"waiting\n"
-            process.send_signal(sent)
-            out, error = process.communicate(timeout=30)
-        assert out == b""
-        assert b"Traceback" not in error
-        assert process.returncode == 128 + sent
-
-
-def replaced(name: str, work: Callable[[Any], None]) -> tuple[tuple[str, Callable[[Any], None]], ...]:
-    """Return the steps of the self-test, one of them replaced."""
-    return tuple((step, work if step == name else usual) for step, usual in self_test.STEPS)
-
-
 USERS: Final = {
     "postgresql": (
         "CREATE USER {user} PASSWORD '{password}'",
@@ -315,7 +151,7 @@ def reader(database: Database) -> Iterator[str]:
     run(NO_USERS[database.target.family])
 
 
-class TestFailures:
+class TestFailures(LeavesNothing):
     @pytest.mark.targets(server=True, portable=False)
     def test_a_user_who_may_only_read(self, database: Database, before: set[tuple[str, str]], reader: str) -> None:
         report = check_database(reader)
@@ -413,7 +249,7 @@ def test_a_memory_that_answers_wrongly_fails_the_self_test(step: str, method: st
             work(memory)
 
 
-class TestCommand:
+class TestCommand(LeavesNothing):
     @on_files_and_servers
     def test_a_report_for_people_ends_with_ok(self, database: Database, before: set[tuple[str, str]]) -> None:
         code, printed = tea(TEA_URL=database.url)

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -16,9 +10,8 @@ from sqlalchemy import create_engine, inspect, make_url, text
 from sqlalchemy.pool import NullPool
 
 from databases import Database, run_sql
-from faults import Proxy, kill_connections
+from native_memories import everything, fill
 from the_edge_agent.memory import (
-    LTMBackend,
     LTMError,
     PostgresBackend,
     PostgresCatalog,
@@ -29,66 +22,9 @@ from the_edge_agent.memory import (
     parse_ltm_config,
 )
 from the_edge_agent.memory import postgres_schema as native
-from the_edge_agent.memory.postgres_database import WRITE
-from the_edge_agent.memory.postgres_errors import OutOfTimeError, refusal_of
-from the_edge_agent.memory.results import Result
 from the_edge_agent.memory.sql import schema
 
 pytestmark = pytest.mark.targets(family="postgresql", native=True)
-
-CALLS: dict[str, Callable[[LTMBackend], Result]] = {
-    "store": lambda memory: memory.store("new", 1),
-    "store over a version": lambda memory: memory.store("k", 2, if_version=1),
-    "store_many": lambda memory: memory.store_many([{"key": f"many/{n}", "value": n} for n in range(3)]),
-    "retrieve": lambda memory: memory.retrieve("k"),
-    "retrieve_many": lambda memory: memory.retrieve_many(["k", "other"]),
-    "search": lambda memory: memory.search("fox", {"n": 1}),
-    "list_keys": lambda memory: memory.list_keys(),
-    "count": lambda memory: memory.count(),
-    "delete_many": lambda memory: memory.delete_many(["gone", "other"]),
-    "cleanup_expired": lambda memory: memory.cleanup_expired(),
-    "delete": lambda memory: memory.delete("k"),
-}
-
-
-def everything(memory: LTMBackend) -> list[Any]:
-    found = memory.retrieve_many(memory.list_keys()["keys"])["entries"]
-    return [*found.items(), list(memory.iterate_all()), memory.search("fox OR hound"), memory.search("fox", {"n": 1})]
-
-
-def fill(memory: LTMBackend) -> None:
-    memory.store_many(
-        {"key": f"k{n}/😀", "value": {"a": [1.0, "red fox"], "n": n}, "metadata": {"n": n % 2}} for n in range(9)
-    )
-    memory.store("gone", 1, ttl=0.001)
-    time.sleep(0.01)  # it has expired now
-    memory.store("late", "fox", ttl=3600)
-    memory.store("k3/😀", "a fox and a hound", if_version=1)
-    memory.delete("k4/😀")
-
-
-def fill_pool(memory: PostgresBackend, connections: int = 4) -> None:
-    """Have so many connections in the pool."""
-    together = threading.Barrier(connections)
-
-    def hold() -> None:
-        memory._database.run(lambda connection: together.wait(10))
-
-    threads = [threading.Thread(target=hold) for _ in range(connections)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
-def run_timed(call: Callable[[], Any]) -> tuple[Result, float]:
-    begun = time.monotonic()
-    try:
-        result = call()
-    except LTMError as failure:
-        result = failure.result
-    return result, time.monotonic() - begun
-
 
 # --- the same tables -----------------------------------------------------------------------------------
 
@@ -296,185 +232,3 @@ def test_bad_options_are_refused_by_name(options: dict[str, Any], message: str) 
         PostgresBackend(**{**defaults, **options})
     assert raised.value.error_type == "configuration_error"
     assert "secret" not in str(raised.value)
-
-
-def test_why_it_cannot_be_reached_is_told_soon(database: Database) -> None:
-    url = make_url(database.url)
-    cases = {
-        "auth_failed": url.set(password="wrong-secret"),
-        "no such database": url.set(database="tea_missing"),
-        "cannot reach": url.set(port=1),
-    }
-    for words, wrong in cases.items():
-        result, seconds = run_timed(partial(PostgresBackend, wrong.render_as_string(hide_password=False)))
-        assert words in f"{result['error_type']}: {result['error']}", result
-        assert "wrong-secret" not in str(result)
-        assert seconds < 5
-
-
-# --- lost connections and deadlines --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seems_alive", [False, True])
-def test_every_call_succeeds_after_every_connection_was_killed(
-    database: Database, monkeypatch: pytest.MonkeyPatch, seems_alive: bool
-) -> None:
-    if seems_alive:
-        monkeypatch.setattr("the_edge_agent.memory.postgres_database._has_ended", lambda connection: False)
-    with PostgresBackend(database.url) as memory:
-        memory.store_many([{"key": "k", "value": "fox", "metadata": {"n": 1}}, {"key": "other", "value": "hound"}])
-        for name, call in CALLS.items():
-            fill_pool(memory, 1 if seems_alive else 4)
-            assert kill_connections(database) >= 1
-            result = call(memory)
-            assert result["success"] is True, (name, result)
-        assert memory.count() == {"success": True, "count": 4}
-
-
-def test_a_connection_lost_at_commit_says_that_the_outcome_is_unknown(database: Database) -> None:
-    with PostgresBackend(database.url) as memory:
-        memory.store("k", 1)
-        work = memory._run
-
-        def cut(connection: Any, operations: Any) -> Any:
-            results = work(connection, operations)
-            kill_connections(database, connection.info.backend_pid)
-            return results
-
-        memory._run = cut  # type: ignore[method-assign]
-        result = memory.store("k", "two")
-    assert (result["success"], result["error_type"], result["unknown"]) == (False, "connection_error", True)
-
-
-def test_with_a_server_that_falls_silent_every_call_ends_at_its_deadline(database: Database) -> None:
-    with PostgresBackend(database.url) as memory:
-        memory.store("k", "fox", {"n": 1})
-    with Proxy(database.url) as proxy, PostgresBackend(proxy.url, lazy=True, timeout=1, pool_size=4) as memory:
-        for _ in range(5):
-            found = memory.retrieve("k")
-        assert found["success"] is True
-        for name in ("store", "search"):
-            fill_pool(memory, 1)
-            proxy.silent.set()
-            result, seconds = run_timed(partial(CALLS[name], memory))
-            assert result["error_type"] == "connection_timeout", (name, result)
-            assert 0.9 < seconds < 2, (name, seconds)
-            proxy.silent.clear()
-            for _ in range(5):
-                found = memory.retrieve("k")
-            assert found["success"] is True, "it is used again as soon as it answers"
-
-
-def test_a_server_that_falls_silent_while_a_session_is_set_up_is_a_timeout() -> None:
-    assert refusal_of(OutOfTimeError("the wait for the server timed out")).error_type == "connection_timeout"
-
-
-def test_a_server_that_accepts_and_never_answers_ends_the_call_at_its_deadline(database: Database) -> None:
-    with Proxy(database.url) as proxy:
-        proxy.silent.set()
-        with PostgresBackend(proxy.url, lazy=True, timeout=1) as memory:
-            result, seconds = run_timed(memory.count)
-    assert result["error_type"] == "connection_timeout"
-    assert 0.9 < seconds < 2
-
-
-def test_a_call_ends_at_its_deadline(database: Database) -> None:
-    with PostgresBackend(database.url), PostgresBackend(database.url, lazy=True, timeout=1, pool_size=1) as memory:
-        for _ in range(5):
-            memory.count()
-        result, seconds = run_timed(lambda: memory._database.run(lambda c: c.execute("SELECT pg_sleep(30)")))
-        assert result["error_type"] == "connection_timeout"
-        assert "within 1 seconds" in result["error"]
-        assert 0.9 < seconds < 2
-        held, leave = threading.Event(), threading.Event()
-
-        def hold(connection: Any) -> None:
-            held.set()
-            leave.wait(20)
-
-        thread = threading.Thread(target=lambda: run_timed(lambda: memory._database.run(hold)))
-        thread.start()
-        held.wait(10)
-        result, seconds = run_timed(memory.count)
-        leave.set()
-        thread.join()
-        assert (result["error_type"], "raise pool_size" in result["error"]) == ("connection_timeout", True)
-        assert 0.9 < seconds < 2
-
-
-def test_a_wait_for_a_lock_is_a_lock_timeout(database: Database) -> None:
-    with PostgresBackend(database.url) as other, PostgresBackend(database.url, timeout=2) as memory:
-        other.store("k", 1)
-
-        def work(connection: Any) -> tuple[Result, float]:
-            connection.execute("UPDATE ltm_entries SET version = 7 WHERE key = 'k'")
-            return run_timed(lambda: memory.store("k", 2))
-
-        result, seconds = other._database.run(work, WRITE)
-        assert result["error_type"] == "lock_timeout"
-        assert seconds < 3
-        assert memory.store("k", 2)["version"] == 8
-
-
-def test_a_closed_memory_keeps_no_connection(database: Database) -> None:
-    memory = PostgresBackend(database.url)
-    connections: list[Any] = []
-
-    def work(connection: Any) -> None:
-        connections.append(connection)
-        memory.close()
-
-    memory._database.run(work, WRITE)
-    memory.close()
-    assert connections[0].closed
-    assert memory.store("k", 1)["error_type"] == "connection_error"
-
-
-FORKING = """
-import os, sys
-from the_edge_agent.memory import PostgresBackend
-
-memory = PostgresBackend(sys.argv[1])
-memory.store("parent", 1)
-pool = memory._database._pool
-pid = os.fork()
-if pid == 0:
-    assert memory.store("child", 1)["created"]
-    assert memory.retrieve("parent")["found"]
-    assert memory._database._pool is not pool
-    memory.close()
-    os._exit(0)
-assert os.waitpid(pid, 0)[1] == 0
-assert memory.list_keys()["keys"] == ["child", "parent"]
-assert memory._database._pool is pool
-memory.close()
-"""
-
-STORING = """
-import sys
-from the_edge_agent.memory import PostgresBackend
-
-memory = PostgresBackend(sys.argv[1], catalog="postgres")
-for number in range(10_000):
-    memory.store(f"k{number}", number)
-    print(number, flush=True)
-"""
-
-
-def test_a_child_opens_connections_of_its_own(database: Database) -> None:
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING, database.url]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def test_what_was_acknowledged_is_there_after_a_kill_and_the_ledger_agrees(database: Database) -> None:
-    command = [sys.executable, "-c", STORING, database.url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
-        assert process.stdout
-        acknowledged = [int(process.stdout.readline()) for _ in range(300)]
-        process.kill()
-    with PostgresBackend(database.url, catalog="postgres") as memory:
-        catalog: Any = memory.catalog
-        assert memory.count()["count"] > acknowledged[-1]
-        assert memory.sync_catalog() == {"success": True, "tracked_count": 0, "deleted_count": 0}
-        assert len(catalog.list_entries(limit=10_000)) == memory.count()["count"]

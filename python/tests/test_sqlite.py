@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from databases import run_sql
+from native_memories import everything, fill
 from the_edge_agent.memory import (
     LTMBackend,
     LTMError,
@@ -32,22 +33,6 @@ from the_edge_agent.memory.sql import schema
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "ltm.db"
-
-
-def everything(memory: LTMBackend) -> list[Any]:
-    found = memory.retrieve_many(memory.list_keys()["keys"])["entries"]
-    return [*found.items(), list(memory.iterate_all()), memory.search("fox OR hound"), memory.search("fox", {"n": 1})]
-
-
-def fill(memory: LTMBackend) -> None:
-    memory.store_many(
-        {"key": f"k{n}/😀", "value": {"a": [1.0, "red fox"], "n": n}, "metadata": {"n": n % 2}} for n in range(9)
-    )
-    memory.store("gone", 1, ttl=0.001)
-    time.sleep(0.01)  # it has expired now
-    memory.store("late", "fox", ttl=3600)
-    memory.store("k3/😀", "a fox and a hound", if_version=1)
-    memory.delete("k4/😀")
 
 
 # --- the same tables -----------------------------------------------------------------------------------

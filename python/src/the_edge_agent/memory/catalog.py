@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Final, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from the_edge_agent.memory.registry import Registry
 from the_edge_agent.memory.results import Result
@@ -111,11 +111,37 @@ class CatalogBackend(Protocol):
 class DatabaseCatalog:
     """What a catalog on a database shares with others: it is closed, unless the database is a memory's.
 
-    A base class; the subclass sets ``_database``, and ``_owns_database`` to whether that is its own.
+    A base class. The subclass names the ``_database_class`` and, as ``_place``, the option that tells where the
+    database is, with an example; the object sets ``_database``, and ``_owns_database`` to whether that is its own.
     """
 
+    _database_class: ClassVar[type[Any]]
+    _place: ClassVar[tuple[str, str]]
     _database: Any
     _owns_database: bool
+
+    @classmethod
+    def beside(cls: type[Self], database: Any, options: Mapping[str, Any]) -> Self | None:
+        """Return the catalog on the database of a backend, whose transactions then write both.
+
+        Args:
+            database: of the backend, which closes it.
+            options: of the catalog; checked, although the backend's connections make most of them needless.
+
+        Returns:
+            None if the options mean another database.
+
+        Raises:
+            LTMError: ``configuration_error``.
+        """
+        name, example = cls._place
+        if not isinstance(database, cls._database_class) or (name in options and not database.is_at(options[name])):
+            return None
+        lazy = options.get("lazy", True)
+        cls(**{name: example, **options, "lazy": True if lazy is False else lazy}).close()
+        catalog = cls.__new__(cls)
+        catalog._owns_database, catalog._database = False, database
+        return catalog
 
     def close(self) -> None:
         """Close every connection; idempotent. Afterwards every call is a ``connection_error``.

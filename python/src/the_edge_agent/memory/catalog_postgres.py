@@ -5,16 +5,39 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from the_edge_agent.memory.catalog import DatabaseCatalog, generate_entry_id
 from the_edge_agent.memory.codec import comparable_json, decode
-from the_edge_agent.memory.filters import matches, parse_filter
-from the_edge_agent.memory.operations import Delete, Operation, Store
-from the_edge_agent.memory.postgres_database import ONE_STATE, WRITE, PostgresDatabase, contained, in_utc, range_of
-from the_edge_agent.memory.results import LTMError, Result, found_entries, ok, returns_result
-from the_edge_agent.memory.tracking import Tracked, check_batch, check_snapshot_id, check_total
+from the_edge_agent.memory.filters import parse_filter
+from the_edge_agent.memory.native_rows import (
+    SNAPSHOTS,
+    TRACKED,
+    first_tracked,
+    gone_of,
+    snapshot_of,
+    tracked_of,
+    tracked_parameters,
+)
+from the_edge_agent.memory.operations import Operation
+from the_edge_agent.memory.postgres_database import (
+    ONE_STATE,
+    WRITE,
+    PostgresDatabase,
+    contained,
+    in_utc,
+    range_of,
+    streamed,
+)
+from the_edge_agent.memory.results import Result, found_entries, ok, returns_result
+from the_edge_agent.memory.tracking import (
+    Tracked,
+    changes_of,
+    check_batch,
+    check_snapshot_found,
+    check_snapshot_id,
+    check_total,
+)
 from the_edge_agent.memory.validation import (
     check_batch_size,
     check_flag,
@@ -26,14 +49,10 @@ from the_edge_agent.memory.validation import (
 )
 
 _VISIBLE: Final = "(c.expires_at IS NULL OR c.expires_at > now())"
-_ENTRY: Final = (
-    "SELECT c.id, c.key, c.content_hash, c.storage_uri, c.byte_size, c.inlined_value, c.metadata, c.expires_at, "
-    "c.created_at, c.updated_at FROM ltm_catalog c"
-)
-_GET: Final = f"{_ENTRY} WHERE c.id = %(id)s AND {_VISIBLE}"
-_GET_MANY: Final = f"{_ENTRY} WHERE c.id = ANY(%(ids)s) AND {_VISIBLE}"
-_LIST: Final = f"{_ENTRY} WHERE c.key >= %(prefix)s AND c.key < %(end)s AND {_VISIBLE}"
-_ALL: Final = f"{_ENTRY} WHERE {_VISIBLE} ORDER BY c.key"
+_GET: Final = f"{TRACKED} WHERE c.id = %(id)s AND {_VISIBLE}"
+_GET_MANY: Final = f"{TRACKED} WHERE c.id = ANY(%(ids)s) AND {_VISIBLE}"
+_LIST: Final = f"{TRACKED} WHERE c.key >= %(prefix)s AND c.key < %(end)s AND {_VISIBLE}"
+_ALL: Final = f"{TRACKED} WHERE {_VISIBLE} ORDER BY c.key"
 _TRACK: Final = """
     INSERT INTO ltm_catalog AS c (id, key, content_hash, storage_uri, byte_size, inlined_value, metadata,
                                   metadata_json, metadata_hash, expires_at, created_at, updated_at, version)
@@ -68,10 +87,9 @@ _FINISH: Final = """
     FROM ltm_snapshot_entries WHERE snapshot_id = %(id)s"""
 # With the statistics of an empty table a join of two large ones never ends.
 _ANALYZE: Final = ("ANALYZE ltm_catalog", "ANALYZE ltm_snapshot_entries")
-_SNAPSHOTS: Final = "SELECT id, name, entry_count, total_bytes, created_at FROM ltm_snapshots"
-_SNAPSHOT: Final = f"{_SNAPSHOTS} WHERE id = %(id)s"
+_SNAPSHOT: Final = f"{SNAPSHOTS} WHERE id = %(id)s"
 _CHANGED: Final = f"""
-    {_ENTRY} LEFT JOIN ltm_snapshot_entries s ON s.snapshot_id = %(id)s AND s.entry_id = c.id
+    {TRACKED} LEFT JOIN ltm_snapshot_entries s ON s.snapshot_id = %(id)s AND s.entry_id = c.id
     WHERE {_VISIBLE} AND (s.entry_id IS NULL OR s.content_hash IS DISTINCT FROM c.content_hash
                           OR s.metadata_hash IS DISTINCT FROM c.metadata_hash
                           OR s.expires_at IS DISTINCT FROM c.expires_at)
@@ -81,9 +99,6 @@ _DELETED: Final = f"""
     WHERE s.snapshot_id = %(id)s
       AND NOT EXISTS (SELECT 1 FROM ltm_catalog c WHERE c.id = s.entry_id AND {_VISIBLE})
     ORDER BY s.key"""
-_STREAMED_ROWS: Final = 100  # that come from the server at a time
-
-Self = TypeVar("Self", bound="PostgresCatalog")
 
 
 class PostgresCatalog(DatabaseCatalog):
@@ -94,6 +109,8 @@ class PostgresCatalog(DatabaseCatalog):
     connections of its own. ``SQLAlchemyCatalog`` opens the same database too.
     """
 
+    _database_class = PostgresDatabase
+    _place = ("url", "postgresql://")
     _database: PostgresDatabase
 
     def __init__(
@@ -128,28 +145,6 @@ class PostgresCatalog(DatabaseCatalog):
             self._database.close()
             raise
 
-    @classmethod
-    def beside(cls: type[Self], database: Any, options: Mapping[str, Any]) -> Self | None:
-        """Return the catalog in the database of a backend, whose transactions then write both.
-
-        Args:
-            database: of the backend, which closes it.
-            options: of the catalog; checked, although the backend's connections make most of them needless.
-
-        Returns:
-            None if the options mean another database.
-
-        Raises:
-            LTMError: ``configuration_error``.
-        """
-        if not isinstance(database, PostgresDatabase) or ("url" in options and not database.is_at(options["url"])):
-            return None
-        lazy = options.get("lazy", True)
-        cls(**{"url": "postgresql://", **options, "lazy": True if lazy is False else lazy}).close()
-        catalog = cls.__new__(cls)
-        catalog._owns_database, catalog._database = False, database
-        return catalog
-
     def is_on(self, database: Any) -> bool:
         """Return whether this is the database of a backend, so that one transaction can write both."""
         return isinstance(database, PostgresDatabase) and (
@@ -178,7 +173,7 @@ class PostgresCatalog(DatabaseCatalog):
         """Return the entry of a key, None if there is none; see ``CatalogBackend.get_entry``."""
         wanted = {"id": generate_entry_id(check_key(key))}
         row = self._database.run(lambda connection: connection.execute(_GET, wanted).fetchone())
-        return row and _entry(row)
+        return row and tracked_of(row, in_utc)
 
     def list_entries(
         self, prefix: str | None = None, metadata_filter: dict[str, Any] | None = None, limit: int = 100
@@ -189,11 +184,9 @@ class PostgresCatalog(DatabaseCatalog):
         statement = f"{_LIST} AND {in_index} ORDER BY c.key"
 
         def work(connection: Any) -> list[dict[str, Any]]:
-            with connection.cursor(name="rows") as cursor:
-                cursor.itersize = min(most, _STREAMED_ROWS)
-                entries = map(_entry, cursor.execute(statement, {**range_of(beginning), **values}))
-                fitting = (entry for entry in entries if condition is None or matches(condition, entry["metadata"]))
-                return list(islice(fitting, most))
+            with streamed(connection, most) as cursor:
+                rows = cursor.execute(statement, {**range_of(beginning), **values})
+                return first_tracked(rows, in_utc, condition, most)
 
         return self._database.run(work, ONE_STATE)
 
@@ -215,7 +208,7 @@ class PostgresCatalog(DatabaseCatalog):
         wanted = check_keys(keys)
         ids = {"ids": [generate_entry_id(key) for key in wanted]}
         rows = self._database.run(lambda connection: connection.execute(_GET_MANY, ids).fetchall())
-        found = {row[1]: _entry(row) for row in rows}
+        found = {row[1]: tracked_of(row, in_utc) for row in rows}
         return found_entries({key: found.get(key) for key in wanted})
 
     @returns_result
@@ -249,12 +242,13 @@ class PostgresCatalog(DatabaseCatalog):
         """Return ``{"id", "name", "entry_count", "total_bytes", "created_at"}``, None if there is none."""
         wanted = {"id": check_snapshot_id(snapshot_id, "snapshot_id")}
         row = self._database.run(lambda connection: connection.execute(_SNAPSHOT, wanted).fetchone())
-        return row and _snapshot(row)
+        return row and snapshot_of(row, in_utc)
 
     def list_snapshots(self) -> list[dict[str, Any]]:
         """Return all snapshots as ``get_snapshot`` does, newest first."""
-        statement = f"{_SNAPSHOTS} ORDER BY created_at DESC, id"
-        return [*map(_snapshot, self._database.run(lambda connection: connection.execute(statement).fetchall()))]
+        statement = f"{SNAPSHOTS} ORDER BY created_at DESC, id"
+        rows = self._database.run(lambda connection: connection.execute(statement).fetchall())
+        return [snapshot_of(row, in_utc) for row in rows]
 
     def delete_snapshot(self, snapshot_id: str) -> bool:
         """Delete a snapshot, not the entries, and return whether it was there."""
@@ -270,8 +264,10 @@ class PostgresCatalog(DatabaseCatalog):
     def get_changed_entries(self, since_snapshot_id: str | None = None) -> list[dict[str, Any]]:
         """Return what is new or different since a snapshot; see ``CatalogBackend.get_changed_entries``."""
         if since_snapshot_id is None:
-            return [*map(_entry, self._database.run(lambda connection: connection.execute(_ALL).fetchall()))]
-        return [*map(_entry, self._since(since_snapshot_id, _CHANGED))]
+            rows = self._database.run(lambda connection: connection.execute(_ALL).fetchall())
+        else:
+            rows = self._since(since_snapshot_id, _CHANGED)
+        return [tracked_of(row, in_utc) for row in rows]
 
     def get_deleted_entries(self, since_snapshot_id: str) -> list[dict[str, Any]]:
         """Return what a snapshot has and the catalog has no more, expired entries included, by key.
@@ -282,16 +278,13 @@ class PostgresCatalog(DatabaseCatalog):
         Raises:
             LTMError: ``validation_error`` for an unknown snapshot.
         """
-        names = ("id", "key", "content_hash", "byte_size")
-        rows = self._since(since_snapshot_id, _DELETED)
-        return [{**dict(zip(names, row[:4], strict=True)), "expires_at": in_utc(row[4])} for row in rows]
+        return [gone_of(row, in_utc) for row in self._since(since_snapshot_id, _DELETED)]
 
     def _since(self, snapshot_id: Any, statement: str) -> list[Sequence[Any]]:
         wanted = {"id": check_snapshot_id(snapshot_id, "since_snapshot_id")}
 
         def work(connection: Any) -> list[Sequence[Any]]:
-            if connection.execute(_SNAPSHOT, wanted).fetchone() is None:
-                raise LTMError("validation_error", "there is no snapshot with this id")
+            check_snapshot_found(connection.execute(_SNAPSHOT, wanted).fetchone())
             rows: list[Sequence[Any]] = connection.execute(statement, wanted).fetchall()
             return rows
 
@@ -301,11 +294,10 @@ class PostgresCatalog(DatabaseCatalog):
 
     def follow(self, connection: Any, operations: Sequence[Operation]) -> None:
         """Write down what a transaction of the memory does."""
-        deleted = {operation.key for operation in operations if isinstance(operation, Delete)}
-        last = {operation.key: operation for operation in operations}
+        deleted, tracked = changes_of(operations)
         if deleted:
             connection.execute(_DELETE, {"ids": [*map(generate_entry_id, deleted)]})
-        _track(connection, [Tracked.of_store(store) for store in last.values() if isinstance(store, Store)])
+        _track(connection, tracked)
 
     def forget(self, connection: Any, keys: Sequence[str]) -> None:
         """Remove what has expired of keys that the memory has cleaned up."""
@@ -325,43 +317,8 @@ def _track(connection: Any, entries: Sequence[Tracked]) -> None:
 
 def _parameters(entry: Tracked) -> dict[str, Any]:
     return {
-        "id": entry.entry_id,
-        "key": entry.key,
-        "content_hash": entry.content_hash,
-        "storage_uri": entry.storage_uri,
-        "byte_size": entry.byte_size,
-        "inlined_value": entry.inlined_value,
-        "metadata": entry.metadata,
+        **tracked_parameters(entry),
         "metadata_json": comparable_json(decode(entry.metadata or "{}")),
-        "metadata_hash": entry.metadata_hash,
         "expires_at": entry.expires_at,
         "ttl": entry.ttl,
-    }
-
-
-def _entry(row: Sequence[Any]) -> dict[str, Any]:
-    entry_id, key, content_hash, storage_uri, byte_size, inlined, metadata, *times = row
-    expires_at, created_at, updated_at = map(in_utc, times)
-    return {
-        "id": entry_id,
-        "key": key,
-        "content_hash": content_hash,
-        "storage_uri": storage_uri,
-        "byte_size": byte_size,
-        "inlined_value": inlined and decode(inlined),
-        "metadata": metadata and decode(metadata),
-        "expires_at": expires_at,
-        "created_at": created_at,
-        "updated_at": updated_at,
-    }
-
-
-def _snapshot(row: Sequence[Any]) -> dict[str, Any]:
-    snapshot_id, name, count, size, created_at = row
-    return {
-        "id": snapshot_id,
-        "name": name,
-        "entry_count": count,
-        "total_bytes": size,
-        "created_at": in_utc(created_at),
     }

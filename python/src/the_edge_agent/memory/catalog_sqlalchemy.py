@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final
 
 try:
     from sqlalchemy import URL, Engine
@@ -35,8 +35,6 @@ from the_edge_agent.memory.validation import (
 
 _SMALL: Final = 500_000  # bytes of an entry that every server reads, whatever its limit
 
-Self = TypeVar("Self", bound="SQLAlchemyCatalog")
-
 
 class SQLAlchemyCatalog(DatabaseCatalog):
     """A ``CatalogBackend`` on SQLite, PostgreSQL, MySQL, MariaDB, or any database that SQLAlchemy speaks to.
@@ -46,6 +44,8 @@ class SQLAlchemyCatalog(DatabaseCatalog):
     threads and for forks. A call is one transaction, and takes no longer than ``timeout``.
     """
 
+    _database_class = Database
+    _place = ("url", "sqlite://")
     _database: Database
 
     #: Set in a subclass to use a dialect class of one's own in place of the database's.
@@ -107,28 +107,6 @@ class SQLAlchemyCatalog(DatabaseCatalog):
         )
         if not check_flag("lazy", lazy):
             self._database.start()
-
-    @classmethod
-    def beside(cls: type[Self], database: Any, options: Mapping[str, Any]) -> Self | None:
-        """Return the catalog on the database of a backend, whose engine and transactions then serve both.
-
-        Args:
-            database: of the backend, which closes it.
-            options: of the catalog; checked, although the backend's connections make most of them needless.
-
-        Returns:
-            None if the options mean another database.
-
-        Raises:
-            LTMError: ``configuration_error``.
-        """
-        if not isinstance(database, Database) or ("url" in options and not database.is_at(options["url"])):
-            return None
-        lazy = options.get("lazy", True)
-        cls(**{"url": "sqlite://", **options, "lazy": True if lazy is False else lazy}).close()
-        catalog = cls.__new__(cls)
-        catalog._owns_database, catalog._database = False, database
-        return catalog
 
     def is_on(self, database: Any) -> bool:
         """Return whether this is the database of a backend, so that one transaction can write both."""

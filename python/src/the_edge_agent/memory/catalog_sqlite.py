@@ -7,16 +7,30 @@ import sqlite3
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from the_edge_agent.memory.catalog import DatabaseCatalog, generate_entry_id
-from the_edge_agent.memory.codec import decode
-from the_edge_agent.memory.filters import matches, parse_filter
-from the_edge_agent.memory.operations import Delete, Operation, Store
+from the_edge_agent.memory.filters import parse_filter
+from the_edge_agent.memory.native_rows import (
+    SNAPSHOTS,
+    TRACKED,
+    first_tracked,
+    gone_of,
+    snapshot_of,
+    tracked_of,
+    tracked_parameters,
+)
+from the_edge_agent.memory.operations import Operation
 from the_edge_agent.memory.results import LTMError, Result, found_entries, ok, returns_result
 from the_edge_agent.memory.sqlite_database import SQLiteDatabase, moment, now, written
-from the_edge_agent.memory.tracking import Tracked, check_batch, check_snapshot_id, check_total
+from the_edge_agent.memory.tracking import (
+    Tracked,
+    changes_of,
+    check_batch,
+    check_snapshot_found,
+    check_snapshot_id,
+    check_total,
+)
 from the_edge_agent.memory.validation import (
     check_batch_size,
     check_flag,
@@ -29,13 +43,9 @@ from the_edge_agent.memory.validation import (
 )
 
 _VISIBLE: Final = "(c.expires_at IS NULL OR c.expires_at > :now)"
-_ENTRY: Final = (
-    "SELECT c.id, c.key, c.content_hash, c.storage_uri, c.byte_size, c.inlined_value, c.metadata, c.expires_at, "
-    "c.created_at, c.updated_at FROM ltm_catalog c"
-)
-_GET: Final = f"{_ENTRY} WHERE c.id = :id AND {_VISIBLE}"
-_LIST: Final = f"{_ENTRY} WHERE c.key >= :prefix AND (:end IS NULL OR c.key < :end) AND {_VISIBLE} ORDER BY c.key"
-_ALL: Final = f"{_ENTRY} WHERE {_VISIBLE} ORDER BY c.key"
+_GET: Final = f"{TRACKED} WHERE c.id = :id AND {_VISIBLE}"
+_LIST: Final = f"{TRACKED} WHERE c.key >= :prefix AND (:end IS NULL OR c.key < :end) AND {_VISIBLE} ORDER BY c.key"
+_ALL: Final = f"{TRACKED} WHERE {_VISIBLE} ORDER BY c.key"
 _TRACK: Final = """
     INSERT INTO ltm_catalog (id, key, content_hash, storage_uri, byte_size, inlined_value, metadata, metadata_hash,
                              expires_at, created_at, updated_at, version)
@@ -61,9 +71,8 @@ _SIZE: Final = "SELECT total(byte_size) FROM ltm_snapshot_entries WHERE snapshot
 _FINISH: Final = """
     INSERT INTO ltm_snapshots (id, name, entry_count, total_bytes, created_at)
     SELECT :id, :name, count(*), coalesce(sum(byte_size), 0), :now FROM ltm_snapshot_entries WHERE snapshot_id = :id"""
-_SNAPSHOT: Final = "SELECT id, name, entry_count, total_bytes, created_at FROM ltm_snapshots"
 _CHANGED: Final = f"""
-    {_ENTRY} LEFT JOIN ltm_snapshot_entries s ON s.snapshot_id = :id AND s.entry_id = c.id
+    {TRACKED} LEFT JOIN ltm_snapshot_entries s ON s.snapshot_id = :id AND s.entry_id = c.id
     WHERE {_VISIBLE} AND (s.entry_id IS NULL OR s.content_hash IS NOT c.content_hash
                           OR s.metadata_hash IS NOT c.metadata_hash OR s.expires_at IS NOT c.expires_at)
     ORDER BY c.key"""
@@ -71,8 +80,6 @@ _DELETED: Final = f"""
     SELECT s.entry_id, s.key, s.content_hash, s.byte_size, s.expires_at FROM ltm_snapshot_entries s
     WHERE s.snapshot_id = :id AND NOT EXISTS (SELECT 1 FROM ltm_catalog c WHERE c.id = s.entry_id AND {_VISIBLE})
     ORDER BY s.key"""
-
-Self = TypeVar("Self", bound="SQLiteCatalog")
 
 
 class SQLiteCatalog(DatabaseCatalog):
@@ -83,6 +90,8 @@ class SQLiteCatalog(DatabaseCatalog):
     connections of its own. A file can be opened by ``SQLAlchemyCatalog("sqlite:///...")`` too.
     """
 
+    _database_class = SQLiteDatabase
+    _place = ("path", ":memory:")
     _database: SQLiteDatabase
 
     def __init__(
@@ -104,28 +113,6 @@ class SQLiteCatalog(DatabaseCatalog):
         self._database = SQLiteDatabase(path, timeout)
         if not check_flag("lazy", lazy):
             self._database.start()
-
-    @classmethod
-    def beside(cls: type[Self], database: Any, options: Mapping[str, Any]) -> Self | None:
-        """Return the catalog in the file of a backend, whose transactions then write both.
-
-        Args:
-            database: of the backend, which closes it.
-            options: of the catalog; checked, although the backend's connections make most of them needless.
-
-        Returns:
-            None if the options mean another file.
-
-        Raises:
-            LTMError: ``configuration_error``.
-        """
-        if not isinstance(database, SQLiteDatabase) or ("path" in options and not database.is_at(options["path"])):
-            return None
-        lazy = options.get("lazy", True)
-        cls(**{"path": ":memory:", **options, "lazy": True if lazy is False else lazy}).close()
-        catalog = cls.__new__(cls)
-        catalog._owns_database, catalog._database = False, database
-        return catalog
 
     def is_on(self, database: Any) -> bool:
         """Return whether this is the file of a backend, so that one transaction can write both."""
@@ -162,9 +149,7 @@ class SQLiteCatalog(DatabaseCatalog):
         beginning, condition, most = check_prefix(prefix), parse_filter(metadata_filter), check_limit(limit)
         with self._database.transaction() as connection:
             values = {"prefix": beginning, "end": end_of_prefix(beginning), "now": written(now())}
-            entries = map(_entry, connection.execute(_LIST, values))
-            fitting = (entry for entry in entries if condition is None or matches(condition, entry["metadata"]))
-            return list(islice(fitting, most))
+            return first_tracked(connection.execute(_LIST, values), moment, condition, most)
 
     def delete_entry(self, key: str) -> bool:
         """Delete the entry of a key and return whether it was there; see ``CatalogBackend.delete_entry``."""
@@ -214,13 +199,14 @@ class SQLiteCatalog(DatabaseCatalog):
         """Return ``{"id", "name", "entry_count", "total_bytes", "created_at"}``, None if there is none."""
         wanted = check_snapshot_id(snapshot_id, "snapshot_id")
         with self._database.transaction() as connection:
-            row = connection.execute(f"{_SNAPSHOT} WHERE id = ?", (wanted,)).fetchone()
-        return row and _snapshot(row)
+            row = connection.execute(f"{SNAPSHOTS} WHERE id = ?", (wanted,)).fetchone()
+        return row and snapshot_of(row, moment)
 
     def list_snapshots(self) -> list[dict[str, Any]]:
         """Return all snapshots as ``get_snapshot`` does, newest first."""
         with self._database.transaction() as connection:
-            return [_snapshot(row) for row in connection.execute(f"{_SNAPSHOT} ORDER BY created_at DESC, id")]
+            rows = connection.execute(f"{SNAPSHOTS} ORDER BY created_at DESC, id")
+            return [snapshot_of(row, moment) for row in rows]
 
     def delete_snapshot(self, snapshot_id: str) -> bool:
         """Delete a snapshot, not the entries, and return whether it was there."""
@@ -236,7 +222,7 @@ class SQLiteCatalog(DatabaseCatalog):
             if wanted is not None:
                 _require_snapshot(connection, wanted)
             rows = connection.execute(_ALL if wanted is None else _CHANGED, {"id": wanted, "now": written(now())})
-            return [_entry(row) for row in rows]
+            return [tracked_of(row, moment) for row in rows]
 
     def get_deleted_entries(self, since_snapshot_id: str) -> list[dict[str, Any]]:
         """Return what a snapshot has and the catalog has no more, expired entries included, by key.
@@ -251,20 +237,17 @@ class SQLiteCatalog(DatabaseCatalog):
         with self._database.transaction() as connection:
             _require_snapshot(connection, wanted)
             rows = connection.execute(_DELETED, {"id": wanted, "now": written(now())})
-            names = ("id", "key", "content_hash", "byte_size")
-            return [{**dict(zip(names, row[:4], strict=True)), "expires_at": moment(row[4])} for row in rows]
+            return [gone_of(row, moment) for row in rows]
 
     # --- as the ledger of a memory in the same file ------------------------------------------------
 
     def follow(self, connection: sqlite3.Connection, operations: Sequence[Operation], at: datetime) -> None:
         """Write down what a transaction of the memory does at the time ``at``."""
-        deleted = {operation.key for operation in operations if isinstance(operation, Delete)}
-        last = {operation.key: operation for operation in operations}
+        deleted, tracked = changes_of(operations)
         for key in deleted:
             connection.execute(_DELETE, {"id": generate_entry_id(key), "now": written(at)})
-        for operation in last.values():
-            if isinstance(operation, Store):
-                _track(connection, Tracked.of_store(operation), at)
+        for entry in tracked:
+            _track(connection, entry, at)
 
     def forget(self, connection: sqlite3.Connection, keys: Sequence[str], at: datetime) -> None:
         """Remove what has expired of keys that the memory has cleaned up."""
@@ -280,20 +263,13 @@ class SQLiteCatalog(DatabaseCatalog):
             found = {
                 key: connection.execute(_GET, {"id": generate_entry_id(key), "now": at}).fetchone() for key in keys
             }
-        return {key: row and _entry(row) for key, row in found.items()}
+        return {key: row and tracked_of(row, moment) for key, row in found.items()}
 
 
 def _track(connection: sqlite3.Connection, entry: Tracked, at: datetime) -> bool:
     """Create or replace an entry at the time ``at`` and return whether it was created."""
     values = {
-        "id": entry.entry_id,
-        "key": entry.key,
-        "content_hash": entry.content_hash,
-        "storage_uri": entry.storage_uri,
-        "byte_size": entry.byte_size,
-        "inlined_value": entry.inlined_value,
-        "metadata": entry.metadata,
-        "metadata_hash": entry.metadata_hash,
+        **tracked_parameters(entry),
         "expires_at": written(at + entry.ttl if entry.ttl else entry.expires_at),
         "now": written(at),
     }
@@ -302,33 +278,4 @@ def _track(connection: sqlite3.Connection, entry: Tracked, at: datetime) -> bool
 
 
 def _require_snapshot(connection: sqlite3.Connection, snapshot_id: str) -> None:
-    if connection.execute("SELECT 1 FROM ltm_snapshots WHERE id = ?", (snapshot_id,)).fetchone() is None:
-        raise LTMError("validation_error", "there is no snapshot with this id")
-
-
-def _entry(row: Sequence[Any]) -> dict[str, Any]:
-    entry_id, key, content_hash, storage_uri, byte_size, inlined, metadata, *times = row
-    expires_at, created_at, updated_at = map(moment, times)
-    return {
-        "id": entry_id,
-        "key": key,
-        "content_hash": content_hash,
-        "storage_uri": storage_uri,
-        "byte_size": byte_size,
-        "inlined_value": inlined and decode(inlined),
-        "metadata": metadata and decode(metadata),
-        "expires_at": expires_at,
-        "created_at": created_at,
-        "updated_at": updated_at,
-    }
-
-
-def _snapshot(row: Sequence[Any]) -> dict[str, Any]:
-    snapshot_id, name, count, size, created_at = row
-    return {
-        "id": snapshot_id,
-        "name": name,
-        "entry_count": count,
-        "total_bytes": size,
-        "created_at": moment(created_at),
-    }
+    check_snapshot_found(connection.execute("SELECT 1 FROM ltm_snapshots WHERE id = ?", (snapshot_id,)).fetchone())

@@ -13,7 +13,7 @@ from the_edge_agent.memory.catalog import CatalogBackend, compute_content_hash
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.config import catalog_options
 from the_edge_agent.memory.operations import Operation, Store
-from the_edge_agent.memory.results import LTMError, Result, ok, returns_result, succeeded
+from the_edge_agent.memory.results import LTMError, Result, succeeded
 
 Facts: TypeAlias = Callable[[Sequence[str]], Mapping[str, tuple[datetime | None, str | None]]]
 
@@ -83,35 +83,6 @@ class LedgerElsewhere(Ledger):
         close = getattr(self._catalog, "close", None)
         if self._owned and close is not None:
             close()
-
-
-class LedgerBackend(LTMBackend):
-    """What a memory that can keep a ledger shares with others; the subclass sets ``_ledger``."""
-
-    _ledger: Ledger
-
-    @property
-    def catalog(self) -> CatalogBackend | None:
-        """The catalog that keeps the ledger, for its snapshots and changes; None without one."""
-        return self._ledger.catalog
-
-    @returns_result
-    def sync_catalog(self) -> Result:
-        """Make the catalog say what is in memory, after a ``catalog_error`` or when it is new.
-
-        Returns:
-            ``{"success": True, "tracked_count": int, "deleted_count": int}``: how many entries of the catalog
-            were wrong or missing, and how many had no entry in memory any more.
-        """
-        tracked, deleted = sync(self, self._ledger, self._facts)
-        return ok(tracked_count=tracked, deleted_count=deleted)
-
-    def _record(self, operations: Sequence[Operation], results: Sequence[Result]) -> None:
-        self._ledger.record(self, operations, results, self._facts)
-
-    def _facts(self, keys: Sequence[str]) -> dict[str, tuple[datetime | None, str | None]]:
-        """Return when the entries at keys expire, and the pointers to their values in a blob storage."""
-        raise NotImplementedError
 
 
 def open_ledger(catalog: Any, database: Any, defaults: Mapping[str, Any]) -> Ledger:

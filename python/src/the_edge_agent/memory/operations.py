@@ -82,6 +82,11 @@ class Delete:
 Operation: TypeAlias = Store | Delete
 
 
+def is_plain(operation: Operation) -> bool:
+    """Return whether this is a store whatever is there, so that many can be run as one."""
+    return isinstance(operation, Store) and operation.if_version is None
+
+
 def stores_of(entries: Iterable[Mapping[str, Any]]) -> list[Store]:
     """Check and encode the argument of ``store_many``.
 

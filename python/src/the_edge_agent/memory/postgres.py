@@ -9,19 +9,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from itertools import groupby, islice
-from typing import Any, ClassVar, Final
+from itertools import groupby
+from typing import Any, Final
 
 from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.memory.catalog_postgres import PostgresCatalog
 from the_edge_agent.memory.codec import comparable_json, decode
-from the_edge_agent.memory.filters import Node, matches, parse_filter
-from the_edge_agent.memory.ledger import LedgerBackend, open_ledger
-from the_edge_agent.memory.operations import Delete, Operation, Store
-from the_edge_agent.memory.postgres_database import ONE_STATE, WRITE, PostgresDatabase, contained, in_utc, range_of
-from the_edge_agent.memory.results import LTMError, Result, conflict, found_entries, ok, page_of_keys, returns_result
-from the_edge_agent.memory.text import RANK_WINDOW, Term, parse_query, rank
-from the_edge_agent.memory.transaction import LTMTransaction
+from the_edge_agent.memory.database_backend import DatabaseBackend
+from the_edge_agent.memory.filters import Node, parse_filter
+from the_edge_agent.memory.ledger import open_ledger
+from the_edge_agent.memory.native_rows import Page, best, entry_of, iterate, page_of
+from the_edge_agent.memory.operations import Delete, Operation, Store, is_plain
+from the_edge_agent.memory.postgres_database import (
+    ONE_STATE,
+    WRITE,
+    PostgresDatabase,
+    contained,
+    in_utc,
+    range_of,
+    streamed,
+)
+from the_edge_agent.memory.results import (
+    LTMError,
+    Result,
+    conflict,
+    found_entries,
+    ok,
+    page_of_keys,
+    returns_result,
+    stored,
+)
+from the_edge_agent.memory.text import Term, parse_query
 from the_edge_agent.memory.validation import (
     check_after,
     check_batch_size,
@@ -73,11 +91,8 @@ _CLEAN: Final = """
 _EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_entries WHERE expires_at <= now()"
 _FACTS: Final = "SELECT key, expires_at, storage_uri FROM ltm_entries WHERE key = ANY(%(keys)s)"
 
-_PAGE_TEXT: Final = 1_000_000  # characters after which a page of iterate_all ends
-_STREAMED_ROWS: Final = 100  # that come from the server at a time
 
-
-class PostgresBackend(LedgerBackend):
+class PostgresBackend(DatabaseBackend):
     """Long-term memory in one PostgreSQL database (12 or later); needs psycopg and its pool.
 
     The contract of each method is ``LTMBackend``'s. Safe for many threads and processes; a forked child opens
@@ -85,7 +100,7 @@ class PostgresBackend(LedgerBackend):
     storage are read by that class only.
     """
 
-    capabilities: ClassVar[frozenset[str]] = frozenset({"transactions", "ttl", "versions"})  # type: ignore[misc]
+    _database: PostgresDatabase
 
     def __init__(
         self,
@@ -127,24 +142,6 @@ class PostgresBackend(LedgerBackend):
     # --- writes ------------------------------------------------------------------------------------
 
     @returns_result
-    def store(
-        self,
-        key: str,
-        value: Any,
-        metadata: dict[str, Any] | None = None,
-        *,
-        ttl: float | None = None,
-        if_version: int | None = None,
-    ) -> Result:
-        """Create or replace the entry at ``key``; see ``LTMBackend.store``."""
-        return self._apply([self.check_store(key, value, metadata, ttl=ttl, if_version=if_version)])[0]
-
-    @returns_result
-    def delete(self, key: str) -> Result:
-        """Delete the entry at ``key``; see ``LTMBackend.delete``."""
-        return self._apply([Delete.of(key)])[0]
-
-    @returns_result
     def delete_many(self, keys: Iterable[str]) -> Result:
         """Delete the entries at many keys; see ``LTMBackend.delete_many``."""
         deletes = [Delete(key) for key in check_keys(keys)]
@@ -173,11 +170,6 @@ class PostgresBackend(LedgerBackend):
 
         return self._database.run(work, WRITE)
 
-    def transaction(self) -> LTMTransaction:
-        """Return a transaction that queues until ``commit``; see ``LTMBackend.transaction``."""
-        self._database.start()
-        return super().transaction()
-
     def _apply(self, operations: Sequence[Operation]) -> list[Result]:
         results = self._database.run(lambda connection: self._run(connection, operations), WRITE)
         self._record(operations, results)
@@ -192,9 +184,9 @@ class PostgresBackend(LedgerBackend):
         results: dict[int, Result] = {}
         conflicts: dict[int, LTMError] = {}
         places = sorted(range(len(operations)), key=lambda place: operations[place].key)
-        for is_plain, group in groupby(places, key=lambda place: _is_plain(operations[place])):
+        for are_plain, group in groupby(places, key=lambda place: is_plain(operations[place])):
             some = [*group]
-            if is_plain and len(some) > 1:
+            if are_plain and len(some) > 1:
                 results |= zip(some, _put_many(connection, [operations[place] for place in some]), strict=True)
                 continue
             for place in some:
@@ -227,14 +219,14 @@ class PostgresBackend(LedgerBackend):
         row = self._database.run(lambda connection: connection.execute(_ENTRY, wanted).fetchone())
         if row is None:
             return ok(value=default, found=False, metadata=None, version=None)
-        return ok(found=True, **_entry(*row))
+        return ok(found=True, **entry_of(*row))
 
     @returns_result
     def retrieve_many(self, keys: Iterable[str]) -> Result:
         """Return the entries at many keys, of one state; see ``LTMBackend.retrieve_many``."""
         wanted = check_keys(keys)
         rows = self._database.run(lambda connection: connection.execute(_ENTRIES, {"keys": wanted}).fetchall())
-        found = {row[0]: _entry(*row[1:]) for row in rows}
+        found = {row[0]: entry_of(*row[1:]) for row in rows}
         return found_entries({key: found.get(key) for key in wanted})
 
     @returns_result
@@ -251,24 +243,12 @@ class PostgresBackend(LedgerBackend):
         values = range_of(check_prefix(prefix))
         return ok(count=self._database.run(lambda connection: connection.execute(_COUNT, values).fetchone()[0]))
 
-    def iterate_all(self, prefix: str | None = None) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
-        """Yield ``(key, value, metadata)`` in key order; see ``LTMBackend.iterate_all``.
-
-        Memory stays constant; no connection is held between yields.
-        """
-        beginning = check_prefix(prefix)
-        self._database.start()
-        return self._iterate(beginning)
-
     def _iterate(self, prefix: str) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
-        after, is_over = "", False
-        while not is_over:
-            values = {**range_of(prefix), "after": after}
-            page, is_over = self._database.run(partial(_page, values=values), ONE_STATE)
-            for key, value, metadata, pointer in page:
-                entry = _entry(value, metadata, None, pointer)
-                yield key, entry["value"], entry["metadata"]
-                after = key
+        def page_after(key: str) -> Page:
+            values = {**range_of(prefix), "after": key}
+            return self._database.run(partial(_page, values=values), ONE_STATE)
+
+        return iterate(page_after)
 
     @returns_result
     def search(
@@ -283,37 +263,21 @@ class PostgresBackend(LedgerBackend):
         """Return the entries that match, best first; see ``LTMBackend.search``."""
         terms, condition, beginning = parse_query(query), parse_filter(metadata_filter), check_prefix(prefix)
         first, most = check_offset(offset), check_limit(limit)
-        needles = [term.needle for term in terms or () if not term.negated]
-        window = max(RANK_WINDOW, first + most) if needles else first + most
 
         def work(connection: Any) -> list[dict[str, Any]]:
             if terms == ():  # nothing in the query is searchable
                 return []
             statement, values = _newest_first(terms or (), condition, beginning)
-            with _streamed(connection) as cursor:
-                rows = cursor.execute(statement, values)
-                fitting = (row for row in rows if condition is None or matches(condition, row[1] and decode(row[1])))
-                ranked = [(rank(needles, row[2]), row[0]) for row in islice(fitting, window)]
-            ranked.sort(key=lambda found: -found[0])  # stable: equal scores stay newest first, then by key
-            return _found(connection, ranked[first : first + most])
+            with streamed(connection) as cursor:
+                ranked = best(cursor.execute(statement, values), terms or (), condition, first, most)
+            return _found(connection, ranked)
 
         results = self._database.run(work, ONE_STATE)
         return ok(results=results, count=len(results))
 
-    # --- the end -----------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Close every connection, and the catalog unless it is the caller's; idempotent."""
-        self._database.close()
-        self._ledger.close()
-
     def __repr__(self) -> str:
         """Name the database, without the password."""
         return f"{type(self).__name__}({str(self._database)!r})"
-
-
-def _is_plain(operation: Operation) -> bool:
-    return isinstance(operation, Store) and operation.if_version is None
 
 
 def _put_many(connection: Any, stores: Sequence[Any]) -> Iterator[Result]:
@@ -321,7 +285,7 @@ def _put_many(connection: Any, stores: Sequence[Any]) -> Iterator[Result]:
     with connection.cursor() as cursor:
         cursor.executemany(_PUT, [_parameters(store) for store in stores], returning=True)
         for store in stores:
-            yield _stored(store.key, cursor.fetchone()[0])
+            yield stored(store.key, cursor.fetchone()[0])
             cursor.nextset()
 
 
@@ -330,7 +294,7 @@ def _do(connection: Any, operation: Operation) -> Result:
         found = connection.execute(_DELETE, {"key": operation.key}).rowcount
         return ok(deleted=bool(found), key=operation.key)
     if operation.if_version is None:
-        return _stored(operation.key, connection.execute(_PUT, _parameters(operation)).fetchone()[0])
+        return stored(operation.key, connection.execute(_PUT, _parameters(operation)).fetchone()[0])
     version = _locked_version(connection, operation.key)
     row = None
     if version == operation.if_version:
@@ -338,7 +302,7 @@ def _do(connection: Any, operation: Operation) -> Result:
         row = connection.execute(statement, _parameters(operation)).fetchone()
     if row is None:  # at last, of an entry that others have created meanwhile
         raise conflict(operation.key, version or _locked_version(connection, operation.key))
-    return _stored(operation.key, row[0])
+    return stored(operation.key, row[0])
 
 
 def _locked_version(connection: Any, key: str) -> int:
@@ -357,33 +321,9 @@ def _parameters(store: Store) -> dict[str, Any]:
     }
 
 
-def _stored(key: str, version: int) -> Result:
-    return ok(stored=True, key=key, created=version == 1, version=version)
-
-
-def _entry(value: str, metadata: str | None, version: int | None, pointer: str | None) -> dict[str, Any]:
-    if pointer is not None:
-        message = "the value of this entry is in a blob storage; open the memory with SQLAlchemyBackend and its storage"
-        raise LTMError("configuration_error", message)
-    return {"value": decode(value), "metadata": metadata and decode(metadata), "version": version}
-
-
-def _streamed(connection: Any) -> Any:
-    """Return a cursor whose rows come a few at a time."""
-    cursor = connection.cursor(name="rows")
-    cursor.itersize = _STREAMED_ROWS
-    return cursor
-
-
-def _page(connection: Any, values: dict[str, Any]) -> tuple[list[Sequence[Any]], bool]:
-    page, size = [], 0
-    with _streamed(connection) as cursor:
-        for row in cursor.execute(_PAGE, values):
-            page.append(row)
-            size += len(row[1]) + len(row[2] or "")
-            if size > _PAGE_TEXT:
-                return page, False
-    return page, True
+def _page(connection: Any, values: dict[str, Any]) -> Page:
+    with streamed(connection) as cursor:
+        return page_of(cursor.execute(_PAGE, values))
 
 
 def _newest_first(terms: Sequence[Term], condition: Node | None, prefix: str) -> tuple[str, dict[str, Any]]:
@@ -412,6 +352,6 @@ def _looked_up(term: Term) -> str:
 
 def _found(connection: Any, ranked: Sequence[tuple[float, str]]) -> list[dict[str, Any]]:
     rows = connection.execute(_FOUND, {"keys": [key for _, key in ranked]}) if ranked else ()
-    entries = {row[0]: _entry(*row[1:]) for row in rows}
+    entries = {row[0]: entry_of(*row[1:]) for row in rows}
     names = ("value", "metadata")
     return [{"key": key, **{name: entries[key][name] for name in names}, "score": rank} for rank, key in ranked]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import random
-import select
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -29,6 +28,7 @@ from the_edge_agent.memory.filters import Node, equalities
 from the_edge_agent.memory.postgres_errors import OutOfTimeError, failure_of, is_lost, refusal_of
 from the_edge_agent.memory.postgres_schema import create_tables, is_ready
 from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.sockets import has_ended
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH, check_seconds, end_of_prefix
 
 Answer = TypeVar("Answer")
@@ -39,6 +39,7 @@ ONE_STATE: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 _SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
 _ABOVE_ALL_KEYS: Final = "\U0010ffff" * (MAX_KEY_LENGTH + 1)
+_STREAMED_ROWS: Final = 100  # that come from the server at a time
 _FIRST_PAUSE: Final = 0.05  # seconds between two attempts
 _LONGEST_PAUSE: Final = 1.0
 _CREATION_ATTEMPTS: Final = 12  # other classes create the same tables without our lock
@@ -206,15 +207,22 @@ class PostgresDatabase:
         if self._is_ready:
             return
         if not self._retrying(is_ready, None, deadline):
-            self._retrying(create_tables, WRITE, deadline, raced=_RACED)
+            self._retrying(create_tables, WRITE, deadline, codes=_RACED, attempts=_CREATION_ATTEMPTS)
         self._is_ready = True
 
     def _retrying(
-        self, work: Callable[[Any], Answer], begin: str | None, deadline: float, raced: tuple[str, ...] = _GAVE_WAY
+        self,
+        work: Callable[[Any], Answer],
+        begin: str | None,
+        deadline: float,
+        *,
+        codes: tuple[str, ...] = _GAVE_WAY,
+        attempts: float = math.inf,
     ) -> Answer:
-        pause, attempts, was_replaced = _FIRST_PAUSE, 0, False
+        """Run ``work``, again for errors with one of ``codes`` while attempts are left, and for one lost connection."""
+        pause, was_replaced = _FIRST_PAUSE, False
         while True:
-            progress, attempts = _Progress(), attempts + 1
+            progress, attempts = _Progress(), attempts - 1
             try:
                 return self._transact(work, begin, deadline, progress)
             except psycopg.Error as error:
@@ -225,7 +233,7 @@ class PostgresDatabase:
                 raise self._out_of_time(**fields)
             if fields:
                 raise LTMError.of({**failure.result, **fields})
-            again = code in raced and attempts < _CREATION_ATTEMPTS if raced is _RACED else code in raced
+            again = code in codes and attempts > 0
             if not again and (was_replaced or not lost):
                 raise failure
             was_replaced = was_replaced or lost
@@ -272,7 +280,7 @@ class PostgresDatabase:
             except PoolClosed:
                 raise _closed() from None
             connection.deadline = deadline
-            if not _has_ended(connection):
+            if not has_ended(connection.fileno()):
                 return pool, connection
             connection.close()
             pool.putconn(connection)
@@ -332,6 +340,13 @@ def contained(condition: Node | None) -> tuple[str, dict[str, Any]]:
     return " AND ".join(["true", *tests]), {f"metadata{place}": text for place, text in enumerate(found)}
 
 
+def streamed(connection: Any, most: int = _STREAMED_ROWS) -> Any:
+    """Return a cursor whose rows come a few at a time, ``most`` at the most."""
+    cursor = connection.cursor(name="rows")
+    cursor.itersize = min(most, _STREAMED_ROWS)
+    return cursor
+
+
 def _give_back(pool: ConnectionPool[_Connection], connection: _Connection) -> None:
     try:
         if not connection.closed and connection.info.transaction_status != TransactionStatus.IDLE:
@@ -341,15 +356,6 @@ def _give_back(pool: ConnectionPool[_Connection], connection: _Connection) -> No
         connection.close()
     connection.deadline = math.inf
     pool.putconn(connection)
-
-
-def _has_ended(connection: _Connection) -> bool:
-    """Return whether an idle connection has something to read: the server's farewell, or its end."""
-    if hasattr(select, "poll"):
-        poll = select.poll()
-        poll.register(connection.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
-    return bool(select.select([connection.fileno()], [], [], 0)[0])
 
 
 def _closed() -> LTMError:

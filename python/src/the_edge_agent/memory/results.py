@@ -41,6 +41,11 @@ def found_entries(entries: dict[str, dict[str, Any] | None]) -> Result:
     return ok(entries=entries, found_count=len(entries) - missing, missing_count=missing)
 
 
+def stored(key: str, version: int) -> Result:
+    """Return the success dict of ``store``: an entry of version 1 was created."""
+    return ok(stored=True, key=key, created=version == 1, version=version)
+
+
 def page_of_keys(keys: list[str], limit: int) -> Result:
     """Return the success dict of ``list_keys`` from up to ``limit`` + 1 keys: one too many tells that more follow."""
     return ok(keys=keys[:limit], next=keys[limit - 1] if len(keys) > limit else None)

@@ -17,8 +17,9 @@ except ImportError as error:
 from the_edge_agent.memory.blobs import BlobStorage
 from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.memory.codec import decode
+from the_edge_agent.memory.database_backend import DatabaseBackend
 from the_edge_agent.memory.filters import parse_filter
-from the_edge_agent.memory.ledger import LedgerBackend, open_ledger
+from the_edge_agent.memory.ledger import open_ledger
 from the_edge_agent.memory.operations import Delete, Operation, Store
 from the_edge_agent.memory.results import LTMError, Result, found_entries, ok, page_of_keys, returns_result, succeeded
 from the_edge_agent.memory.sql.dialects import Dialect
@@ -31,7 +32,6 @@ from the_edge_agent.memory.sql.schema import EntryColumns, LTMEntry, entry_class
 from the_edge_agent.memory.sql.search import Search
 from the_edge_agent.memory.sql.statements import Statements
 from the_edge_agent.memory.text import parse_query
-from the_edge_agent.memory.transaction import LTMTransaction
 from the_edge_agent.memory.validation import (
     check_after,
     check_batch_size,
@@ -49,7 +49,7 @@ _GONE = object()
 _SMALL = 500_000  # bytes of an entry that every server reads, whatever its limit
 
 
-class SQLAlchemyBackend(LedgerBackend):
+class SQLAlchemyBackend(DatabaseBackend):
     """Long-term memory on SQLite, PostgreSQL, MySQL, MariaDB, or any database that SQLAlchemy speaks to.
 
     The contract of each method is ``LTMBackend``'s, the same on every database. Safe for many threads and for
@@ -61,7 +61,7 @@ class SQLAlchemyBackend(LedgerBackend):
     result says ``"unknown": True``.
     """
 
-    capabilities: ClassVar[frozenset[str]] = frozenset({"transactions", "ttl", "versions"})  # type: ignore[misc]
+    _database: Database
 
     #: Set in a subclass to use a dialect class of one's own in place of the database's.
     dialect_class: ClassVar[type[Dialect] | None] = None
@@ -202,24 +202,6 @@ class SQLAlchemyBackend(LedgerBackend):
         return self._database.closed
 
     @returns_result
-    def store(
-        self,
-        key: str,
-        value: Any,
-        metadata: dict[str, Any] | None = None,
-        *,
-        ttl: float | None = None,
-        if_version: int | None = None,
-    ) -> Result:
-        """Create or replace the entry at ``key``; see ``LTMBackend.store``."""
-        return self._apply([self.check_store(key, value, metadata, ttl=ttl, if_version=if_version)])[0]
-
-    @returns_result
-    def delete(self, key: str) -> Result:
-        """Delete the entry at ``key``; see ``LTMBackend.delete``."""
-        return self._apply([Delete.of(key)])[0]
-
-    @returns_result
     def retrieve(self, key: str, default: Any = None) -> Result:
         """Return the entry at ``key``; see ``LTMBackend.retrieve``."""
         check_key(key)
@@ -302,15 +284,6 @@ class SQLAlchemyBackend(LedgerBackend):
         )
         return ok(results=results, count=len(results))
 
-    def iterate_all(self, prefix: str | None = None) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
-        """Yield ``(key, value, metadata)`` in key order; see ``LTMBackend.iterate_all``.
-
-        Memory stays constant; no connection is held between yields.
-        """
-        checked = check_prefix(prefix)
-        self._database.start()
-        return self._iterate(checked)
-
     def _iterate(self, prefix: str) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
         after, rows = "", 16
         while True:
@@ -345,11 +318,6 @@ class SQLAlchemyBackend(LedgerBackend):
             found = succeeded(self.retrieve(key, _GONE))
             return found["value"]
 
-    def transaction(self) -> LTMTransaction:
-        """Return a transaction that queues until ``commit``; see ``LTMBackend.transaction``."""
-        self._database.start()
-        return super().transaction()
-
     def _apply(self, operations: Sequence[Operation]) -> list[Result]:
         placed = [self._placed(operation) for operation in operations]
 
@@ -369,11 +337,6 @@ class SQLAlchemyBackend(LedgerBackend):
 
     def _facts(self, keys: Sequence[str]) -> dict[str, tuple[datetime | None, str | None]]:
         return self._database.run(lambda connection, sql: sql.entries.facts(connection, keys))
-
-    def close(self) -> None:
-        """Close every connection, and the catalog unless it is the caller's; idempotent."""
-        self._database.close()
-        self._ledger.close()
 
     def __repr__(self) -> str:
         """Name the database, with the password hidden."""

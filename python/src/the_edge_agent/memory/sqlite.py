@@ -10,19 +10,29 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from itertools import islice
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.memory.catalog_sqlite import SQLiteCatalog
-from the_edge_agent.memory.codec import decode
-from the_edge_agent.memory.filters import matches, parse_filter
-from the_edge_agent.memory.ledger import LedgerBackend, open_ledger
+from the_edge_agent.memory.database_backend import DatabaseBackend
+from the_edge_agent.memory.filters import parse_filter
+from the_edge_agent.memory.ledger import open_ledger
+from the_edge_agent.memory.native_rows import Page, best, entry_of, iterate, page_of
 from the_edge_agent.memory.operations import Delete, Operation, Store
-from the_edge_agent.memory.results import LTMError, Result, conflict, found_entries, ok, page_of_keys, returns_result
+from the_edge_agent.memory.results import (
+    LTMError,
+    Result,
+    conflict,
+    found_entries,
+    ok,
+    page_of_keys,
+    returns_result,
+    stored,
+)
 from the_edge_agent.memory.sqlite_database import IN_MEMORY, SQLiteDatabase, moment, now, written
-from the_edge_agent.memory.text import RANK_WINDOW, Term, parse_query, rank
-from the_edge_agent.memory.transaction import LTMTransaction
+from the_edge_agent.memory.text import Term, parse_query
 from the_edge_agent.memory.validation import (
     check_after,
     check_batch_size,
@@ -55,10 +65,8 @@ _PAGE: Final = _KEYS.replace("SELECT key", "SELECT key, value, metadata, storage
 _EXPIRED: Final = "SELECT id, key FROM ltm_entries WHERE expires_at <= :now ORDER BY expires_at, key LIMIT :most"
 _EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_entries WHERE expires_at <= :now"
 
-_PAGE_TEXT: Final = 1_000_000  # characters after which a page of iterate_all ends
 
-
-class SQLiteBackend(LedgerBackend):
+class SQLiteBackend(DatabaseBackend):
     """Long-term memory in one SQLite file, or in memory; needs nothing but Python.
 
     The contract of each method is ``LTMBackend``'s. Safe for many threads and processes; a forked child opens
@@ -66,7 +74,7 @@ class SQLiteBackend(LedgerBackend):
     Values in a blob storage are read by that class only.
     """
 
-    capabilities: ClassVar[frozenset[str]] = frozenset({"transactions", "ttl", "versions"})  # type: ignore[misc]
+    _database: SQLiteDatabase
 
     def __init__(
         self,
@@ -106,24 +114,6 @@ class SQLiteBackend(LedgerBackend):
     # --- writes ------------------------------------------------------------------------------------
 
     @returns_result
-    def store(
-        self,
-        key: str,
-        value: Any,
-        metadata: dict[str, Any] | None = None,
-        *,
-        ttl: float | None = None,
-        if_version: int | None = None,
-    ) -> Result:
-        """Create or replace the entry at ``key``; see ``LTMBackend.store``."""
-        return self._apply([self.check_store(key, value, metadata, ttl=ttl, if_version=if_version)])[0]
-
-    @returns_result
-    def delete(self, key: str) -> Result:
-        """Delete the entry at ``key``; see ``LTMBackend.delete``."""
-        return self._apply([Delete.of(key)])[0]
-
-    @returns_result
     def delete_many(self, keys: Iterable[str]) -> Result:
         """Delete the entries at many keys; see ``LTMBackend.delete_many``."""
         deletes = [Delete(key) for key in check_keys(keys)]
@@ -144,11 +134,6 @@ class SQLiteBackend(LedgerBackend):
             if self._here is not None:
                 self._here.forget(connection, [row[1] for row in removed], at)
         return ok(deleted_count=len(removed), remaining_count=remaining)
-
-    def transaction(self) -> LTMTransaction:
-        """Return a transaction that queues until ``commit``; see ``LTMBackend.transaction``."""
-        self._database.start()
-        return super().transaction()
 
     def _apply(self, operations: Sequence[Operation]) -> list[Result]:
         with self._database.transaction(write=True) as connection:
@@ -198,7 +183,7 @@ class SQLiteBackend(LedgerBackend):
         with self._database.transaction() as connection:
             at = written(now())
             rows = {key: connection.execute(_ENTRY, {"key": key, "now": at}).fetchone() for key in keys}
-        return {key: row and _entry(*row) for key, row in rows.items()}
+        return {key: row and entry_of(*row) for key, row in rows.items()}
 
     @returns_result
     def list_keys(self, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:
@@ -215,33 +200,12 @@ class SQLiteBackend(LedgerBackend):
         with self._database.transaction() as connection:
             return ok(count=connection.execute(_COUNT, _range(beginning)).fetchone()[0])
 
-    def iterate_all(self, prefix: str | None = None) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
-        """Yield ``(key, value, metadata)`` in key order; see ``LTMBackend.iterate_all``.
-
-        Memory stays constant; no connection is held between yields.
-        """
-        beginning = check_prefix(prefix)
-        self._database.start()
-        return self._iterate(beginning)
-
     def _iterate(self, prefix: str) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
-        after, is_over = "", False
-        while not is_over:
-            page, is_over = self._page(prefix, after)
-            for key, value, metadata, pointer in page:
-                entry = _entry(value, metadata, None, pointer)
-                yield key, entry["value"], entry["metadata"]
-                after = key
+        return iterate(partial(self._page, prefix))
 
-    def _page(self, prefix: str, after: str) -> tuple[list[Sequence[Any]], bool]:
-        page, size = [], 0
+    def _page(self, prefix: str, after: str) -> Page:
         with self._database.transaction() as connection:
-            for row in connection.execute(_PAGE, {**_range(prefix), "after": after}):
-                page.append(row)
-                size += len(row[1]) + len(row[2] or "")
-                if size > _PAGE_TEXT:
-                    return page, False
-        return page, True
+            return page_of(connection.execute(_PAGE, {**_range(prefix), "after": after}))
 
     @returns_result
     def search(
@@ -256,16 +220,11 @@ class SQLiteBackend(LedgerBackend):
         """Return the entries that match, best first; see ``LTMBackend.search``."""
         terms, condition, beginning = parse_query(query), parse_filter(metadata_filter), check_prefix(prefix)
         first, most = check_offset(offset), check_limit(limit)
-        needles = [term.needle for term in terms or () if not term.negated]
         with self._database.transaction() as connection:
             if terms == ():  # nothing in the query is searchable
                 return ok(results=[], count=0)
             rows = self._newest_first(connection, terms or (), beginning)
-            fitting = (row for row in rows if condition is None or matches(condition, row[1] and decode(row[1])))
-            window = max(RANK_WINDOW, first + most) if needles else first + most
-            ranked = [(rank(needles, row[2]), row[0]) for row in islice(fitting, window)]
-            ranked.sort(key=lambda found: -found[0])  # stable: equal scores stay newest first, then by key
-            results = [_found(connection, *found) for found in ranked[first : first + most]]
+            results = [_found(connection, *found) for found in best(rows, terms or (), condition, first, most)]
         return ok(results=results, count=len(results))
 
     def _newest_first(
@@ -290,13 +249,6 @@ class SQLiteBackend(LedgerBackend):
             values,
         )
 
-    # --- the end -----------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Close every connection, and the catalog unless it is the caller's; idempotent."""
-        self._database.close()
-        self._ledger.close()
-
     def __repr__(self) -> str:
         """Name the file."""
         return f"{type(self).__name__}({self._database.path!r})"
@@ -317,7 +269,7 @@ def _store(connection: sqlite3.Connection, store: Store, at: datetime) -> Result
         "now": written(at),
     }
     ((version,),) = connection.execute(_STORE, values).fetchall()
-    return ok(stored=True, key=store.key, created=version == 1, version=version)
+    return stored(store.key, version)
 
 
 def _delete(connection: sqlite3.Connection, delete: Delete, at: datetime) -> Result:
@@ -325,17 +277,10 @@ def _delete(connection: sqlite3.Connection, delete: Delete, at: datetime) -> Res
     return ok(deleted=bool(found), key=delete.key)
 
 
-def _entry(value: str, metadata: str | None, version: int | None, pointer: str | None) -> dict[str, Any]:
-    if pointer is not None:
-        message = "the value of this entry is in a blob storage; open the memory with SQLAlchemyBackend and its storage"
-        raise LTMError("configuration_error", message)
-    return {"value": decode(value), "metadata": metadata and decode(metadata), "version": version}
-
-
 def _found(connection: sqlite3.Connection, rank: float, row_id: int) -> dict[str, Any]:
     columns = "SELECT key, value, metadata, storage_uri FROM ltm_entries WHERE id = ?"
     key, value, metadata, pointer = connection.execute(columns, (row_id,)).fetchone()
-    entry = _entry(value, metadata, None, pointer)
+    entry = entry_of(value, metadata, None, pointer)
     return {"key": key, "value": entry["value"], "metadata": entry["metadata"], "score": rank}
 
 

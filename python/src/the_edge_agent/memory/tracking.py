@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
 from the_edge_agent.memory.catalog import compute_content_hash, generate_entry_id
 from the_edge_agent.memory.codec import INT64_MAX, MAX_VALUE_DEPTH, decode, encode_json, encode_metadata
-from the_edge_agent.memory.operations import Store
+from the_edge_agent.memory.operations import Delete, Operation, Store
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.validation import check_items, check_key, check_text
 
@@ -138,6 +138,23 @@ def check_snapshot_id(snapshot_id: Any, what: str) -> str:
     """
     checked = check_text(snapshot_id, what)
     return checked if len(checked) == SNAPSHOT_ID_LENGTH and checked.isascii() else ""
+
+
+def check_snapshot_found(snapshot: Any) -> None:
+    """Check that a look for a snapshot has found one.
+
+    Raises:
+        LTMError: ``validation_error`` for None.
+    """
+    if snapshot is None:
+        raise LTMError("validation_error", "there is no snapshot with this id")
+
+
+def changes_of(operations: Sequence[Operation]) -> tuple[list[str], list[Tracked]]:
+    """Return the keys that operations delete, and what the ledger says of those that they store at last."""
+    last = {operation.key: operation for operation in operations}
+    deleted = sorted({operation.key for operation in operations if isinstance(operation, Delete)})
+    return deleted, [Tracked.of_store(operation) for operation in last.values() if isinstance(operation, Store)]
 
 
 def check_total(size: Any) -> None:

@@ -25,12 +25,11 @@ from sqlalchemy import (
 
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import Node, matches
-from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.rows import catalog_parameters, catalog_row
 from the_edge_agent.memory.sql.search import key_range
-from the_edge_agent.memory.tracking import Tracked, check_total
+from the_edge_agent.memory.tracking import Tracked, check_snapshot_found, check_total
 
 _ID_BYTES: Final = 64
 _WIDEST: Final = 4  # bytes of a character
@@ -220,8 +219,7 @@ class Catalog:
         return bool(found)
 
     def _require_snapshot(self, connection: Connection, snapshot_id: str) -> None:
-        if self.snapshot(connection, snapshot_id) is None:
-            raise LTMError("validation_error", "there is no snapshot with this id")
+        check_snapshot_found(self.snapshot(connection, snapshot_id))
 
     def _now(self, connection: Connection, statements: int = 1) -> dict[str, Any]:
         return {"b_now": self._dialect.clock(connection, statements=statements)}

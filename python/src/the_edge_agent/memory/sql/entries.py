@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Integer, Text, bindparam, delete, func, select, type_coerce
 
-from the_edge_agent.memory.operations import Operation, Store
-from the_edge_agent.memory.results import LTMError, Result, ok
+from the_edge_agent.memory.operations import Operation, Store, is_plain
+from the_edge_agent.memory.results import LTMError, Result, ok, stored
 from the_edge_agent.memory.sql.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.rows import entry_parameters, entry_row
@@ -68,8 +68,8 @@ class Entries:
         conflicts: dict[int, LTMError] = {}
         by_key = sorted(range(len(operations)), key=lambda place: operations[place].key)
         groups = ([*group] for _, group in groupby(by_key, key=lambda place: operations[place].key))
-        for is_plain, run in groupby(groups, key=lambda places: all(_is_plain(operations[place]) for place in places)):
-            if is_plain:
+        for are_plain, run in groupby(groups, key=lambda places: all(is_plain(operations[place]) for place in places)):
+            if are_plain:
                 results.update(self._store_together(connection, operations, [*run], now))
             else:
                 for place in chain(*run):
@@ -106,7 +106,7 @@ class Entries:
             key = operations[places[0]].key
             first = versions[key] - len(places) + 1
             for version, place in enumerate(places, start=first):
-                yield place, _stored(key, version)
+                yield place, stored(key, version)
 
     def _apply_one(self, connection: Connection, operation: Operation, now: datetime | None) -> Result:
         if not isinstance(operation, Store):
@@ -114,8 +114,8 @@ class Entries:
             return ok(deleted=bool(found), key=operation.key)
         row = entry_parameters(self._dialect, operation, now)
         if operation.if_version is None:
-            return _stored(operation.key, self._upsert.one(connection, row))
-        return _stored(operation.key, self._versioned.store(connection, row, operation.if_version))
+            return stored(operation.key, self._upsert.one(connection, row))
+        return stored(operation.key, self._versioned.store(connection, row, operation.if_version))
 
     def delete_many(self, connection: Connection, keys: Sequence[str], now: datetime | None) -> int:
         """Delete the entries at keys at the time ``now`` and return how many there were."""
@@ -192,11 +192,3 @@ def sent_bytes(store: Store, enough: int) -> int:
 
 def _most_bytes(store: Store) -> int:
     return (len(store.key) + len(store.kept_value) + 2 * len(store.metadata or "")) * _WIDEST + len(store.search_text)
-
-
-def _is_plain(operation: Operation) -> bool:
-    return isinstance(operation, Store) and operation.if_version is None
-
-
-def _stored(key: str, version: int) -> Result:
-    return ok(stored=True, key=key, created=version == 1, version=version)

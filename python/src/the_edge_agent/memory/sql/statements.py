@@ -9,12 +9,12 @@ from functools import cached_property
 from sqlalchemy import Connection
 
 from the_edge_agent.memory.catalog import generate_entry_id
-from the_edge_agent.memory.operations import Delete, Operation, Store
+from the_edge_agent.memory.operations import Operation
 from the_edge_agent.memory.results import Result
 from the_edge_agent.memory.sql.catalog import Catalog
 from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.entries import Entries
-from the_edge_agent.memory.tracking import Tracked
+from the_edge_agent.memory.tracking import changes_of
 
 
 class Statements:
@@ -69,11 +69,9 @@ class Statements:
         now = self.clock(connection, len(operations) * (2 if ledger else 1))
         results = self.entries.apply(connection, operations, now)
         if ledger:
-            deleted = {operation.key for operation in operations if isinstance(operation, Delete)}
-            last = {operation.key: operation for operation in operations}
+            deleted, tracked = changes_of(operations)
             self.catalog.delete(connection, _ids(deleted), now)
-            stores = [operation for operation in last.values() if isinstance(operation, Store)]
-            self.catalog.track(connection, [Tracked.of_store(store) for store in stores], now)
+            self.catalog.track(connection, tracked, now)
         return results
 
     def delete_many(self, connection: Connection, keys: Sequence[str], *, ledger: bool) -> int:
@@ -93,5 +91,5 @@ class Statements:
         return deleted, remaining
 
 
-def _ids(keys: Sequence[str] | set[str]) -> list[str]:
+def _ids(keys: Sequence[str]) -> list[str]:
     return [generate_entry_id(key) for key in sorted(keys)]

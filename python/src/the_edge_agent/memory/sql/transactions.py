@@ -13,10 +13,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.sockets import has_ended
 from the_edge_agent.memory.sql.deadlines import Deadline, DeadlineError
-from the_edge_agent.memory.sql.dialects import Dialect, for_name
+from the_edge_agent.memory.sql.dialects import Dialect, for_dialect
 from the_edge_agent.memory.sql.errors import Failure, LostRaceError, classify, out_of_time
-from the_edge_agent.memory.sql.sockets import has_ended
 
 Answer = TypeVar("Answer")
 
@@ -119,7 +119,7 @@ def is_driver_error(error: BaseException) -> bool:
 
 def connect(engine: Engine, deadline: Deadline) -> Connection:
     """Return a connection of the pool that is alive, as far as a look at its socket tells; guarded by the deadline."""
-    family = for_name(engine.dialect.name)
+    family = for_dialect(engine.dialect)
     while True:
         connection = engine.connect()
         if overrides := _overrides(engine, family):

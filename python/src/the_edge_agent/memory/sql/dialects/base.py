@@ -28,10 +28,10 @@ from sqlalchemy.engine import URL
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 from sqlalchemy.types import TypeEngine
 
+from the_edge_agent.memory.sockets import shut_down
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions
 from the_edge_agent.memory.sql.dialects.texts import TextConditions
 from the_edge_agent.memory.sql.dialects.upserts import Upsert
-from the_edge_agent.memory.sql.sockets import shut_down
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH
 
 COMMITS_ALONE: Final = (

@@ -1,0 +1,141 @@
+"""What the native memories and catalogs keep, and give back, in the same way on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Any, Final, TypeAlias
+
+from the_edge_agent.memory.codec import decode
+from the_edge_agent.memory.filters import Node, matches
+from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.text import RANK_WINDOW, Term, rank
+from the_edge_agent.memory.tracking import Tracked
+
+Row: TypeAlias = Sequence[Any]
+Page: TypeAlias = tuple[list[Row], bool]  # rows, and whether they are the last
+Moment: TypeAlias = Callable[[Any], datetime | None]  # makes a time in UTC of what a driver returns
+
+TRACKED: Final = (
+    "SELECT c.id, c.key, c.content_hash, c.storage_uri, c.byte_size, c.inlined_value, c.metadata, c.expires_at, "
+    "c.created_at, c.updated_at FROM ltm_catalog c"
+)
+SNAPSHOTS: Final = "SELECT id, name, entry_count, total_bytes, created_at FROM ltm_snapshots"
+_PAGE_TEXT: Final = 1_000_000  # characters after which a page of iterate_all ends
+
+# --- memories --------------------------------------------------------------------------------------
+
+
+def entry_of(value: str, metadata: str | None, version: int | None, pointer: str | None) -> dict[str, Any]:
+    """Return ``{"value", "metadata", "version"}`` of a row.
+
+    Raises:
+        LTMError: ``configuration_error`` for a value in a blob storage.
+    """
+    if pointer is not None:
+        message = "the value of this entry is in a blob storage; open the memory with SQLAlchemyBackend and its storage"
+        raise LTMError("configuration_error", message)
+    return {"value": decode(value), "metadata": metadata and decode(metadata), "version": version}
+
+
+def page_of(rows: Iterable[Row]) -> Page:
+    """Return the first rows of ``(key, value, metadata, pointer)``, until their text is long."""
+    page, size = [], 0
+    for row in rows:
+        page.append(row)
+        size += len(row[1]) + len(row[2] or "")
+        if size > _PAGE_TEXT:
+            return page, False
+    return page, True
+
+
+def iterate(page_after: Callable[[str], Page]) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
+    """Yield ``(key, value, metadata)`` of page after page; each is asked for with the last key of the one before."""
+    after, is_over = "", False
+    while not is_over:
+        page, is_over = page_after(after)
+        for key, value, metadata, pointer in page:
+            entry = entry_of(value, metadata, None, pointer)
+            yield key, entry["value"], entry["metadata"]
+            after = key
+
+
+def best(
+    rows: Iterable[Row], terms: Sequence[Term], condition: Node | None, first: int, most: int
+) -> list[tuple[float, Any]]:
+    """Return the scores and places of search results, best first.
+
+    Args:
+        rows: ``(place, metadata, search_text)`` of what satisfies every term, newest first, then by key.
+        terms: of the query.
+        condition: what the metadata must satisfy.
+        first: how many results to skip.
+        most: how many to return.
+    """
+    needles = [term.needle for term in terms if not term.negated]
+    window = max(RANK_WINDOW, first + most) if needles else first + most
+    fitting = (row for row in rows if condition is None or matches(condition, row[1] and decode(row[1])))
+    ranked = [(rank(needles, row[2]), row[0]) for row in islice(fitting, window)]
+    ranked.sort(key=lambda found: -found[0])  # stable: equal scores stay newest first, then by key
+    return ranked[first : first + most]
+
+
+# --- catalogs --------------------------------------------------------------------------------------
+
+
+def tracked_parameters(entry: Tracked) -> dict[str, Any]:
+    """Return the parameters of a tracked entry, but for its times."""
+    return {
+        "id": entry.entry_id,
+        "key": entry.key,
+        "content_hash": entry.content_hash,
+        "storage_uri": entry.storage_uri,
+        "byte_size": entry.byte_size,
+        "inlined_value": entry.inlined_value,
+        "metadata": entry.metadata,
+        "metadata_hash": entry.metadata_hash,
+    }
+
+
+def tracked_of(row: Row, moment: Moment) -> dict[str, Any]:
+    """Return the entry of a row of ``TRACKED``."""
+    entry_id, key, content_hash, storage_uri, byte_size, inlined, metadata, *times = row
+    expires_at, created_at, updated_at = map(moment, times)
+    return {
+        "id": entry_id,
+        "key": key,
+        "content_hash": content_hash,
+        "storage_uri": storage_uri,
+        "byte_size": byte_size,
+        "inlined_value": inlined and decode(inlined),
+        "metadata": metadata and decode(metadata),
+        "expires_at": expires_at,
+        "created_at": created_at,
+        "updated_at": updated_at,
+    }
+
+
+def first_tracked(rows: Iterable[Row], moment: Moment, condition: Node | None, most: int) -> list[dict[str, Any]]:
+    """Return the entries of the first rows of ``TRACKED`` whose metadata satisfies a condition."""
+    entries = (tracked_of(row, moment) for row in rows)
+    fitting = (entry for entry in entries if condition is None or matches(condition, entry["metadata"]))
+    return list(islice(fitting, most))
+
+
+def gone_of(row: Row, moment: Moment) -> dict[str, Any]:
+    """Return what a snapshot has of an entry that is gone, from ``(id, key, content_hash, byte_size, expires_at)``."""
+    names = ("id", "key", "content_hash", "byte_size")
+    return {**dict(zip(names, row[:4], strict=True)), "expires_at": moment(row[4])}
+
+
+def snapshot_of(row: Row, moment: Moment) -> dict[str, Any]:
+    """Return the snapshot of a row of ``SNAPSHOTS``."""
+    snapshot_id, name, count, size, created_at = row
+    return {
+        "id": snapshot_id,
+        "name": name,
+        "entry_count": count,
+        "total_bytes": size,
+        "created_at": moment(created_at),
+    }

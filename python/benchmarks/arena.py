@@ -78,9 +78,9 @@ class Arena:
         given = {each: operation.set_up(self._players[each], workload) for each in able} if operation.set_up else {}
         self._warm_up(operation, able)
         return _timed(
-            lambda each, repetition: run_slice(
-                self._players[each], operation, workload, seconds, repetition, given.get(each)
-            ).rate
+            lambda each, repetition: (
+                run_slice(self._players[each], operation, workload, seconds, repetition, given.get(each)).rate
+            )
         )
 
     def _warm_up(self, operation: Operation, able: Sequence[Contender]) -> None:

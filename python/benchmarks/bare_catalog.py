@@ -38,7 +38,7 @@ _KEEP: Final = (
     "WHERE expires_at IS NULL OR expires_at > {now}"
 )
 _FINISH: Final = (
-    "INSERT INTO ltm_snapshots (id, name, entry_count, total_bytes, created_at) SELECT :snapshot, 'benchmark', "
+    "INSERT INTO ltm_snapshots (id, name, entry_count, total_bytes, created_at) SELECT :label, 'benchmark', "
     "count(*), coalesce(sum(byte_size), 0), {now} FROM ltm_snapshot_entries WHERE snapshot_id = :snapshot"
 )
 _CHANGES: Final = (
@@ -64,9 +64,7 @@ class BareCatalog(Player):
     #: Words of the database.
     words: ClassVar[Mapping[str, str]] = {"key": "key", "now": ":now", "differs": "IS NOT", "ends": ""}
     more_columns: ClassVar[str] = ""
-    catalog_indexes: ClassVar[tuple[str, ...]] = (
-        "CREATE INDEX IF NOT EXISTS ix_ltm_catalog_key ON ltm_catalog (key)",
-    )
+    catalog_indexes: ClassVar[tuple[str, ...]] = ("CREATE INDEX IF NOT EXISTS ix_ltm_catalog_key ON ltm_catalog (key)",)
 
     @abstractmethod
     def execute(self, statement: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
@@ -98,6 +96,7 @@ class BareCatalog(Player):
             "content_hash": content_hash,
             "byte_size": len(entry.value["text"]),
             "metadata": metadata,
+            "metadata_copy": metadata,
             "metadata_hash": compute_content_hash(entry.metadata),
             "now": self.now(),
         }
@@ -121,7 +120,7 @@ class BareCatalog(Player):
     def snapshot(self) -> str:
         """See the base class."""
         snapshot = str(uuid.uuid4())
-        values = {"snapshot": snapshot, "now": self.now()}
+        values = {"snapshot": snapshot, "label": snapshot, "now": self.now()}
         self.run_together([(statement.format(**self.words), values) for statement in (_KEEP, _FINISH)])
         return snapshot
 

@@ -149,7 +149,7 @@ class BarePostgres(BareCatalog):
     def track_statement(self, more_name: str, more_value: str, more_set: str) -> str:
         """See the base class; the JSONB copy is kept too."""
         return super().track_statement(
-            ", metadata_json", ", :metadata::jsonb", ", metadata_json = excluded.metadata_json"
+            ", metadata_json", ", :metadata_copy::jsonb", ", metadata_json = excluded.metadata_json"
         )
 
     def execute(self, statement: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:

@@ -32,4 +32,4 @@ class Form:
 
 
 FULL: Final = Form("full", 10_000, 1.0, 5, 11, 10_000, (10_000, 100_000, 1_000_000))
-SHORT: Final = Form("short", 2_000, 0.12, 3, 3, 2_000, ())
+SHORT: Final = Form("short", 1_000, 0.08, 3, 3, 1_000, ())

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.arena import fill, tell
 from benchmarks.contenders import Contender
 from benchmarks.forms import Form
-from benchmarks.operations import READS, TITLES, WRITES
+from benchmarks.operations import READS, TITLES, WRITES, Operation
 from benchmarks.places import new_place
 from benchmarks.player import Player
 from benchmarks.timing import interleaved, medians, run_slice
@@ -48,14 +48,19 @@ def curve(
             fill(players[sharing[0]], workload, first)
             first = size
             for operation in wanted:
-
-                def measure(each: Contender, repetition: int, operation=operation, workload=workload):  # type: ignore
-                    done = run_slice(players[each], operation, workload, form.growth_seconds, repetition)
-                    return done.rate, done.seconds
-
-                rates = medians(interleaved(sharing, measure, _REPETITIONS, form.growth_seconds))
+                rates = _rates(players, operation, workload, form.growth_seconds)
                 for each, rate in rates.items():
                     found[operation.name][each.name].append(rate)
                 shown = ", ".join(f"{each.name} {rate:,.1f}" for each, rate in rates.items())
                 tell(f"{size:,}: {TITLES[operation.name]}: {shown}")
     return found
+
+
+def _rates(
+    players: Mapping[Contender, Player], operation: Operation, workload: Workload, seconds: float
+) -> dict[Contender, float]:
+    def measure(each: Contender, repetition: int) -> tuple[float, float]:
+        done = run_slice(players[each], operation, workload, seconds, repetition)
+        return done.rate, done.seconds
+
+    return medians(interleaved([*players], measure, _REPETITIONS, seconds))

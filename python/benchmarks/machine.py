@@ -22,6 +22,7 @@ def facts(form: Form, databases: Iterable[str]) -> dict[str, str]:
         "processor": f"{_processor()}, {os.cpu_count()} usable",
         "SQLite": sqlite3.sqlite_version,
         "entries": f"{form.size:,}",
+        "entries of put_many whose memory is measured": f"{form.peak_entries:,}",
         "measured": f"{form.repetitions} times {form.seconds:g} s each, interleaved; medians",
     }
     for database in databases:

@@ -24,31 +24,31 @@ This page is generated from a run; `make bench` writes it anew, with its chart a
 
 ## What is compared
 
-The **bare driver** is hand-written SQL on `sqlite3`, psycopg 3 with its pool, or PyMySQL, with a held connection for each
-thread. It does what we promise: the same columns, versions, lifetimes and text index, the same search tokens, JSON in and
-out, the same rank for a search, one transaction for a put, the same settings for durability. It leaves out what a library
-adds: checks of what goes in, deadlines, lost connections replaced, clear errors, other databases.
+The **bare driver** is hand-written SQL on `sqlite3`, psycopg 3 with its pool, or PyMySQL, with a held connection for
+each thread. It does what we promise: the same columns, versions, lifetimes and text index, the same search tokens, JSON
+in and out, the same rank for a search, one transaction for a put, the same settings for durability. It leaves out what a
+library adds: checks of what goes in, deadlines, lost connections replaced, clear errors, other databases.
 
-Peers are measured with the operations that they have, and do less for a put: none keeps a text index of words, versions or
-lifetimes there. LangGraph's SQLite store is given WAL and `synchronous=NORMAL`, as all others on SQLite have;
+Peers are measured with the operations that they have, and do less for a put: none keeps a text index of words, versions
+or lifetimes there. LangGraph's SQLite store is given WAL and `synchronous=NORMAL`, as all others on SQLite have;
 sqlitedict sets `synchronous=OFF` itself. Their metadata is part of the value.
 
 Entries have a text of 60 words and three metadata keys. Before anything is measured, all contenders must give the same
 answers to every operation; else the run fails. Repetitions are interleaved: each contender in turn, again and again.
 """
 _RATES_ABOUT: Final = f"""\
-Units per second, and in brackets the ratio to the bare driver's. {_MISSED}: below the goal, which is such a ratio. {_NOTHING}: the
-contender has no such operation, or there is no goal."""
+Units per second, and in brackets the ratio to the bare driver's. The goal is such a ratio; {_MISSED}: below it.
+{_NOTHING}: the contender has no such operation, or there is no goal."""
 _GROWTH_ABOUT: Final = f"""\
-The same operations as one memory grows: units per second, and how many times slower the largest is than the smallest. {_MISSED}:
-slower than the goal. All contenders of a database share the tables. A filter or a common word has more matches in a larger
-memory; `filter, ten matches` and `search, rare word` have as many."""
+The same operations as one memory grows: units per second, and how many times slower they are in the largest than in the
+smallest. {_MISSED}: slower than the goal. All contenders of a database share the tables. A common word and a filter of
+1 % have more matches in a larger memory; a rare word and a filter with ten matches have as many."""
 _STARTS_ABOUT: Final = f"""\
-Milliseconds in fresh interpreters, medians; over the bare interpreter, on a memory that is there. {_MISSED}: above the goal.
-The first call is a `retrieve`."""
+Milliseconds in fresh interpreters, medians, beyond the start of the interpreter itself, on a memory that is there.
+The first call is a `retrieve`. {_MISSED}: above the goal."""
 _PEAKS_ABOUT: Final = """\
-MiB above what the process has after its imports and a first get: the whole scan, put_many of {entries} entries at once, the
-search for a common word; each in a process of its own."""
+MiB above what the process has after its imports and a first get: the whole scan, put_many of {entries} entries at once,
+the search for a common word; each in a process of its own."""
 
 
 def page(results: Results, chart: str | None) -> str:
@@ -72,7 +72,7 @@ def page(results: Results, chart: str | None) -> str:
         parts.append(f"## Start-up\n\n{_STARTS_ABOUT}\n")
         parts.append(_starts(results.starts))
     if results.peaks:
-        entries = results.facts.get("entries of put_many", "many")
+        entries = results.facts.get("entries of put_many whose memory is measured", "many")
         parts.append(f"## Peak memory\n\n{_PEAKS_ABOUT.format(entries=entries)}\n")
         parts += [_peaks(database, found) for database, found in results.peaks.items()]
     return "\n".join(parts)

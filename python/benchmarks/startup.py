@@ -40,9 +40,9 @@ _CALL: Final = "memory.retrieve('note/00000000')"
 
 
 def _ours(name: str, place: str) -> list[Start]:
-    module = "sqlalchemy" if name.startswith("SQL") and "Alchemy" in name else "the_edge_agent"
+    module, loads = "sqlalchemy" if name == "SQLAlchemyBackend" else "the_edge_agent", _MEMORY.format(name)
     return [
-        Start(f"{name}, {kind}", module, _MEMORY.format(name), f"memory = {name}({place}, lazy={kind == 'lazy'})", _CALL)
+        Start(f"{name}, {kind}", module, loads, f"memory = {name}({place}, lazy={kind == 'lazy'})", _CALL)
         for kind in ("lazy", "eager")
     ]
 

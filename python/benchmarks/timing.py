@@ -66,7 +66,7 @@ def run_slice(
         call, answers = operation.call, []
         start = perf_counter()
         for argument in arguments:
-            answers.append(call(player, argument))  # noqa: PERF401 - measured as a loop of calls
+            answers.append(call(player, argument))
         taken = perf_counter() - start
         done.seconds += taken
         done.units += sum(map(operation.units, answers))

@@ -97,7 +97,7 @@ class Processes:
         """Return the calls per second of all together."""
         for end in self._ends:
             end.send(seconds)
-        return sum(end.recv() for end in self._ends)
+        return sum(float(end.recv()) for end in self._ends)
 
     def close(self) -> None:
         """End them."""
@@ -125,5 +125,3 @@ def _wait_and_work(contender: Contender, place: str, size: int, worker: int, end
         pass
     finally:
         player.close()
-
-

@@ -26,8 +26,8 @@ This page is generated from a run; `make bench` writes it anew, with its chart a
 
 The **bare driver** is hand-written SQL on `sqlite3`, psycopg 3 with its pool, or PyMySQL, with a held connection for
 each thread. It does what we promise: the same columns, versions, lifetimes and text index, the same search tokens, JSON
-in and out, the same rank for a search, one transaction for a put, the same settings for durability. It leaves out what a
-library adds: checks of what goes in, deadlines, lost connections replaced, clear errors, other databases.
+in and out, the same rank for a search, one transaction for a put, the same settings for durability. It leaves out what
+a library adds: checks of what goes in, deadlines, lost connections replaced, clear errors, other databases.
 
 Peers are measured with the operations that they have, and do less for a put: none keeps a text index of words, versions
 or lifetimes there. LangGraph's SQLite store is given WAL and `synchronous=NORMAL`, as all others on SQLite have;

@@ -37,7 +37,8 @@ def peaks(contenders: Mapping[Contender, str], size: int, entries: int) -> dict[
 def _measured(contender: Contender, place: str, name: str, size: int, entries: int) -> float:
     command = [sys.executable, "-m", "benchmarks.peak", str(CONTENDERS.index(contender)), name, str(size), str(entries)]
     # The place may hold a password, which a command line would show to every user.
-    done = subprocess.run(command, input=place, capture_output=True, text=True, check=True)
+    folder = Path(__file__).parents[1]
+    done = subprocess.run(command, input=place, capture_output=True, text=True, check=True, cwd=folder)
     return float(json.loads(done.stdout))
 
 

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     is_whole = arguments.only == [*DATABASES] == databases and arguments.operations == [*NAMES]
     if form is FULL and is_whole and arguments.parts == [*PARTS]:
         publish(results, arguments.docs)
-    elif arguments.output is None:
+    else:
         print(page(results, chart=None))
     if arguments.output:
         results.write(arguments.output)

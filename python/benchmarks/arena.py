@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import perf_counter
+from typing import Final
 
 from benchmarks.agreement import check
 from benchmarks.contenders import Contender
@@ -17,6 +18,8 @@ from benchmarks.player import Player
 from benchmarks.timing import interleaved, medians, run_slice
 from benchmarks.together import Processes, by_threads
 from benchmarks.workload import Workload
+
+_BEGIN: Final = perf_counter()
 
 
 class Arena:
@@ -124,5 +127,5 @@ def fill(player: Player, workload: Workload, first: int = 0) -> None:
 
 
 def tell(text: str) -> None:
-    """Show how far it is."""
-    print(text, file=sys.stderr, flush=True)
+    """Show how far it is, after how many seconds."""
+    print(f"{perf_counter() - _BEGIN:6.0f} s  {text}", file=sys.stderr, flush=True)

@@ -15,6 +15,7 @@ from benchmarks.timing import ratios
 _NOTHING: Final = "–"
 _MISSED: Final = "▼"  # the goal is not reached
 _NAMES: Final = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB"}
+_PEAK_TITLES: Final = {**TITLES, "put_many": "put_many"}
 _OURS: Final = frozenset(each.name for each in CONTENDERS if each.kind == "ours")
 _HEAD: Final = """\
 # Benchmarks
@@ -92,7 +93,7 @@ def number(value: float) -> str:
 
 
 def _rates(database: str, rates: Mapping[str, Mapping[str, float]]) -> str:
-    names = _in_order(rates)
+    names = _in_order(database, rates)
     rows = []
     for operation, found in rates.items():
         goal, compared = goals.ratio(database, operation), ratios(found, BARE)
@@ -138,14 +139,16 @@ def _starts(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
 
 
 def _peaks(database: str, found: Mapping[str, Mapping[str, float]]) -> str:
-    names = _in_order(found)
+    names = _in_order(database, found)
     rows = [
-        [TITLES[operation], *(f"{by_name[name]:.1f}" if name in by_name else _NOTHING for name in names)]
+        [_PEAK_TITLES[operation], *(f"{by_name[name]:.1f}" if name in by_name else _NOTHING for name in names)]
         for operation, by_name in found.items()
     ]
     return f"### {_NAMES[database]}\n\n{table(['operation', *names], rows)}"
 
 
-def _in_order(found: Mapping[str, Mapping[str, float]]) -> list[str]:
+def _in_order(database: str, found: Mapping[str, Mapping[str, float]]) -> list[str]:
     there = {name for by_name in found.values() for name in by_name}
-    return [name for name in dict.fromkeys(each.name for each in CONTENDERS) if name in there]
+    return [
+        name for name in dict.fromkeys(each.name for each in CONTENDERS if each.database == database) if name in there
+    ]

@@ -21,6 +21,8 @@ def do(source):
     exec(source, globals())
     return (clock() - start) * 1000
 print(json.dumps([do(source) for source in {sources!r}]))
+if "memory" in globals():
+    memory.close()
 """
 
 

@@ -13,7 +13,7 @@ from benchmarks.agreement import check
 from benchmarks.contenders import Contender
 from benchmarks.forms import Form
 from benchmarks.operations import ALONE, TITLES, Operation, fill_catalog
-from benchmarks.places import new_place
+from benchmarks.places import maintain, new_place
 from benchmarks.player import Player
 from benchmarks.timing import interleaved, medians, run_slice
 from benchmarks.together import Processes, by_threads
@@ -40,6 +40,7 @@ class Arena:
         for contender, player in self._players.items():
             tell(f"{contender.title}: {self._workload.size:,} entries")
             fill(player, self._workload)
+            maintain(contender.database, self.places[contender])
         count = check({each.name: player for each, player in self._players.items()}, self._workload)
         tell(f"{count} answers agree")
 

@@ -10,7 +10,7 @@ from benchmarks.arena import fill, tell
 from benchmarks.contenders import Contender
 from benchmarks.forms import Form
 from benchmarks.operations import READS, TITLES, WRITES, Operation
-from benchmarks.places import new_place
+from benchmarks.places import maintain, new_place
 from benchmarks.player import Player
 from benchmarks.timing import interleaved, medians, run_slice
 from benchmarks.workload import Workload
@@ -46,6 +46,7 @@ def curve(
             workload = Workload(size)
             tell(f"{sharing[0].database}: growing to {size:,} entries")
             fill(players[sharing[0]], workload, first)
+            maintain(sharing[0].database, place)
             first = size
             for operation in wanted:
                 rates = _rates(players, operation, workload, form.growth_seconds)

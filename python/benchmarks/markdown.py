@@ -14,7 +14,7 @@ from benchmarks.timing import ratios
 
 _NOTHING: Final = "–"
 _MISSED: Final = "▼"  # the goal is not reached
-_NAMES: Final = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB"}
+NAMES: Final = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB"}
 _PEAK_TITLES: Final = {**TITLES, "put_many": "put_many"}
 _OURS: Final = frozenset(each.name for each in CONTENDERS if each.kind == "ours")
 _HEAD: Final = """\
@@ -35,7 +35,9 @@ or lifetimes there. LangGraph's SQLite store is given WAL and `synchronous=NORMA
 sqlitedict sets `synchronous=OFF` itself. Their metadata is part of the value.
 
 Entries have a text of 60 words and three metadata keys. Before anything is measured, all contenders must give the same
-answers to every operation; else the run fails. Repetitions are interleaved: each contender in turn, again and again.
+answers to every operation; else the run fails. Servers are given up-to-date statistics once the entries are there
+(`VACUUM ANALYZE`, `ANALYZE TABLE`), which they make by themselves within minutes. Repetitions are interleaved: each
+contender in turn, again and again.
 """
 _RATES_ABOUT: Final = f"""\
 Units per second, and in brackets the ratio to the bare driver's. The goal is such a ratio; {_MISSED}: below it.
@@ -99,7 +101,7 @@ def _rates(database: str, rates: Mapping[str, Mapping[str, float]]) -> str:
         goal, compared = goals.ratio(database, operation), ratios(found, BARE)
         cells = [_rate(name, found, compared, goal) for name in names]
         rows.append([f"{TITLES[operation]}, {UNITS[operation]}", _NOTHING if goal is None else f"{goal:.2f}", *cells])
-    return f"### {_NAMES[database]}\n\n{table(['operation', 'goal', *names], rows)}"
+    return f"### {NAMES[database]}\n\n{table(['operation', 'goal', *names], rows)}"
 
 
 def _rate(name: str, found: Mapping[str, float], compared: Mapping[str, float], goal: float | None) -> str:
@@ -121,7 +123,7 @@ def _growth(database: str, found: Mapping[str, Mapping[str, Sequence[float]]], s
             cells = [number(slower) + f" {_MISSED}" * is_missed, _NOTHING if goal is None else f"{goal:g}"]
             rows.append([f"{TITLES[operation]}: {name}", *map(number, rates), *cells])
     head = ["operation", *(f"{size:,}" for size in sizes), "times slower", "goal"]
-    return f"### {_NAMES[database]}\n\n{table(head, rows)}"
+    return f"### {NAMES[database]}\n\n{table(head, rows)}"
 
 
 def _starts(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
@@ -134,7 +136,7 @@ def _starts(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
                 text = _NOTHING if taken is None else f"{taken:.1f}"
                 is_missed = goal is not None and taken is not None and taken > goal
                 cells.append(text + (f" (goal {goal:.0f}){f' {_MISSED}' * is_missed}" if goal else ""))
-            rows.append([f"{_NAMES[database]}: {title}", *cells])
+            rows.append([f"{NAMES[database]}: {title}", *cells])
     return table(["start", *STEPS], rows)
 
 
@@ -144,7 +146,7 @@ def _peaks(database: str, found: Mapping[str, Mapping[str, float]]) -> str:
         [_PEAK_TITLES[operation], *(f"{by_name[name]:.1f}" if name in by_name else _NOTHING for name in names)]
         for operation, by_name in found.items()
     ]
-    return f"### {_NAMES[database]}\n\n{table(['operation', *names], rows)}"
+    return f"### {NAMES[database]}\n\n{table(['operation', *names], rows)}"
 
 
 def _in_order(database: str, found: Mapping[str, Mapping[str, float]]) -> list[str]:

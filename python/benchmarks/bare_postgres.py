@@ -44,17 +44,21 @@ _PUT: Final = """
 _VISIBLE: Final = "(expires_at IS NULL OR expires_at > now())"
 _GET: Final = f"SELECT value, metadata FROM ltm_entries WHERE key = %s AND {_VISIBLE}"
 _MANY: Final = f"SELECT key, value, metadata FROM ltm_entries WHERE key = ANY(%s) AND {_VISIBLE}"
-# The rank of the_edge_agent.memory.text.score, of one word: how often it occurs in how long an entry.
+# The rank of the_edge_agent.memory.text.score, of one word: how often it occurs in how long an entry. The planner would
+# count in all matches if that were done in the first step.
 _SEARCH: Final = f"""
     WITH newest AS (
+        SELECT key, updated_at, search_text FROM ltm_entries
+        WHERE search_vector @@ to_tsquery('simple'::regconfig, %(token)s) AND {_VISIBLE}
+        ORDER BY updated_at DESC, key LIMIT 1000),
+    counted AS (
         SELECT key, updated_at,
             (length(search_text) - length(replace(search_text, %(needle)s, ''))) / length(%(needle)s) AS found,
             (length(search_text) - length(replace(search_text, 'qz', ''))) / 2 AS tokens
-        FROM ltm_entries WHERE search_vector @@ to_tsquery('simple'::regconfig, %(token)s) AND {_VISIBLE}
-        ORDER BY updated_at DESC, key LIMIT 1000),
+        FROM newest),
     best AS (
         SELECT key, round(found * 2.2 / (found + 1.2 * (0.25 + 0.75 * tokens / 100)), 6)::float8 AS score
-        FROM newest ORDER BY score DESC, updated_at DESC, key LIMIT 10)
+        FROM counted ORDER BY score DESC, updated_at DESC, key LIMIT 10)
     SELECT e.key, e.value, e.metadata, best.score FROM best JOIN ltm_entries e ON e.key = best.key
     ORDER BY best.score DESC, e.updated_at DESC, e.key"""
 _FILTER: Final = f"""

@@ -49,18 +49,21 @@ _PUT: Final = """
     RETURNING version"""
 _VISIBLE: Final = "(expires_at IS NULL OR expires_at > :now)"
 _GET: Final = "SELECT value, metadata FROM ltm_entries WHERE key = ? AND (expires_at IS NULL OR expires_at > ?)"
-# The rank of the_edge_agent.memory.text.score, of one word: how often it occurs in how long an entry.
+# The rank of the_edge_agent.memory.text.score, of one word: how often it occurs in how long an entry. Texts are read
+# after the sort, and CROSS JOIN keeps the order of the tables: the quickest of four ways that were tried.
 _SEARCH: Final = f"""
     WITH newest AS (
-        SELECT id, key, updated_at,
-            (length(search_text) - length(replace(search_text, :needle, ''))) / length(:needle) AS found,
-            (length(search_text) - length(replace(search_text, 'qz', ''))) / 2 AS tokens
-        FROM ltm_entries
+        SELECT id FROM ltm_entries
         WHERE id IN (SELECT rowid FROM ltm_entries_fts WHERE ltm_entries_fts MATCH :word) AND {_VISIBLE}
         ORDER BY updated_at DESC, key LIMIT 1000),
+    counted AS (
+        SELECT e.id, key, updated_at,
+            (length(search_text) - length(replace(search_text, :needle, ''))) / length(:needle) AS found,
+            (length(search_text) - length(replace(search_text, 'qz', ''))) / 2 AS tokens
+        FROM newest CROSS JOIN ltm_entries e ON e.id = newest.id),
     best AS (
         SELECT id, updated_at, round(found * 2.2 / (found + 1.2 * (0.25 + 0.75 * tokens / 100)), 6) AS score
-        FROM newest ORDER BY score DESC, updated_at DESC, key LIMIT 10)
+        FROM counted ORDER BY score DESC, updated_at DESC, key LIMIT 10)
     SELECT e.key, e.value, e.metadata, best.score FROM best JOIN ltm_entries e ON e.id = best.id
     ORDER BY best.score DESC, e.updated_at DESC, e.key"""
 _FILTER: Final = f"""

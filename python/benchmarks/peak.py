@@ -38,7 +38,7 @@ def _measured(contender: Contender, place: str, name: str, size: int, entries: i
     command = [sys.executable, "-m", "benchmarks.peak", str(CONTENDERS.index(contender)), name, str(size), str(entries)]
     # The place may hold a password, which a command line would show to every user.
     folder = Path(__file__).parents[1]
-    done = subprocess.run(command, input=place, capture_output=True, text=True, check=True, cwd=folder)
+    done = subprocess.run(command, input=place, stdout=subprocess.PIPE, text=True, check=True, cwd=folder)
     return float(json.loads(done.stdout))
 
 

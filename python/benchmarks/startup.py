@@ -109,6 +109,6 @@ def starts(database: str, place: str, repetitions: int) -> dict[str, dict[str, f
 
 def _times(start: Start, place: str) -> list[float]:
     program = _PROGRAM.format(sources=[source for source in (start.imports, start.opens, start.calls) if source])
-    done = subprocess.run([sys.executable, "-c", program], input=place, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], input=place, stdout=subprocess.PIPE, text=True, check=True)
     found: list[float] = json.loads(done.stdout)
     return found

@@ -55,8 +55,6 @@ class Arena:
     def _rates(self, name: str) -> dict[str, float]:
         method = next((each.method for each in ALONE if each.name == name), "put")
         able = [each for each, player in self._players.items() if player.can(method)]
-        if name == "mixed_processes":
-            able = [each for each in able if self._players[each].is_for_processes]
         with ExitStack() as stack:
             measure = self._measure(name, able, stack)
             rates = medians(interleaved(able, measure, self._form.repetitions, self._form.seconds))

@@ -131,8 +131,6 @@ class DiskCache(Player):
 class SqliteDict(Player):
     """sqlitedict's ``SqliteDict`` with JSON for values, in WAL; it sets ``synchronous=OFF`` itself."""
 
-    is_for_processes = False  # what another process wrote meanwhile makes its writes fail as locked
-
     def __init__(self, place: str) -> None:
         """Open a file."""
         open_dict = import_module("sqlitedict").SqliteDict

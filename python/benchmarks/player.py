@@ -21,9 +21,6 @@ class Player:
     #: Whether filters answer newest first, then by key; otherwise any ten that fit are right.
     is_ordered: ClassVar[bool] = True
 
-    #: Whether several processes may write at once.
-    is_for_processes: ClassVar[bool] = True
-
     def __init__(self, place: str) -> None:
         """Open it."""
         raise NotImplementedError

@@ -31,5 +31,5 @@ class Form:
     growth_seconds: float = 0.3
 
 
-FULL: Final = Form("full", 10_000, 0.6, 5, 11, 10_000, (10_000, 100_000, 1_000_000))
+FULL: Final = Form("full", 10_000, 0.5, 5, 11, 10_000, (10_000, 100_000, 1_000_000))
 SHORT: Final = Form("short", 1_000, 0.08, 3, 3, 1_000, ())

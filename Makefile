@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test table lint servers venv clean
+.PHONY: help demo test table bench lint servers venv clean
 
 help: ## List what can be done
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ test: ## Run all tests, on SQLite, PostgreSQL, MariaDB and MySQL, and with the l
 table: ## Write docs/contract_table.md, from a run of the contract on all databases
 	@$(PYTHON) scripts/table.py
 
+bench: ## Write docs/benchmarks.md; SHORT=1 shows less, in minutes; ARGS="--only sqlite --operations get,put"
+	@$(PYTHON) scripts/bench.py $(if $(SHORT),--short) $(ARGS)
+
 lint: venv ## Check style, formatting and types
 	cd python && ../$(BIN)/ruff check . ../scripts
 	cd python && ../$(BIN)/ruff format --check . ../scripts
@@ -33,6 +36,6 @@ venv: ## Make .venv, with all that the tests and the linters need
 	@$(PYTHON) scripts/venvs.py dev
 
 clean: ## Remove the environments and what tools left behind; downloaded servers stay in the user's cache
-	rm -rf .venv .venv-demo .venv-lowest
+	rm -rf .venv .venv-bench .venv-demo .venv-lowest
 	rm -rf python/build python/dist python/.hypothesis
 	find . -type d \( -name __pycache__ -o -name .mypy_cache -o -name .ruff_cache -o -name .pytest_cache \) -prune -exec rm -rf {} +

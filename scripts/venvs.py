@@ -106,6 +106,11 @@ def lowest() -> Path:
     return ensure(REPO / ".venv-lowest", supported_pythons()[0], extras="sqlalchemy,postgres,test", pins=[pin])
 
 
+def bench() -> Path:
+    """Make the environment of the benchmarks, with the peers to compare with."""
+    return ensure(REPO / ".venv-bench", supported_pythons()[-1], extras="all,bench")
+
+
 def demo() -> Path:
     """Make the environment of a user who keeps memories in SQLite."""
     return ensure(REPO / ".venv-demo", Path(sys.executable), extras="sqlalchemy", editable=False)

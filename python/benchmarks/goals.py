@@ -1,0 +1,39 @@
+"""What we want to reach: ratios to the bare driver, how little may slow down as a memory grows, and start-up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+# Operations per second of ours to the bare driver's.
+_OF_ALL: Final = ("get", "put", "put_many", "search", "filter", "scan", "mixed_threads")
+_RATIOS: Final = {
+    "sqlite": (0.65, 0.80, 0.80, 0.90, 1.0, 0.25, 0.80),
+    "postgresql": (0.60, 0.80, 1.0, 0.90, 0.90, 0.60, 1.0),
+    "mysql": (0.60, 0.80, 0.80, 0.80, 1.0, 0.50, 1.0),
+    "mariadb": (0.60, 0.80, 0.80, 0.80, 1.0, 0.50, 1.0),
+}
+_SAME: Final = {
+    "search": ("search_rare", "search_common"),
+    "filter": ("filter_percent", "filter_ten", "filter_none"),
+}
+# How many times slower at 1,000,000 entries than at 10,000.
+GROWTH: Final[Mapping[str, float]] = {
+    **dict.fromkeys(("get", "put", "list_keys"), 1.5),
+    **dict.fromkeys(("search_rare", "filter_ten"), 3.0),
+    **dict.fromkeys(("search_common", "filter_percent"), 10.0),
+}
+# Milliseconds, by the name of the start-up and of its step.
+STARTS: Final[Mapping[tuple[str, str], float]] = {
+    ("the_edge_agent.memory", "import"): 150.0,
+    ("SQLAlchemyBackend, lazy", "first call"): 30.0,
+    ("SQLiteBackend, lazy", "first call"): 30.0,
+}
+
+
+def ratio(database: str, operation: str) -> float | None:
+    """Return the ratio wanted of an operation, None where none is set."""
+    wanted = dict(zip(_OF_ALL, _RATIOS[database], strict=True))
+    for name, operations in _SAME.items():
+        wanted |= dict.fromkeys(operations, wanted[name])
+    return wanted.get(operation)

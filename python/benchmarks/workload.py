@@ -1,0 +1,96 @@
+"""The data that every contender keeps and is asked for: the same in each run, made from numbers alone."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any, Final
+
+WORDS: Final = 60  # of the text of an entry
+BATCH: Final = 100  # entries of put_many and of retrieve_many
+PAGE: Final = 100  # keys of list_keys
+COMMON_WORD: Final = "harbour"  # in every second entry
+KINDS: Final = 100  # values of "kind": each in 1 % of the entries
+GROUP: Final = 10  # entries with one value of "group"
+BLOCK: Final = 1_000  # entries over which kinds and groups are spread; a size is a multiple of it
+
+_SEED: Final = 1843
+_RING: Final = 20_011  # words that texts are cut out of; a prime, so that no two neighbours begin alike
+_STEP: Final = 7_919
+_SHUFFLE: Final = 48_271  # a prime that divides no size: multiples of it visit every entry once
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is stored at a key."""
+
+    key: str
+    value: dict[str, Any]
+    metadata: dict[str, Any]
+
+
+class Workload:
+    """So many entries, and the questions that have known answers among them."""
+
+    def __init__(self, size: int) -> None:
+        """Make the words.
+
+        Args:
+            size: how many entries there are, a multiple of 1,000.
+        """
+        if size % BLOCK:
+            raise ValueError(f"size must be a multiple of {BLOCK}")
+        self.size = size
+        chance = random.Random(_SEED)
+        syllables = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
+        vocabulary = ["".join(chance.choices(syllables, k=chance.randint(1, 4))) for _ in range(2_000)]
+        ring = chance.choices(vocabulary, k=_RING)
+        self._ring = ring + ring[:WORDS]
+
+    def number(self, place: int) -> int:
+        """Return the number of the entry that comes at a place of a shuffled order."""
+        return place * _SHUFFLE % self.size
+
+    def key(self, number: int) -> str:
+        """Return the key of an entry."""
+        return f"note/{number:08d}"
+
+    def rare_word(self, number: int) -> str:
+        """Return the word that no other entry has."""
+        return f"mark{number}x"
+
+    def kind(self, number: int) -> str:
+        """Return the value that 1 % of the entries have; neighbours have different ones."""
+        return f"kind-{(number * 37 + number // KINDS) % KINDS:02d}"
+
+    def group(self, number: int) -> str:
+        """Return the value that ten entries have."""
+        return f"group-{number // BLOCK * (BLOCK // GROUP) + number % (BLOCK // GROUP)}"
+
+    def entry(self, number: int, *, edition: int = 0, key: str | None = None) -> Entry:
+        """Return an entry.
+
+        Args:
+            number: which one.
+            edition: each has another text with the same rare and common word.
+            key: in place of its own.
+        """
+        start = (number * _STEP + edition * _SHUFFLE) % _RING
+        words = self._ring[start : start + WORDS - 2]
+        words += [self.rare_word(number), COMMON_WORD if number % 2 else "meadow"]
+        value = {"text": " ".join(words), "number": number}
+        metadata = {"kind": self.kind(number), "group": self.group(number), "number": number}
+        return Entry(key or self.key(number), value, metadata)
+
+    def new_entry(self, place: int) -> Entry:
+        """Return an entry at a key that is not there."""
+        return self.entry(self.size + place, key=new_key(place))
+
+    def batches(self, first: int = 0, size: int = 500) -> list[range]:
+        """Return the numbers of all entries from ``first`` on, in the batches in which they are stored."""
+        return [range(start, min(start + size, self.size)) for start in range(first, self.size, size)]
+
+
+def new_key(place: int) -> str:
+    """Return a key that no entry of a workload has."""
+    return f"new/{place:09d}"

@@ -1,0 +1,48 @@
+"""Runs the benchmarks on every database: `python scripts/bench.py [--short] [--only sqlite,mysql] ...`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import venvs
+from dbservers.engines import ENGINES
+from dbservers.session import Session
+from servers import report
+
+_CALLED = {"postgresql": "postgres"}  # what the servers' scripts call a database
+
+
+def main(argv: Sequence[str]) -> int:
+    """Start the servers that are wanted, run the benchmarks and return their exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
+    with Session(wanted(argv)) as session:
+        with ThreadPoolExecutor() as pool:
+            environment = pool.submit(venvs.bench)
+        session.wait()
+        try:
+            python = environment.result()
+        except venvs.SetupError as error:
+            print(error, file=sys.stderr)
+            return 1
+        command = [str(python), "-m", "benchmarks", *argv]
+        code = subprocess.run(command, cwd=venvs.PROJECT, env={**os.environ, **session.environment()}).returncode
+    return report(session) or code
+
+
+def wanted(argv: Sequence[str]) -> list[str]:
+    """Return the servers that a command line needs: those that `--only` names, or all."""
+    words = [part for word in argv for part in word.split("=", 1)]
+    if "--only" not in words:
+        return [*ENGINES]
+    named = words[words.index("--only") + 1].split(",") if words[-1] != "--only" else []
+    return [name for name in ENGINES if name in {_CALLED.get(each, each) for each in named}]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

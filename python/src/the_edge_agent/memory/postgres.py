@@ -262,7 +262,7 @@ class PostgresBackend(DatabaseBackend):
     ) -> Result:
         """Return the entries that match, best first; see ``LTMBackend.search``."""
         terms, condition, beginning = parse_query(query), parse_filter(metadata_filter), check_prefix(prefix)
-        first, most = check_offset(offset), check_limit(limit)
+        most, first = check_limit(limit), check_offset(offset)
 
         def work(connection: Any) -> list[dict[str, Any]]:
             if terms == ():  # nothing in the query is searchable

@@ -210,10 +210,13 @@ def test_no_password_is_shown(database: Database) -> None:
     ("options", "message"),
     [
         ({}, "url"),
+        ({"url": "postgresql"}, "url"),
         ({"url": ""}, "url"),
         ({"url": 5}, "url"),
         ({"url": "mysql://user:secret@h/d"}, "url"),
-        ({"url": "postgresql://h/d?secret=option"}, "url"),
+        ({"url": "postgresql://h/d?secret=option"}, "has an option that"),
+        ({"url": "postgresql://h/d?pool_size=3"}, "has an option that"),
+        ({"url": "postgresql://h/d?secret"}, "has an option that"),
         ({"url": "postgresql://user:secret%zz@h/d"}, "url"),
         ({"url": "postgresql://h:secret/d"}, "port"),
         ({"pool_size": 0}, "pool_size"),
@@ -232,3 +235,28 @@ def test_bad_options_are_refused_by_name(options: dict[str, Any], message: str) 
         PostgresBackend(**{**defaults, **options})
     assert raised.value.error_type == "configuration_error"
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", [PostgresBackend, PostgresCatalog])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "u:s3cret@hunter2@h/d",
+        "u:s3cret@hunter2@h/d?sslmode=disable",
+        "u:s3?cret@hunter2@h/d",
+        "u:12/hunter2@h/d",
+        "hunter2/x:y@h/d",
+    ],
+)
+def test_a_password_that_is_not_percent_encoded_is_refused_and_not_shown(kind: type[Any], rest: str) -> None:
+    for scheme in ("postgresql", "postgres", "postgresql+psycopg"):
+        with pytest.raises(LTMError, match="percent-encoded") as raised:
+            kind(f"{scheme}://{rest}", lazy=True)
+        assert raised.value.error_type == "configuration_error"
+        assert not any(word in str(raised.value.result) for word in ("s3cret", "hunter2", "12"))
+
+
+def test_a_password_that_is_percent_encoded_is_taken() -> None:
+    memory = PostgresBackend("postgresql://u:s3cret%40hunter2%2F1@h/d%40e?sslmode=disable", lazy=True)
+    assert repr(memory) == "PostgresBackend('postgresql://u:***@h:5432/d@e')"
+    assert "12" not in repr(PostgresBackend("postgresql://u:12?x@h/d", lazy=True))  # as libpq reads it

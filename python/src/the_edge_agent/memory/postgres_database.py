@@ -14,7 +14,6 @@ from typing import Any, Final, TypeVar
 
 try:
     import psycopg
-    from psycopg.conninfo import conninfo_to_dict
     from psycopg.pq import TransactionStatus
     from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 except ImportError as error:
@@ -27,6 +26,7 @@ from the_edge_agent.memory.codec import comparable_json
 from the_edge_agent.memory.filters import Node, equalities
 from the_edge_agent.memory.postgres_errors import OutOfTimeError, failure_of, is_lost, refusal_of
 from the_edge_agent.memory.postgres_schema import create_tables, is_ready
+from the_edge_agent.memory.postgres_url import parse_url
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sockets import has_ended
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH, check_seconds, end_of_prefix
@@ -37,7 +37,6 @@ Answer = TypeVar("Answer")
 WRITE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 ONE_STATE: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
-_SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
 _ABOVE_ALL_KEYS: Final = "\U0010ffff" * (MAX_KEY_LENGTH + 1)
 _STREAMED_ROWS: Final = 100  # that come from the server at a time
 _FIRST_PAUSE: Final = 0.05  # seconds between two attempts
@@ -120,7 +119,7 @@ class PostgresDatabase:
         Raises:
             LTMError: ``configuration_error``; it never shows the URL.
         """
-        self._url, self._place = _check_url(url)
+        self._url, self._place = parse_url(url)
         if isinstance(pool_size, bool) or not isinstance(pool_size, int) or not 1 <= pool_size <= 1_000:
             raise LTMError("configuration_error", f"pool_size must be an integer from 1 to 1,000, not {pool_size!r}")
         self._pool_size = pool_size
@@ -163,7 +162,7 @@ class PostgresDatabase:
         Raises:
             LTMError: ``configuration_error`` for what is no URL of PostgreSQL.
         """
-        return _check_url(url)[1] == self._place
+        return parse_url(url)[1] == self._place
 
     def is_same(self, other: PostgresDatabase) -> bool:
         """Return whether this is another ``PostgresDatabase`` on the same database."""
@@ -179,8 +178,7 @@ class PostgresDatabase:
 
     def __repr__(self) -> str:
         """Show where the database is, without the password."""
-        user, host, port, name = self._place
-        return f"postgresql://{user + ':***@' if user else ''}{host}{port and ':' + port}/{name}"
+        return str(self._place)
 
     # --- the start ---------------------------------------------------------------------------------
 
@@ -360,22 +358,3 @@ def _give_back(pool: ConnectionPool[_Connection], connection: _Connection) -> No
 
 def _closed() -> LTMError:
     return LTMError("connection_error", "this backend is closed")
-
-
-def _check_url(url: Any) -> tuple[str, tuple[str, str, str, str]]:
-    """Return a URL as libpq reads it, and the user, host, port and name of the database."""
-    scheme, separator, rest = url.partition("://") if isinstance(url, str) and "\0" not in url else ("", "", "")
-    parts: dict[str, Any] | None = None
-    if scheme in _SCHEMES and separator:
-        try:
-            parts = conninfo_to_dict(f"postgresql://{rest}")
-        except (psycopg.Error, UnicodeError):
-            parts = None
-    if parts is None:
-        message = "url must be a PostgreSQL URL such as postgresql://user:password@host:5432/database"
-        raise LTMError("configuration_error", message)
-    user, host, port, name = (str(parts.get(part, "")) for part in ("user", "host", "port", "dbname"))
-    for each in port.split(",") if port else ():  # one for each host
-        if each and not (each.isdecimal() and 0 < int(each) < 65_536):
-            raise LTMError("configuration_error", "the port in the url must be a number from 1 to 65,535")
-    return f"postgresql://{rest}", (user, host, port or "5432", name)

@@ -183,10 +183,11 @@ MAY_IMPORT = {
     "memory.postgres_schema": ["memory.results"],
     "memory.postgres_errors": ["memory.results"],
     "memory.postgres_url": ["memory.results"],
+    "memory.postgres_pool": ["memory.postgres_errors", "memory.sockets", "memory.results"],
     "memory.postgres_database": [
         "memory.postgres_errors",
+        "memory.postgres_pool",
         "memory.postgres_schema",
-        "memory.sockets",
         "memory.postgres_url",
         "memory.codec",
         "memory.filters",

@@ -1,21 +1,22 @@
-"""One PostgreSQL database through psycopg and its pool: connections, transactions and deadlines."""
+"""One PostgreSQL database through psycopg and its pool: the start, transactions and deadlines, forks and the end."""
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import random
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Final, TypeVar
+from weakref import WeakSet
 
 try:
     import psycopg
-    from psycopg.pq import TransactionStatus
-    from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+    import psycopg_pool  # noqa: F401 - missed here, where the extra is named
 except ImportError as error:
     raise ImportError(
         "PostgresBackend and PostgresCatalog need psycopg and its pool; install them with: "
@@ -24,11 +25,11 @@ except ImportError as error:
 
 from the_edge_agent.memory.codec import comparable_json
 from the_edge_agent.memory.filters import Node, equalities
-from the_edge_agent.memory.postgres_errors import OutOfTimeError, failure_of, is_lost, refusal_of
+from the_edge_agent.memory.postgres_errors import OutOfTimeError, failure_of, is_lost
+from the_edge_agent.memory.postgres_pool import Pool, closed
 from the_edge_agent.memory.postgres_schema import create_tables, is_ready
 from the_edge_agent.memory.postgres_url import parse_url
 from the_edge_agent.memory.results import LTMError
-from the_edge_agent.memory.sockets import has_ended
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH, check_seconds, end_of_prefix
 
 Answer = TypeVar("Answer")
@@ -45,16 +46,8 @@ _CREATION_ATTEMPTS: Final = 12  # other classes create the same tables without o
 _GAVE_WAY: Final = ("40P01", "40001")
 _RACED: Final = ("23505", "42P07", "42710", "42P01", "XX000", *_GAVE_WAY)  # when others create the same tables
 
-
-class _Refusals:
-    """How often connecting failed, and why the last time."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.last: psycopg.Error | None = None
-
-    def add(self, error: psycopg.Error) -> None:
-        self.count, self.last = self.count + 1, error.with_traceback(None)
+_databases: WeakSet[PostgresDatabase] = WeakSet()
+_inherited: list[Any] = []  # pools of a parent process: what is dropped says goodbye to its server
 
 
 @dataclass(slots=True)
@@ -62,43 +55,6 @@ class _Progress:
     """How far a transaction has come: after COMMIT is sent nobody knows whether it happened."""
 
     is_committing: bool = False
-
-
-class _Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that gives up waiting for the server at a deadline; psycopg alone would wait for ever."""
-
-    deadline = math.inf
-
-    @classmethod
-    def connect(cls, conninfo: str = "", **options: Any) -> _Connection:
-        """Connect, set the session up, and tell why that did not work."""
-        refusals: _Refusals = options.pop("refusals")
-        settings: str = options.pop("settings")
-        try:
-            connection: Any = super().connect(conninfo, **options)
-            connection.deadline = time.monotonic() + float(options["connect_timeout"])
-            connection.execute(settings)
-            connection.deadline = math.inf
-        except psycopg.Error as error:
-            refusals.add(error)
-            raise
-        made: _Connection = connection
-        return made
-
-    def wait(self, gen: Any, *arguments: Any, **options: Any) -> Any:
-        """Wait for the server; psycopg resumes ``gen`` ten times a second while nothing comes."""
-        return super().wait(self._until_the_deadline(gen), *arguments, **options)
-
-    def _until_the_deadline(self, gen: Any) -> Generator[Any, Any, Any]:
-        try:
-            wanted = gen.send(None)
-            while True:
-                ready = yield wanted
-                if time.monotonic() > self.deadline:
-                    raise OutOfTimeError("the wait for the server timed out")
-                wanted = gen.send(ready)
-        except StopIteration as end:
-            return end.value
 
 
 class PostgresDatabase:
@@ -126,9 +82,9 @@ class PostgresDatabase:
         self._timeout = check_seconds("timeout", timeout)
         self._connect_timeout = check_seconds("connect_timeout", connect_timeout)
         self.closed = self._is_ready = False
-        self._inherited: list[Any] = []
-        self._pool: ConnectionPool[_Connection] | None = None
-        self._start_anew()
+        self._pool: Pool | None = None
+        self._lock = threading.Lock()
+        _databases.add(self)
 
     def start(self) -> None:
         """Connect and create the tables, unless that is done.
@@ -176,16 +132,15 @@ class PostgresDatabase:
         if pool is not None:
             pool.close()
 
+    def after_fork(self) -> None:
+        """Leave the parent's connections alone, in the child."""
+        if self._pool is not None:
+            _inherited.append(self._pool)
+        self._pool, self._lock = None, threading.Lock()
+
     def __repr__(self) -> str:
         """Show where the database is, without the password."""
         return str(self._place)
-
-    # --- the start ---------------------------------------------------------------------------------
-
-    def _start_anew(self) -> None:
-        self._process, self._lock = os.getpid(), threading.Lock()
-        self._pool = None
-        self._refusals = _Refusals()
 
     def _in_time(self, call: Callable[[float], Answer]) -> Answer:
         problem: LTMError
@@ -201,7 +156,7 @@ class PostgresDatabase:
 
     def _make_ready(self, deadline: float) -> None:
         if self.closed:
-            raise _closed()
+            raise closed()
         if self._is_ready:
             return
         if not self._retrying(is_ready, None, deadline):
@@ -236,7 +191,7 @@ class PostgresDatabase:
                 raise failure
             was_replaced = was_replaced or lost
             if lost and self._pool is not None:
-                self._pool.drain()  # the others are as old
+                self._pool.replace_all()  # the others are as old
             if time.monotonic() + pause > deadline:
                 raise failure
             if not lost:
@@ -246,7 +201,8 @@ class PostgresDatabase:
     def _transact(
         self, work: Callable[[Any], Answer], begin: str | None, deadline: float, progress: _Progress
     ) -> Answer:
-        pool, connection = self._take(deadline)
+        pool = self._opened_pool()
+        connection = pool.take(deadline)
         try:
             if begin is None:
                 return work(connection)
@@ -256,66 +212,17 @@ class PostgresDatabase:
             connection.execute("COMMIT")
             return answer
         finally:
-            _give_back(pool, connection)
+            pool.give_back(connection)
 
-    # --- the pool ----------------------------------------------------------------------------------
-
-    def _take(self, deadline: float) -> tuple[ConnectionPool[_Connection], _Connection]:
-        """Return a connection that seems alive, by a look at its socket, and the pool that it goes back to."""
-        pool = self._opened_pool()
-        refusals, patience = self._refusals.count, 0.05
-        while True:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                raise LTMError("connection_timeout", "no connection became free in the pool; raise pool_size")
-            try:
-                connection = pool.getconn(timeout=min(patience, remaining))
-            except PoolTimeout:  # the pool tells nobody that it cannot connect
-                if self._refusals.count > refusals and self._refusals.last is not None:
-                    raise refusal_of(self._refusals.last) from None
-                patience = min(2 * patience, 1.0)
-                continue
-            except PoolClosed:
-                raise _closed() from None
-            connection.deadline = deadline
-            if not has_ended(connection.fileno()):
-                return pool, connection
-            connection.close()
-            pool.putconn(connection)
-
-    def _opened_pool(self) -> ConnectionPool[_Connection]:
-        if os.getpid() != self._process:
-            self._inherited.append(self._pool)  # the parent's; what is dropped says goodbye to its server
-            self._start_anew()
+    def _opened_pool(self) -> Pool:
         with self._lock:
             if self.closed:
-                raise _closed()
+                raise closed()
             if self._pool is None:
-                self._pool = self._new_pool()
+                self._pool = Pool(
+                    self._url, size=self._pool_size, timeout=self._timeout, connect_timeout=self._connect_timeout
+                )
             return self._pool
-
-    def _new_pool(self) -> ConnectionPool[_Connection]:
-        # The server ends a wait for a lock before the call's deadline, so that no session of ours stays behind.
-        settings = (
-            f"SET lock_timeout = {max(1, round(self._timeout * 900))}; SET TimeZone = 'UTC'; SET DateStyle = 'ISO'"
-        )
-        return ConnectionPool(
-            self._url,
-            connection_class=_Connection,
-            kwargs={
-                "autocommit": True,
-                "client_encoding": "utf8",
-                "connect_timeout": max(1, math.ceil(self._connect_timeout)),
-                "refusals": self._refusals,
-                "settings": settings,
-            },
-            min_size=0,
-            max_size=self._pool_size,
-            num_workers=1,
-            reconnect_timeout=0,  # whoever waits is told, and asks again
-            name="the-edge-agent",
-            open=True,
-        )
 
 
 def range_of(prefix: str) -> dict[str, Any]:
@@ -345,16 +252,16 @@ def streamed(connection: Any, most: int = _STREAMED_ROWS) -> Any:
     return cursor
 
 
-def _give_back(pool: ConnectionPool[_Connection], connection: _Connection) -> None:
-    try:
-        if not connection.closed and connection.info.transaction_status != TransactionStatus.IDLE:
-            is_busy = connection.info.transaction_status == TransactionStatus.ACTIVE
-            connection.close() if is_busy else connection.rollback()
-    except psycopg.Error:
-        connection.close()
-    connection.deadline = math.inf
-    pool.putconn(connection)
+@atexit.register
+def _close_all() -> None:
+    for database in list(_databases):  # by itself a pool waits for its threads, which do not run any more then
+        database.close()
 
 
-def _closed() -> LTMError:
-    return LTMError("connection_error", "this backend is closed")
+def _after_fork() -> None:
+    for database in list(_databases):
+        database.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

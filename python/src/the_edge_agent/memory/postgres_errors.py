@@ -65,8 +65,11 @@ def failure_of(error: psycopg.Error) -> LTMError:
     return LTMError("query_error", f"the database refused the statement ({code or type(error).__name__})")
 
 
-def refusal_of(error: psycopg.Error) -> LTMError:
+def refusal_of(error: Exception) -> LTMError:
     """Return why there is no connection."""
+    if isinstance(error, (TypeError, ValueError)):  # Python's own, as of a host whose name is too long
+        shown = type(error).__name__
+        return LTMError("configuration_error", f"the driver does not accept the url or one of its options ({shown})")
     for pattern, error_type, message in _REFUSALS:
         if re.search(pattern, str(error), re.IGNORECASE):
             return LTMError(error_type, message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -178,6 +179,32 @@ def test_a_catalog_of_another_kind_follows(database: Database) -> None:
         catalog: Any = memory.catalog
         assert [entry["key"] for entry in catalog.list_entries()] == memory.list_keys()["keys"]
         assert memory.sync_catalog() == {"success": True, "tracked_count": 0, "deleted_count": 0}
+
+
+# --- users and databases that may only be read ---------------------------------------------------------
+
+
+def with_option(url: str, option: str) -> str:
+    return f"{url}?options=-c%20{option.replace('=', '%3D')}"
+
+
+def test_a_user_who_may_only_read_learns_that_nothing_has_expired(database: Database) -> None:
+    reader = with_option(database.url, "role=pg_monitor")  # a role that each server has
+    with PostgresBackend(database.url) as memory, PostgresCatalog(database.url) as catalog:
+        run_sql(memory, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO pg_monitor")
+        with (
+            PostgresBackend(reader, catalog="postgres") as reading,
+            PostgresCatalog(reader) as looking,
+            SQLAlchemyBackend(reader) as other,
+        ):
+            nothing = {"success": True, "deleted_count": 0, "remaining_count": 0}
+            assert reading.cleanup_expired() == other.cleanup_expired() == looking.cleanup_expired() == nothing
+            memory.store("k", 1, ttl=0.001)
+            catalog.track_entry("k", "h", None, 1, None, expires_at=datetime(2020, 1, 1, tzinfo=timezone.utc))
+            for refused in (reading, looking, other):
+                assert refused.cleanup_expired()["error_type"] == "query_error"
+                assert "lacks a privilege" in refused.cleanup_expired()["error"]
+        assert memory.cleanup_expired()["deleted_count"] == catalog.cleanup_expired()["deleted_count"] == 1
 
 
 # --- configuration -------------------------------------------------------------------------------------

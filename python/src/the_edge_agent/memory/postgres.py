@@ -162,6 +162,8 @@ class PostgresBackend(DatabaseBackend):
         most = check_batch_size(batch_size)
 
         def work(connection: Any) -> Result:
+            if not connection.execute(_EXPIRED_COUNT).fetchone()[0]:  # then also those may ask who may only read
+                return ok(deleted_count=0, remaining_count=0)
             keys = [row[0] for row in connection.execute(_CLEAN, {"most": most})]
             remaining = connection.execute(_EXPIRED_COUNT).fetchone()[0]
             if self._here is not None:

@@ -188,6 +188,22 @@ def with_option(url: str, option: str) -> str:
     return f"{url}?options=-c%20{option.replace('=', '%3D')}"
 
 
+def test_a_database_that_is_read_only_by_default_is_read_and_never_written(database: Database) -> None:
+    read_only = with_option(database.url, "default_transaction_read_only=on")
+    drop_tables(database.url)
+    for unmade in (PostgresBackend, PostgresCatalog, SQLAlchemyBackend):
+        with pytest.raises(LTMError, match="the database is read-only") as raised:
+            unmade(read_only)
+        assert raised.value.error_type == "connection_error"
+    PostgresBackend(database.url).close()
+    with PostgresBackend(read_only, catalog="postgres") as memory, SQLAlchemyBackend(read_only) as other:
+        assert memory.store("k", 1) == other.store("k", 1)
+        assert memory.store("k", 1)["error_type"] == "connection_error"
+        assert memory.delete_many(["k"])["error_type"] == "connection_error"
+        assert memory.count()["count"] == memory.search("k")["count"] == 0
+        assert memory.cleanup_expired() == other.cleanup_expired()
+
+
 def test_a_user_who_may_only_read_learns_that_nothing_has_expired(database: Database) -> None:
     reader = with_option(database.url, "role=pg_monitor")  # a role that each server has
     with PostgresBackend(database.url) as memory, PostgresCatalog(database.url) as catalog:

@@ -34,8 +34,8 @@ from the_edge_agent.memory.validation import MAX_KEY_LENGTH, check_seconds, end_
 
 Answer = TypeVar("Answer")
 
-# Where each transaction begins; None runs one statement by itself.
-WRITE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+# Where each transaction begins; None runs one statement by itself. A database that is read-only by default stays so.
+WRITE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 ONE_STATE: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 _ABOVE_ALL_KEYS: Final = "\U0010ffff" * (MAX_KEY_LENGTH + 1)

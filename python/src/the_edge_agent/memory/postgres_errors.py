@@ -59,10 +59,11 @@ def failure_of(error: psycopg.Error) -> LTMError:
     code = error.sqlstate or ""
     if code in _FAILURES:
         error_type, message = _FAILURES[code]
-        return LTMError(error_type, f"{message} ({code})")
+        return LTMError(error_type, f"{message} (SQLSTATE {code})")
     if is_lost(error):
         return LTMError("connection_error", "lost the connection to the database")
-    return LTMError("query_error", f"the database refused the statement ({code or type(error).__name__})")
+    shown = f"SQLSTATE {code}" if code else type(error).__name__
+    return LTMError("query_error", f"the database refused the statement ({shown})")
 
 
 def refusal_of(error: Exception) -> LTMError:

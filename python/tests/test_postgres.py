@@ -181,6 +181,19 @@ def test_a_catalog_of_another_kind_follows(database: Database) -> None:
         assert memory.sync_catalog() == {"success": True, "tracked_count": 0, "deleted_count": 0}
 
 
+@pytest.mark.parametrize("default", ["DateStyle=German", "client_encoding=LATIN1", "TimeZone=Asia/Kolkata"])
+def test_other_defaults_of_a_database_make_no_difference(database: Database, default: str) -> None:
+    with (
+        PostgresBackend(with_option(database.url, default), catalog="postgres") as memory,
+        SQLAlchemyBackend(database.url) as other,
+        SQLAlchemyCatalog(database.url) as ledger,
+    ):
+        fill(memory)
+        assert everything(memory) == everything(other)
+        catalog: Any = memory.catalog
+        assert catalog.list_entries() == ledger.list_entries() != []
+
+
 # --- users and databases that may only be read ---------------------------------------------------------
 
 

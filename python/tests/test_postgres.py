@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -180,6 +181,61 @@ def test_a_catalog_of_another_kind_follows(database: Database) -> None:
         assert memory.sync_catalog() == {"success": True, "tracked_count": 0, "deleted_count": 0}
 
 
+@pytest.mark.parametrize("default", ["DateStyle=German", "client_encoding=LATIN1", "TimeZone=Asia/Kolkata"])
+def test_other_defaults_of_a_database_make_no_difference(database: Database, default: str) -> None:
+    with (
+        PostgresBackend(with_option(database.url, default), catalog="postgres") as memory,
+        SQLAlchemyBackend(database.url) as other,
+        SQLAlchemyCatalog(database.url) as ledger,
+    ):
+        fill(memory)
+        assert everything(memory) == everything(other)
+        catalog: Any = memory.catalog
+        assert catalog.list_entries() == ledger.list_entries() != []
+
+
+# --- users and databases that may only be read ---------------------------------------------------------
+
+
+def with_option(url: str, option: str) -> str:
+    return f"{url}?options=-c%20{option.replace('=', '%3D')}"
+
+
+def test_a_database_that_is_read_only_by_default_is_read_and_never_written(database: Database) -> None:
+    read_only = with_option(database.url, "default_transaction_read_only=on")
+    drop_tables(database.url)
+    for unmade in (PostgresBackend, PostgresCatalog, SQLAlchemyBackend):
+        with pytest.raises(LTMError, match="the database is read-only") as raised:
+            unmade(read_only)
+        assert raised.value.error_type == "connection_error"
+    PostgresBackend(database.url).close()
+    with PostgresBackend(read_only, catalog="postgres") as memory, SQLAlchemyBackend(read_only) as other:
+        assert memory.store("k", 1) == other.store("k", 1)
+        assert memory.store("k", 1)["error_type"] == "connection_error"
+        assert memory.delete_many(["k"])["error_type"] == "connection_error"
+        assert memory.count()["count"] == memory.search("k")["count"] == 0
+        assert memory.cleanup_expired() == other.cleanup_expired()
+
+
+def test_a_user_who_may_only_read_learns_that_nothing_has_expired(database: Database) -> None:
+    reader = with_option(database.url, "role=pg_monitor")  # a role that each server has
+    with PostgresBackend(database.url) as memory, PostgresCatalog(database.url) as catalog:
+        run_sql(memory, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO pg_monitor")
+        with (
+            PostgresBackend(reader, catalog="postgres") as reading,
+            PostgresCatalog(reader) as looking,
+            SQLAlchemyBackend(reader) as other,
+        ):
+            nothing = {"success": True, "deleted_count": 0, "remaining_count": 0}
+            assert reading.cleanup_expired() == other.cleanup_expired() == looking.cleanup_expired() == nothing
+            memory.store("k", 1, ttl=0.001)
+            catalog.track_entry("k", "h", None, 1, None, expires_at=datetime(2020, 1, 1, tzinfo=timezone.utc))
+            for refused in (reading, looking, other):
+                assert refused.cleanup_expired()["error_type"] == "query_error"
+                assert "lacks a privilege" in refused.cleanup_expired()["error"]
+        assert memory.cleanup_expired()["deleted_count"] == catalog.cleanup_expired()["deleted_count"] == 1
+
+
 # --- configuration -------------------------------------------------------------------------------------
 
 
@@ -210,10 +266,13 @@ def test_no_password_is_shown(database: Database) -> None:
     ("options", "message"),
     [
         ({}, "url"),
+        ({"url": "postgresql"}, "url"),
         ({"url": ""}, "url"),
         ({"url": 5}, "url"),
         ({"url": "mysql://user:secret@h/d"}, "url"),
-        ({"url": "postgresql://h/d?secret=option"}, "url"),
+        ({"url": "postgresql://h/d?secret=option"}, "has an option that"),
+        ({"url": "postgresql://h/d?pool_size=3"}, "has an option that"),
+        ({"url": "postgresql://h/d?secret"}, "has an option that"),
         ({"url": "postgresql://user:secret%zz@h/d"}, "url"),
         ({"url": "postgresql://h:secret/d"}, "port"),
         ({"pool_size": 0}, "pool_size"),
@@ -232,3 +291,28 @@ def test_bad_options_are_refused_by_name(options: dict[str, Any], message: str) 
         PostgresBackend(**{**defaults, **options})
     assert raised.value.error_type == "configuration_error"
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", [PostgresBackend, PostgresCatalog])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "u:s3cret@hunter2@h/d",
+        "u:s3cret@hunter2@h/d?sslmode=disable",
+        "u:s3?cret@hunter2@h/d",
+        "u:12/hunter2@h/d",
+        "hunter2/x:y@h/d",
+    ],
+)
+def test_a_password_that_is_not_percent_encoded_is_refused_and_not_shown(kind: type[Any], rest: str) -> None:
+    for scheme in ("postgresql", "postgres", "postgresql+psycopg"):
+        with pytest.raises(LTMError, match="percent-encoded") as raised:
+            kind(f"{scheme}://{rest}", lazy=True)
+        assert raised.value.error_type == "configuration_error"
+        assert not any(word in str(raised.value.result) for word in ("s3cret", "hunter2", "12"))
+
+
+def test_a_password_that_is_percent_encoded_is_taken() -> None:
+    memory = PostgresBackend("postgresql://u:s3cret%40hunter2%2F1@h/d%40e?sslmode=disable", lazy=True)
+    assert repr(memory) == "PostgresBackend('postgresql://u:***@h:5432/d@e')"
+    assert "12" not in repr(PostgresBackend("postgresql://u:12?x@h/d", lazy=True))  # as libpq reads it

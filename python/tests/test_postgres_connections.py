@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -80,7 +81,7 @@ def test_every_call_succeeds_after_every_connection_was_killed(
     database: Database, monkeypatch: pytest.MonkeyPatch, seems_alive: bool
 ) -> None:
     if seems_alive:
-        monkeypatch.setattr("the_edge_agent.memory.postgres_database.has_ended", lambda descriptor: False)
+        monkeypatch.setattr("the_edge_agent.memory.postgres_pool.has_ended", lambda descriptor: False)
     with PostgresBackend(database.url) as memory:
         memory.store_many([{"key": "k", "value": "fox", "metadata": {"n": 1}}, {"key": "other", "value": "hound"}])
         for name, call in CALLS.items():
@@ -136,6 +137,27 @@ def test_a_server_that_accepts_and_never_answers_ends_the_call_at_its_deadline(d
             result, seconds = run_timed(memory.count)
     assert result["error_type"] == "connection_timeout"
     assert 0.9 < seconds < 2
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("options", [{"timeout": 1}, {"timeout": 2, "connect_timeout": 1}])
+def test_so_it_is_when_it_never_answered_and_close_waits_for_nothing(options: dict[str, float], lazy: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"postgresql://u:p@127.0.0.1:{listener.getsockname()[1]}/x"
+
+        def call() -> Any:
+            with PostgresBackend(url, lazy=lazy, **options) as memory:  # type: ignore[arg-type]
+                return memory.count()
+
+        result, seconds = run_timed(call)
+    assert (result["error_type"], result["error"]) == ("connection_timeout", "the database did not answer in time")
+    assert options["timeout"] - 0.1 < seconds < options["timeout"] + 1
+
+
+def test_a_host_that_no_name_can_have_is_told_at_once() -> None:
+    result, seconds = run_timed(partial(PostgresBackend, f"postgresql://u:p@{'a' * 70}.invalid/x"))
+    assert (result["error_type"], "url" in result["error"]) == ("configuration_error", True)
+    assert seconds < 5
 
 
 def test_a_call_ends_at_its_deadline(database: Database) -> None:

@@ -157,3 +157,10 @@ def test_every_database_answers_the_same(database: Database, expected: dict[str,
         assert answers(backend) == expected
     assert answers_in_a_fresh_process(database.open) == expected
     assert int(expected["searches that found something"]) > 50
+
+
+@pytest.mark.targets("native", portable=False)
+def test_of_two_wrong_arguments_all_name_the_same_one(database: Database) -> None:
+    with database.open(lazy=True) as backend:
+        assert "limit" in backend.search("x", limit=0, offset=-1)["error"]
+        assert "query" in backend.search(5, {"$no": 1}, limit=0, prefix=5, offset=-1)["error"]

@@ -217,6 +217,8 @@ class PostgresCatalog(DatabaseCatalog):
         most = check_batch_size(batch_size)
 
         def work(connection: Any) -> Result:
+            if not connection.execute(_EXPIRED_COUNT).fetchone()[0]:  # then also those may ask who may only read
+                return ok(deleted_count=0, remaining_count=0)
             deleted = connection.execute(_CLEAN, {"most": most}).rowcount
             return ok(deleted_count=deleted, remaining_count=connection.execute(_EXPIRED_COUNT).fetchone()[0])
 

@@ -162,6 +162,8 @@ class PostgresBackend(DatabaseBackend):
         most = check_batch_size(batch_size)
 
         def work(connection: Any) -> Result:
+            if not connection.execute(_EXPIRED_COUNT).fetchone()[0]:  # then also those may ask who may only read
+                return ok(deleted_count=0, remaining_count=0)
             keys = [row[0] for row in connection.execute(_CLEAN, {"most": most})]
             remaining = connection.execute(_EXPIRED_COUNT).fetchone()[0]
             if self._here is not None:
@@ -262,7 +264,7 @@ class PostgresBackend(DatabaseBackend):
     ) -> Result:
         """Return the entries that match, best first; see ``LTMBackend.search``."""
         terms, condition, beginning = parse_query(query), parse_filter(metadata_filter), check_prefix(prefix)
-        first, most = check_offset(offset), check_limit(limit)
+        most, first = check_limit(limit), check_offset(offset)
 
         def work(connection: Any) -> list[dict[str, Any]]:
             if terms == ():  # nothing in the query is searchable

@@ -1,22 +1,22 @@
-"""One PostgreSQL database through psycopg and its pool: connections, transactions and deadlines."""
+"""One PostgreSQL database through psycopg and its pool: the start, transactions and deadlines, forks and the end."""
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import random
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Final, TypeVar
+from weakref import WeakSet
 
 try:
     import psycopg
-    from psycopg.conninfo import conninfo_to_dict
-    from psycopg.pq import TransactionStatus
-    from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+    import psycopg_pool  # noqa: F401 - missed here, where the extra is named
 except ImportError as error:
     raise ImportError(
         "PostgresBackend and PostgresCatalog need psycopg and its pool; install them with: "
@@ -25,19 +25,19 @@ except ImportError as error:
 
 from the_edge_agent.memory.codec import comparable_json
 from the_edge_agent.memory.filters import Node, equalities
-from the_edge_agent.memory.postgres_errors import OutOfTimeError, failure_of, is_lost, refusal_of
+from the_edge_agent.memory.postgres_errors import OutOfTimeError, failure_of, is_lost
+from the_edge_agent.memory.postgres_pool import Pool, closed
 from the_edge_agent.memory.postgres_schema import create_tables, is_ready
+from the_edge_agent.memory.postgres_url import parse_url
 from the_edge_agent.memory.results import LTMError
-from the_edge_agent.memory.sockets import has_ended
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH, check_seconds, end_of_prefix
 
 Answer = TypeVar("Answer")
 
-# Where each transaction begins; None runs one statement by itself.
-WRITE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+# Where each transaction begins; None runs one statement by itself. A database that is read-only by default stays so.
+WRITE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 ONE_STATE: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
-_SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
 _ABOVE_ALL_KEYS: Final = "\U0010ffff" * (MAX_KEY_LENGTH + 1)
 _STREAMED_ROWS: Final = 100  # that come from the server at a time
 _FIRST_PAUSE: Final = 0.05  # seconds between two attempts
@@ -46,16 +46,8 @@ _CREATION_ATTEMPTS: Final = 12  # other classes create the same tables without o
 _GAVE_WAY: Final = ("40P01", "40001")
 _RACED: Final = ("23505", "42P07", "42710", "42P01", "XX000", *_GAVE_WAY)  # when others create the same tables
 
-
-class _Refusals:
-    """How often connecting failed, and why the last time."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.last: psycopg.Error | None = None
-
-    def add(self, error: psycopg.Error) -> None:
-        self.count, self.last = self.count + 1, error.with_traceback(None)
+_databases: WeakSet[PostgresDatabase] = WeakSet()
+_inherited: list[Any] = []  # pools of a parent process: what is dropped says goodbye to its server
 
 
 @dataclass(slots=True)
@@ -63,43 +55,6 @@ class _Progress:
     """How far a transaction has come: after COMMIT is sent nobody knows whether it happened."""
 
     is_committing: bool = False
-
-
-class _Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that gives up waiting for the server at a deadline; psycopg alone would wait for ever."""
-
-    deadline = math.inf
-
-    @classmethod
-    def connect(cls, conninfo: str = "", **options: Any) -> _Connection:
-        """Connect, set the session up, and tell why that did not work."""
-        refusals: _Refusals = options.pop("refusals")
-        settings: str = options.pop("settings")
-        try:
-            connection: Any = super().connect(conninfo, **options)
-            connection.deadline = time.monotonic() + float(options["connect_timeout"])
-            connection.execute(settings)
-            connection.deadline = math.inf
-        except psycopg.Error as error:
-            refusals.add(error)
-            raise
-        made: _Connection = connection
-        return made
-
-    def wait(self, gen: Any, *arguments: Any, **options: Any) -> Any:
-        """Wait for the server; psycopg resumes ``gen`` ten times a second while nothing comes."""
-        return super().wait(self._until_the_deadline(gen), *arguments, **options)
-
-    def _until_the_deadline(self, gen: Any) -> Generator[Any, Any, Any]:
-        try:
-            wanted = gen.send(None)
-            while True:
-                ready = yield wanted
-                if time.monotonic() > self.deadline:
-                    raise OutOfTimeError("the wait for the server timed out")
-                wanted = gen.send(ready)
-        except StopIteration as end:
-            return end.value
 
 
 class PostgresDatabase:
@@ -120,16 +75,16 @@ class PostgresDatabase:
         Raises:
             LTMError: ``configuration_error``; it never shows the URL.
         """
-        self._url, self._place = _check_url(url)
+        self._url, self._place = parse_url(url)
         if isinstance(pool_size, bool) or not isinstance(pool_size, int) or not 1 <= pool_size <= 1_000:
             raise LTMError("configuration_error", f"pool_size must be an integer from 1 to 1,000, not {pool_size!r}")
         self._pool_size = pool_size
         self._timeout = check_seconds("timeout", timeout)
         self._connect_timeout = check_seconds("connect_timeout", connect_timeout)
         self.closed = self._is_ready = False
-        self._inherited: list[Any] = []
-        self._pool: ConnectionPool[_Connection] | None = None
-        self._start_anew()
+        self._pool: Pool | None = None
+        self._lock = threading.Lock()
+        _databases.add(self)
 
     def start(self) -> None:
         """Connect and create the tables, unless that is done.
@@ -163,7 +118,7 @@ class PostgresDatabase:
         Raises:
             LTMError: ``configuration_error`` for what is no URL of PostgreSQL.
         """
-        return _check_url(url)[1] == self._place
+        return parse_url(url)[1] == self._place
 
     def is_same(self, other: PostgresDatabase) -> bool:
         """Return whether this is another ``PostgresDatabase`` on the same database."""
@@ -177,17 +132,15 @@ class PostgresDatabase:
         if pool is not None:
             pool.close()
 
+    def after_fork(self) -> None:
+        """Leave the parent's connections alone, in the child."""
+        if self._pool is not None:
+            _inherited.append(self._pool)
+        self._pool, self._lock = None, threading.Lock()
+
     def __repr__(self) -> str:
         """Show where the database is, without the password."""
-        user, host, port, name = self._place
-        return f"postgresql://{user + ':***@' if user else ''}{host}{port and ':' + port}/{name}"
-
-    # --- the start ---------------------------------------------------------------------------------
-
-    def _start_anew(self) -> None:
-        self._process, self._lock = os.getpid(), threading.Lock()
-        self._pool = None
-        self._refusals = _Refusals()
+        return str(self._place)
 
     def _in_time(self, call: Callable[[float], Answer]) -> Answer:
         problem: LTMError
@@ -203,7 +156,7 @@ class PostgresDatabase:
 
     def _make_ready(self, deadline: float) -> None:
         if self.closed:
-            raise _closed()
+            raise closed()
         if self._is_ready:
             return
         if not self._retrying(is_ready, None, deadline):
@@ -238,7 +191,7 @@ class PostgresDatabase:
                 raise failure
             was_replaced = was_replaced or lost
             if lost and self._pool is not None:
-                self._pool.drain()  # the others are as old
+                self._pool.replace_all()  # the others are as old
             if time.monotonic() + pause > deadline:
                 raise failure
             if not lost:
@@ -248,7 +201,8 @@ class PostgresDatabase:
     def _transact(
         self, work: Callable[[Any], Answer], begin: str | None, deadline: float, progress: _Progress
     ) -> Answer:
-        pool, connection = self._take(deadline)
+        pool = self._opened_pool()
+        connection = pool.take(deadline)
         try:
             if begin is None:
                 return work(connection)
@@ -258,66 +212,17 @@ class PostgresDatabase:
             connection.execute("COMMIT")
             return answer
         finally:
-            _give_back(pool, connection)
+            pool.give_back(connection)
 
-    # --- the pool ----------------------------------------------------------------------------------
-
-    def _take(self, deadline: float) -> tuple[ConnectionPool[_Connection], _Connection]:
-        """Return a connection that seems alive, by a look at its socket, and the pool that it goes back to."""
-        pool = self._opened_pool()
-        refusals, patience = self._refusals.count, 0.05
-        while True:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                raise LTMError("connection_timeout", "no connection became free in the pool; raise pool_size")
-            try:
-                connection = pool.getconn(timeout=min(patience, remaining))
-            except PoolTimeout:  # the pool tells nobody that it cannot connect
-                if self._refusals.count > refusals and self._refusals.last is not None:
-                    raise refusal_of(self._refusals.last) from None
-                patience = min(2 * patience, 1.0)
-                continue
-            except PoolClosed:
-                raise _closed() from None
-            connection.deadline = deadline
-            if not has_ended(connection.fileno()):
-                return pool, connection
-            connection.close()
-            pool.putconn(connection)
-
-    def _opened_pool(self) -> ConnectionPool[_Connection]:
-        if os.getpid() != self._process:
-            self._inherited.append(self._pool)  # the parent's; what is dropped says goodbye to its server
-            self._start_anew()
+    def _opened_pool(self) -> Pool:
         with self._lock:
             if self.closed:
-                raise _closed()
+                raise closed()
             if self._pool is None:
-                self._pool = self._new_pool()
+                self._pool = Pool(
+                    self._url, size=self._pool_size, timeout=self._timeout, connect_timeout=self._connect_timeout
+                )
             return self._pool
-
-    def _new_pool(self) -> ConnectionPool[_Connection]:
-        # The server ends a wait for a lock before the call's deadline, so that no session of ours stays behind.
-        settings = (
-            f"SET lock_timeout = {max(1, round(self._timeout * 900))}; SET TimeZone = 'UTC'; SET DateStyle = 'ISO'"
-        )
-        return ConnectionPool(
-            self._url,
-            connection_class=_Connection,
-            kwargs={
-                "autocommit": True,
-                "client_encoding": "utf8",
-                "connect_timeout": max(1, math.ceil(self._connect_timeout)),
-                "refusals": self._refusals,
-                "settings": settings,
-            },
-            min_size=0,
-            max_size=self._pool_size,
-            num_workers=1,
-            reconnect_timeout=0,  # whoever waits is told, and asks again
-            name="the-edge-agent",
-            open=True,
-        )
 
 
 def range_of(prefix: str) -> dict[str, Any]:
@@ -347,35 +252,16 @@ def streamed(connection: Any, most: int = _STREAMED_ROWS) -> Any:
     return cursor
 
 
-def _give_back(pool: ConnectionPool[_Connection], connection: _Connection) -> None:
-    try:
-        if not connection.closed and connection.info.transaction_status != TransactionStatus.IDLE:
-            is_busy = connection.info.transaction_status == TransactionStatus.ACTIVE
-            connection.close() if is_busy else connection.rollback()
-    except psycopg.Error:
-        connection.close()
-    connection.deadline = math.inf
-    pool.putconn(connection)
+@atexit.register
+def _close_all() -> None:
+    for database in list(_databases):  # by itself a pool waits for its threads, which do not run any more then
+        database.close()
 
 
-def _closed() -> LTMError:
-    return LTMError("connection_error", "this backend is closed")
+def _after_fork() -> None:
+    for database in list(_databases):
+        database.after_fork()
 
 
-def _check_url(url: Any) -> tuple[str, tuple[str, str, str, str]]:
-    """Return a URL as libpq reads it, and the user, host, port and name of the database."""
-    scheme, separator, rest = url.partition("://") if isinstance(url, str) and "\0" not in url else ("", "", "")
-    parts: dict[str, Any] | None = None
-    if scheme in _SCHEMES and separator:
-        try:
-            parts = conninfo_to_dict(f"postgresql://{rest}")
-        except (psycopg.Error, UnicodeError):
-            parts = None
-    if parts is None:
-        message = "url must be a PostgreSQL URL such as postgresql://user:password@host:5432/database"
-        raise LTMError("configuration_error", message)
-    user, host, port, name = (str(parts.get(part, "")) for part in ("user", "host", "port", "dbname"))
-    for each in port.split(",") if port else ():  # one for each host
-        if each and not (each.isdecimal() and 0 < int(each) < 65_536):
-            raise LTMError("configuration_error", "the port in the url must be a number from 1 to 65,535")
-    return f"postgresql://{rest}", (user, host, port or "5432", name)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -59,14 +59,18 @@ def failure_of(error: psycopg.Error) -> LTMError:
     code = error.sqlstate or ""
     if code in _FAILURES:
         error_type, message = _FAILURES[code]
-        return LTMError(error_type, f"{message} ({code})")
+        return LTMError(error_type, f"{message} (SQLSTATE {code})")
     if is_lost(error):
         return LTMError("connection_error", "lost the connection to the database")
-    return LTMError("query_error", f"the database refused the statement ({code or type(error).__name__})")
+    shown = f"SQLSTATE {code}" if code else type(error).__name__
+    return LTMError("query_error", f"the database refused the statement ({shown})")
 
 
-def refusal_of(error: psycopg.Error) -> LTMError:
+def refusal_of(error: Exception) -> LTMError:
     """Return why there is no connection."""
+    if isinstance(error, (TypeError, ValueError)):  # Python's own, as of a host whose name is too long
+        shown = type(error).__name__
+        return LTMError("configuration_error", f"the driver does not accept the url or one of its options ({shown})")
     for pattern, error_type, message in _REFUSALS:
         if re.search(pattern, str(error), re.IGNORECASE):
             return LTMError(error_type, message)

@@ -219,7 +219,7 @@ class SQLiteBackend(DatabaseBackend):
     ) -> Result:
         """Return the entries that match, best first; see ``LTMBackend.search``."""
         terms, condition, beginning = parse_query(query), parse_filter(metadata_filter), check_prefix(prefix)
-        first, most = check_offset(offset), check_limit(limit)
+        most, first = check_limit(limit), check_offset(offset)
         with self._database.transaction() as connection:
             if terms == ():  # nothing in the query is searchable
                 return ok(results=[], count=0)

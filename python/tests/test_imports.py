@@ -107,15 +107,6 @@ MAY_IMPORT = {
     ],
     "memory.sql.dialects.upserts": ["memory.sql.errors"],
     "memory.sql.dialects.probing": ["memory.sql.errors"],
-    "memory.sql.dialects.mysql": [
-        "memory.sql.dialects.base",
-        "memory.sql.dialects.conditions",
-        "memory.sql.dialects.probing",
-        "memory.sql.dialects.upserts",
-        "memory.filters",
-        "memory.results",
-        "memory.validation",
-    ],
     "memory.sql.dialects.mariadb": [
         "memory.sql.dialects.mysql",
         "memory.sql.dialects.conditions",

@@ -178,10 +178,29 @@ def test_the_unsound_driver_of_libsql_is_refused(tmp_path: Path, url: str) -> No
         ("firebird://h/x", "firebird"),
         ("sqlite+pysqlcipher://", "sqlcipher"),
         ("mysql+mysqldb://h", "mysqlclient"),
+        ("mariadb+mysqlconnector://h", "mysql-connector"),
+        ("mysql://h", "mysql"),
+        ("postgresql://h", "postgres"),
+        ("postgresql+psycopg2://h", "psycopg2"),
+        ("cockroachdb://h", "cockroachdb"),
     ],
 )
 def test_advice_names_the_extra_of_a_driver(url: str, extra: str) -> None:
     assert f"the-edge-agent[{extra}]" in str(missing_driver(make_url(url)))
+
+
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("postgresql+pg8000://h", "postgresql+psycopg:// (extra postgres), postgresql+psycopg2:// (extra psycopg2)"),
+        ("mysql+aiomysql://h", "mysql+pymysql:// (extra mysql), mysql+mysqldb:// (extra mysqlclient)"),
+        ("oracle+oracledb://h", ""),
+    ],
+)
+def test_a_driver_that_no_extra_brings_is_not_advised(url: str, advice: str) -> None:
+    message = str(missing_driver(make_url(url)))
+    assert advice in message
+    assert "pip install" not in message
 
 
 @pytest.mark.targets(family="sqlite", portable=True)

@@ -40,6 +40,7 @@ def wrapped(original: Exception, *, invalidated: bool = False) -> exc.DBAPIError
         (CodedError(sqlstate="25006"), "connection_error", False),
         (CodedError(sqlstate="28P01"), "auth_failed", False),
         (CodedError(sqlstate="3D000"), "connection_error", False),
+        (CodedError(sqlstate="3F000"), "configuration_error", False),
         (CodedError(sqlstate="23505"), "validation_error", False),
         (CodedError(sqlstate="23514"), "validation_error", False),
         (CodedError(sqlstate="22001"), "validation_error", False),

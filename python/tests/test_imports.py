@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "memory.filters": ["memory.results", "memory.codec"],
     "memory.operations": ["memory.results", "memory.codec", "memory.text", "memory.validation"],
     "memory.transaction": ["memory.operations", "memory.results"],
+    "memory.layouts": ["memory.results"],
     "memory.registry": [],
     "memory.sockets": [],
     "memory.base": [
@@ -62,6 +63,7 @@ MAY_IMPORT = {
     ],
     "memory.sql": [
         "memory.sql",
+        "memory.layouts",
         "memory.sockets",
         "memory.catalog",
         "memory.operations",
@@ -80,7 +82,7 @@ MAY_IMPORT = {
         "memory.text",
         "memory.validation",
     ],
-    "memory.sql.facts": ["memory.sql", "memory.validation"],
+    "memory.sql.facts": ["memory.sql", "memory.layouts", "memory.validation"],
     "memory.sql.deadlines": [],
     "memory.sql.batches": [],
     "memory.sql.errors": ["memory.results", "memory.sql.deadlines"],
@@ -154,7 +156,7 @@ MAY_IMPORT = {
         "memory.text",
         "memory.tracking",
     ],
-    "memory.sqlite_database": ["memory.results", "memory.validation"],
+    "memory.sqlite_database": ["memory.layouts", "memory.results", "memory.validation"],
     "memory.catalog_sqlite": [
         "memory.native_rows",
         "memory.sqlite_database",
@@ -180,7 +182,7 @@ MAY_IMPORT = {
         "memory.text",
         "memory.validation",
     ],
-    "memory.postgres_schema": ["memory.results"],
+    "memory.postgres_schema": ["memory.layouts", "memory.results"],
     "memory.postgres_errors": ["memory.results"],
     "memory.postgres_url": ["memory.results"],
     "memory.postgres_pool": ["memory.postgres_errors", "memory.sockets", "memory.results"],

@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 from databases import Database, PortableBackend
 from memory_checks import STEPS, LeavesNothing, objects, on_files_and_servers, run_sql, steps_of, tea
 from test_imports import WITHOUT_SQLALCHEMY
+from the_edge_agent.cli.reports import check_report
 from the_edge_agent.memory import LTMError, check_database, self_test
 from the_edge_agent.memory import check as check_module
 from the_edge_agent.memory.sql.dialects import Dialect
@@ -30,6 +31,13 @@ KEYS: Final = {
     *("driver_version", "pool", "search_path", "filter_path", "limits", "schema", "self_test", "left_behind"),
 }
 PRODUCTS: Final = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB"}
+
+
+@pytest.fixture
+def without_tables(database: Database) -> None:
+    """Drop what earlier tests have made in the database."""
+    for name in sorted(name for kind, name in objects(database.url) if kind == "table" and name.startswith("ltm_")):
+        run_sql(database.url, f"DROP TABLE {name}")
 
 
 class TestReport(LeavesNothing):
@@ -68,14 +76,16 @@ class TestReport(LeavesNothing):
             memory.store("kept", 1)
         there = objects(database.url)
         report = check_database(database.url)
-        assert report["schema"] == {"state": "complete", "version": SCHEMA_VERSION, "missing_tables": []}
+        complete = {"state": "complete", "version": SCHEMA_VERSION, "missing_tables": [], "foreign_tables": []}
+        assert report["schema"] == complete
         assert objects(database.url) == there
         with database.open() as memory:
             assert [key for key, _, _ in memory.iterate_all()] == ["kept"]
 
     def test_it_tells_that_the_tables_are_not_there_yet(self) -> None:
         missing = [table.name for table in copy_tables().all()]
-        assert check_database("sqlite://")["schema"] == {"state": "absent", "version": None, "missing_tables": missing}
+        absent = {"state": "absent", "version": None, "missing_tables": missing, "foreign_tables": []}
+        assert check_database("sqlite://")["schema"] == absent
 
     def test_tables_of_a_later_release_are_a_failure(self, tmp_path: Path) -> None:
         url = f"sqlite:///{tmp_path / 'later.db'}"
@@ -85,6 +95,28 @@ class TestReport(LeavesNothing):
         assert (report["success"], report["error_type"]) == (False, "configuration_error")
         assert "schema version 999" in report["error"]
         assert report["server"] == "SQLite"
+
+    @on_files_and_servers
+    @pytest.mark.parametrize("name", [table.name for table in copy_tables().all()])
+    @pytest.mark.parametrize("kind", ["TABLE {} (x INT)", "VIEW {} AS SELECT 1 AS x"])
+    def test_tables_of_another_layout_are_a_failure(
+        self, database: Database, without_tables: None, name: str, kind: str
+    ) -> None:
+        run_sql(database.url, f"CREATE {kind.format(name)}")
+        report = check_database(database.url)
+        run_sql(database.url, f"DROP {kind.partition(' ')[0]} {name}")
+        message = f"the database has a table {name} of another layout; use another database"
+        assert (report["success"], report["error_type"], report["error"]) == (False, "configuration_error", message)
+        assert (report["schema"]["state"], report["schema"]["foreign_tables"]) == ("foreign", [name])
+        assert "self_test" not in report
+        assert f"tables          not ours: {name} of another layout; use another database\n" in check_report(report)
+
+    def test_a_foreign_table_beside_ours_is_a_failure(self, tmp_path: Path) -> None:
+        url = f"sqlite:///{tmp_path / 'a.db'}"
+        PortableBackend(url).close()
+        assert check_database(url)["success"]  # without what SQLite's own class would add
+        run_sql(url, "DROP TABLE ltm_catalog", "CREATE TABLE ltm_catalog (x INT)")
+        assert check_database(url)["schema"]["foreign_tables"] == ["ltm_catalog"]
 
     def test_a_dialect_without_a_class_of_its_own_is_tested_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("the_edge_agent.memory.sql.creation.for_dialect", lambda dialect: Dialect)

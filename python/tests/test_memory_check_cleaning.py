@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from databases import Database
 from memory_checks import STEPS, LeavesNothing, objects, on_files_and_servers, run_sql, steps_of, tea
+from the_edge_agent.cli.memory import _ended_by_signals
 from the_edge_agent.memory import LTMError, check_database, self_test
 from the_edge_agent.memory import check as check_module
 from the_edge_agent.memory.sql.creation import Schema
@@ -105,8 +106,16 @@ class TestCleaning(LeavesNothing):
         code, printed = tea("--url", url)
         assert (code, "left behind     perhaps tea_" in printed) == (1, True)
 
+    def test_a_signal_that_is_ignored_stays_so(self) -> None:
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+        try:
+            with _ended_by_signals():
+                os.kill(os.getpid(), signal.SIGHUP)
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
     @on_files_and_servers
-    @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_a_signal_leaves_nothing(
         self, database: Database, before: set[tuple[str, str]], sent: signal.Signals
     ) -> None:

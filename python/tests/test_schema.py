@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -13,7 +14,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from databases import Database, Opener
+from memory_checks import objects
 from the_edge_agent.memory import LTMError
+from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.schema import SCHEMA_VERSION, LTMEntry, copy_tables
 
 pytestmark = pytest.mark.targets("portable", in_memory=False)
@@ -170,12 +173,52 @@ def test_a_database_that_merges_keys_is_refused(engine: Engine, database: Databa
         assert connection.scalar(text("SELECT count(*) FROM ltm_entries")) == 0
 
 
-def test_an_unrelated_table_of_our_name_is_left_alone(engine: Engine, database: Database) -> None:
+def make_unrelated(engine: Engine, name: str, kind: str) -> None:
     with engine.begin() as connection:
-        connection.execute(text("CREATE TABLE ltm_entries (id INT PRIMARY KEY, name VARCHAR(20))"))
-        connection.execute(text("INSERT INTO ltm_entries VALUES (1, 'mine')"))
-    with pytest.raises(LTMError, match="a table ltm_entries of another layout") as raised:
+        if kind == "view":
+            connection.execute(text("CREATE TABLE ltm_application (x INT, name VARCHAR(20))"))
+            connection.execute(text(f"CREATE VIEW {name} AS SELECT * FROM ltm_application"))
+        else:
+            connection.execute(text(f"CREATE TABLE {name} (x INT, name VARCHAR(20))"))
+            connection.execute(text(f"INSERT INTO {name} VALUES (1, 'mine')"))
+
+
+@pytest.fixture
+def views(engine: Engine) -> Iterator[None]:
+    """Views are gone before the tables."""
+    yield
+    with engine.begin() as connection:
+        for name in inspect(connection).get_view_names():
+            connection.execute(text(f"DROP VIEW {name}"))
+
+
+@pytest.mark.usefixtures("views")
+@pytest.mark.targets("native", "portable", in_memory=False)
+@pytest.mark.parametrize("kind", ["table", "view"])
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unrelated_table_of_our_name_is_left_alone(engine: Engine, database: Database, name: str, kind: str) -> None:
+    make_unrelated(engine, name, kind)
+    there = objects(database.url)
+    for opens in (database.open, database.open_catalog):
+        with pytest.raises(LTMError, match=f"a table {name} of another layout; use another database") as raised:
+            opens()
+        assert raised.value.error_type == "configuration_error"
+    assert objects(database.url) == there
+    if engine.dialect.name == "sqlite":
+        assert Path(engine.url.database or "").read_bytes()[18:20] == b"\x01\x01"  # 2 is WAL
+
+
+def test_a_version_that_is_no_number_is_another_s(engine: Engine, database: Database) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE ltm_schema_version (id INT PRIMARY KEY, version VARCHAR(20))"))
+        connection.execute(text("INSERT INTO ltm_schema_version VALUES (1, 'v12')"))
+    with pytest.raises(LTMError, match="a table ltm_schema_version of another layout"):
         database.open()
-    assert raised.value.error_type == "configuration_error"
-    with engine.connect() as connection:
-        assert connection.execute(text("SELECT id, name FROM ltm_entries")).all() == [(1, "mine")]
+
+
+def test_a_start_on_a_complete_database_looks_at_no_columns(
+    engine: Engine, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.open().close()
+    monkeypatch.setattr(Schema, "foreign_tables", lambda *_: pytest.fail("it looked"))
+    database.open().close()

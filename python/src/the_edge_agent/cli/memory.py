@@ -15,7 +15,7 @@ from the_edge_agent.cli.jsonio import to_json
 from the_edge_agent.cli.output import stdout_kept_for_the_result, writer
 from the_edge_agent.cli.reports import check_report
 
-_EXIT_TERMINATED = 128 + signal.SIGTERM
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -45,7 +45,7 @@ def check(
     """Tell whether a memory works on a database, and leave nothing behind there."""
     if context.args:  # not shown: it is a URL, mostly, with its password
         raise typer.BadParameter("an argument too many; the URL goes after --url")
-    with failures_exit(), _ended_by_sigterm():
+    with failures_exit(), _ended_by_signals():
         write = writer("-")
         with stdout_kept_for_the_result():
             report = _checked(url, timeout)
@@ -63,10 +63,17 @@ def _checked(url: str, timeout: float) -> dict[str, Any]:
 
 
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the command as an exception does, so that it cleans up."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_EXIT_TERMINATED))
+def _ended_by_signals() -> Iterator[None]:
+    """Let a signal end the command as an exception does, so that it cleans up; one that is ignored stays so (nohup)."""
+    before = {sent: signal.getsignal(sent) for sent in _ENDING if signal.getsignal(sent) is not signal.SIG_IGN}
     try:
+        for sent in before:
+            signal.signal(sent, _end)
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for sent, handler in before.items():
+            signal.signal(sent, handler)
+
+
+def _end(sent: int, _: Any) -> None:
+    sys.exit(128 + sent)

@@ -65,6 +65,8 @@ def _tables(schema: dict[str, Any]) -> str:
         return f"schema version {schema['version']}"
     if schema["state"] == "absent":
         return "not there yet; the first start of a memory makes them"
+    if schema["state"] == "foreign":
+        return f"not ours: {', '.join(schema['foreign_tables'])} of another layout; use another database"
     missing = ", ".join(schema["missing_tables"])
     return "unfinished, or of an earlier layout" + (f": without {missing}" if missing else "")
 

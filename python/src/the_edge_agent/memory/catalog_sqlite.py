@@ -24,12 +24,14 @@ from the_edge_agent.memory.operations import Operation
 from the_edge_agent.memory.results import LTMError, Result, found_entries, ok, returns_result
 from the_edge_agent.memory.sqlite_database import SQLiteDatabase, moment, now, written
 from the_edge_agent.memory.tracking import (
+    LOW_PART,
     Tracked,
     changes_of,
     check_batch,
     check_snapshot_found,
     check_snapshot_id,
     check_total,
+    total_of,
 )
 from the_edge_agent.memory.validation import (
     check_batch_size,
@@ -67,7 +69,9 @@ _KEEP: Final = f"""
     INSERT INTO ltm_snapshot_entries (snapshot_id, entry_id, key, content_hash, metadata_hash, byte_size, expires_at)
     SELECT :id, c.id, c.key, c.content_hash, c.metadata_hash, c.byte_size, c.expires_at
     FROM ltm_catalog c WHERE {_VISIBLE}"""
-_SIZE: Final = "SELECT total(byte_size) FROM ltm_snapshot_entries WHERE snapshot_id = :id"
+_SIZE: Final = f"""
+    SELECT total(byte_size - byte_size % {LOW_PART}), sum(byte_size % {LOW_PART}) FROM ltm_snapshot_entries
+    WHERE snapshot_id = :id"""
 _FINISH: Final = """
     INSERT INTO ltm_snapshots (id, name, entry_count, total_bytes, created_at)
     SELECT :id, :name, count(*), coalesce(sum(byte_size), 0), :now FROM ltm_snapshot_entries WHERE snapshot_id = :id"""
@@ -191,7 +195,7 @@ class SQLiteCatalog(DatabaseCatalog):
         with self._database.transaction(write=True) as connection:
             at = written(now())
             connection.execute(_KEEP, {"id": snapshot_id, "now": at})
-            check_total(connection.execute(_SIZE, {"id": snapshot_id}).fetchone()[0])
+            check_total(total_of(*connection.execute(_SIZE, {"id": snapshot_id}).fetchone()))
             connection.execute(_FINISH, {"id": snapshot_id, "name": label, "now": at})
         return snapshot_id
 

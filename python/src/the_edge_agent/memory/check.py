@@ -32,7 +32,7 @@ def check_database(url: Any, timeout: float = 30.0) -> Result:
     """Connect to a database, tell what is there, and try a memory in tables of its own, which are dropped again.
 
     The tables of a memory are neither made nor touched. Nothing is left behind, also when the check fails or is
-    interrupted; an SQLite file that does not exist is not created. No password is in what it returns.
+    interrupted; a file of SQLite or DuckDB that does not exist is not created. No password is in what it returns.
 
     Args:
         url: a SQLAlchemy database URL.

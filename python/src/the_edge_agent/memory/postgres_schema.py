@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from the_edge_agent.memory.layouts import another_layout, check_layouts
 from the_edge_agent.memory.results import LTMError
 
 SCHEMA_VERSION: Final = 1
@@ -32,7 +33,13 @@ _TABLES: Final = (
     "metadata_hash VARCHAR(200), byte_size BIGINT, expires_at TIMESTAMPTZ, PRIMARY KEY (snapshot_id, entry_id))",
     "CREATE TABLE IF NOT EXISTS ltm_schema_version (id INTEGER NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (id))",
 )
-_COLUMNS: Final = frozenset({"search_text", "version", "storage_uri", "search_vector", "metadata_json"})
+_MORE_COLUMNS: Final = {"ltm_entries": ("search_vector", "metadata_json"), "ltm_catalog": ("metadata_json",)}
+_COLUMNS_OF: Final = (
+    "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"
+)
+_STATE: Final = """
+    SELECT current_setting('server_encoding'), array_agg(attname::text)
+    FROM pg_attribute WHERE attrelid = to_regclass('ltm_schema_version') AND attnum > 0 AND NOT attisdropped"""
 _ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtext('the-edge-agent schema'))"
 
 
@@ -41,14 +48,16 @@ def is_ready(connection: Any) -> bool:
 
     Raises:
         LTMError: ``configuration_error`` for a database that a later release has written, or one in which text
-            would be lost.
+            would be lost, or of a table that is another's.
     """
-    encoding, table = connection.execute(
-        "SELECT current_setting('server_encoding'), to_regclass('ltm_schema_version')::text"
-    ).fetchone()
+    encoding, columns = connection.execute(_STATE).fetchone()
     if encoding != "UTF8":
         raise LTMError("configuration_error", f"the encoding of the database must be UTF8, not {encoding}")
-    row = table and connection.execute("SELECT version FROM ltm_schema_version").fetchone()
+    if columns and not {"id", "version"}.issubset(columns):
+        raise another_layout("ltm_schema_version")
+    row = columns and connection.execute("SELECT version FROM ltm_schema_version").fetchone()
+    if row and not isinstance(row[0], int):
+        raise another_layout("ltm_schema_version")
     if row and row[0] > SCHEMA_VERSION:
         raise LTMError(
             "configuration_error",
@@ -66,15 +75,7 @@ def create_tables(connection: Any) -> None:
     connection.execute(_ONE_AT_A_TIME)
     if is_ready(connection):  # another process was quicker
         return
-    found = connection.execute(
-        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass('ltm_entries') AND attnum > 0"
-    ).fetchall()
-    if found and not {row[0] for row in found} >= _COLUMNS:
-        raise LTMError(
-            "configuration_error",
-            "the database has a table ltm_entries of an earlier or another layout; open it once with "
-            "SQLAlchemyBackend, which brings the earlier one up to date, or use another database",
-        )
+    check_layouts(lambda name: [row[0] for row in connection.execute(_COLUMNS_OF, (name,))], _MORE_COLUMNS)
     for statement in _TABLES:
         connection.execute(statement)
     connection.execute("INSERT INTO ltm_schema_version (id, version) VALUES (1, %s)", (SCHEMA_VERSION,))

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any, Final
 
+from the_edge_agent.memory.layouts import another_layout, check_layouts
 from the_edge_agent.memory.results import ErrorType, LTMError
 from the_edge_agent.memory.validation import check_seconds
 
@@ -206,8 +207,9 @@ class SQLiteDatabase:
         """Create the tables unless they are there, and look at what the database can do."""
         try:
             if _version(connection) is None:
+                _check_layouts(connection)
                 if self.path != IN_MEMORY:
-                    _switch_to_wal(connection, deadline)
+                    _switch_to_wal(connection, deadline)  # after the look: a file that is refused stays as it was
                 connection.execute("BEGIN IMMEDIATE")
                 _create(connection)
                 connection.execute("COMMIT")
@@ -249,13 +251,6 @@ def moment(text: str | None) -> datetime | None:
 def _create(connection: sqlite3.Connection) -> None:
     if _version(connection) is not None:  # another process was quicker
         return
-    columns = {row[1] for row in connection.execute("PRAGMA table_info(ltm_entries)")}
-    if columns and not columns >= {"search_text", "version", "storage_uri"}:
-        raise LTMError(
-            "configuration_error",
-            "the file has a table ltm_entries of an earlier or another layout; open it once with SQLAlchemyBackend, "
-            "which brings the earlier one up to date, or use another file",
-        )
     for statement in _TABLES:
         connection.execute(statement)
     if _has_fts5(connection):
@@ -264,12 +259,22 @@ def _create(connection: sqlite3.Connection) -> None:
     connection.execute("INSERT INTO ltm_schema_version (id, version) VALUES (1, ?)", (SCHEMA_VERSION,))
 
 
+def _check_layouts(connection: sqlite3.Connection) -> None:
+    check_layouts(lambda name: [row[1] for row in connection.execute(f"PRAGMA table_info({name})")])
+
+
 def _version(connection: sqlite3.Connection) -> int | None:
     table = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'ltm_schema_version'"
     if connection.execute(table).fetchone() is None:
         return None
-    row = connection.execute("SELECT version FROM ltm_schema_version").fetchone()
+    try:
+        row = connection.execute("SELECT version FROM ltm_schema_version").fetchone()
+    except sqlite3.OperationalError:
+        _check_layouts(connection)  # it may be another's table
+        raise
     version: int | None = row and row[0]
+    if not isinstance(version, int | None):
+        raise another_layout("ltm_schema_version")
     if version is not None and version > SCHEMA_VERSION:
         raise LTMError(
             "configuration_error",

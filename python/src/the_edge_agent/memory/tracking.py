@@ -13,6 +13,7 @@ from the_edge_agent.memory.operations import Delete, Operation, Store
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.validation import check_items, check_key, check_text
 
+LOW_PART: Final = 2**32
 MAX_HASH_LENGTH: Final = 200
 SNAPSHOT_ID_LENGTH: Final = 36
 _REQUIRED: Final = frozenset({"key", "content_hash", "storage_uri", "byte_size", "metadata"})
@@ -158,13 +159,26 @@ def changes_of(operations: Sequence[Operation]) -> tuple[list[str], list[Tracked
 
 
 def check_total(size: Any) -> None:
-    """Check that the sum of all sizes, which is about this, can be kept as a 64-bit integer.
+    """Check that the sum of all sizes can be kept as a 64-bit integer.
+
+    Args:
+        size: exact, if it is no float; None for that of nothing.
 
     Raises:
         LTMError: ``validation_error``.
     """
-    if size is not None and float(size) > INT64_MAX * (1 + 1e-9):
+    if size is not None and size > (INT64_MAX * (1 + 1e-9) if isinstance(size, float) else INT64_MAX):
         raise LTMError("validation_error", "the sizes of all entries add up to more than 2^63 - 1 bytes")
+
+
+def total_of(high: Any, low: Any) -> int:
+    """Return the sum of sizes from those of their parts: a database's own sum of them all may be too large for it.
+
+    Args:
+        high: of what is a multiple of ``LOW_PART``; exact as a double too.
+        low: of what is left.
+    """
+    return int(high or 0) + int(low or 0)
 
 
 def _tracked(entry: Any, place: str, check: Callable[[Tracked], None] | None) -> Tracked:

@@ -110,9 +110,13 @@ class CatalogSnapshotRules(CatalogBase):
     def test_sizes_that_add_up_to_more_are_refused(self, with_snapshots: FullCatalog) -> None:
         track_all(with_snapshots, [entry_of("a", byte_size=2**63 - 1), entry_of("b", byte_size=2**63 - 1)])
         assert_raises(lambda: with_snapshots.create_snapshot("too large"), "validation_error")
+        track(with_snapshots, "b", byte_size=1)  # one byte too many is as much too many
+        assert_raises(lambda: with_snapshots.create_snapshot("too large"), "validation_error")
         assert with_snapshots.list_snapshots() == []
-        with_snapshots.delete_entry("b")
-        assert with_snapshots.create_snapshot("fits")
+        track(with_snapshots, "a", byte_size=2**63 - 2)
+        snapshot = with_snapshots.get_snapshot(with_snapshots.create_snapshot("fits"))
+        assert snapshot is not None
+        assert snapshot["total_bytes"] == 2**63 - 1
 
     def test_a_snapshot_stays_as_it_was(self, with_snapshots: FullCatalog) -> None:
         track_all(with_snapshots, (entry_of(key, byte_size=10) for key in "abc"))

@@ -29,7 +29,7 @@ from the_edge_agent.memory.sql.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.rows import catalog_parameters, catalog_row
 from the_edge_agent.memory.sql.search import key_range
-from the_edge_agent.memory.tracking import Tracked, check_snapshot_found, check_total
+from the_edge_agent.memory.tracking import LOW_PART, Tracked, check_snapshot_found, check_total, total_of
 
 _ID_BYTES: Final = 64
 _WIDEST: Final = 4  # bytes of a character
@@ -85,7 +85,9 @@ class Catalog:
             func.coalesce(func.sum(kept.c.byte_size), 0),
             self._dialect.now,
         ).where(the_snapshot)
-        self._size = select(func.sum(kept.c.byte_size * literal(1.0, Double()))).where(the_snapshot)
+        low = kept.c.byte_size % LOW_PART
+        self._size = select(func.sum((kept.c.byte_size - low) * literal(1.0, Double())), func.sum(low))
+        self._size = self._size.where(the_snapshot)
         self._finish = insert(snapshots).from_select(list(_SNAPSHOT), totals)
         self._snapshots = select(*(snapshots.c[name] for name in _SNAPSHOT))
         self._snapshot = self._snapshots.where(snapshots.c.id == bindparam("b_snapshot"))
@@ -199,7 +201,7 @@ class Catalog:
         """
         now = self._now(connection, 3)
         connection.execute(self._keep, {"b_snapshot": snapshot_id, **now})
-        check_total(connection.scalar(self._size, {"b_snapshot": snapshot_id}))
+        check_total(total_of(*connection.execute(self._size, {"b_snapshot": snapshot_id}).one()))
         connection.execute(self._finish, {"b_snapshot": snapshot_id, "b_name": name, **now})
         self._dialect.analyze(connection, *self._joined)
 

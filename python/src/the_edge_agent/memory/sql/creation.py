@@ -5,10 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, Table, and_, delete, exc, insert, inspect, select
 from sqlalchemy.schema import DropTable
 
+from the_edge_agent.memory.layouts import another_layout
 from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql import legacy
@@ -38,7 +40,12 @@ class Schema:
         return cls(tables, dialect, packet)
 
     def statements(self, connection: Connection) -> list[str]:
-        """Return the SQL that makes what is missing of the tables."""
+        """Return the SQL that makes what is missing of the tables.
+
+        Raises:
+            LTMError: ``configuration_error`` for a database that is not ours to use.
+        """
+        self.check_layouts(connection)
         has_table = inspect(connection).has_table
         entries, *others = self.tables.all()
         missing = [table for table in others if not has_table(table.name)]
@@ -52,33 +59,45 @@ class Schema:
             compiled.append(version.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
         return [str(statement).strip() for statement in compiled]
 
-    def check(self, connection: Connection) -> None:
-        """Check that the tables are there.
+    def is_complete(self, connection: Connection) -> bool:
+        """Return whether the tables are there; if not, nothing of ours is in the way of those that will be.
+
+        Raises:
+            LTMError: ``configuration_error`` for a database that is not ours to use.
+        """
+        try:
+            is_complete = self.version(connection) is not None
+        except exc.DBAPIError:
+            connection.rollback()
+            self.check_layouts(connection)  # the table of the version may be another's
+            raise
+        is_complete = is_complete and inspect(connection).has_table(self.tables.entries.name)
+        if not is_complete:
+            self.check_layouts(connection)
+        connection.rollback()
+        return is_complete
+
+    def check_layouts(self, connection: Connection) -> None:
+        """Refuse a database that uses a name of ours for a table of its own.
 
         Raises:
             LTMError: ``configuration_error``.
         """
-        found = self.version(connection)
-        is_complete = found is not None and inspect(connection).has_table(self.tables.entries.name)
-        connection.rollback()
-        if not is_complete:
-            raise LTMError(
-                "configuration_error",
-                "the tables are not there, and create_tables is false (of a catalog: auto_migrate); "
-                "create them with the statements of ddl()",
-            )
+        for name in self.foreign_tables(connection):
+            raise another_layout(name)
+
+    def foreign_tables(self, connection: Connection) -> list[str]:
+        """Return the names of those tables that are there in a layout that is not ours, today's or the earlier."""
+        entries, *others = self.tables.all()
+        foreign = [table.name for table in others if legacy.is_foreign(connection, table, may_be_earlier=False)]
+        return [entries.name] * legacy.is_foreign(connection, entries, may_be_earlier=True) + foreign
 
     def create(self, connection: Connection) -> None:
         """Create what is missing; many processes may do so at once.
 
         Raises:
-            LTMError: ``configuration_error`` for a database that is not ours to use.
+            LTMError: ``configuration_error`` for a database that does not keep what we store.
         """
-        found, name = self.version(connection), self.tables.entries.name
-        is_complete = found is not None and inspect(connection).has_table(name)
-        connection.rollback()
-        if is_complete:
-            return
         self._in_transaction(connection, self._create_tables)
         legacy.move_entries(connection, self.dialect, self.tables.entries)
         connection.rollback()
@@ -153,8 +172,12 @@ class Schema:
         table = self.tables.schema_version
         if not inspect(connection).has_table(table.name):
             return None
-        version: int | None = connection.scalar(select(table.c.version))
-        if version is not None and version > SCHEMA_VERSION:
+        version: Any = connection.scalar(select(table.c.version))
+        if version is None:
+            return None
+        if not isinstance(version, int):
+            raise another_layout(table.name)
+        if version > SCHEMA_VERSION:
             raise LTMError(
                 "configuration_error",
                 f"the database has schema version {version}; this release knows {SCHEMA_VERSION}. "

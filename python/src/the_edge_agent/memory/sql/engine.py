@@ -222,10 +222,18 @@ class Database:
         return _Opened(engine, schema, close)
 
     def _make_ready(self, schema: Schema, connection: Connection) -> None:
+        is_complete = schema.is_complete(connection)  # first: a database that is refused stays as it was
+        if not is_complete and not self._options.create_tables:
+            raise LTMError(
+                "configuration_error",
+                "the tables are not there, and create_tables is false (of a catalog: auto_migrate); "
+                "create them with the statements of ddl()",
+            )
         if self._shared is None:
             schema.dialect.set_up(connection)
             connection.rollback()
-        (schema.create if self._options.create_tables else schema.check)(connection)
+        if not is_complete:
+            schema.create(connection)
 
     def _copy_tables(self) -> Tables:
         return copy_tables(self._entries_name)

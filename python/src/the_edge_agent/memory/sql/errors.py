@@ -101,6 +101,7 @@ _SQLSTATE: Final[dict[str, _Meaning]] = {
     "28000": _AUTH,
     "28P01": _AUTH,
     "3D000": _NO_DATABASE,
+    "3F000": ("configuration_error", False, "no schema of the search_path exists"),
     "23505": _CONSTRAINT,
     "23502": _CONSTRAINT,
     "22001": _TOO_LARGE,
@@ -156,6 +157,8 @@ _TEXTS: Final[tuple[tuple[str, _Meaning], ...]] = (
     # DuckDB, which looks for conflicts when a transaction writes or commits.
     (r"TransactionContext Error: (Conflict on|Failed to commit.* (constraint violation|conflict))", _DEADLOCK),
     (r"Could not set lock on file", _ONE_PROCESS),
+    (r"not a valid DuckDB database", ("connection_error", False, "the file is not a DuckDB database")),
+    (r"IO Error: Cannot open file|IO Error: Could not read from file", _NO_FILE),
     (r"INTERRUPT Error", _INTERRUPTED),
     (r"^Constraint Error", _CONSTRAINT),
     (r"^interrupted$", _INTERRUPTED),
@@ -184,6 +187,10 @@ _TEXTS: Final[tuple[tuple[str, _Meaning], ...]] = (
     ),
     (r"too many (clients|connections)|connection slots", _SQLSTATE["53300"]),
     (r"Firebird Client Library", _NO_CLIENT),
+    (
+        r"is not a MariaDB variant",  # SQLAlchemy
+        ("configuration_error", False, "the url says mariadb, and the server is MySQL; begin it with mysql"),
+    ),
 )
 
 

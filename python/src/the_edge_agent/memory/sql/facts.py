@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, inspect
 from sqlalchemy.pool import Pool, QueuePool
 
+from the_edge_agent.memory.layouts import another_layout
 from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.engine import largest_entry
@@ -23,7 +24,7 @@ def learn(report: dict[str, Any], schema: Schema, connection: Connection, option
     """Add to a report what a connection tells; what is known stays there when a later question fails.
 
     Raises:
-        LTMError: ``configuration_error`` for tables of a later release.
+        LTMError: ``configuration_error`` for tables of a later release or of another layout.
     """
     report |= _server(schema, connection)
     report["pool"] = _pool(connection.engine.pool, options)
@@ -35,6 +36,8 @@ def learn(report: dict[str, Any], schema: Schema, connection: Connection, option
         "call_seconds": options.timeout,
     }
     report["schema"] = _tables(schema, connection)
+    if foreign := report["schema"]["foreign_tables"]:
+        raise another_layout(foreign[0])
 
 
 def _server(schema: Schema, connection: Connection) -> dict[str, Any]:
@@ -73,10 +76,13 @@ def _pool(pool: Pool, options: EngineOptions) -> dict[str, Any]:
 
 
 def _tables(schema: Schema, connection: Connection) -> dict[str, Any]:
-    tables = copy_tables()
-    names = [table.name for table in tables.all()]
+    ours = replace(schema, tables=copy_tables())
+    names = [table.name for table in ours.tables.all()]
     missing = [name for name in names if not inspect(connection).has_table(name)]
-    version = replace(schema, tables=tables).version(connection)
+    foreign = ours.foreign_tables(connection)
+    version = None if foreign else ours.version(connection)
     is_complete = version is not None and not missing
-    state = "complete" if is_complete else "absent" if missing == names else "incomplete"
-    return {"state": state, "version": version, "missing_tables": missing}
+    if not is_complete and not foreign:  # a start would create tables: it looks for what the dialect adds, too
+        foreign = Schema.of(connection, copy_tables(), type(schema.dialect)).foreign_tables(connection)
+    state = "foreign" if foreign else "complete" if is_complete else "absent" if missing == names else "incomplete"
+    return {"state": state, "version": version, "missing_tables": missing, "foreign_tables": foreign}

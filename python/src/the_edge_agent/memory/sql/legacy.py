@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import DropTable
 
+from the_edge_agent.memory.layouts import is_earlier
 from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.dialects import Dialect
@@ -30,11 +31,7 @@ _PAGE_ROWS = 100
 
 
 def set_aside(connection: Connection, dialect: Dialect, entries: Table) -> None:
-    """Rename a table of the earlier layout, so that today's can be created; inside the creating transaction.
-
-    Raises:
-        LTMError: ``configuration_error`` for a table of that name that is neither.
-    """
+    """Rename a table of the earlier layout, so that today's can be created; inside the creating transaction."""
     name = entries.name
     if not _is_earlier_layout(connection, entries):
         return
@@ -65,16 +62,21 @@ def move_entries(connection: Connection, dialect: Dialect, entries: Table) -> No
         connection.execute(DropTable(earlier, if_exists=True))
 
 
+def is_foreign(connection: Connection, table: Table, *, may_be_earlier: bool) -> bool:
+    """Return whether there is a table of this name, or a view, in a layout that is not ours: today's or the earlier."""
+    columns = _columns(connection, table.name)
+    if columns is None or columns >= set(table.columns.keys()):
+        return False
+    return not (may_be_earlier and is_earlier(columns))
+
+
 def _is_earlier_layout(connection: Connection, entries: Table) -> bool:
-    inspector, name = inspect(connection), entries.name
-    if not inspector.has_table(name):
-        return False
-    columns = {column["name"] for column in inspector.get_columns(name)}
-    if columns >= set(entries.columns.keys()):
-        return False
-    if columns >= set(_table(name).columns.keys()) and "version" not in columns:
-        return True
-    raise LTMError("configuration_error", f"the database has a table {name} of another layout; use another database")
+    return is_earlier(_columns(connection, entries.name) or set())
+
+
+def _columns(connection: Connection, name: str) -> set[str] | None:
+    inspector = inspect(connection)
+    return {column["name"] for column in inspector.get_columns(name)} if inspector.has_table(name) else None
 
 
 def _table(entries_name: str) -> Table:

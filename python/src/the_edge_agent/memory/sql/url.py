@@ -10,23 +10,25 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from the_edge_agent.memory.results import LTMError
 
-# A URL without a driver takes the first of these that is installed: (SQLAlchemy's name, module, extra).
-_MYSQL_DRIVERS: Final = (("mysqldb", "MySQLdb", "mysql"), ("pymysql", "pymysql", "mysql"))
+# A URL without a driver takes the first of these that is installed: (SQLAlchemy's name, module).
+_MYSQL_DRIVERS: Final = (("mysqldb", "MySQLdb"), ("pymysql", "pymysql"))
 _DRIVERS: Final = {
-    "postgresql": (("psycopg", "psycopg", "postgres"), ("psycopg2", "psycopg2", "postgres")),
+    "postgresql": (("psycopg", "psycopg"), ("psycopg2", "psycopg2")),
     "mysql": _MYSQL_DRIVERS,
     "mariadb": _MYSQL_DRIVERS,
 }
-# What else can be installed: the extra, by SQLAlchemy's name of a dialect or of a driver.
-_EXTRAS: Final = {
-    "duckdb": "duckdb",
-    "firebird": "firebird",
-    "cockroachdb": "cockroachdb",
-    "pysqlcipher": "sqlcipher",
-    "psycopg2": "psycopg2",
-    "mysqldb": "mysqlclient",
-    "mysqlconnector": "mysql-connector",
+# What our extras bring, the usual driver first: the extra, by SQLAlchemy's name of the dialect and of the driver.
+_MYSQL_EXTRAS: Final = {"pymysql": "mysql", "mysqldb": "mysqlclient", "mysqlconnector": "mysql-connector"}
+_EXTRAS: Final[dict[str, dict[str, str]]] = {
+    "sqlite": {"pysqlite": "sqlalchemy", "pysqlcipher": "sqlcipher"},
+    "postgresql": {"psycopg": "postgres", "psycopg2": "psycopg2"},
+    "mysql": _MYSQL_EXTRAS,
+    "mariadb": _MYSQL_EXTRAS,
+    "cockroachdb": {"psycopg": "cockroachdb"},
+    "duckdb": {"duckdb_sqlalchemy": "duckdb"},
+    "firebird": {"firebird": "firebird"},
 }
+_OTHER_DIALECTS: Final = ("cockroachdb", "duckdb", "firebird")  # that are not SQLAlchemy's own
 _SECRET_WORDS: Final = ("pass", "pwd", "secret", "token")
 
 
@@ -87,7 +89,7 @@ def with_installed_driver(url: URL) -> URL:
     drivers = _DRIVERS.get(backend, ())
     if named or not drivers:
         return url
-    for driver, module, _extra in drivers:
+    for driver, module in drivers:
         if find_spec(module) is not None:
             return url.set(drivername=f"{backend}+{driver}")
     raise missing_driver(url)
@@ -96,9 +98,13 @@ def with_installed_driver(url: URL) -> URL:
 def missing_driver(url: URL) -> LTMError:
     """Return the failure that names what to install for a URL."""
     backend, _, driver = url.drivername.partition("+")
-    usual = [extra for _driver, _module, extra in _DRIVERS.get(backend, ())]
-    extra = _EXTRAS.get(driver) or _EXTRAS.get(backend) or next(iter(usual), None)
-    advice = f'; install it with: pip install "the-edge-agent[{extra}]"' if extra else ""
+    extras = _EXTRAS.get(backend, {})
+    if driver and extras and driver not in extras:
+        others = ", ".join(f"{backend}+{name}:// (extra {extra})" for name, extra in extras.items())
+        advice = f"; drivers that work: {others}"
+    else:
+        extra = extras.get(driver) or next(iter(extras.values()), None)
+        advice = f'; install it with: pip install "the-edge-agent[{extra}]"' if extra else ""
     return LTMError("dependency_missing", f"no driver for {url.drivername} is installed{advice}")
 
 
@@ -113,7 +119,7 @@ def load_dialect(url: URL) -> None:
         known = True
     except NoSuchModuleError:
         known = False
-    if not known and url.get_backend_name() in _EXTRAS:
+    if not known and url.get_backend_name() in _OTHER_DIALECTS:
         raise missing_driver(url)
     if not known:
         raise LTMError("configuration_error", f"SQLAlchemy knows no dialect {url.drivername!r}")

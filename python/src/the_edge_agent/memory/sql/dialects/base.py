@@ -42,7 +42,7 @@ IN_USE: Final = (
     "the engine has one connection, and it is in a transaction of the application's; "
     "give the memory an engine with a pool"
 )
-
+NO_HOST: Final = "the url has a host, which this database has not; a file needs three slashes"
 
 LIKE_INSTEAD: Final = "no full-text index: searches use LIKE over search tokens"
 PYTHON_INSTEAD: Final = "no JSON functions: metadata filters are decided in Python"

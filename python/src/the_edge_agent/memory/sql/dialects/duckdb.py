@@ -15,7 +15,7 @@ from sqlalchemy.schema import CreateIndex, ExecutableDDLElement
 
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.deadlines import current
-from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, Dialect
+from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, NO_HOST, Dialect
 
 _LONGEST_WAIT: Final = 30.0  # seconds for the turn to write, outside of a call with a deadline
 
@@ -34,9 +34,18 @@ class DuckDBDialect(Dialect):
     @classmethod
     def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:
         """Give each memory database a name of its own, so that every thread has its own connection to it."""
+        if url.host:
+            raise LTMError("configuration_error", f"{NO_HOST}: duckdb:///file")
         if url.database in (None, "", ":memory:"):
             url = url.set(database=f":memory:{uuid.uuid4().hex}")
         return url, {}
+
+    @classmethod
+    def new_file(cls, url: URL) -> Path | None:
+        """Return the file that connecting would create: none in memory or in the cloud, nor where it may only read."""
+        name = url.database or ":memory:"
+        is_no_file = name.startswith((":memory:", "md:", "motherduck:")) or url.query.get("access_mode") == "read_only"
+        return None if is_no_file or Path(name).exists() else Path(name)
 
     @classmethod
     def prepare_engine(cls, engine: Engine) -> Any:

@@ -31,6 +31,7 @@ from sqlalchemy.sql.visitors import replacement_traverse
 from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.filters import Path
+from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, PYTHON_INSTEAD, Dialect
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test
 from the_edge_agent.memory.sql.dialects.probing import accepts
@@ -83,7 +84,13 @@ class MySQLDialect(Dialect):
         return "JSON functions" if self._has_json else super().filter_path
 
     def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
-        """Look for the JSON functions."""
+        """Look for the JSON functions.
+
+        Raises:
+            LTMError: ``configuration_error`` where no database is in use, so that there is none for the tables.
+        """
+        if connection.dialect.default_schema_name is None:
+            raise LTMError("configuration_error", "the url names no database; its name goes behind the host: host/NAME")
         self._has_json = accepts(connection, _JSON_TRIAL)
         self.fallbacks = [] if self._has_json else [PYTHON_INSTEAD]
 
@@ -106,7 +113,10 @@ class MySQLDialect(Dialect):
     def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:
         """Use READ COMMITTED: gap locks of the default level deadlock concurrent stores."""
         url, options = super().engine_options(url)
-        return url, {**options, "isolation_level": cls.isolation_level}
+        options["isolation_level"] = cls.isolation_level
+        if url.password and url.get_driver_name() == "pymysql" and not url.password.isascii():
+            options["connect_args"] = {"password": url.password.encode()}  # of text it sends Latin-1
+        return url, options
 
     @classmethod
     def session_settings(cls, timeout: float) -> list[str]:

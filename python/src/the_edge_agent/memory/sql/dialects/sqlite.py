@@ -42,7 +42,14 @@ from sqlalchemy.types import TypeEngine
 from the_edge_agent.memory.filters import Path
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.deadlines import current
-from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, LIKE_INSTEAD, PYTHON_INSTEAD, Dialect
+from the_edge_agent.memory.sql.dialects.base import (
+    COMMITS_ALONE,
+    IN_USE,
+    LIKE_INSTEAD,
+    NO_HOST,
+    PYTHON_INSTEAD,
+    Dialect,
+)
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test
 from the_edge_agent.memory.sql.dialects.probing import accepts
 from the_edge_agent.memory.sql.dialects.texts import IndexedTextConditions, TextConditions
@@ -119,6 +126,10 @@ class SQLiteDialect(Dialect):
         """Give each memory database a name of its own, so that every thread has its own connection to it."""
         if url.get_driver_name() in _UNSOUND_DRIVERS:
             raise LTMError("configuration_error", UNSOUND)
+        if url.host:
+            raise LTMError("configuration_error", f"{NO_HOST}: {url.drivername}:///file")
+        if url.get_driver_name() == "pysqlcipher" and not url.password:
+            raise LTMError("configuration_error", "the url has no key: sqlite+pysqlcipher://:KEY@/file")
         if url.database not in (None, "", ":memory:"):
             return url, {}
         if sqlite3.sqlite_version_info < MEMDB_VERSION:

@@ -1,0 +1,155 @@
+"""URLs that lack something, or say what the server is not: refused soon, in words that help."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.pool import NullPool
+
+from databases import Database
+from memory_checks import run_sql
+from the_edge_agent.memory import LTMError, SQLAlchemyBackend, check_database
+
+SOON = 1.5  # seconds; what is tried again takes longer
+
+
+def text_of(url: URL) -> str:
+    return url.render_as_string(hide_password=False)
+
+
+def refusal_of(url: str) -> tuple[str, str]:
+    """Return the error and its type: the check and a memory say the same, and soon."""
+    began = time.monotonic()
+    report = check_database(url)
+    assert time.monotonic() - began < SOON
+    assert not report["success"]
+    with SQLAlchemyBackend(url, lazy=True) as memory:
+        result = memory.store("k", 1)
+    assert (result["error_type"], result["error"]) == (report["error_type"], report["error"])
+    return report["error_type"], report["error"]
+
+
+class MySQLURLs:
+    @pytest.mark.parametrize("driver", ["pymysql", "mysqlconnector"])
+    def test_one_that_names_no_database_is_refused(self, database: Database, driver: str) -> None:
+        if driver == "mysqlconnector":
+            pytest.importorskip("mysql.connector")
+        url = make_url(database.url).set(drivername=f"mysql+{driver}", database="")
+        error_type, error = refusal_of(text_of(url))
+        assert error_type == "configuration_error"
+        assert error.startswith("the url names no database")
+
+    def test_so_is_an_engine_with_such_a_url(self, database: Database) -> None:
+        engine = create_engine(make_url(database.url).set(database=""), poolclass=NullPool)
+        with pytest.raises(LTMError, match="the url names no database") as raised:
+            SQLAlchemyBackend(engine=engine)
+        assert raised.value.error_type == "configuration_error"
+
+    @pytest.fixture(params=["café", "пароль", "日本 😀"])
+    def user(self, database: Database, request: pytest.FixtureRequest) -> Iterator[URL]:
+        """The URL of a user whose password is not ASCII."""
+        url = make_url(database.url).set(drivername="mysql+pymysql", username=f"tea_{secrets.token_hex(4)}")
+        name, password = url.username, request.param
+        run_sql(
+            text_of(make_url(database.url).update_query_dict({"charset": "utf8mb4"})),
+            f"CREATE USER {name} IDENTIFIED BY '{password}'",
+            f"GRANT ALL ON {url.database}.* TO {name}",
+        )
+        yield url.set(password=password)
+        run_sql(database.url, f"DROP USER {name}")
+
+    def test_a_password_may_have_any_letters(self, user: URL) -> None:
+        report = check_database(text_of(user))
+        assert report["success"], report
+        with SQLAlchemyBackend(user) as memory:
+            assert memory.store("k", 1)["success"]
+            shown = repr(memory) + repr(memory._engine) + str(report)
+        assert user.password is not None
+        assert user.password not in shown
+        assert repr(user.password.encode()) not in shown
+
+    def test_a_wrong_one_is_said_to_be_wrong_and_not_shown(self, user: URL) -> None:
+        wrong = f"{user.password}é"
+        error_type, error = refusal_of(text_of(user.set(password=wrong)))
+        assert error_type == "auth_failed"
+        assert str(user.password) not in error
+
+
+@pytest.mark.targets(family="mysql", portable=False)
+class TestMySQLURLs(MySQLURLs):
+    def test_a_mariadb_url_is_refused(self, database: Database) -> None:
+        url = make_url(database.url).set(drivername="mariadb+pymysql")
+        assert refusal_of(text_of(url)) == (
+            "configuration_error",
+            "the url says mariadb, and the server is MySQL; begin it with mysql",
+        )
+
+
+@pytest.mark.targets(family="mariadb", portable=False)
+class TestMariaDBURLs(MySQLURLs):
+    pass
+
+
+@pytest.mark.targets(family="postgresql", portable=False)
+def test_a_search_path_without_a_schema_is_named(database: Database) -> None:
+    url = text_of(make_url(database.url).update_query_dict({"options": "-c search_path=tea_no_such"}))
+    report = check_database(url)
+    assert report["error_type"] == "configuration_error"
+    assert "no schema of the search_path exists" in report["error"]
+
+
+@pytest.mark.parametrize("url", ["sqlite://{}.db", "sqlite://folder/{}.db", "duckdb://{}.db"])
+def test_a_file_needs_three_slashes(url: str) -> None:
+    if url.startswith("duckdb"):
+        pytest.importorskip("duckdb_sqlalchemy")
+    error_type, error = refusal_of(url.format("new"))
+    assert error_type == "configuration_error"
+    assert f"a file needs three slashes: {url.partition(':')[0]}:///file" in error
+    assert not Path("new.db").exists()
+
+
+def test_sqlcipher_needs_a_key(tmp_path: Path) -> None:
+    pytest.importorskip("sqlcipher3")
+    assert refusal_of(f"sqlite+pysqlcipher:///{tmp_path / 'new.db'}") == (
+        "configuration_error",
+        "the url has no key: sqlite+pysqlcipher://:KEY@/file",
+    )
+
+
+class TestDuckDBFiles:
+    @pytest.fixture(autouse=True)
+    def _is_installed(self) -> None:
+        pytest.importorskip("duckdb_sqlalchemy")
+
+    def test_one_that_is_not_there_is_not_made_by_a_check(self, tmp_path: Path) -> None:
+        report = check_database(f"duckdb:///{tmp_path / 'new.db'}")
+        assert report["success"], report
+        assert report["missing_file"] == str(tmp_path / "new.db")
+        assert os.listdir(tmp_path) == []
+
+    @pytest.mark.parametrize("url", ["duckdb://", "duckdb:///:memory:", "duckdb:///:memory:named"])
+    def test_a_database_in_memory_is_none(self, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        report = check_database(url)
+        assert (report["success"], report["missing_file"]) == (True, None)
+        assert os.listdir(tmp_path) == []
+
+    @pytest.mark.parametrize(
+        ("name", "error"),
+        [
+            ("none/new.db", "cannot open the database file; is its folder there?"),
+            ("", "cannot open the database file; is its folder there?"),
+            ("text.db", "the file is not a DuckDB database"),
+        ],
+    )
+    def test_one_that_cannot_be_one_is_refused_soon(self, tmp_path: Path, name: str, error: str) -> None:
+        (tmp_path / "text.db").write_text("no database " * 1_000)
+        assert refusal_of(f"duckdb:///{tmp_path / name}") == ("connection_error", error)
+        assert os.listdir(tmp_path) == ["text.db"]

@@ -15,6 +15,7 @@ from the_edge_agent.memory.native_rows import (
     TRACKED,
     first_tracked,
     gone_of,
+    range_of,
     snapshot_of,
     tracked_of,
     tracked_parameters,
@@ -26,7 +27,6 @@ from the_edge_agent.memory.postgres_database import (
     PostgresDatabase,
     contained,
     in_utc,
-    range_of,
     streamed,
 )
 from the_edge_agent.memory.results import Result, found_entries, ok, returns_result
@@ -80,7 +80,7 @@ _KEEP: Final = f"""
     INSERT INTO ltm_snapshot_entries (snapshot_id, entry_id, key, content_hash, metadata_hash, byte_size, expires_at)
     SELECT %(id)s::text, c.id, c.key, c.content_hash, c.metadata_hash, c.byte_size, c.expires_at
     FROM ltm_catalog c WHERE {_VISIBLE}"""
-_SIZE: Final = "SELECT sum(byte_size::double precision) FROM ltm_snapshot_entries WHERE snapshot_id = %(id)s"
+_SIZE: Final = "SELECT sum(byte_size) FROM ltm_snapshot_entries WHERE snapshot_id = %(id)s"
 _FINISH: Final = """
     INSERT INTO ltm_snapshots (id, name, entry_count, total_bytes, created_at)
     SELECT %(id)s::text, %(name)s::text, count(*), coalesce(sum(byte_size), 0), now()

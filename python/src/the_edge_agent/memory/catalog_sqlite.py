@@ -16,6 +16,7 @@ from the_edge_agent.memory.native_rows import (
     TRACKED,
     first_tracked,
     gone_of,
+    range_of,
     snapshot_of,
     tracked_of,
     tracked_parameters,
@@ -41,12 +42,11 @@ from the_edge_agent.memory.validation import (
     check_limit,
     check_prefix,
     check_text,
-    end_of_prefix,
 )
 
 _VISIBLE: Final = "(c.expires_at IS NULL OR c.expires_at > :now)"
 _GET: Final = f"{TRACKED} WHERE c.id = :id AND {_VISIBLE}"
-_LIST: Final = f"{TRACKED} WHERE c.key >= :prefix AND (:end IS NULL OR c.key < :end) AND {_VISIBLE} ORDER BY c.key"
+_LIST: Final = f"{TRACKED} WHERE c.key >= :prefix AND c.key < :end AND {_VISIBLE} ORDER BY c.key"
 _ALL: Final = f"{TRACKED} WHERE {_VISIBLE} ORDER BY c.key"
 _TRACK: Final = """
     INSERT INTO ltm_catalog (id, key, content_hash, storage_uri, byte_size, inlined_value, metadata, metadata_hash,
@@ -152,7 +152,7 @@ class SQLiteCatalog(DatabaseCatalog):
         """Return the first entries by key; see ``CatalogBackend.list_entries``."""
         beginning, condition, most = check_prefix(prefix), parse_filter(metadata_filter), check_limit(limit)
         with self._database.transaction() as connection:
-            values = {"prefix": beginning, "end": end_of_prefix(beginning), "now": written(now())}
+            values = {**range_of(beginning), "now": written(now())}
             return first_tracked(connection.execute(_LIST, values), moment, condition, most)
 
     def delete_entry(self, key: str) -> bool:

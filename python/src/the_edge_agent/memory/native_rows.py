@@ -12,6 +12,7 @@ from the_edge_agent.memory.filters import Node, matches
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.text import RANK_WINDOW, Term, rank
 from the_edge_agent.memory.tracking import Tracked
+from the_edge_agent.memory.validation import MAX_KEY_LENGTH, end_of_prefix
 
 Row: TypeAlias = Sequence[Any]
 Page: TypeAlias = tuple[list[Row], bool]  # rows, and whether they are the last
@@ -23,6 +24,13 @@ TRACKED: Final = (
 )
 SNAPSHOTS: Final = "SELECT id, name, entry_count, total_bytes, created_at FROM ltm_snapshots"
 _PAGE_TEXT: Final = 1_000_000  # characters after which a page of iterate_all ends
+_ABOVE_ALL_KEYS: Final = "\U0010ffff" * (MAX_KEY_LENGTH + 1)
+
+
+def range_of(prefix: str) -> dict[str, Any]:
+    """Return ``prefix`` and ``end`` of the keys that begin with a prefix: ``key >= prefix AND key < end``."""
+    return {"prefix": prefix, "end": end_of_prefix(prefix) or _ABOVE_ALL_KEYS}
+
 
 # --- memories --------------------------------------------------------------------------------------
 

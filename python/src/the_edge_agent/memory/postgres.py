@@ -18,7 +18,7 @@ from the_edge_agent.memory.codec import comparable_json, decode
 from the_edge_agent.memory.database_backend import DatabaseBackend
 from the_edge_agent.memory.filters import Node, parse_filter
 from the_edge_agent.memory.ledger import open_ledger
-from the_edge_agent.memory.native_rows import Page, best, entry_of, iterate, page_of
+from the_edge_agent.memory.native_rows import Page, best, entry_of, iterate, page_of, range_of
 from the_edge_agent.memory.operations import Delete, Operation, Store, is_plain
 from the_edge_agent.memory.postgres_database import (
     ONE_STATE,
@@ -26,7 +26,6 @@ from the_edge_agent.memory.postgres_database import (
     PostgresDatabase,
     contained,
     in_utc,
-    range_of,
     streamed,
 )
 from the_edge_agent.memory.results import (

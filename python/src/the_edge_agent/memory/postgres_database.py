@@ -30,7 +30,7 @@ from the_edge_agent.memory.postgres_pool import Pool, closed
 from the_edge_agent.memory.postgres_schema import create_tables, is_ready
 from the_edge_agent.memory.postgres_url import parse_url
 from the_edge_agent.memory.results import LTMError
-from the_edge_agent.memory.validation import MAX_KEY_LENGTH, check_seconds, end_of_prefix
+from the_edge_agent.memory.validation import check_seconds
 
 Answer = TypeVar("Answer")
 
@@ -38,7 +38,6 @@ Answer = TypeVar("Answer")
 WRITE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 ONE_STATE: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
-_ABOVE_ALL_KEYS: Final = "\U0010ffff" * (MAX_KEY_LENGTH + 1)
 _STREAMED_ROWS: Final = 100  # that come from the server at a time
 _FIRST_PAUSE: Final = 0.05  # seconds between two attempts
 _LONGEST_PAUSE: Final = 1.0
@@ -223,11 +222,6 @@ class PostgresDatabase:
                     self._url, size=self._pool_size, timeout=self._timeout, connect_timeout=self._connect_timeout
                 )
             return self._pool
-
-
-def range_of(prefix: str) -> dict[str, Any]:
-    """Return the parameters of ``key >= %(prefix)s AND key < %(end)s``."""
-    return {"prefix": prefix, "end": end_of_prefix(prefix) or _ABOVE_ALL_KEYS}
 
 
 def in_utc(moment: datetime | None) -> datetime | None:

@@ -19,7 +19,7 @@ from the_edge_agent.memory.catalog_sqlite import SQLiteCatalog
 from the_edge_agent.memory.database_backend import DatabaseBackend
 from the_edge_agent.memory.filters import parse_filter
 from the_edge_agent.memory.ledger import open_ledger
-from the_edge_agent.memory.native_rows import Page, best, entry_of, iterate, page_of
+from the_edge_agent.memory.native_rows import Page, best, entry_of, iterate, page_of, range_of
 from the_edge_agent.memory.operations import Delete, Operation, Store
 from the_edge_agent.memory.results import (
     LTMError,
@@ -42,7 +42,6 @@ from the_edge_agent.memory.validation import (
     check_limit,
     check_offset,
     check_prefix,
-    end_of_prefix,
 )
 
 # An upsert in one statement. An expired entry counts as absent: the store is then a create.
@@ -58,8 +57,11 @@ _STORE: Final = """
 _VISIBLE: Final = "(expires_at IS NULL OR expires_at > :now)"
 _ENTRY: Final = f"SELECT value, metadata, version, storage_uri FROM ltm_entries WHERE key = :key AND {_VISIBLE}"
 _DELETE: Final = f"DELETE FROM ltm_entries WHERE key = :key AND {_VISIBLE}"
-_IN_PREFIX: Final = "key >= :prefix AND (:end IS NULL OR key < :end)"
-_KEYS: Final = f"SELECT key FROM ltm_entries WHERE {_IN_PREFIX} AND key > :after AND {_VISIBLE} ORDER BY key"
+_IN_PREFIX: Final = "key >= :prefix AND key < :end"
+# Of two lower bounds SQLite seeks by one; the plus keeps it from the other.
+_KEYS: Final = f"""
+    SELECT key FROM ltm_entries
+    WHERE key >= max(:prefix, :after) AND key < :end AND +key > :after AND {_VISIBLE} ORDER BY key"""
 _COUNT: Final = f"SELECT count(*) FROM ltm_entries WHERE {_IN_PREFIX} AND {_VISIBLE}"
 _PAGE: Final = _KEYS.replace("SELECT key", "SELECT key, value, metadata, storage_uri")
 _EXPIRED: Final = "SELECT id, key FROM ltm_entries WHERE expires_at <= :now ORDER BY expires_at, key LIMIT :most"
@@ -291,4 +293,4 @@ def _looked_up(term: Term) -> str:
 
 
 def _range(prefix: str) -> dict[str, Any]:
-    return {"prefix": prefix, "end": end_of_prefix(prefix), "now": written(now())}
+    return {**range_of(prefix), "now": written(now())}

@@ -162,12 +162,12 @@ def check_total(size: Any) -> None:
     """Check that the sum of all sizes can be kept as a 64-bit integer.
 
     Args:
-        size: exact, if it is no float; None for that of nothing.
+        size: exact; None for that of nothing.
 
     Raises:
         LTMError: ``validation_error``.
     """
-    if size is not None and size > (INT64_MAX * (1 + 1e-9) if isinstance(size, float) else INT64_MAX):
+    if size is not None and size > INT64_MAX:
         raise LTMError("validation_error", "the sizes of all entries add up to more than 2^63 - 1 bytes")
 
 

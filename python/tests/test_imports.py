@@ -155,6 +155,7 @@ MAY_IMPORT = {
         "memory.results",
         "memory.text",
         "memory.tracking",
+        "memory.validation",
     ],
     "memory.sqlite_database": ["memory.layouts", "memory.results", "memory.validation"],
     "memory.catalog_sqlite": [

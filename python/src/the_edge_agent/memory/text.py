@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from the_edge_agent.memory.results import LTMError
@@ -34,6 +35,7 @@ _PAIRED = (
 _PAIRED_RUN = re.compile(f"[{_PAIRED}]+|[^{_PAIRED}]+")
 _PAIRED_CHAR = re.compile(f"[{_PAIRED}]")
 _QUERY_PART = re.compile(r'(-?)(?:"([^"]*)(?:"|$)|([^\s"]+))')
+_KEPT_LENGTH = 20  # characters of a word whose tokens are remembered
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
 
 
@@ -156,7 +158,7 @@ def _term(text: str, *, prefix: bool, negated: bool) -> Term | None:
     if _PAIRED_CHAR.match(last):
         # The text may go on after these characters: pairs alone are exact, one character begins a pair.
         prefix = len(last) == 1
-        tokens += list(_run_tokens(last))[: None if prefix else -1]
+        tokens += _run_tokens(last)[: None if prefix else -1]
     else:
         tokens += _run_tokens(last)
         prefix = prefix and _marked(text.rstrip("*"))[-1] != " "
@@ -166,7 +168,7 @@ def _term(text: str, *, prefix: bool, negated: bool) -> Term | None:
 def _word_groups(text: str) -> Iterator[list[str]]:
     """Split folded text into words, and each word into runs of one kind of script."""
     if text.isascii():
-        return ([word.group()] for word in _ASCII_WORD.finditer(text.lower()))
+        return ([word] for word in _ASCII_WORD.findall(text.lower()))
     return (_PAIRED_RUN.findall(word) for word in _marked(text).split(" ") if word)
 
 
@@ -194,10 +196,19 @@ class _CharacterClasses(dict[int, str]):
 _MARKED = _CharacterClasses()
 
 
-def _run_tokens(run: str) -> Iterator[str]:
+def _run_tokens(run: str) -> Sequence[str]:
+    return _short_run_tokens(run) if len(run) <= _KEPT_LENGTH else _long_run_tokens(run)
+
+
+def _long_run_tokens(run: str) -> Sequence[str]:
     if _PAIRED_CHAR.match(run):
-        return (TOKEN_START + run[i : i + 2].translate(_ENCODED) for i in range(len(run)))
-    return _word_tokens(run.translate(_ENCODED))
+        return [TOKEN_START + run[i : i + 2].translate(_ENCODED) for i in range(len(run))]
+    return [*_word_tokens(run.translate(_ENCODED))]
+
+
+@lru_cache(maxsize=20_000)  # texts repeat their words
+def _short_run_tokens(run: str) -> Sequence[str]:
+    return tuple(_long_run_tokens(run))
 
 
 def _word_tokens(encoded: str) -> Iterator[str]:

@@ -82,11 +82,17 @@ def best(
         most: how many to return.
     """
     needles = [term.needle for term in terms if not term.negated]
-    window = max(RANK_WINDOW, first + most) if needles else first + most
+    window = window_of(terms, first, most)
     fitting = (row for row in rows if condition is None or matches(condition, row[1] and decode(row[1])))
     ranked = [(rank(needles, row[2]), row[0]) for row in islice(fitting, window)]
     ranked.sort(key=lambda found: -found[0])  # stable: equal scores stay newest first, then by key
     return ranked[first : first + most]
+
+
+def window_of(terms: Sequence[Term], first: int, most: int) -> int:
+    """Return how many of the newest entries that fit are ranked."""
+    is_ranked = any(not term.negated for term in terms)
+    return max(RANK_WINDOW, first + most) if is_ranked else first + most
 
 
 # --- catalogs --------------------------------------------------------------------------------------

@@ -16,8 +16,9 @@ from typing import Any, Final
 
 from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.memory.catalog_sqlite import SQLiteCatalog
+from the_edge_agent.memory.codec import encode_value
 from the_edge_agent.memory.database_backend import DatabaseBackend
-from the_edge_agent.memory.filters import parse_filter
+from the_edge_agent.memory.filters import Node, equalities, parse_filter
 from the_edge_agent.memory.ledger import open_ledger
 from the_edge_agent.memory.native_rows import Page, best, entry_of, iterate, page_of, range_of
 from the_edge_agent.memory.operations import Delete, Operation, Store
@@ -225,14 +226,14 @@ class SQLiteBackend(DatabaseBackend):
         with self._database.transaction() as connection:
             if terms == ():  # nothing in the query is searchable
                 return ok(results=[], count=0)
-            rows = self._newest_first(connection, terms or (), beginning)
+            rows = self._newest_first(connection, terms or (), condition, beginning)
             results = [_found(connection, *found) for found in best(rows, terms or (), condition, first, most)]
         return ok(results=results, count=len(results))
 
     def _newest_first(
-        self, connection: sqlite3.Connection, terms: Sequence[Term], prefix: str
+        self, connection: sqlite3.Connection, terms: Sequence[Term], condition: Node | None, prefix: str
     ) -> Iterator[Sequence[Any]]:
-        """Yield ``(id, metadata, search_text)`` of what satisfies every term."""
+        """Yield ``(id, metadata, search_text)`` of what satisfies every term, and may satisfy the filter."""
         conditions = [_VISIBLE, _IN_PREFIX]
         values = _range(prefix)
         positive = [term for term in terms if not term.negated]
@@ -245,10 +246,12 @@ class SQLiteBackend(DatabaseBackend):
                 continue  # the index has decided; of several words it does not know the order
             conditions.append(f"(instr(search_text, :needle{place}) > 0) = {int(not term.negated)}")
             values[f"needle{place}"] = term.needle
-        where = " AND ".join(conditions)
+        for place, mentioned in enumerate(_mentioned(condition)):
+            conditions.append(f"instr(metadata, :mentioned{place}) > 0")
+            values[f"mentioned{place}"] = mentioned
+        where, text = " AND ".join(conditions), "search_text" if positive else "''"
         return connection.execute(
-            f"SELECT id, metadata, search_text FROM ltm_entries WHERE {where} ORDER BY updated_at DESC, key",
-            values,
+            f"SELECT id, metadata, {text} FROM ltm_entries WHERE {where} ORDER BY updated_at DESC, key", values
         )
 
     def __repr__(self) -> str:
@@ -284,6 +287,19 @@ def _found(connection: sqlite3.Connection, rank: float, row_id: int) -> dict[str
     key, value, metadata, pointer = connection.execute(columns, (row_id,)).fetchone()
     entry = entry_of(value, metadata, None, pointer)
     return {"key": key, "value": entry["value"], "metadata": entry["metadata"], "score": rank}
+
+
+def _mentioned(condition: Node | None) -> list[str]:
+    """Return JSON strings that metadata has as they are written here if it satisfies a filter, which decides."""
+    found: list[str] = []
+    for wanted in equalities(condition):
+        inner: Any = wanted
+        while isinstance(inner, dict):
+            (key, inner), *_ = inner.items()
+            found.append(encode_value(key))
+        if isinstance(inner, str):
+            found.append(encode_value(inner))
+    return found
 
 
 def _looked_up(term: Term) -> str:

@@ -54,7 +54,7 @@ def test_its_tables_have_exact_keys_times_with_a_zone_and_no_index_it_refuses(
 
 def test_an_upsert_is_one_statement(cockroach: EngineDialect, dialect: Dialect, tables: Tables) -> None:
     upsert: Any = dialect.upsert(tables.entries, entry_row(dialect, tables.entries))
-    compiled = str(upsert._one.compile(dialect=cockroach))
+    compiled = str(upsert._one.statement.compile(dialect=cockroach))
     assert "ON CONFLICT (key) DO UPDATE SET" in compiled
     assert "RETURNING ltm_entries.version" in compiled
 

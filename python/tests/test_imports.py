@@ -86,7 +86,9 @@ MAY_IMPORT = {
     "memory.sql.deadlines": [],
     "memory.sql.batches": [],
     "memory.sql.errors": ["memory.results", "memory.sql.deadlines"],
+    "memory.sql.prepared": [],
     "memory.sql.dialects": [
+        "memory.sql.prepared",
         "memory.sql.dialects.base",
         "memory.sql.dialects.conditions",
         "memory.sql.dialects.texts",
@@ -105,7 +107,7 @@ MAY_IMPORT = {
         "memory.sql.dialects.upserts",
         "memory.sockets",
     ],
-    "memory.sql.dialects.upserts": ["memory.sql.errors"],
+    "memory.sql.dialects.upserts": ["memory.sql.errors", "memory.sql.prepared"],
     "memory.sql.dialects.probing": ["memory.sql.errors"],
     "memory.sql.dialects.mariadb": [
         "memory.sql.dialects.mysql",

@@ -29,7 +29,7 @@ from the_edge_agent.memory.sql.large_values import LargeValues
 from the_edge_agent.memory.sql.options import EngineOptions, check_source, check_table_name
 from the_edge_agent.memory.sql.rows import Pointer, value_of
 from the_edge_agent.memory.sql.schema import EntryColumns, LTMEntry, entry_class
-from the_edge_agent.memory.sql.search import Search
+from the_edge_agent.memory.sql.search import Search, results_of
 from the_edge_agent.memory.sql.statements import Statements
 from the_edge_agent.memory.text import parse_query
 from the_edge_agent.memory.validation import (
@@ -205,7 +205,7 @@ class SQLAlchemyBackend(DatabaseBackend):
     def retrieve(self, key: str, default: Any = None) -> Result:
         """Return the entry at ``key``; see ``LTMBackend.retrieve``."""
         check_key(key)
-        row = self._values.read(lambda connection, sql: sql.entries.retrieve(connection, key), self._entry_of)
+        row = self._values.read(lambda: self._row(key), self._entry_of)
         if row is None:
             return ok(value=default, found=False, metadata=None, version=None)
         return ok(found=True, **row)
@@ -215,9 +215,10 @@ class SQLAlchemyBackend(DatabaseBackend):
         """Return the entries at many keys, of one state; see ``LTMBackend.retrieve_many``."""
         wanted = check_keys(keys)
         entries = self._values.read(
-            lambda connection, sql: sql.entries.retrieve_many(connection, wanted),
+            lambda: self._database.run(
+                lambda connection, sql: sql.entries.retrieve_many(connection, wanted), snapshot=len(wanted) > 1
+            ),
             lambda found: {key: self._entry_of(found.get(key)) for key in wanted},
-            snapshot=len(wanted) > 1,
         )
         return found_entries(entries)
 
@@ -235,16 +236,14 @@ class SQLAlchemyBackend(DatabaseBackend):
     def list_keys(self, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:
         """Return a page of the keys; see ``LTMBackend.list_keys``."""
         beginning, wanted, last = check_prefix(prefix), check_limit(limit), check_after(after)
-        found = self._database.run(
-            lambda connection, sql: sql.entries.list_keys(connection, beginning, last, wanted + 1)
-        )
-        return page_of_keys(found, wanted)
+        found = self._database.read(lambda sql: sql.entries.list_keys(beginning, last, wanted + 1))
+        return page_of_keys([row[0] for row in found], wanted)
 
     @returns_result
     def count(self, prefix: str | None = None) -> Result:
         """Return how many entries there are; see ``LTMBackend.count``."""
         beginning = check_prefix(prefix)
-        return ok(count=self._database.run(lambda connection, sql: sql.entries.count(connection, beginning)))
+        return ok(count=self._database.read(lambda sql: sql.entries.count(beginning))[0][0])
 
     @returns_result
     def cleanup_expired(self, batch_size: int = 100) -> Result:
@@ -278,9 +277,8 @@ class SQLAlchemyBackend(DatabaseBackend):
             self._database.start()
             return ok(results=[], count=0)
         results = self._values.read(
-            lambda connection, sql: sql.entries.search(connection, search),
+            lambda: self._found(search),
             lambda found: [{**entry, "value": self._values.value(entry["value"])} for entry in found],
-            snapshot=not search.is_one_statement,
         )
         return ok(results=results, count=len(results))
 
@@ -299,7 +297,21 @@ class SQLAlchemyBackend(DatabaseBackend):
             rows = max(1, min(_MAX_PAGE_ROWS, rows * _PAGE_TEXT // size))
 
     def _page(self, prefix: str, after: str, rows: int) -> Sequence[Sequence[Any]]:
-        return self._database.run(lambda connection, sql: sql.entries.page(connection, prefix, after, rows))
+        return self._database.read(lambda sql: sql.entries.page(prefix, after, rows))
+
+    def _found(self, search: Search) -> list[dict[str, Any]]:
+        query = self._database.start().statements.entries.search_query(search)
+        if query is not None:
+            found = results_of(search, self._database.read(lambda sql: query))
+            if found is not None:
+                return found
+        return self._database.run(
+            lambda connection, sql: sql.entries.search(connection, search), snapshot=not search.is_one_statement
+        )
+
+    def _row(self, key: str) -> Sequence[Any] | None:
+        rows = self._database.read(lambda sql: sql.entries.retrieve(key))
+        return rows[0] if rows else None
 
     def _entry_of(self, row: Sequence[Any] | None) -> dict[str, Any] | None:
         if row is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any, Final, TypeVar
@@ -21,9 +21,10 @@ from the_edge_agent.memory.sql.deadlines import Deadline
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.errors import Failure
 from the_edge_agent.memory.sql.options import EngineOptions
+from the_edge_agent.memory.sql.prepared import Query, is_watched
 from the_edge_agent.memory.sql.schema import Tables, copy_tables
 from the_edge_agent.memory.sql.statements import Statements
-from the_edge_agent.memory.sql.transactions import retrying, run_transaction
+from the_edge_agent.memory.sql.transactions import retrying, run_alone, run_transaction
 from the_edge_agent.memory.sql.url import parse_url, with_installed_driver
 
 Answer = TypeVar("Answer")
@@ -113,6 +114,24 @@ class Database:
                     pool.dispose()
 
         return self._in_time(transact)
+
+    def read(self, query: Callable[[Statements], Query]) -> Sequence[Sequence[Any]]:
+        """Return the rows of one statement that only reads, started first if need be.
+
+        Raises:
+            LTMError: it failed.
+        """
+        opened = self._opened
+        if opened is None or self._shared is not None or opened.one_at_a_time is not None or is_watched(opened.engine):
+            return self.run(lambda connection, sql: query(sql).prepared.run(connection, query(sql).parameters).rows)
+        engine = opened.engine
+        pool = engine.pool
+        try:
+            with Deadline(self._seconds()) as deadline:
+                return run_alone(engine, opened.schema.dialect, query(opened.statements), deadline).rows
+        finally:
+            if self.closed:  # meanwhile, by another thread, which put a new pool in place
+                pool.dispose()
 
     def ddl(self) -> list[str]:
         """Return the statements that create the tables; connects, and creates nothing.

@@ -7,14 +7,15 @@ from datetime import datetime
 from itertools import chain, groupby
 from typing import Any, Final
 
-from sqlalchemy import Connection, Integer, Text, bindparam, delete, func, select, type_coerce
+from sqlalchemy import ColumnElement, Connection, Integer, Select, Text, bindparam, delete, func, select, type_coerce
 
 from the_edge_agent.memory.operations import Operation, Store, is_plain
 from the_edge_agent.memory.results import LTMError, Result, ok, stored
 from the_edge_agent.memory.sql.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.creation import Schema
+from the_edge_agent.memory.sql.prepared import Prepared, Query
 from the_edge_agent.memory.sql.rows import entry_parameters, entry_row
-from the_edge_agent.memory.sql.search import Search, Searcher, key_range
+from the_edge_agent.memory.sql.search import Search, Searcher, bound_range, prefix_bounds
 from the_edge_agent.memory.sql.versions import VersionedStore
 
 _WIDEST: Final = 4  # bytes of a character, escaped or not
@@ -40,14 +41,17 @@ class Entries:
         above, rows = columns.key > bindparam("b_after"), bindparam("b_rows", type_=Integer())
         pointer = columns.storage_uri
         entry = select(value, metadata, columns.version, pointer).where(visible)
-        self._retrieve = entry.where(is_one)
+        self._retrieve = Prepared(entry.where(is_one))
         self._facts = select(columns.key, columns.expires_at, pointer).where(is_among)
         self._pointers = select(pointer).where(pointer.in_(bindparam("b_pointers", expanding=True))).distinct()
         self._retrieve_many = entry.add_columns(columns.key).where(is_among)
         keys = select(columns.key).where(visible, above).order_by(columns.key).limit(rows)
-        self._keys, self._page = keys, keys.add_columns(value, metadata, pointer)
-        self._count = select(func.count()).select_from(table).where(visible)
-        self._delete = delete(table).where(is_one, visible)
+        self._keys, self._page = (
+            _by_prefix(keys, self._key),
+            _by_prefix(keys.add_columns(value, metadata, pointer), self._key),
+        )
+        self._count = _by_prefix(select(func.count()).select_from(table).where(visible), self._key)
+        self._delete = Prepared(delete(table).where(is_one, visible))
         self._delete_many = delete(table).where(is_among, visible)
         self._expired = select(columns.key).where(expired).order_by(columns.expires_at, columns.key).limit(rows)
         self._clean = delete(table).where(is_among, expired)
@@ -110,7 +114,7 @@ class Entries:
 
     def _apply_one(self, connection: Connection, operation: Operation, now: datetime | None) -> Result:
         if not isinstance(operation, Store):
-            found = connection.execute(self._delete, {"b_key": operation.key, "b_now": now}).rowcount
+            found = self._delete.run(connection, {"b_key": operation.key, "b_now": now}).rowcount
             return ok(deleted=bool(found), key=operation.key)
         row = entry_parameters(self._dialect, operation, now)
         if operation.if_version is None:
@@ -134,9 +138,9 @@ class Entries:
 
     # --- reads -------------------------------------------------------------------------------------
 
-    def retrieve(self, connection: Connection, key: str) -> Sequence[Any] | None:
-        """Return ``(value, metadata, version, pointer)`` of a key as text, None if there is none."""
-        return connection.execute(self._retrieve, {"b_key": key, **self._now(connection)}).first()
+    def retrieve(self, key: str) -> Query:
+        """Return what finds ``(value, metadata, version, pointer)`` of a key as text."""
+        return Query(self._retrieve, {"b_key": key, "b_now": self._dialect.clock()})
 
     def retrieve_many(self, connection: Connection, keys: Sequence[str]) -> dict[str, Sequence[Any]]:
         """Return ``(value, metadata, version, pointer)`` of the keys that there are, as text."""
@@ -155,21 +159,21 @@ class Entries:
         """Return those of the pointers that an entry has, expired ones included."""
         return set(connection.scalars(self._pointers, {"b_pointers": list(pointers)}))
 
-    def page(self, connection: Connection, prefix: str, after: str, rows: int) -> Sequence[Sequence[Any]]:
-        """Return ``(key, value, metadata, pointer)`` as text of the next keys above ``after``, in order."""
-        statement = self._page.where(*key_range(self._key, prefix)) if prefix else self._page
-        return connection.execute(statement, {"b_after": after, "b_rows": rows, **self._now(connection)}).all()
+    def page(self, prefix: str, after: str, rows: int) -> Query:
+        """Return what finds ``(key, value, metadata, pointer)`` as text of the next keys above ``after``, in order."""
+        return self._in_prefix(self._page, prefix, {"b_after": after, "b_rows": rows})
 
-    def list_keys(self, connection: Connection, prefix: str, after: str, rows: int) -> list[str]:
-        """Return the next keys above ``after``, in order."""
-        statement = self._keys.where(*key_range(self._key, prefix)) if prefix else self._keys
-        found = connection.scalars(statement, {"b_after": after, "b_rows": rows, **self._now(connection)})
-        return list(found)
+    def list_keys(self, prefix: str, after: str, rows: int) -> Query:
+        """Return what finds the next keys above ``after``, in order."""
+        return self._in_prefix(self._keys, prefix, {"b_after": after, "b_rows": rows})
 
-    def count(self, connection: Connection, prefix: str) -> int:
-        """Return how many entries there are with a prefix."""
-        statement = self._count.where(*key_range(self._key, prefix)) if prefix else self._count
-        return connection.scalar(statement, self._now(connection)) or 0
+    def count(self, prefix: str) -> Query:
+        """Return what finds how many entries there are with a prefix."""
+        return self._in_prefix(self._count, prefix, {})
+
+    def search_query(self, search: Search) -> Query | None:
+        """Return the one statement that answers a search, see ``Searcher.query``; None where there is none."""
+        return self._searcher.query(search)
 
     def search(self, connection: Connection, search: Search) -> list[dict[str, Any]]:
         """Return ``[{"key", "value", "metadata", "score"}]``, best first."""
@@ -178,8 +182,18 @@ class Entries:
     def _now(self, connection: Connection, statements: int = 1) -> dict[str, Any]:
         return {"b_now": self._dialect.clock(connection, statements=statements)}
 
+    def _in_prefix(self, by_prefix: Sequence[Prepared], prefix: str, parameters: dict[str, Any]) -> Query:
+        bounds = prefix_bounds(prefix)
+        return Query(by_prefix[len(bounds)], {**parameters, **bounds, "b_now": self._dialect.clock()})
+
     def _batches_of_keys(self, keys: Sequence[str]) -> list[list[str]]:
         return [*batches(keys, lambda key: len(key) * _WIDEST, self._packet)]
+
+
+def _by_prefix(statement: Select[Any], key: ColumnElement[str]) -> tuple[Prepared, Prepared, Prepared]:
+    """Return a statement for all keys, and for a range of them with one bound and with two."""
+    begins, ends = bound_range(key)
+    return Prepared(statement), Prepared(statement.where(begins)), Prepared(statement.where(begins, ends))
 
 
 def sent_bytes(store: Store, enough: int) -> int:

@@ -66,19 +66,17 @@ class LargeValues:
 
     def read(
         self,
-        work: Callable[[Connection, Statements], Found],
+        find: Callable[[], Found],
         resolve: Callable[[Found], Answer],
-        *,
-        snapshot: bool = False,
     ) -> Answer:
-        """Read rows and fetch their values; again when one was replaced and its value removed in between.
+        """Find rows and fetch their values; again when one was replaced and its value removed in between.
 
         Raises:
             LTMError: of the database, or of a value.
         """
         attempts = 1 if self._storage is None else _ATTEMPTS
         while True:
-            found = self._database.run(work, snapshot=snapshot)
+            found = find()
             attempts -= 1
             try:
                 return resolve(found)

@@ -9,18 +9,36 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, Text, and_, bindparam, or_, select, type_coerce
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Select,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    case,
+    func,
+    null,
+    or_,
+    select,
+    type_coerce,
+)
 
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import Node, matches
 from the_edge_agent.memory.sql.batches import BATCH_ITEMS
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.errors import LostRaceError
+from the_edge_agent.memory.sql.prepared import Prepared, Query
 from the_edge_agent.memory.sql.rows import value_of
-from the_edge_agent.memory.text import RANK_WINDOW, Term, score
+from the_edge_agent.memory.text import RANK_WINDOW, Term, rank, score
 from the_edge_agent.memory.validation import end_of_prefix
 
 PAGE_ROWS = 500  # rows that Python filters at a time
+_SHORT = 10_000  # characters of a value or search text that comes with every match that is ranked
+_KEPT_QUERIES = 500  # compiled, by what they ask
 
 Parameters = dict[str, Any]
 
@@ -49,6 +67,12 @@ class Search:
         return any(not term.negated for term in self.terms)
 
     @property
+    def shape(self) -> object:
+        """What a statement depends on: equal where only its parameters differ."""
+        terms = tuple((term.negated, len(term.tokens) > 1) for term in self.terms)
+        return terms, repr(self.metadata_filter)  # by its text, because 1, 1.0 and True are equal
+
+    @property
     def is_one_statement(self) -> bool:
         """Whether one statement answers it; several must see one state."""
         return not self.ranked and self.metadata_filter is None
@@ -70,16 +94,53 @@ class Searcher:
         )
         self._newest_first = (columns.updated_at.desc(), columns.key)
         self._version = columns.version
+        self._search_text = type_coerce(columns.search_text, Text())
+        self._queries: dict[Any, Prepared | None] = {}
         self._pointer = columns.storage_uri
         self._by_key = select(
             columns.key, self._value, self._metadata, self._pointer, columns.updated_at, columns.version
         ).where(columns.key.in_(bindparam("keys", expanding=True)))
 
+    def query(self, search: Search) -> Query | None:
+        """Return the one statement that finds what ``results_of`` makes results of; None where Python filters."""
+        bounds = prefix_bounds(search.prefix)
+        shape = (search.shape, len(bounds))
+        if shape not in self._queries:
+            if len(self._queries) >= _KEPT_QUERIES:
+                self._queries.clear()
+            self._queries[shape] = self._prepared(search, len(bounds))
+        prepared = self._queries[shape]
+        if prepared is None:
+            return None
+        rows = max(RANK_WINDOW, search.offset + search.limit) if search.ranked else search.limit
+        limits = {"b_rows": rows} if search.ranked else {"b_rows": rows, "b_skipped": search.offset}
+        words = self._texts.parameters(search.terms)
+        return Query(prepared, {**words, **bounds, **limits, "b_now": self._dialect.clock()})
+
+    def _prepared(self, search: Search, bounds: int) -> Prepared | None:
+        where = [self._visible, *bound_range(self._key)[:bounds]]
+        if search.terms:
+            where.append(self._texts.matches(search.terms))
+        if search.metadata_filter is not None:
+            condition = self._filters.condition(search.metadata_filter)
+            if condition is None:
+                return None
+            where.append(condition)
+        columns = [self._key, self._value, self._metadata, self._pointer]
+        if search.ranked:
+            columns[1] = _if_short(self._value)
+            columns.append(_if_short(self._search_text))
+        statement = (
+            select(*columns).where(*where).order_by(*self._newest_first).limit(bindparam("b_rows", type_=Integer()))
+        )
+        return Prepared(statement if search.ranked else statement.offset(bindparam("b_skipped", type_=Integer())))
+
     def search(self, connection: Connection, search: Search) -> list[dict[str, Any]]:
         """Return ``[{"key", "value", "metadata", "score"}]``, best first; a value may be a ``Pointer``."""
         condition = None if search.metadata_filter is None else self._filters.condition(search.metadata_filter)
         in_python = None if condition is not None else search.metadata_filter
-        now = {"b_now": self._dialect.clock(connection, statements=1 if in_python is None else 2)}
+        now: Parameters = {"b_now": self._dialect.clock(connection, statements=1 if in_python is None else 2)}
+        now |= self._texts.parameters(search.terms)
         where = [self._visible, *key_range(self._key, search.prefix)]
         if search.terms:
             where.append(self._texts.matches(search.terms))
@@ -164,6 +225,36 @@ class _Candidate(NamedTuple):
     updated_at: datetime
     version: int
     score: float
+
+
+def results_of(search: Search, rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]] | None:
+    """Return the results that the rows of ``Searcher.query`` are; None where one is too long to have come with them."""
+    if not search.ranked:
+        return [_entry(row, 0.0) for row in rows]
+    needles = [term.needle for term in search.terms if not term.negated]
+    if any(row[4] is None for row in rows):
+        return None
+    ranked = [(rank(needles, row[4]), row) for row in rows]
+    ranked.sort(key=lambda found: -found[0])  # stable: equal scores stay newest first, then by key
+    chosen = ranked[search.offset : search.offset + search.limit]
+    if any(row[1] is None for _, row in chosen):
+        return None
+    return [_entry(row, score) for score, row in chosen]
+
+
+def prefix_bounds(prefix: str) -> dict[str, str]:
+    """Return the parameters of ``bound_range`` for a prefix: as many as there are conditions on the key."""
+    after = end_of_prefix(prefix)
+    return ({"b_from": prefix} if prefix else {}) | ({"b_to": after} if after is not None else {})
+
+
+def bound_range(key: ColumnElement[str]) -> list[ColumnElement[bool]]:
+    """Return the conditions of a range of keys, to be bound to ``prefix_bounds``."""
+    return [key >= bindparam("b_from", type_=key.type), key < bindparam("b_to", type_=key.type)]
+
+
+def _if_short(column: ColumnElement[str]) -> ColumnElement[str]:
+    return case((func.length(column, type_=Integer()) <= _SHORT, column), else_=null())
 
 
 def key_range(column: ColumnElement[str], prefix: str) -> list[ColumnElement[bool]]:

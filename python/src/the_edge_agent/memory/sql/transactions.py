@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, PoolProxiedConnection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
@@ -17,6 +17,7 @@ from the_edge_agent.memory.sockets import has_ended
 from the_edge_agent.memory.sql.deadlines import Deadline, DeadlineError
 from the_edge_agent.memory.sql.dialects import Dialect, for_dialect
 from the_edge_agent.memory.sql.errors import Failure, LostRaceError, classify, out_of_time
+from the_edge_agent.memory.sql.prepared import Outcome, Query, forget
 
 Answer = TypeVar("Answer")
 
@@ -49,7 +50,8 @@ def run_transaction(
         LTMError: the transaction failed and has changed nothing; or, with ``unknown: True`` in its result, the
             connection was lost while COMMIT was under way.
     """
-    is_committing = was_replaced = False
+    is_committing = False
+    is_lost_once = _Once()
 
     def attempt() -> Answer:
         nonlocal is_committing
@@ -66,16 +68,61 @@ def run_transaction(
                 raise
 
     def again(failure: Failure) -> bool:
-        nonlocal was_replaced
-        if failure.lost and not is_committing and not was_replaced:
-            was_replaced = True
-            return True
-        return failure.retry
+        return failure.retry or (failure.lost and not is_committing and is_lost_once())
 
     def unknown(failure: Failure) -> bool:
         return is_committing and (deadline.expired or failure.error_type in ("connection_error", "connection_timeout"))
 
     return retrying(attempt, deadline, again=again, unknown=unknown)
+
+
+def run_alone(engine: Engine, dialect: Dialect, query: Query, deadline: Deadline) -> Outcome:
+    """Run one statement that only reads, on an engine of our own, and return its outcome.
+
+    It is a transaction of its own: nothing begins or ends one around it where the driver can do without.
+
+    Raises:
+        LTMError: the statement failed.
+    """
+    is_lost_once = _Once()
+
+    def attempt() -> Outcome:
+        pooled = _pooled(engine, dialect, deadline)
+        driver_connection: Any = pooled.driver_connection
+        try:
+            with deadline.released():
+                deadline.guard(partial(dialect.stop, driver_connection))
+                with dialect.alone(driver_connection):
+                    return query.prepared.on(engine.dialect).run(driver_connection, query.parameters)
+        except BaseException as error:
+            if getattr(error, "connection_invalidated", False):
+                forget(engine, pooled, error)
+            elif deadline.expired:
+                pooled.invalidate(error)
+            raise
+        finally:
+            pooled.close()
+
+    return retrying(attempt, deadline, again=lambda failure: failure.retry or (failure.lost and is_lost_once()))
+
+
+def _pooled(engine: Engine, dialect: Dialect, deadline: Deadline) -> PoolProxiedConnection:
+    while True:
+        pooled = engine.raw_connection()
+        if not has_ended(dialect.socket_of(pooled.driver_connection)):
+            return pooled
+        pooled.invalidate()
+
+
+class _Once:
+    """True the first time that it is called."""
+
+    def __init__(self) -> None:
+        self._times = 0
+
+    def __call__(self) -> bool:
+        self._times += 1
+        return self._times == 1
 
 
 def retrying(

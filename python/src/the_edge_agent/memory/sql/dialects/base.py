@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime, timezone
 from pathlib import Path
+from types import TracebackType
 from typing import Any, ClassVar, Final
 
 from sqlalchemy import (
@@ -199,6 +200,10 @@ class Dialect:
         """
         return connection.begin()
 
+    def alone(self, driver_connection: Any) -> AbstractContextManager[Any]:
+        """Let one statement that only reads be a transaction of its own, on a connection that is in none."""
+        return _RolledBack(driver_connection)
+
     def hold(self, connection: Connection, table: Table, *, alone: bool) -> None:
         """Lock the one row of a table until the transaction ends: alone, or together with others that do not."""
         first = next(iter(table.c))
@@ -212,8 +217,8 @@ class Dialect:
         """The time of the transaction, in a statement; the portable one is the process's clock."""
         return bindparam("b_now", type_=self.moment)
 
-    def clock(self, connection: Connection, *, statements: int) -> datetime | None:
-        """Return the value to bind as the time of a transaction of that many statements."""
+    def clock(self, connection: Connection | None = None, *, statements: int = 1) -> datetime | None:
+        """Return the value to bind as the time of a transaction of that many statements; one needs no connection."""
         return datetime.now(timezone.utc)
 
     @property
@@ -259,3 +264,19 @@ def _is_there(connection: Connection, definition: ExecutableDDLElement | TextCla
         case CreateIndex(element=index) if index.table is not None:
             return index.name in {found["name"] for found in inspect(connection).get_indexes(index.table.name)}
     return False
+
+
+class _RolledBack:
+    """Ends what a statement has begun."""
+
+    def __init__(self, driver_connection: Any) -> None:
+        self._connection = driver_connection
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with nullcontext() if error is None else suppress(Exception):  # of a lost connection
+            self._connection.rollback()

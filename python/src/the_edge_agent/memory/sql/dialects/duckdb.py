@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
@@ -87,6 +87,10 @@ class DuckDBDialect(Dialect):
         """Ask the database: SQLAlchemy's dialect tells the version of PostgreSQL that it stands in for."""
         version: str = connection.scalar(select(func.version())) or ""
         return version.removeprefix("v")
+
+    def alone(self, driver_connection: Any) -> AbstractContextManager[Any]:
+        """Do nothing: a statement outside of a transaction is one."""
+        return nullcontext()
 
     def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
         """Leave secondary indexes out: an update of an indexed column would delete and insert the row."""

@@ -36,6 +36,7 @@ from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, PYTHO
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test
 from the_edge_agent.memory.sql.dialects.probing import accepts
 from the_edge_agent.memory.sql.dialects.upserts import Upsert
+from the_edge_agent.memory.sql.prepared import Prepared
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH
 
 _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
@@ -181,9 +182,9 @@ class MySQLDialect(Dialect):
         """When an entry expires, by the server's clock."""
         return func.timestampadd(literal_column("MICROSECOND"), bindparam("b_ttl", type_=BigInteger()), self.now)
 
-    def clock(self, connection: Connection, *, statements: int) -> datetime | None:
+    def clock(self, connection: Connection | None = None, *, statements: int = 1) -> datetime | None:
         """Ask the server once for a transaction of several statements; UTC_TIMESTAMP moves between them."""
-        if statements == 1:
+        if connection is None or statements == 1:
             return None
         return connection.scalar(select(cast(func.utc_timestamp(literal_column("6")), self.time_type)))
 
@@ -204,7 +205,8 @@ class OnDuplicateKey(Upsert):
         super().__init__(table, row)
         statement = insert(table).values(row)
         (_, version), *others = self.changes(statement.inserted)
-        self._one = statement.on_duplicate_key_update([("version", func.last_insert_id(version)), *others])
+        counted = [("version", func.last_insert_id(version)), *others]
+        self._one = Prepared(statement.on_duplicate_key_update(counted))
         self._compiled: dict[int, Compiled] = {}
         self._versions = select(self.identity, table.c.version).where(
             self.identity.in_(bindparam("b_keys", expanding=True))
@@ -212,7 +214,7 @@ class OnDuplicateKey(Upsert):
 
     def one(self, connection: Connection, row: Mapping[str, Any]) -> int:
         """Store a row in one statement; LAST_INSERT_ID carries the new version, 0 after an insert."""
-        return connection.execute(self._one, row).lastrowid or int(row["b_count"])
+        return self._one.run(connection, row).lastrowid or int(row["b_count"])
 
     def many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         """Store rows in few statements, then ask for the versions, which the rows' locks keep."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     Column,
     ColumnElement,
     Computed,
@@ -169,6 +170,10 @@ class PostgreSQLDialect(Dialect):
             connection.execution_options(isolation_level="REPEATABLE READ")
         return super().begin(connection, write=write)
 
+    def alone(self, driver_connection: Any) -> AbstractContextManager[Any]:
+        """Turn autocommit on for a while: psycopg and psycopg2 send nothing for that."""
+        return _Autocommit(driver_connection)
+
     def hold(self, connection: Connection, table: Table, *, alone: bool) -> None:
         """Lock the row without writing it."""
         connection.execute(select(table).with_for_update(read=not alone))
@@ -183,7 +188,7 @@ class PostgreSQLDialect(Dialect):
         """The server's time at which the transaction began."""
         return func.now()
 
-    def clock(self, connection: Connection, *, statements: int) -> datetime | None:
+    def clock(self, connection: Connection | None = None, *, statements: int = 1) -> datetime | None:
         """Return None: ``now`` needs no parameter."""
         return None
 
@@ -226,10 +231,13 @@ def _columns(connection: Connection, table: Table) -> set[str]:
 class VectorConditions(IndexedTextConditions):
     """Words looked up in the tsvector."""
 
-    def indexed(self, terms: Sequence[Term]) -> ColumnElement[bool]:
-        """Return the condition that the index has every token of these terms."""
-        query = func.to_tsquery(_SIMPLE, " & ".join(map(_index_term, terms)))
-        return self.table.c.search_vector.bool_op("@@")(query)
+    def indexed(self, words: BindParameter[str]) -> ColumnElement[bool]:
+        """Return the condition that the index has all that it is asked for."""
+        return self.table.c.search_vector.bool_op("@@")(func.to_tsquery(_SIMPLE, words))
+
+    def words(self, terms: Sequence[Term]) -> str:
+        """Return what the index is asked for."""
+        return " & ".join(map(_index_term, terms))
 
 
 class JSONBConditions(FilterConditions):
@@ -291,3 +299,17 @@ def _jsonb(value: Any) -> ColumnElement[Any]:
 def _index_term(term: Term) -> str:
     *before, last = term.tokens
     return " & ".join([*before, f"{last}:*" if term.prefix else last])
+
+
+class _Autocommit:
+    """Each statement is a transaction of its own."""
+
+    def __init__(self, driver_connection: Any) -> None:
+        self._connection = driver_connection
+
+    def __enter__(self) -> None:
+        self._connection.autocommit = True
+
+    def __exit__(self, *_: object) -> None:
+        if not self._connection.closed:
+            self._connection.autocommit = False

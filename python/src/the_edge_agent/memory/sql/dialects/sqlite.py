@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from math import ceil
 from pathlib import Path as FilePath
@@ -13,6 +13,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import (
+    BindParameter,
     Column,
     ColumnElement,
     Connection,
@@ -230,6 +231,10 @@ class SQLiteDialect(Dialect):
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
         return transaction
 
+    def alone(self, driver_connection: Any) -> AbstractContextManager[Any]:
+        """Do nothing: a statement that reads begins no transaction."""
+        return nullcontext()
+
     def hold(self, connection: Connection, table: Table, *, alone: bool) -> None:
         """Do nothing: BEGIN IMMEDIATE has locked the database."""
 
@@ -249,11 +254,15 @@ class SQLiteDialect(Dialect):
 class FTSConditions(IndexedTextConditions):
     """Words looked up in the FTS5 table."""
 
-    def indexed(self, terms: Sequence[Term]) -> ColumnElement[bool]:
-        """Return the condition that the index has every token of these terms."""
+    def indexed(self, words: BindParameter[str]) -> ColumnElement[bool]:
+        """Return the condition that the index has all that it is asked for."""
         index = table(f"{self.table.name}_fts", column("rowid", Integer))
-        matched = literal_column(index.name).op("MATCH")(" AND ".join(map(_index_term, terms)))
+        matched = literal_column(index.name).op("MATCH")(words)
         return self.table.c.id.in_(select(index.c.rowid).where(matched))
+
+    def words(self, terms: Sequence[Term]) -> str:
+        """Return what the index is asked for."""
+        return " AND ".join(map(_index_term, terms))
 
 
 class JSONEachConditions(FilterConditions):

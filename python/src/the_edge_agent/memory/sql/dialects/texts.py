@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Table, Text, and_, func, not_
+from sqlalchemy import BindParameter, ColumnElement, Integer, Table, Text, and_, bindparam, func, not_
 
 from the_edge_agent.memory.text import TOKEN_START, Term
 
@@ -17,12 +18,17 @@ class TextConditions:
         self.table = entries
 
     def matches(self, terms: Sequence[Term]) -> ColumnElement[bool]:
-        """Return the condition that an entry has (or, negated, lacks) every term."""
-        return and_(*(self.contains(term) for term in terms))
+        """Return the condition that an entry has (or, negated, lacks) every term, to be bound to ``parameters``."""
+        return and_(*(self.contains(term, place) for place, term in enumerate(terms)))
 
-    def contains(self, term: Term) -> ColumnElement[bool]:
-        """Return the condition of one term, by looking at the whole search text."""
-        found = self.table.c.search_text.contains(term.needle)
+    def parameters(self, terms: Sequence[Term]) -> dict[str, Any]:
+        """Return what the terms are bound to."""
+        return {f"b_needle{place}": f"%{term.needle}%" for place, term in enumerate(terms)}
+
+    def contains(self, term: Term, place: int) -> ColumnElement[bool]:
+        """Return the condition of the term at a place of the query, by looking at the whole search text."""
+        column = self.table.c.search_text
+        found = column.like(bindparam(f"b_needle{place}", type_=column.type))
         return not_(found) if term.negated else found
 
     def occurrences(self, needle: str) -> ColumnElement[int]:
@@ -41,12 +47,28 @@ class IndexedTextConditions(TextConditions):
 
     def matches(self, terms: Sequence[Term]) -> ColumnElement[bool]:
         """Return the condition that an entry has (or, negated, lacks) every term."""
+        if all(term.negated for term in terms):
+            return super().matches(terms)
+        recheck = [self.contains(term, place) for place, term in enumerate(terms) if not is_told_by_index(term)]
+        return and_(self.indexed(bindparam("b_words", type_=Text())), *recheck)
+
+    def parameters(self, terms: Sequence[Term]) -> dict[str, Any]:
+        """Return what the terms are bound to."""
         positive = [term for term in terms if not term.negated]
         if not positive:
-            return super().matches(terms)
-        recheck = [self.contains(term) for term in terms if term.negated or len(term.tokens) > 1]
-        return and_(self.indexed(positive), *recheck)
+            return super().parameters(terms)
+        needles = [(f"b_needle{place}", term) for place, term in enumerate(terms) if not is_told_by_index(term)]
+        return {"b_words": self.words(positive), **{name: f"%{term.needle}%" for name, term in needles}}
 
-    def indexed(self, terms: Sequence[Term]) -> ColumnElement[bool]:
-        """Return the condition that the index has every token of these terms."""
+    def indexed(self, words: BindParameter[str]) -> ColumnElement[bool]:
+        """Return the condition that the index has all that it is asked for."""
         raise NotImplementedError
+
+    def words(self, terms: Sequence[Term]) -> str:
+        """Return what the index is asked for: every token of these terms."""
+        raise NotImplementedError
+
+
+def is_told_by_index(term: Term) -> bool:
+    """Return whether the index alone tells of a term: it does not know the order of several tokens."""
+    return not term.negated and len(term.tokens) == 1

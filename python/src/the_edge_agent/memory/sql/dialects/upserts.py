@@ -10,6 +10,7 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.sql.dml import Insert
 
 from the_edge_agent.memory.sql.errors import LostRaceError, breaks_constraint
+from the_edge_agent.memory.sql.prepared import Prepared
 
 Incoming: TypeAlias = Mapping[str, Any] | ReadOnlyColumnCollection[str, Any]
 Changes: TypeAlias = list[tuple[str, Any]]
@@ -92,7 +93,7 @@ class UpsertReturning(Upsert):
         """Build the statements."""
         super().__init__(table, row)
         statement = self.statement()
-        self._one = statement.returning(table.c.version)
+        self._one = Prepared(statement.returning(table.c.version))
         self._many = statement.returning(self.identity, table.c.version)
 
     def statement(self) -> Insert:
@@ -101,7 +102,7 @@ class UpsertReturning(Upsert):
 
     def one(self, connection: Connection, row: Mapping[str, Any]) -> int:
         """Store a row and return its version."""
-        version: int = connection.execute(self._one, row).scalar_one()
+        version: int = self._one.run(connection, row).rows[0][0]
         return version
 
     def many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:

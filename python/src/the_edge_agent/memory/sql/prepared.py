@@ -1,0 +1,148 @@
+"""Statements compiled once: without tracing they run on the driver's own cursor, and not through SQLAlchemy again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, exc
+from sqlalchemy.engine import Dialect as EngineDialect
+from sqlalchemy.sql.expression import Executable
+
+Processor = Callable[[Any], Any]
+
+
+class Outcome(NamedTuple):
+    """What a statement has answered."""
+
+    rows: Sequence[Sequence[Any]]
+    rowcount: int
+    lastrowid: Any
+
+
+class Query(NamedTuple):
+    """A statement that only reads, and its parameters."""
+
+    prepared: Prepared
+    parameters: Mapping[str, Any]
+
+
+class Prepared:
+    """A statement of one engine. It has no parameter that becomes a list of several."""
+
+    def __init__(self, statement: Executable) -> None:
+        """Keep the statement; it is compiled when it is first run."""
+        self.statement = statement
+        self._compiled: _Compiled | None = None
+
+    def run(self, connection: Connection, parameters: Mapping[str, Any]) -> Outcome:
+        """Run it in the transaction that a connection is in."""
+        if is_watched(connection.engine):
+            result = connection.execute(self.statement, parameters)
+            rows = result.all() if result.returns_rows else ()
+            return Outcome(rows, result.rowcount, getattr(result, "lastrowid", None))
+        driver_connection: Any = connection.connection.driver_connection
+        try:
+            return self.on(connection.dialect).run(driver_connection, parameters)
+        except exc.DBAPIError as error:
+            if error.connection_invalidated:
+                forget(connection.engine, connection.connection, error)
+                connection.invalidate(error)
+            raise
+
+    def on(self, dialect: EngineDialect) -> _Compiled:
+        """Return what runs it on the engine's driver."""
+        if self._compiled is None:
+            self._compiled = _Compiled(self.statement, dialect)
+        return self._compiled
+
+
+class _Compiled:
+    """The text of a statement, and what becomes of parameters and columns."""
+
+    def __init__(self, statement: Any, dialect: EngineDialect) -> None:
+        compiled = statement.compile(dialect=dialect)
+        # Written out once are the lists of an IN, whose values are known.
+        wanted = [name for name, bound in compiled.binds.items() if bound.required]
+        expanded = compiled.construct_expanded_state(dict.fromkeys(wanted), escape_names=False)
+        self._dialect = dialect
+        self._text: str = expanded.statement
+        self._positions: Sequence[str] | None = expanded.positiontup if compiled.positional else None
+        self._given: dict[str, Any] = expanded.parameters
+        types = {name: bound.type for name, bound in compiled.binds.items() if name in self._given}
+        known = _processors(types, lambda kind: kind.dialect_impl(dialect).bind_processor(dialect))
+        self._bound: dict[str, Processor] = {**known, **expanded.processors}
+        columns = getattr(statement, "exported_columns", ())
+        self._found = _processors(
+            dict(enumerate(column.type for column in columns)),
+            lambda kind: kind.dialect_impl(dialect).result_processor(dialect, None),
+        )
+
+    def run(self, driver_connection: Any, parameters: Mapping[str, Any]) -> Outcome:
+        """Run it on the driver's connection.
+
+        Raises:
+            DBAPIError: as SQLAlchemy wraps it; a connection that is lost is left to the caller.
+        """
+        values = {**self._given, **parameters}
+        for name, process in self._bound.items():
+            values[name] = process(values.get(name))
+        sent = values if self._positions is None else tuple([values.get(name) for name in self._positions])
+        cursor = None
+        try:
+            cursor = driver_connection.cursor()
+            self._dialect.do_execute(cursor, self._text, sent)
+            if cursor.description is None:
+                return Outcome((), cursor.rowcount, getattr(cursor, "lastrowid", None))
+            return Outcome(self._processed(cursor.fetchall()), cursor.rowcount, None)
+        except self._dialect.loaded_dbapi.Error as error:
+            raise self._wrapped(error, driver_connection, cursor) from error
+        finally:
+            if cursor is not None:
+                cursor.close()
+
+    def _processed(self, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        if not self._found:
+            return rows
+        processed = [list(row) for row in rows]
+        for place, process in self._found.items():
+            for row in processed:
+                row[place] = process(row[place])
+        return processed
+
+    def _wrapped(self, error: Any, driver_connection: Any, cursor: Any) -> BaseException:
+        wrapped: BaseException = exc.DBAPIError.instance(
+            self._text,
+            None,
+            error,
+            self._dialect.loaded_dbapi.Error,
+            hide_parameters=True,
+            connection_invalidated=self._dialect.is_disconnect(error, driver_connection, cursor),
+            dialect=self._dialect,
+        )
+        return wrapped
+
+
+def forget(engine: Engine, pooled: PoolProxiedConnection, error: BaseException) -> None:
+    """Give up a lost connection, and those that the pool has had for as long, as SQLAlchemy does."""
+    engine.pool._invalidate(pooled, error)
+
+
+def is_watched(engine: Engine) -> bool:
+    """Return whether somebody logs, traces or changes the statements of an engine: they go through SQLAlchemy then."""
+    seen, by_dialect = engine.dispatch, engine.dialect.dispatch
+    return bool(
+        engine._should_log_info()
+        or seen.before_cursor_execute
+        or seen.after_cursor_execute
+        or seen.before_execute
+        or seen.after_execute
+        or by_dialect.do_execute
+        or by_dialect.handle_error
+        or "schema_translate_map" in engine.get_execution_options()
+    )
+
+
+def _processors(types: Mapping[Any, Any], processor: Callable[[Any], Processor | None]) -> dict[Any, Processor]:
+    found = {name: processor(kind) for name, kind in types.items()}
+    return {name: process for name, process in found.items() if process is not None}

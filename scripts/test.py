@@ -21,7 +21,7 @@ WORKERS = max(2, os.cpu_count() or 2)
 VERSIONS = "import platform as p, sqlalchemy as s; print(f'Python {p.python_version()}, SQLAlchemy {s.__version__}')"
 ONLY_SQLITE = {"TEA_TEST_DATABASES": "sqlite"}
 # What no version changes and takes long, and what needs a driver that the lowest environment has not.
-NOT_OF_VERSIONS = "not (portable or many_at_once or kit or cockroachdb or libsql or pymysql)"
+NOT_OF_VERSIONS = "not (portable or many_at_once or kit or cockroachdb or libsql or pymysql or duckdb or sqlcipher)"
 SCRIPTS = Path(__file__).resolve().parent
 CLOSING = re.compile(r"=+ (.* in [\d.]+s\b.*) =+$")
 

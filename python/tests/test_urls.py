@@ -39,8 +39,6 @@ def refusal_of(url: str) -> tuple[str, str]:
 class MySQLURLs:
     @pytest.mark.parametrize("driver", ["pymysql", "mysqlconnector"])
     def test_one_that_names_no_database_is_refused(self, database: Database, driver: str) -> None:
-        if driver == "mysqlconnector":
-            pytest.importorskip("mysql.connector")
         url = make_url(database.url).set(drivername=f"mysql+{driver}", database="")
         error_type, error = refusal_of(text_of(url))
         assert error_type == "configuration_error"
@@ -107,8 +105,6 @@ def test_a_search_path_without_a_schema_is_named(database: Database) -> None:
 
 @pytest.mark.parametrize("url", ["sqlite://{}.db", "sqlite://folder/{}.db", "duckdb://{}.db"])
 def test_a_file_needs_three_slashes(url: str) -> None:
-    if url.startswith("duckdb"):
-        pytest.importorskip("duckdb_sqlalchemy")
     error_type, error = refusal_of(url.format("new"))
     assert error_type == "configuration_error"
     assert f"a file needs three slashes: {url.partition(':')[0]}:///file" in error
@@ -116,7 +112,6 @@ def test_a_file_needs_three_slashes(url: str) -> None:
 
 
 def test_sqlcipher_needs_a_key(tmp_path: Path) -> None:
-    pytest.importorskip("sqlcipher3")
     assert refusal_of(f"sqlite+pysqlcipher:///{tmp_path / 'new.db'}") == (
         "configuration_error",
         "the url has no key: sqlite+pysqlcipher://:KEY@/file",
@@ -124,10 +119,6 @@ def test_sqlcipher_needs_a_key(tmp_path: Path) -> None:
 
 
 class TestDuckDBFiles:
-    @pytest.fixture(autouse=True)
-    def _is_installed(self) -> None:
-        pytest.importorskip("duckdb_sqlalchemy")
-
     def test_one_that_is_not_there_is_not_made_by_a_check(self, tmp_path: Path) -> None:
         report = check_database(f"duckdb:///{tmp_path / 'new.db'}")
         assert report["success"], report

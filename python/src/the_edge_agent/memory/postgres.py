@@ -334,8 +334,10 @@ def _page(connection: Any, values: dict[str, Any]) -> Page:
 def _newest_first(terms: Sequence[Term], condition: Node | None, prefix: str) -> tuple[str, dict[str, Any]]:
     """Return the statement for ``(key, metadata, search_text)`` of what satisfies every term, and its parameters."""
     in_index, values = contained(condition)
-    conditions = [_VISIBLE, _IN_PREFIX, in_index]
-    values |= range_of(prefix)
+    conditions = [_VISIBLE, in_index]
+    if prefix:  # a range of all keys would look selective to the planner of a prepared statement
+        conditions.append(_IN_PREFIX)
+        values |= range_of(prefix)
     positive = [term for term in terms if not term.negated]
     if positive:
         conditions.append("search_vector @@ to_tsquery('simple', %(words)s)")

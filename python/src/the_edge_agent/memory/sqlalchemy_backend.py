@@ -305,9 +305,7 @@ class SQLAlchemyBackend(DatabaseBackend):
             found = results_of(search, self._database.read(lambda sql: query))
             if found is not None:
                 return found
-        return self._database.run(
-            lambda connection, sql: sql.entries.search(connection, search), snapshot=not search.is_one_statement
-        )
+        return self._database.run(lambda connection, sql: sql.entries.search(connection, search), snapshot=True)
 
     def _row(self, key: str) -> Sequence[Any] | None:
         rows = self._database.read(lambda sql: sql.entries.retrieve(key))

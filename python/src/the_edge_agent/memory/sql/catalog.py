@@ -28,7 +28,7 @@ from the_edge_agent.memory.filters import Node, matches
 from the_edge_agent.memory.sql.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.rows import catalog_parameters, catalog_row
-from the_edge_agent.memory.sql.search import key_range
+from the_edge_agent.memory.sql.search import bound_range, prefix_bounds
 from the_edge_agent.memory.tracking import LOW_PART, Tracked, check_snapshot_found, check_total, total_of
 
 _ID_BYTES: Final = 64
@@ -155,10 +155,11 @@ class Catalog:
     ) -> list[dict[str, Any]]:
         """Return the first entries by key that fit a prefix and a filter."""
         in_sql = None if condition is None else self._filters.condition(condition)
-        statement = self._list.where(*key_range(self._key, prefix))
+        bounds = prefix_bounds(prefix)
+        statement = self._list.where(*bound_range(self._key)[: len(bounds)])
         if in_sql is not None:
             statement = statement.where(in_sql)
-        now = self._now(connection, 2)
+        now = {**self._now(connection, 2), **bounds}
         if condition is None or in_sql is not None:
             return [_entry(row) for row in connection.execute(statement.limit(limit), now)]
         found: list[dict[str, Any]] = []

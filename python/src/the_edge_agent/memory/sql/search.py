@@ -39,6 +39,7 @@ from the_edge_agent.memory.validation import end_of_prefix
 PAGE_ROWS = 500  # rows that Python filters at a time
 _SHORT = 10_000  # characters of a value or search text that comes with every match that is ranked
 _KEPT_QUERIES = 500  # compiled, by what they ask
+_NOT_KEPT: Any = object()
 
 Parameters = dict[str, Any]
 
@@ -72,11 +73,6 @@ class Search:
         terms = tuple((term.negated, len(term.tokens) > 1) for term in self.terms)
         return terms, repr(self.metadata_filter)  # by its text, because 1, 1.0 and True are equal
 
-    @property
-    def is_one_statement(self) -> bool:
-        """Whether one statement answers it; several must see one state."""
-        return not self.ranked and self.metadata_filter is None
-
 
 class Searcher:
     """Runs searches over the entries' table of one dialect."""
@@ -105,11 +101,11 @@ class Searcher:
         """Return the one statement that finds what ``results_of`` makes results of; None where Python filters."""
         bounds = prefix_bounds(search.prefix)
         shape = (search.shape, len(bounds))
-        if shape not in self._queries:
+        prepared = self._queries.get(shape, _NOT_KEPT)
+        if prepared is _NOT_KEPT:
             if len(self._queries) >= _KEPT_QUERIES:
                 self._queries.clear()
-            self._queries[shape] = self._prepared(search, len(bounds))
-        prepared = self._queries[shape]
+            prepared = self._queries[shape] = self._prepared(search, len(bounds))
         if prepared is None:
             return None
         rows = max(RANK_WINDOW, search.offset + search.limit) if search.ranked else search.limit
@@ -136,20 +132,17 @@ class Searcher:
         return Prepared(statement if search.ranked else statement.offset(bindparam("b_skipped", type_=Integer())))
 
     def search(self, connection: Connection, search: Search) -> list[dict[str, Any]]:
-        """Return ``[{"key", "value", "metadata", "score"}]``, best first; a value may be a ``Pointer``."""
+        """Return what ``query`` cannot: ``[{"key", "value", "metadata", "score"}]``, best first, of one state."""
         condition = None if search.metadata_filter is None else self._filters.condition(search.metadata_filter)
         in_python = None if condition is not None else search.metadata_filter
         now: Parameters = {"b_now": self._dialect.clock(connection, statements=1 if in_python is None else 2)}
-        now |= self._texts.parameters(search.terms)
-        where = [self._visible, *key_range(self._key, search.prefix)]
+        bounds = prefix_bounds(search.prefix)
+        now |= {**self._texts.parameters(search.terms), **bounds}
+        where = [self._visible, *bound_range(self._key)[: len(bounds)]]
         if search.terms:
             where.append(self._texts.matches(search.terms))
         if condition is not None:
             where.append(condition)
-        if not search.ranked and in_python is None:
-            statement = select(self._key, self._value, self._metadata, self._pointer).where(*where)
-            statement = statement.order_by(*self._newest_first).limit(search.limit).offset(search.offset)
-            return [_entry(row, 0.0) for row in connection.execute(statement, now)]
         scored = self._candidates(connection, search, where, in_python, now)
         scored.sort(key=lambda found: -found.score)  # stable: equal scores stay newest first, then by key
         return self._entries(connection, scored[search.offset : search.offset + search.limit])
@@ -255,14 +248,6 @@ def bound_range(key: ColumnElement[str]) -> list[ColumnElement[bool]]:
 
 def _if_short(column: ColumnElement[str]) -> ColumnElement[str]:
     return case((func.length(column, type_=Integer()) <= _SHORT, column), else_=null())
-
-
-def key_range(column: ColumnElement[str], prefix: str) -> list[ColumnElement[bool]]:
-    """Return the conditions that select the keys with a prefix: a range, which an index serves exactly."""
-    if not prefix:
-        return []
-    after = end_of_prefix(prefix)
-    return [column >= prefix] if after is None else [column >= prefix, column < after]
 
 
 def _entry(row: Sequence[Any], rank: float) -> dict[str, Any]:

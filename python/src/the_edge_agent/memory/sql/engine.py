@@ -123,7 +123,7 @@ class Database:
         """
         opened = self._opened
         if opened is None or self._shared is not None or opened.one_at_a_time is not None or is_watched(opened.engine):
-            return self.run(lambda connection, sql: query(sql).prepared.run(connection, query(sql).parameters).rows)
+            return self.run(lambda connection, sql: query(sql).run(connection).rows)
         engine = opened.engine
         pool = engine.pool
         try:

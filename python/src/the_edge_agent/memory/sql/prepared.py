@@ -26,6 +26,10 @@ class Query(NamedTuple):
     prepared: Prepared
     parameters: Mapping[str, Any]
 
+    def run(self, connection: Connection) -> Outcome:
+        """Run it in the transaction that a connection is in."""
+        return self.prepared.run(connection, self.parameters)
+
 
 class Prepared:
     """A statement of one engine. It has no parameter that becomes a list of several."""

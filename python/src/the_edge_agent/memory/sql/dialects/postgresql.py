@@ -308,8 +308,9 @@ class _Autocommit:
         self._connection = driver_connection
 
     def __enter__(self) -> None:
+        self._before = self._connection.autocommit
         self._connection.autocommit = True
 
     def __exit__(self, *_: object) -> None:
         if not self._connection.closed:
-            self._connection.autocommit = False
+            self._connection.autocommit = self._before

@@ -10,7 +10,6 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from the_edge_agent.memory.results import LTMError
@@ -36,6 +35,7 @@ _PAIRED_RUN = re.compile(f"[{_PAIRED}]+|[^{_PAIRED}]+")
 _PAIRED_CHAR = re.compile(f"[{_PAIRED}]")
 _QUERY_PART = re.compile(r'(-?)(?:"([^"]*)(?:"|$)|([^\s"]+))')
 _KEPT_LENGTH = 20  # characters of a word whose tokens are remembered
+_KEPT_RUNS = 20_000
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
 
 
@@ -64,19 +64,14 @@ def search_text(key: str, value: Any, metadata: dict[str, Any] | None) -> str:
 
     Each token ends with a space, each string with ``". "``. Whole tokens, up to 200,000 characters.
     """
-    pieces: list[str] = []
-    size = 0
+    found = ""
     for text in _strings([metadata, value, key]):
-        start = len(pieces)
-        for token in tokenize(text):
-            size += len(token) + 1
-            if size > MAX_SEARCH_TEXT - len(BREAK):
-                return "".join(pieces)
-            pieces.append(token + " ")
-        if len(pieces) > start:
-            pieces.append(BREAK)
-            size += len(BREAK)
-    return "".join(pieces)
+        if pieces := _pieces_of(text):
+            found += pieces + BREAK
+            if len(found) > MAX_SEARCH_TEXT:
+                end = found.rfind(" ", 0, MAX_SEARCH_TEXT - len(BREAK)) + 1
+                return found[:end] + (BREAK if found.startswith(BREAK, end) else "")
+    return found
 
 
 def tokenize(text: str) -> Iterator[str]:
@@ -196,19 +191,33 @@ class _CharacterClasses(dict[int, str]):
 _MARKED = _CharacterClasses()
 
 
-def _run_tokens(run: str) -> Sequence[str]:
-    return _short_run_tokens(run) if len(run) <= _KEPT_LENGTH else _long_run_tokens(run)
+def _pieces_of(text: str) -> str:
+    if text.isascii():
+        return "".join([_PIECES[word] for word in _ASCII_WORD.findall(text.lower())])
+    return "".join([_PIECES[run] for group in _word_groups(text) for run in group])
 
 
-def _long_run_tokens(run: str) -> Sequence[str]:
-    if _PAIRED_CHAR.match(run):
-        return [TOKEN_START + run[i : i + 2].translate(_ENCODED) for i in range(len(run))]
-    return [*_word_tokens(run.translate(_ENCODED))]
+def _run_tokens(run: str) -> list[str]:
+    return _PIECES[run].split()
 
 
-@lru_cache(maxsize=20_000)  # texts repeat their words
-def _short_run_tokens(run: str) -> Sequence[str]:
-    return tuple(_long_run_tokens(run))
+class _Pieces(dict[str, str]):
+    """The tokens of a run, each with a space behind; those of short ones are kept, because texts repeat their words."""
+
+    def __missing__(self, run: str) -> str:
+        if _PAIRED_CHAR.match(run):
+            tokens = [TOKEN_START + run[i : i + 2].translate(_ENCODED) for i in range(len(run))]
+        else:
+            tokens = [*_word_tokens(run.translate(_ENCODED))]
+        pieces = " ".join([*tokens, ""])
+        if len(run) <= _KEPT_LENGTH:
+            if len(self) >= _KEPT_RUNS:
+                self.clear()
+            self[run] = pieces
+        return pieces
+
+
+_PIECES = _Pieces()
 
 
 def _word_tokens(encoded: str) -> Iterator[str]:

@@ -6,8 +6,9 @@ import contextlib
 import selectors
 import socket
 import threading
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.pool import NullPool
@@ -39,7 +40,11 @@ def session_of(connection: Any) -> int:
 
 
 class Proxy:
-    """A TCP proxy before a server; while ``silent`` it accepts and holds connections, and passes nothing on."""
+    """A TCP proxy before a server; while ``silent`` it accepts and holds connections, and passes nothing on.
+
+    ``cut`` has it end the next connection that sends something in place of passing that on: a ``request``, which the
+    server never sees then, or a ``reply``, so that the client is not told what was done; ``when_cut`` is called before.
+    """
 
     def __init__(self, url: str) -> None:
         target = make_url(url)
@@ -49,6 +54,9 @@ class Proxy:
             hide_password=False
         )
         self.silent = threading.Event()
+        self.cut: Literal["request", "reply"] | None = None
+        self.when_cut: Callable[[], object] = lambda: None
+        self._servers: set[Any] = set()
         self._ended = threading.Event()
         self._sockets: list[socket.socket] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -81,6 +89,7 @@ class Proxy:
         ours, _ = self._listener.accept()
         theirs = socket.create_connection(self._target)
         self._sockets += [ours, theirs]
+        self._servers.add(theirs)
         selector.register(ours, selectors.EVENT_READ, theirs)
         selector.register(theirs, selectors.EVENT_READ, ours)
 
@@ -89,6 +98,9 @@ class Proxy:
         data = b""
         with contextlib.suppress(OSError):
             data = source.recv(65536)
+        if data and self.cut == ("reply" if source in self._servers else "request"):
+            self.cut, data = None, b""
+            self.when_cut()
         if data:
             with contextlib.suppress(OSError):
                 ready.data.sendall(data)

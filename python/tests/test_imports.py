@@ -109,6 +109,17 @@ MAY_IMPORT = {
     ],
     "memory.sql.dialects.upserts": ["memory.sql.errors", "memory.sql.prepared"],
     "memory.sql.dialects.probing": ["memory.sql.errors"],
+    "memory.sql.dialects.mysql": [
+        "memory.sql.dialects.base",
+        "memory.sql.dialects.conditions",
+        "memory.sql.dialects.probing",
+        "memory.sql.dialects.upserts",
+        "memory.sql.deadlines",
+        "memory.sql.prepared",
+        "memory.results",
+        "memory.filters",
+        "memory.validation",
+    ],
     "memory.sql.dialects.mariadb": [
         "memory.sql.dialects.mysql",
         "memory.sql.dialects.conditions",

@@ -103,8 +103,29 @@ def test_a_connection_lost_at_commit_says_that_the_outcome_is_unknown(database: 
             return results
 
         memory._run = cut  # type: ignore[method-assign]
-        result = memory.store("k", "two")
+        result = memory.store("k", "two", if_version=1)
     assert (result["success"], result["error_type"], result["unknown"]) == (False, "connection_error", True)
+
+
+@pytest.mark.parametrize("cut", ["request", "reply"])
+def test_a_store_cut_off_is_done_once_and_says_so(database: Database, cut: Any) -> None:
+    with PostgresBackend(database.url) as memory, Proxy(database.url) as proxy:
+        memory.store("k", "fox")
+
+        def store_cut_off(key: str, when_cut: Callable[[], object] = lambda: None) -> Result:
+            with PostgresBackend(proxy.url, pool_size=1) as behind:
+                assert behind.retrieve("k")["found"]
+                proxy.cut, proxy.when_cut = cut, when_cut
+                return behind.store(key, "a fox", {"n": 1})
+
+        for key, version in (("new", 1), ("k", 2), ("k", 3)):
+            result = store_cut_off(key)
+            assert result == {"success": True, "stored": True, "key": key, "created": version == 1, "version": version}
+            assert memory.retrieve(key)["version"] == version
+        for key in ("another", "k"):
+            result = store_cut_off(key, partial(memory.store, key, "another's"))
+            assert (result["success"], result["error_type"], result["unknown"]) == (False, "connection_error", True)
+            assert memory.retrieve(key)["value"] == "another's"
 
 
 def test_with_a_server_that_falls_silent_every_call_ends_at_its_deadline(database: Database) -> None:

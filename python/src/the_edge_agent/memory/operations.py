@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeGuard
 
 from the_edge_agent.memory.codec import encode_metadata, encode_value
 from the_edge_agent.memory.results import LTMError
@@ -82,7 +82,7 @@ class Delete:
 Operation: TypeAlias = Store | Delete
 
 
-def is_plain(operation: Operation) -> bool:
+def is_plain(operation: Operation) -> TypeGuard[Store]:
     """Return whether this is a store whatever is there, so that many can be run as one."""
     return isinstance(operation, Store) and operation.if_version is None
 

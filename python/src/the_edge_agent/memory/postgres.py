@@ -6,8 +6,9 @@ and order are decided by the functions that define them, in Python, over rows th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import groupby
 from typing import Any, Final
@@ -53,19 +54,23 @@ from the_edge_agent.memory.validation import (
 # An upsert in one statement, at the time of the server. An expired entry counts as absent: the store is then a create.
 _STORE: Final = """
     INSERT INTO ltm_entries AS e (key, value, metadata, metadata_json, search_text, version, expires_at, created_at,
-                                  updated_at)
+                                  updated_at, write_id)
     VALUES (%(key)s, %(value)s, %(metadata)s, %(metadata_json)s::jsonb, %(search_text)s, 1, now() + %(ttl)s::interval,
-            now(), now())
+            now(), now(), %(write_id)s)
     ON CONFLICT (key) DO UPDATE SET
         value = excluded.value, metadata = excluded.metadata, metadata_json = excluded.metadata_json,
         search_text = excluded.search_text,
-        version = CASE WHEN e.expires_at <= now() THEN 1 ELSE e.version + 1 END,
+        version = CASE WHEN e.expires_at <= now() THEN 1
+                       WHEN e.write_id = excluded.write_id THEN e.version ELSE e.version + 1 END,
         created_at = CASE WHEN e.expires_at <= now() THEN now() ELSE e.created_at END,
-        expires_at = excluded.expires_at, updated_at = now(), storage_uri = NULL"""
+        expires_at = excluded.expires_at, updated_at = now(), write_id = excluded.write_id, storage_uri = NULL"""
 _PUT: Final = f"{_STORE} RETURNING version"
 _CREATE: Final = f"{_STORE} WHERE e.expires_at <= now() RETURNING version"
 _VISIBLE: Final = "(expires_at IS NULL OR expires_at > now())"
 _VERSION: Final = f"SELECT version FROM ltm_entries WHERE key = %(key)s AND {_VISIBLE} FOR UPDATE"
+# What became of a store whose end was not told; this waits for who is writing the row.
+_WRITTEN: Final = """
+    SELECT version, write_id = %(write_id)s, now() - updated_at FROM ltm_entries WHERE key = %(key)s FOR UPDATE"""
 _DELETE: Final = f"DELETE FROM ltm_entries WHERE key = %(key)s AND {_VISIBLE}"
 # Rows are locked in the order of their keys, so that no two transactions wait for each other; a subquery in place of
 # MATERIALIZED may run again for each row, with other rows.
@@ -172,9 +177,21 @@ class PostgresBackend(DatabaseBackend):
         return self._database.run(work, WRITE)
 
     def _apply(self, operations: Sequence[Operation]) -> list[Result]:
-        results = self._database.run(lambda connection: self._run(connection, operations), WRITE)
+        if len(operations) == 1 and is_plain(operations[0]) and self._here is None:
+            results = [self._store_alone(operations[0])]
+        else:
+            results = self._database.run(lambda connection: self._run(connection, operations), WRITE)
         self._record(operations, results)
         return results
+
+    def _store_alone(self, store: Store) -> Result:
+        """Store one entry by one statement that commits by itself, recognised later if nobody told how it ended."""
+        row = {**_parameters(store), "write_id": str(uuid.uuid4())}
+        version = self._database.run_alone(
+            lambda connection: connection.execute(_PUT, row).fetchone()[0],
+            lambda connection, elapsed: _version_written(connection, row, elapsed),
+        )
+        return stored(store.key, version)
 
     def _run(self, connection: Any, operations: Sequence[Operation]) -> list[Result]:
         """Run stores and deletes, by key and then in their order: what is done to other keys makes no difference.
@@ -310,6 +327,20 @@ def _do(connection: Any, operation: Operation) -> Result:
     return stored(operation.key, row[0])
 
 
+def _version_written(connection: Any, row: Mapping[str, Any], elapsed: Callable[[], timedelta]) -> int:
+    """Return the version that a store has given to an entry, or store it now; see ``SingleStore.again``.
+
+    Raises:
+        LTMError: another store has written the entry since; what became of this one cannot be known.
+    """
+    found = connection.execute(_WRITTEN, row).fetchone()
+    if found and found[1]:
+        return int(found[0])
+    if found and found[2] <= elapsed():
+        raise LTMError("connection_error", "another store has written the entry since the connection was lost")
+    return int(connection.execute(_PUT, row).fetchone()[0])
+
+
 def _locked_version(connection: Any, key: str) -> int:
     row = connection.execute(_VERSION, {"key": key}).fetchone()
     return int(row[0]) if row else 0
@@ -323,6 +354,7 @@ def _parameters(store: Store) -> dict[str, Any]:
         "metadata_json": comparable_json(decode(store.metadata or "{}")),
         "search_text": store.search_text,
         "ttl": store.ttl,
+        "write_id": None,
     }
 
 

@@ -10,8 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from typing import Any, Final, TypeVar
+from datetime import datetime, timedelta, timezone
+from typing import Any, Final, TypeAlias, TypeVar
 from weakref import WeakSet
 
 try:
@@ -33,8 +33,10 @@ from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.validation import check_seconds
 
 Answer = TypeVar("Answer")
+Elapsed: TypeAlias = Callable[[], timedelta]
 
 # Where each transaction begins; None runs one statement by itself. A database that is read-only by default stays so.
+ALONE: Final = "commit"  # no statement: what is run commits by itself
 WRITE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 ONE_STATE: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
@@ -108,6 +110,38 @@ class PostgresDatabase:
         def call(deadline: float) -> Answer:
             self._make_ready(deadline)
             return self._retrying(work, begin, deadline)
+
+        return self._in_time(call)
+
+    def run_alone(self, work: Callable[[Any], Answer], again: Callable[[Any, Elapsed], Answer]) -> Answer:
+        """Run ``work``, a statement that writes and commits by itself, started first if need be.
+
+        Args:
+            work: gets the connection.
+            again: finds out in a transaction what ``work`` has done, if the connection was lost after it was sent, or
+                does it; gets the connection, and what returns the time since before it was sent.
+
+        Raises:
+            LTMError: nothing has changed then, unless its result says ``unknown: True``.
+        """
+
+        def call(deadline: float) -> Answer:
+            self._make_ready(deadline)
+            begun = time.monotonic()
+
+            def elapsed() -> timedelta:
+                return timedelta(seconds=time.monotonic() - begun)
+
+            try:
+                return self._retrying(work, ALONE, deadline)
+            except LTMError as failure:
+                if "unknown" not in failure.result or time.monotonic() > deadline:
+                    raise
+                unknown = failure
+            try:
+                return self._retrying(lambda connection: again(connection, elapsed), WRITE, deadline)
+            except (LTMError, OutOfTimeError):
+                raise unknown from None
 
         return self._in_time(call)
 
@@ -203,7 +237,8 @@ class PostgresDatabase:
         pool = self._opened_pool()
         connection = pool.take(deadline)
         try:
-            if begin is None:
+            if begin is None or begin == ALONE:
+                progress.is_committing = begin == ALONE
                 return work(connection)
             connection.execute(begin)
             answer = work(connection)

@@ -20,8 +20,17 @@ from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.database_backend import DatabaseBackend
 from the_edge_agent.memory.filters import parse_filter
 from the_edge_agent.memory.ledger import open_ledger
-from the_edge_agent.memory.operations import Delete, Operation, Store
-from the_edge_agent.memory.results import LTMError, Result, found_entries, ok, page_of_keys, returns_result, succeeded
+from the_edge_agent.memory.operations import Delete, Operation, Store, is_plain
+from the_edge_agent.memory.results import (
+    LTMError,
+    Result,
+    found_entries,
+    ok,
+    page_of_keys,
+    returns_result,
+    stored,
+    succeeded,
+)
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.engine import Database
 from the_edge_agent.memory.sql.entries import sent_bytes
@@ -58,7 +67,8 @@ class SQLAlchemyBackend(DatabaseBackend):
     out to be lost before anything was committed. No call takes longer than ``timeout``.
 
     A connection that is lost while COMMIT is under way is the one failure that may have stored something: its
-    result says ``"unknown": True``.
+    result says ``"unknown": True``. A single store commits by itself; it is recognised by the ``write_id`` that its row
+    keeps, unless another one has overwritten it since.
     """
 
     _database: Database
@@ -330,6 +340,10 @@ class SQLAlchemyBackend(DatabaseBackend):
 
     def _apply(self, operations: Sequence[Operation]) -> list[Result]:
         placed = [self._placed(operation) for operation in operations]
+        if len(placed) == 1 and (version := self._stored_alone(placed[0])) is not None:
+            results = [stored(placed[0].key, version)]
+            self._record(placed, results)
+            return results
 
         def work(connection: Connection, sql: Statements) -> list[Result]:
             self._values.keep(connection, sql, placed)
@@ -338,6 +352,12 @@ class SQLAlchemyBackend(DatabaseBackend):
         results = self._database.run(work, write=True)
         self._record(placed, results)
         return results
+
+    def _stored_alone(self, operation: Operation) -> int | None:
+        """Return the version of a store that is a transaction by itself; None where it takes more."""
+        if self._ledger.is_here or not is_plain(operation) or operation.pointer is not None:
+            return None
+        return self._database.store(operation)
 
     def _placed(self, operation: Operation) -> Operation:
         placed = self._values.place(operation)

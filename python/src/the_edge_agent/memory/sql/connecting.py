@@ -56,6 +56,10 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
         **options.connect_args,
         **hidden_args,
     }
+    execution_options = {
+        **engine_options.get("execution_options", {}),
+        **(options.engine_args.get("execution_options") or {}),
+    }
     if "poolclass" not in {**engine_options, **options.engine_args}:
         engine_options |= {
             "poolclass": _Pool,
@@ -71,7 +75,7 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
             hide_parameters=True,
             connect_args=driver_args,
             pool_reset_on_return=None,  # every call ends its transaction itself: a rollback more is a round trip more
-            **{**engine_options, **options.engine_args},
+            **{**engine_options, **options.engine_args, "execution_options": execution_options},
         )
         _limit_connecting(engine, family, options.connect_timeout)
         _set_up_sessions(engine, family.session_settings(options.timeout))

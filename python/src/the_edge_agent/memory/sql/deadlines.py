@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError, wait
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from types import TracebackType
 from typing import Final, TypeVar
 
@@ -39,6 +40,10 @@ class Deadline:
     def remaining(self) -> float:
         """Return the seconds that are left, never less than 0."""
         return max(0.0, self._end - time.monotonic())
+
+    def elapsed(self) -> timedelta:
+        """Return the time since the beginning."""
+        return timedelta(seconds=time.monotonic() - self._end + self.seconds)
 
     def guard(self, stop: Callable[[], object]) -> None:
         """Have ``stop`` called when the time is over, until ``released`` ends."""

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import StaticPool
 
+from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.connecting import Closable, first_connection, new_engine, with_a_pool_of_its_own
 from the_edge_agent.memory.sql.creation import Schema
@@ -121,17 +122,42 @@ class Database:
         Raises:
             LTMError: it failed.
         """
-        opened = self._opened
-        if opened is None or self._shared is not None or opened.one_at_a_time is not None or is_watched(opened.engine):
+        opened = self._direct()
+        if opened is None:
             return self.run(lambda connection, sql: query(sql).run(connection).rows)
-        engine = opened.engine
-        pool = engine.pool
-        try:
-            with Deadline(self._seconds()) as deadline:
-                return run_alone(engine, opened.schema.dialect, query(opened.statements), deadline).rows
-        finally:
-            if self.closed:  # meanwhile, by another thread, which put a new pool in place
-                pool.dispose()
+        with self._in_time_on(opened) as deadline:
+            return run_alone(opened.engine, opened.schema.dialect, query(opened.statements), deadline).rows
+
+    def store(self, store: Store) -> int | None:
+        """Store one entry by one statement that commits by itself, and return its version; None where that cannot be.
+
+        When the connection was lost, the statement is recognised by what it has written, or run again.
+
+        Raises:
+            LTMError: nothing has changed then, unless its result says ``unknown: True``.
+        """
+        opened = self._direct()
+        query = None if opened is None else opened.statements.entries.single.query(store)
+        if opened is None or query is None:
+            return None
+        engine, dialect, single = opened.engine, opened.schema.dialect, opened.statements.entries.single
+        with self._in_time_on(opened) as deadline:
+            try:
+                return single.version(run_alone(engine, dialect, query, deadline, write=True), query.parameters)
+            except LTMError as failure:
+                if "unknown" not in failure.result or deadline.expired:
+                    raise
+                unknown = failure
+            try:
+                return run_transaction(
+                    engine,
+                    dialect,
+                    lambda connection: single.again(connection, query.parameters, deadline.elapsed),
+                    deadline,
+                    write=True,
+                )
+            except LTMError:
+                raise unknown from None
 
     def ddl(self) -> list[str]:
         """Return the statements that create the tables; connects, and creates nothing.
@@ -211,6 +237,23 @@ class Database:
         else:
             opened.engine = with_a_pool_of_its_own(self._shared)
         opened.one_at_a_time = opened.one_at_a_time and Lock()
+
+    def _direct(self) -> _Opened | None:
+        """Return what is started, if single statements may run on the driver's own connection."""
+        opened = self._opened
+        if opened is None or self._shared is not None or opened.one_at_a_time is not None or is_watched(opened.engine):
+            return None
+        return opened
+
+    @contextmanager
+    def _in_time_on(self, opened: _Opened) -> Iterator[Deadline]:
+        pool = opened.engine.pool
+        try:
+            with Deadline(self._seconds()) as deadline:
+                yield deadline
+        finally:
+            if self.closed:  # meanwhile, by another thread, which put a new pool in place
+                pool.dispose()
 
     def _in_time(self, work: Callable[[Deadline], Answer]) -> Answer:
         with Deadline(self._seconds()) as deadline:

@@ -16,6 +16,7 @@ from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.prepared import Prepared, Query
 from the_edge_agent.memory.sql.rows import entry_parameters, entry_row
 from the_edge_agent.memory.sql.search import Search, Searcher, bound_range, prefix_bounds
+from the_edge_agent.memory.sql.single_store import SingleStore
 from the_edge_agent.memory.sql.versions import VersionedStore
 
 _WIDEST: Final = 4  # bytes of a character, escaped or not
@@ -35,6 +36,7 @@ class Entries:
         visible, expired = dialect.visible(table), dialect.expired(table)
         self._upsert = dialect.upsert(table, entry_row(dialect, table))
         self._versioned = VersionedStore(dialect, self._upsert)
+        self.single = SingleStore(dialect, table, self._upsert)
         self._key = columns.key
         value, metadata = type_coerce(columns.value, Text()), type_coerce(columns.metadata, Text())
         is_one, is_among = columns.key == bindparam("b_key"), columns.key.in_(bindparam("b_keys", expanding=True))

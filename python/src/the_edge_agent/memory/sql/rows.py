@@ -31,6 +31,7 @@ def entry_row(dialect: Dialect, entries: Table) -> dict[str, Any]:
         "value": bindparam("b_value", type_=dialect.text_type),
         **dialect.metadata_columns(entries),
         "search_text": bindparam("b_search_text", type_=entries.c.search_text.type),
+        "write_id": bindparam("b_write_id", type_=entries.c.write_id.type),
         "storage_uri": bindparam("b_storage_uri", type_=entries.c.storage_uri.type),
         **_stamps(dialect),
     }
@@ -43,6 +44,7 @@ def entry_parameters(dialect: Dialect, store: Store, now: datetime | None, count
         "b_value": store.kept_value,
         **dialect.metadata_parameters(store.metadata),
         "b_search_text": store.search_text,
+        "b_write_id": None,
         "b_storage_uri": store.pointer,
         **_time_parameters(store.ttl, now),
         "b_count": count,

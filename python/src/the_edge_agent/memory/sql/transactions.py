@@ -15,7 +15,7 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sockets import has_ended
 from the_edge_agent.memory.sql.deadlines import Deadline, DeadlineError
-from the_edge_agent.memory.sql.dialects import Dialect, for_dialect
+from the_edge_agent.memory.sql.dialects import BEGINS_ITSELF, Dialect, for_dialect
 from the_edge_agent.memory.sql.errors import Failure, LostRaceError, classify, out_of_time
 from the_edge_agent.memory.sql.prepared import Outcome, Query, forget
 
@@ -71,28 +71,33 @@ def run_transaction(
         return failure.retry or (failure.lost and not is_committing and is_lost_once())
 
     def unknown(failure: Failure) -> bool:
-        return is_committing and (deadline.expired or failure.error_type in ("connection_error", "connection_timeout"))
+        return is_committing and _is_cut(failure, deadline)
 
     return retrying(attempt, deadline, again=again, unknown=unknown)
 
 
-def run_alone(engine: Engine, dialect: Dialect, query: Query, deadline: Deadline) -> Outcome:
-    """Run one statement that only reads, on an engine of our own, and return its outcome.
+def run_alone(engine: Engine, dialect: Dialect, query: Query, deadline: Deadline, *, write: bool = False) -> Outcome:
+    """Run one statement on an engine of our own, and return its outcome.
 
     It is a transaction of its own: nothing begins or ends one around it where the driver can do without.
 
     Raises:
-        LTMError: the statement failed.
+        LTMError: the statement failed; with ``unknown: True`` in its result, the connection was lost after it was sent,
+            so that it may have written.
     """
+    is_sent = False
     is_lost_once = _Once()
 
     def attempt() -> Outcome:
+        nonlocal is_sent
+        is_sent = False
         pooled = _pooled(engine, dialect, deadline)
         driver_connection: Any = pooled.driver_connection
         try:
             with deadline.released():
                 deadline.guard(partial(dialect.stop, driver_connection))
-                with dialect.alone(driver_connection):
+                with dialect.alone(driver_connection, write=write):
+                    is_sent = write
                     return query.prepared.on(engine.dialect).run(driver_connection, query.parameters)
         except BaseException as error:
             if getattr(error, "connection_invalidated", False):
@@ -103,7 +108,16 @@ def run_alone(engine: Engine, dialect: Dialect, query: Query, deadline: Deadline
         finally:
             pooled.close()
 
-    return retrying(attempt, deadline, again=lambda failure: failure.retry or (failure.lost and is_lost_once()))
+    def again(failure: Failure) -> bool:
+        return failure.retry or (failure.lost and is_lost_once())
+
+    return retrying(attempt, deadline, again=again, unknown=lambda failure: is_sent and _is_cut(failure, deadline))
+
+
+def _is_cut(failure: Failure, deadline: Deadline) -> bool:
+    """Return whether nobody has told how a statement ended."""
+    is_cut = failure.error_type in ("connection_error", "connection_timeout") and not failure.denied
+    return deadline.expired or is_cut
 
 
 def _pooled(engine: Engine, dialect: Dialect, deadline: Deadline) -> PoolProxiedConnection:
@@ -172,7 +186,7 @@ def connect(engine: Engine, deadline: Deadline) -> Connection:
         if overrides := _overrides(engine, family):
             connection.execution_options(**overrides)
         driver_connection: Any = connection.connection.driver_connection
-        if problem := family.objection(driver_connection, is_shared=isinstance(engine.pool, _ONE_CONNECTION)):
+        if problem := _objection(engine, family, driver_connection):
             connection.close()
             raise LTMError("configuration_error", problem)
         if not has_ended(family.socket_of(driver_connection)):
@@ -182,11 +196,18 @@ def connect(engine: Engine, deadline: Deadline) -> Connection:
         connection.close()
 
 
+def _objection(engine: Engine, family: type[Dialect], driver_connection: Any) -> str | None:
+    if engine.get_execution_options().get(BEGINS_ITSELF):
+        return None
+    return family.objection(driver_connection, is_shared=isinstance(engine.pool, _ONE_CONNECTION))
+
+
 def _overrides(engine: Engine, family: type[Dialect]) -> dict[str, Any]:
     """Return the options of a connection in place of those of a caller's engine that no transaction of ours takes."""
     options = engine.get_execution_options()
     overrides: dict[str, Any] = {}
-    if "AUTOCOMMIT" in (options.get("isolation_level"), getattr(engine.dialect, "_on_connect_isolation_level", None)):
+    levels = (options.get("isolation_level"), getattr(engine.dialect, "_on_connect_isolation_level", None))
+    if "AUTOCOMMIT" in levels:
         overrides["isolation_level"] = family.isolation_level
     if options.get("stream_results") or options.get("yield_per"):
         overrides |= {"stream_results": False, "yield_per": None}

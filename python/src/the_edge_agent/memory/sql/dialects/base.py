@@ -46,6 +46,7 @@ IN_USE: Final = (
 NO_HOST: Final = "the url has a host, which this database has not; a file needs three slashes"
 
 LIKE_INSTEAD: Final = "no full-text index: searches use LIKE over search tokens"
+BEGINS_ITSELF: Final = "the_edge_agent.begins_itself"  # option of an engine whose connections rest in autocommit
 PYTHON_INSTEAD: Final = "no JSON functions: metadata filters are decided in Python"
 
 
@@ -72,6 +73,12 @@ class Dialect:
 
     #: Whether ``key_type`` is known to compare exactly; otherwise the first start checks it.
     has_exact_keys: ClassVar[bool] = False
+
+    #: Whether ``alone`` lets a statement commit by itself, so that a store of one entry needs no more.
+    commits_alone: ClassVar[bool] = False
+
+    #: The statement that lets the next transaction see one state, where it takes one.
+    before_snapshot: ClassVar[str | None] = None
 
     #: Whether the reads of a transaction that begins as a snapshot see one state.
     keeps_one_state: ClassVar[bool] = False
@@ -198,11 +205,16 @@ class Dialect:
             write: whether it will write.
             snapshot: whether all of its reads must see one state, where the database can do that.
         """
-        return connection.begin()
+        transaction = connection.begin()
+        if snapshot and self.before_snapshot is not None:
+            connection.exec_driver_sql(self.before_snapshot)
+        if (write or snapshot) and connection.get_execution_options().get(BEGINS_ITSELF):
+            connection.exec_driver_sql("START TRANSACTION")
+        return transaction
 
-    def alone(self, driver_connection: Any) -> AbstractContextManager[Any]:
-        """Let one statement that only reads be a transaction of its own, on a connection that is in none."""
-        return _RolledBack(driver_connection)
+    def alone(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
+        """Let one statement be a transaction of its own, on a connection that is in none."""
+        return _Ended(driver_connection, write)
 
     def hold(self, connection: Connection, table: Table, *, alone: bool) -> None:
         """Lock the one row of a table until the transaction ends: alone, or together with others that do not."""
@@ -266,11 +278,11 @@ def _is_there(connection: Connection, definition: ExecutableDDLElement | TextCla
     return False
 
 
-class _RolledBack:
+class _Ended:
     """Ends what a statement has begun."""
 
-    def __init__(self, driver_connection: Any) -> None:
-        self._connection = driver_connection
+    def __init__(self, driver_connection: Any, write: bool) -> None:
+        self._connection, self._write = driver_connection, write
 
     def __enter__(self) -> None:
         pass
@@ -278,5 +290,10 @@ class _RolledBack:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with nullcontext() if error is None else suppress(Exception):  # of a lost connection
+        if error is not None:
+            with suppress(Exception):  # of a lost connection
+                self._connection.rollback()
+        elif self._write:
+            self._connection.commit()
+        else:
             self._connection.rollback()

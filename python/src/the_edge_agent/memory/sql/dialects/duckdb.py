@@ -88,7 +88,7 @@ class DuckDBDialect(Dialect):
         version: str = connection.scalar(select(func.version())) or ""
         return version.removeprefix("v")
 
-    def alone(self, driver_connection: Any) -> AbstractContextManager[Any]:
+    def alone(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
         """Do nothing: a statement outside of a transaction is one."""
         return nullcontext()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
@@ -14,11 +14,13 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Double,
+    Engine,
     Table,
     Text,
     bindparam,
     case,
     cast,
+    event,
     false,
     func,
     literal_column,
@@ -32,11 +34,12 @@ from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.filters import Path
 from the_edge_agent.memory.results import LTMError
-from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, PYTHON_INSTEAD, Dialect
+from the_edge_agent.memory.sql.deadlines import current
+from the_edge_agent.memory.sql.dialects.base import BEGINS_ITSELF, COMMITS_ALONE, IN_USE, PYTHON_INSTEAD, Dialect
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test
 from the_edge_agent.memory.sql.dialects.probing import accepts
 from the_edge_agent.memory.sql.dialects.upserts import Upsert
-from the_edge_agent.memory.sql.prepared import Prepared
+from the_edge_agent.memory.sql.prepared import Outcome, Prepared
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH
 
 _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
@@ -53,6 +56,7 @@ _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
 _JSON_TRIAL: Final = """SELECT JSON_TYPE(JSON_EXTRACT('["a"]', '$[0]')), JSON_UNQUOTE(JSON_EXTRACT('["a"]', '$[0]'))"""
 _WIDEST: Final = 4  # bytes of a character
 _IN_TRANSACTION: Final = 1  # SERVER_STATUS_IN_TRANS
+_LENT: Final = "the_edge_agent.lent"
 _ROWS: Final = (250, 50, 10, 1)  # of one insert: few sizes, so that few statements are compiled
 
 
@@ -71,6 +75,8 @@ class MySQLDialect(Dialect):
     token_type: ClassVar[TypeEngine[Any]] = LONGTEXT(charset="ascii", collation="ascii_bin")
     time_type = DATETIME(fsp=6)
     socket_drivers = frozenset({"pymysql", "mysqldb", "mysqlconnector"})
+    commits_alone = True
+    before_snapshot = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
     keeps_one_state = True
     has_exact_keys = True
 
@@ -114,7 +120,7 @@ class MySQLDialect(Dialect):
     def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:
         """Use READ COMMITTED: gap locks of the default level deadlock concurrent stores."""
         url, options = super().engine_options(url)
-        options["isolation_level"] = cls.isolation_level
+        options |= {"isolation_level": cls.isolation_level, "execution_options": {BEGINS_ITSELF: True}}
         if url.password and url.get_driver_name() == "pymysql" and not url.password.isascii():
             options["connect_args"] = {"password": url.password.encode()}  # of text it sends Latin-1
         return url, options
@@ -123,10 +129,26 @@ class MySQLDialect(Dialect):
     def session_settings(cls, timeout: float) -> list[str]:
         """Have the server end a wait for a lock before the call's deadline, so that no session of ours stays behind.
 
-        And have it sort by whole keys: by default by the first 1,024 bytes, whose order then has to do.
+        And have it sort by whole keys: by default by the first 1,024 bytes, whose order then has to do. Connections
+        rest in autocommit, because to turn it on for a statement and off again would cost two round trips.
         """
         wait = f"innodb_lock_wait_timeout = {max(1, int(timeout) - 1)}"
-        return [f"SET SESSION {wait}, max_sort_length = {MAX_KEY_LENGTH * _WIDEST}"]
+        return [f"SET SESSION {wait}, max_sort_length = {MAX_KEY_LENGTH * _WIDEST}, autocommit = 1"]
+
+    @classmethod
+    def prepare_engine(cls, engine: Engine) -> None:
+        """Turn autocommit off as long as others than our calls have a connection: they begin no transaction."""
+
+        @event.listens_for(engine, "engine_connect")
+        def lend(connection: Connection) -> None:
+            if current() is None:
+                connection.info[_LENT] = True
+                _set_autocommit(connection.connection, "0")
+
+        @event.listens_for(engine, "checkin")
+        def take_back(driver_connection: Any, record: Any) -> None:
+            if record.info.pop(_LENT, False) and driver_connection is not None:
+                _set_autocommit(driver_connection, "1")
 
     @classmethod
     def objection(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
@@ -147,12 +169,12 @@ class MySQLDialect(Dialect):
         socket = getattr(wrapper, "sock", None) or getattr(driver_connection, "_sock", None)  # PyMySQL
         return -1 if socket is None else int(socket.fileno())
 
-    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> AbstractContextManager[Any]:
-        """Begin a transaction; only REPEATABLE READ keeps one state."""
-        transaction = super().begin(connection, write=write)
-        if snapshot:
-            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        return transaction
+    def alone(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
+        """Do nothing where statements commit by themselves, as they do on an engine of our own."""
+        get_autocommit = getattr(driver_connection, "get_autocommit", None)  # mysql-connector would ask the server
+        if get_autocommit is not None and get_autocommit():
+            return nullcontext()
+        return super().alone(driver_connection, write=write)
 
     @contextmanager
     def exclusively(self, connection: Connection, name: str) -> Iterator[None]:
@@ -206,15 +228,15 @@ class OnDuplicateKey(Upsert):
         statement = insert(table).values(row)
         (_, version), *others = self.changes(statement.inserted)
         counted = [("version", func.last_insert_id(version)), *others]
-        self._one = Prepared(statement.on_duplicate_key_update(counted))
+        self.single = Prepared(statement.on_duplicate_key_update(counted))
         self._compiled: dict[int, Compiled] = {}
         self._versions = select(self.identity, table.c.version).where(
             self.identity.in_(bindparam("b_keys", expanding=True))
         )
 
-    def one(self, connection: Connection, row: Mapping[str, Any]) -> int:
-        """Store a row in one statement; LAST_INSERT_ID carries the new version, 0 after an insert."""
-        return self._one.run(connection, row).lastrowid or int(row["b_count"])
+    def version_of(self, outcome: Outcome, row: Mapping[str, Any]) -> int:
+        """Return the version that LAST_INSERT_ID carries, 0 after an insert."""
+        return outcome.lastrowid or int(row["b_count"])
 
     def many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         """Store rows in few statements, then ask for the versions, which the rows' locks keep."""
@@ -266,6 +288,12 @@ class JSONConditions(FilterConditions):
         if kind == "string":
             return func.json_unquote(value, type_=Text()).collate(self._exact_collation)
         return cast(value, Double() if kind == "double" else BigInteger())
+
+
+def _set_autocommit(connection: Any, state: str) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"SET autocommit = {state}")
+    cursor.close()
 
 
 def _numbered(value: ColumnElement[Any], number: int) -> ColumnElement[Any]:

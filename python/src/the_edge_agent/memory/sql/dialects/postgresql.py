@@ -71,6 +71,7 @@ class PostgreSQLDialect(Dialect):
     key_type: ClassVar[TypeEngine[Any]] = String(MAX_KEY_LENGTH, collation=exact_collation)
     time_type: ClassVar[TypeEngine[Any]] = DateTime(timezone=True)
     socket_drivers = frozenset({"psycopg", "psycopg2"})
+    commits_alone = True
     keeps_one_state = True
     has_exact_keys = True
 
@@ -170,7 +171,7 @@ class PostgreSQLDialect(Dialect):
             connection.execution_options(isolation_level="REPEATABLE READ")
         return super().begin(connection, write=write)
 
-    def alone(self, driver_connection: Any) -> AbstractContextManager[Any]:
+    def alone(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
         """Turn autocommit on for a while: psycopg and psycopg2 send nothing for that."""
         return _Autocommit(driver_connection)
 

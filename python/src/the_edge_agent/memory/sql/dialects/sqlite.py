@@ -100,6 +100,7 @@ class SQLiteDialect(Dialect):
     product = "SQLite"
     isolation_level = "SERIALIZABLE"
     has_exact_keys = True
+    commits_alone = True
     keeps_one_state = True
 
     def __init__(self, moment: TypeEngine[datetime]) -> None:
@@ -231,9 +232,9 @@ class SQLiteDialect(Dialect):
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
         return transaction
 
-    def alone(self, driver_connection: Any) -> AbstractContextManager[Any]:
-        """Do nothing: a statement that reads begins no transaction."""
-        return nullcontext()
+    def alone(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
+        """Commit what is written: a statement that reads begins no transaction."""
+        return super().alone(driver_connection, write=True) if write else nullcontext()
 
     def hold(self, connection: Connection, table: Table, *, alone: bool) -> None:
         """Do nothing: BEGIN IMMEDIATE has locked the database."""

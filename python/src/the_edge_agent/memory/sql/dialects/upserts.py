@@ -10,20 +10,25 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.sql.dml import Insert
 
 from the_edge_agent.memory.sql.errors import LostRaceError, breaks_constraint
-from the_edge_agent.memory.sql.prepared import Prepared
+from the_edge_agent.memory.sql.prepared import Outcome, Prepared
 
 Incoming: TypeAlias = Mapping[str, Any] | ReadOnlyColumnCollection[str, Any]
 Changes: TypeAlias = list[tuple[str, Any]]
 
 _NOT_WRITTEN = ("version", "expires_at", "created_at", "updated_at")
+_WRITE_ID = "write_id"
 
 
 class Upsert:
     """The portable way: an update and then an insert.
 
     A row's version is how many stores it stands for; the version of a new row is that number again, which is how
-    a create is told from an update. A row that has expired is created anew.
+    a create is told from an update. A row that has expired is created anew. A row with the same ``write_id`` is what
+    this very store has written, in a statement whose end nobody was told of: its version stays.
     """
+
+    #: The statement that stores one row, where one is enough.
+    single: Prepared | None = None
 
     def __init__(self, table: Table, row: Mapping[str, Any]) -> None:
         """Build the statements.
@@ -49,10 +54,11 @@ class Upsert:
         """
         columns = self.table.c
         is_over = columns.expires_at <= incoming["updated_at"]
+        is_same = [(columns[_WRITE_ID] == incoming[_WRITE_ID], columns.version)] if _WRITE_ID in self.row else []
         version, moment = incoming["version"], incoming["updated_at"]
         written = [name for name in self.row if name != self.name and name not in _NOT_WRITTEN]
         return [
-            ("version", case((is_over, version), else_=columns.version + version)),
+            ("version", case((is_over, version), *is_same, else_=columns.version + version)),
             ("created_at", case((is_over, moment), else_=columns.created_at)),
             *((name, incoming[name]) for name in written),
             ("expires_at", incoming["expires_at"]),
@@ -61,12 +67,18 @@ class Upsert:
 
     def one(self, connection: Connection, row: Mapping[str, Any]) -> int:
         """Store a row and return its version."""
+        if self.single is not None:
+            return self.version_of(self.single.run(connection, row), row)
         if connection.execute(self.update_statement, row).rowcount:
             version: int = connection.execute(self._version, {self.parameter: row[self.parameter]}).scalar_one()
             return version
         self.create(connection, row)
         count: int = row["b_count"]
         return count
+
+    def version_of(self, outcome: Outcome, row: Mapping[str, Any]) -> int:
+        """Return the version that ``single`` has given to a row."""
+        raise NotImplementedError
 
     def many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         """Store rows of different keys, which are in order, and return the version of each key."""
@@ -93,16 +105,16 @@ class UpsertReturning(Upsert):
         """Build the statements."""
         super().__init__(table, row)
         statement = self.statement()
-        self._one = Prepared(statement.returning(table.c.version))
+        self.single = Prepared(statement.returning(table.c.version))
         self._many = statement.returning(self.identity, table.c.version)
 
     def statement(self) -> Insert:
         """Return the insert that becomes an update when the key is there."""
         raise NotImplementedError
 
-    def one(self, connection: Connection, row: Mapping[str, Any]) -> int:
-        """Store a row and return its version."""
-        version: int = self._one.run(connection, row).rows[0][0]
+    def version_of(self, outcome: Outcome, row: Mapping[str, Any]) -> int:
+        """Return the version that the database has returned."""
+        version: int = outcome.rows[0][0]
         return version
 
     def many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -22,6 +22,7 @@ from the_edge_agent.memory import LTMBackend, LTMError, SQLAlchemyBackend
 from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.results import Result
 from the_edge_agent.memory.sql import transactions
+from the_edge_agent.memory.sql.rows import entry_parameters
 
 on_servers = pytest.mark.targets(server=True, portable=False)
 
@@ -191,20 +192,17 @@ def test_a_store_cut_off_and_overwritten_says_that_its_outcome_is_unknown(
 
 @on_servers
 def test_one_write_id_is_one_store(backend: Any) -> None:
-    statements = backend._database.start().statements
-    query = statements.entries.single.query(Store.of("new", "fox", None))
-    for _ in range(2):
-        version = backend._database.run(
-            lambda connection, sql: sql.entries.single.version(query.run(connection), query.parameters), write=True
-        )
-        assert version == 1
+    schema = backend._database.start().schema
+    row = entry_parameters(schema.dialect, Store.of("new", "fox", None), None) | {"b_write_id": "one"}
+
+    def store() -> int:
+        return int(backend._database.run(lambda connection, sql: sql.entries._upsert.one(connection, row), write=True))
+
+    assert [store(), store()] == [1, 1]
     assert (
         backend.store_many([{"key": "new", "value": 2}, {"key": "another", "value": 2}])["results"][0]["version"] == 2
     )
-    again = backend._database.run(
-        lambda connection, sql: sql.entries.single.version(query.run(connection), query.parameters), write=True
-    )
-    assert again == 3
+    assert store() == 3
 
 
 @on_servers

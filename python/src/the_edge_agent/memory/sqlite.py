@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -172,43 +173,44 @@ class SQLiteBackend(DatabaseBackend):
     @returns_result
     def retrieve(self, key: str, default: Any = None) -> Result:
         """Return the entry at ``key``; see ``LTMBackend.retrieve``."""
-        entry = self._entries([check_key(key)])[key]
-        if entry is None:
+        wanted = {"key": check_key(key), "now": written(now())}
+        with self._database.statement() as connection:
+            row = connection.execute(_ENTRY, wanted).fetchone()
+        if row is None:
             return ok(value=default, found=False, metadata=None, version=None)
-        return ok(found=True, **entry)
+        return ok(found=True, **entry_of(*row))
 
     @returns_result
     def retrieve_many(self, keys: Iterable[str]) -> Result:
         """Return the entries at many keys, of one state; see ``LTMBackend.retrieve_many``."""
-        return found_entries(self._entries(check_keys(keys)))
-
-    def _entries(self, keys: Sequence[str]) -> dict[str, dict[str, Any] | None]:
+        wanted = check_keys(keys)
         with self._database.transaction() as connection:
             at = written(now())
-            rows = {key: connection.execute(_ENTRY, {"key": key, "now": at}).fetchone() for key in keys}
-        return {key: row and entry_of(*row) for key, row in rows.items()}
+            rows = {key: connection.execute(_ENTRY, {"key": key, "now": at}).fetchone() for key in wanted}
+        return found_entries({key: row and entry_of(*row) for key, row in rows.items()})
 
     @returns_result
     def list_keys(self, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:
         """Return a page of the keys; see ``LTMBackend.list_keys``."""
         beginning, most, last = check_prefix(prefix), check_limit(limit), check_after(after)
-        with self._database.transaction() as connection:
-            rows = connection.execute(_KEYS, {**_range(beginning), "after": last})
+        values = {**_range(beginning), "after": last}
+        with self._database.statement() as connection, closing(connection.execute(_KEYS, values)) as rows:
             return page_of_keys([row[0] for row in islice(rows, most + 1)], most)
 
     @returns_result
     def count(self, prefix: str | None = None) -> Result:
         """Return how many entries there are; see ``LTMBackend.count``."""
         beginning = check_prefix(prefix)
-        with self._database.transaction() as connection:
+        with self._database.statement() as connection:
             return ok(count=connection.execute(_COUNT, _range(beginning)).fetchone()[0])
 
     def _iterate(self, prefix: str) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
         return iterate(partial(self._page, prefix))
 
     def _page(self, prefix: str, after: str) -> Page:
-        with self._database.transaction() as connection:
-            return page_of(connection.execute(_PAGE, {**_range(prefix), "after": after}))
+        values = {**_range(prefix), "after": after}
+        with self._database.statement() as connection, closing(connection.execute(_PAGE, values)) as rows:
+            return page_of(rows)
 
     @returns_result
     def search(

@@ -116,13 +116,23 @@ class SQLiteDatabase:
         Raises:
             LTMError: after ``close``, and for every error of SQLite.
         """
+        with self.statement() as connection:
+            connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+            yield connection
+            connection.execute("COMMIT")
+
+    @contextmanager
+    def statement(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection for one statement that reads, by itself in one state, and is read to its end or closed.
+
+        Raises:
+            LTMError: after ``close``, and for every error of SQLite.
+        """
         deadline = time.monotonic() + self._timeout
         connection = self._take(deadline)
         problem: sqlite3.Error | None = None
         try:
-            connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
             yield connection
-            connection.execute("COMMIT")
         except sqlite3.Error as error:
             problem = error
         finally:

@@ -46,17 +46,21 @@ class Deadline:
         return timedelta(seconds=time.monotonic() - self._end + self.seconds)
 
     def guard(self, stop: Callable[[], object]) -> None:
-        """Have ``stop`` called when the time is over, until ``released`` ends."""
+        """Have ``stop`` called when the time is over, until ``release``."""
         self._stops.append(stop)
+
+    def release(self) -> None:
+        """Let go what is guarded: others may use it from now on."""
+        with _watch.lock:
+            self._stops.clear()
 
     @contextmanager
     def released(self) -> Iterator[None]:
-        """Let what is guarded within go in the end: others may use it then."""
+        """Let what is guarded within go in the end."""
         try:
             yield
         finally:
-            with _watch.lock:
-                self._stops.clear()
+            self.release()
 
     def stop(self) -> None:
         """Stop what is guarded."""

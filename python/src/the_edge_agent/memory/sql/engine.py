@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import sessionmaker
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import Pool, StaticPool
 
 from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.results import LTMError
@@ -111,8 +111,7 @@ class Database:
                         snapshot=snapshot,
                     )
             finally:
-                if self.closed and self._shared is None:  # meanwhile, by another thread, which put a new pool in place
-                    pool.dispose()
+                self._leave(pool)
 
         return self._in_time(transact)
 
@@ -125,39 +124,28 @@ class Database:
         opened = self._direct()
         if opened is None:
             return self.run(lambda connection, sql: query(sql).run(connection).rows)
-        with self._in_time_on(opened) as deadline:
-            return run_alone(opened.engine, opened.schema.dialect, query(opened.statements), deadline).rows
+        pool = opened.engine.pool
+        try:
+            with Deadline(self._seconds()) as deadline:
+                return run_alone(opened.engine, opened.schema.dialect, query(opened.statements), deadline).rows
+        finally:
+            self._leave(pool)
 
     def store(self, store: Store) -> int | None:
         """Store one entry by one statement that commits by itself, and return its version; None where that cannot be.
-
-        When the connection was lost, the statement is recognised by what it has written, or run again.
 
         Raises:
             LTMError: nothing has changed then, unless its result says ``unknown: True``.
         """
         opened = self._direct()
-        query = None if opened is None else opened.statements.entries.single.query(store)
-        if opened is None or query is None:
+        if opened is None or not opened.statements.entries.single.is_possible:
             return None
-        engine, dialect, single = opened.engine, opened.schema.dialect, opened.statements.entries.single
-        with self._in_time_on(opened) as deadline:
-            try:
-                return single.version(run_alone(engine, dialect, query, deadline, write=True), query.parameters)
-            except LTMError as failure:
-                if "unknown" not in failure.result or deadline.expired:
-                    raise
-                unknown = failure
-            try:
-                return run_transaction(
-                    engine,
-                    dialect,
-                    lambda connection: single.again(connection, query.parameters, deadline.elapsed),
-                    deadline,
-                    write=True,
-                )
-            except LTMError:
-                raise unknown from None
+        pool = opened.engine.pool
+        try:
+            with Deadline(self._seconds()) as deadline:
+                return opened.statements.entries.single.store(opened.engine, store, deadline)
+        finally:
+            self._leave(pool)
 
     def ddl(self) -> list[str]:
         """Return the statements that create the tables; connects, and creates nothing.
@@ -245,15 +233,9 @@ class Database:
             return None
         return opened
 
-    @contextmanager
-    def _in_time_on(self, opened: _Opened) -> Iterator[Deadline]:
-        pool = opened.engine.pool
-        try:
-            with Deadline(self._seconds()) as deadline:
-                yield deadline
-        finally:
-            if self.closed:  # meanwhile, by another thread, which put a new pool in place
-                pool.dispose()
+    def _leave(self, pool: Pool) -> None:
+        if self.closed and self._shared is None:  # meanwhile, by another thread, which put a new pool in place
+            pool.dispose()
 
     def _in_time(self, work: Callable[[Deadline], Answer]) -> Answer:
         with Deadline(self._seconds()) as deadline:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
-from datetime import timedelta
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, cast
 
-from sqlalchemy import Connection, Table, bindparam, select, type_coerce
+from sqlalchemy import Connection, Engine, Table, bindparam, select, type_coerce
 
 from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.sql.deadlines import Deadline
 from the_edge_agent.memory.sql.dialects import Dialect, Upsert
-from the_edge_agent.memory.sql.prepared import Outcome, Query
+from the_edge_agent.memory.sql.prepared import Prepared, Query
 from the_edge_agent.memory.sql.rows import entry_parameters
+from the_edge_agent.memory.sql.transactions import run_alone, run_transaction
 
 _REPLACED: Final = "the connection was lost during the store, and another one has written the entry since"
 
@@ -33,24 +34,39 @@ class SingleStore:
         found = select(columns.version, columns.write_id, columns.updated_at, now)
         self._found = found.where(columns.key == bindparam("b_key")).with_for_update()
 
-    def query(self, store: Store) -> Query | None:
-        """Return the statement that stores; None where it takes several, or does not commit by itself."""
-        if self._upsert.single is None or not self._dialect.commits_alone:
-            return None
-        row = entry_parameters(self._dialect, store, self._dialect.clock())
-        return Query(self._upsert.single, {**row, "b_write_id": str(uuid.uuid4())})
+    @property
+    def is_possible(self) -> bool:
+        """Whether one statement is enough here, and commits by itself."""
+        return self._upsert.single is not None and self._dialect.commits_alone
 
-    def version(self, outcome: Outcome, row: Mapping[str, Any]) -> int:
-        """Return the version of the entry after the statement, run with these parameters."""
-        return self._upsert.version_of(outcome, row)
-
-    def again(self, connection: Connection, row: Mapping[str, Any], elapsed: Callable[[], timedelta]) -> int:
-        """Return the version that a statement has given to the entry, or run it: its end was not told.
+    def store(self, engine: Engine, store: Store, deadline: Deadline) -> int:
+        """Store an entry and return its version.
 
         Args:
-            connection: in a transaction.
-            row: the parameters of the statement.
-            elapsed: returns the time since before it was sent.
+            engine: of our own.
+            store: the entry.
+            deadline: of the call, which began before.
+
+        Raises:
+            LTMError: nothing has changed then, unless its result says ``unknown: True``.
+        """
+        row = entry_parameters(self._dialect, store, self._dialect.clock()) | {"b_write_id": str(uuid.uuid4())}
+        query = Query(cast(Prepared, self._upsert.single), row)
+        try:
+            return self._upsert.version_of(run_alone(engine, self._dialect, query, deadline, write=True), row)
+        except LTMError as failure:
+            if "unknown" not in failure.result or deadline.expired:
+                raise
+            unknown = failure
+        try:
+            return run_transaction(
+                engine, self._dialect, lambda connection: self._again(connection, row, deadline), deadline, write=True
+            )
+        except LTMError:
+            raise unknown from None
+
+    def _again(self, connection: Connection, row: Mapping[str, Any], deadline: Deadline) -> int:
+        """Return the version that a statement has given to the entry, or run it: its end was not told.
 
         Raises:
             LTMError: another store has written the entry since; what became of this one cannot be known.
@@ -58,6 +74,6 @@ class SingleStore:
         found = connection.execute(self._found, {"b_key": row["b_key"], "b_now": self._dialect.clock()}).one_or_none()
         if found is not None and found.write_id == row["b_write_id"]:
             return int(found.version)
-        if found is not None and found.now - found.updated_at <= elapsed():
+        if found is not None and found.now - found.updated_at <= deadline.elapsed():
             raise LTMError("connection_error", _REPLACED)
         return self._upsert.one(connection, row)

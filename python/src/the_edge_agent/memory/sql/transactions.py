@@ -94,11 +94,10 @@ def run_alone(engine: Engine, dialect: Dialect, query: Query, deadline: Deadline
         pooled = _pooled(engine, dialect, deadline)
         driver_connection: Any = pooled.driver_connection
         try:
-            with deadline.released():
-                deadline.guard(partial(dialect.stop, driver_connection))
-                with dialect.alone(driver_connection, write=write):
-                    is_sent = write
-                    return query.prepared.on(engine.dialect).run(driver_connection, query.parameters)
+            deadline.guard(partial(dialect.stop, driver_connection))
+            with dialect.alone(driver_connection, write=write):
+                is_sent = write
+                return query.prepared.on(engine.dialect).run(driver_connection, query.parameters)
         except BaseException as error:
             if getattr(error, "connection_invalidated", False):
                 forget(engine, pooled, error)
@@ -106,6 +105,7 @@ def run_alone(engine: Engine, dialect: Dialect, query: Query, deadline: Deadline
                 pooled.invalidate(error)
             raise
         finally:
+            deadline.release()
             pooled.close()
 
     def again(failure: Failure) -> bool:

@@ -224,9 +224,10 @@ class SQLAlchemyBackend(DatabaseBackend):
     def retrieve_many(self, keys: Iterable[str]) -> Result:
         """Return the entries at many keys, of one state; see ``LTMBackend.retrieve_many``."""
         wanted = check_keys(keys)
+        takes_several = self._database.start().statements.entries.takes_several(wanted)
         entries = self._values.read(
             lambda: self._database.run(
-                lambda connection, sql: sql.entries.retrieve_many(connection, wanted), snapshot=len(wanted) > 1
+                lambda connection, sql: sql.entries.retrieve_many(connection, wanted), snapshot=takes_several
             ),
             lambda found: {key: self._entry_of(found.get(key)) for key in wanted},
         )

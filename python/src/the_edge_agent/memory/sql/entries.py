@@ -151,6 +151,10 @@ class Entries:
         found = (connection.execute(self._retrieve_many, {"b_keys": part, **now}) for part in parts)
         return {row[4]: row[:4] for rows in found for row in rows}
 
+    def takes_several(self, keys: Sequence[str]) -> bool:
+        """Return whether it takes several statements to retrieve these keys, or one that may not see one state."""
+        return len(keys) > 1 and (not self._dialect.keeps_one_state or len(self._batches_of_keys(keys)) > 1)
+
     def facts(self, connection: Connection, keys: Sequence[str]) -> dict[str, tuple[datetime | None, str | None]]:
         """Return when the entries at keys expire, and the pointers to their values in a blob storage."""
         parts = self._batches_of_keys(keys)

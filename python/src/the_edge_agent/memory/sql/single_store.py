@@ -50,7 +50,9 @@ class SingleStore:
         Raises:
             LTMError: nothing has changed then, unless its result says ``unknown: True``.
         """
-        row = entry_parameters(self._dialect, store, self._dialect.clock()) | {"b_write_id": str(uuid.uuid4())}
+        row = entry_parameters(self._dialect, store, self._dialect.clock())
+        if self._dialect.socket_drivers:  # a file has no connection to lose
+            row["b_write_id"] = str(uuid.uuid4())
         query = Query(cast(Prepared, self._upsert.single), row)
         try:
             return self._upsert.version_of(run_alone(engine, self._dialect, query, deadline, write=True), row)

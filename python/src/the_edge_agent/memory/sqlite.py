@@ -22,7 +22,7 @@ from the_edge_agent.memory.database_backend import DatabaseBackend
 from the_edge_agent.memory.filters import Node, equalities, parse_filter
 from the_edge_agent.memory.ledger import open_ledger
 from the_edge_agent.memory.native_rows import Page, best, entry_of, iterate, page_of, range_of
-from the_edge_agent.memory.operations import Delete, Operation, Store
+from the_edge_agent.memory.operations import Delete, Operation, Store, is_plain
 from the_edge_agent.memory.results import (
     LTMError,
     Result,
@@ -140,7 +140,9 @@ class SQLiteBackend(DatabaseBackend):
         return ok(deleted_count=len(removed), remaining_count=remaining)
 
     def _apply(self, operations: Sequence[Operation]) -> list[Result]:
-        with self._database.transaction(write=True) as connection:
+        is_one_statement = len(operations) == 1 and is_plain(operations[0]) and self._here is None
+        begun = self._database.statement() if is_one_statement else self._database.transaction(write=True)
+        with begun as connection:
             results = self._run(connection, operations)
         self._record(operations, results)
         return results

@@ -123,7 +123,7 @@ class SQLiteDatabase:
 
     @contextmanager
     def statement(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection for one statement that reads, by itself in one state, and is read to its end or closed.
+        """Lend a connection for one statement, a transaction by itself, which is read to its end or closed.
 
         Raises:
             LTMError: after ``close``, and for every error of SQLite.

@@ -32,6 +32,7 @@ def tables() -> Tables:
 @pytest.fixture
 def dialect(cockroach: EngineDialect, tables: Tables) -> Dialect:
     made = for_dialect(cockroach)(tables.entries.c.updated_at.type)
+    made.index_expiry(tables.entries)
     made.extend(tables.entries, tables.catalog)
     return made
 
@@ -54,7 +55,7 @@ def test_its_tables_have_exact_keys_times_with_a_zone_and_no_index_it_refuses(
 
 def test_an_upsert_is_one_statement(cockroach: EngineDialect, dialect: Dialect, tables: Tables) -> None:
     upsert: Any = dialect.upsert(tables.entries, entry_row(dialect, tables.entries))
-    compiled = str(upsert._one.statement.compile(dialect=cockroach))
+    compiled = str(upsert.single.statement.compile(dialect=cockroach))
     assert "ON CONFLICT (key) DO UPDATE SET" in compiled
     assert "RETURNING ltm_entries.version" in compiled
 

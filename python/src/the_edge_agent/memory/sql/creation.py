@@ -34,6 +34,7 @@ class Schema:
         dialect_class = dialect_class or for_dialect(connection.dialect)
         dialect = dialect_class(tables.entries.c.updated_at.type)
         dialect.probe(connection, tables.entries, tables.catalog)
+        dialect.index_expiry(tables.entries)
         dialect.extend(tables.entries, tables.catalog)
         packet = dialect.max_entry_bytes(connection)
         connection.rollback()

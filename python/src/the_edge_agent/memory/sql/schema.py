@@ -133,9 +133,6 @@ def copy_tables(entries_name: str = LTMEntry.__tablename__, prefix: str = _PREFI
     metadata = MetaData()
     entries = Base.metadata.tables[LTMEntry.__tablename__].to_metadata(metadata, name=entries_name)
     Index(f"ix_{entries_name}_updated_at", entries.c.updated_at.desc(), entries.c.key)
-    expires_at = entries.c.expires_at
-    has_lifetime = expires_at.is_not(None)
-    Index(f"ix_{entries_name}_expires_at", expires_at, postgresql_where=has_lifetime, sqlite_where=has_lifetime)
     others = (CatalogEntry, CatalogSnapshot, CatalogSnapshotEntry, SchemaVersion)
     originals = (Base.metadata.tables[mapped.__tablename__] for mapped in others)
     copies = (table.to_metadata(metadata, name=prefix + table.name.removeprefix(_PREFIX)) for table in originals)

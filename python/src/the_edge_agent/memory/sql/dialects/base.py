@@ -14,6 +14,7 @@ from sqlalchemy import (
     Connection,
     DateTime,
     Engine,
+    Index,
     String,
     Table,
     Text,
@@ -73,6 +74,9 @@ class Dialect:
 
     #: Whether ``key_type`` is known to compare exactly; otherwise the first start checks it.
     has_exact_keys: ClassVar[bool] = False
+
+    #: SQLAlchemy's option for the condition of a partial index, None without. To name one loads its dialect's module.
+    partial_index: ClassVar[str | None] = None
 
     #: Whether ``alone`` lets a statement commit by itself, so that a store of one entry needs no more.
     commits_alone: ClassVar[bool] = False
@@ -158,6 +162,12 @@ class Dialect:
 
     def extend(self, entries: Table, catalog: Table) -> None:
         """Add this database's columns and indexes to the engine's copies of the tables; after the probe."""
+
+    def index_expiry(self, entries: Table) -> None:
+        """Index when entries expire; only those that do, where an index can be partial."""
+        expires_at = entries.c.expires_at
+        is_wanted: dict[str, Any] = {self.partial_index: expires_at.is_not(None)} if self.partial_index else {}
+        Index(f"ix_{entries.name}_expires_at", expires_at, **is_wanted)
 
     def set_up(self, connection: Connection) -> None:
         """Make lasting settings of a database that we opened ourselves; called once, at each start."""

@@ -67,6 +67,7 @@ class PostgreSQLDialect(Dialect):
     """PostgreSQL 12 or later, and what speaks its dialect."""
 
     product = "PostgreSQL"
+    partial_index = "postgresql_where"
     exact_collation: ClassVar[str | None] = "C"
     key_type: ClassVar[TypeEngine[Any]] = String(MAX_KEY_LENGTH, collation=exact_collation)
     time_type: ClassVar[TypeEngine[Any]] = DateTime(timezone=True)

@@ -107,6 +107,7 @@ class SQLiteDialect(Dialect):
     """SQLite 3.35 or later; without FTS5 or JSON functions it falls back to LIKE and to Python."""
 
     product = "SQLite"
+    partial_index = "sqlite_where"
     time_type = Moment()  # type: ignore[no-untyped-call]
     isolation_level = "SERIALIZABLE"
     has_exact_keys = True

@@ -199,9 +199,8 @@ def test_one_write_id_is_one_store(backend: Any) -> None:
         return int(backend._database.run(lambda connection, sql: sql.entries._upsert.one(connection, row), write=True))
 
     assert [store(), store()] == [1, 1]
-    assert (
-        backend.store_many([{"key": "new", "value": 2}, {"key": "another", "value": 2}])["results"][0]["version"] == 2
-    )
+    together = backend.store_many([{"key": "new", "value": 2}, {"key": "another", "value": 2}])
+    assert together["results"][0]["version"] == 2
     assert store() == 3
 
 
@@ -225,6 +224,35 @@ def test_killed_under_load_no_call_fails_before_its_commit(database: Database) -
     # A connection may be killed again in the second attempt; no other failure may come up.
     assert {result.get("error_type") for result in results} <= {None, "connection_error"}
     assert sum(result["success"] for result in results) >= len(results) - 5
+
+
+@on_servers
+def test_killed_under_load_every_store_is_done_once(database: Database) -> None:
+    done = False
+
+    def write(memory: LTMBackend, number: int) -> tuple[int, int]:
+        failed = version = 0
+        while not done:
+            result = memory.store(f"k{number}", "fox")
+            now = answered(lambda: memory.retrieve(f"k{number}"))["version"] or 0
+            if result["success"]:
+                assert (result["version"], result["created"]) == (version + 1, version == 0)
+            else:  # killed again while it was looked at
+                failed += 1
+            assert now == version + 1 or (now == version and not result["success"])
+            assert now == version or result["success"] or result.get("unknown")
+            version = now
+        return version, failed
+
+    with database.open(pool_size=4) as memory, ThreadPoolExecutor(4) as threads:
+        writers = [threads.submit(write, memory, number) for number in range(4)]
+        for _ in range(20):
+            kill_connections(database)
+            time.sleep(0.05)
+        done = True
+        counts = [writer.result() for writer in writers]
+    assert sum(version for version, _ in counts) > 40
+    assert sum(failed for _, failed in counts) <= 10
 
 
 # --- deadlines ---------------------------------------------------------------------------------------

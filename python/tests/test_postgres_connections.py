@@ -115,6 +115,7 @@ def test_a_store_cut_off_is_done_once_and_says_so(database: Database, cut: Any) 
         def store_cut_off(key: str, when_cut: Callable[[], object] = lambda: None) -> Result:
             with PostgresBackend(proxy.url, pool_size=1) as behind:
                 assert behind.retrieve("k")["found"]
+                time.sleep(0.05)  # an entry written a moment before could be another's
                 proxy.cut, proxy.when_cut = cut, when_cut
                 return behind.store(key, "a fox", {"n": 1})
 

@@ -111,7 +111,7 @@ class Database:
                         snapshot=snapshot,
                     )
             finally:
-                self._leave(pool)
+                self._leave(opened, pool)
 
         return self._in_time(transact)
 
@@ -129,7 +129,7 @@ class Database:
             with Deadline(self._seconds()) as deadline:
                 return run_alone(opened.engine, opened.schema.dialect, query(opened.statements), deadline).rows
         finally:
-            self._leave(pool)
+            self._leave(opened, pool)
 
     def store(self, store: Store) -> int | None:
         """Store one entry by one statement that commits by itself, and return its version; None where that cannot be.
@@ -145,7 +145,7 @@ class Database:
             with Deadline(self._seconds()) as deadline:
                 return opened.statements.entries.single.store(opened.engine, store, deadline)
         finally:
-            self._leave(pool)
+            self._leave(opened, pool)
 
     def ddl(self) -> list[str]:
         """Return the statements that create the tables; connects, and creates nothing.
@@ -233,9 +233,11 @@ class Database:
             return None
         return opened
 
-    def _leave(self, pool: Pool) -> None:
-        if self.closed and self._shared is None:  # meanwhile, by another thread, which put a new pool in place
+    def _leave(self, opened: _Opened, pool: Pool) -> None:
+        """Close what a call has left in the pools, if it was closed meanwhile, which put a new pool in place."""
+        if self.closed and self._shared is None:
             pool.dispose()
+            opened.engine.pool.dispose()
 
     def _in_time(self, work: Callable[[Deadline], Answer]) -> Answer:
         with Deadline(self._seconds()) as deadline:

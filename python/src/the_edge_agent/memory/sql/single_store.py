@@ -73,9 +73,10 @@ class SingleStore:
         Raises:
             LTMError: another store has written the entry since; what became of this one cannot be known.
         """
-        found = connection.execute(self._found, {"b_key": row["b_key"], "b_now": self._dialect.clock()}).one_or_none()
+        result = connection.execute(self._found, {"b_key": row["b_key"], "b_now": self._dialect.clock()})
+        elapsed, found = deadline.elapsed(), result.one_or_none()
         if found is not None and found.write_id == row["b_write_id"]:
             return int(found.version)
-        if found is not None and found.now - found.updated_at <= deadline.elapsed():
+        if found is not None and found.now - found.updated_at <= elapsed:  # longer than the truth by the way back
             raise LTMError("connection_error", _REPLACED)
         return self._upsert.one(connection, row)

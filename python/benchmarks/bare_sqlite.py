@@ -17,6 +17,7 @@ from typing import Any, Final
 from benchmarks.bare_catalog import BareCatalog
 from benchmarks.player import Found, Row, Scored
 from benchmarks.workload import Entry
+from the_edge_agent.memory.sqlite_index import definitions
 from the_edge_agent.memory.text import search_text, tokenize
 
 _TABLES: Final = (
@@ -26,17 +27,7 @@ _TABLES: Final = (
     "PRIMARY KEY (id), UNIQUE (key))",
     "CREATE INDEX IF NOT EXISTS ix_ltm_entries_expires_at ON ltm_entries (expires_at) WHERE expires_at IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS ix_ltm_entries_updated_at ON ltm_entries (updated_at DESC, key)",
-    "CREATE VIRTUAL TABLE IF NOT EXISTS ltm_entries_fts USING fts5(search_text, content='ltm_entries', "
-    "content_rowid='id', tokenize='ascii', detail='none', columnsize=0)",
-    "CREATE TRIGGER IF NOT EXISTS ltm_entries_inserted AFTER INSERT ON ltm_entries BEGIN "
-    "INSERT INTO ltm_entries_fts (rowid, search_text) VALUES (new.id, new.search_text); END",
-    "CREATE TRIGGER IF NOT EXISTS ltm_entries_deleted AFTER DELETE ON ltm_entries BEGIN "
-    "INSERT INTO ltm_entries_fts (ltm_entries_fts, rowid, search_text) "
-    "VALUES ('delete', old.id, old.search_text); END",
-    "CREATE TRIGGER IF NOT EXISTS ltm_entries_updated AFTER UPDATE OF search_text ON ltm_entries "
-    "WHEN old.search_text <> new.search_text BEGIN "
-    "INSERT INTO ltm_entries_fts (ltm_entries_fts, rowid, search_text) VALUES ('delete', old.id, old.search_text); "
-    "INSERT INTO ltm_entries_fts (rowid, search_text) VALUES (new.id, new.search_text); END",
+    *definitions("ltm_entries", has_json=True),
 )
 _PUT: Final = """
     INSERT INTO ltm_entries (key, value, metadata, search_text, version, expires_at, created_at, updated_at)
@@ -67,7 +58,9 @@ _SEARCH: Final = f"""
     SELECT e.key, e.value, e.metadata, best.score FROM best JOIN ltm_entries e ON e.id = best.id
     ORDER BY best.score DESC, e.updated_at DESC, e.key"""
 _FILTER: Final = f"""
-    SELECT key, value, metadata FROM ltm_entries WHERE json_extract(metadata, :path) = :value AND {_VISIBLE}
+    SELECT key, value, metadata FROM ltm_entries
+    WHERE id IN (SELECT rowid FROM ltm_entries_fts WHERE ltm_entries_fts MATCH :word)
+    AND json_extract(metadata, :path) = :value AND {_VISIBLE}
     ORDER BY updated_at DESC, key LIMIT 10"""
 _KEYS: Final = f"SELECT key FROM ltm_entries WHERE key > :after AND {_VISIBLE} ORDER BY key LIMIT :limit"
 _SCAN: Final = f"SELECT key, value, metadata FROM ltm_entries WHERE {_VISIBLE} ORDER BY key"
@@ -136,7 +129,8 @@ class BareSQLite(BareCatalog):
 
     def filter(self, name: str, value: str) -> list[Row]:
         """See the base class."""
-        values = {"path": f'$."{name}"', "value": value, "now": _now()}
+        word = f'"qx{name[:64].encode().hex()}xs{value[:40].encode().hex()}"'
+        values = {"word": word, "path": f'$."{name}"', "value": value, "now": _now()}
         return [_decoded(row) for row in self._connection.execute(_FILTER, values)]
 
     def list_keys(self, after: str, limit: int) -> list[str]:

@@ -91,6 +91,7 @@ MAY_IMPORT = {
         "memory.sql.prepared",
         "memory.sql.dialects.base",
         "memory.sql.dialects.conditions",
+        "memory.sql.dialects.newest",
         "memory.sql.dialects.texts",
         "memory.sql.dialects.probing",
         "memory.sql.dialects.upserts",
@@ -107,6 +108,7 @@ MAY_IMPORT = {
         "memory.sql.dialects.upserts",
         "memory.sockets",
     ],
+    "memory.sql.dialects.newest": ["memory.text"],
     "memory.sql.dialects.upserts": ["memory.sql.errors", "memory.sql.prepared"],
     "memory.sql.dialects.probing": ["memory.sql.errors"],
     "memory.sql.dialects.mysql": [
@@ -131,11 +133,19 @@ MAY_IMPORT = {
         "memory.sql.dialects.base",
         "memory.sql.dialects.conditions",
         "memory.sql.dialects.probing",
+        "memory.sql.dialects.sqlite_search",
         "memory.sql.dialects.texts",
         "memory.sql.dialects.upserts",
         "memory.sql.deadlines",
         "memory.results",
+        "memory.sqlite_index",
+    ],
+    "memory.sql.dialects.sqlite_search": [
+        "memory.sql.dialects.conditions",
+        "memory.sql.dialects.newest",
+        "memory.sql.dialects.texts",
         "memory.filters",
+        "memory.sqlite_index",
         "memory.text",
     ],
     "memory.sql.dialects.cockroachdb": [
@@ -170,7 +180,8 @@ MAY_IMPORT = {
         "memory.tracking",
         "memory.validation",
     ],
-    "memory.sqlite_database": ["memory.layouts", "memory.results", "memory.validation"],
+    "memory.sqlite_index": [],
+    "memory.sqlite_database": ["memory.layouts", "memory.results", "memory.sqlite_index", "memory.validation"],
     "memory.catalog_sqlite": [
         "memory.native_rows",
         "memory.sqlite_database",
@@ -185,6 +196,7 @@ MAY_IMPORT = {
     "memory.sqlite": [
         "memory.native_rows",
         "memory.sqlite_database",
+        "memory.sqlite_index",
         "memory.catalog_sqlite",
         "memory.database_backend",
         "memory.catalog",

@@ -71,6 +71,14 @@ class IsObject:
     path: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Stands for a value of an ``Equals``, so that conditions are equal which differ in such values only."""
+
+    place: int
+    is_text: bool
+
+
 Node: TypeAlias = And | Or | Not | Equals | Compare | Exists | IsObject
 
 COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
@@ -82,6 +90,8 @@ COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
 _LOGICAL = ("$and", "$or", "$not")
 _FIELD = ("$eq", "$ne", *COMPARISONS, "$in", "$nin", "$exists")
 _MISSING: Final = object()
+_MAX_GROUPS: Final = 8  # for an index; a filter of more conditions is selective enough with so many
+_MAX_ALTERNATIVES: Final = 50
 
 
 def parse_filter(metadata_filter: Any) -> Node | None:
@@ -133,8 +143,58 @@ def equalities(node: Node | None) -> list[dict[str, Any]]:
         case And(conditions):
             return [found for condition in conditions for found in equalities(condition)]
         case Equals(path, (value,)) if isinstance(value, (bool, int, float, str)):
-            return [_nested(path, value)]
+            return [nested(path, value)]
     return []
+
+
+def alternatives(node: Node | None) -> list[list[dict[str, Any]]]:
+    """Return groups of objects, of each of which metadata contains one if it satisfies a condition, for an index.
+
+    A fraction is in none: databases read its digits each in their own way.
+    """
+    match node:
+        case And(conditions):
+            return [group for condition in conditions for group in alternatives(condition)]
+        case Or(conditions):
+            found = [alternatives(condition) for condition in conditions]
+            return _if_few([one for groups in found for one in groups[0]]) if all(found) else []
+        case Equals(path, values) if all(map(_is_exact, values)):
+            return _if_few([nested(path, value) for value in values])
+    return []
+
+
+def wanted_by(node: Node | None) -> str | None:
+    """Return the ``alternatives`` as JSON, a list of lists; None if there are none."""
+    groups = alternatives(node)[:_MAX_GROUPS]
+    return encode_json(groups, "metadata_filter", MAX_FILTER_DEPTH + 2) if groups else None
+
+
+def slotted(node: Node | None) -> tuple[Node | None, list[tuple[Path, str | int]]]:
+    """Return a condition with slots for its texts and integers, and these by their places, each with its path.
+
+    Of integers only those that a double holds too.
+    """
+    filled: list[tuple[Path, str | int]] = []
+
+    def slot(path: Path, value: Any) -> Any:
+        if not isinstance(value, str) and (isinstance(value, bool) or not isinstance(value, int) or abs(value) > 2**53):
+            return value
+        filled.append((path, value))
+        return Slot(len(filled) - 1, isinstance(value, str))
+
+    def emptied(node: Node) -> Node:
+        match node:
+            case And(conditions):
+                return And(tuple(map(emptied, conditions)))
+            case Or(conditions):
+                return Or(tuple(map(emptied, conditions)))
+            case Not(condition):
+                return Not(emptied(condition))
+            case Equals(path, values):
+                return Equals(path, tuple(slot(path, value) for value in values))
+        return node
+
+    return node and emptied(node), filled
 
 
 def equal(left: Any, right: Any) -> bool:
@@ -219,10 +279,18 @@ def _at(metadata: dict[str, Any] | None, path: Path) -> Any:
     return found
 
 
-def _nested(path: Path, value: Any) -> dict[str, Any]:
+def nested(path: Path, value: Any) -> dict[str, Any]:
     for key in reversed(path):
         value = {key: value}
     return dict(value)
+
+
+def _is_exact(value: Any) -> bool:
+    return isinstance(value, (bool, int, str)) or (isinstance(value, float) and value.is_integer())
+
+
+def _if_few(group: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    return [group] if 0 < len(group) <= _MAX_ALTERNATIVES else []
 
 
 def _orderable(found: Any, value: int | float | str) -> bool:

@@ -69,22 +69,22 @@ def iterate(page_after: Callable[[str], Page]) -> Iterator[tuple[str, Any, dict[
             after = key
 
 
-def best(
-    rows: Iterable[Row], terms: Sequence[Term], condition: Node | None, first: int, most: int
-) -> list[tuple[float, Any]]:
+def fits(condition: Node | None, metadata: str | None) -> bool:
+    """Return whether metadata, as it is kept, satisfies a condition."""
+    return condition is None or matches(condition, decode(metadata) if metadata else None)
+
+
+def best(rows: Iterable[Row], terms: Sequence[Term], first: int, most: int) -> list[tuple[float, Any]]:
     """Return the scores and places of search results, best first.
 
     Args:
-        rows: ``(place, metadata, search_text)`` of what satisfies every term, newest first, then by key.
+        rows: ``(place, metadata, search_text)`` of what matches, newest first, then by key.
         terms: of the query.
-        condition: what the metadata must satisfy.
         first: how many results to skip.
         most: how many to return.
     """
     needles = [term.needle for term in terms if not term.negated]
-    window = window_of(terms, first, most)
-    fitting = (row for row in rows if condition is None or matches(condition, row[1] and decode(row[1])))
-    ranked = [(rank(needles, row[2]), row[0]) for row in islice(fitting, window)]
+    ranked = [(rank(needles, row[2]), row[0]) for row in islice(rows, window_of(terms, first, most))]
     ranked.sort(key=lambda found: -found[0])  # stable: equal scores stay newest first, then by key
     return ranked[first : first + most]
 
@@ -133,7 +133,7 @@ def tracked_of(row: Row, moment: Moment) -> dict[str, Any]:
 def first_tracked(rows: Iterable[Row], moment: Moment, condition: Node | None, most: int) -> list[dict[str, Any]]:
     """Return the entries of the first rows of ``TRACKED`` whose metadata satisfies a condition."""
     entries = (tracked_of(row, moment) for row in rows)
-    fitting = (entry for entry in entries if condition is None or matches(condition, entry["metadata"]))
+    fitting = (entry for entry in entries if matches(condition, entry["metadata"]))
     return list(islice(fitting, most))
 
 

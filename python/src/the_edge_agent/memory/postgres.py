@@ -19,7 +19,7 @@ from the_edge_agent.memory.codec import comparable_json, decode
 from the_edge_agent.memory.database_backend import DatabaseBackend
 from the_edge_agent.memory.filters import Node, parse_filter
 from the_edge_agent.memory.ledger import open_ledger
-from the_edge_agent.memory.native_rows import Page, best, entry_of, iterate, page_of, range_of, window_of
+from the_edge_agent.memory.native_rows import Page, best, entry_of, fits, iterate, page_of, range_of, window_of
 from the_edge_agent.memory.operations import Delete, Operation, Store, is_plain
 from the_edge_agent.memory.postgres_database import (
     ONE_STATE,
@@ -289,9 +289,10 @@ class PostgresBackend(DatabaseBackend):
             if condition is None:  # every row fits, so that the database can end where the window does
                 values["window"] = window_of(terms or (), first, most)
                 rows = connection.execute(f"{statement} LIMIT %(window)s", values)
-                return _found(connection, best(rows, terms or (), condition, first, most))
+                return _found(connection, best(rows, terms or (), first, most))
             with streamed(connection) as cursor:
-                ranked = best(cursor.execute(statement, values), terms or (), condition, first, most)
+                rows = (row for row in cursor.execute(statement, values) if fits(condition, row[1]))
+                ranked = best(rows, terms or (), first, most)
             return _found(connection, ranked)
 
         results = self._database.run(work, ONE_STATE)

@@ -311,10 +311,12 @@ class SQLAlchemyBackend(DatabaseBackend):
         return self._database.read(lambda sql: sql.entries.page(prefix, after, rows))
 
     def _found(self, search: Search) -> list[dict[str, Any]]:
-        query = self._database.start().statements.entries.search_query(search)
-        if query is not None:
-            found = results_of(search, self._database.read(lambda sql: query))
-            if found is not None:
+        for attempt in self._database.start().statements.entries.search_attempts(search):
+            rows = self._database.read(lambda sql, query=attempt.query: query)  # type: ignore[misc]
+            if attempt.is_answered_by(rows):
+                found = results_of(search, rows)
+                if found is None:
+                    break
                 return found
         return self._database.run(lambda connection, sql: sql.entries.search(connection, search), snapshot=True)
 

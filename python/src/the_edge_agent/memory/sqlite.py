@@ -19,9 +19,9 @@ from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.memory.catalog_sqlite import SQLiteCatalog
 from the_edge_agent.memory.codec import encode_value
 from the_edge_agent.memory.database_backend import DatabaseBackend
-from the_edge_agent.memory.filters import Node, equalities, parse_filter
+from the_edge_agent.memory.filters import Node, equalities, parse_filter, wanted_by
 from the_edge_agent.memory.ledger import open_ledger
-from the_edge_agent.memory.native_rows import Page, best, entry_of, iterate, page_of, range_of
+from the_edge_agent.memory.native_rows import Page, best, entry_of, fits, iterate, page_of, range_of, window_of
 from the_edge_agent.memory.operations import Delete, Operation, Store, is_plain
 from the_edge_agent.memory.results import (
     LTMError,
@@ -34,6 +34,7 @@ from the_edge_agent.memory.results import (
     stored,
 )
 from the_edge_agent.memory.sqlite_database import IN_MEMORY, SQLiteDatabase, moment, now, written
+from the_edge_agent.memory.sqlite_index import ASKED, BOUNDS
 from the_edge_agent.memory.text import Term, parse_query
 from the_edge_agent.memory.validation import (
     check_after,
@@ -66,6 +67,21 @@ _KEYS: Final = f"""
     WHERE key >= max(:prefix, :after) AND key < :end AND +key > :after AND {_VISIBLE} ORDER BY key"""
 _COUNT: Final = f"SELECT count(*) FROM ltm_entries WHERE {_IN_PREFIX} AND {_VISIBLE}"
 _PAGE: Final = _KEYS.replace("SELECT key", "SELECT key, value, metadata, storage_uri")
+# One look at the index: the matches, or if there are too many a row without an id.
+_FEW: Final = """
+    WITH found AS (SELECT rowid FROM ltm_entries_fts WHERE ltm_entries_fts MATCH {asked} LIMIT :few + 1)
+    SELECT id, metadata, {text}, updated_at, key FROM ltm_entries
+    WHERE id IN (SELECT rowid FROM found WHERE (SELECT count(*) FROM found) <= :few) AND {conditions}
+    UNION ALL SELECT NULL, NULL, NULL, NULL, NULL WHERE (SELECT count(*) FROM found) > :few
+    ORDER BY updated_at DESC, key"""
+# SQLite would prefer the index of keys for a prefix, and sort all of its entries.
+_NEWEST: Final = """
+    SELECT id, metadata, {text} FROM ltm_entries INDEXED BY ix_ltm_entries_updated_at
+    WHERE updated_at >= coalesce((
+        SELECT updated_at FROM ltm_entries ORDER BY updated_at DESC, key LIMIT 1 OFFSET :newest), '')
+    AND {conditions} ORDER BY updated_at DESC, key"""
+_ALL: Final = "SELECT id, metadata, {text} FROM ltm_entries WHERE {conditions} ORDER BY updated_at DESC, key"
+_IN_INDEX: Final = "id IN (SELECT rowid FROM ltm_entries_fts WHERE ltm_entries_fts MATCH {asked})"
 _EXPIRED: Final = "SELECT id, key FROM ltm_entries WHERE expires_at <= :now ORDER BY expires_at, key LIMIT :most"
 _EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_entries WHERE expires_at <= :now"
 
@@ -230,33 +246,60 @@ class SQLiteBackend(DatabaseBackend):
         with self._database.transaction() as connection:
             if terms == ():  # nothing in the query is searchable
                 return ok(results=[], count=0)
-            rows = self._newest_first(connection, terms or (), condition, beginning)
-            results = [_found(connection, *found) for found in best(rows, terms or (), condition, first, most)]
+            window = window_of(terms or (), first, most)
+            rows = self._newest(connection, terms or (), condition, beginning, window)
+            results = [_found(connection, *found) for found in best(rows, terms or (), first, most)]
         return ok(results=results, count=len(results))
 
-    def _newest_first(
-        self, connection: sqlite3.Connection, terms: Sequence[Term], condition: Node | None, prefix: str
-    ) -> Iterator[Sequence[Any]]:
-        """Yield ``(id, metadata, search_text)`` of what satisfies every term, and may satisfy the filter."""
-        conditions = [_VISIBLE, _IN_PREFIX]
-        values = _range(prefix)
-        positive = [term for term in terms if not term.negated]
-        is_indexed = bool(positive) and self._database.has_full_text
-        if is_indexed:
-            conditions.append("id IN (SELECT rowid FROM ltm_entries_fts WHERE ltm_entries_fts MATCH :words)")
-            values["words"] = " AND ".join(_looked_up(term) for term in positive)
+    def _newest(
+        self, connection: sqlite3.Connection, terms: Sequence[Term], condition: Node | None, prefix: str, most: int
+    ) -> list[Sequence[Any]]:
+        """Return ``(id, metadata, search_text)`` of the newest that match.
+
+        With an index: few matches are fetched and sorted; of many there are enough among the newest entries, most
+        times; else all matches are fetched.
+        """
+        asked, values = self._asked(terms, condition)
+        values |= _range(prefix)
+        everything, unsure = [_VISIBLE, _IN_PREFIX], [_VISIBLE, _IN_PREFIX]
         for place, term in enumerate(terms):
-            if is_indexed and not term.negated and len(term.tokens) == 1:
-                continue  # the index has decided; of several words it does not know the order
-            conditions.append(f"(instr(search_text, :needle{place}) > 0) = {int(not term.negated)}")
+            everything.append(f"(instr(search_text, :needle{place}) > 0) = {int(not term.negated)}")
             values[f"needle{place}"] = term.needle
+            if not asked or term.negated or len(term.tokens) > 1:
+                unsure.append(everything[-1])  # of several words the index does not know the order
         for place, mentioned in enumerate(_mentioned(condition)):
-            conditions.append(f"instr(metadata, :mentioned{place}) > 0")
+            everything.append(f"instr(metadata, :mentioned{place}) > 0")
             values[f"mentioned{place}"] = mentioned
-        where, text = " AND ".join(conditions), "search_text" if positive else "''"
-        return connection.execute(
-            f"SELECT id, metadata, {text} FROM ltm_entries WHERE {where} ORDER BY updated_at DESC, key", values
-        )
+        text = "search_text" if any(not term.negated for term in terms) else "''"
+
+        def fetched(statement: str, conditions: list[str], **bounds: int) -> list[Sequence[Any]]:
+            sql = statement.format(asked=asked, text=text, conditions=" AND ".join(conditions))
+            rows = connection.execute(sql, {**values, **bounds})
+            return [*islice((row for row in rows if row[0] is None or fits(condition, row[1])), most)]
+
+        if not asked:
+            return fetched(_ALL, everything)
+        for few, newest in BOUNDS:
+            rows = fetched(_FEW, unsure, few=few)
+            if not rows or rows[0][0] is not None:
+                return rows
+            rows = fetched(_NEWEST, everything, newest=newest)
+            if len(rows) == most:
+                return rows
+        return fetched(_ALL, [_IN_INDEX.format(asked=asked), *unsure])
+
+    def _asked(self, terms: Sequence[Term], condition: Node | None) -> tuple[str, dict[str, Any]]:
+        """Return what the index is asked for, in SQL, and its parameters; nothing where it cannot help."""
+        parts, values = [], dict[str, Any]()
+        positive = [term for term in terms if not term.negated]
+        if positive and self._database.has_full_text:
+            parts.append(":words")
+            values["words"] = " AND ".join(map(_looked_up, positive))
+        wanted = wanted_by(condition) if self._database.has_metadata_words else None
+        if wanted:
+            parts.append(ASKED.format(wanted="wanted"))
+            values["wanted"] = wanted
+        return " || ' AND ' || ".join(parts), values
 
     def __repr__(self) -> str:
         """Name the file."""

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from the_edge_agent.memory.layouts import another_layout, check_layouts
 from the_edge_agent.memory.results import ErrorType, LTMError
+from the_edge_agent.memory.sqlite_index import definitions
 from the_edge_agent.memory.validation import check_seconds
 
 IN_MEMORY: Final = ":memory:"
@@ -39,20 +40,6 @@ _TABLES: Final = (
     "metadata_hash VARCHAR(200), byte_size BIGINT, expires_at DATETIME, PRIMARY KEY (snapshot_id, entry_id))",
     "CREATE TABLE IF NOT EXISTS ltm_schema_version (id INTEGER NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (id))",
 )
-# A full-text index of the search tokens; triggers keep it in step. It holds rows of words, no text and no positions.
-_FULL_TEXT: Final = (
-    "CREATE VIRTUAL TABLE IF NOT EXISTS ltm_entries_fts USING fts5(search_text, content='ltm_entries', "
-    "content_rowid='id', tokenize='ascii', detail='none', columnsize=0)",
-    "CREATE TRIGGER IF NOT EXISTS ltm_entries_inserted AFTER INSERT ON ltm_entries BEGIN "
-    "INSERT INTO ltm_entries_fts (rowid, search_text) VALUES (new.id, new.search_text); END",
-    "CREATE TRIGGER IF NOT EXISTS ltm_entries_deleted AFTER DELETE ON ltm_entries BEGIN "
-    "INSERT INTO ltm_entries_fts (ltm_entries_fts, rowid, search_text) "
-    "VALUES ('delete', old.id, old.search_text); END",
-    "CREATE TRIGGER IF NOT EXISTS ltm_entries_updated AFTER UPDATE OF search_text ON ltm_entries "
-    "WHEN old.search_text <> new.search_text BEGIN "
-    "INSERT INTO ltm_entries_fts (ltm_entries_fts, rowid, search_text) VALUES ('delete', old.id, old.search_text); "
-    "INSERT INTO ltm_entries_fts (rowid, search_text) VALUES (new.id, new.search_text); END",
-)
 # By SQLite's own English texts, which do not change: error codes came with Python 3.11.
 _FAILURES: Final[tuple[tuple[str, ErrorType, str], ...]] = (
     ("is locked", "lock_timeout", "waited too long for a lock; try again"),
@@ -78,6 +65,7 @@ class SQLiteDatabase:
         path: of the file, or ``:memory:``.
         closed: whether ``close`` has been called.
         has_full_text: whether there is a full-text index, known after the first transaction has begun.
+        has_metadata_words: whether it has words for metadata too; an earlier release makes it without.
     """
 
     def __init__(self, path: Any, timeout: Any) -> None:
@@ -92,7 +80,7 @@ class SQLiteDatabase:
         """
         self.path = _check_path(path)
         self._timeout = check_seconds("timeout", timeout)
-        self.closed = self.has_full_text = self._is_ready = False
+        self.closed = self.has_full_text = self.has_metadata_words = self._is_ready = False
         self._idle: list[sqlite3.Connection] = []
         self._inherited: list[sqlite3.Connection] = []
         self._start_anew()
@@ -223,8 +211,8 @@ class SQLiteDatabase:
                 connection.execute("BEGIN IMMEDIATE")
                 _create(connection)
                 connection.execute("COMMIT")
-            index = "SELECT 1 FROM sqlite_master WHERE name = 'ltm_entries_fts'"
-            self.has_full_text = connection.execute(index).fetchone() is not None
+            columns = [row[0] for row in connection.execute("SELECT name FROM pragma_table_info('ltm_entries_fts')")]
+            self.has_full_text, self.has_metadata_words = bool(columns), "metadata" in columns
             self._is_ready = True
             return
         except sqlite3.Error as error:
@@ -264,7 +252,7 @@ def _create(connection: sqlite3.Connection) -> None:
     for statement in _TABLES:
         connection.execute(statement)
     if _has_fts5(connection):
-        for statement in _FULL_TEXT:
+        for statement in definitions("ltm_entries", has_json=_has_json(connection)):
             connection.execute(statement)
     connection.execute("INSERT INTO ltm_schema_version (id, version) VALUES (1, ?)", (SCHEMA_VERSION,))
 
@@ -295,6 +283,14 @@ def _version(connection: sqlite3.Connection) -> int | None:
 
 def _has_fts5(connection: sqlite3.Connection) -> bool:
     return ("ENABLE_FTS5",) in connection.execute("PRAGMA compile_options").fetchall()
+
+
+def _has_json(connection: sqlite3.Connection) -> bool:
+    try:
+        connection.execute("SELECT json_valid(value) FROM json_tree('[]')").fetchall()
+    except sqlite3.OperationalError:
+        return False
+    return True
 
 
 def _switch_to_wal(connection: sqlite3.Connection, deadline: float) -> None:

@@ -27,8 +27,9 @@ from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import Node, matches
 from the_edge_agent.memory.sql.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.creation import Schema
+from the_edge_agent.memory.sql.dialects.newest import bound_range
 from the_edge_agent.memory.sql.rows import catalog_parameters, catalog_row
-from the_edge_agent.memory.sql.search import bound_range, prefix_bounds
+from the_edge_agent.memory.sql.search import prefix_bounds
 from the_edge_agent.memory.tracking import LOW_PART, Tracked, check_snapshot_found, check_total, total_of
 
 _ID_BYTES: Final = 64

@@ -13,9 +13,10 @@ from the_edge_agent.memory.operations import Operation, Store, is_plain
 from the_edge_agent.memory.results import LTMError, Result, ok, stored
 from the_edge_agent.memory.sql.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.creation import Schema
+from the_edge_agent.memory.sql.dialects.newest import bound_range
 from the_edge_agent.memory.sql.prepared import Prepared, Query
 from the_edge_agent.memory.sql.rows import entry_parameters, entry_row
-from the_edge_agent.memory.sql.search import Search, Searcher, bound_range, prefix_bounds
+from the_edge_agent.memory.sql.search import Attempt, Search, Searcher, prefix_bounds
 from the_edge_agent.memory.sql.single_store import SingleStore
 from the_edge_agent.memory.sql.versions import VersionedStore
 
@@ -177,9 +178,9 @@ class Entries:
         """Return what finds how many entries there are with a prefix."""
         return self._in_prefix(self._count, prefix, {})
 
-    def search_query(self, search: Search) -> Query | None:
-        """Return the one statement that answers a search, see ``Searcher.query``; None where there is none."""
-        return self._searcher.query(search)
+    def search_attempts(self, search: Search) -> list[Attempt]:
+        """Return the statements that may answer a search, see ``Searcher.attempts``."""
+        return self._searcher.attempts(search)
 
     def search(self, connection: Connection, search: Search) -> list[dict[str, Any]]:
         """Return ``[{"key", "value", "metadata", "score"}]``, best first."""

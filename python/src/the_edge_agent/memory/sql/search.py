@@ -27,9 +27,11 @@ from sqlalchemy import (
 )
 
 from the_edge_agent.memory.codec import decode
-from the_edge_agent.memory.filters import Node, matches
+from the_edge_agent.memory.filters import Node, matches, slotted, wanted_by
 from the_edge_agent.memory.sql.batches import BATCH_ITEMS
 from the_edge_agent.memory.sql.dialects import Dialect
+from the_edge_agent.memory.sql.dialects.conditions import slot_name
+from the_edge_agent.memory.sql.dialects.newest import Newest, Step, bound_range
 from the_edge_agent.memory.sql.errors import LostRaceError
 from the_edge_agent.memory.sql.prepared import Prepared, Query
 from the_edge_agent.memory.sql.rows import value_of
@@ -39,7 +41,6 @@ from the_edge_agent.memory.validation import end_of_prefix
 PAGE_ROWS = 500  # rows that Python filters at a time
 _SHORT = 10_000  # characters of a value or search text that comes with every match that is ranked
 _KEPT_QUERIES = 500  # compiled, by what they ask
-_NOT_KEPT: Any = object()
 
 Parameters = dict[str, Any]
 
@@ -68,10 +69,28 @@ class Search:
         return any(not term.negated for term in self.terms)
 
     @property
-    def shape(self) -> object:
-        """What a statement depends on: equal where only its parameters differ."""
-        terms = tuple((term.negated, len(term.tokens) > 1) for term in self.terms)
-        return terms, repr(self.metadata_filter)  # by its text, because 1, 1.0 and True are equal
+    def window(self) -> int:
+        """How many of the newest matches may be among the results."""
+        wanted = self.offset + self.limit
+        return max(RANK_WINDOW, wanted) if self.ranked else wanted
+
+
+class Attempt(NamedTuple):
+    """A statement for the newest matches, which may not be able to tell.
+
+    Attributes:
+        query: the statement.
+        step: what it is.
+        wanted: how many rows it was asked for.
+    """
+
+    query: Query
+    step: Step
+    wanted: int
+
+    def is_answered_by(self, rows: Sequence[Sequence[Any]]) -> bool:
+        """Return whether the rows are what was asked for."""
+        return is_answer(self.step, rows, self.wanted)
 
 
 class Searcher:
@@ -81,7 +100,7 @@ class Searcher:
         """Build the parts that every search shares."""
         self._dialect = dialect
         self._filters, self._texts = dialect.filters(entries), dialect.texts(entries)
-        self._visible = dialect.visible(entries)
+        self._table, self._visible = entries, dialect.visible(entries)
         columns = entries.c
         self._key, self._updated_at = columns.key, columns.updated_at
         self._value, self._metadata = (
@@ -91,95 +110,83 @@ class Searcher:
         self._newest_first = (columns.updated_at.desc(), columns.key)
         self._version = columns.version
         self._search_text = type_coerce(columns.search_text, Text())
-        self._queries: dict[Any, Prepared | None] = {}
+        self._queries: dict[Any, list[tuple[Step, Prepared]]] = {}
         self._pointer = columns.storage_uri
         self._by_key = select(
             columns.key, self._value, self._metadata, self._pointer, columns.updated_at, columns.version
         ).where(columns.key.in_(bindparam("keys", expanding=True)))
 
-    def query(self, search: Search) -> Query | None:
-        """Return the one statement that finds what ``results_of`` makes results of; None where Python filters."""
-        bounds = prefix_bounds(search.prefix)
-        shape = (search.shape, len(bounds))
-        prepared = self._queries.get(shape, _NOT_KEPT)
-        if prepared is _NOT_KEPT:
+    def attempts(self, search: Search) -> list[Attempt]:
+        """Return statements to be tried in turn for what ``results_of`` makes results of; none where Python filters."""
+        asked = self._asked(search)
+        kept = self._queries.get(asked.shape)
+        if kept is None:
             if len(self._queries) >= _KEPT_QUERIES:
                 self._queries.clear()
-            prepared = self._queries[shape] = self._prepared(search, len(bounds))
-        if prepared is None:
-            return None
-        rows = max(RANK_WINDOW, search.offset + search.limit) if search.ranked else search.limit
-        limits = {"b_rows": rows} if search.ranked else {"b_rows": rows, "b_skipped": search.offset}
-        words = self._texts.parameters(search.terms)
-        return Query(prepared, {**words, **bounds, **limits, "b_now": self._dialect.clock()})
+            columns = [self._key, self._value, self._metadata, self._pointer]
+            if search.ranked:
+                columns[1] = _if_short(self._value)
+                columns.append(_if_short(self._search_text))
+            steps = self._steps(search, asked, columns)
+            kept = self._queries[asked.shape] = [(step, Prepared(step.statement)) for step in steps or ()]
+        rows, skipped = (search.window, 0) if search.ranked else (search.limit, search.offset)
+        parameters = {**asked.parameters, "b_rows": rows, "b_skipped": skipped, "b_now": self._dialect.clock()}
+        return [Attempt(Query(prepared, {**parameters, **step.bounds}), step, rows) for step, prepared in kept]
 
-    def _prepared(self, search: Search, bounds: int) -> Prepared | None:
-        where = [self._visible, *bound_range(self._key)[:bounds]]
-        if search.terms:
-            where.append(self._texts.matches(search.terms))
-        if search.metadata_filter is not None:
-            condition = self._filters.condition(search.metadata_filter)
+    def _asked(self, search: Search) -> _Asked:
+        node, filled = slotted(search.metadata_filter) if self._filters.takes_slots else (search.metadata_filter, [])
+        wanted, bounds = wanted_by(search.metadata_filter), prefix_bounds(search.prefix)
+        slots = {slot_name(place): self._filters.bound(*value) for place, value in enumerate(filled)}
+        parameters = {**self._texts.parameters(search.terms), **slots, **bounds, "b_wanted": wanted}
+        terms = tuple((term.negated, len(term.tokens) > 1) for term in search.terms)
+        shape = (terms, repr(node), wanted is None, len(bounds), search.ranked)  # repr: 1, 1.0 and True are equal
+        return _Asked(node, parameters, shape)
+
+    def _steps(self, search: Search, asked: _Asked, columns: Sequence[ColumnElement[Any]]) -> list[Step] | None:
+        """Return what finds the newest matches; None where Python filters."""
+        conditions = [self._visible]
+        if asked.node is not None:
+            condition = self._filters.condition(asked.node)
             if condition is None:
                 return None
-            where.append(condition)
-        columns = [self._key, self._value, self._metadata, self._pointer]
-        if search.ranked:
-            columns[1] = _if_short(self._value)
-            columns.append(_if_short(self._search_text))
-        statement = (
-            select(*columns).where(*where).order_by(*self._newest_first).limit(bindparam("b_rows", type_=Integer()))
-        )
-        return Prepared(statement if search.ranked else statement.offset(bindparam("b_skipped", type_=Integer())))
+            conditions.append(condition)
+        bounds, has_wanted = len(prefix_bounds(search.prefix)), asked.parameters["b_wanted"] is not None
+        return self._texts.steps(Newest(self._table, columns, search.terms, conditions, bounds, has_wanted))
 
     def search(self, connection: Connection, search: Search) -> list[dict[str, Any]]:
-        """Return what ``query`` cannot: ``[{"key", "value", "metadata", "score"}]``, best first, of one state."""
-        condition = None if search.metadata_filter is None else self._filters.condition(search.metadata_filter)
-        in_python = None if condition is not None else search.metadata_filter
-        now: Parameters = {"b_now": self._dialect.clock(connection, statements=1 if in_python is None else 2)}
-        bounds = prefix_bounds(search.prefix)
-        now |= {**self._texts.parameters(search.terms), **bounds}
-        where = [self._visible, *bound_range(self._key)[: len(bounds)]]
-        if search.terms:
-            where.append(self._texts.matches(search.terms))
-        if condition is not None:
-            where.append(condition)
-        scored = self._candidates(connection, search, where, in_python, now)
+        """Return what no attempt can: ``[{"key", "value", "metadata", "score"}]``, best first, of one state."""
+        scored = self._candidates(connection, search)
         scored.sort(key=lambda found: -found.score)  # stable: equal scores stay newest first, then by key
         return self._entries(connection, scored[search.offset : search.offset + search.limit])
 
-    def _candidates(
-        self,
-        connection: Connection,
-        search: Search,
-        where: list[ColumnElement[bool]],
-        in_python: Node | None,
-        now: Parameters,
-    ) -> list[_Candidate]:
+    def _candidates(self, connection: Connection, search: Search) -> list[_Candidate]:
         """Return the newest matches, newest first, then by key."""
-        wanted = search.offset + search.limit
         columns: list[ColumnElement[Any]] = [self._key, self._updated_at, self._version]
         if search.ranked:
-            wanted = max(RANK_WINDOW, wanted)
             needles = [term.needle for term in search.terms if not term.negated]
             columns += [self._texts.token_count(), *map(self._texts.occurrences, needles)]
-        counts = slice(4, len(columns))
-        if in_python is not None:
-            columns.append(self._metadata)
-        statement = select(*columns).where(*where).order_by(*self._newest_first)
-        rows = self._filtered(connection, statement, in_python, wanted, now)
+        counts, asked = slice(4, len(columns)), self._asked(search)
+        steps = self._steps(search, asked, columns)
+        now = self._dialect.clock(connection, statements=2 if steps is None else 1)
+        parameters = {**asked.parameters, "b_rows": search.window, "b_skipped": 0, "b_now": now}
+        if steps is None:
+            rows = self._filtered(connection, search, columns, parameters)
+        else:
+            rows = _first_answer(connection, steps, parameters)
         return [
             _Candidate(row[0], row[1], row[2], score(row[counts], row[3]) if search.ranked else 0.0) for row in rows
         ]
 
     def _filtered(
-        self, connection: Connection, statement: Select[Any], condition: Node | None, wanted: int, now: Parameters
+        self, connection: Connection, search: Search, columns: Sequence[ColumnElement[Any]], parameters: Parameters
     ) -> Sequence[Sequence[Any]]:
-        """Return the first rows; those whose metadata, their last column, satisfies a condition left to Python."""
-        if condition is None:
-            return connection.execute(statement.limit(wanted), now).all()
-        with closing(self._rows(connection, statement, now)) as rows:
-            fitting = (row for row in rows if matches(condition, row[-1] and decode(row[-1])))
-            return list(islice(fitting, wanted))
+        """Return the first rows whose metadata, their last column, satisfies a filter that is left to Python."""
+        prefix = bound_range(self._key)[: len(prefix_bounds(search.prefix))]
+        where = [self._visible, *prefix, *self._texts.matches(search.terms)]
+        statement = select(*columns, self._metadata).where(*where).order_by(*self._newest_first)
+        with closing(self._rows(connection, statement, parameters)) as rows:
+            fitting = (row for row in rows if matches(search.metadata_filter, row[-1] and decode(row[-1])))
+            return list(islice(fitting, search.window))
 
     def _rows(
         self, connection: Connection, statement: Select[Any], now: Parameters
@@ -211,6 +218,14 @@ class Searcher:
         return [_entry(rows[candidate.key], candidate.score) for candidate in chosen]
 
 
+class _Asked(NamedTuple):
+    """What differs between searches with the same statements, and the shape on which these depend."""
+
+    node: Node | None
+    parameters: Parameters
+    shape: object
+
+
 class _Candidate(NamedTuple):
     """A match that may be among the results."""
 
@@ -220,8 +235,24 @@ class _Candidate(NamedTuple):
     score: float
 
 
+def is_answer(step: Step, rows: Sequence[Sequence[Any]], wanted: int) -> bool:
+    """Return whether the rows of a step are those wanted: enough, and none that says that there are too many."""
+    if step.is_partial:
+        return len(rows) == wanted
+    return not rows or rows[0][0] is not None
+
+
+def _first_answer(connection: Connection, steps: Sequence[Step], parameters: Parameters) -> Sequence[Sequence[Any]]:
+    rows: Sequence[Sequence[Any]] = ()
+    for step in steps:
+        rows = connection.execute(step.statement, {**parameters, **step.bounds}).all()
+        if is_answer(step, rows, parameters["b_rows"]):
+            break
+    return rows
+
+
 def results_of(search: Search, rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]] | None:
-    """Return the results that the rows of ``Searcher.query`` are; None where one is too long to have come with them."""
+    """Return the results that the rows of an ``Attempt`` are; None where one is too long to have come with them."""
     if not search.ranked:
         return [_entry(row, 0.0) for row in rows]
     needles = [term.needle for term in search.terms if not term.negated]
@@ -239,11 +270,6 @@ def prefix_bounds(prefix: str) -> dict[str, str]:
     """Return the parameters of ``bound_range`` for a prefix: as many as there are conditions on the key."""
     after = end_of_prefix(prefix)
     return ({"b_from": prefix} if prefix else {}) | ({"b_to": after} if after is not None else {})
-
-
-def bound_range(key: ColumnElement[str]) -> list[ColumnElement[bool]]:
-    """Return the conditions of a range of keys, to be bound to ``prefix_bounds``."""
-    return [key >= bindparam("b_from", type_=key.type), key < bindparam("b_to", type_=key.type)]
 
 
 def _if_short(column: ColumnElement[str]) -> ColumnElement[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from sqlalchemy import ColumnElement, Table, and_, false, not_, or_, true
 
@@ -42,9 +42,16 @@ class NotInSQLError(Exception):
 class FilterConditions:
     """Turns the tree of a metadata filter into SQL that is true or false, never NULL."""
 
+    #: Whether ``equals`` takes a ``Slot`` for a value, to be bound to ``bound`` as ``slot_name`` says.
+    takes_slots: ClassVar[bool] = False
+
     def __init__(self, table: Table) -> None:
         """Make the conditions of one table, which keeps metadata."""
         self.table = table
+
+    def bound(self, path: Path, value: str | int) -> Any:
+        """Return what the slot of a value at ``path`` is bound to."""
+        return value
 
     def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
         """Return whether the metadata has a value of one of these kinds at ``path`` that passes ``test``.
@@ -92,7 +99,7 @@ class FilterConditions:
             ("double", [float(value) for value in numbers if float(value) == value]),
             ("string", [value for value in values if isinstance(value, str)]),
         ]
-        conditions = [self.at(path, (kind,), _is_in(wanted)) for kind, wanted in found if wanted]
+        conditions = [self.at(path, (kind,), is_in(wanted)) for kind, wanted in found if wanted]
         if any(value is None for value in values):
             conditions.append(not_(self.at(path, NOT_NULL)))
         conditions += [self.equals_whole(path, value) for value in values if isinstance(value, (list, dict))]
@@ -114,6 +121,11 @@ class FilterConditions:
             self.at(path, ("integer",), is_ordered(*integer_bound(op, value))),
             self.at(path, ("double",), is_ordered(*double_bound(op, value))),
         )
+
+
+def slot_name(place: int) -> str:
+    """Return the name of the parameter for the slot at a place."""
+    return f"b_slot{place}"
 
 
 def is_number(value: Any) -> bool:
@@ -145,7 +157,8 @@ def _is_int64(number: int) -> bool:
     return INT64_MIN <= number <= INT64_MAX
 
 
-def _is_in(values: list[Any]) -> Test:
+def is_in(values: list[Any]) -> Test:
+    """Return the test that a value is one of these."""
     return lambda found: found.in_(values)
 
 

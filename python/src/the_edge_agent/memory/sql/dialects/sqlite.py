@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from math import ceil
@@ -13,9 +13,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import (
-    BindParameter,
     Column,
-    ColumnElement,
     Connection,
     Engine,
     Integer,
@@ -24,16 +22,10 @@ from sqlalchemy import (
     Table,
     TextClause,
     UniqueConstraint,
-    column,
     event,
-    func,
     inspect,
-    literal_column,
-    select,
-    table,
     text,
 )
-from sqlalchemy import exists as sql_exists
 from sqlalchemy.dialects.sqlite import DATETIME, insert
 from sqlalchemy.engine import URL
 from sqlalchemy.engine import Dialect as EngineDialect
@@ -41,7 +33,6 @@ from sqlalchemy.pool import StaticPool
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.types import TypeEngine
 
-from the_edge_agent.memory.filters import Path
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.deadlines import current
 from the_edge_agent.memory.sql.dialects.base import (
@@ -52,14 +43,14 @@ from the_edge_agent.memory.sql.dialects.base import (
     PYTHON_INSTEAD,
     Dialect,
 )
-from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test
+from the_edge_agent.memory.sql.dialects.conditions import FilterConditions
 from the_edge_agent.memory.sql.dialects.probing import accepts
-from the_edge_agent.memory.sql.dialects.texts import IndexedTextConditions, TextConditions
+from the_edge_agent.memory.sql.dialects.sqlite_search import FTSConditions, JSONEachConditions
+from the_edge_agent.memory.sql.dialects.texts import TextConditions
 from the_edge_agent.memory.sql.dialects.upserts import OnConflict, Upsert
-from the_edge_agent.memory.text import Term
+from the_edge_agent.memory.sqlite_index import definitions
 
 MEMDB_VERSION: Final = (3, 36, 0)  # the first whose connections can share a database in memory
-MAX_FILTER_LEVELS: Final = 5  # SQLite's parser runs out of stack a few levels further
 BUSY_TIMEOUT: Final = 30.0  # seconds to wait for another writer
 UNSOUND: Final = (
     "the driver of libSQL is not sound enough to keep a memory: it stops all threads while one waits for a lock, "
@@ -68,31 +59,11 @@ UNSOUND: Final = (
 _UNSOUND_DRIVERS: Final = frozenset({"libsql", "aiolibsql"})
 _BUSY_TIMEOUT: Final = "the_edge_agent.busy_timeout"
 
-_TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
-    "null": ("null",),
-    "boolean": ("true", "false"),
-    "integer": ("integer",),
-    "double": ("real",),
-    "string": ("text",),
-    "array": ("array",),
-    "object": ("object",),
-}
-# The index holds no text, no positions and no sizes: phrases are rechecked and the rank is ours.
-_FULL_TEXT: Final = (
-    "CREATE VIRTUAL TABLE IF NOT EXISTS %(fts)s USING fts5(search_text, content=%(name)s, content_rowid='id', "
-    "tokenize='ascii', detail='none', columnsize=0)",
-    "CREATE TRIGGER IF NOT EXISTS %(inserted)s AFTER INSERT ON %(table)s BEGIN "
-    "INSERT INTO %(fts)s(rowid, search_text) VALUES (new.id, new.search_text); END",
-    "CREATE TRIGGER IF NOT EXISTS %(deleted)s AFTER DELETE ON %(table)s BEGIN "
-    "INSERT INTO %(fts)s(%(fts)s, rowid, search_text) VALUES ('delete', old.id, old.search_text); END",
-    "CREATE TRIGGER IF NOT EXISTS %(updated)s AFTER UPDATE OF search_text ON %(table)s "
-    "WHEN old.search_text <> new.search_text BEGIN "
-    "INSERT INTO %(fts)s(%(fts)s, rowid, search_text) VALUES ('delete', old.id, old.search_text); "
-    "INSERT INTO %(fts)s(rowid, search_text) VALUES (new.id, new.search_text); END",
-)
-
 _FTS_TRIAL: Final = ("CREATE VIRTUAL TABLE temp.tea_trial USING fts5(text, tokenize='ascii', detail='none')",)
-_JSON_TRIAL: Final = "SELECT key, type, atom, value FROM json_each('[1]')"
+_JSON_TRIAL: Final = (
+    "SELECT each.key, each.type, each.atom, each.value, json_valid(tree.value) "
+    "FROM json_each('[1]') AS each, json_tree('[1]') AS tree"
+)
 
 
 class Moment(DATETIME):
@@ -117,7 +88,7 @@ class SQLiteDialect(Dialect):
     def __init__(self, moment: TypeEngine[datetime]) -> None:
         """Make the dialect of one engine."""
         super().__init__(moment)
-        self._has_full_text = self._has_json = True
+        self._has_full_text = self._has_json = self._has_metadata_words = True
 
     @property
     def search_path(self) -> str:
@@ -207,12 +178,16 @@ class SQLiteDialect(Dialect):
         Raises:
             LTMError: ``configuration_error`` for an index that this SQLite cannot keep.
         """
-        has_fts5, has_index = accepts(connection, *_FTS_TRIAL), inspect(connection).has_table(f"{entries.name}_fts")
-        if has_index and not has_fts5:
-            message = "the database has a full-text index (FTS5), which this SQLite lacks; it cannot keep it in step"
-            raise LTMError("configuration_error", message)
-        self._has_full_text = has_index or (has_fts5 and not _is_of_today(connection, entries))
-        self._has_json = accepts(connection, _JSON_TRIAL)
+        has_fts5, self._has_json = accepts(connection, *_FTS_TRIAL), accepts(connection, _JSON_TRIAL)
+        index = _columns(connection, f"{entries.name}_fts")
+        has_words = "metadata" in index
+        for lacks, needs in ((index and not has_fts5, "FTS5"), (has_words and not self._has_json, "JSON functions")):
+            if lacks:
+                message = f"the database has a full-text index that needs {needs}, which this SQLite lacks"
+                raise LTMError("configuration_error", f"{message}; it cannot keep it in step")
+        is_made = not index and has_fts5 and "search_text" not in _columns(connection, entries.name)
+        self._has_full_text = bool(index) or is_made
+        self._has_metadata_words = has_words or (is_made and self._has_json)
         missing = {LIKE_INSTEAD: not self._has_full_text, PYTHON_INSTEAD: not self._has_json}
         self.fallbacks = [words for words, is_missing in missing.items() if is_missing]
 
@@ -226,9 +201,7 @@ class SQLiteDialect(Dialect):
         """Add the full-text index and the triggers that keep it."""
         found = super().definitions(entries, *others)
         if self._has_full_text:
-            names = {suffix: f'"{entries.name}_{suffix}"' for suffix in ("fts", "inserted", "deleted", "updated")}
-            names |= {"table": f'"{entries.name}"', "name": f"'{entries.name}'"}
-            found += [text(part % names) for part in _FULL_TEXT]
+            found += map(text, definitions(entries.name, has_json=self._has_metadata_words))
         return found
 
     def search_tables(self, entries: Table) -> list[Table]:
@@ -260,38 +233,14 @@ class SQLiteDialect(Dialect):
 
     def texts(self, entries: Table) -> TextConditions:
         """Return the conditions by FTS5, if this SQLite has it."""
-        return FTSConditions(entries) if self._has_full_text else super().texts(entries)
+        if not self._has_full_text:
+            return super().texts(entries)
+        return FTSConditions(entries, has_metadata_words=self._has_metadata_words)
 
 
-class FTSConditions(IndexedTextConditions):
-    """Words looked up in the FTS5 table."""
-
-    def indexed(self, words: BindParameter[str]) -> ColumnElement[bool]:
-        """Return the condition that the index has all that it is asked for."""
-        index = table(f"{self.table.name}_fts", column("rowid", Integer))
-        matched = literal_column(index.name).op("MATCH")(words)
-        return self.table.c.id.in_(select(index.c.rowid).where(matched))
-
-    def words(self, terms: Sequence[Term]) -> str:
-        """Return what the index is asked for."""
-        return " AND ".join(map(_index_term, terms))
-
-
-class JSONEachConditions(FilterConditions):
-    """Filters that walk down a path with one json_each a level."""
-
-    def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
-        """Return whether there is a value of one of these kinds that passes the test."""
-        if len(path) > MAX_FILTER_LEVELS:
-            raise NotInSQLError
-        return _at(self.table.c.metadata, path, kinds, test)
-
-
-def _is_of_today(connection: Connection, entries: Table) -> bool:
+def _columns(connection: Connection, name: str) -> set[str]:
     inspector = inspect(connection)
-    if not inspector.has_table(entries.name):
-        return False
-    return "search_text" in {found["name"] for found in inspector.get_columns(entries.name)}
+    return {found["name"] for found in inspector.get_columns(name)} if inspector.has_table(name) else set()
 
 
 def _wait_for_writers(connection: Connection) -> None:
@@ -301,20 +250,3 @@ def _wait_for_writers(connection: Connection) -> None:
     if connection.info.get(_BUSY_TIMEOUT, seconds) != seconds:  # a caller's connection has its own
         connection.exec_driver_sql(f"PRAGMA busy_timeout={int(seconds * 1000)}")
         connection.info[_BUSY_TIMEOUT] = seconds
-
-
-def _at(parent: ColumnElement[Any], path: Path, kinds: Sequence[Kind], test: Test | None) -> ColumnElement[bool]:
-    each = func.json_each(parent).table_valued("key", "type", "atom", "value").alias(f"level{len(path)}")
-    conditions = [each.c.key == path[0]]
-    if len(path) > 1:
-        conditions += [each.c.type == "object", _at(each.c.value, path[1:], kinds, test)]
-    else:
-        conditions.append(each.c.type.in_([name for kind in kinds for name in _TYPES[kind]]))
-        if test is not None:
-            conditions.append(test(each.c.atom))
-    return sql_exists(select(literal_column("1")).select_from(each).where(*conditions))
-
-
-def _index_term(term: Term) -> str:
-    *before, last = (f'"{token}"' for token in term.tokens)
-    return " AND ".join([*before, f"{last}*" if term.prefix else last])

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, Integer, Table, Text, and_, bindparam, func, not_
+from sqlalchemy import BindParameter, ColumnElement, Integer, Table, Text, bindparam, func, not_
 
+from the_edge_agent.memory.sql.dialects.newest import Newest, Step
 from the_edge_agent.memory.text import TOKEN_START, Term
+
+WORDS: BindParameter[str] = bindparam("b_words", type_=Text())
 
 
 class TextConditions:
@@ -17,9 +20,17 @@ class TextConditions:
         """Make the conditions of one table."""
         self.table = entries
 
-    def matches(self, terms: Sequence[Term]) -> ColumnElement[bool]:
-        """Return the condition that an entry has (or, negated, lacks) every term, to be bound to ``parameters``."""
-        return and_(*(self.contains(term, place) for place, term in enumerate(terms)))
+    def exact(self, terms: Sequence[Term]) -> list[ColumnElement[bool]]:
+        """Return the conditions that an entry has (or, negated, lacks) each term, to be bound to ``parameters``."""
+        return [self.contains(term, place) for place, term in enumerate(terms)]
+
+    def matches(self, terms: Sequence[Term]) -> list[ColumnElement[bool]]:
+        """Return conditions that mean the same, by an index where there is one."""
+        return self.exact(terms)
+
+    def steps(self, newest: Newest) -> list[Step]:
+        """Return the statements for the newest matches, of which the first answers whose rows suffice."""
+        return [Step(newest.rows(where=self.matches(newest.terms)), {})]
 
     def parameters(self, terms: Sequence[Term]) -> dict[str, Any]:
         """Return what the terms are bound to."""
@@ -45,20 +56,17 @@ class TextConditions:
 class IndexedTextConditions(TextConditions):
     """Positive terms looked up in a text index; what it cannot tell is rechecked."""
 
-    def matches(self, terms: Sequence[Term]) -> ColumnElement[bool]:
-        """Return the condition that an entry has (or, negated, lacks) every term."""
-        if all(term.negated for term in terms):
-            return super().matches(terms)
-        recheck = [self.contains(term, place) for place, term in enumerate(terms) if not is_told_by_index(term)]
-        return and_(self.indexed(bindparam("b_words", type_=Text())), *recheck)
+    def matches(self, terms: Sequence[Term]) -> list[ColumnElement[bool]]:
+        """Return conditions that mean the same, by the index."""
+        return [self.indexed(WORDS), *self.unsure(terms)] if has_words(terms) else self.exact(terms)
+
+    def unsure(self, terms: Sequence[Term]) -> list[ColumnElement[bool]]:
+        """Return the conditions of the terms of which the index cannot tell."""
+        return [self.contains(term, place) for place, term in enumerate(terms) if not is_told_by_index(term)]
 
     def parameters(self, terms: Sequence[Term]) -> dict[str, Any]:
         """Return what the terms are bound to."""
-        positive = [term for term in terms if not term.negated]
-        if not positive:
-            return super().parameters(terms)
-        needles = [(f"b_needle{place}", term) for place, term in enumerate(terms) if not is_told_by_index(term)]
-        return {"b_words": self.words(positive), **{name: f"%{term.needle}%" for name, term in needles}}
+        return {**super().parameters(terms), "b_words": self.words([term for term in terms if not term.negated])}
 
     def indexed(self, words: BindParameter[str]) -> ColumnElement[bool]:
         """Return the condition that the index has all that it is asked for."""
@@ -67,6 +75,11 @@ class IndexedTextConditions(TextConditions):
     def words(self, terms: Sequence[Term]) -> str:
         """Return what the index is asked for: every token of these terms."""
         raise NotImplementedError
+
+
+def has_words(terms: Sequence[Term]) -> bool:
+    """Return whether there is something to look up."""
+    return any(not term.negated for term in terms)
 
 
 def is_told_by_index(term: Term) -> bool:

@@ -1,0 +1,76 @@
+"""The newest entries that match: what is asked for, and statements that find them, to be tried in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sqlalchemy import BindParameter, ColumnElement, CompoundSelect, Integer, Select, Table, bindparam, select
+
+from the_edge_agent.memory.text import Term
+
+ROWS: BindParameter[int] = bindparam("b_rows", type_=Integer())
+SKIPPED: BindParameter[int] = bindparam("b_skipped", type_=Integer())
+
+
+class Step(NamedTuple):
+    """A statement for the rows wanted; a row without a key says that there are too many matches for it.
+
+    Attributes:
+        statement: to be bound to ``b_rows`` and ``b_skipped`` too.
+        bounds: what else it is bound to.
+        is_partial: whether fewer rows than wanted are no answer.
+    """
+
+    statement: Select[Any] | CompoundSelect[Any]
+    bounds: Mapping[str, int]
+    is_partial: bool = False
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The newest entries that match are wanted.
+
+    Attributes:
+        entries: the table.
+        columns: wanted of each, the key first.
+        terms: of the query.
+        conditions: that they have not expired and satisfy the filter.
+        bounds: how many conditions of ``bound_range`` the prefix needs.
+        has_wanted: whether the filter asks for values by which an index can find them.
+    """
+
+    entries: Table
+    columns: Sequence[ColumnElement[Any]]
+    terms: Sequence[Term]
+    conditions: Sequence[ColumnElement[bool]]
+    bounds: int
+    has_wanted: bool
+
+    @property
+    def order(self) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+        """The order of the rows."""
+        return self.entries.c.updated_at.desc(), self.entries.c.key
+
+    def rows(
+        self,
+        *columns: ColumnElement[Any],
+        where: Sequence[ColumnElement[bool]],
+        key: ColumnElement[str] | None = None,
+    ) -> Select[Any]:
+        """Return the statement for the rows that satisfy also these conditions.
+
+        Args:
+            columns: in place of those wanted.
+            where: the other conditions.
+            key: the expression for the key that the prefix is compared with.
+        """
+        prefix = bound_range(self.entries.c.key if key is None else key)[: self.bounds]
+        found = select(*(columns or self.columns)).where(*self.conditions, *prefix, *where)
+        return found.order_by(*self.order).limit(ROWS).offset(SKIPPED)
+
+
+def bound_range(key: ColumnElement[str]) -> list[ColumnElement[bool]]:
+    """Return the conditions of a range of keys, to be bound to its two ends."""
+    return [key >= bindparam("b_from", type_=key.type), key < bindparam("b_to", type_=key.type)]

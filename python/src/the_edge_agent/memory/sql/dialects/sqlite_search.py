@@ -1,0 +1,156 @@
+"""SQLite's searches: words in FTS5, filters by json_each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    CompoundSelect,
+    Integer,
+    Select,
+    Table,
+    Text,
+    UnaryExpression,
+    bindparam,
+    column,
+    func,
+    literal_column,
+    not_,
+    null,
+    select,
+    table,
+    text,
+    type_coerce,
+    union_all,
+)
+from sqlalchemy import exists as sql_exists
+from sqlalchemy.sql.operators import custom_op
+from sqlalchemy.types import NullType
+
+from the_edge_agent.memory.filters import Path, Slot
+from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test, is_in, slot_name
+from the_edge_agent.memory.sql.dialects.newest import Newest, Step
+from the_edge_agent.memory.sql.dialects.texts import WORDS, IndexedTextConditions, has_words
+from the_edge_agent.memory.sqlite_index import ASKED, BOUNDS
+from the_edge_agent.memory.text import Term
+
+MAX_FILTER_LEVELS: Final = 5  # SQLite's parser runs out of stack a few levels further
+
+_TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
+    "null": ("null",),
+    "boolean": ("true", "false"),
+    "integer": ("integer",),
+    "double": ("real",),
+    "string": ("text",),
+    "array": ("array",),
+    "object": ("object",),
+}
+_TEXTS: Final[tuple[Kind, ...]] = ("string",)
+_NUMBERS: Final[tuple[Kind, ...]] = ("integer", "double")
+_FEW: Final[BindParameter[int]] = bindparam("b_few", type_=Integer())
+_NEWEST: Final[BindParameter[int]] = bindparam("b_newest", type_=Integer())
+_ASKED: Final[ColumnElement[str]] = (
+    text(f"SELECT {ASKED.format(wanted='b_wanted')}").columns(column("asked", Text)).scalar_subquery()
+)
+
+
+class FTSConditions(IndexedTextConditions):
+    """Words, of texts and of metadata, looked up in the FTS5 table."""
+
+    def __init__(self, entries: Table, *, has_metadata_words: bool) -> None:
+        """Make the conditions of one table."""
+        super().__init__(entries)
+        self._has_metadata_words = has_metadata_words
+
+    def indexed(self, words: BindParameter[str]) -> ColumnElement[bool]:
+        """Return the condition that the index has all that it is asked for."""
+        return self.table.c.id.in_(self._found(words))
+
+    def words(self, terms: Sequence[Term]) -> str:
+        """Return what the index is asked for."""
+        return " AND ".join(map(_index_term, terms))
+
+    def steps(self, newest: Newest) -> list[Step]:
+        """Fetch and sort the matches if they are few; else look for enough of them among the newest entries."""
+        asked: list[ColumnElement[str]] = [WORDS] if has_words(newest.terms) else []
+        if newest.has_wanted and self._has_metadata_words:
+            asked.append(_ASKED)
+        if not asked:
+            return super().steps(newest)
+        found = self._found(asked[0] if len(asked) == 1 else asked[0] + literal_column("' AND '") + asked[1])
+        few, late, every = self._few(newest, found), self._late(newest), self._chosen(newest, found)
+        steps = []
+        for most, latest in BOUNDS:
+            steps += [Step(few, {"b_few": most}), Step(late, {"b_newest": latest}, is_partial=True)]
+        return [*steps, Step(every.order_by(*newest.order), {})]
+
+    def _found(self, asked: ColumnElement[str]) -> Select[tuple[int]]:
+        index = table(f"{self.table.name}_fts", column("rowid", Integer))
+        return select(index.c.rowid).where(literal_column(index.name).op("MATCH")(asked))
+
+    def _few(self, newest: Newest, found: Select[tuple[int]]) -> CompoundSelect[Any]:
+        """Return the rows; if the index finds too many, none but one of nulls."""
+        some = found.limit(_FEW + 1).cte("found")
+        are_many = select(func.count() > _FEW).select_from(some).scalar_subquery()
+        rows = self._chosen(newest, select(some.c.rowid).where(not_(are_many)))
+        moment = type_coerce(self.table.c.updated_at, Text()).label("moment")
+        nothing = [null().label(f"nothing{place}") for place in range(len(newest.columns) + 1)]
+        both: CompoundSelect[Any] = union_all(rows.add_columns(moment), select(*nothing).where(are_many))
+        return both.order_by(literal_column("moment").desc(), self.table.c.key)
+
+    def _late(self, newest: Newest) -> Select[Any]:
+        """Return the rows among the newest entries."""
+        ages, time = self.table.alias("ages").c, self.table.c.updated_at
+        oldest = select(ages.updated_at).order_by(ages.updated_at.desc(), ages.key).limit(1).offset(_NEWEST)
+        is_late = time >= func.coalesce(oldest.scalar_subquery(), literal_column("''"))
+        # By the plus SQLite does not seek by the prefix, and sort all that have it.
+        key = UnaryExpression(self.table.c.key, operator=custom_op("+"), type_=self.table.c.key.type)
+        return newest.rows(where=[is_late, *self.exact(newest.terms)], key=key)
+
+    def _chosen(self, newest: Newest, found: Select[tuple[int]]) -> Select[Any]:
+        """Return the rows of what the index finds, without an order: they are sorted before they are fetched."""
+        number = self.table.c.id
+        chosen = newest.rows(number, where=[number.in_(found), *self.unsure(newest.terms)])
+        return select(*newest.columns).where(number.in_(chosen))
+
+
+class JSONEachConditions(FilterConditions):
+    """Filters that walk down a path with one json_each a level."""
+
+    takes_slots = True
+
+    def equals(self, path: Path, values: Sequence[Any]) -> ColumnElement[bool]:
+        """Compare with a slot too: SQLite compares integers and doubles exactly."""
+        slots = [value for value in values if isinstance(value, Slot)]
+        found = super().equals(path, [value for value in values if not isinstance(value, Slot)])
+        for kinds, is_text in (_TEXTS, True), (_NUMBERS, False):
+            bound = [bindparam(slot_name(slot.place), type_=NullType()) for slot in slots if slot.is_text == is_text]
+            if bound:
+                found = found | self.at(path, kinds, is_in(bound))
+        return found
+
+    def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
+        """Return whether there is a value of one of these kinds that passes the test."""
+        if len(path) > MAX_FILTER_LEVELS:
+            raise NotInSQLError
+        return _at(self.table.c.metadata, path, kinds, test)
+
+
+def _at(parent: ColumnElement[Any], path: Path, kinds: Sequence[Kind], test: Test | None) -> ColumnElement[bool]:
+    each = func.json_each(parent).table_valued("key", "type", "atom", "value").alias(f"level{len(path)}")
+    conditions = [each.c.key == path[0]]
+    if len(path) > 1:
+        conditions += [each.c.type == "object", _at(each.c.value, path[1:], kinds, test)]
+    else:
+        conditions.append(each.c.type.in_([name for kind in kinds for name in _TYPES[kind]]))
+        if test is not None:
+            conditions.append(test(each.c.atom))
+    return sql_exists(select(literal_column("1")).select_from(each).where(*conditions))
+
+
+def _index_term(term: Term) -> str:
+    *before, last = (f'"{token}"' for token in term.tokens)
+    return " AND ".join([*before, f"{last}*" if term.prefix else last])

@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 
 from benchmarks.player import Player
 
-Kind: TypeAlias = Literal["bare", "ours", "peer"]
+Kind: TypeAlias = Literal["bare", "ours", "variant", "peer"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Contender:
     Attributes:
         name: as tables show it.
         database: sqlite, postgresql, mysql or mariadb.
-        kind: bare is what the others of the same database are compared with.
+        kind: bare is what the others of the same database are compared with; a variant is ours with other tables.
         player: the module in this package and the class.
         module: what must be installed.
         package: the distribution, whose version is told.
@@ -53,11 +53,22 @@ BARE: Final = "bare driver"
 _SQLALCHEMY: Final = "SQLAlchemyBackend"
 _OURS: Final = "ours:OursOnSQLAlchemy"
 
-# A variant of ours, such as one without a text index, is one more entry with a class that opens it.
+# A variant of ours is one more entry with a class that opens it. One without a text index does as much as a peer.
+_WITHOUT: Final = ", search=False"
+_OURS_WITHOUT: Final = "ours:OursOnSQLAlchemyWithoutSearch"
 CONTENDERS: Final = (
     Contender(BARE, "sqlite", "bare", "bare_sqlite:BareSQLite", "sqlite3", ""),
     Contender(_SQLALCHEMY, "sqlite", "ours", _OURS, "sqlalchemy", "sqlalchemy"),
     Contender("SQLiteBackend", "sqlite", "ours", "ours:OursOnSQLite", "the_edge_agent", "the-edge-agent"),
+    Contender(_SQLALCHEMY + _WITHOUT, "sqlite", "variant", _OURS_WITHOUT, "sqlalchemy", "sqlalchemy"),
+    Contender(
+        "SQLiteBackend" + _WITHOUT,
+        "sqlite",
+        "variant",
+        "ours:OursOnSQLiteWithoutSearch",
+        "the_edge_agent",
+        "the-edge-agent",
+    ),
     Contender(
         "LangGraph", "sqlite", "peer", "peers:LangGraphSQLite", "langgraph.store.sqlite", "langgraph-checkpoint-sqlite"
     ),
@@ -66,6 +77,15 @@ CONTENDERS: Final = (
     Contender(BARE, "postgresql", "bare", "bare_postgres:BarePostgres", "psycopg_pool", "psycopg"),
     Contender(_SQLALCHEMY, "postgresql", "ours", _OURS, "sqlalchemy", "sqlalchemy"),
     Contender("PostgresBackend", "postgresql", "ours", "ours:OursOnPostgres", "psycopg_pool", "psycopg-pool"),
+    Contender(_SQLALCHEMY + _WITHOUT, "postgresql", "variant", _OURS_WITHOUT, "sqlalchemy", "sqlalchemy"),
+    Contender(
+        "PostgresBackend" + _WITHOUT,
+        "postgresql",
+        "variant",
+        "ours:OursOnPostgresWithoutSearch",
+        "psycopg_pool",
+        "psycopg-pool",
+    ),
     Contender(
         "LangGraph",
         "postgresql",
@@ -76,8 +96,10 @@ CONTENDERS: Final = (
     ),
     Contender(BARE, "mysql", "bare", "bare_mysql:BareMySQL", "pymysql", "pymysql"),
     Contender(_SQLALCHEMY, "mysql", "ours", _OURS, "pymysql", "sqlalchemy"),
+    Contender(_SQLALCHEMY + _WITHOUT, "mysql", "variant", _OURS_WITHOUT, "pymysql", "sqlalchemy"),
     Contender(BARE, "mariadb", "bare", "bare_mysql:BareMariaDB", "pymysql", "pymysql"),
     Contender(_SQLALCHEMY, "mariadb", "ours", _OURS, "pymysql", "sqlalchemy"),
+    Contender(_SQLALCHEMY + _WITHOUT, "mariadb", "variant", _OURS_WITHOUT, "pymysql", "sqlalchemy"),
 )
 DATABASES: Final = tuple(dict.fromkeys(contender.database for contender in CONTENDERS))
 

@@ -26,11 +26,11 @@ def curve(
 
     Args:
         form: has the sizes.
-        contenders: of one database; those that are no peers share its tables, which ours makes.
+        contenders: of one database; the bare driver and ours share its tables, which ours makes.
         folder: for files.
         names: of the operations wanted.
     """
-    sharing = [each for each in contenders if each.kind != "peer"]
+    sharing = [each for each in contenders if each.kind in ("bare", "ours")]
     wanted = [each for each in OPERATIONS if each.name in names]
     found: dict[str, dict[str, list[float]]] = {
         each.name: {contender.name: [] for contender in sharing} for each in wanted

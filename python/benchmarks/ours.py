@@ -17,12 +17,13 @@ class Ours(Player):
 
     backend_name: ClassVar[str]
     catalog_name: ClassVar[str]
+    options: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, place: str) -> None:
         """Open the backend."""
         import the_edge_agent.memory as memory
 
-        self._backend: LTMBackend = getattr(memory, self.backend_name)(place)
+        self._backend: LTMBackend = getattr(memory, self.backend_name)(place, **self.options)
         self._open_catalog: Callable[[], Any] = lambda: getattr(memory, self.catalog_name)(place)
         self._catalog: Any = None
         self._lock = threading.Lock()
@@ -127,3 +128,22 @@ class OursOnPostgres(Ours):
     def __init__(self, place: str) -> None:
         """Open a URL, without the driver that SQLAlchemy's have."""
         super().__init__(place.replace("+psycopg://", "://"))
+
+
+class WithoutSearch(Ours):
+    """A backend that keeps no text index; it is asked for no words."""
+
+    options: ClassVar[Mapping[str, Any]] = {"search": False}
+    search = Player.search
+
+
+class OursOnSQLAlchemyWithoutSearch(WithoutSearch, OursOnSQLAlchemy):
+    """``SQLAlchemyBackend`` without a text index."""
+
+
+class OursOnSQLiteWithoutSearch(WithoutSearch, OursOnSQLite):
+    """``SQLiteBackend`` without a text index."""
+
+
+class OursOnPostgresWithoutSearch(WithoutSearch, OursOnPostgres):
+    """``PostgresBackend`` without a text index."""

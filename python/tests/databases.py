@@ -357,6 +357,15 @@ def _engine(url: str) -> Engine:
     return create_engine(with_driver, poolclass=NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True)
 
 
+def drop_tables(engine: Engine) -> None:
+    """Drop all that memories and catalogs have made."""
+    quote = engine.dialect.identifier_preparer.quote
+    with engine.begin() as connection:
+        present = [name for name in inspect(connection).get_table_names() if name.startswith("ltm_")]
+        for name in sorted(present, key=lambda name: "_fts_" in name):
+            connection.execute(text(f"DROP TABLE IF EXISTS {quote(name)}"))
+
+
 def run_sql(store: Any, *statements: str) -> None:
     """Run statements beside the contract, on the database of a memory or a catalog, in one transaction."""
     engine = getattr(store, "_engine", None)

@@ -58,6 +58,7 @@ MAY_IMPORT = {
         "memory.ledger",
         "memory.operations",
         "memory.results",
+        "memory.text",
         "memory.transaction",
         "memory.validation",
     ],

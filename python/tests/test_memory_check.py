@@ -77,7 +77,7 @@ class TestReport(LeavesNothing):
         there = objects(database.url)
         report = check_database(database.url)
         complete = {"state": "complete", "version": SCHEMA_VERSION, "missing_tables": [], "foreign_tables": []}
-        assert report["schema"] == complete
+        assert report["schema"] == {**complete, "full_text": True}
         assert objects(database.url) == there
         with database.open() as memory:
             assert [key for key, _, _ in memory.iterate_all()] == ["kept"]
@@ -85,7 +85,7 @@ class TestReport(LeavesNothing):
     def test_it_tells_that_the_tables_are_not_there_yet(self) -> None:
         missing = [table.name for table in copy_tables().all()]
         absent = {"state": "absent", "version": None, "missing_tables": missing, "foreign_tables": []}
-        assert check_database("sqlite://")["schema"] == absent
+        assert check_database("sqlite://")["schema"] == {**absent, "full_text": None}
 
     def test_tables_of_a_later_release_are_a_failure(self, tmp_path: Path) -> None:
         url = f"sqlite:///{tmp_path / 'later.db'}"

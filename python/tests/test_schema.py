@@ -13,7 +13,7 @@ from sqlalchemy import Engine, create_engine, inspect, select, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from databases import Database, Opener
+from databases import Database, Opener, drop_tables
 from memory_checks import objects
 from the_edge_agent.memory import LTMError
 from the_edge_agent.memory.sql.creation import Schema
@@ -31,14 +31,6 @@ def engine(database: Database) -> Iterator[Engine]:
     drop_tables(engine)
     yield engine
     drop_tables(engine)
-
-
-def drop_tables(engine: Engine) -> None:
-    quote = engine.dialect.identifier_preparer.quote
-    with engine.begin() as connection:
-        present = [name for name in inspect(connection).get_table_names() if name.startswith("ltm_")]
-        for name in sorted(present, key=lambda name: "_fts_" in name):
-            connection.execute(text(f"DROP TABLE IF EXISTS {quote(name)}"))
 
 
 def store_from_many(open_backend: Opener, number: int, barrier: Any, results: Any) -> None:
@@ -146,6 +138,15 @@ def test_the_earlier_layout_is_rebuilt_once(engine: Engine, database: Database) 
     assert moved is not None
     assert (moved.version, moved.created_at.year, moved.updated_at.year) == (1, 2024, 2025)
     assert {name for name in inspect(engine).get_table_names() if "fts" not in name} == set(NAMES)
+
+
+def test_the_earlier_layout_is_rebuilt_without_words_where_none_are_wanted(engine: Engine, database: Database) -> None:
+    make_earlier_layout(engine, [(f"k{n:04}", '"the red fox"', f'{{"n": {n}}}') for n in range(150)])
+    with database.open(search=False) as backend:
+        assert backend.search(metadata_filter={"n": 149})["results"][0]["value"] == "the red fox"
+        assert backend.count()["count"] == 150
+    assert "search_text" not in {column["name"] for column in inspect(engine).get_columns("ltm_entries")}
+    assert "ltm_entries_earlier" not in inspect(engine).get_table_names()
 
 
 def test_an_entry_of_the_earlier_layout_that_cannot_be_kept_stops_the_start(engine: Engine, database: Database) -> None:

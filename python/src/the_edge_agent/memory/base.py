@@ -25,6 +25,7 @@ from the_edge_agent.memory.transaction import LTMTransaction
 from the_edge_agent.memory.validation import (
     MAX_LIMIT,
     check_after,
+    check_flag,
     check_keys,
     check_limit,
     check_prefix,
@@ -53,6 +54,8 @@ class LTMBackend(ABC):
     """
 
     capabilities: frozenset[str] = frozenset()
+
+    _keeps_words: bool = True  # whether the search tokens of an entry are made
 
     @abstractmethod
     def store(
@@ -141,7 +144,7 @@ class LTMBackend(ABC):
             for each entry, in order.
         """
         self._require("transactions")
-        stores = stores_of(entries)
+        stores = stores_of(entries, words=self._keeps_words)
         for place, store in enumerate(stores):
             try:
                 self._require_all(store)
@@ -253,7 +256,7 @@ class LTMBackend(ABC):
             LTMError: ``validation_error``, also for an argument that needs a capability which the backend
                 does not declare, or ``serialization_error``.
         """
-        store = Store.of(key, value, metadata, ttl=ttl, if_version=if_version)
+        store = Store.of(key, value, metadata, ttl=ttl, if_version=if_version, words=self._keeps_words)
         self._require_all(store)
         return store
 
@@ -298,6 +301,8 @@ _backends: Final = Registry(
     },
     "the_edge_agent.ltm_backends",
 )
+_SEARCH: Final = ("search", "full_text")  # the argument of our constructors, and its name in configurations
+_SEARCHING: Final = ("postgres", "sqlalchemy", "sqlite")  # the backends that take it
 
 
 def register_backend(name: str, factory: BackendFactory) -> None:
@@ -322,14 +327,34 @@ def create_ltm_backend(backend_type: str = "sqlalchemy", **options: Any) -> LTMB
 
     Args:
         backend_type: a registered name, case-insensitive.
-        options: the arguments of the backend's constructor, such as ``url``.
+        options: the arguments of the backend's constructor, such as ``url``; ``full_text`` for ``search``, too.
 
     Raises:
         ValueError: an unknown name; the message lists the known ones.
         LTMError: the backend could not be built.
         ImportError: its optional dependency is missing; the message names the extra to install.
     """
-    return find_backend_factory(backend_type)(**options)
+    return find_backend_factory(backend_type)(**constructor_options(backend_type, options))
+
+
+def other_names(backend_type: str) -> tuple[str, ...]:
+    """Return the names that ``constructor_options`` takes for arguments of a backend's constructor."""
+    return _SEARCH[1:] if backend_type.strip().lower() in _SEARCHING else ()
+
+
+def constructor_options(backend_type: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a backend's constructor: ``full_text`` is called ``search`` there.
+
+    Raises:
+        LTMError: ``configuration_error`` for two that differ.
+    """
+    found = dict(options)
+    if not isinstance(backend_type, str) or not any(name in found for name in other_names(backend_type)):
+        return found
+    values = {check_flag(name, found.pop(name)) for name in _SEARCH if name in found}
+    if len(values) > 1:
+        raise LTMError("configuration_error", "full_text and search mean the same; give one of them")
+    return {**found, "search": values.pop()}
 
 
 def find_backend_factory(name: str) -> BackendFactory:

@@ -9,7 +9,13 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, Final
 
-from the_edge_agent.memory.base import LTMBackend, create_ltm_backend, find_backend_factory
+from the_edge_agent.memory.base import (
+    LTMBackend,
+    constructor_options,
+    create_ltm_backend,
+    find_backend_factory,
+    other_names,
+)
 from the_edge_agent.memory.catalog import CatalogBackend, CatalogFactory, find_catalog_factory
 from the_edge_agent.memory.results import LTMError
 
@@ -71,7 +77,7 @@ def parse_backend_config(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]
 
     Args:
         config: the ``ltm`` block, nested or in flat spellings; ``path`` or ``db_path`` stands for the URL of
-            an SQLite file.
+            an SQLite file, ``full_text`` for ``search``.
 
     Raises:
         LTMError: ``configuration_error``.
@@ -89,9 +95,10 @@ def parse_ltm_config(settings: Mapping[str, Any]) -> LTMBackend:
     config = expand_ltm_config(settings)
     problem: LTMError
     try:
-        factory = find_backend_factory(_backend_name(config))
-        paths = _PATHS if _backend_name(config) == _DEFAULT_BACKEND else ()
-        _check_names(config, factory, "settings.ltm", {"backend", "catalog", *paths})
+        name = _backend_name(config)
+        factory = find_backend_factory(name)
+        paths = _PATHS if name == _DEFAULT_BACKEND else ()
+        _check_names(config, factory, "settings.ltm", {"backend", "catalog", *paths, *other_names(name)})
         name, options = _backend_options(config)
         return create_ltm_backend(name, **options)
     except ImportError as error:
@@ -188,7 +195,7 @@ def _backend_name(config: Mapping[str, Any]) -> str:
 
 def _backend_options(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     name = _backend_name(config)
-    options = {key: value for key, value in config.items() if key != "backend"}
+    options = constructor_options(name, {key: value for key, value in config.items() if key != "backend"})
     if options.get("catalog", ...) is None:
         del options["catalog"]
     return name, _with_url(options) if name == _DEFAULT_BACKEND else options
@@ -220,7 +227,7 @@ def _check_names(config: Mapping[str, Any], factory: Any, where: str, others: It
 
 def _under(where: str, message: str) -> str:
     """Return a constructor's message as one about a key, if it begins with an option."""
-    names_option = re.match(r"[a-z]+_[a-z]|(url|echo|lazy|catalog|timeout|engine)[ :]", message)
+    names_option = re.match(r"[a-z]+_[a-z]|(url|echo|lazy|catalog|search|timeout|engine)[ :]", message)
     return f"{where}{'.' if names_option else ': '}{message}"
 
 

@@ -10,7 +10,8 @@ from the_edge_agent.memory.base import LTMBackend
 from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.memory.ledger import Ledger, sync
 from the_edge_agent.memory.operations import Delete, Operation
-from the_edge_agent.memory.results import Result, ok, returns_result
+from the_edge_agent.memory.results import LTMError, Result, ok, returns_result
+from the_edge_agent.memory.text import Term
 from the_edge_agent.memory.transaction import LTMTransaction
 from the_edge_agent.memory.validation import check_prefix
 
@@ -75,6 +76,21 @@ class DatabaseBackend(LTMBackend):
         """
         tracked, deleted = sync(self, self._ledger, self._facts)
         return ok(tracked_count=tracked, deleted_count=deleted)
+
+    def _require_words(self, terms: Sequence[Term] | None) -> None:
+        """Refuse a query with something in it where no words are kept; after all checks of the arguments.
+
+        Raises:
+            LTMError: ``configuration_error``.
+        """
+        if terms is None or self._keeps_words:
+            return
+        self._database.start()  # after the end, and on a table of the other kind, that is the failure
+        raise LTMError(
+            "configuration_error",
+            "this memory keeps no full-text index, so that no words can be searched; copy it into a table or database "
+            "that is opened with search=True (full_text: true): store_many there what iterate_all yields here",
+        )
 
     def _iterate(self, prefix: str) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
         """Yield ``(key, value, metadata)`` of the keys with a prefix, in order; hold no connection between yields."""

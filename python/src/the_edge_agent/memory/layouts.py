@@ -9,8 +9,9 @@ from the_edge_agent.memory.results import LTMError
 
 _EARLIER: Final = frozenset({"key", "value", "metadata", "created_at", "updated_at"})  # of the entries, without version
 _ENTRIES: Final = "ltm_entries"
+_WORDS: Final = "search_text"
 _COLUMNS: Final[Mapping[str, frozenset[str]]] = {
-    _ENTRIES: _EARLIER | {"search_text", "version", "write_id", "storage_uri", "expires_at"},
+    _ENTRIES: _EARLIER | {"version", "write_id", "storage_uri", "expires_at"},  # and search_text, if words are kept
     "ltm_catalog": frozenset(
         {"id", "key", "content_hash", "storage_uri", "byte_size", "inlined_value", "metadata", "metadata_hash"}
         | {"expires_at", "created_at", "updated_at", "version"}
@@ -23,18 +24,26 @@ _COLUMNS: Final[Mapping[str, frozenset[str]]] = {
 }
 
 
-def check_layouts(columns_of: Callable[[str], Iterable[str]], more: Mapping[str, Iterable[str]] | None = None) -> None:
+def check_layouts(
+    columns_of: Callable[[str], Iterable[str]],
+    more: Mapping[str, Iterable[str]] | None = None,
+    *,
+    search: bool | None = None,
+) -> None:
     """Refuse a database that has tables of our names in a layout that is not today's.
 
     Args:
         columns_of: returns the columns of a table, none if it is not there.
         more: columns by table that a class needs besides.
+        search: what ``check_kind`` wants of the entries.
 
     Raises:
         LTMError: ``configuration_error``.
     """
     for name, columns in _COLUMNS.items():
         found = set(columns_of(name))
+        if name == _ENTRIES:
+            check_kind(name, found, search=search)
         if not found or found >= columns.union((more or {}).get(name, ())):
             continue
         if name == _ENTRIES and is_earlier(found):
@@ -44,6 +53,34 @@ def check_layouts(columns_of: Callable[[str], Iterable[str]], more: Mapping[str,
                 "which brings it up to date",
             )
         raise another_layout(name)
+
+
+def check_kind(name: str, columns: Iterable[str], *, search: bool | None) -> None:
+    """Refuse an entries' table of ours that was made with full-text search where none is wanted, or without it.
+
+    Args:
+        name: of the table.
+        columns: that it has.
+        search: whether words are to be kept; None takes both.
+
+    Raises:
+        LTMError: ``configuration_error``.
+    """
+    has_words = keeps_words(columns)
+    if search is None or has_words is None or has_words == search:
+        return
+    made, wanted = ("with", "True") if has_words else ("without", "False")
+    raise LTMError(
+        "configuration_error",
+        f"the table {name} was made {made} full-text search; open it with search={wanted} "
+        f"(full_text: {wanted.lower()}), or copy it into another table or database",
+    )
+
+
+def keeps_words(columns: Iterable[str]) -> bool | None:
+    """Return whether these columns of an entries' table keep words; None if they are not of today's layout."""
+    found = set(columns)
+    return _WORDS in found if found >= _COLUMNS[_ENTRIES] else None
 
 
 def is_earlier(columns: set[str]) -> bool:

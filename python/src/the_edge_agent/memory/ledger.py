@@ -159,7 +159,7 @@ def _sync_keys(
         entries, known = succeeded(memory.retrieve_many(waiting))["entries"], facts(waiting)
         found = succeeded(catalog.retrieve_batch(waiting))["entries"]
         wanted = {
-            key: entry_of(Store.of(key, entry["value"], entry["metadata"]), *known.get(key, (None, None)))
+            key: entry_of(Store.of(key, entry["value"], entry["metadata"], words=False), *known.get(key, (None, None)))
             for key, entry in entries.items()
             if entry is not None
         }

@@ -23,7 +23,7 @@ class Store:
         key: the key.
         value: the value as JSON text.
         metadata: the metadata as JSON text, or None.
-        search_text: the search tokens of the entry.
+        search_text: the search tokens of the entry, None for a memory that keeps none.
         ttl: how long the entry lives, None for ever.
         if_version: the version that the entry must have, 0 for none, None for any.
         pointer: to the value in a blob storage, None if it is kept in the database.
@@ -32,7 +32,7 @@ class Store:
     key: str
     value: str
     metadata: str | None
-    search_text: str
+    search_text: str | None
     ttl: timedelta | None = None
     if_version: int | None = None
     pointer: str | None = None
@@ -51,8 +51,9 @@ class Store:
         *,
         ttl: float | None = None,
         if_version: int | None = None,
+        words: bool = True,
     ) -> Store:
-        """Check and encode the arguments of ``store``.
+        """Check and encode the arguments of ``store``; ``words`` tells whether the memory keeps search tokens.
 
         Raises:
             LTMError: ``validation_error`` or ``serialization_error``.
@@ -60,7 +61,8 @@ class Store:
         checked = check_key(key)
         lifetime, version = check_ttl(ttl), check_if_version(if_version)
         encoded, encoded_metadata = encode_value(value), encode_metadata(metadata)
-        return cls(checked, encoded, encoded_metadata, search_text(checked, value, metadata), lifetime, version)
+        tokens = search_text(checked, value, metadata) if words else None
+        return cls(checked, encoded, encoded_metadata, tokens, lifetime, version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +89,22 @@ def is_plain(operation: Operation) -> TypeGuard[Store]:
     return isinstance(operation, Store) and operation.if_version is None
 
 
-def stores_of(entries: Iterable[Mapping[str, Any]]) -> list[Store]:
-    """Check and encode the argument of ``store_many``.
+def stores_of(entries: Iterable[Mapping[str, Any]], *, words: bool = True) -> list[Store]:
+    """Check and encode the argument of ``store_many``; ``words`` is that of ``Store.of``.
 
     Raises:
         LTMError: ``validation_error`` or ``serialization_error`` that names the first bad entry by its place.
     """
-    return [_store_of(entry, f"entries[{place}]") for place, entry in enumerate(check_items(entries, "entries"))]
+    items = enumerate(check_items(entries, "entries"))
+    return [_store_of(entry, f"entries[{place}]", words=words) for place, entry in items]
 
 
-def _store_of(entry: Any, place: str) -> Store:
+def _store_of(entry: Any, place: str, *, words: bool) -> Store:
     if not isinstance(entry, Mapping):
         raise LTMError("validation_error", f"{place} must be a dict, not {type(entry).__name__}")
     if not {"key", "value"} <= entry.keys() <= {*_FIELDS}:
         raise LTMError("validation_error", f"{place} must have key and value, may have metadata and ttl, and no more")
     try:
-        return Store.of(entry["key"], entry["value"], entry.get("metadata"), ttl=entry.get("ttl"))
+        return Store.of(entry["key"], entry["value"], entry.get("metadata"), ttl=entry.get("ttl"), words=words)
     except LTMError as failure:
         raise failure.within(place) from None

@@ -52,20 +52,27 @@ from the_edge_agent.memory.validation import (
 )
 
 # An upsert in one statement, at the time of the server. An expired entry counts as absent: the store is then a create.
-_STORE: Final = """
-    INSERT INTO ltm_entries AS e (key, value, metadata, metadata_json, search_text, version, expires_at, created_at,
+_UPSERT: Final = """
+    INSERT INTO ltm_entries AS e (key, value, metadata, metadata_json, {names}version, expires_at, created_at,
                                   updated_at, write_id)
-    VALUES (%(key)s, %(value)s, %(metadata)s, %(metadata_json)s::jsonb, %(search_text)s, 1, now() + %(ttl)s::interval,
+    VALUES (%(key)s, %(value)s, %(metadata)s, %(metadata_json)s::jsonb, {values}1, now() + %(ttl)s::interval,
             now(), now(), %(write_id)s)
     ON CONFLICT (key) DO UPDATE SET
         value = excluded.value, metadata = excluded.metadata, metadata_json = excluded.metadata_json,
-        search_text = excluded.search_text,
+        {changes}
         version = CASE WHEN e.expires_at <= now() THEN 1
                        WHEN e.write_id = excluded.write_id THEN e.version ELSE e.version + 1 END,
         created_at = CASE WHEN e.expires_at <= now() THEN now() ELSE e.created_at END,
         expires_at = excluded.expires_at, updated_at = now(), write_id = excluded.write_id, storage_uri = NULL"""
-_PUT: Final = f"{_STORE} RETURNING version"
-_CREATE: Final = f"{_STORE} WHERE e.expires_at <= now() RETURNING version"
+# By whether the entry has search tokens.
+_STORE: Final = {
+    True: _UPSERT.format(
+        names="search_text, ", values="%(search_text)s, ", changes="search_text = excluded.search_text,"
+    ),
+    False: _UPSERT.format(names="", values="", changes=""),
+}
+_PUT: Final = {words: f"{store} RETURNING version" for words, store in _STORE.items()}
+_CREATE: Final = {words: f"{store} WHERE e.expires_at <= now() RETURNING version" for words, store in _STORE.items()}
 _VISIBLE: Final = "(expires_at IS NULL OR expires_at > now())"
 _VERSION: Final = f"SELECT version FROM ltm_entries WHERE key = %(key)s AND {_VISIBLE} FOR UPDATE"
 # What became of a store whose end was not told; this waits for who is writing the row.
@@ -114,6 +121,7 @@ class PostgresBackend(DatabaseBackend):
         timeout: float = 30.0,
         connect_timeout: float = 10.0,
         lazy: bool = False,
+        search: bool = True,
         catalog: str | Mapping[str, Any] | CatalogBackend | None = None,
     ) -> None:
         """Connect and create the tables, unless ``lazy``.
@@ -124,6 +132,7 @@ class PostgresBackend(DatabaseBackend):
             timeout: seconds that a call may take, the wait for a connection included.
             connect_timeout: seconds that connecting may take; libpq counts whole ones, at least 2.
             lazy: connect at the first call.
+            search: whether words can be searched; see ``SQLAlchemyBackend``.
             catalog: keeps the ledger of what is in memory: the name of a catalog, a mapping of its ``type`` and
                 options, or a catalog, which stays the caller's. In the same database it is written in the same
                 transaction; ``{"type": "postgres"}`` without a ``url`` means the same database.
@@ -133,7 +142,8 @@ class PostgresBackend(DatabaseBackend):
                 ``auth_failed``. No message shows the password.
         """
         options = {"pool_size": pool_size, "timeout": timeout, "connect_timeout": connect_timeout}
-        self._database = PostgresDatabase(url, **options)
+        self._keeps_words = check_flag("search", search)
+        self._database = PostgresDatabase(url, **options, search=self._keeps_words)
         is_lazy = check_flag("lazy", lazy)
         self._ledger = open_ledger(catalog, self._database, {**options, "lazy": is_lazy})
         try:
@@ -188,7 +198,7 @@ class PostgresBackend(DatabaseBackend):
         """Store one entry by one statement that commits by itself, recognised later if nobody told how it ended."""
         row = {**_parameters(store), "write_id": str(uuid.uuid4())}
         version = self._database.run_alone(
-            lambda connection: connection.execute(_PUT, row).fetchone()[0],
+            lambda connection: _put(connection, row)[0],
             lambda connection, elapsed: _version_written(connection, row, elapsed),
         )
         return stored(store.key, version)
@@ -281,6 +291,7 @@ class PostgresBackend(DatabaseBackend):
         """Return the entries that match, best first; see ``LTMBackend.search``."""
         terms, condition, beginning = parse_query(query), parse_filter(metadata_filter), check_prefix(prefix)
         most, first = check_limit(limit), check_offset(offset)
+        self._require_words(terms)
 
         def work(connection: Any) -> list[dict[str, Any]]:
             if terms == ():  # nothing in the query is searchable
@@ -306,10 +317,15 @@ class PostgresBackend(DatabaseBackend):
 def _put_many(connection: Any, stores: Sequence[Any]) -> Iterator[Result]:
     """Store one after the other, without a wait for each answer."""
     with connection.cursor() as cursor:
-        cursor.executemany(_PUT, [_parameters(store) for store in stores], returning=True)
+        has_words = stores[0].search_text is not None
+        cursor.executemany(_PUT[has_words], [_parameters(store) for store in stores], returning=True)
         for store in stores:
             yield stored(store.key, cursor.fetchone()[0])
             cursor.nextset()
+
+
+def _put(connection: Any, row: Mapping[str, Any], statement: Mapping[bool, str] = _PUT) -> Any:
+    return connection.execute(statement[row["search_text"] is not None], row).fetchone()
 
 
 def _do(connection: Any, operation: Operation) -> Result:
@@ -317,12 +333,12 @@ def _do(connection: Any, operation: Operation) -> Result:
         found = connection.execute(_DELETE, {"key": operation.key}).rowcount
         return ok(deleted=bool(found), key=operation.key)
     if operation.if_version is None:
-        return stored(operation.key, connection.execute(_PUT, _parameters(operation)).fetchone()[0])
+        return stored(operation.key, _put(connection, _parameters(operation))[0])
     version = _locked_version(connection, operation.key)
     row = None
     if version == operation.if_version:
         statement = _PUT if version else _CREATE
-        row = connection.execute(statement, _parameters(operation)).fetchone()
+        row = _put(connection, _parameters(operation), statement)
     if row is None:  # at last, of an entry that others have created meanwhile
         raise conflict(operation.key, version or _locked_version(connection, operation.key))
     return stored(operation.key, row[0])
@@ -339,7 +355,7 @@ def _version_written(connection: Any, row: Mapping[str, Any], elapsed: Callable[
         return int(found[0])
     if found and found[2] <= elapsed():
         raise LTMError("connection_error", "another store has written the entry since the connection was lost")
-    return int(connection.execute(_PUT, row).fetchone()[0])
+    return int(_put(connection, row)[0])
 
 
 def _locked_version(connection: Any, key: str) -> int:

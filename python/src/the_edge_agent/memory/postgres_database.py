@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 from weakref import WeakSet
 
@@ -45,7 +46,7 @@ _FIRST_PAUSE: Final = 0.05  # seconds between two attempts
 _LONGEST_PAUSE: Final = 1.0
 _CREATION_ATTEMPTS: Final = 12  # other classes create the same tables without our lock
 _GAVE_WAY: Final = ("40P01", "40001")
-_RACED: Final = ("23505", "42P07", "42710", "42P01", "XX000", *_GAVE_WAY)  # when others create the same tables
+_RACED: Final = ("23505", "42P07", "42710", "42P01", "42703", "XX000", *_GAVE_WAY)  # when others create the same tables
 
 _databases: WeakSet[PostgresDatabase] = WeakSet()
 _inherited: list[Any] = []  # pools of a parent process: what is dropped says goodbye to its server
@@ -64,7 +65,9 @@ class PostgresDatabase:
     Safe for many threads; a forked child opens connections of its own.
     """
 
-    def __init__(self, url: Any, *, pool_size: Any, timeout: Any, connect_timeout: Any) -> None:
+    def __init__(
+        self, url: Any, *, pool_size: Any, timeout: Any, connect_timeout: Any, search: bool | None = None
+    ) -> None:
         """Check the arguments; connect to nothing.
 
         Args:
@@ -72,6 +75,7 @@ class PostgresDatabase:
             pool_size: how many connections there may be.
             timeout: seconds that a call may take, the wait for a connection included.
             connect_timeout: seconds that connecting may take.
+            search: whether the entries' table keeps words; None needs no such table and takes what is there.
 
         Raises:
             LTMError: ``configuration_error``; it never shows the URL.
@@ -79,7 +83,7 @@ class PostgresDatabase:
         self._url, self._place = parse_url(url)
         if isinstance(pool_size, bool) or not isinstance(pool_size, int) or not 1 <= pool_size <= 1_000:
             raise LTMError("configuration_error", f"pool_size must be an integer from 1 to 1,000, not {pool_size!r}")
-        self._pool_size = pool_size
+        self._pool_size, self._search = pool_size, search
         self._timeout = check_seconds("timeout", timeout)
         self._connect_timeout = check_seconds("connect_timeout", connect_timeout)
         self.closed = self._is_ready = False
@@ -192,8 +196,9 @@ class PostgresDatabase:
             raise closed()
         if self._is_ready:
             return
-        if not self._retrying(is_ready, None, deadline):
-            self._retrying(create_tables, WRITE, deadline, codes=_RACED, attempts=_CREATION_ATTEMPTS)
+        if not self._retrying(partial(is_ready, search=self._search), None, deadline):
+            create = partial(create_tables, search=self._search)
+            self._retrying(create, WRITE, deadline, codes=_RACED, attempts=_CREATION_ATTEMPTS)
         self._is_ready = True
 
     def _retrying(

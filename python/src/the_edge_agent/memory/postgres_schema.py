@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from the_edge_agent.memory.layouts import another_layout, check_layouts
+from the_edge_agent.memory.layouts import another_layout, check_kind, check_layouts
 from the_edge_agent.memory.results import LTMError
 
 SCHEMA_VERSION: Final = 1
 
 # The tables of SQLAlchemyBackend on PostgreSQL: each class opens the other's data.
-_TABLES: Final = (
+_ENTRIES: Final = (
     'CREATE TABLE IF NOT EXISTS ltm_entries (key VARCHAR(512) COLLATE "C" NOT NULL, value VARCHAR NOT NULL, '
-    "metadata VARCHAR, search_text VARCHAR NOT NULL, version BIGINT NOT NULL, write_id VARCHAR(36), "
+    "metadata VARCHAR, {words}version BIGINT NOT NULL, write_id VARCHAR(36), "
     "storage_uri VARCHAR(200), expires_at TIMESTAMPTZ, created_at TIMESTAMPTZ NOT NULL, "
-    "updated_at TIMESTAMPTZ NOT NULL, search_vector TSVECTOR GENERATED ALWAYS AS "
-    "(to_tsvector('simple'::regconfig, search_text)) STORED, metadata_json JSONB NOT NULL, PRIMARY KEY (key))",
+    "updated_at TIMESTAMPTZ NOT NULL, {index}metadata_json JSONB NOT NULL, PRIMARY KEY (key))",
     "CREATE INDEX IF NOT EXISTS ix_ltm_entries_expires_at ON ltm_entries (expires_at) WHERE expires_at IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS ix_ltm_entries_metadata_json ON ltm_entries USING gin (metadata_json jsonb_path_ops)",
-    "CREATE INDEX IF NOT EXISTS ix_ltm_entries_search_vector ON ltm_entries USING gin (search_vector)",
     "CREATE INDEX IF NOT EXISTS ix_ltm_entries_updated_at ON ltm_entries (updated_at DESC, key)",
+)
+_WORDS: Final = "search_text VARCHAR NOT NULL, "
+_INDEX: Final = "search_vector TSVECTOR GENERATED ALWAYS AS (to_tsvector('simple'::regconfig, search_text)) STORED, "
+_FULL_TEXT: Final = (
+    "CREATE INDEX IF NOT EXISTS ix_ltm_entries_search_vector ON ltm_entries USING gin (search_vector)",
+)
+_TABLES: Final = (
     'CREATE TABLE IF NOT EXISTS ltm_catalog (id VARCHAR(64) NOT NULL, key VARCHAR(512) COLLATE "C" NOT NULL, '
     "content_hash VARCHAR(200) NOT NULL, storage_uri VARCHAR, byte_size BIGINT, inlined_value VARCHAR, "
     "metadata VARCHAR, metadata_hash VARCHAR(200), expires_at TIMESTAMPTZ, created_at TIMESTAMPTZ NOT NULL, "
@@ -33,24 +38,32 @@ _TABLES: Final = (
     "metadata_hash VARCHAR(200), byte_size BIGINT, expires_at TIMESTAMPTZ, PRIMARY KEY (snapshot_id, entry_id))",
     "CREATE TABLE IF NOT EXISTS ltm_schema_version (id INTEGER NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (id))",
 )
-_MORE_COLUMNS: Final = {"ltm_entries": ("search_vector", "metadata_json"), "ltm_catalog": ("metadata_json",)}
+_MORE_COLUMNS: Final = ("metadata_json",)  # of the entries and of the catalog
 _COLUMNS_OF: Final = (
     "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"
 )
 _STATE: Final = """
-    SELECT current_setting('server_encoding'), array_agg(attname::text)
-    FROM pg_attribute WHERE attrelid = to_regclass('ltm_schema_version') AND attnum > 0 AND NOT attisdropped"""
+    SELECT current_setting('server_encoding'),
+           array_agg(attname::text) FILTER (WHERE attrelid = to_regclass('ltm_schema_version')),
+           array_agg(attname::text) FILTER (WHERE attrelid = to_regclass('ltm_entries'))
+    FROM pg_attribute
+    WHERE attrelid IN (to_regclass('ltm_schema_version'), to_regclass('ltm_entries'))
+      AND attnum > 0 AND NOT attisdropped"""
 _ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtext('the-edge-agent schema'))"
 
 
-def is_ready(connection: Any) -> bool:
+def is_ready(connection: Any, search: bool | None) -> bool:
     """Return whether the tables are there.
+
+    Args:
+        connection: to look with.
+        search: whether the entries' table keeps words; None needs no such table and takes what is there.
 
     Raises:
         LTMError: ``configuration_error`` for a database that a later release has written, or one in which text
-            would be lost, or of a table that is another's.
+            would be lost, or of a table that is another's, or for entries of the other kind.
     """
-    encoding, columns = connection.execute(_STATE).fetchone()
+    encoding, columns, of_entries = connection.execute(_STATE).fetchone()
     if encoding != "UTF8":
         raise LTMError("configuration_error", f"the encoding of the database must be UTF8, not {encoding}")
     if columns and not {"id", "version"}.issubset(columns):
@@ -63,19 +76,30 @@ def is_ready(connection: Any) -> bool:
             "configuration_error",
             f"the database has schema version {row[0]}; this release knows {SCHEMA_VERSION}. Upgrade the-edge-agent",
         )
-    return bool(row)
+    check_kind("ltm_entries", of_entries or (), search=search)
+    return bool(row) and (search is None or bool(of_entries))
 
 
-def create_tables(connection: Any) -> None:
-    """Create what is missing, in a transaction of the caller's.
+def create_tables(connection: Any, search: bool | None) -> None:
+    """Create what is missing, in a transaction of the caller's; ``search`` is that of ``is_ready``.
 
     Raises:
-        LTMError: ``configuration_error`` for a table of another layout.
+        LTMError: ``configuration_error`` for a table of another layout, or for entries of the other kind.
     """
     connection.execute(_ONE_AT_A_TIME)
-    if is_ready(connection):  # another process was quicker
+    if is_ready(connection, search):  # another process was quicker
         return
-    check_layouts(lambda name: [row[0] for row in connection.execute(_COLUMNS_OF, (name,))], _MORE_COLUMNS)
-    for statement in _TABLES:
+
+    def columns_of(name: str) -> list[str]:
+        return [row[0] for row in connection.execute(_COLUMNS_OF, (name,))]
+
+    of_entries = (*_MORE_COLUMNS, "search_vector") if search else _MORE_COLUMNS
+    check_layouts(columns_of, {"ltm_entries": of_entries, "ltm_catalog": _MORE_COLUMNS}, search=search)
+    if search is not None:
+        for statement in _ENTRIES:
+            connection.execute(statement.format(words=_WORDS if search else "", index=_INDEX if search else ""))
+        check_kind("ltm_entries", columns_of("ltm_entries"), search=search)  # others do not wait for our lock
+    for statement in (*(_FULL_TEXT if search else ()), *_TABLES):
         connection.execute(statement)
-    connection.execute("INSERT INTO ltm_schema_version (id, version) VALUES (1, %s)", (SCHEMA_VERSION,))
+    version = "INSERT INTO ltm_schema_version (id, version) VALUES (1, %s) ON CONFLICT (id) DO NOTHING"
+    connection.execute(version, (SCHEMA_VERSION,))

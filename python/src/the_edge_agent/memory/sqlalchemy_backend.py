@@ -85,6 +85,7 @@ class SQLAlchemyBackend(DatabaseBackend):
         *,
         table_name: str = LTMEntry.__tablename__,
         create_tables: bool = True,
+        search: bool = True,
         catalog: str | Mapping[str, Any] | CatalogBackend | None = None,
         storage: Mapping[str, Any] | BlobStorage | None = None,
         engine: Engine | None = None,
@@ -107,6 +108,8 @@ class SQLAlchemyBackend(DatabaseBackend):
             table_name: of the entries, so that several memories share a database: up to 40 lower-case letters,
                 digits and underscores.
             create_tables: whether to create the tables that are missing; otherwise they must be there, see ``ddl``.
+            search: whether words can be searched. Without, nothing is kept for that, so that a store costs less;
+                ``search`` then takes filters and prefixes and no words. It is decided when the table is made.
             catalog: keeps the ledger of what is in memory: the name of a catalog, a mapping of its ``type`` and
                 options, or a catalog, which stays the caller's. On the same database it is written in the same
                 transaction; ``url``, ``pool_size``, ``echo`` and ``lazy`` default to the backend's.
@@ -141,6 +144,7 @@ class SQLAlchemyBackend(DatabaseBackend):
         blobs = None if storage is None else BlobStorage.of(storage)
         entries_name = check_table_name(table_name)
         self._entries_name = entries_name
+        self._keeps_words = check_flag("search", search)
         self._database = self._database_of(source, options)
         self._values = LargeValues(blobs, self._database)
         is_lazy = check_flag("lazy", lazy)
@@ -156,12 +160,18 @@ class SQLAlchemyBackend(DatabaseBackend):
             raise
 
     def _database_of(self, source: Any, options: EngineOptions) -> Database:
-        return Database(source, options, entries_name=self._entries_name, dialect_class=self.dialect_class)
+        return Database(
+            source,
+            options,
+            entries_name=self._entries_name,
+            search=self._keeps_words,
+            dialect_class=self.dialect_class,
+        )
 
     @property
     def entry_class(self) -> type[EntryColumns]:
-        """The mapped class of the entries' table, ``LTMEntry`` unless ``table_name`` says otherwise."""
-        return entry_class(self._entries_name)
+        """The mapped class of the entries' table: ``LTMEntry``, or another for a ``table_name`` or ``search=False``."""
+        return entry_class(self._entries_name, search=self._keeps_words)
 
     @property
     def dialect(self) -> str:
@@ -284,6 +294,7 @@ class SQLAlchemyBackend(DatabaseBackend):
             check_limit(limit),
             check_offset(offset),
         )
+        self._require_words(terms)
         if terms == ():
             self._database.start()
             return ok(results=[], count=0)

@@ -48,15 +48,19 @@ from the_edge_agent.memory.validation import (
 )
 
 # An upsert in one statement. An expired entry counts as absent: the store is then a create.
-_STORE: Final = """
-    INSERT INTO ltm_entries (key, value, metadata, search_text, version, expires_at, created_at, updated_at)
-    VALUES (:key, :value, :metadata, :search_text, 1, :expires_at, :now, :now)
+_UPSERT: Final = """
+    INSERT INTO ltm_entries (key, value, metadata, {names}version, expires_at, created_at, updated_at)
+    VALUES (:key, :value, :metadata, {values}1, :expires_at, :now, :now)
     ON CONFLICT (key) DO UPDATE SET
-        value = excluded.value, metadata = excluded.metadata, search_text = excluded.search_text,
+        value = excluded.value, metadata = excluded.metadata, {changes}
         version = CASE WHEN expires_at <= :now THEN 1 ELSE version + 1 END,
         created_at = CASE WHEN expires_at <= :now THEN :now ELSE created_at END,
         expires_at = excluded.expires_at, updated_at = :now, storage_uri = NULL
     RETURNING version"""
+_STORE: Final = _UPSERT.format(
+    names="search_text, ", values=":search_text, ", changes="search_text = excluded.search_text,"
+)
+_STORE_WITHOUT_WORDS: Final = _UPSERT.format(names="", values="", changes="")
 _VISIBLE: Final = "(expires_at IS NULL OR expires_at > :now)"
 _ENTRY: Final = f"SELECT value, metadata, version, storage_uri FROM ltm_entries WHERE key = :key AND {_VISIBLE}"
 _DELETE: Final = f"DELETE FROM ltm_entries WHERE key = :key AND {_VISIBLE}"
@@ -103,6 +107,7 @@ class SQLiteBackend(DatabaseBackend):
         db_path: str | os.PathLike[str] | None = None,
         timeout: float = 30.0,
         lazy: bool = False,
+        search: bool = True,
         catalog: str | Mapping[str, Any] | CatalogBackend | None = None,
     ) -> None:
         """Open the file and create the tables, unless ``lazy``.
@@ -112,6 +117,7 @@ class SQLiteBackend(DatabaseBackend):
             db_path: another name of ``path``.
             timeout: seconds that a call may take, the wait for other writers included.
             lazy: open nothing until the first call.
+            search: whether words can be searched; see ``SQLAlchemyBackend``.
             catalog: keeps the ledger of what is in memory: the name of a catalog, a mapping of its ``type`` and
                 options, or a catalog, which stays the caller's. In the same file it is written in the same
                 transaction; ``{"type": "sqlite"}`` without a ``path`` means the same file.
@@ -121,7 +127,8 @@ class SQLiteBackend(DatabaseBackend):
         """
         if db_path is not None and path != IN_MEMORY:
             raise LTMError("configuration_error", "path and db_path mean the same; give one of them")
-        self._database = SQLiteDatabase(path if db_path is None else db_path, timeout)
+        self._keeps_words = check_flag("search", search)
+        self._database = SQLiteDatabase(path if db_path is None else db_path, timeout, search=self._keeps_words)
         is_lazy = check_flag("lazy", lazy)
         self._ledger = open_ledger(catalog, self._database, {"timeout": timeout, "lazy": is_lazy})
         try:
@@ -243,6 +250,7 @@ class SQLiteBackend(DatabaseBackend):
         """Return the entries that match, best first; see ``LTMBackend.search``."""
         terms, condition, beginning = parse_query(query), parse_filter(metadata_filter), check_prefix(prefix)
         most, first = check_limit(limit), check_offset(offset)
+        self._require_words(terms)
         with self._database.transaction() as connection:
             if terms == ():  # nothing in the query is searchable
                 return ok(results=[], count=0)
@@ -320,7 +328,8 @@ def _store(connection: sqlite3.Connection, store: Store, at: datetime) -> Result
         "expires_at": written(at + store.ttl) if store.ttl else None,
         "now": written(at),
     }
-    ((version,),) = connection.execute(_STORE, values).fetchall()
+    statement = _STORE_WITHOUT_WORDS if store.search_text is None else _STORE
+    ((version,),) = connection.execute(statement, values).fetchall()
     return stored(store.key, version)
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any, Final
 
-from the_edge_agent.memory.layouts import another_layout, check_layouts
+from the_edge_agent.memory.layouts import another_layout, check_kind, check_layouts
 from the_edge_agent.memory.results import ErrorType, LTMError
 from the_edge_agent.memory.sqlite_index import definitions
 from the_edge_agent.memory.validation import check_seconds
@@ -21,13 +21,15 @@ SCHEMA_VERSION: Final = 1
 _STEPS_BETWEEN_LOOKS: Final = 20_000  # of SQLite's machine, well under a millisecond, between two looks at the clock
 
 # The tables of SQLAlchemyBackend on SQLite: each class opens the other's files.
-_TABLES: Final = (
+_ENTRIES: Final = (
     "CREATE TABLE IF NOT EXISTS ltm_entries (key VARCHAR(512) NOT NULL, value TEXT NOT NULL, metadata TEXT, "
-    "search_text TEXT NOT NULL, version BIGINT NOT NULL, write_id VARCHAR(36), storage_uri VARCHAR(200), "
+    "{words}version BIGINT NOT NULL, write_id VARCHAR(36), storage_uri VARCHAR(200), "
     "expires_at DATETIME, created_at DATETIME NOT NULL, updated_at DATETIME NOT NULL, id INTEGER NOT NULL, "
     "PRIMARY KEY (id), UNIQUE (key))",
     "CREATE INDEX IF NOT EXISTS ix_ltm_entries_expires_at ON ltm_entries (expires_at) WHERE expires_at IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS ix_ltm_entries_updated_at ON ltm_entries (updated_at DESC, key)",
+)
+_TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS ltm_catalog (id VARCHAR(64) NOT NULL, key VARCHAR(512) NOT NULL, "
     "content_hash VARCHAR(200) NOT NULL, storage_uri TEXT, byte_size BIGINT, inlined_value TEXT, metadata TEXT, "
     "metadata_hash VARCHAR(200), expires_at DATETIME, created_at DATETIME NOT NULL, updated_at DATETIME NOT NULL, "
@@ -68,18 +70,20 @@ class SQLiteDatabase:
         has_metadata_words: whether it has words for metadata too; an earlier release makes it without.
     """
 
-    def __init__(self, path: Any, timeout: Any) -> None:
+    def __init__(self, path: Any, timeout: Any, *, search: bool | None = None) -> None:
         """Check the arguments; open nothing.
 
         Args:
             path: of the file, or ``:memory:``.
             timeout: seconds that a transaction may take, the wait for other writers included.
+            search: whether the entries' table keeps words; None needs no such table and takes what is there.
 
         Raises:
             LTMError: ``configuration_error``.
         """
         self.path = _check_path(path)
         self._timeout = check_seconds("timeout", timeout)
+        self._search = search
         self.closed = self.has_full_text = self.has_metadata_words = self._is_ready = False
         self._idle: list[sqlite3.Connection] = []
         self._inherited: list[sqlite3.Connection] = []
@@ -204,12 +208,12 @@ class SQLiteDatabase:
     def _make_ready(self, connection: sqlite3.Connection, deadline: float) -> None:
         """Create the tables unless they are there, and look at what the database can do."""
         try:
-            if _version(connection) is None:
-                _check_layouts(connection)
+            if not _is_complete(connection, self._search):
+                _check_layouts(connection, self._search)
                 if self.path != IN_MEMORY:
                     _switch_to_wal(connection, deadline)  # after the look: a file that is refused stays as it was
                 connection.execute("BEGIN IMMEDIATE")
-                _create(connection)
+                _create(connection, self._search)
                 connection.execute("COMMIT")
             columns = [row[0] for row in connection.execute("SELECT name FROM pragma_table_info('ltm_entries_fts')")]
             self.has_full_text, self.has_metadata_words = bool(columns), "metadata" in columns
@@ -246,19 +250,35 @@ def moment(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
 
 
-def _create(connection: sqlite3.Connection) -> None:
-    if _version(connection) is not None:  # another process was quicker
+def _is_complete(connection: sqlite3.Connection, search: bool | None) -> bool:
+    """Return whether the tables are there, and refuse entries of the other kind."""
+    version = _version(connection)
+    if version is None or search is None:
+        return version is not None
+    columns = _columns(connection, "ltm_entries")
+    check_kind("ltm_entries", columns, search=search)
+    return bool(columns)
+
+
+def _create(connection: sqlite3.Connection, search: bool | None) -> None:
+    if _is_complete(connection, search):  # another process was quicker
         return
-    for statement in _TABLES:
-        connection.execute(statement)
-    if _has_fts5(connection):
+    _check_layouts(connection, search)  # another class may be half way
+    entries = () if search is None else _ENTRIES
+    for statement in (*entries, *_TABLES):
+        connection.execute(statement.format(words="search_text TEXT NOT NULL, " if search else ""))
+    if search and _has_fts5(connection):
         for statement in definitions("ltm_entries", has_json=_has_json(connection)):
             connection.execute(statement)
-    connection.execute("INSERT INTO ltm_schema_version (id, version) VALUES (1, ?)", (SCHEMA_VERSION,))
+    connection.execute("INSERT OR IGNORE INTO ltm_schema_version (id, version) VALUES (1, ?)", (SCHEMA_VERSION,))
 
 
-def _check_layouts(connection: sqlite3.Connection) -> None:
-    check_layouts(lambda name: [row[1] for row in connection.execute(f"PRAGMA table_info({name})")])
+def _check_layouts(connection: sqlite3.Connection, search: bool | None = None) -> None:
+    check_layouts(lambda name: _columns(connection, name), search=search)
+
+
+def _columns(connection: sqlite3.Connection, name: str) -> list[str]:
+    return [row[1] for row in connection.execute(f"PRAGMA table_info({name})")]
 
 
 def _version(connection: sqlite3.Connection) -> int | None:

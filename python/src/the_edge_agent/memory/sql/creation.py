@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Table, and_, delete, exc, insert, inspect, select
+from sqlalchemy import Connection, Select, Table, and_, delete, exc, false, insert, inspect, literal_column, select
 from sqlalchemy.schema import DropTable
 
-from the_edge_agent.memory.layouts import another_layout
+from the_edge_agent.memory.layouts import another_layout, check_kind
 from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql import legacy
@@ -22,14 +22,29 @@ from the_edge_agent.memory.sql.schema import SCHEMA_VERSION, Tables
 
 @dataclass(frozen=True)
 class Schema:
-    """Our tables in one database, as its server wants them."""
+    """Our tables in one database, as its server wants them.
+
+    Attributes:
+        tables: with what the dialect adds.
+        dialect: of the server.
+        packet: bytes that the server reads at once, None for no limit.
+        search: whether the entries' table keeps words; None for who needs no such table and takes what is there.
+    """
 
     tables: Tables
     dialect: Dialect
     packet: int | None
+    search: bool | None
 
     @classmethod
-    def of(cls, connection: Connection, tables: Tables, dialect_class: type[Dialect] | None) -> Schema:
+    def of(
+        cls,
+        connection: Connection,
+        tables: Tables,
+        dialect_class: type[Dialect] | None,
+        *,
+        search: bool | None = None,
+    ) -> Schema:
         """Look at the server, and change nothing but these copies of the tables."""
         dialect_class = dialect_class or for_dialect(connection.dialect)
         dialect = dialect_class(tables.entries.c.updated_at.type)
@@ -38,7 +53,7 @@ class Schema:
         dialect.extend(tables.entries, tables.catalog)
         packet = dialect.max_entry_bytes(connection)
         connection.rollback()
-        return cls(tables, dialect, packet)
+        return cls(tables, dialect, packet, search)
 
     def statements(self, connection: Connection) -> list[str]:
         """Return the SQL that makes what is missing of the tables.
@@ -50,7 +65,7 @@ class Schema:
         has_table = inspect(connection).has_table
         entries, *others = self.tables.all()
         missing = [table for table in others if not has_table(table.name)]
-        if not has_table(entries.name):
+        if self.search is not None and not has_table(entries.name):
             definitions = self.dialect.definitions(entries, *missing)
         else:
             definitions = Dialect.definitions(self.dialect, *missing) if missing else []
@@ -72,20 +87,34 @@ class Schema:
             connection.rollback()
             self.check_layouts(connection)  # the table of the version may be another's
             raise
-        is_complete = is_complete and inspect(connection).has_table(self.tables.entries.name)
+        is_complete = is_complete and (self.search is None or self._has_entries(connection))
         if not is_complete:
             self.check_layouts(connection)
         connection.rollback()
         return is_complete
 
+    def _has_entries(self, connection: Connection) -> bool:
+        """Return whether the entries' table is there, and refuse one of the other kind."""
+        entries = self.tables.entries
+        if not inspect(connection).has_table(entries.name):
+            return False
+        everything: Select[Any] = select(literal_column("*")).select_from(entries).where(false())
+        check_kind(entries.name, connection.execute(everything).keys(), search=self.search)
+        return True
+
     def check_layouts(self, connection: Connection) -> None:
-        """Refuse a database that uses a name of ours for a table of its own.
+        """Refuse a database that uses a name of ours for a table of its own, or has entries of the other kind.
 
         Raises:
             LTMError: ``configuration_error``.
         """
+        self._check_kind(connection)
         for name in self.foreign_tables(connection):
             raise another_layout(name)
+
+    def _check_kind(self, connection: Connection) -> None:
+        name = self.tables.entries.name
+        check_kind(name, legacy.columns_of(connection, name) or (), search=self.search)
 
     def foreign_tables(self, connection: Connection) -> list[str]:
         """Return the names of those tables that are there in a layout that is not ours, today's or the earlier."""
@@ -100,9 +129,12 @@ class Schema:
             LTMError: ``configuration_error`` for a database that does not keep what we store.
         """
         self._in_transaction(connection, self._create_tables)
-        legacy.move_entries(connection, self.dialect, self.tables.entries)
+        self._check_kind(connection)  # another process may have made the table meanwhile, so that ours was not made
         connection.rollback()
-        if not self.dialect.has_exact_keys:
+        if self.search is not None:
+            legacy.move_entries(connection, self.dialect, self.tables.entries)
+            connection.rollback()
+        if self.search is not None and not self.dialect.has_exact_keys:
             self._check_keys(connection)
             connection.rollback()
         self._in_transaction(connection, self._write_version)
@@ -112,8 +144,13 @@ class Schema:
             work(connection)
 
     def _create_tables(self, connection: Connection) -> None:
-        legacy.set_aside(connection, self.dialect, self.tables.entries)
-        self.dialect.create(connection, *self.tables.all())
+        entries, *others = self.tables.all()
+        if self.search is None:
+            self.dialect.create(connection, *others)
+            return
+        legacy.set_aside(connection, self.dialect, entries)
+        self._check_kind(connection)  # a text index over a table without words would break it
+        self.dialect.create(connection, entries, *others)
 
     def _write_version(self, connection: Connection) -> None:
         if self.version(connection) is None:

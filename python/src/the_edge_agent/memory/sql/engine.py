@@ -49,9 +49,17 @@ class Database:
         options: EngineOptions,
         *,
         entries_name: str,
+        search: bool | None = None,
         dialect_class: type[Dialect] | None = None,
     ) -> None:
         """Check the source, a URL or an engine of the caller's; import no driver and connect to nothing.
+
+        Args:
+            source: the URL or the engine.
+            options: of the engine.
+            entries_name: the name of the entries' table.
+            search: whether that table keeps words; None needs no such table and takes what is there.
+            dialect_class: in place of the database's own.
 
         Raises:
             LTMError: ``configuration_error``.
@@ -61,6 +69,7 @@ class Database:
         self.closed = False
         self._options = options
         self._entries_name = entries_name
+        self._search = search
         self._dialect_class = dialect_class
         self._opened: _Opened | None = None
         self._starting = Lock()
@@ -282,7 +291,7 @@ class Database:
             schema.create(connection)
 
     def _copy_tables(self) -> Tables:
-        return copy_tables(self._entries_name)
+        return copy_tables(self._entries_name, search=bool(self._search))
 
     def _engine(self) -> tuple[Engine, Closable | None]:
         if self._shared is None:
@@ -309,7 +318,7 @@ class Database:
 
         def attempt() -> tuple[Schema, Answer]:
             with deadline.released(), first_connection(engine, deadline) as connection:
-                schema = Schema.of(connection, self._copy_tables(), self._dialect_class)
+                schema = Schema.of(connection, self._copy_tables(), self._dialect_class, search=self._search)
                 return schema, work(schema, connection)
 
         return retrying(attempt, deadline, again=lost_the_race)

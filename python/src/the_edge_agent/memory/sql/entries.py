@@ -212,4 +212,6 @@ def sent_bytes(store: Store, enough: int) -> int:
 
 
 def _most_bytes(store: Store) -> int:
-    return (len(store.key) + len(store.kept_value) + 2 * len(store.metadata or "")) * _WIDEST + len(store.search_text)
+    return (len(store.key) + len(store.kept_value) + 2 * len(store.metadata or "")) * _WIDEST + len(
+        store.search_text or ""
+    )

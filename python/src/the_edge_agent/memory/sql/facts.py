@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, inspect
 from sqlalchemy.pool import Pool, QueuePool
 
-from the_edge_agent.memory.layouts import another_layout
+from the_edge_agent.memory.layouts import another_layout, keeps_words
+from the_edge_agent.memory.sql import legacy
 from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.engine import largest_entry
@@ -76,13 +77,20 @@ def _pool(pool: Pool, options: EngineOptions) -> dict[str, Any]:
 
 
 def _tables(schema: Schema, connection: Connection) -> dict[str, Any]:
-    ours = replace(schema, tables=copy_tables())
+    ours = replace(schema, tables=copy_tables(search=False), search=None)  # a memory with words has more columns
     names = [table.name for table in ours.tables.all()]
     missing = [name for name in names if not inspect(connection).has_table(name)]
     foreign = ours.foreign_tables(connection)
     version = None if foreign else ours.version(connection)
     is_complete = version is not None and not missing
     if not is_complete and not foreign:  # a start would create tables: it looks for what the dialect adds, too
-        foreign = Schema.of(connection, copy_tables(), type(schema.dialect)).foreign_tables(connection)
+        foreign = Schema.of(connection, copy_tables(search=False), type(schema.dialect)).foreign_tables(connection)
     state = "foreign" if foreign else "complete" if is_complete else "absent" if missing == names else "incomplete"
-    return {"state": state, "version": version, "missing_tables": missing, "foreign_tables": foreign}
+    has_words = keeps_words(legacy.columns_of(connection, ours.tables.entries.name) or ())
+    return {
+        "state": state,
+        "version": version,
+        "full_text": None if foreign else has_words,
+        "missing_tables": missing,
+        "foreign_tables": foreign,
+    }

@@ -64,17 +64,18 @@ def move_entries(connection: Connection, dialect: Dialect, entries: Table) -> No
 
 def is_foreign(connection: Connection, table: Table, *, may_be_earlier: bool) -> bool:
     """Return whether there is a table of this name, or a view, in a layout that is not ours: today's or the earlier."""
-    columns = _columns(connection, table.name)
+    columns = columns_of(connection, table.name)
     if columns is None or columns >= set(table.columns.keys()):
         return False
     return not (may_be_earlier and is_earlier(columns))
 
 
 def _is_earlier_layout(connection: Connection, entries: Table) -> bool:
-    return is_earlier(_columns(connection, entries.name) or set())
+    return is_earlier(columns_of(connection, entries.name) or set())
 
 
-def _columns(connection: Connection, name: str) -> set[str] | None:
+def columns_of(connection: Connection, name: str) -> set[str] | None:
+    """Return the names of a table's columns, None if it is not there."""
     inspector = inspect(connection)
     return {column["name"] for column in inspector.get_columns(name)} if inspector.has_table(name) else None
 

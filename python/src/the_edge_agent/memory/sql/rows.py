@@ -26,13 +26,12 @@ def value_of(text: str, pointer: str | None) -> Any:
 
 def entry_row(dialect: Dialect, entries: Table) -> dict[str, Any]:
     """Return the bound columns of an entry; the primary key is first."""
+    kept = [name for name in ("search_text", "write_id", "storage_uri") if name in entries.c]
     return {
         "key": bindparam("b_key", type_=entries.c.key.type),
         "value": bindparam("b_value", type_=dialect.text_type),
         **dialect.metadata_columns(entries),
-        "search_text": bindparam("b_search_text", type_=entries.c.search_text.type),
-        "write_id": bindparam("b_write_id", type_=entries.c.write_id.type),
-        "storage_uri": bindparam("b_storage_uri", type_=entries.c.storage_uri.type),
+        **{name: bindparam(f"b_{name}", type_=entries.c[name].type) for name in kept},
         **_stamps(dialect),
     }
 

@@ -31,10 +31,10 @@ class Base(DeclarativeBase):
 class EntryColumns:
     """The columns of an entry; ``value`` and ``metadata_`` are decoded Python values."""
 
-    key: Mapped[str] = mapped_column(Key(), primary_key=True)
-    value: Mapped[Any] = mapped_column(JSONText(), nullable=False)
-    metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata", MetadataText())
-    search_text: Mapped[str] = mapped_column(Tokens(), nullable=False)
+    # Their sort_order puts these first, before the column of the subclass.
+    key: Mapped[str] = mapped_column(Key(), primary_key=True, sort_order=-1)
+    value: Mapped[Any] = mapped_column(JSONText(), nullable=False, sort_order=-1)
+    metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata", MetadataText(), sort_order=-1)
     version: Mapped[int] = mapped_column(BigInteger, nullable=False)
     write_id: Mapped[str | None] = mapped_column(Ascii(36))
     storage_uri: Mapped[str | None] = mapped_column(Ascii(200))
@@ -43,7 +43,13 @@ class EntryColumns:
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime(), nullable=False)
 
 
-class LTMEntry(EntryColumns, Base):
+class SearchedColumns(EntryColumns):
+    """The columns of an entry whose words can be searched: that there is ``search_text`` tells such a table."""
+
+    search_text: Mapped[str] = mapped_column(Tokens(), nullable=False)
+
+
+class LTMEntry(SearchedColumns, Base):
     """One entry of long-term memory. An expired one stays in the table until it is cleaned up."""
 
     __tablename__ = "ltm_entries"
@@ -119,19 +125,27 @@ class Tables:
 
 
 @cache
-def entry_class(table_name: str) -> type[EntryColumns]:
-    """Return the mapped class of an entries' table: ``LTMEntry`` for the usual name."""
-    if table_name == LTMEntry.__tablename__:
+def entry_class(table_name: str, *, search: bool = True) -> type[EntryColumns]:
+    """Return the mapped class of an entries' table: ``LTMEntry`` for the usual name, if words are searched."""
+    if search and table_name == LTMEntry.__tablename__:
         return LTMEntry
     # A registry of its own: the tables of Base are those that every database has.
     base = type("Base", (DeclarativeBase,), {"__doc__": "The registry of one class."})
-    return type("LTMEntry", (EntryColumns, base), {"__tablename__": table_name, "__doc__": LTMEntry.__doc__})
+    columns = SearchedColumns if search else EntryColumns
+    return type("LTMEntry", (columns, base), {"__tablename__": table_name, "__doc__": LTMEntry.__doc__})
 
 
-def copy_tables(entries_name: str = LTMEntry.__tablename__, prefix: str = _PREFIX) -> Tables:
-    """Return a copy of the tables for one engine; the entries' table has a name, the others begin with ``prefix``."""
+def copy_tables(entries_name: str = LTMEntry.__tablename__, prefix: str = _PREFIX, *, search: bool = True) -> Tables:
+    """Return a copy of the tables for one engine.
+
+    Args:
+        entries_name: of the entries' table.
+        prefix: that the names of the others begin with.
+        search: whether the entries' table keeps words.
+    """
     metadata = MetaData()
-    entries = Base.metadata.tables[LTMEntry.__tablename__].to_metadata(metadata, name=entries_name)
+    original: Any = entry_class(LTMEntry.__tablename__, search=search)
+    entries = original.__table__.to_metadata(metadata, name=entries_name)
     Index(f"ix_{entries_name}_updated_at", entries.c.updated_at.desc(), entries.c.key)
     others = (CatalogEntry, CatalogSnapshot, CatalogSnapshotEntry, SchemaVersion)
     originals = (Base.metadata.tables[mapped.__tablename__] for mapped in others)

@@ -109,7 +109,7 @@ class Searcher:
         )
         self._newest_first = (columns.updated_at.desc(), columns.key)
         self._version = columns.version
-        self._search_text = type_coerce(columns.search_text, Text())
+        self._search_text = type_coerce(columns.get("search_text", null()), Text())  # null: no words are searched
         self._queries: dict[Any, list[tuple[Step, Prepared]]] = {}
         self._pointer = columns.storage_uri
         self._by_key = select(

@@ -33,7 +33,7 @@ class TemporaryDatabase(Database):
         Raises:
             LTMError: ``configuration_error``.
         """
-        super().__init__(source, options, entries_name=f"{name}_entries", dialect_class=dialect_class)
+        super().__init__(source, options, entries_name=f"{name}_entries", search=True, dialect_class=dialect_class)
         self.end = time.monotonic() + options.timeout
         self._prefix = f"{name}_"
 

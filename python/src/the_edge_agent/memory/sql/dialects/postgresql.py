@@ -148,16 +148,18 @@ class PostgreSQLDialect(Dialect):
         if not style.startswith("ISO"):
             raise LTMError("configuration_error", f"DateStyle must be ISO, not {style}")
         has_entries, has_catalog = _columns(connection, entries), _columns(connection, catalog)
+        has_words = "search_text" in entries.c
         if "search_text" in has_entries:
-            self._has_full_text = "search_vector" in has_entries
+            self._has_full_text = has_words and "search_vector" in has_entries
         else:
-            self._has_full_text = accepts(connection, *_VECTOR_TRIAL)
+            self._has_full_text = has_words and accepts(connection, *_VECTOR_TRIAL)
         for table, has in ((entries, has_entries), (catalog, has_catalog)):
             is_there = "metadata" in has and "version" in has
             self._has_json[table.name] = "metadata_json" in has if is_there else accepts(connection, *_JSONB_TRIAL)
             if not is_there:
                 self._has_gin = accepts(connection, *_JSONB_TRIAL, *_GIN_TRIAL)
-        missing = {LIKE_INSTEAD: not self._has_full_text, PYTHON_INSTEAD: not all(self._has_json.values())}
+        has_json = all(self._has_json.values())
+        missing = {LIKE_INSTEAD: has_words and not self._has_full_text, PYTHON_INSTEAD: not has_json}
         self.fallbacks = [words for words, is_missing in missing.items() if is_missing]
 
     def exclusively(self, connection: Connection, name: str) -> AbstractContextManager[Any]:

@@ -185,10 +185,11 @@ class SQLiteDialect(Dialect):
             if lacks:
                 message = f"the database has a full-text index that needs {needs}, which this SQLite lacks"
                 raise LTMError("configuration_error", f"{message}; it cannot keep it in step")
-        is_made = not index and has_fts5 and "search_text" not in _columns(connection, entries.name)
-        self._has_full_text = bool(index) or is_made
+        keeps_text = "search_text" in entries.c
+        is_made = keeps_text and not index and has_fts5 and "search_text" not in _columns(connection, entries.name)
+        self._has_full_text = keeps_text and (bool(index) or is_made)
         self._has_metadata_words = has_words or (is_made and self._has_json)
-        missing = {LIKE_INSTEAD: not self._has_full_text, PYTHON_INSTEAD: not self._has_json}
+        missing = {LIKE_INSTEAD: keeps_text and not self._has_full_text, PYTHON_INSTEAD: not self._has_json}
         self.fallbacks = [words for words, is_missing in missing.items() if is_missing]
 
     def create(self, connection: Connection, *tables: Table) -> None:

@@ -234,7 +234,15 @@ MAY_IMPORT = {
         "memory.tracking",
         "memory.validation",
     ],
+    "memory.postgres_search": [
+        "memory.native_rows",
+        "memory.postgres_database",
+        "memory.codec",
+        "memory.filters",
+        "memory.text",
+    ],
     "memory.postgres": [
+        "memory.postgres_search",
         "memory.native_rows",
         "memory.postgres_database",
         "memory.catalog_postgres",

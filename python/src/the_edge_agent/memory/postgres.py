@@ -17,18 +17,18 @@ from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.memory.catalog_postgres import PostgresCatalog
 from the_edge_agent.memory.codec import comparable_json, decode
 from the_edge_agent.memory.database_backend import DatabaseBackend
-from the_edge_agent.memory.filters import Node, parse_filter
+from the_edge_agent.memory.filters import parse_filter
 from the_edge_agent.memory.ledger import open_ledger
-from the_edge_agent.memory.native_rows import Page, best, entry_of, fits, iterate, page_of, range_of, window_of
+from the_edge_agent.memory.native_rows import Page, entry_of, iterate, page_of, range_of
 from the_edge_agent.memory.operations import Delete, Operation, Store, is_plain
 from the_edge_agent.memory.postgres_database import (
     ONE_STATE,
     WRITE,
     PostgresDatabase,
-    contained,
     in_utc,
     streamed,
 )
+from the_edge_agent.memory.postgres_search import FOUND, IN_PREFIX, VISIBLE, search_results
 from the_edge_agent.memory.results import (
     LTMError,
     Result,
@@ -39,7 +39,7 @@ from the_edge_agent.memory.results import (
     returns_result,
     stored,
 )
-from the_edge_agent.memory.text import Term, parse_query
+from the_edge_agent.memory.text import parse_query
 from the_edge_agent.memory.validation import (
     check_after,
     check_batch_size,
@@ -73,28 +73,25 @@ _STORE: Final = {
 }
 _PUT: Final = {words: f"{store} RETURNING version" for words, store in _STORE.items()}
 _CREATE: Final = {words: f"{store} WHERE e.expires_at <= now() RETURNING version" for words, store in _STORE.items()}
-_VISIBLE: Final = "(expires_at IS NULL OR expires_at > now())"
-_VERSION: Final = f"SELECT version FROM ltm_entries WHERE key = %(key)s AND {_VISIBLE} FOR UPDATE"
+_VERSION: Final = f"SELECT version FROM ltm_entries WHERE key = %(key)s AND {VISIBLE} FOR UPDATE"
 # What became of a store whose end was not told; this waits for who is writing the row.
 _WRITTEN: Final = """
     SELECT version, write_id = %(write_id)s, now() - updated_at FROM ltm_entries WHERE key = %(key)s FOR UPDATE"""
-_DELETE: Final = f"DELETE FROM ltm_entries WHERE key = %(key)s AND {_VISIBLE}"
+_DELETE: Final = f"DELETE FROM ltm_entries WHERE key = %(key)s AND {VISIBLE}"
 # Rows are locked in the order of their keys, so that no two transactions wait for each other; a subquery in place of
 # MATERIALIZED may run again for each row, with other rows.
 _DELETE_MANY: Final = f"""
     WITH gone AS MATERIALIZED (
-        SELECT key FROM ltm_entries WHERE key = ANY(%(keys)s) AND {_VISIBLE} ORDER BY key FOR UPDATE)
+        SELECT key FROM ltm_entries WHERE key = ANY(%(keys)s) AND {VISIBLE} ORDER BY key FOR UPDATE)
     DELETE FROM ltm_entries e USING gone WHERE e.key = gone.key"""
-_ENTRY: Final = f"SELECT value, metadata, version, storage_uri FROM ltm_entries WHERE key = %(key)s AND {_VISIBLE}"
-_FOUND: Final = "SELECT key, value, metadata, version, storage_uri FROM ltm_entries WHERE key = ANY(%(keys)s)"
-_ENTRIES: Final = f"{_FOUND} AND {_VISIBLE}"
-_IN_PREFIX: Final = "key >= %(prefix)s AND key < %(end)s"
+_ENTRY: Final = f"SELECT value, metadata, version, storage_uri FROM ltm_entries WHERE key = %(key)s AND {VISIBLE}"
+_ENTRIES: Final = f"{FOUND} AND {VISIBLE}"
 _KEYS: Final = f"""
-    SELECT key FROM ltm_entries WHERE {_IN_PREFIX} AND key > %(after)s AND {_VISIBLE} ORDER BY key LIMIT %(most)s"""
-_COUNT: Final = f"SELECT count(*) FROM ltm_entries WHERE {_IN_PREFIX} AND {_VISIBLE}"
+    SELECT key FROM ltm_entries WHERE {IN_PREFIX} AND key > %(after)s AND {VISIBLE} ORDER BY key LIMIT %(most)s"""
+_COUNT: Final = f"SELECT count(*) FROM ltm_entries WHERE {IN_PREFIX} AND {VISIBLE}"
 _PAGE: Final = f"""
     SELECT key, value, metadata, storage_uri FROM ltm_entries
-    WHERE {_IN_PREFIX} AND key > %(after)s AND {_VISIBLE} ORDER BY key"""
+    WHERE {IN_PREFIX} AND key > %(after)s AND {VISIBLE} ORDER BY key"""
 _CLEAN: Final = """
     WITH gone AS MATERIALIZED (
         SELECT key FROM ltm_entries WHERE expires_at <= now() ORDER BY expires_at, key LIMIT %(most)s FOR UPDATE)
@@ -294,20 +291,10 @@ class PostgresBackend(DatabaseBackend):
         self._require_words(terms)
 
         def work(connection: Any) -> list[dict[str, Any]]:
-            if terms == ():  # nothing in the query is searchable
-                return []
-            statement, values = _newest_first(terms or (), condition, beginning)
-            if condition is None:  # every row fits, so that the database can end where the window does
-                values["window"] = window_of(terms or (), first, most)
-                rows = connection.execute(f"{statement} LIMIT %(window)s", values)
-                return _found(connection, best(rows, terms or (), first, most))
-            with streamed(connection) as cursor:
-                rows = (row for row in cursor.execute(statement, values) if fits(condition, row[1]))
-                ranked = best(rows, terms or (), first, most)
-            return _found(connection, ranked)
+            return [] if terms == () else search_results(connection, terms or (), condition, beginning, first, most)
 
-        results = self._database.run(work, ONE_STATE)
-        return ok(results=results, count=len(results))
+        found = self._database.run(work, ONE_STATE)
+        return ok(results=found, count=len(found))
 
     def __repr__(self) -> str:
         """Name the database, without the password."""
@@ -378,36 +365,3 @@ def _parameters(store: Store) -> dict[str, Any]:
 def _page(connection: Any, values: dict[str, Any]) -> Page:
     with streamed(connection) as cursor:
         return page_of(cursor.execute(_PAGE, values))
-
-
-def _newest_first(terms: Sequence[Term], condition: Node | None, prefix: str) -> tuple[str, dict[str, Any]]:
-    """Return the statement for ``(key, metadata, search_text)`` of what satisfies every term, and its parameters."""
-    in_index, values = contained(condition)
-    conditions = [_VISIBLE, in_index]
-    if prefix:  # a range of all keys would look selective to the planner of a prepared statement
-        conditions.append(_IN_PREFIX)
-        values |= range_of(prefix)
-    positive = [term for term in terms if not term.negated]
-    if positive:
-        conditions.append("search_vector @@ to_tsquery('simple', %(words)s)")
-        values["words"] = " & ".join(map(_looked_up, positive))
-    for place, term in enumerate(terms):
-        if not term.negated and len(term.tokens) == 1:
-            continue  # the index has decided; of several words it does not know the order
-        conditions.append(f"(position(%(needle{place})s in search_text) > 0) = {not term.negated}")
-        values[f"needle{place}"] = term.needle
-    text = "search_text" if positive else "''"
-    where = " AND ".join(conditions)
-    return f"SELECT key, metadata, {text} FROM ltm_entries WHERE {where} ORDER BY updated_at DESC, key", values
-
-
-def _looked_up(term: Term) -> str:
-    """Return what the text index is asked for a term; its tokens are ASCII letters and digits."""
-    return " & ".join(term.tokens) + (":*" if term.prefix else "")
-
-
-def _found(connection: Any, ranked: Sequence[tuple[float, str]]) -> list[dict[str, Any]]:
-    rows = connection.execute(_FOUND, {"keys": [key for _, key in ranked]}) if ranked else ()
-    entries = {row[0]: entry_of(*row[1:]) for row in rows}
-    names = ("value", "metadata")
-    return [{"key": key, **{name: entries[key][name] for name in names}, "score": rank} for rank, key in ranked]

@@ -288,10 +288,10 @@ class SQLiteBackend(DatabaseBackend):
         if not asked:
             return fetched(_ALL, everything)
         for few, newest in BOUNDS:
-            rows = fetched(_FEW, unsure, few=few)
+            rows = fetched(_FEW, unsure, few=max(few, most))
             if not rows or rows[0][0] is not None:
                 return rows
-            rows = fetched(_NEWEST, everything, newest=newest)
+            rows = fetched(_NEWEST, everything, newest=max(newest, 4 * most))
             if len(rows) == most:
                 return rows
         return fetched(_ALL, [_IN_INDEX.format(asked=asked), *unsure])

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import Final
 
-# How many matches are fetched at most and how many of the newest entries are looked at, in turn, until one suffices.
-# Each step costs about as much as all before it; measured from 10,000 to 1,000,000 entries.
-BOUNDS: Final = ((1_000, 4_000), (20_000, 40_000))
+# How many matches are fetched at most (but as many as are wanted), and how many of the newest entries are looked at
+# (but four times as many), in turn until one suffices. Each step costs about as much as all before it: measured from
+# 10,000 to 1,000,000 entries.
+BOUNDS: Final = ((300, 4_000), (20_000, 40_000))
 
 _WORD: Final = (
     "'qx' || hex(substr(key, 1, 64)) || 'x' || CASE type WHEN 'text' THEN 's' || hex(substr(atom, 1, 40)) "

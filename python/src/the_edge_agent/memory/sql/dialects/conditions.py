@@ -49,7 +49,7 @@ class FilterConditions:
         """Make the conditions of one table, which keeps metadata."""
         self.table = table
 
-    def bound(self, path: Path, value: str | int) -> Any:
+    def bound(self, path: Path, value: int | float | str) -> Any:
         """Return what the slot of a value at ``path`` is bound to."""
         return value
 

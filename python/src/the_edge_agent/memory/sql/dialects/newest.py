@@ -6,7 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import BindParameter, ColumnElement, CompoundSelect, Integer, Select, Table, bindparam, select
+from sqlalchemy import (
+    CTE,
+    BindParameter,
+    ColumnElement,
+    CompoundSelect,
+    Integer,
+    ScalarSelect,
+    Select,
+    Table,
+    bindparam,
+    func,
+    literal_column,
+    null,
+    select,
+    union_all,
+)
 
 from the_edge_agent.memory.text import Term
 
@@ -66,9 +81,29 @@ class Newest:
             where: the other conditions.
             key: the expression for the key that the prefix is compared with.
         """
-        prefix = bound_range(self.entries.c.key if key is None else key)[: self.bounds]
-        found = select(*(columns or self.columns)).where(*self.conditions, *prefix, *where)
+        found = select(*(columns or self.columns)).where(*self.conditions, *self.prefix(key), *where)
         return found.order_by(*self.order).limit(ROWS).offset(SKIPPED)
+
+    def prefix(self, key: ColumnElement[str] | None = None) -> list[ColumnElement[bool]]:
+        """Return the conditions that the key, or an expression for it, has the prefix."""
+        return bound_range(self.entries.c.key if key is None else key)[: self.bounds]
+
+
+def are_many(found: CTE, few: int | ColumnElement[int]) -> ScalarSelect[bool]:
+    """Return the condition that there are more than few rows."""
+    return select(func.count() > few).select_from(found).scalar_subquery()
+
+
+def in_order(rows: Select[Any], unless: ScalarSelect[bool]) -> CompoundSelect[Any]:
+    """Return rows, whose first column is the key and the last one ``moment``, in their order, or one row of nulls.
+
+    Args:
+        rows: none if there are too many.
+        unless: the condition that there are too many.
+    """
+    nothing = [null().label(f"nothing{place}") for place in range(len(rows.selected_columns))]
+    both: CompoundSelect[Any] = union_all(rows, select(*nothing).where(unless))
+    return both.order_by(literal_column("moment").desc(), next(iter(rows.selected_columns)))
 
 
 def bound_range(key: ColumnElement[str]) -> list[ColumnElement[bool]]:

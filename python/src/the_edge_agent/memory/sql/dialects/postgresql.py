@@ -28,6 +28,7 @@ from sqlalchemy import (
     func,
     literal,
     literal_column,
+    not_,
     select,
     text,
 )
@@ -35,12 +36,13 @@ from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR, insert
 from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.codec import comparable_json, decode
-from the_edge_agent.memory.filters import Path
+from the_edge_agent.memory.filters import Path, Slot, nested
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, LIKE_INSTEAD, PYTHON_INSTEAD, Dialect
-from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test, is_ordered
+from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test, is_ordered, slot_name
+from the_edge_agent.memory.sql.dialects.newest import ROWS, SKIPPED, Newest, Step, are_many, in_order
 from the_edge_agent.memory.sql.dialects.probing import accepts
-from the_edge_agent.memory.sql.dialects.texts import IndexedTextConditions, TextConditions
+from the_edge_agent.memory.sql.dialects.texts import IndexedTextConditions, TextConditions, has_words
 from the_edge_agent.memory.sql.dialects.upserts import OnConflict, Upsert
 from the_edge_agent.memory.text import Term
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH
@@ -60,6 +62,7 @@ _GIN_TRIAL: Final = ("CREATE INDEX tea_trial_found ON tea_trial USING gin (found
 _COLUMNS: Final = text(
     "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(:name) AND attnum > 0 AND NOT attisdropped"
 )
+_FEW: Final = 200  # matches of a filter that are fetched before it is known whether there are more
 _SIMPLE: Final[ColumnElement[Any]] = literal_column("'simple'::regconfig")
 
 
@@ -235,6 +238,23 @@ def _columns(connection: Connection, table: Table) -> set[str]:
 class VectorConditions(IndexedTextConditions):
     """Words looked up in the tsvector."""
 
+    def steps(self, newest: Newest) -> list[Step]:
+        """Fetch and sort what the filter finds if that is not much.
+
+        Asked for the newest the planner would look at all entries from the newest on, because it takes each value of
+        the metadata to be common, without statistics and in a plan that is kept.
+        """
+        steps = super().steps(newest)
+        if not newest.has_wanted or has_words(newest.terms) or "metadata_json" not in self.table.c:
+            return steps
+        moment = self.table.c.updated_at.label("moment")
+        where = [*newest.conditions, *newest.prefix(), *self.exact(newest.terms)]
+        found = select(*newest.columns, moment).where(*where).limit(literal_column(str(_FEW + 1))).cte("found")
+        many, columns = are_many(found, _FEW), [*found.c]
+        chosen = select(*columns).where(not_(many)).order_by(columns[-1].desc(), columns[0])
+        few = select(*chosen.limit(ROWS).offset(SKIPPED).subquery("chosen").c)
+        return [Step(in_order(few, many), {}), *steps]
+
     def indexed(self, words: BindParameter[str]) -> ColumnElement[bool]:
         """Return the condition that the index has all that it is asked for."""
         return self.table.c.search_vector.bool_op("@@")(func.to_tsquery(_SIMPLE, words))
@@ -247,21 +267,28 @@ class VectorConditions(IndexedTextConditions):
 class JSONBConditions(FilterConditions):
     """Filters over the JSONB copy of the metadata."""
 
+    takes_slots = True
+
     def __init__(self, table: Table, exact_collation: str | None) -> None:
         """Make the conditions of one table; strings compare by this collation, None where they do so anyway."""
         super().__init__(table)
         self._exact_collation = exact_collation
 
+    def bound(self, path: Path, value: int | float | str) -> Any:
+        """Return what the metadata contains then."""
+        return comparable_json(nested(path, value))
+
     def equals(self, path: Path, values: Sequence[Any]) -> ColumnElement[bool]:
         """Let the index find what contains the value; only null, lists and objects need more."""
-        scalars = [value for value in values if isinstance(value, (bool, int, float, str))]
-        others = [value for value in values if not isinstance(value, (bool, int, float, str))]
+        scalars = [value for value in values if isinstance(value, (bool, int, float, str, Slot))]
+        others = [value for value in values if not isinstance(value, (bool, int, float, str, Slot))]
         found = false() | super().equals(path, others)
         for value in scalars:
-            nested: Any = value
-            for key in reversed(path):
-                nested = {key: nested}
-            found = found | self.table.c.metadata_json.contains(_jsonb(nested))
+            if isinstance(value, Slot):
+                contained = _as_jsonb(bindparam(slot_name(value.place), type_=Text()))
+            else:
+                contained = _as_jsonb(literal(self.bound(path, value), Text))
+            found = found | self.table.c.metadata_json.contains(contained)
         return found
 
     def equals_whole(self, path: Path, value: list[Any] | dict[str, Any]) -> ColumnElement[bool]:
@@ -297,7 +324,11 @@ class JSONBConditions(FilterConditions):
 
 
 def _jsonb(value: Any) -> ColumnElement[Any]:
-    return cast(cast(literal(comparable_json(value), Text), Text), JSONB)
+    return _as_jsonb(literal(comparable_json(value), Text))
+
+
+def _as_jsonb(written: ColumnElement[str]) -> ColumnElement[Any]:
+    return cast(cast(written, Text), JSONB)
 
 
 def _index_term(term: Term) -> str:

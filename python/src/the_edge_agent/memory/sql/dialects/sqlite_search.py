@@ -19,12 +19,10 @@ from sqlalchemy import (
     func,
     literal_column,
     not_,
-    null,
     select,
     table,
     text,
     type_coerce,
-    union_all,
 )
 from sqlalchemy import exists as sql_exists
 from sqlalchemy.sql.operators import custom_op
@@ -32,7 +30,7 @@ from sqlalchemy.types import NullType
 
 from the_edge_agent.memory.filters import Path, Slot
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test, is_in, slot_name
-from the_edge_agent.memory.sql.dialects.newest import Newest, Step
+from the_edge_agent.memory.sql.dialects.newest import ROWS, Newest, Step, are_many, in_order
 from the_edge_agent.memory.sql.dialects.texts import WORDS, IndexedTextConditions, has_words
 from the_edge_agent.memory.sqlite_index import ASKED, BOUNDS
 from the_edge_agent.memory.text import Term
@@ -50,8 +48,8 @@ _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
 }
 _TEXTS: Final[tuple[Kind, ...]] = ("string",)
 _NUMBERS: Final[tuple[Kind, ...]] = ("integer", "double")
-_FEW: Final[BindParameter[int]] = bindparam("b_few", type_=Integer())
-_NEWEST: Final[BindParameter[int]] = bindparam("b_newest", type_=Integer())
+_FEW: Final[ColumnElement[int]] = func.max(bindparam("b_few", type_=Integer()), ROWS)
+_NEWEST: Final[ColumnElement[int]] = func.max(bindparam("b_newest", type_=Integer()), ROWS * 4)
 _ASKED: Final[ColumnElement[str]] = (
     text(f"SELECT {ASKED.format(wanted='b_wanted')}").columns(column("asked", Text)).scalar_subquery()
 )
@@ -94,12 +92,9 @@ class FTSConditions(IndexedTextConditions):
     def _few(self, newest: Newest, found: Select[tuple[int]]) -> CompoundSelect[Any]:
         """Return the rows; if the index finds too many, none but one of nulls."""
         some = found.limit(_FEW + 1).cte("found")
-        are_many = select(func.count() > _FEW).select_from(some).scalar_subquery()
-        rows = self._chosen(newest, select(some.c.rowid).where(not_(are_many)))
-        moment = type_coerce(self.table.c.updated_at, Text()).label("moment")
-        nothing = [null().label(f"nothing{place}") for place in range(len(newest.columns) + 1)]
-        both: CompoundSelect[Any] = union_all(rows.add_columns(moment), select(*nothing).where(are_many))
-        return both.order_by(literal_column("moment").desc(), self.table.c.key)
+        many = are_many(some, _FEW)
+        rows = self._chosen(newest, select(some.c.rowid).where(not_(many)))
+        return in_order(rows.add_columns(type_coerce(self.table.c.updated_at, Text()).label("moment")), many)
 
     def _late(self, newest: Newest) -> Select[Any]:
         """Return the rows among the newest entries."""

@@ -58,7 +58,6 @@ MAY_IMPORT = {
         "memory.ledger",
         "memory.operations",
         "memory.results",
-        "memory.text",
         "memory.transaction",
         "memory.validation",
     ],

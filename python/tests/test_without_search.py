@@ -13,7 +13,7 @@ from sqlalchemy import Engine, create_engine, event, inspect, select
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from databases import Database, Databases, Opener, Target, drop_tables
+from databases import Database, Databases, Opener, Target, drop_tables, run_sql
 from the_edge_agent.memory import (
     LTMError,
     PostgresBackend,
@@ -24,10 +24,13 @@ from the_edge_agent.memory import (
     operations,
     parse_backend_config,
     parse_ltm_config,
+    postgres_schema,
+    sqlite_database,
 )
 from the_edge_agent.memory.native_rows import best
 from the_edge_agent.memory.results import Result, ok
 from the_edge_agent.memory.sql.creation import Schema
+from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.text import matches, parse_query, search_text
 from the_edge_agent.testing import LTMContract
 from the_edge_agent.testing.contract import OpenBackend, assert_failure, keys_of
@@ -314,22 +317,49 @@ def test_the_native_classes_and_sqlalchemy_refuse_each_other_s(database: Databas
 
 
 @sqlalchemy_only
+@pytest.mark.parametrize("late", [Schema, Dialect], ids=["before the transaction", "in the transaction"])
 @pytest.mark.parametrize("search", [True, False])
 def test_a_table_that_another_makes_meanwhile_is_refused(
-    database: Database, search: bool, monkeypatch: pytest.MonkeyPatch
+    database: Database, search: bool, late: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create = Schema.create
+    if late is Dialect and database.target.family in ("sqlite", "mysql"):
+        pytest.skip("what has looked at the table there lets nobody make it before the transaction does")
+    create = late.create
     others: list[int] = []
 
-    def create_later(schema: Schema, connection: Any) -> None:
+    def create_later(creator: Any, connection: Any, *tables: Any) -> None:
         if not others:
             others.append(1)
             database.open(search=not search).close()
-        create(schema, connection)
+        create(creator, connection, *tables)
 
-    monkeypatch.setattr(Schema, "create", create_later)
+    monkeypatch.setattr(late, "create", create_later)
     assert_refused(partial(database.open, search=search), search=search)
     with database.open(search=not search) as memory:
+        assert memory.store("k", "fox")["created"]
+        assert memory.store("k", "hound")["version"] == 2
+
+
+@pytest.mark.targets("native", native=True, in_memory=False)
+@pytest.mark.parametrize("is_half_way", [True, False])
+@pytest.mark.parametrize("search", [True, False])
+def test_a_table_that_sqlalchemy_makes_meanwhile_is_refused(
+    database: Database, search: bool, is_half_way: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module: Any = sqlite_database if database.target.family == "sqlite" else postgres_schema
+    check = module.check_layouts
+    others: list[int] = []
+
+    def check_and_lose(*arguments: Any, **options: Any) -> None:
+        check(*arguments, **options)
+        if not others:
+            others.append(1)
+            with SQLAlchemyBackend(database.url, search=not search) as other:
+                run_sql(other, *["DELETE FROM ltm_schema_version"] * is_half_way)
+
+    monkeypatch.setattr(module, "check_layouts", check_and_lose)
+    assert_refused(partial(database.open, search=search), search=search)
+    with SQLAlchemyBackend(database.url, search=not search) as memory:
         assert memory.store("k", "fox")["created"]
         assert memory.store("k", "hound")["version"] == 2
 

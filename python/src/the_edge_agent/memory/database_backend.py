@@ -11,7 +11,6 @@ from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.memory.ledger import Ledger, sync
 from the_edge_agent.memory.operations import Delete, Operation
 from the_edge_agent.memory.results import LTMError, Result, ok, returns_result
-from the_edge_agent.memory.text import Term
 from the_edge_agent.memory.transaction import LTMTransaction
 from the_edge_agent.memory.validation import check_prefix
 
@@ -77,7 +76,7 @@ class DatabaseBackend(LTMBackend):
         tracked, deleted = sync(self, self._ledger, self._facts)
         return ok(tracked_count=tracked, deleted_count=deleted)
 
-    def _require_words(self, terms: Sequence[Term] | None) -> None:
+    def _require_words(self, terms: Sequence[Any] | None) -> None:
         """Refuse a query with something in it where no words are kept; after all checks of the arguments.
 
         Raises:

@@ -46,7 +46,7 @@ _FIRST_PAUSE: Final = 0.05  # seconds between two attempts
 _LONGEST_PAUSE: Final = 1.0
 _CREATION_ATTEMPTS: Final = 12  # other classes create the same tables without our lock
 _GAVE_WAY: Final = ("40P01", "40001")
-_RACED: Final = ("23505", "42P07", "42710", "42P01", "42703", "XX000", *_GAVE_WAY)  # when others create the same tables
+_RACED: Final = ("23505", "42P07", "42710", "42P01", "XX000", *_GAVE_WAY)  # when others create the same tables
 
 _databases: WeakSet[PostgresDatabase] = WeakSet()
 _inherited: list[Any] = []  # pools of a parent process: what is dropped says goodbye to its server

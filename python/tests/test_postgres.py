@@ -21,9 +21,11 @@ from the_edge_agent.memory import (
     create_catalog_backend,
     create_ltm_backend,
     parse_ltm_config,
+    postgres_search,
 )
 from the_edge_agent.memory import postgres_schema as native
 from the_edge_agent.memory.sql import schema
+from the_edge_agent.memory.sql.dialects import postgresql
 
 pytestmark = pytest.mark.targets(family="postgresql", native=True)
 
@@ -62,6 +64,35 @@ def test_both_make_the_same_tables(database: Database) -> None:
     SQLAlchemyBackend(database.url).close()
     assert layout(database.url) == found
     assert native.SCHEMA_VERSION == schema.SCHEMA_VERSION
+
+
+@pytest.mark.parametrize("few", [0, 2, 5, 100])
+def test_a_filter_finds_the_same_whether_few_or_many_satisfy_it(
+    database: Database, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_search, "_FEW_ROWS", few)
+    monkeypatch.setattr(postgresql, "_FEW", few)
+    with PostgresBackend(database.url) as memory, SQLAlchemyBackend(database.url) as other:
+        for start in range(0, 20, 4):  # four of one time each
+            memory.store_many(
+                {"key": f"k{n:02}", "value": f"fox {n}", "metadata": {"half": n % 2, "n": n, "five": n // 4}}
+                for n in range(start, start + 4)
+            )
+        newest = [f"k{n:02}" for start in range(16, -1, -4) for n in range(start, start + 4)]
+        for limit, offset in ((1, 0), (3, 2), (4, 8), (20, 0), (5, 20)):
+            for condition, numbers in (
+                ({"half": 0}, range(0, 20, 2)),
+                ({"half": {"$in": [0, 1]}, "five": 1}, range(4, 8)),
+                ({"n": 7}, [7]),
+                ({"n": 7.5}, []),
+                ({"$or": [{"n": 3}, {"five": 4}]}, [3, *range(16, 20)]),
+                ({"half": 1, "n": {"$lt": 6}}, [1, 3, 5]),
+            ):
+                expected = [key for key in newest if int(key[1:]) in numbers][offset : offset + limit]
+                for query in (None, "-hound"):
+                    for each in (memory, other):
+                        found = each.search(query, condition, limit, offset=offset, prefix="k")
+                        assert [entry["key"] for entry in found["results"]] == expected, (condition, limit, offset)
 
 
 @pytest.mark.parametrize("first", ["native", "SQLAlchemy"])

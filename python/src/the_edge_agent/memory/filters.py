@@ -90,7 +90,6 @@ COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
 _LOGICAL = ("$and", "$or", "$not")
 _FIELD = ("$eq", "$ne", *COMPARISONS, "$in", "$nin", "$exists")
 _MISSING: Final = object()
-_MAX_GROUPS: Final = 8  # for an index; a filter of more conditions is selective enough with so many
 _MAX_ALTERNATIVES: Final = 50
 
 
@@ -150,7 +149,7 @@ def equalities(node: Node | None) -> list[dict[str, Any]]:
 def alternatives(node: Node | None) -> list[list[dict[str, Any]]]:
     """Return groups of objects, of each of which metadata contains one if it satisfies a condition, for an index.
 
-    A fraction is in none: databases read its digits each in their own way.
+    The condition may ask for more. A fraction is in none: databases read its digits each in their own way.
     """
     match node:
         case And(conditions):
@@ -161,12 +160,6 @@ def alternatives(node: Node | None) -> list[list[dict[str, Any]]]:
         case Equals(path, values) if all(map(_is_exact, values)):
             return _if_few([nested(path, value) for value in values])
     return []
-
-
-def wanted_by(node: Node | None) -> str | None:
-    """Return the ``alternatives`` as JSON, a list of lists; None if there are none."""
-    groups = alternatives(node)[:_MAX_GROUPS]
-    return encode_json(groups, "metadata_filter", MAX_FILTER_DEPTH + 2) if groups else None
 
 
 def slotted(node: Node | None) -> tuple[Node | None, list[tuple[Path, str | int]]]:

@@ -17,8 +17,7 @@ _NEWEST_FIRST: Final = "ORDER BY updated_at DESC, key"
 # Asked for the newest the planner would look at all entries from the newest on, because it takes each value of the
 # metadata to be common, without statistics and in a plan that is kept.
 _FEW_ROWS: Final = 200
-_FEW: Final = f"""
-    WITH found AS MATERIALIZED ({{matching}} LIMIT {_FEW_ROWS + 1}) SELECT * FROM found {_NEWEST_FIRST}"""
+_FEW: Final = f"WITH found AS MATERIALIZED ({{matching}} LIMIT {{most}}) SELECT * FROM found {_NEWEST_FIRST}"
 
 
 def search_results(
@@ -31,7 +30,7 @@ def search_results(
         rows = connection.execute(f"{statement} {_NEWEST_FIRST} LIMIT %(window)s", values)
         return _found(connection, best(rows, terms, first, most))
     if _finds_few(terms, condition):
-        rows = connection.execute(_FEW.format(matching=statement), values).fetchall()
+        rows = connection.execute(_FEW.format(matching=statement, most=_FEW_ROWS + 1), values).fetchall()
         if len(rows) <= _FEW_ROWS:
             fitting = [row for row in rows if fits(condition, row[1])]
             return _found(connection, best(fitting, terms, first, most))

@@ -19,7 +19,7 @@ from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.memory.catalog_sqlite import SQLiteCatalog
 from the_edge_agent.memory.codec import encode_value
 from the_edge_agent.memory.database_backend import DatabaseBackend
-from the_edge_agent.memory.filters import Node, equalities, parse_filter, wanted_by
+from the_edge_agent.memory.filters import Node, alternatives, equalities, parse_filter
 from the_edge_agent.memory.ledger import open_ledger
 from the_edge_agent.memory.native_rows import Page, best, entry_of, fits, iterate, page_of, range_of, window_of
 from the_edge_agent.memory.operations import Delete, Operation, Store, is_plain
@@ -34,7 +34,7 @@ from the_edge_agent.memory.results import (
     stored,
 )
 from the_edge_agent.memory.sqlite_database import IN_MEMORY, SQLiteDatabase, moment, now, written
-from the_edge_agent.memory.sqlite_index import ASKED, BOUNDS
+from the_edge_agent.memory.sqlite_index import ASKED, BOUNDS, wanted_text
 from the_edge_agent.memory.text import Term, parse_query
 from the_edge_agent.memory.validation import (
     check_after,
@@ -303,10 +303,10 @@ class SQLiteBackend(DatabaseBackend):
         if positive and self._database.has_full_text:
             parts.append(":words")
             values["words"] = " AND ".join(map(_looked_up, positive))
-        wanted = wanted_by(condition) if self._database.has_metadata_words else None
-        if wanted:
+        groups = alternatives(condition) if self._database.has_metadata_words else []
+        if groups:
             parts.append(ASKED.format(wanted="wanted"))
-            values["wanted"] = wanted
+            values["wanted"] = wanted_text(groups)
         return " || ' AND ' || ".join(parts), values
 
     def __repr__(self) -> str:

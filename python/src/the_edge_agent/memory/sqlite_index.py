@@ -8,13 +8,16 @@ when a filter asks: the two cannot differ, whatever the encoding of the database
 
 from __future__ import annotations
 
-from typing import Final
+import json
+from collections.abc import Sequence
+from typing import Any, Final
 
 # How many matches are fetched at most (but as many as are wanted), and how many of the newest entries are looked at
 # (but four times as many), in turn until one suffices. Each step costs about as much as all before it: measured from
 # 10,000 to 1,000,000 entries.
 BOUNDS: Final = ((300, 4_000), (20_000, 40_000))
 
+_MAX_GROUPS: Final = 8  # that are asked for; a filter with more conditions is selective enough with so many
 _WORD: Final = (
     "'qx' || hex(substr(key, 1, 64)) || 'x' || CASE type WHEN 'text' THEN 's' || hex(substr(atom, 1, 40)) "
     "WHEN 'true' THEN 't' WHEN 'false' THEN 'f' ELSE 'n' || hex(CAST(atom AS INTEGER)) END"
@@ -36,7 +39,7 @@ _INDEX: Final = (
     "INSERT INTO {fts} (rowid, {columns}) VALUES (new.id, {new}); END",
 )
 
-#: What the index is asked for on behalf of ``filters.wanted_by``, which is bound as ``wanted``.
+#: What the index is asked for on behalf of a filter, to be bound to ``wanted_text``.
 ASKED: Final = "(SELECT group_concat('(' || {words} || ')', ' AND ') FROM json_each(:{wanted}) AS one_of)".replace(
     "{words}", _WORDS.format(word=f"""'"' || {_WORD} || '"'""", between="' OR '", json="one_of.value")
 )
@@ -58,6 +61,11 @@ def definitions(table: str, *, has_json: bool) -> list[str]:
         names |= {row: f"{row}.search_text, {_words_of(f'{row}.metadata')}" for row in ("old", "new")}
         names["changed"] += " OR old.metadata IS NOT new.metadata"
     return [part.format(**names) for part in _INDEX]
+
+
+def wanted_text(groups: Sequence[Sequence[dict[str, Any]]]) -> str:
+    """Return what ``ASKED`` is bound to for ``filters.alternatives``."""
+    return json.dumps(groups[:_MAX_GROUPS])
 
 
 def _words_of(metadata: str) -> str:

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from the_edge_agent.memory.codec import decode
-from the_edge_agent.memory.filters import Node, matches, slotted, wanted_by
+from the_edge_agent.memory.filters import Node, alternatives, matches, slotted
 from the_edge_agent.memory.sql.batches import BATCH_ITEMS
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.dialects.conditions import slot_name
@@ -135,12 +135,12 @@ class Searcher:
 
     def _asked(self, search: Search) -> _Asked:
         node, filled = slotted(search.metadata_filter) if self._filters.takes_slots else (search.metadata_filter, [])
-        wanted, bounds = wanted_by(search.metadata_filter), prefix_bounds(search.prefix)
+        groups, bounds = alternatives(search.metadata_filter), prefix_bounds(search.prefix)
         slots = {slot_name(place): self._filters.bound(*value) for place, value in enumerate(filled)}
-        parameters = {**self._texts.parameters(search.terms), **slots, **bounds, "b_wanted": wanted}
+        parameters = {**self._texts.parameters(search.terms), **self._texts.wanted(groups), **slots, **bounds}
         terms = tuple((term.negated, len(term.tokens) > 1) for term in search.terms)
-        shape = (terms, repr(node), wanted is None, len(bounds), search.ranked)  # repr: 1, 1.0 and True are equal
-        return _Asked(node, parameters, shape)
+        shape = (terms, repr(node), bool(groups), len(bounds))  # repr: 1, 1.0 and True are equal
+        return _Asked(node, bool(groups), parameters, shape)
 
     def _steps(self, search: Search, asked: _Asked, columns: Sequence[ColumnElement[Any]]) -> list[Step] | None:
         """Return what finds the newest matches; None where Python filters."""
@@ -150,8 +150,8 @@ class Searcher:
             if condition is None:
                 return None
             conditions.append(condition)
-        bounds, has_wanted = len(prefix_bounds(search.prefix)), asked.parameters["b_wanted"] is not None
-        return self._texts.steps(Newest(self._table, columns, search.terms, conditions, bounds, has_wanted))
+        bounds = len(prefix_bounds(search.prefix))
+        return self._texts.steps(Newest(self._table, columns, search.terms, conditions, bounds, asked.has_wanted))
 
     def search(self, connection: Connection, search: Search) -> list[dict[str, Any]]:
         """Return what no attempt can: ``[{"key", "value", "metadata", "score"}]``, best first, of one state."""
@@ -222,6 +222,7 @@ class _Asked(NamedTuple):
     """What differs between searches with the same statements, and the shape on which these depend."""
 
     node: Node | None
+    has_wanted: bool
     parameters: Parameters
     shape: object
 

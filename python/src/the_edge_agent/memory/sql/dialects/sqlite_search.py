@@ -32,7 +32,7 @@ from the_edge_agent.memory.filters import Path, Slot
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test, is_in, slot_name
 from the_edge_agent.memory.sql.dialects.newest import ROWS, Newest, Step, are_many, in_order
 from the_edge_agent.memory.sql.dialects.texts import WORDS, IndexedTextConditions, has_words
-from the_edge_agent.memory.sqlite_index import ASKED, BOUNDS
+from the_edge_agent.memory.sqlite_index import ASKED, BOUNDS, wanted_text
 from the_edge_agent.memory.text import Term
 
 MAX_FILTER_LEVELS: Final = 5  # SQLite's parser runs out of stack a few levels further
@@ -70,6 +70,10 @@ class FTSConditions(IndexedTextConditions):
     def words(self, terms: Sequence[Term]) -> str:
         """Return what the index is asked for."""
         return " AND ".join(map(_index_term, terms))
+
+    def wanted(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+        """Return what the index is asked for."""
+        return {"b_wanted": wanted_text(groups)} if groups else {}
 
     def steps(self, newest: Newest) -> list[Step]:
         """Fetch and sort the matches if they are few; else look for enough of them among the newest entries."""

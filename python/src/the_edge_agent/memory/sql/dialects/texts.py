@@ -36,6 +36,10 @@ class TextConditions:
         """Return what the terms are bound to."""
         return {f"b_needle{place}": f"%{term.needle}%" for place, term in enumerate(terms)}
 
+    def wanted(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+        """Return what an index is asked for by ``filters.alternatives``."""
+        return {}
+
     def contains(self, term: Term, place: int) -> ColumnElement[bool]:
         """Return the condition of the term at a place of the query, by looking at the whole search text."""
         column = self.table.c.search_text

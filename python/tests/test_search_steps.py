@@ -1,0 +1,328 @@
+"""Searches that ask an index first: whichever way finds them, the results are what the functions in Python define."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from itertools import product
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from the_edge_agent.memory import LTMBackend, SQLAlchemyBackend, SQLiteBackend, native_rows, sqlite, text
+from the_edge_agent.memory.filters import alternatives, matches, parse_filter, slotted
+from the_edge_agent.memory.sql import search as sql_search
+from the_edge_agent.memory.sql.dialects import sqlite_search
+from the_edge_agent.memory.sql.search import Search
+from the_edge_agent.memory.sqlite_index import definitions
+from the_edge_agent.memory.text import parse_query
+
+Make = Callable[[Path], LTMBackend]
+MAKES: Final[dict[str, Make]] = {
+    "native": SQLiteBackend,
+    "sqlalchemy": lambda path: SQLAlchemyBackend(f"sqlite:///{path}"),
+}
+# Small enough that 80 entries take every way.
+WINDOW: Final = 6
+BOUNDS: Final = ((3, 8), (12, 30))
+# The index as releases made it that had no words for metadata.
+OLD_INDEX: Final = (
+    "CREATE VIRTUAL TABLE ltm_entries_fts USING fts5(search_text, content='ltm_entries', content_rowid='id', "
+    "tokenize='ascii', detail='none', columnsize=0)",
+    "CREATE TRIGGER ltm_entries_inserted AFTER INSERT ON ltm_entries BEGIN "
+    "INSERT INTO ltm_entries_fts(rowid, search_text) VALUES (new.id, new.search_text); END",
+    "CREATE TRIGGER ltm_entries_deleted AFTER DELETE ON ltm_entries BEGIN "
+    "INSERT INTO ltm_entries_fts(ltm_entries_fts, rowid, search_text) VALUES ('delete', old.id, old.search_text); END",
+    "CREATE TRIGGER ltm_entries_updated AFTER UPDATE OF search_text ON ltm_entries "
+    "WHEN old.search_text <> new.search_text BEGIN "
+    "INSERT INTO ltm_entries_fts(ltm_entries_fts, rowid, search_text) VALUES ('delete', old.id, old.search_text); "
+    "INSERT INTO ltm_entries_fts(rowid, search_text) VALUES (new.id, new.search_text); END",
+)
+QUERIES: Final = (
+    *(None, "common", "rare", "old", "new", "comm*", "common old", '"common word"', "common -old", "-common"),
+    *("late rare", "absent"),
+)
+PAGES: Final = ((1, 0, ""), (5, 0, ""), (2, 2, "a"), (5, 2, ""), (30, 0, "a"), (5, 25, ""))  # limit, offset, prefix
+FILTERS: Final[tuple[dict[str, Any] | None, ...]] = (
+    None,
+    {"kind": "often"},
+    {"kind": "seldom"},
+    {"age": "old"},
+    {"age": {"$in": ["old", "none", 7]}},
+    {"n": 3},
+    {"n": 3.0},
+    {"n": True},
+    {"n": {"$gte": 70}, "kind": "often"},
+    {"$or": [{"kind": "seldom"}, {"n": 5}]},
+    {"deep": {"er": "often"}},
+    {"kind": "often", "list": [1, "often"]},
+    {"kind": "absent"},
+    {"mid": True},
+)
+METADATA: Final[tuple[Any, ...]] = (
+    *(None, {}, {"": ""}, {"k": ""}, {"k": "x" * 39}, {"k": "x" * 40}, {"k": "x" * 41}, {"k": "x" * 40 + "y"}),
+    *({"k": n} for n in (0, -0.0, 1, 1.0, -1, -1.0, 1.5, 0.5, 2**53, 2**53 + 1, 2.0**53, 2**63 - 1, -(2**63), 1e22)),
+    *(
+        {"k": n}
+        for n in (5e-324, 1.7976931348623157e308, True, False, None, "1", "true", "null", "-1", "é", "日本", "😀")
+    ),
+    *(
+        {key: 1}
+        for key in ("k", "K", "k ", "é", "e\u0301", "a.b", "k$", '"', "'", "\\", "\n", "\x01", "k" * 64, "k" * 65)
+    ),
+    *({"k": text} for text in ('"', "'", "\\", "\n", "\x7f", "x AND y", "x*", "a" * 100_000)),
+    *({"k": {"k": 1}}, {"a": {"k": 1}}, {"k": [1]}, {"k": [{"k": 1}]}, {"k": {"0": 1}}, {"0": 1}, {"k": {}, "l": []}),
+    {str(n): n for n in range(3_000)},
+)
+
+
+def nested(value: Any, levels: int) -> Any:
+    for _ in range(levels):
+        value = {"k": value}
+    return value
+
+
+@pytest.fixture(params=MAKES)
+def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """A kind of memory whose steps are small."""
+    monkeypatch.setattr(sqlite, "BOUNDS", BOUNDS)
+    monkeypatch.setattr(sqlite_search, "BOUNDS", BOUNDS)
+    monkeypatch.setattr(native_rows, "RANK_WINDOW", WINDOW)
+    monkeypatch.setattr(sql_search, "RANK_WINDOW", WINDOW)
+    return MAKES[request.param]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ltm.db"
+
+
+def fill(memory: LTMBackend, chance: random.Random, sizes: Sequence[int] = (1, 1, 3, 20)) -> None:
+    """Store entries, many of them at one time; what is old, or has a seldom word, is clustered."""
+    entries = []
+    for number in range(80):
+        words = ["common" if number % 2 else "other", "word", "old" if number < 15 else "new", f"n{number}"]
+        words += ["late"] if number > 74 else []
+        words += ["rare"] if number % 31 == 0 else []
+        kind = "seldom" if number in (2, 40) else "often" if number % 3 else "none"
+        age = "old" if number < 15 else "new"
+        metadata = {
+            "kind": kind,
+            "age": age,
+            "n": number % 20,
+            "deep": {"er": kind},
+            "list": [number % 2, kind],
+            "mid": 20 < number < 60,
+        }
+        entries.append({"key": f"{'ab'[number % 2]}/{number:03}", "value": " ".join(words), "metadata": metadata})
+    while entries:
+        some = [entries.pop(0) for _ in range(min(len(entries), chance.choice(sizes)))]
+        assert memory.store_many(some)["success"]
+
+
+def run(path: Path, *statements: str) -> list[Any]:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        return [connection.execute(statement).fetchall() for statement in statements][-1]
+
+
+def expected(
+    path: Path, query: str | None, condition: dict[str, Any] | None, limit: int, offset: int, prefix: str
+) -> list[Any]:
+    """Return what the functions in Python define, out of a look at every entry."""
+    terms, node = parse_query(query), parse_filter(condition)
+    rows = run(
+        path, "SELECT key, metadata, search_text, updated_at FROM ltm_entries WHERE expires_at IS NULL ORDER BY key"
+    )
+    rows.sort(key=lambda row: row[3], reverse=True)
+    fitting = [
+        row
+        for row in rows
+        if row[0].startswith(prefix)
+        and (terms is None or text.matches(row[2], terms))
+        and matches(node, json.loads(row[1]) if row[1] else None)
+    ]
+    needles = [term.needle for term in terms or () if not term.negated]
+    if needles:
+        fitting = fitting[: max(WINDOW, limit + offset)]
+    ranked = sorted(((text.rank(needles, row[2]), row[0]) for row in fitting), key=lambda found: -found[0])
+    return [(key, rank) for rank, key in ranked[offset : offset + limit]]
+
+
+def answers(memory: LTMBackend, *search: Any) -> list[Any]:
+    query, condition, limit, offset, prefix = search
+    found = memory.search(query, condition, limit, offset=offset, prefix=prefix or None)
+    assert found["success"], found
+    return [(entry["key"], entry["score"]) for entry in found["results"]]
+
+
+def agree(memory: LTMBackend, path: Path) -> None:
+    for query, condition, page in product(QUERIES, FILTERS, PAGES):
+        assert answers(memory, query, condition, *page) == expected(path, query, condition, *page)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_every_way_finds_what_python_defines(make: Make, path: Path, seed: int) -> None:
+    with make(path) as memory:
+        fill(memory, random.Random(seed))
+        run(path, "UPDATE ltm_entries SET expires_at = '2000-01-01 00:00:00.000000' WHERE id % 7 = 3")
+        agree(memory, path)
+
+
+def test_each_step_is_the_one_that_answers_some_search(path: Path, make: Make) -> None:
+    answered = set()
+    with SQLAlchemyBackend(f"sqlite:///{path}") as memory:
+        fill(memory, random.Random(1), sizes=(1,))
+        for query, condition in product(QUERIES, FILTERS):
+            search = Search(parse_query(query) or (), parse_filter(condition), "", 4, 0)
+            attempts = memory._database.start().statements.entries.search_attempts(search)
+            answers = [
+                attempt.is_answered_by(memory._database.read(lambda _, each=attempt: each.query))  # type: ignore[misc]
+                for attempt in attempts
+            ]
+            answered.add((len(answers), answers.index(True) if answers else None))
+    assert answered >= {(1, 0), (5, 0), (5, 1), (5, 2), (5, 3), (5, 4), (0, None)}
+
+
+def test_long_texts_and_values_come_in_every_way_too(make: Make, path: Path) -> None:
+    with make(path) as memory:
+        for number in range(20):
+            value = ["common", "x " * 6_000 if number % 3 else "", "y" * 12_000 if number % 5 else ""]
+            memory.store(f"k{number:02}", value, {"kind": "often", "n": number})
+        for search in product(("common", "x", "common -x"), FILTERS[:6], (1, 5), (0, 2, 25), ("", "k1")):
+            assert answers(memory, *search) == expected(path, *search), search
+
+
+def test_a_file_whose_index_has_no_words_for_metadata_is_searched_as_before(make: Make, path: Path) -> None:
+    make(path).close()
+    run(path, "DROP TABLE ltm_entries_fts", *(f"DROP TRIGGER ltm_entries_{name}" for name in ("inserted", "deleted")))
+    run(path, "DROP TRIGGER ltm_entries_updated", *OLD_INDEX)
+    with make(path) as memory:
+        fill(memory, random.Random(3))
+        agree(memory, path)
+    assert "metadata" not in run(path, "SELECT sql FROM sqlite_master WHERE name = 'ltm_entries_fts'")[0][0]
+
+
+def test_the_index_of_a_sqlite_without_json_functions_has_no_words_for_metadata(make: Make, path: Path) -> None:
+    make(path).close()
+    run(path, "DROP TABLE ltm_entries_fts", *(f"DROP TRIGGER ltm_entries_{name}" for name in ("inserted", "deleted")))
+    run(path, "DROP TRIGGER ltm_entries_updated", *definitions("ltm_entries", has_json=False))
+    with make(path) as memory:
+        fill(memory, random.Random(3))
+        agree(memory, path)
+
+
+@pytest.mark.parametrize("levels", [0, 28])
+def test_what_a_filter_asks_for_is_found_and_nothing_else(make: Make, path: Path, levels: int) -> None:
+    kept = [nested(metadata, levels) for metadata in METADATA]
+    with make(path) as memory:
+        memory.store_many({"key": f"k{place:03}", "value": 0, "metadata": each} for place, each in enumerate(kept))
+        for wanted in kept:
+            if wanted:
+                search = (None, wanted, 200, 0, "")
+                assert answers(memory, *search) == expected(path, *search), wanted
+
+
+def instances(path: Path) -> set[Any]:
+    """Return the words of the index, each with the row that has it."""
+    found = run(
+        path,
+        "CREATE VIRTUAL TABLE temp.words USING fts5vocab('main', 'ltm_entries_fts', 'instance')",
+        "SELECT term, doc FROM temp.words",
+    )
+    return {*found}
+
+
+def made_anew(path: Path, copy: Path) -> Path:
+    """Return a file with the same rows in which nothing was ever changed or deleted."""
+    SQLiteBackend(copy).close()
+    with closing(sqlite3.connect(copy)) as connection, connection:
+        connection.execute("ATTACH ? AS other", (str(path),))
+        columns = ", ".join(row[1] for row in connection.execute("PRAGMA table_info(ltm_entries)"))
+        connection.execute(f"INSERT INTO ltm_entries ({columns}) SELECT {columns} FROM other.ltm_entries")
+    return copy
+
+
+def changes(chance: random.Random) -> Iterator[Sequence[Any]]:
+    for _ in range(150):
+        metadata = chance.choice((*METADATA[:-1], {"k": chance.choice("xyz"), "n": chance.randint(0, 3)}))
+        yield f"k{chance.randint(0, 20)}", chance.choice(("red fox", "red hen")), metadata, chance.random() < 0.3
+
+
+def test_changes_and_deletions_leave_nothing_in_the_index(make: Make, path: Path, tmp_path: Path) -> None:
+    with make(path) as memory:
+        for key, value, metadata, is_deleted in changes(random.Random(7)):
+            assert (memory.delete(key) if is_deleted else memory.store(key, value, metadata))["success"]
+    assert instances(path) == instances(made_anew(path, tmp_path / "anew.db"))
+
+
+def test_a_change_of_the_metadata_alone_is_found(make: Make, path: Path) -> None:
+    with make(path) as memory:
+        memory.store("k", "fox", {"kind": True})
+        memory.store("k", "fox", {"kind": False})
+        assert memory.search(metadata_filter={"kind": False})["count"] == 1
+        assert memory.search(metadata_filter={"kind": True})["count"] == 0
+
+
+def test_metadata_that_is_no_json_stops_no_write(make: Make, path: Path) -> None:
+    make(path).close()
+    run(
+        path,
+        "INSERT INTO ltm_entries (key, value, metadata, search_text, version, created_at, updated_at) "
+        "VALUES ('k', '1', '{', 'qzk . ', 1, '2020-01-01', '2020-01-01')",
+        "UPDATE ltm_entries SET metadata = '{\"k\": 1}'",
+        "UPDATE ltm_entries SET metadata = '[1'",
+        "DELETE FROM ltm_entries",
+    )
+    assert instances(path) == set()
+
+
+def test_the_index_cannot_be_rebuilt_and_so_not_lose_its_words(make: Make, path: Path) -> None:
+    make(path).close()
+    with pytest.raises(sqlite3.OperationalError, match="rebuild"):
+        run(path, "INSERT INTO ltm_entries_fts (ltm_entries_fts) VALUES ('rebuild')")
+
+
+def test_a_database_in_utf_16_is_searched_alike(make: Make, path: Path) -> None:
+    run(path, "PRAGMA encoding = 'UTF-16'", "CREATE TABLE mine (id)")
+    with make(path) as memory:
+        memory.store_many({"key": f"k{place}", "value": 0, "metadata": each} for place, each in enumerate(METADATA))
+        for wanted in ({"k": "é"}, {"k": "😀"}, {"é": 1}, {"k": "x" * 41}, {"k": -1}):
+            assert answers(memory, None, wanted, 200, 0, "") == expected(path, None, wanted, 200, 0, "")
+        assert memory.search(metadata_filter={"k": "日本"})["count"] == 1
+
+
+@pytest.mark.parametrize(
+    ("condition", "groups"),
+    [
+        ({"a": 1, "b": {"c": "x"}}, [[{"a": 1}], [{"b": {"c": "x"}}]]),
+        ({"a": {"$in": [1, "x", True]}}, [[{"a": 1}, {"a": "x"}, {"a": True}]]),
+        ({"a": {"$in": [1, None]}}, []),
+        ({"a": {"$in": []}}, []),
+        ({"a": {"$in": [*range(51)]}}, []),
+        ({"a": 1.5}, []),
+        ({"a": 2.0}, [[{"a": 2.0}]]),
+        ({"a": None}, []),
+        ({"a": [1]}, []),
+        ({"a": {"$ne": 1}}, []),
+        ({"$not": {"a": 1}}, []),
+        ({"a": {"$gt": 1}, "b": 2}, [[{"b": 2}]]),
+        ({"$or": [{"a": 1, "b": 2}, {"c": 3}]}, [[{"a": 1}, {"c": 3}]]),
+        ({"$or": [{"a": 1}, {"c": {"$gt": 3}}]}, []),
+        ({"$or": []}, []),
+    ],
+)
+def test_what_an_index_can_look_up_of_a_filter(condition: dict[str, Any], groups: list[Any]) -> None:
+    assert alternatives(parse_filter(condition)) == groups
+
+
+def test_filters_that_differ_in_texts_and_integers_have_one_statement() -> None:
+    def shape(condition: dict[str, Any]) -> str:
+        return repr(slotted(parse_filter(condition))[0])
+
+    assert shape({"a": "x", "b": 1}) == shape({"a": "y", "b": 2})
+    assert len({shape({"a": value}) for value in ("x", 1, 1.0, True, None, 2**60, [1])}) == 7
+    assert slotted(parse_filter({"a": {"b": "x"}, "c": 1.5}))[1] == [(("a", "b"), "x")]

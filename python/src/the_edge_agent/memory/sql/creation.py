@@ -99,7 +99,8 @@ class Schema:
         if not inspect(connection).has_table(entries.name):
             return False
         everything: Select[Any] = select(literal_column("*")).select_from(entries).where(false())
-        check_kind(entries.name, connection.execute(everything).keys(), search=self.search)
+        with connection.execute(everything) as nothing:
+            check_kind(entries.name, nothing.keys(), search=self.search)
         return True
 
     def check_layouts(self, connection: Connection) -> None:

@@ -109,8 +109,9 @@ class Schema:
         Raises:
             LTMError: ``configuration_error``.
         """
-        self._check_kind(connection)
-        for name in self.foreign_tables(connection):
+        foreign = self.foreign_tables(connection)
+        self._check_kind(connection)  # after that look: a table that came in between is not another's but of a kind
+        for name in foreign:
             raise another_layout(name)
 
     def _check_kind(self, connection: Connection) -> None:

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 # How many matches are fetched at most (but as many as are wanted), and how many of the newest entries are looked at
-# (but four times as many), in turn until one suffices. Each step costs about as much as all before it: measured from
-# 10,000 to 1,000,000 entries.
+# (but four times as many), in turn until one suffices. Each step costs about as much as all before it.
 BOUNDS: Final = ((300, 4_000), (20_000, 40_000))
 
 _MAX_GROUPS: Final = 8  # that are asked for; a filter with more conditions is selective enough with so many

@@ -192,6 +192,14 @@ def test_a_store_cut_off_and_overwritten_says_that_its_outcome_is_unknown(
 
 
 @on_servers
+def test_a_borrowed_connection_that_is_lost_leaves_nothing_behind(backend: Any, database: Database) -> None:
+    with backend._engine.connect():
+        kill_connections(database)
+    assert backend.store("k", 2)["version"] == 2
+    assert backend.retrieve("k")["value"] == 2
+
+
+@on_servers
 def test_one_write_id_is_one_store(backend: Any) -> None:
     schema = backend._database.start().schema
     row = entry_parameters(schema.dialect, Store.of("new", "fox", None), None) | {"b_write_id": "one"}

@@ -273,6 +273,7 @@ def _at(metadata: dict[str, Any] | None, path: Path) -> Any:
 
 
 def nested(path: Path, value: Any) -> dict[str, Any]:
+    """Return the object that has a value at ``path`` and nothing else."""
     for key in reversed(path):
         value = {key: value}
     return dict(value)

@@ -332,7 +332,7 @@ def _do(connection: Any, operation: Operation) -> Result:
 
 
 def _version_written(connection: Any, row: Mapping[str, Any], elapsed: Callable[[], timedelta]) -> int:
-    """Return the version that a store has given to an entry, or store it now; see ``SingleStore.again``.
+    """Return the version that a store has given to an entry, or store it now; see ``SingleStore``.
 
     Raises:
         LTMError: another store has written the entry since; what became of this one cannot be known.

@@ -148,7 +148,10 @@ class MySQLDialect(Dialect):
         @event.listens_for(engine, "checkin")
         def take_back(driver_connection: Any, record: Any) -> None:
             if record.info.pop(_LENT, False) and driver_connection is not None:
-                _set_autocommit(driver_connection, "1")
+                try:
+                    _set_autocommit(driver_connection, "1")
+                except Exception:  # a lost connection, which the next one must not get
+                    record.invalidate()
 
     @classmethod
     def objection(cls, driver_connection: Any, *, is_shared: bool) -> str | None:

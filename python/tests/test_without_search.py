@@ -201,7 +201,7 @@ def in_python(
     rows = [(entry, None, search_text(entry["key"], entry["value"], entry["metadata"])) for entry in everything]
     fitting = [row for row in rows if matches(row[2], terms)]
     ranked = best(fitting, terms, more.get("offset", 0), limit)
-    return ok(results=[{**entry, "score": rank} for rank, entry in ranked], count=len(ranked))
+    return ok(results=[{**row[0], "score": rank} for rank, row in ranked], count=len(ranked))
 
 
 @dataclass(frozen=True)

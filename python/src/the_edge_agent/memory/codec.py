@@ -42,7 +42,11 @@ def encode_metadata(metadata: dict[str, Any] | None) -> str | None:
 
 def decode(text: str) -> Any:
     """Return the value of a JSON text that this module wrote."""
-    return json.loads(text)
+    try:
+        value, end = _decode(text)  # half of what json.loads takes, which looks for space before and after
+    except ValueError:
+        end = -1
+    return value if end == len(text) else json.loads(text)
 
 
 def check_filterable(value: Any, what: str) -> None:
@@ -78,7 +82,7 @@ def encode_json(value: Any, what: str, max_depth: int) -> str:
         text.encode("utf-8")
         if text.count("[") + text.count("{") > max_depth and _depth(value) > max_depth:
             raise RecursionError
-        if json.loads(text) == value:
+        if decode(text) == value:
             return text
         problem = "it holds a tuple, a key that is not a string, or another object that JSON would change"
     except RecursionError:
@@ -114,3 +118,4 @@ def _depth(value: Any) -> int:
 
 
 _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_decode = json.JSONDecoder().raw_decode

@@ -69,30 +69,43 @@ def iterate(page_after: Callable[[str], Page]) -> Iterator[tuple[str, Any, dict[
             after = key
 
 
-def fits(condition: Node | None, metadata: str | None) -> bool:
-    """Return whether metadata, as it is kept, satisfies a condition."""
-    return condition is None or matches(condition, decode(metadata) if metadata else None)
+def fitting(rows: Iterable[Row], condition: Node | None) -> Iterator[Row]:
+    """Return the rows of ``(place, metadata, ...)`` that satisfy a condition, or have no place."""
+    if condition is None:
+        return iter(rows)
+    return (row for row in rows if row[0] is None or matches(condition, decode(row[1]) if row[1] else None))
 
 
-def best(rows: Iterable[Row], terms: Sequence[Term], first: int, most: int) -> list[tuple[float, Any]]:
-    """Return the scores and places of search results, best first.
+def result_of(row: Row, score: float = 0.0) -> dict[str, Any]:
+    """Return ``{"key", "value", "metadata", "score"}`` of a row of ``(key, metadata, value, pointer)``."""
+    key, metadata, value, pointer = row
+    entry = entry_of(value, metadata, None, pointer)
+    return {"key": key, "value": entry["value"], "metadata": entry["metadata"], "score": score}
+
+
+def best(rows: Iterable[Row], terms: Sequence[Term], first: int, most: int) -> list[tuple[float, Row]]:
+    """Return the scores and rows of search results, best first.
 
     Args:
-        rows: ``(place, metadata, search_text)`` of what matches, newest first, then by key.
+        rows: ``(place, metadata, search_text, ...)`` of what matches, newest first, then by key.
         terms: of the query.
         first: how many results to skip.
         most: how many to return.
     """
     needles = [term.needle for term in terms if not term.negated]
-    ranked = [(rank(needles, row[2]), row[0]) for row in islice(rows, window_of(terms, first, most))]
+    ranked = [(rank(needles, row[2]), row) for row in islice(rows, window_of(terms, first, most))]
     ranked.sort(key=lambda found: -found[0])  # stable: equal scores stay newest first, then by key
     return ranked[first : first + most]
 
 
+def is_ranked(terms: Sequence[Term]) -> bool:
+    """Return whether there is a word to look for; otherwise every score is 0.0."""
+    return any(not term.negated for term in terms)
+
+
 def window_of(terms: Sequence[Term], first: int, most: int) -> int:
-    """Return how many of the newest entries that fit are ranked."""
-    is_ranked = any(not term.negated for term in terms)
-    return max(RANK_WINDOW, first + most) if is_ranked else first + most
+    """Return how many of the newest entries that fit may be among the results."""
+    return max(RANK_WINDOW, first + most) if is_ranked(terms) else first + most
 
 
 # --- catalogs --------------------------------------------------------------------------------------

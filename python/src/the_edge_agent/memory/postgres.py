@@ -28,7 +28,7 @@ from the_edge_agent.memory.postgres_database import (
     in_utc,
     streamed,
 )
-from the_edge_agent.memory.postgres_search import FOUND, IN_PREFIX, VISIBLE, search_results
+from the_edge_agent.memory.postgres_search import IN_PREFIX, VISIBLE, results_at_once, search_results
 from the_edge_agent.memory.results import (
     LTMError,
     Result,
@@ -85,7 +85,8 @@ _DELETE_MANY: Final = f"""
         SELECT key FROM ltm_entries WHERE key = ANY(%(keys)s) AND {VISIBLE} ORDER BY key FOR UPDATE)
     DELETE FROM ltm_entries e USING gone WHERE e.key = gone.key"""
 _ENTRY: Final = f"SELECT value, metadata, version, storage_uri FROM ltm_entries WHERE key = %(key)s AND {VISIBLE}"
-_ENTRIES: Final = f"{FOUND} AND {VISIBLE}"
+_ENTRIES: Final = f"""
+    SELECT key, value, metadata, version, storage_uri FROM ltm_entries WHERE key = ANY(%(keys)s) AND {VISIBLE}"""
 _KEYS: Final = f"""
     SELECT key FROM ltm_entries WHERE {IN_PREFIX} AND key > %(after)s AND {VISIBLE} ORDER BY key LIMIT %(most)s"""
 _COUNT: Final = f"SELECT count(*) FROM ltm_entries WHERE {IN_PREFIX} AND {VISIBLE}"
@@ -290,10 +291,15 @@ class PostgresBackend(DatabaseBackend):
         most, first = check_limit(limit), check_offset(offset)
         self._require_words(terms)
 
-        def work(connection: Any) -> list[dict[str, Any]]:
-            return [] if terms == () else search_results(connection, terms or (), condition, beginning, first, most)
+        def at_once(connection: Any) -> list[dict[str, Any]] | None:
+            return [] if terms == () else results_at_once(connection, terms or (), condition, beginning, first, most)
 
-        found = self._database.run(work, ONE_STATE)
+        def work(connection: Any) -> list[dict[str, Any]]:
+            return search_results(connection, terms or (), condition, beginning, first, most)
+
+        found = self._database.run(at_once)
+        if found is None:
+            found = self._database.run(work, ONE_STATE)
         return ok(results=found, count=len(found))
 
     def __repr__(self) -> str:

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from the_edge_agent.memory.filters import Node, equalities
-from the_edge_agent.memory.native_rows import best, entry_of, fits, range_of, window_of
+from the_edge_agent.memory.native_rows import best, fitting, is_ranked, range_of, result_of, window_of
 from the_edge_agent.memory.postgres_database import contained, streamed
 from the_edge_agent.memory.text import Term
 
 VISIBLE: Final = "(expires_at IS NULL OR expires_at > now())"
 IN_PREFIX: Final = "key >= %(prefix)s AND key < %(end)s"
-FOUND: Final = "SELECT key, value, metadata, version, storage_uri FROM ltm_entries WHERE key = ANY(%(keys)s)"
+_WHOLE: Final = "SELECT key, metadata, value, storage_uri FROM ltm_entries WHERE key = ANY(%(keys)s)"
+# With what is ranked come short values only: most of them are not among the results.
+_OF_RANKED: Final = "search_text, CASE WHEN octet_length(value) <= 10000 THEN value END, storage_uri"
+_OF_RESULTS: Final = "'', value, storage_uri"
 _NEWEST_FIRST: Final = "ORDER BY updated_at DESC, key"
 # Asked for the newest the planner would look at all entries from the newest on, because it takes each value of the
 # metadata to be common, without statistics and in a plan that is kept.
@@ -20,24 +23,37 @@ _FEW_ROWS: Final = 200
 _FEW: Final = f"WITH found AS MATERIALIZED ({{matching}} LIMIT {{most}}) SELECT * FROM found {_NEWEST_FIRST}"
 
 
+def results_at_once(
+    connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int
+) -> list[dict[str, Any]] | None:
+    """Return ``{"key", "value", "metadata", "score"}`` of what matches, best first; None where one statement cannot."""
+    statement, values = _matching(terms, condition, prefix, _OF_RANKED if is_ranked(terms) else _OF_RESULTS)
+    if condition is None:  # every row fits, so that the database can end where the window does
+        values["window"] = window_of(terms, first, most)
+        rows = connection.execute(f"{statement} {_NEWEST_FIRST} LIMIT %(window)s", values).fetchall()
+    elif _finds_few(terms, condition):
+        rows = connection.execute(_FEW.format(matching=statement, most=_FEW_ROWS + 1), values).fetchall()
+        if len(rows) > _FEW_ROWS:
+            return None
+    else:
+        return None
+    ranked = best(fitting(rows, condition), terms, first, most)
+    if any(row[3] is None for _, row in ranked):
+        return None
+    return [result_of((row[0], row[1], *row[3:5]), score) for score, row in ranked]
+
+
 def search_results(
     connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int
 ) -> list[dict[str, Any]]:
-    """Return ``{"key", "value", "metadata", "score"}`` of what matches, best first, in a transaction of one state."""
-    statement, values = _matching(terms, condition, prefix)
-    if condition is None:  # every row fits, so that the database can end where the window does
-        values["window"] = window_of(terms, first, most)
-        rows = connection.execute(f"{statement} {_NEWEST_FIRST} LIMIT %(window)s", values)
-        return _found(connection, best(rows, terms, first, most))
-    if _finds_few(terms, condition):
-        rows = connection.execute(_FEW.format(matching=statement, most=_FEW_ROWS + 1), values).fetchall()
-        if len(rows) <= _FEW_ROWS:
-            fitting = [row for row in rows if fits(condition, row[1])]
-            return _found(connection, best(fitting, terms, first, most))
+    """Return the same, in a transaction of one state."""
+    statement, values = _matching(terms, condition, prefix, "search_text" if is_ranked(terms) else "''")
     with streamed(connection) as cursor:
         rows = cursor.execute(f"{statement} {_NEWEST_FIRST}", values)
-        ranked = best((row for row in rows if fits(condition, row[1])), terms, first, most)
-    return _found(connection, ranked)
+        ranked = best(fitting(rows, condition), terms, first, most)
+    found = connection.execute(_WHOLE, {"keys": [row[0] for _, row in ranked]}) if ranked else ()
+    whole = {row[0]: row for row in found}
+    return [result_of(whole[row[0]], score) for score, row in ranked]
 
 
 def _finds_few(terms: Sequence[Term], condition: Node | None) -> bool:
@@ -45,8 +61,8 @@ def _finds_few(terms: Sequence[Term], condition: Node | None) -> bool:
     return bool(equalities(condition)) and all(term.negated for term in terms)
 
 
-def _matching(terms: Sequence[Term], condition: Node | None, prefix: str) -> tuple[str, dict[str, Any]]:
-    """Return the statement for ``(key, metadata, search_text, updated_at)`` of what satisfies every term.
+def _matching(terms: Sequence[Term], condition: Node | None, prefix: str, columns: str) -> tuple[str, dict[str, Any]]:
+    """Return the statement for ``(key, metadata, *columns, updated_at)`` of what satisfies every term.
 
     And its parameters. What satisfies the filter is among it.
     """
@@ -64,18 +80,10 @@ def _matching(terms: Sequence[Term], condition: Node | None, prefix: str) -> tup
             continue  # the index has decided; of several words it does not know the order
         conditions.append(f"(position(%(needle{place})s in search_text) > 0) = {not term.negated}")
         values[f"needle{place}"] = term.needle
-    text = "search_text" if positive else "''"
     where = " AND ".join(conditions)
-    return f"SELECT key, metadata, {text}, updated_at FROM ltm_entries WHERE {where}", values
+    return f"SELECT key, metadata, {columns}, updated_at FROM ltm_entries WHERE {where}", values
 
 
 def _looked_up(term: Term) -> str:
     """Return what the text index is asked for a term; its tokens are ASCII letters and digits."""
     return " & ".join(term.tokens) + (":*" if term.prefix else "")
-
-
-def _found(connection: Any, ranked: Sequence[tuple[float, str]]) -> list[dict[str, Any]]:
-    rows = connection.execute(FOUND, {"keys": [key for _, key in ranked]}) if ranked else ()
-    entries = {row[0]: entry_of(*row[1:]) for row in rows}
-    names = ("value", "metadata")
-    return [{"key": key, **{name: entries[key][name] for name in names}, "score": rank} for rank, key in ranked]

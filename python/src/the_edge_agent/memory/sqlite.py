@@ -21,7 +21,18 @@ from the_edge_agent.memory.codec import encode_value
 from the_edge_agent.memory.database_backend import DatabaseBackend
 from the_edge_agent.memory.filters import Node, alternatives, equalities, parse_filter
 from the_edge_agent.memory.ledger import open_ledger
-from the_edge_agent.memory.native_rows import Page, best, entry_of, fits, iterate, page_of, range_of, window_of
+from the_edge_agent.memory.native_rows import (
+    Page,
+    best,
+    entry_of,
+    fitting,
+    is_ranked,
+    iterate,
+    page_of,
+    range_of,
+    result_of,
+    window_of,
+)
 from the_edge_agent.memory.operations import Delete, Operation, Store, is_plain
 from the_edge_agent.memory.results import (
     LTMError,
@@ -71,20 +82,23 @@ _KEYS: Final = f"""
     WHERE key >= max(:prefix, :after) AND key < :end AND +key > :after AND {_VISIBLE} ORDER BY key"""
 _COUNT: Final = f"SELECT count(*) FROM ltm_entries WHERE {_IN_PREFIX} AND {_VISIBLE}"
 _PAGE: Final = _KEYS.replace("SELECT key", "SELECT key, value, metadata, storage_uri")
-# One look at the index: the matches, or if there are too many a row without an id.
+# Four columns of a match: of one that is ranked, or is a result as it is.
+_RANKED: Final = "id, metadata, search_text, NULL"
+_WHOLE: Final = "key, metadata, value, storage_uri"
+# One look at the index: the matches, or if there are too many a row of nulls.
 _FEW: Final = """
     WITH found AS (SELECT rowid FROM ltm_entries_fts WHERE ltm_entries_fts MATCH {asked} LIMIT :few + 1)
-    SELECT id, metadata, {text}, updated_at, key FROM ltm_entries
+    SELECT {columns}, updated_at, key FROM ltm_entries
     WHERE id IN (SELECT rowid FROM found WHERE (SELECT count(*) FROM found) <= :few) AND {conditions}
-    UNION ALL SELECT NULL, NULL, NULL, NULL, NULL WHERE (SELECT count(*) FROM found) > :few
+    UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, NULL WHERE (SELECT count(*) FROM found) > :few
     ORDER BY updated_at DESC, key"""
 # SQLite would prefer the index of keys for a prefix, and sort all of its entries.
 _NEWEST: Final = """
-    SELECT id, metadata, {text} FROM ltm_entries INDEXED BY ix_ltm_entries_updated_at
+    SELECT {columns} FROM ltm_entries INDEXED BY ix_ltm_entries_updated_at
     WHERE updated_at >= coalesce((
         SELECT updated_at FROM ltm_entries ORDER BY updated_at DESC, key LIMIT 1 OFFSET :newest), '')
     AND {conditions} ORDER BY updated_at DESC, key"""
-_ALL: Final = "SELECT id, metadata, {text} FROM ltm_entries WHERE {conditions} ORDER BY updated_at DESC, key"
+_ALL: Final = "SELECT {columns} FROM ltm_entries WHERE {conditions} ORDER BY updated_at DESC, key"
 _IN_INDEX: Final = "id IN (SELECT rowid FROM ltm_entries_fts WHERE ltm_entries_fts MATCH {asked})"
 _EXPIRED: Final = "SELECT id, key FROM ltm_entries WHERE expires_at <= :now ORDER BY expires_at, key LIMIT :most"
 _EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_entries WHERE expires_at <= :now"
@@ -251,47 +265,54 @@ class SQLiteBackend(DatabaseBackend):
         terms, condition, beginning = parse_query(query), parse_filter(metadata_filter), check_prefix(prefix)
         most, first = check_limit(limit), check_offset(offset)
         self._require_words(terms)
-        with self._database.transaction() as connection:
-            if terms == ():  # nothing in the query is searchable
-                return ok(results=[], count=0)
-            window = window_of(terms or (), first, most)
-            rows = self._newest(connection, terms or (), condition, beginning, window)
-            results = [_found(connection, *found) for found in best(rows, terms or (), first, most)]
+        window = window_of(terms or (), first, most)
+        if terms and is_ranked(terms):
+            with self._database.transaction() as connection:
+                rows = self._newest(connection, terms, condition, beginning, window)
+                results = [_found(connection, rank, row[0]) for rank, row in best(rows, terms, first, most)]
+        else:  # each statement is of one state and has all that is wanted, or is of no use
+            with self._database.statement() as connection:
+                is_asked = terms != ()  # there is something searchable in the query
+                rows = self._newest(connection, terms or (), condition, beginning, window) if is_asked else []
+            results = [result_of(row) for row in rows[first:]]
         return ok(results=results, count=len(results))
 
     def _newest(
         self, connection: sqlite3.Connection, terms: Sequence[Term], condition: Node | None, prefix: str, most: int
     ) -> list[Sequence[Any]]:
-        """Return ``(id, metadata, search_text)`` of the newest that match.
+        """Return the columns of the newest that match.
 
         With an index: few matches are fetched and sorted; of many there are enough among the newest entries, most
         times; else all matches are fetched.
         """
         asked, values = self._asked(terms, condition)
         values |= _range(prefix)
-        everything, unsure = [_VISIBLE, _IN_PREFIX], [_VISIBLE, _IN_PREFIX]
+        unsure, recheck = [_VISIBLE, _IN_PREFIX], [_VISIBLE, _IN_PREFIX]
         for place, term in enumerate(terms):
-            everything.append(f"(instr(search_text, :needle{place}) > 0) = {int(not term.negated)}")
+            recheck.append(f"(instr(search_text, :needle{place}) > 0) = {int(not term.negated)}")
             values[f"needle{place}"] = term.needle
             if not asked or term.negated or len(term.tokens) > 1:
-                unsure.append(everything[-1])  # of several words the index does not know the order
-        for place, mentioned in enumerate(_mentioned(condition)):
-            everything.append(f"instr(metadata, :mentioned{place}) > 0")
-            values[f"mentioned{place}"] = mentioned
-        text = "search_text" if any(not term.negated for term in terms) else "''"
+                unsure.append(recheck[-1])  # of several words the index does not know the order
+        columns = _RANKED if is_ranked(terms) else _WHOLE
 
-        def fetched(statement: str, conditions: list[str], **bounds: int) -> list[Sequence[Any]]:
-            sql = statement.format(asked=asked, text=text, conditions=" AND ".join(conditions))
-            rows = connection.execute(sql, {**values, **bounds})
-            return [*islice((row for row in rows if row[0] is None or fits(condition, row[1])), most)]
+        def fetched(statement: str, conditions: Iterable[str], **bounds: int) -> list[Sequence[Any]]:
+            sql = statement.format(asked=asked, columns=columns, conditions=" AND ".join(conditions))
+            with closing(connection.execute(sql, {**values, **bounds})) as rows:
+                return [*islice((row[:4] for row in fitting(rows, condition)), most)]
+
+        def everything() -> Iterator[str]:
+            yield from recheck
+            for place, mentioned in enumerate(_mentioned(condition)):
+                values[f"mentioned{place}"] = mentioned
+                yield f"instr(metadata, :mentioned{place}) > 0"
 
         if not asked:
-            return fetched(_ALL, everything)
+            return fetched(_ALL, everything())
         for few, newest in BOUNDS:
             rows = fetched(_FEW, unsure, few=max(few, most))
             if not rows or rows[0][0] is not None:
                 return rows
-            rows = fetched(_NEWEST, everything, newest=max(newest, 4 * most))
+            rows = fetched(_NEWEST, everything(), newest=max(newest, 4 * most))
             if len(rows) == most:
                 return rows
         return fetched(_ALL, [_IN_INDEX.format(asked=asked), *unsure])
@@ -339,10 +360,8 @@ def _delete(connection: sqlite3.Connection, delete: Delete, at: datetime) -> Res
 
 
 def _found(connection: sqlite3.Connection, rank: float, row_id: int) -> dict[str, Any]:
-    columns = "SELECT key, value, metadata, storage_uri FROM ltm_entries WHERE id = ?"
-    key, value, metadata, pointer = connection.execute(columns, (row_id,)).fetchone()
-    entry = entry_of(value, metadata, None, pointer)
-    return {"key": key, "value": entry["value"], "metadata": entry["metadata"], "score": rank}
+    row = connection.execute(f"SELECT {_WHOLE} FROM ltm_entries WHERE id = ?", (row_id,)).fetchone()
+    return result_of(row, rank)
 
 
 def _mentioned(condition: Node | None) -> list[str]:

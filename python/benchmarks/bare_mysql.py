@@ -39,8 +39,8 @@ _INSERT: Final = (
 _VALUES: Final = "(%s, %s, %s, %s, 1, NULL, {now}, {now})"
 _WRITTEN: Final = ("value", "metadata", "search_text", "expires_at", "updated_at")
 _VISIBLE: Final = "(expires_at IS NULL OR expires_at > UTC_TIMESTAMP(6))"
-_GET: Final = f"SELECT value, metadata FROM ltm_entries WHERE `key` = %s AND {_VISIBLE}"
-_MANY: Final = f"SELECT `key`, value, metadata FROM ltm_entries WHERE `key` IN %s AND {_VISIBLE}"
+_GET: Final = f"SELECT value, metadata, version FROM ltm_entries WHERE `key` = %s AND {_VISIBLE}"
+_MANY: Final = f"SELECT `key`, value, metadata, version FROM ltm_entries WHERE `key` IN %s AND {_VISIBLE}"
 # The rank of the_edge_agent.memory.text.score, of one word: how often it occurs in how long an entry.
 _SEARCH: Final = f"""
     WITH newest AS (

@@ -42,8 +42,8 @@ _PUT: Final = """
         expires_at = excluded.expires_at, updated_at = now(), storage_uri = NULL
     RETURNING version"""
 _VISIBLE: Final = "(expires_at IS NULL OR expires_at > now())"
-_GET: Final = f"SELECT value, metadata FROM ltm_entries WHERE key = %s AND {_VISIBLE}"
-_MANY: Final = f"SELECT key, value, metadata FROM ltm_entries WHERE key = ANY(%s) AND {_VISIBLE}"
+_GET: Final = f"SELECT value, metadata, version FROM ltm_entries WHERE key = %s AND {_VISIBLE}"
+_MANY: Final = f"SELECT key, value, metadata, version FROM ltm_entries WHERE key = ANY(%s) AND {_VISIBLE}"
 # The rank of the_edge_agent.memory.text.score, of one word: how often it occurs in how long an entry. The planner would
 # count in all matches if that were done in the first step.
 _SEARCH: Final = f"""

@@ -39,7 +39,9 @@ _PUT: Final = """
         expires_at = excluded.expires_at, updated_at = ?5, storage_uri = NULL
     RETURNING version"""
 _VISIBLE: Final = "(expires_at IS NULL OR expires_at > :now)"
-_GET: Final = "SELECT value, metadata FROM ltm_entries WHERE key = ? AND (expires_at IS NULL OR expires_at > ?)"
+_GET: Final = (
+    "SELECT value, metadata, version FROM ltm_entries WHERE key = ? AND (expires_at IS NULL OR expires_at > ?)"
+)
 # The rank of the_edge_agent.memory.text.score, of one word: how often it occurs in how long an entry. Texts are read
 # after the sort, and CROSS JOIN keeps the order of the tables: the quickest of four ways that were tried.
 _SEARCH: Final = f"""
@@ -114,7 +116,7 @@ class BareSQLite(BareCatalog):
         """See the base class."""
         marks = ", ".join("?" * len(keys))
         rows = self._connection.execute(
-            f"SELECT key, value, metadata FROM ltm_entries WHERE key IN ({marks}) "
+            f"SELECT key, value, metadata, version FROM ltm_entries WHERE key IN ({marks}) "
             "AND (expires_at IS NULL OR expires_at > ?)",
             (*keys, _now()),
         )

@@ -31,6 +31,7 @@ from sqlalchemy import (
     not_,
     select,
     text,
+    type_coerce,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR, insert
 from sqlalchemy.types import TypeEngine
@@ -247,7 +248,7 @@ class VectorConditions(IndexedTextConditions):
         steps = super().steps(newest)
         if not newest.has_wanted or has_words(newest.terms) or "metadata_json" not in self.table.c:
             return steps
-        moment = self.table.c.updated_at.label("moment")
+        moment = type_coerce(self.table.c.updated_at, Text()).label("moment")  # is sorted by, and not looked at
         where = [*newest.conditions, *newest.prefix(), *self.exact(newest.terms)]
         found = select(*newest.columns, moment).where(*where).limit(literal_column(str(_FEW + 1))).cte("found")
         many, columns = are_many(found, _FEW), [*found.c]

@@ -30,7 +30,6 @@ from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import Node, alternatives, matches, slotted
 from the_edge_agent.memory.sql.batches import BATCH_ITEMS
 from the_edge_agent.memory.sql.dialects import Dialect
-from the_edge_agent.memory.sql.dialects.conditions import slot_name
 from the_edge_agent.memory.sql.dialects.newest import Newest, Step, bound_range
 from the_edge_agent.memory.sql.errors import LostRaceError
 from the_edge_agent.memory.sql.prepared import Prepared, Query
@@ -136,8 +135,9 @@ class Searcher:
     def _asked(self, search: Search) -> _Asked:
         node, filled = slotted(search.metadata_filter) if self._filters.takes_slots else (search.metadata_filter, [])
         groups, bounds = alternatives(search.metadata_filter), prefix_bounds(search.prefix)
-        slots = {slot_name(place): self._filters.bound(*value) for place, value in enumerate(filled)}
-        parameters = {**self._texts.parameters(search.terms), **self._texts.wanted(groups), **slots, **bounds}
+        parameters = {**self._texts.parameters(search.terms), **self._texts.wanted(groups), **bounds}
+        for place, (path, value) in enumerate(filled):
+            parameters |= self._filters.bound(place, path, value)
         terms = tuple((term.negated, len(term.tokens) > 1) for term in search.terms)
         shape = (terms, repr(node), bool(groups), len(bounds))  # repr: 1, 1.0 and True are equal
         return _Asked(node, bool(groups), parameters, shape)

@@ -7,12 +7,13 @@ integers are compared with integers and doubles with doubles, with bounds that P
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from sqlalchemy import ColumnElement, Table, and_, false, not_, or_, true
+from sqlalchemy import ColumnElement, Table, Text, and_, bindparam, false, func, not_, or_, true
+from sqlalchemy.types import NullType
 
-from the_edge_agent.memory.codec import INT64_MAX, INT64_MIN
+from the_edge_agent.memory.codec import INT64_MAX, INT64_MIN, encode_value
 from the_edge_agent.memory.filters import (
     COMPARISONS,
     And,
@@ -24,6 +25,7 @@ from the_edge_agent.memory.filters import (
     Not,
     Or,
     Path,
+    Slot,
 )
 
 Kind: TypeAlias = Literal["null", "boolean", "integer", "double", "string", "array", "object"]
@@ -42,16 +44,19 @@ class NotInSQLError(Exception):
 class FilterConditions:
     """Turns the tree of a metadata filter into SQL that is true or false, never NULL."""
 
-    #: Whether ``equals`` takes a ``Slot`` for a value, to be bound to ``bound`` as ``slot_name`` says.
+    #: Whether ``equals`` takes a ``Slot`` for a value, with the parameters of ``bound``.
     takes_slots: ClassVar[bool] = False
+    #: The kinds of numbers, together where the database compares integers with doubles exactly.
+    numbers: ClassVar[Sequence[Sequence[Kind]]] = (("integer",), ("double",))
 
     def __init__(self, table: Table) -> None:
         """Make the conditions of one table, which keeps metadata."""
         self.table = table
 
-    def bound(self, path: Path, value: int | float | str) -> Any:
-        """Return what the slot of a value at ``path`` is bound to."""
-        return value
+    def bound(self, place: int, path: Path, value: int | str) -> dict[str, Any]:
+        """Return the parameters of the slot at a place that stands for a value at ``path``: of a text also its JSON."""
+        written = {_written_name(place): encode_value(value)} if isinstance(value, str) else {}
+        return {slot_name(place): value, **written}
 
     def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
         """Return whether the metadata has a value of one of these kinds at ``path`` that passes ``test``.
@@ -103,7 +108,19 @@ class FilterConditions:
         if any(value is None for value in values):
             conditions.append(not_(self.at(path, NOT_NULL)))
         conditions += [self.equals_whole(path, value) for value in values if isinstance(value, (list, dict))]
-        return or_(false(), *conditions)
+        return or_(false(), *conditions, *self._equal_slots(path, values))
+
+    def _equal_slots(self, path: Path, values: Sequence[Any]) -> Iterator[ColumnElement[bool]]:
+        slots = [value for value in values if isinstance(value, Slot)]
+        if texts := [slot for slot in slots if slot.is_text]:
+            yield and_(self._mentions(texts), self.at(path, ("string",), _is_bound(texts)))
+        if numbers := [slot for slot in slots if not slot.is_text]:
+            yield from (self.at(path, kinds, _is_bound(numbers)) for kinds in self.numbers)
+
+    def _mentions(self, slots: Sequence[Slot]) -> ColumnElement[bool]:
+        """Look for texts as they are written, anywhere: that takes a third of the time of JSON functions."""
+        written = [bindparam(_written_name(slot.place), type_=Text()) for slot in slots]
+        return or_(*(func.instr(self.table.c.metadata, text) > 0 for text in written))
 
     def equals_whole(self, path: Path, value: list[Any] | dict[str, Any]) -> ColumnElement[bool]:
         """Return whether the value at ``path`` equals a whole list or object.
@@ -126,6 +143,10 @@ class FilterConditions:
 def slot_name(place: int) -> str:
     """Return the name of the parameter for the slot at a place."""
     return f"b_slot{place}"
+
+
+def _written_name(place: int) -> str:
+    return f"b_written{place}"
 
 
 def is_number(value: Any) -> bool:
@@ -160,6 +181,10 @@ def _is_int64(number: int) -> bool:
 def is_in(values: list[Any]) -> Test:
     """Return the test that a value is one of these."""
     return lambda found: found.in_(values)
+
+
+def _is_bound(slots: Sequence[Slot]) -> Test:
+    return is_in([bindparam(slot_name(slot.place), type_=NullType()) for slot in slots])
 
 
 def is_ordered(op: str, bound: Any) -> Test:

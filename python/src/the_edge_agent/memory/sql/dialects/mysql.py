@@ -271,6 +271,8 @@ class OnDuplicateKey(Upsert):
 class JSONConditions(FilterConditions):
     """Filters by JSON_EXTRACT, with the type looked at first."""
 
+    takes_slots = True
+
     def __init__(self, table: Table, exact_collation: str) -> None:
         """Make the conditions of one table; strings compare by this collation."""
         super().__init__(table)

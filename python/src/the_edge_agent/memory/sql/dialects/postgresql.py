@@ -275,9 +275,9 @@ class JSONBConditions(FilterConditions):
         super().__init__(table)
         self._exact_collation = exact_collation
 
-    def bound(self, path: Path, value: int | float | str) -> Any:
+    def bound(self, place: int, path: Path, value: int | str) -> dict[str, Any]:
         """Return what the metadata contains then."""
-        return comparable_json(nested(path, value))
+        return {slot_name(place): comparable_json(nested(path, value))}
 
     def equals(self, path: Path, values: Sequence[Any]) -> ColumnElement[bool]:
         """Let the index find what contains the value; only null, lists and objects need more."""
@@ -288,7 +288,7 @@ class JSONBConditions(FilterConditions):
             if isinstance(value, Slot):
                 contained = _as_jsonb(bindparam(slot_name(value.place), type_=Text()))
             else:
-                contained = _as_jsonb(literal(self.bound(path, value), Text))
+                contained = _jsonb(nested(path, value))
             found = found | self.table.c.metadata_json.contains(contained)
         return found
 

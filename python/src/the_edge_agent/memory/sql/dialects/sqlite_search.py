@@ -26,10 +26,9 @@ from sqlalchemy import (
 )
 from sqlalchemy import exists as sql_exists
 from sqlalchemy.sql.operators import custom_op
-from sqlalchemy.types import NullType
 
-from the_edge_agent.memory.filters import Path, Slot
-from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test, is_in, slot_name
+from the_edge_agent.memory.filters import Path
+from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test
 from the_edge_agent.memory.sql.dialects.newest import ROWS, Newest, Step, are_many, in_order
 from the_edge_agent.memory.sql.dialects.texts import WORDS, IndexedTextConditions, has_words
 from the_edge_agent.memory.sqlite_index import ASKED, BOUNDS, wanted_text
@@ -120,16 +119,7 @@ class JSONEachConditions(FilterConditions):
     """Filters that walk down a path with one json_each a level."""
 
     takes_slots = True
-
-    def equals(self, path: Path, values: Sequence[Any]) -> ColumnElement[bool]:
-        """Compare with a slot too: SQLite compares integers and doubles exactly."""
-        slots = [value for value in values if isinstance(value, Slot)]
-        found = super().equals(path, [value for value in values if not isinstance(value, Slot)])
-        for kinds, is_text in (_TEXTS, True), (_NUMBERS, False):
-            bound = [bindparam(slot_name(slot.place), type_=NullType()) for slot in slots if slot.is_text == is_text]
-            if bound:
-                found = found | self.at(path, kinds, is_in(bound))
-        return found
+    numbers = (("integer", "double"),)
 
     def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
         """Return whether there is a value of one of these kinds that passes the test."""

@@ -57,7 +57,7 @@ _JSON_TRIAL: Final = """SELECT JSON_TYPE(JSON_EXTRACT('["a"]', '$[0]')), JSON_UN
 _WIDEST: Final = 4  # bytes of a character
 _IN_TRANSACTION: Final = 1  # SERVER_STATUS_IN_TRANS
 _LENT: Final = "the_edge_agent.lent"
-_ROWS: Final = (250, 100, 50, 10, 1)  # of one insert: few sizes, so that few statements are compiled
+_ROWS: Final = (250, 100, 50, 20, 10, 5, 2, 1)  # of one insert: few sizes, so that few statements are compiled
 
 
 class MySQLDialect(Dialect):

@@ -159,6 +159,27 @@ def test_every_database_answers_the_same(database: Database, expected: dict[str,
     assert int(expected["searches that found something"]) > 50
 
 
+def negated(condition: dict[str, Any], times: int) -> dict[str, Any]:
+    for _ in range(times):
+        condition = {"$not": condition}
+    return condition
+
+
+@pytest.mark.targets("native")
+@pytest.mark.parametrize("query", ["fox", None])
+def test_the_largest_filters_and_pages_that_are_allowed(database: Database, query: str | None) -> None:
+    with database.open() as backend:
+        keys = {f"k{number}": str(number) for number in range(1_100)}
+        assert backend.store("k", "fox", {"a": 1, "s": "x", **keys})["success"]
+        for times in (20, 32, 33, 37, 38, 58, 59):
+            assert backend.search(query, negated({"a": 1}, times))["count"] == (times + 1) % 2
+        for condition in ({"a": 1}, {"s": "x"}, {"$or": [{"s": "x"}, {"a": {"$gt": 5}}]}):
+            assert backend.search(query, {"$and": [condition] * 2_000})["count"] == 1
+        assert backend.search(query, keys)["count"] == 1
+        for offset in (2**31 - 11, 2**31 - 1):
+            assert backend.search(query, offset=offset, limit=11) == {"success": True, "results": [], "count": 0}
+
+
 @pytest.mark.targets("native", portable=False)
 def test_of_two_wrong_arguments_all_name_the_same_one(database: Database) -> None:
     with database.open(lazy=True) as backend:

@@ -500,3 +500,10 @@ def test_the_check_says_whether_words_are_kept(database: Database) -> None:
         assert report["success"], report
         assert (report["schema"]["state"], report["schema"]["full_text"]) == ("complete", search)
         drop_tables(create_engine(database.url, poolclass=NullPool))
+
+
+def test_a_filter_of_more_conditions_than_sqlite_takes_is_decided() -> None:
+    with SQLiteBackend(search=False) as backend:
+        backend.store("k", "fox", {"s": "x", "n": 1})
+        assert backend.search(None, {"$and": [{"s": "x"}] * 2_000})["count"] == 1
+        assert backend.search(None, {"$and": [{"s": "x"}] * 2_000 + [{"n": 2}]})["count"] == 0

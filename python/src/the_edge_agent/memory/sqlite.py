@@ -100,6 +100,7 @@ _NEWEST: Final = """
     AND {conditions} ORDER BY updated_at DESC, key"""
 _ALL: Final = "SELECT {columns} FROM ltm_entries WHERE {conditions} ORDER BY updated_at DESC, key"
 _IN_INDEX: Final = "id IN (SELECT rowid FROM ltm_entries_fts WHERE ltm_entries_fts MATCH {asked})"
+_MOST_MENTIONED: Final = 20  # strings that are looked for; SQLite takes 1,000 conditions, and the filter decides
 _EXPIRED: Final = "SELECT id, key FROM ltm_entries WHERE expires_at <= :now ORDER BY expires_at, key LIMIT :most"
 _EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_entries WHERE expires_at <= :now"
 
@@ -302,7 +303,7 @@ class SQLiteBackend(DatabaseBackend):
 
         def everything() -> Iterator[str]:
             yield from recheck
-            for place, mentioned in enumerate(_mentioned(condition)):
+            for place, mentioned in enumerate(_mentioned(condition)[:_MOST_MENTIONED]):
                 values[f"mentioned{place}"] = mentioned
                 yield f"instr(metadata, :mentioned{place}) > 0"
 

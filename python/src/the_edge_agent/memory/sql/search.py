@@ -39,6 +39,7 @@ from the_edge_agent.memory.validation import end_of_prefix
 
 PAGE_ROWS = 500  # rows that Python filters at a time
 _SHORT = 10_000  # characters of a value or search text that comes with every match that is ranked
+_MOST_ROWS = 2**31 - 1  # which is an INTEGER on every database
 _KEPT_QUERIES = 500  # compiled, by what they ask
 
 Parameters = dict[str, Any]
@@ -70,7 +71,7 @@ class Search:
     @property
     def window(self) -> int:
         """How many of the newest matches may be among the results."""
-        wanted = self.offset + self.limit
+        wanted = min(self.offset + self.limit, _MOST_ROWS)
         return max(RANK_WINDOW, wanted) if self.ranked else wanted
 
 

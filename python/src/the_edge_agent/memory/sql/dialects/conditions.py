@@ -35,6 +35,7 @@ Leaf: TypeAlias = Equals | Compare | Exists | IsObject
 NOT_NULL: tuple[Kind, ...] = ("boolean", "integer", "double", "string", "array", "object")
 ANY: tuple[Kind, ...] = ("null", *NOT_NULL)
 MAX_CONDITIONS = 200  # beyond it Python filters: each costs time to compile, and SQLite's depth is limited
+MAX_DEPTH = 20  # likewise: SQLite's parser gives up at 33 negations within each other
 
 
 class NotInSQLError(Exception):
@@ -71,7 +72,7 @@ class FilterConditions:
 
     def condition(self, node: Node) -> ColumnElement[bool] | None:
         """Return a metadata filter as SQL, None where Python has to decide."""
-        if _size(node) > MAX_CONDITIONS:
+        if _size(node) > MAX_CONDITIONS or _depth(node) > MAX_DEPTH:
             return None
         try:
             return self._condition(node)
@@ -202,3 +203,13 @@ def _size(node: Node) -> int:
             return len(path) + len(values)
         case _:
             return len(node.path)
+
+
+def _depth(node: Node) -> int:
+    match node:
+        case And(conditions) | Or(conditions):
+            return 1 + max(map(_depth, conditions), default=0)
+        case Not(condition):
+            return 1 + _depth(condition)
+        case _:
+            return 1

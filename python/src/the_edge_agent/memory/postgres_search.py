@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from the_edge_agent.memory.filters import Node, equalities
-from the_edge_agent.memory.native_rows import best, fitting, is_ranked, range_of, result_of, window_of
+from the_edge_agent.memory.native_rows import best, fitting, is_ranked, range_of, result_of
 from the_edge_agent.memory.postgres_database import contained, streamed
-from the_edge_agent.memory.text import Term
+from the_edge_agent.memory.text import RANK_WINDOW, Term
 
 VISIBLE: Final = "(expires_at IS NULL OR expires_at > now())"
 IN_PREFIX: Final = "key >= %(prefix)s AND key < %(end)s"
@@ -27,10 +27,14 @@ def results_at_once(
     connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int
 ) -> list[dict[str, Any]] | None:
     """Return ``{"key", "value", "metadata", "score"}`` of what matches, best first; None where one statement cannot."""
-    statement, values = _matching(terms, condition, prefix, _OF_RANKED if is_ranked(terms) else _OF_RESULTS)
+    are_ranked = is_ranked(terms)
+    statement, values = _matching(terms, condition, prefix, _OF_RANKED if are_ranked else _OF_RESULTS)
     if condition is None:  # every row fits, so that the database can end where the window does
-        values["window"] = window_of(terms, first, most)
-        rows = connection.execute(f"{statement} {_NEWEST_FIRST} LIMIT %(window)s", values).fetchall()
+        if are_ranked and first + most > RANK_WINDOW:
+            return None  # too many values that are not among the results
+        values |= {"rows": RANK_WINDOW if are_ranked else most, "skipped": 0 if are_ranked else first}
+        rows = connection.execute(f"{statement} {_NEWEST_FIRST} LIMIT %(rows)s OFFSET %(skipped)s", values).fetchall()
+        first -= values["skipped"]
     elif _finds_few(terms, condition):
         rows = connection.execute(_FEW.format(matching=statement, most=_FEW_ROWS + 1), values).fetchall()
         if len(rows) > _FEW_ROWS:

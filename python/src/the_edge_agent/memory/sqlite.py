@@ -274,21 +274,28 @@ class SQLiteBackend(DatabaseBackend):
         else:  # each statement is of one state and has all that is wanted, or is of no use
             with self._database.statement() as connection:
                 is_asked = terms != ()  # there is something searchable in the query
-                rows = self._newest(connection, terms or (), condition, beginning, window) if is_asked else []
+                rows = self._newest(connection, terms or (), condition, beginning, window, first) if is_asked else []
             results = [result_of(row) for row in rows[first:]]
         return ok(results=results, count=len(results))
 
     def _newest(
-        self, connection: sqlite3.Connection, terms: Sequence[Term], condition: Node | None, prefix: str, most: int
+        self,
+        connection: sqlite3.Connection,
+        terms: Sequence[Term],
+        condition: Node | None,
+        prefix: str,
+        most: int,
+        skipped: int = 0,
     ) -> list[Sequence[Any]]:
-        """Return the columns of the newest that match.
+        """Return the columns of the newest that match, of those to be skipped the first one.
 
         With an index: few matches are fetched and sorted; of many there are enough among the newest entries, most
         times; else all matches are fetched.
         """
         asked, values = self._asked(terms, condition)
         values |= _range(prefix)
-        unsure, recheck = [_VISIBLE, _IN_PREFIX], [_VISIBLE, _IN_PREFIX]
+        shared = [_VISIBLE, _IN_PREFIX] if prefix else [_VISIBLE]  # SQLite would seek by a range of all keys, and sort
+        unsure, recheck = [*shared], [*shared]
         for place, term in enumerate(terms):
             recheck.append(f"(instr(search_text, :needle{place}) > 0) = {int(not term.negated)}")
             values[f"needle{place}"] = term.needle
@@ -299,7 +306,8 @@ class SQLiteBackend(DatabaseBackend):
         def fetched(statement: str, conditions: Iterable[str], **bounds: int) -> list[Sequence[Any]]:
             sql = statement.format(asked=asked, columns=columns, conditions=" AND ".join(conditions))
             with closing(connection.execute(sql, {**values, **bounds})) as rows:
-                return [*islice((row[:4] for row in fitting(rows, condition)), most)]
+                found = enumerate(islice(fitting(rows, condition), most))
+                return [row[:1] if place < skipped else row[:4] for place, row in found]
 
         def everything() -> Iterator[str]:
             yield from recheck

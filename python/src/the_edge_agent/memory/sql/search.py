@@ -117,7 +117,12 @@ class Searcher:
         ).where(columns.key.in_(bindparam("keys", expanding=True)))
 
     def attempts(self, search: Search) -> list[Attempt]:
-        """Return statements to be tried in turn for what ``results_of`` makes results of; none where Python filters."""
+        """Return statements to be tried in turn for what ``results_of`` makes results of.
+
+        None where Python filters, and of late pages of what is ranked: too many values would come with them.
+        """
+        if search.ranked and search.window > RANK_WINDOW:
+            return []
         asked = self._asked(search)
         kept = self._queries.get(asked.shape)
         if kept is None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from the_edge_agent.memory.filters import Node, equalities
-from the_edge_agent.memory.native_rows import best, fitting, is_ranked, range_of, result_of
+from the_edge_agent.memory.native_rows import Row, best, fitting, is_ranked, range_of, result_of, window_of
 from the_edge_agent.memory.postgres_database import contained, streamed
 from the_edge_agent.memory.text import RANK_WINDOW, Term
 
@@ -26,22 +26,23 @@ _FEW: Final = f"WITH found AS MATERIALIZED ({{matching}} LIMIT {{most}}) SELECT 
 def results_at_once(
     connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int
 ) -> list[dict[str, Any]] | None:
-    """Return ``{"key", "value", "metadata", "score"}`` of what matches, best first; None where one statement cannot."""
-    are_ranked = is_ranked(terms)
-    statement, values = _matching(terms, condition, prefix, _OF_RANKED if are_ranked else _OF_RESULTS)
-    if condition is None:  # every row fits, so that the database can end where the window does
-        if are_ranked and first + most > RANK_WINDOW:
-            return None  # too many values that are not among the results
-        values |= {"rows": RANK_WINDOW if are_ranked else most, "skipped": 0 if are_ranked else first}
-        rows = connection.execute(f"{statement} {_NEWEST_FIRST} LIMIT %(rows)s OFFSET %(skipped)s", values).fetchall()
-        first -= values["skipped"]
-    elif _finds_few(terms, condition):
+    """Return ``{"key", "value", "metadata", "score"}`` of what matches, best first; None where no one statement can."""
+    window, is_in_index = window_of(terms, first, most), condition is None or bool(equalities(condition))
+    if window > RANK_WINDOW or (is_ranked(terms) and not is_in_index):
+        return None  # too many values would come that are not among the results
+    statement, values = _matching(terms, condition, prefix, _OF_RANKED if is_ranked(terms) else _OF_RESULTS)
+    if _finds_few(terms, condition):
         rows = connection.execute(_FEW.format(matching=statement, most=_FEW_ROWS + 1), values).fetchall()
-        if len(rows) > _FEW_ROWS:
-            return None
-    else:
-        return None
-    ranked = best(fitting(rows, condition), terms, first, most)
+        if len(rows) <= _FEW_ROWS:
+            return _results(best(fitting(rows, condition), terms, first, most))
+    rows = connection.execute(f"{statement} {_NEWEST_FIRST} LIMIT %(window)s", {**values, "window": window}).fetchall()
+    found = [*fitting(rows, condition)]
+    if len(found) < window and len(rows) == window:
+        return None  # of more than these the filter may like some
+    return _results(best(found, terms, first, most))
+
+
+def _results(ranked: Sequence[tuple[float, Row]]) -> list[dict[str, Any]] | None:
     if any(row[3] is None for _, row in ranked):
         return None
     return [result_of((row[0], row[1], *row[3:5]), score) for score, row in ranked]

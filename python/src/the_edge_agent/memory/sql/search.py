@@ -12,14 +12,12 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Integer,
     Select,
     Table,
     Text,
     and_,
     bindparam,
     case,
-    func,
     null,
     or_,
     select,
@@ -130,8 +128,8 @@ class Searcher:
                 self._queries.clear()
             columns = [self._key, self._value, self._metadata, self._pointer]
             if search.ranked:
-                columns[1] = _if_short(self._value)
-                columns.append(_if_short(self._search_text))
+                columns[1] = self._if_short(self._value)
+                columns.append(self._if_short(self._search_text))
             steps = self._steps(search, asked, columns)
             kept = self._queries[asked.shape] = [(step, Prepared(step.statement)) for step in steps or ()]
         rows, skipped = (search.window, 0) if search.ranked else (search.limit, search.offset)
@@ -158,6 +156,9 @@ class Searcher:
             conditions.append(condition)
         bounds = len(prefix_bounds(search.prefix))
         return self._texts.steps(Newest(self._table, columns, search.terms, conditions, bounds, asked.has_wanted))
+
+    def _if_short(self, column: ColumnElement[str]) -> ColumnElement[str]:
+        return case((self._dialect.size(column) <= _SHORT, column), else_=null())
 
     def search(self, connection: Connection, search: Search) -> list[dict[str, Any]]:
         """Return what no attempt can: ``[{"key", "value", "metadata", "score"}]``, best first, of one state."""
@@ -277,10 +278,6 @@ def prefix_bounds(prefix: str) -> dict[str, str]:
     """Return the parameters of ``bound_range`` for a prefix: as many as there are conditions on the key."""
     after = end_of_prefix(prefix)
     return ({"b_from": prefix} if prefix else {}) | ({"b_to": after} if after is not None else {})
-
-
-def _if_short(column: ColumnElement[str]) -> ColumnElement[str]:
-    return case((func.length(column, type_=Integer()) <= _SHORT, column), else_=null())
 
 
 def _entry(row: Sequence[Any], rank: float) -> dict[str, Any]:

@@ -15,12 +15,14 @@ from sqlalchemy import (
     DateTime,
     Engine,
     Index,
+    Integer,
     String,
     Table,
     Text,
     TextClause,
     bindparam,
     column,
+    func,
     inspect,
     or_,
     table,
@@ -247,6 +249,10 @@ class Dialect:
     def expiry(self) -> ColumnElement[Any]:
         """When a row expires that is stored now; NULL for never."""
         return bindparam("b_expires_at", type_=self.moment)
+
+    def size(self, column: ColumnElement[str]) -> ColumnElement[int]:
+        """Return how long a text is, in characters or in bytes, whichever is quicker."""
+        return func.length(column, type_=Integer())
 
     def visible(self, table: Table) -> ColumnElement[bool]:
         """Return the condition that a row has not expired."""

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Connection,
     DateTime,
     Index,
+    Integer,
     Interval,
     Numeric,
     String,
@@ -199,6 +200,10 @@ class PostgreSQLDialect(Dialect):
     def clock(self, connection: Connection | None = None, *, statements: int = 1) -> datetime | None:
         """Return None: ``now`` needs no parameter."""
         return None
+
+    def size(self, column: ColumnElement[str]) -> ColumnElement[int]:
+        """Return the bytes, which PostgreSQL knows: to count characters it decompresses the text."""
+        return func.octet_length(column, type_=Integer())
 
     @property
     def expiry(self) -> ColumnElement[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from benchmarks import goals
@@ -44,6 +45,7 @@ contender in turn, again and again.
 _RATES_ABOUT: Final = f"""\
 Units per second, and in brackets the ratio to the bare driver's. The goal is such a ratio; {_MISSED}: below it.
 {_NOTHING}: the contender has no such operation, or there is no goal."""
+_LIMITS: Final = Path(__file__).with_name("limits.md")
 _GROWTH_ABOUT: Final = f"""\
 The same operations as one memory grows: units per second, and how many times slower they are in the largest than in the
 smallest. {_MISSED}: slower than the goal. All contenders of a database share the tables. A common word and a filter of
@@ -70,6 +72,8 @@ def page(results: Results, chart: str | None) -> str:
     if results.rates:
         parts.append(f"## Operations\n\n{_RATES_ABOUT}\n")
         parts += [_rates(database, rates) for database, rates in results.rates.items()]
+        if chart:
+            parts.append(_LIMITS.read_text(encoding="utf-8"))
     if results.growth:
         parts.append(f"## Growth\n\n{_GROWTH_ABOUT}\n")
         parts += [_growth(database, found, results.sizes) for database, found in results.growth.items()]

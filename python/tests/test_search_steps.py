@@ -13,10 +13,11 @@ from typing import Any, Final
 
 import pytest
 
+from databases import Database
 from the_edge_agent.memory import LTMBackend, SQLAlchemyBackend, SQLiteBackend, native_rows, sqlite, text
 from the_edge_agent.memory.filters import alternatives, matches, parse_filter, slotted
 from the_edge_agent.memory.sql import search as sql_search
-from the_edge_agent.memory.sql.dialects import sqlite_search
+from the_edge_agent.memory.sql.dialects import postgresql, sqlite_search
 from the_edge_agent.memory.sql.search import Search
 from the_edge_agent.memory.sqlite_index import definitions
 from the_edge_agent.memory.text import parse_query
@@ -173,18 +174,50 @@ def test_every_way_finds_what_python_defines(make: Make, path: Path, seed: int) 
 
 
 def test_each_step_is_the_one_that_answers_some_search(path: Path, make: Make) -> None:
-    answered = set()
     with SQLAlchemyBackend(f"sqlite:///{path}") as memory:
         fill(memory, random.Random(1), sizes=(1,))
-        for query, condition in product(QUERIES, FILTERS):
-            search = Search(parse_query(query) or (), parse_filter(condition), "", 4, 0)
-            attempts = memory._database.start().statements.entries.search_attempts(search)
-            answers = [
-                attempt.is_answered_by(memory._database.read(lambda _, each=attempt: each.query))  # type: ignore[misc]
-                for attempt in attempts
-            ]
-            answered.add((len(answers), answers.index(True) if answers else None))
+        answered = {answering(memory, query, condition) for query, condition in product(QUERIES, FILTERS)}
     assert answered >= {(1, 0), (5, 0), (5, 1), (5, 2), (5, 3), (5, 4), (0, None)}
+
+
+def answering(memory: SQLAlchemyBackend, query: str | None, condition: dict[str, Any] | None) -> tuple[int, int | None]:
+    """Return how many attempts there are at a search, and which of them answers."""
+    search = Search(parse_query(query) or (), parse_filter(condition), "", 4, 0)
+    attempts = memory._database.start().statements.entries.search_attempts(search)
+    answers = [
+        attempt.is_answered_by(memory._database.read(lambda _, each=attempt: each.query))  # type: ignore[misc]
+        for attempt in attempts
+    ]
+    return len(answers), answers.index(True) if answers else None
+
+
+@pytest.mark.targets("native", family="postgresql", portable=False)
+def test_every_way_finds_the_same_on_postgresql(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    searches = [(query, condition, *page) for query, condition, page in product(QUERIES, FILTERS, PAGES)]
+    with database.open() as memory:
+        fill(memory, random.Random(5))
+        expected = [answers(memory, *search) for search in searches]
+    with_small_steps_on_postgresql(monkeypatch)
+    with database.open() as memory:  # statements are kept
+        for search, wanted in zip(searches, expected, strict=True):
+            assert answers(memory, *search) == wanted, search
+
+
+@pytest.mark.targets(family="postgresql", portable=False)
+def test_each_step_answers_some_search_on_postgresql(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_small_steps_on_postgresql(monkeypatch)
+    with database.open() as memory:
+        assert isinstance(memory, SQLAlchemyBackend)
+        fill(memory, random.Random(1), sizes=(1,))
+        answered = {answering(memory, query, condition) for query, condition in product(QUERIES, FILTERS)}
+    assert answered >= {(1, 0), (5, 0), (5, 1), (5, 2), (5, 3), (5, 4)}
+
+
+def with_small_steps_on_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:
+    from the_edge_agent.memory import postgres_search
+
+    for module in (postgres_search, postgresql):
+        monkeypatch.setattr(module, "BOUNDS", BOUNDS)
 
 
 def test_long_texts_and_values_come_in_every_way_too(make: Make, path: Path) -> None:

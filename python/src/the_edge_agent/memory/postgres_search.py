@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from the_edge_agent.memory.filters import Node, equalities
 from the_edge_agent.memory.native_rows import Row, best, fitting, is_ranked, range_of, result_of, window_of
+from the_edge_agent.memory.postgres_bounds import BOUNDS
 from the_edge_agent.memory.postgres_database import contained, streamed
 from the_edge_agent.memory.text import RANK_WINDOW, Term
 
@@ -17,10 +18,23 @@ _WHOLE: Final = "SELECT key, metadata, value, storage_uri FROM ltm_entries WHERE
 _OF_RANKED: Final = "search_text, CASE WHEN octet_length(value) <= 10000 THEN value END, storage_uri"
 _OF_RESULTS: Final = "'', value, storage_uri"
 _NEWEST_FIRST: Final = "ORDER BY updated_at DESC, key"
-# Asked for the newest the planner would look at all entries from the newest on, because it takes each value of the
-# metadata to be common, without statistics and in a plan that is kept.
-_FEW_ROWS: Final = 200
-_FEW: Final = f"WITH found AS MATERIALIZED ({{matching}} LIMIT {{most}}) SELECT * FROM found {_NEWEST_FIRST}"
+_SELECT: Final = "SELECT key, metadata, {columns}, updated_at FROM"
+_STREAM: Final = f"{_SELECT} ltm_entries WHERE {{where}} {_NEWEST_FIRST}"
+_ALL: Final = f"{_STREAM} LIMIT %(window)s"
+_LATE: Final = f"""
+    {_SELECT} (SELECT * FROM ltm_entries {_NEWEST_FIRST} LIMIT %(bound)s) AS newest
+    WHERE {{where}} {_NEWEST_FIRST} LIMIT %(window)s"""
+# Matches, one more than the bound at most. If there are more, the second has a row of nulls in their place.
+_FEW: Final = f"""
+    WITH found AS MATERIALIZED ({_SELECT} ltm_entries WHERE {{where}} LIMIT %(bound)s + 1)
+    SELECT * FROM found {_NEWEST_FIRST}"""
+_SOME: Final = f"""
+    WITH found AS MATERIALIZED (SELECT key, updated_at FROM ltm_entries WHERE {{where}} LIMIT %(bound)s + 1)
+    SELECT key, metadata, {{columns}}, updated_at FROM ltm_entries JOIN (
+        SELECT key AS chosen FROM found WHERE (SELECT count(*) FROM found) <= %(bound)s
+        {_NEWEST_FIRST} LIMIT %(window)s) AS places ON key = chosen
+    UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, NULL WHERE (SELECT count(*) FROM found) > %(bound)s
+    {_NEWEST_FIRST}"""
 
 
 def results_at_once(
@@ -30,16 +44,29 @@ def results_at_once(
     window, is_in_index = window_of(terms, first, most), condition is None or bool(equalities(condition))
     if window > RANK_WINDOW or (is_ranked(terms) and not is_in_index):
         return None  # too many values would come that are not among the results
-    statement, values = _matching(terms, condition, prefix, _OF_RANKED if is_ranked(terms) else _OF_RESULTS)
+    where, values = _matching(terms, condition, prefix)
+    columns = _OF_RANKED if is_ranked(terms) else _OF_RESULTS
+    values["window"] = window
+
+    def rows_of(statement: str, bound: int = 0) -> Sequence[Row]:
+        sql = statement.format(columns=columns, where=where)
+        rows: Sequence[Row] = connection.execute(sql, {**values, "bound": bound}).fetchall()
+        return rows
+
+    steps = [(_ALL, 0)]
     if _finds_few(terms, condition):
-        rows = connection.execute(_FEW.format(matching=statement, most=_FEW_ROWS + 1), values).fetchall()
-        if len(rows) <= _FEW_ROWS:
+        (few, late), (some, later) = BOUNDS
+        rows = rows_of(_FEW, few)
+        if len(rows) <= few:
             return _results(best(fitting(rows, condition), terms, first, most))
-    rows = connection.execute(f"{statement} {_NEWEST_FIRST} LIMIT %(window)s", {**values, "window": window}).fetchall()
-    found = [*fitting(rows, condition)]
-    if len(found) < window and len(rows) == window:
-        return None  # of more than these the filter may like some
-    return _results(best(found, terms, first, most))
+        steps = [(_LATE, late), (_SOME, some), (_LATE, later), *steps]
+    for statement, bound in steps:
+        rows = rows_of(statement, bound)
+        found = [*fitting(rows, condition)]
+        is_all = statement != _LATE and len(rows) < window and not (rows and rows[0][0] is None)
+        if is_all or (len(found) == window and found[0][0] is not None):
+            return _results(best(found, terms, first, most))
+    return None  # of those that the index finds the filter does not like some
 
 
 def _results(ranked: Sequence[tuple[float, Row]]) -> list[dict[str, Any]] | None:
@@ -52,9 +79,10 @@ def search_results(
     connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int
 ) -> list[dict[str, Any]]:
     """Return the same, in a transaction of one state."""
-    statement, values = _matching(terms, condition, prefix, "search_text" if is_ranked(terms) else "''")
+    where, values = _matching(terms, condition, prefix)
+    columns = "search_text" if is_ranked(terms) else "''"
     with streamed(connection) as cursor:
-        rows = cursor.execute(f"{statement} {_NEWEST_FIRST}", values)
+        rows = cursor.execute(_STREAM.format(columns=columns, where=where), values)
         ranked = best(fitting(rows, condition), terms, first, most)
     found = connection.execute(_WHOLE, {"keys": [row[0] for _, row in ranked]}) if ranked else ()
     whole = {row[0]: row for row in found}
@@ -66,10 +94,10 @@ def _finds_few(terms: Sequence[Term], condition: Node | None) -> bool:
     return bool(equalities(condition)) and all(term.negated for term in terms)
 
 
-def _matching(terms: Sequence[Term], condition: Node | None, prefix: str, columns: str) -> tuple[str, dict[str, Any]]:
-    """Return the statement for ``(key, metadata, *columns, updated_at)`` of what satisfies every term.
+def _matching(terms: Sequence[Term], condition: Node | None, prefix: str) -> tuple[str, dict[str, Any]]:
+    """Return the condition on entries that satisfy every term, and its parameters.
 
-    And its parameters. What satisfies the filter is among it.
+    What satisfies the filter is among them.
     """
     in_index, values = contained(condition)
     conditions = [VISIBLE, in_index]
@@ -85,8 +113,7 @@ def _matching(terms: Sequence[Term], condition: Node | None, prefix: str, column
             continue  # the index has decided; of several words it does not know the order
         conditions.append(f"(position(%(needle{place})s in search_text) > 0) = {not term.negated}")
         values[f"needle{place}"] = term.needle
-    where = " AND ".join(conditions)
-    return f"SELECT key, metadata, {columns}, updated_at FROM ltm_entries WHERE {where}", values
+    return " AND ".join(conditions), values
 
 
 def _looked_up(term: Term) -> str:

@@ -8,10 +8,12 @@ from datetime import datetime
 from typing import Any, ClassVar, Final
 
 from sqlalchemy import (
+    CTE,
     BigInteger,
     BindParameter,
     Column,
     ColumnElement,
+    CompoundSelect,
     Computed,
     Connection,
     DateTime,
@@ -19,6 +21,8 @@ from sqlalchemy import (
     Integer,
     Interval,
     Numeric,
+    ScalarSelect,
+    Select,
     String,
     Table,
     Text,
@@ -35,10 +39,12 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR, insert
+from sqlalchemy.sql.visitors import replacement_traverse
 from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.codec import comparable_json, decode
 from the_edge_agent.memory.filters import Path, Slot, nested
+from the_edge_agent.memory.postgres_bounds import BOUNDS
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, LIKE_INSTEAD, PYTHON_INSTEAD, Dialect
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test, is_ordered, slot_name
@@ -64,7 +70,6 @@ _GIN_TRIAL: Final = ("CREATE INDEX tea_trial_found ON tea_trial USING gin (found
 _COLUMNS: Final = text(
     "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(:name) AND attnum > 0 AND NOT attisdropped"
 )
-_FEW: Final = 200  # matches of a filter that are fetched before it is known whether there are more
 _SIMPLE: Final[ColumnElement[Any]] = literal_column("'simple'::regconfig")
 
 
@@ -245,7 +250,7 @@ class VectorConditions(IndexedTextConditions):
     """Words looked up in the tsvector."""
 
     def steps(self, newest: Newest) -> list[Step]:
-        """Fetch and sort what the filter finds if that is not much.
+        """Fetch and sort what the filter finds if that is not much; else look for enough among the newest entries.
 
         Asked for the newest the planner would look at all entries from the newest on, because it takes each value of
         the metadata to be common, without statistics and in a plan that is kept.
@@ -253,13 +258,51 @@ class VectorConditions(IndexedTextConditions):
         steps = super().steps(newest)
         if not newest.has_wanted or has_words(newest.terms) or "metadata_json" not in self.table.c:
             return steps
+        (few, late), (some, later) = BOUNDS
+        return [
+            Step(self._few(newest, few), {}),
+            Step(self._late(newest, late), {}, is_partial=True),
+            Step(self._some(newest, some), {}),
+            Step(self._late(newest, later), {}, is_partial=True),
+            *steps,
+        ]
+
+    def _few(self, newest: Newest, most: int) -> CompoundSelect[Any]:
+        """Return the rows; if there are too many matches, none but one of nulls."""
+        found, many = self._found(newest, most, *newest.columns)
+        chosen = select(*found.c).where(not_(many)).order_by(found.c.moment.desc(), next(iter(found.c)))
+        return in_order(select(*chosen.limit(ROWS).offset(SKIPPED).subquery("chosen").c), many)
+
+    def _some(self, newest: Newest, most: int) -> CompoundSelect[Any]:
+        """Return the same, of more matches: they are sorted before they are fetched."""
+        found, many = self._found(newest, most, self.table.c.key)
+        chosen = select(*found.c).where(not_(many)).order_by(found.c.moment.desc(), found.c.key)
+        places = chosen.limit(ROWS).offset(SKIPPED).subquery("chosen")
+        rows = select(*newest.columns, places.c.moment).join_from(self.table, places, self.table.c.key == places.c.key)
+        return in_order(rows, many)
+
+    def _found(self, newest: Newest, most: int, *columns: ColumnElement[Any]) -> tuple[CTE, ScalarSelect[bool]]:
+        """Return matches with their ``moment``, one more than these at most, and the condition that there are more."""
         moment = type_coerce(self.table.c.updated_at, Text()).label("moment")  # is sorted by, and not looked at
-        where = [*newest.conditions, *newest.prefix(), *self.exact(newest.terms)]
-        found = select(*newest.columns, moment).where(*where).limit(literal_column(str(_FEW + 1))).cte("found")
-        many, columns = are_many(found, _FEW), [*found.c]
-        chosen = select(*columns).where(not_(many)).order_by(columns[-1].desc(), columns[0])
-        few = select(*chosen.limit(ROWS).offset(SKIPPED).subquery("chosen").c)
-        return [Step(in_order(few, many), {}), *steps]
+        found = select(*columns, moment).where(*self._where(newest)).limit(literal_column(str(most + 1))).cte("found")
+        return found, are_many(found, most)
+
+    def _late(self, newest: Newest, latest: int) -> Select[Any]:
+        """Return the rows among the newest entries; by the limit within, the planner looks at these and no others."""
+        entries = select(self.table).order_by(*newest.order).limit(literal_column(str(latest))).subquery("newest")
+
+        def moved(element: Any, **_: Any) -> Any:
+            is_ours = isinstance(element, Column) and element.table is self.table
+            return entries.c[element.name] if is_ours else None
+
+        columns, where = (
+            [replacement_traverse(each, {}, moved) for each in parts] for parts in (newest.columns, self._where(newest))
+        )
+        order = entries.c.updated_at.desc(), entries.c.key
+        return select(*columns).where(*where).order_by(*order).limit(ROWS).offset(SKIPPED)
+
+    def _where(self, newest: Newest) -> list[ColumnElement[bool]]:
+        return [*newest.conditions, *newest.prefix(), *self.exact(newest.terms)]
 
     def indexed(self, words: BindParameter[str]) -> ColumnElement[bool]:
         """Return the condition that the index has all that it is asked for."""

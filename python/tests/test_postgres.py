@@ -70,8 +70,8 @@ def test_both_make_the_same_tables(database: Database) -> None:
 def test_a_filter_finds_the_same_whether_few_or_many_satisfy_it(
     database: Database, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_search, "_FEW_ROWS", few)
-    monkeypatch.setattr(postgresql, "_FEW", few)
+    for module in (postgres_search, postgresql):
+        monkeypatch.setattr(module, "BOUNDS", ((few, 2 * few), (3 * few, 4 * few)))
     with PostgresBackend(database.url) as memory, SQLAlchemyBackend(database.url) as other:
         for start in range(0, 20, 4):  # four of one time each
             memory.store_many(

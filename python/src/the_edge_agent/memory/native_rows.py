@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import Node, matches
 from the_edge_agent.memory.results import LTMError
-from the_edge_agent.memory.text import RANK_WINDOW, Term, rank
+from the_edge_agent.memory.text import RANK_WINDOW, Term, has_words, rank
 from the_edge_agent.memory.tracking import Tracked
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH, end_of_prefix
 
@@ -98,14 +98,9 @@ def best(rows: Iterable[Row], terms: Sequence[Term], first: int, most: int) -> l
     return ranked[first : first + most]
 
 
-def is_ranked(terms: Sequence[Term]) -> bool:
-    """Return whether there is a word to look for; otherwise every score is 0.0."""
-    return any(not term.negated for term in terms)
-
-
 def window_of(terms: Sequence[Term], first: int, most: int) -> int:
     """Return how many of the newest entries that fit may be among the results."""
-    return max(RANK_WINDOW, first + most) if is_ranked(terms) else first + most
+    return max(RANK_WINDOW, first + most) if has_words(terms) else first + most
 
 
 # --- catalogs --------------------------------------------------------------------------------------

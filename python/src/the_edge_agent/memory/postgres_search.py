@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from the_edge_agent.memory.filters import Node, equalities
-from the_edge_agent.memory.native_rows import Row, best, fitting, is_ranked, range_of, result_of, window_of
+from the_edge_agent.memory.native_rows import Row, best, fitting, range_of, result_of, window_of
 from the_edge_agent.memory.postgres_bounds import BOUNDS
 from the_edge_agent.memory.postgres_database import contained, streamed
-from the_edge_agent.memory.text import RANK_WINDOW, Term
+from the_edge_agent.memory.text import RANK_WINDOW, Term, has_words
 
 VISIBLE: Final = "(expires_at IS NULL OR expires_at > now())"
 IN_PREFIX: Final = "key >= %(prefix)s AND key < %(end)s"
@@ -42,10 +42,10 @@ def results_at_once(
 ) -> list[dict[str, Any]] | None:
     """Return ``{"key", "value", "metadata", "score"}`` of what matches, best first; None where no one statement can."""
     window, is_in_index = window_of(terms, first, most), condition is None or bool(equalities(condition))
-    if window > RANK_WINDOW or (is_ranked(terms) and not is_in_index):
+    if window - most > RANK_WINDOW or (has_words(terms) and not is_in_index):
         return None  # too many values would come that are not among the results
     where, values = _matching(terms, condition, prefix)
-    columns = _OF_RANKED if is_ranked(terms) else _OF_RESULTS
+    columns = _OF_RANKED if has_words(terms) else _OF_RESULTS
     values["window"] = window
 
     def rows_of(statement: str, bound: int = 0) -> Sequence[Row]:
@@ -80,7 +80,7 @@ def search_results(
 ) -> list[dict[str, Any]]:
     """Return the same, in a transaction of one state."""
     where, values = _matching(terms, condition, prefix)
-    columns = "search_text" if is_ranked(terms) else "''"
+    columns = "search_text" if has_words(terms) else "''"
     with streamed(connection) as cursor:
         rows = cursor.execute(_STREAM.format(columns=columns, where=where), values)
         ranked = best(fitting(rows, condition), terms, first, most)

@@ -26,7 +26,6 @@ from the_edge_agent.memory.native_rows import (
     best,
     entry_of,
     fitting,
-    is_ranked,
     iterate,
     page_of,
     range_of,
@@ -46,7 +45,7 @@ from the_edge_agent.memory.results import (
 )
 from the_edge_agent.memory.sqlite_database import IN_MEMORY, SQLiteDatabase, moment, now, written
 from the_edge_agent.memory.sqlite_index import ASKED, BOUNDS, wanted_text
-from the_edge_agent.memory.text import Term, parse_query
+from the_edge_agent.memory.text import Term, has_words, parse_query
 from the_edge_agent.memory.validation import (
     check_after,
     check_batch_size,
@@ -266,15 +265,16 @@ class SQLiteBackend(DatabaseBackend):
         terms, condition, beginning = parse_query(query), parse_filter(metadata_filter), check_prefix(prefix)
         most, first = check_limit(limit), check_offset(offset)
         self._require_words(terms)
-        window = window_of(terms or (), first, most)
-        if terms and is_ranked(terms):
+        wanted = terms or ()
+        window = window_of(wanted, first, most)
+        if has_words(wanted):
             with self._database.transaction() as connection:
-                rows = self._newest(connection, terms, condition, beginning, window)
-                results = [_found(connection, rank, row[0]) for rank, row in best(rows, terms, first, most)]
+                rows = self._newest(connection, wanted, condition, beginning, window)
+                results = [_found(connection, rank, row[0]) for rank, row in best(rows, wanted, first, most)]
         else:  # each statement is of one state and has all that is wanted, or is of no use
             with self._database.statement() as connection:
                 is_asked = terms != ()  # there is something searchable in the query
-                rows = self._newest(connection, terms or (), condition, beginning, window, first) if is_asked else []
+                rows = self._newest(connection, wanted, condition, beginning, window, first) if is_asked else []
             results = [result_of(row) for row in rows[first:]]
         return ok(results=results, count=len(results))
 
@@ -301,7 +301,7 @@ class SQLiteBackend(DatabaseBackend):
             values[f"needle{place}"] = term.needle
             if not asked or term.negated or len(term.tokens) > 1:
                 unsure.append(recheck[-1])  # of several words the index does not know the order
-        columns = _RANKED if is_ranked(terms) else _WHOLE
+        columns = _RANKED if has_words(terms) else _WHOLE
 
         def fetched(statement: str, conditions: Iterable[str], **bounds: int) -> list[Sequence[Any]]:
             sql = statement.format(asked=asked, columns=columns, conditions=" AND ".join(conditions))

@@ -107,6 +107,11 @@ def parse_query(query: Any) -> tuple[Term, ...] | None:
     return tuple(terms)
 
 
+def has_words(terms: Sequence[Term]) -> bool:
+    """Return whether there is a word to look for; otherwise every score is 0.0."""
+    return any(not term.negated for term in terms)
+
+
 def matches(indexed: str, terms: Sequence[Term]) -> bool:
     """Return whether a search text satisfies every term; nothing matches ``()``."""
     return bool(terms) and all((term.needle in indexed) != term.negated for term in terms)

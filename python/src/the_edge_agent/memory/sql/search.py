@@ -32,7 +32,7 @@ from the_edge_agent.memory.sql.dialects.newest import Newest, Step, bound_range
 from the_edge_agent.memory.sql.errors import LostRaceError
 from the_edge_agent.memory.sql.prepared import Prepared, Query
 from the_edge_agent.memory.sql.rows import value_of
-from the_edge_agent.memory.text import RANK_WINDOW, Term, rank, score
+from the_edge_agent.memory.text import RANK_WINDOW, Term, has_words, rank, score
 from the_edge_agent.memory.validation import end_of_prefix
 
 PAGE_ROWS = 500  # rows that Python filters at a time
@@ -64,7 +64,7 @@ class Search:
     @property
     def ranked(self) -> bool:
         """Whether there is a word to look for; otherwise every score is 0.0."""
-        return any(not term.negated for term in self.terms)
+        return has_words(self.terms)
 
     @property
     def window(self) -> int:
@@ -119,7 +119,7 @@ class Searcher:
 
         None where Python filters, and of late pages of what is ranked: too many values would come with them.
         """
-        if search.ranked and search.window > RANK_WINDOW:
+        if search.ranked and search.window - search.limit > RANK_WINDOW:
             return []
         asked = self._asked(search)
         kept = self._queries.get(asked.shape)

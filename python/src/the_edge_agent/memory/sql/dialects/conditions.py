@@ -45,7 +45,7 @@ class NotInSQLError(Exception):
 class FilterConditions:
     """Turns the tree of a metadata filter into SQL that is true or false, never NULL."""
 
-    #: Whether ``equals`` takes a ``Slot`` for a value, with the parameters of ``bound``.
+    #: Whether ``equals`` takes a ``Slot`` for a value, with the parameters of ``bound``; the database has INSTR then.
     takes_slots: ClassVar[bool] = False
     #: The kinds of numbers, together where the database compares integers with doubles exactly.
     numbers: ClassVar[Sequence[Sequence[Kind]]] = (("integer",), ("double",))

@@ -50,9 +50,9 @@ from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, LIKE_
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test, is_ordered, slot_name
 from the_edge_agent.memory.sql.dialects.newest import ROWS, SKIPPED, Newest, Step, are_many, in_order
 from the_edge_agent.memory.sql.dialects.probing import accepts
-from the_edge_agent.memory.sql.dialects.texts import IndexedTextConditions, TextConditions, has_words
+from the_edge_agent.memory.sql.dialects.texts import IndexedTextConditions, TextConditions
 from the_edge_agent.memory.sql.dialects.upserts import OnConflict, Upsert
-from the_edge_agent.memory.text import Term
+from the_edge_agent.memory.text import Term, has_words
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH
 
 _TYPES: Final[Mapping[Kind, str]] = {"integer": "number", "double": "number"}
@@ -250,11 +250,7 @@ class VectorConditions(IndexedTextConditions):
     """Words looked up in the tsvector."""
 
     def steps(self, newest: Newest) -> list[Step]:
-        """Fetch and sort what the filter finds if that is not much; else look for enough among the newest entries.
-
-        Asked for the newest the planner would look at all entries from the newest on, because it takes each value of
-        the metadata to be common, without statistics and in a plan that is kept.
-        """
+        """Fetch and sort what the filter finds if that is not much; else look for enough among the newest entries."""
         steps = super().steps(newest)
         if not newest.has_wanted or has_words(newest.terms) or "metadata_json" not in self.table.c:
             return steps

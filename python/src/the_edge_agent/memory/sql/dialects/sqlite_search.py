@@ -30,9 +30,9 @@ from sqlalchemy.sql.operators import custom_op
 from the_edge_agent.memory.filters import Path
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test
 from the_edge_agent.memory.sql.dialects.newest import ROWS, Newest, Step, are_many, in_order
-from the_edge_agent.memory.sql.dialects.texts import WORDS, IndexedTextConditions, has_words
+from the_edge_agent.memory.sql.dialects.texts import WORDS, IndexedTextConditions
 from the_edge_agent.memory.sqlite_index import ASKED, BOUNDS, wanted_text
-from the_edge_agent.memory.text import Term
+from the_edge_agent.memory.text import Term, has_words
 
 MAX_FILTER_LEVELS: Final = 5  # SQLite's parser runs out of stack a few levels further
 
@@ -45,8 +45,6 @@ _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
     "array": ("array",),
     "object": ("object",),
 }
-_TEXTS: Final[tuple[Kind, ...]] = ("string",)
-_NUMBERS: Final[tuple[Kind, ...]] = ("integer", "double")
 _FEW: Final[ColumnElement[int]] = func.max(bindparam("b_few", type_=Integer()), ROWS)
 _NEWEST: Final[ColumnElement[int]] = func.max(bindparam("b_newest", type_=Integer()), ROWS * 4)
 _ASKED: Final[ColumnElement[str]] = (

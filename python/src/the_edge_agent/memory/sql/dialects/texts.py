@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import BindParameter, ColumnElement, Integer, Table, Text, bindparam, func, not_
 
 from the_edge_agent.memory.sql.dialects.newest import Newest, Step
-from the_edge_agent.memory.text import TOKEN_START, Term
+from the_edge_agent.memory.text import TOKEN_START, Term, has_words
 
 WORDS: BindParameter[str] = bindparam("b_words", type_=Text())
 
@@ -79,11 +79,6 @@ class IndexedTextConditions(TextConditions):
     def words(self, terms: Sequence[Term]) -> str:
         """Return what the index is asked for: every token of these terms."""
         raise NotImplementedError
-
-
-def has_words(terms: Sequence[Term]) -> bool:
-    """Return whether there is something to look up."""
-    return any(not term.negated for term in terms)
 
 
 def is_told_by_index(term: Term) -> bool:

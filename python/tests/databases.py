@@ -98,6 +98,11 @@ class Target:
         return self.family in SERVERS or self.family in _OTHER_SERVERS
 
     @property
+    def of_mysql(self) -> bool:
+        """Whether it is MySQL or MariaDB."""
+        return self.family in ("mysql", "mariadb")
+
+    @property
     def name(self) -> str:
         """How the target is called in test ids and in ``TEA_TEST_DATABASES``."""
         kind = "-memory" * self.in_memory + "-portable" * self.portable + "-native" * self.native

@@ -114,14 +114,18 @@ MAY_IMPORT = {
     "memory.sql.dialects.mysql": [
         "memory.sql.dialects.base",
         "memory.sql.dialects.conditions",
+        "memory.sql.dialects.mysql_search",
         "memory.sql.dialects.probing",
+        "memory.sql.dialects.texts",
         "memory.sql.dialects.upserts",
         "memory.sql.deadlines",
         "memory.sql.prepared",
+        "memory.codec",
         "memory.results",
         "memory.filters",
         "memory.validation",
     ],
+    "memory.sql.dialects.mysql_search": ["memory.sql.dialects.newest", "memory.sql.dialects.texts"],
     "memory.sql.dialects.mariadb": [
         "memory.sql.dialects.mysql",
         "memory.sql.dialects.conditions",

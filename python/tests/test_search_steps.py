@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 
 from databases import Database
 from the_edge_agent.memory import LTMBackend, SQLAlchemyBackend, SQLiteBackend, native_rows, sqlite, text
 from the_edge_agent.memory.filters import alternatives, matches, parse_filter, slotted
 from the_edge_agent.memory.sql import search as sql_search
-from the_edge_agent.memory.sql.dialects import postgresql, sqlite_search
+from the_edge_agent.memory.sql.dialects import mysql_search, postgresql, sqlite_search
 from the_edge_agent.memory.sql.search import Search
 from the_edge_agent.memory.sqlite_index import definitions
 from the_edge_agent.memory.text import parse_query
@@ -58,10 +60,11 @@ FILTERS: Final[tuple[dict[str, Any] | None, ...]] = (
     {"n": 3.0},
     {"n": True},
     {"n": {"$gte": 70}, "kind": "often"},
-    {"$or": [{"kind": "seldom"}, {"n": 5}]},
+    {"$or": [{"kind": "seldom"}, {"n": 0}]},
     {"deep": {"er": "often"}},
     {"kind": "often", "list": [1, "often"]},
     {"kind": "absent"},
+    {"age": "new", "kind": "seldom"},
     {"mid": True},
 )
 METADATA: Final[tuple[Any, ...]] = (
@@ -79,6 +82,9 @@ METADATA: Final[tuple[Any, ...]] = (
     *({"k": {"k": 1}}, {"a": {"k": 1}}, {"k": [1]}, {"k": [{"k": 1}]}, {"k": {"0": 1}}, {"0": 1}, {"k": {}, "l": []}),
     {str(n): n for n in range(3_000)},
 )
+
+
+of_mysql = pytest.mark.targets(of_mysql=True, portable=False)
 
 
 def nested(value: Any, levels: int) -> Any:
@@ -220,6 +226,122 @@ def with_small_steps_on_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "BOUNDS", BOUNDS)
 
 
+@pytest.fixture
+def terms(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """A database of MySQL or MariaDB on which the steps are small."""
+    monkeypatch.setattr(mysql_search, "BOUNDS", BOUNDS)
+    monkeypatch.setattr(sql_search, "RANK_WINDOW", WINDOW)
+    return database
+
+
+def agree_with_sqlite(terms: Database, path: Path, seed: int, **options: Any) -> None:
+    queries = QUERIES if options.get("search", True) else (None,)
+    with terms.open(**options) as memory, SQLAlchemyBackend(f"sqlite:///{path}", **options) as reference:
+        for each in (memory, reference):
+            fill(each, random.Random(seed))
+        for search in product(queries, FILTERS, PAGES):
+            flat = (*search[:2], *search[2])
+            assert answers(memory, *flat) == answers(reference, *flat), flat
+
+
+@of_mysql
+@pytest.mark.parametrize("seed", range(2))
+def test_every_way_finds_the_same_with_terms(terms: Database, path: Path, seed: int) -> None:
+    agree_with_sqlite(terms, path, seed)
+
+
+@of_mysql
+def test_terms_are_kept_without_words_too(terms: Database, path: Path) -> None:
+    agree_with_sqlite(terms, path, 3, table_name="without_words", search=False)
+
+
+@of_mysql
+def test_one_term_for_all_values_changes_no_answer(
+    terms: Database, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mysql_search, "_term", lambda written: len(written) % 3 + 1)
+    agree_with_sqlite(terms, path, 4)
+
+
+@of_mysql
+def test_each_step_answers_some_search_with_terms(terms: Database) -> None:
+    with terms.open() as memory:
+        assert isinstance(memory, SQLAlchemyBackend)
+        fill(memory, random.Random(1), sizes=(1,))
+        answered = {answering(memory, query, condition) for query, condition in product(QUERIES, FILTERS)}
+    assert answered >= {(1, 0), (5, 0), (5, 1), (5, 2), (5, 3), (5, 4), (7, 1)}
+
+
+@of_mysql
+@pytest.mark.parametrize("levels", [0, 27])
+def test_what_a_filter_asks_for_has_a_term(terms: Database, levels: int) -> None:
+    kept = [nested(metadata, levels) for metadata in METADATA[:-1]]
+    with terms.open() as memory:
+        store_all(memory, kept)
+        for wanted in filter(None, kept):
+            node = parse_filter(wanted)
+            expected = {f"k{place:03}" for place, each in enumerate(kept) if matches(node, each)}
+            assert {key for key, _ in answers(memory, None, wanted, 200, 0, "")} == expected, wanted
+
+
+@of_mysql
+def test_entries_with_more_terms_than_columns_are_found_however_many_there_are(terms: Database) -> None:
+    most = len(mysql_search.TERMS)
+    with terms.open() as memory:
+        for number in range(40):
+            more = {f"m{place}": place for place in range(most - 2 + number % 3)}
+            memory.store(f"k{number:02}", number, {**more, "n": number % 20})
+        for number in range(20):
+            found = answers(memory, None, {"n": number}, 10, 0, "")
+            assert [key for key, _ in found] == [f"k{number + 20:02}", f"k{number:02}"]
+        assert len(answers(memory, None, {"n": {"$in": [*range(20)]}}, 50, 0, "")) == 40
+        assert len(answers(memory, None, {"m5": 5}, 50, 0, "")) == 40
+
+
+@of_mysql
+def test_terms_follow_a_change_of_the_metadata(terms: Database) -> None:
+    with terms.open() as memory:
+        for metadata in ({"a": 1, "b": "x"}, {"b": "x"}, None, {"a": 2}, {str(n): n for n in range(20)}, {"a": 1.0}):
+            memory.store("k", "v", metadata)
+            for wanted in ({"a": 1}, {"a": 2}, {"b": "x"}, {"7": 7}):
+                assert bool(answers(memory, None, wanted, 1, 0, "")) == matches(parse_filter(wanted), metadata)
+
+
+@of_mysql
+def test_a_row_without_terms_is_found(terms: Database) -> None:
+    """By somebody who inserts through the mapped class, which has no columns for them."""
+    with terms.open() as memory:
+        fill(memory, random.Random(1))
+        insert_row(terms, "k", {"n": 99})
+        assert answers(memory, None, {"n": 99}, 5, 0, "") == [("k", 0.0)]
+
+
+@of_mysql
+def test_a_table_without_terms_is_filtered_as_before(terms: Database, caplog: pytest.LogCaptureFixture) -> None:
+    with terms.open(table_name="plain") as memory:
+        memory.count()
+    columns = ", ".join(f"DROP COLUMN {name}" for name in mysql_search.TERMS)
+    run_on(terms, f"ALTER TABLE plain {columns}")
+    with terms.open(table_name="plain") as memory:
+        fill(memory, random.Random(1))
+        insert_row(terms, "k", {"n": 99}, "plain")
+        assert answers(memory, None, {"n": 99}, 5, 0, "") == [("k", 0.0)]
+    assert "no terms of metadata" in caplog.text
+    run_on(terms, "DROP TABLE plain")
+
+
+def insert_row(database: Database, key: str, metadata: Any, table: str = "ltm_entries") -> None:
+    columns = "`key`, value, metadata, search_text, version, created_at, updated_at"
+    values = f"'{key}', '1', '{json.dumps(metadata)}', 'qzk . ', 1, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6)"
+    run_on(database, f"INSERT INTO {table} ({columns}) VALUES ({values})")
+
+
+def run_on(database: Database, statement: str) -> None:
+    engine = create_engine(database.url, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+
+
 def test_long_texts_and_values_come_in_every_way_too(make: Make, path: Path) -> None:
     with make(path) as memory:
         for number in range(20):
@@ -248,11 +370,16 @@ def test_the_index_of_a_sqlite_without_json_functions_has_no_words_for_metadata(
         agree(memory, path)
 
 
-@pytest.mark.parametrize("levels", [0, 28])
+def store_all(memory: LTMBackend, kept: Sequence[Any]) -> None:
+    entries = ({"key": f"k{place:03}", "value": 0, "metadata": each} for place, each in enumerate(kept))
+    assert memory.store_many(entries)["success"]
+
+
+@pytest.mark.parametrize("levels", [0, 27])
 def test_what_a_filter_asks_for_is_found_and_nothing_else(make: Make, path: Path, levels: int) -> None:
     kept = [nested(metadata, levels) for metadata in METADATA]
     with make(path) as memory:
-        memory.store_many({"key": f"k{place:03}", "value": 0, "metadata": each} for place, each in enumerate(kept))
+        store_all(memory, kept)
         for wanted in kept:
             if wanted:
                 search = (None, wanted, 200, 0, "")
@@ -322,7 +449,7 @@ def test_the_index_cannot_be_rebuilt_and_so_not_lose_its_words(make: Make, path:
 def test_a_database_in_utf_16_is_searched_alike(make: Make, path: Path) -> None:
     run(path, "PRAGMA encoding = 'UTF-16'", "CREATE TABLE mine (id)")
     with make(path) as memory:
-        memory.store_many({"key": f"k{place}", "value": 0, "metadata": each} for place, each in enumerate(METADATA))
+        store_all(memory, METADATA)
         for wanted in ({"k": "é"}, {"k": "😀"}, {"é": 1}, {"k": "x" * 41}, {"k": -1}):
             assert answers(memory, None, wanted, 200, 0, "") == expected(path, None, wanted, 200, 0, "")
         assert memory.search(metadata_filter={"k": "日本"})["count"] == 1

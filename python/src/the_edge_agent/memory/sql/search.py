@@ -139,12 +139,13 @@ class Searcher:
     def _asked(self, search: Search) -> _Asked:
         node, filled = slotted(search.metadata_filter) if self._filters.takes_slots else (search.metadata_filter, [])
         groups, bounds = alternatives(search.metadata_filter), prefix_bounds(search.prefix)
+        wanted = tuple(map(len, groups))
         parameters = {**self._texts.parameters(search.terms), **self._texts.wanted(groups), **bounds}
         for place, (path, value) in enumerate(filled):
             parameters |= self._filters.bound(place, path, value)
         terms = tuple((term.negated, len(term.tokens) > 1) for term in search.terms)
-        shape = (terms, repr(node), bool(groups), len(bounds))  # repr: 1, 1.0 and True are equal
-        return _Asked(node, bool(groups), parameters, shape)
+        shape = (terms, repr(node), wanted, len(bounds))  # repr: 1, 1.0 and True are equal
+        return _Asked(node, wanted, parameters, shape)
 
     def _steps(self, search: Search, asked: _Asked, columns: Sequence[ColumnElement[Any]]) -> list[Step] | None:
         """Return what finds the newest matches; None where Python filters."""
@@ -155,7 +156,7 @@ class Searcher:
                 return None
             conditions.append(condition)
         bounds = len(prefix_bounds(search.prefix))
-        return self._texts.steps(Newest(self._table, columns, search.terms, conditions, bounds, asked.has_wanted))
+        return self._texts.steps(Newest(self._table, columns, search.terms, conditions, bounds, asked.wanted))
 
     def _if_short(self, column: ColumnElement[str]) -> ColumnElement[str]:
         return case((self._dialect.size(column) <= _SHORT, column), else_=null())
@@ -229,7 +230,7 @@ class _Asked(NamedTuple):
     """What differs between searches with the same statements, and the shape on which these depend."""
 
     node: Node | None
-    has_wanted: bool
+    wanted: Sequence[int]
     parameters: Parameters
     shape: object
 

@@ -32,12 +32,21 @@ from sqlalchemy.engine import URL, Compiled
 from sqlalchemy.sql.visitors import replacement_traverse
 from sqlalchemy.types import TypeEngine
 
+from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import Path
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.deadlines import current
 from the_edge_agent.memory.sql.dialects.base import BEGINS_ITSELF, COMMITS_ALONE, IN_USE, PYTHON_INSTEAD, Dialect
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test
+from the_edge_agent.memory.sql.dialects.mysql_search import (
+    TERMS,
+    TermConditions,
+    add_terms,
+    term_columns,
+    term_parameters,
+)
 from the_edge_agent.memory.sql.dialects.probing import accepts
+from the_edge_agent.memory.sql.dialects.texts import TextConditions
 from the_edge_agent.memory.sql.dialects.upserts import Upsert
 from the_edge_agent.memory.sql.prepared import Outcome, Prepared
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH
@@ -54,6 +63,10 @@ _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
 
 
 _JSON_TRIAL: Final = """SELECT JSON_TYPE(JSON_EXTRACT('["a"]', '$[0]')), JSON_UNQUOTE(JSON_EXTRACT('["a"]', '$[0]'))"""
+_COLUMNS: Final = text(
+    "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = :name"
+)
+_SCAN_INSTEAD: Final = "no terms of metadata in the entries' table: filters read entries from the newest on"
 _WIDEST: Final = 4  # bytes of a character
 _IN_TRANSACTION: Final = 1  # SERVER_STATUS_IN_TRANS
 _LENT: Final = "the_edge_agent.lent"
@@ -83,7 +96,7 @@ class MySQLDialect(Dialect):
     def __init__(self, moment: TypeEngine[datetime]) -> None:
         """Make the dialect of one engine."""
         super().__init__(moment)
-        self._has_json = True
+        self._has_json = self._has_terms = True
 
     @property
     def filter_path(self) -> str:
@@ -99,7 +112,15 @@ class MySQLDialect(Dialect):
         if connection.dialect.default_schema_name is None:
             raise LTMError("configuration_error", "the url names no database; its name goes behind the host: host/NAME")
         self._has_json = accepts(connection, _JSON_TRIAL)
-        self.fallbacks = [] if self._has_json else [PYTHON_INSTEAD]
+        found = set(connection.scalars(_COLUMNS, {"name": entries.name}))
+        self._has_terms = not found >= set(entries.c.keys()) or found >= set(TERMS)
+        missing = {PYTHON_INSTEAD: not self._has_json, _SCAN_INSTEAD: not self._has_terms}
+        self.fallbacks = [words for words, is_missing in missing.items() if is_missing]
+
+    def extend(self, entries: Table, catalog: Table) -> None:
+        """Add the terms of the metadata."""
+        if self._has_terms:
+            add_terms(entries)
 
     @classmethod
     def ascii_type(cls, length: int) -> TypeEngine[Any]:
@@ -213,6 +234,15 @@ class MySQLDialect(Dialect):
             return None
         return connection.scalar(select(cast(func.utc_timestamp(literal_column("6")), self.time_type)))
 
+    def metadata_columns(self, table: Table) -> dict[str, ColumnElement[Any]]:
+        """Return the bound columns, with the terms of an entry."""
+        return {**super().metadata_columns(table), **(term_columns() if TERMS[0] in table.c else {})}
+
+    def metadata_parameters(self, metadata: str | None) -> dict[str, Any]:
+        """Return the parameters."""
+        terms = term_parameters(decode(metadata) if metadata else {}) if self._has_terms else {}
+        return {**super().metadata_parameters(metadata), **terms}
+
     def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
         """Return what stores rows in one statement."""
         return OnDuplicateKey(table, row)
@@ -220,6 +250,10 @@ class MySQLDialect(Dialect):
     def filters(self, table: Table) -> FilterConditions:
         """Return the conditions by JSON functions."""
         return JSONConditions(table, self.exact_collation) if self._has_json else super().filters(table)
+
+    def texts(self, entries: Table) -> TextConditions:
+        """Return the conditions by LIKE, within what the terms of a filter find."""
+        return TermConditions(entries) if self._has_terms else super().texts(entries)
 
 
 class OnDuplicateKey(Upsert):

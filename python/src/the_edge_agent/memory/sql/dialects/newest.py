@@ -53,7 +53,7 @@ class Newest:
         terms: of the query.
         conditions: that they have not expired and satisfy the filter.
         bounds: how many conditions of ``bound_range`` the prefix needs.
-        has_wanted: whether the filter asks for values by which an index can find them.
+        wanted: how many values each part of the filter asks for by which an index can find entries; none if none does.
     """
 
     entries: Table
@@ -61,7 +61,7 @@ class Newest:
     terms: Sequence[Term]
     conditions: Sequence[ColumnElement[bool]]
     bounds: int
-    has_wanted: bool
+    wanted: Sequence[int]
 
     @property
     def order(self) -> tuple[ColumnElement[Any], ColumnElement[Any]]:

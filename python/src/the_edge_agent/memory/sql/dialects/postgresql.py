@@ -252,7 +252,7 @@ class VectorConditions(IndexedTextConditions):
     def steps(self, newest: Newest) -> list[Step]:
         """Fetch and sort what the filter finds if that is not much; else look for enough among the newest entries."""
         steps = super().steps(newest)
-        if not newest.has_wanted or has_words(newest.terms) or "metadata_json" not in self.table.c:
+        if not newest.wanted or has_words(newest.terms) or "metadata_json" not in self.table.c:
             return steps
         (few, late), (some, later) = BOUNDS
         return [

@@ -75,7 +75,7 @@ class FTSConditions(IndexedTextConditions):
     def steps(self, newest: Newest) -> list[Step]:
         """Fetch and sort the matches if they are few; else look for enough of them among the newest entries."""
         asked: list[ColumnElement[str]] = [WORDS] if has_words(newest.terms) else []
-        if newest.has_wanted and self._has_metadata_words:
+        if newest.wanted and self._has_metadata_words:
             asked.append(_ASKED)
         if not asked:
             return super().steps(newest)

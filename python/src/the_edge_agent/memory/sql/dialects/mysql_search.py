@@ -1,0 +1,149 @@
+"""Filters on MySQL and MariaDB by an index: what the metadata holds, as numbers in indexed columns of the entry.
+
+A number stands for a path and the string, integer, true or false that is there; it may stand for others too, so that a
+filter still looks at what it finds. There are few columns: an entry that holds more has a mark in the first of them, by
+which every search finds it. Neither database has another index for this that follows transactions and takes any key:
+MariaDB has none over a list, and MySQL's multi-valued indexes refuse a store whose undo record grows too large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+from zlib import crc32
+
+from sqlalchemy import (
+    BindParameter,
+    Column,
+    ColumnElement,
+    CompoundSelect,
+    Integer,
+    Select,
+    Table,
+    Text,
+    bindparam,
+    func,
+    literal_column,
+    not_,
+    select,
+    type_coerce,
+    union,
+)
+from sqlalchemy.dialects.mysql import INTEGER
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import ColumnCollectionConstraint
+from sqlalchemy.sql.compiler import DDLCompiler
+
+from the_edge_agent.memory.sql.dialects.newest import ROWS, SKIPPED, Newest, Step, in_order
+from the_edge_agent.memory.sql.dialects.texts import TextConditions
+
+TERMS: Final = tuple(f"term{number}" for number in range(1, 9))  # columns; each costs a store 2 to 6 microseconds
+
+# How many matches are fetched at most, and how many of the newest entries are looked at, in turn until one suffices.
+BOUNDS: Final = ((500, 4_000), (20_000, 40_000))
+
+_OVERFULL: Final = 0  # the mark; no term
+_MAX_GROUPS: Final = 3  # that are asked for, one after the other, where the one before finds too much
+_SOME: Final[BindParameter[int]] = bindparam("b_some", type_=Integer())
+_NEWEST: Final[BindParameter[int]] = bindparam("b_newest", type_=Integer())
+
+
+def add_terms(entries: Table) -> None:
+    """Add the columns and their indexes to the table of the entries."""
+    for name in TERMS:
+        default = str(_OVERFULL) if name == TERMS[0] else None  # of a row by somebody who knows no terms
+        entries.append_column(Column(name, INTEGER(unsigned=True), server_default=default))
+        entries.append_constraint(_InlineIndex(entries.c[name], name=f"ix_{entries.name}_{name}"))
+
+
+def term_columns() -> dict[str, ColumnElement[Any]]:
+    """Return the bound columns."""
+    return {name: bindparam(f"b_{name}", type_=Integer()) for name in TERMS}
+
+
+def term_parameters(metadata: dict[str, Any]) -> dict[str, int | None]:
+    """Return their parameters."""
+    terms: list[int | None] = [*dict.fromkeys(_terms(metadata, ""))]
+    if len(terms) > len(TERMS):
+        terms = [_OVERFULL]
+    terms += [None] * (len(TERMS) - len(terms))
+    return {f"b_{name}": term for name, term in zip(TERMS, terms, strict=True)}
+
+
+class _InlineIndex(ColumnCollectionConstraint):
+    """An index within CREATE TABLE, which so many by themselves would make slow."""
+
+
+@compiles(_InlineIndex)
+def _define(index: _InlineIndex, compiler: DDLCompiler, **_: Any) -> str:
+    quote = compiler.preparer.quote
+    return f"INDEX {quote(str(index.name))} ({', '.join(quote(column.name) for column in index.columns)})"
+
+
+class TermConditions(TextConditions):
+    """Words by LIKE, but within what the terms of a filter find if that is not much."""
+
+    def wanted(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+        """Return what the index is asked for: of each group the terms, of which an entry has one."""
+        return {
+            _name(place, number): term
+            for place, group in enumerate(groups[:_MAX_GROUPS])
+            for number, term in enumerate(term for found in group for term in _terms(found, ""))
+        }
+
+    def steps(self, newest: Newest) -> list[Step]:
+        """Fetch and sort what a group finds if that is not much; else look for enough among the newest entries."""
+        asked = [self._few(newest, place, size) for place, size in enumerate(newest.wanted[:_MAX_GROUPS])]
+        if not asked:
+            return super().steps(newest)
+        late, steps = self._late(newest), list[Step]()
+        for most, latest in BOUNDS:
+            steps += [Step(few, {"b_some": most + 1}) for few in asked]
+            steps.append(Step(late, {"b_newest": latest}, is_partial=True))
+        return [*steps, *super().steps(newest)]
+
+    def _few(self, newest: Newest, place: int, size: int) -> CompoundSelect[Any]:
+        """Return the rows that one group finds; if there are too many entries, none but one of nulls."""
+        columns = self.table.c
+        terms = [bindparam(_name(place, number), type_=Integer()) for number in range(size)]
+        mark: ColumnElement[int] = literal_column(str(_OVERFULL), Integer())
+        lookups = [
+            select(columns.key).where(columns[name].in_([*terms, mark] if name == TERMS[0] else terms)).limit(_SOME)
+            for name in TERMS
+        ]
+        found = union(*lookups).cte("found")  # of $or an entry may have several terms
+        many = select(func.count() >= _SOME).select_from(found).scalar_subquery()
+        moment = type_coerce(columns.updated_at, Text()).label("moment")  # is sorted by, and not looked at
+        fitting = select(columns.key, moment).join_from(self.table, found, columns.key == found.c.key)
+        fitting = fitting.where(not_(many), *newest.conditions, *newest.prefix(), *self.exact(newest.terms))
+        chosen = fitting.order_by(*newest.order).limit(ROWS).offset(SKIPPED).subquery("chosen")
+        rows = select(*newest.columns, chosen.c.moment).join_from(self.table, chosen, columns.key == chosen.c.key)
+        return in_order(rows, many)
+
+    def _late(self, newest: Newest) -> Select[Any]:
+        """Return the rows among the newest entries."""
+        ages = self.table.alias("ages").c
+        oldest = select(ages.updated_at).order_by(ages.updated_at.desc(), ages.key).limit(1).offset(_NEWEST)
+        first = func.coalesce(oldest.scalar_subquery(), literal_column("'0001-01-01'"))
+        return newest.rows(where=[self.table.c.updated_at >= first, *self.exact(newest.terms)])
+
+
+def _name(place: int, number: int) -> str:
+    return f"b_wanted{place}_{number}"
+
+
+def _terms(metadata: dict[str, Any], path: str) -> Iterator[int]:
+    """Yield the terms of what an object holds; a fraction, null and what is in a list have none."""
+    for key, value in metadata.items():
+        here = f"{path}{key}\0"
+        match value:
+            case dict():
+                yield from _terms(value, here)
+            case bool() | str():
+                yield _term(f"{here}{value!r}")
+            case int() | float() if value == (whole := int(value)):
+                yield _term(f"{here}{whole}")
+
+
+def _term(written: str) -> int:
+    return crc32(written.encode()) or 1

@@ -1,8 +1,8 @@
 """The bare driver on MySQL and MariaDB: PyMySQL with hand-written SQL, one held connection for each thread.
 
 It keeps what our backend keeps there: the same columns, versions and lifetimes; search is LIKE over the same tokens,
-because InnoDB's full-text index does not follow transactions. A put is one statement that commits by itself, at the
-server's time.
+because InnoDB's full-text index does not follow transactions, and a filter looks up the same terms. A put is one
+statement that commits by itself, at the server's time.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pymysql.cursors import SSCursor
 from benchmarks.bare_catalog import BareCatalogOfMySQL
 from benchmarks.player import Found, Row, Scored
 from benchmarks.workload import Entry
+from the_edge_agent.memory.sql.dialects.mysql_search import TERMS, term_parameters
 from the_edge_agent.memory.text import search_text, tokenize
 
 _TABLE: Final = (
@@ -31,13 +32,15 @@ _TABLE: Final = (
     "write_id VARCHAR(36) CHARACTER SET ascii COLLATE ascii_bin, "
     "storage_uri VARCHAR(200) CHARACTER SET ascii COLLATE ascii_bin, expires_at DATETIME(6), "
     "created_at DATETIME(6) NOT NULL, updated_at DATETIME(6) NOT NULL, PRIMARY KEY (`key`), "
+    f"{''.join(f'{name} INT UNSIGNED, INDEX ix_ltm_entries_{name} ({name}), ' for name in TERMS)}"
     "INDEX ix_ltm_entries_expires_at (expires_at), INDEX ix_ltm_entries_updated_at (updated_at DESC, `key`))"
 )
 _INSERT: Final = (
-    "INSERT INTO ltm_entries (`key`, value, metadata, search_text, version, expires_at, created_at, updated_at) VALUES "
+    f"INSERT INTO ltm_entries (`key`, value, metadata, search_text, {', '.join(TERMS)}, version, expires_at, "
+    "created_at, updated_at) VALUES "
 )
-_VALUES: Final = "(%s, %s, %s, %s, 1, NULL, {now}, {now})"
-_WRITTEN: Final = ("value", "metadata", "search_text", "expires_at", "updated_at")
+_VALUES: Final = f"(%s, %s, %s, %s, {', '.join(['%s'] * len(TERMS))}, 1, NULL, {{now}}, {{now}})"
+_WRITTEN: Final = ("value", "metadata", "search_text", *TERMS, "expires_at", "updated_at")
 _VISIBLE: Final = "(expires_at IS NULL OR expires_at > UTC_TIMESTAMP(6))"
 _GET: Final = f"SELECT value, metadata, version FROM ltm_entries WHERE `key` = %s AND {_VISIBLE}"
 _MANY: Final = f"SELECT `key`, value, metadata, version FROM ltm_entries WHERE `key` IN %s AND {_VISIBLE}"
@@ -54,9 +57,10 @@ _SEARCH: Final = f"""
         FROM newest ORDER BY score DESC, updated_at DESC, `key` LIMIT 10)
     SELECT e.`key`, e.value, e.metadata, best.score FROM best JOIN ltm_entries e ON e.`key` = best.`key`
     ORDER BY best.score DESC, e.updated_at DESC, e.`key`"""
+_HAS_TERM: Final = " UNION ".join(f"SELECT `key` FROM ltm_entries WHERE {name} = %(term)s" for name in TERMS)
 _FILTER: Final = f"""
-    SELECT `key`, value, metadata FROM ltm_entries
-    WHERE JSON_UNQUOTE(JSON_EXTRACT(metadata, %s)) = %s AND {_VISIBLE}
+    SELECT `key`, value, metadata FROM ({_HAS_TERM}) AS found JOIN ltm_entries USING (`key`)
+    WHERE JSON_UNQUOTE(JSON_EXTRACT(metadata, %(path)s)) = %(value)s AND {_VISIBLE}
     ORDER BY updated_at DESC, `key` LIMIT 10"""
 _KEYS: Final = f"SELECT `key` FROM ltm_entries WHERE `key` > %s AND {_VISIBLE} ORDER BY `key` LIMIT %s"
 _SCAN: Final = f"SELECT `key`, value, metadata FROM ltm_entries WHERE {_VISIBLE} ORDER BY `key`"
@@ -149,7 +153,8 @@ class BareMySQL(BareCatalogOfMySQL):
     def filter(self, name: str, value: str) -> list[Row]:
         """See the base class."""
         with self._connection.cursor() as cursor:
-            cursor.execute(_FILTER, (f'$."{name}"', value))
+            (term, *_) = term_parameters({name: value}).values()
+            cursor.execute(_FILTER, {"term": term, "path": f'$."{name}"', "value": value})
             return [*map(_decoded, cursor.fetchall())]
 
     def list_keys(self, after: str, limit: int) -> list[str]:
@@ -222,9 +227,10 @@ def _named(statement: str) -> str:
     return re.sub(r":(\w+)", r"%(\1)s", statement)
 
 
-def _row(entry: Entry) -> tuple[str, str, str, str]:
+def _row(entry: Entry) -> tuple[str | int | None, ...]:
     value, metadata = json.dumps(entry.value, ensure_ascii=False), json.dumps(entry.metadata, ensure_ascii=False)
-    return entry.key, value, metadata, search_text(entry.key, entry.value, entry.metadata)
+    tokens = search_text(entry.key, entry.value, entry.metadata)
+    return entry.key, value, metadata, tokens, *term_parameters(entry.metadata).values()
 
 
 def _decoded(row: Sequence[Any]) -> Row:

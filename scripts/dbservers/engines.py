@@ -19,6 +19,7 @@ from .process import Account, UnavailableError, last_line, run
 # Administrators' folders are not on every user's PATH.
 SBIN = ("/usr/sbin", "/usr/local/sbin", "/usr/libexec", "/opt/homebrew/bin", "/usr/local/bin")
 CONNECTIONS = 300
+BUFFER_POOL = "TEA_INNODB_BUFFER_POOL"  # variable with the size of InnoDB's cache, where the usual one is too small
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ class MySQLFamily(Engine):
             f"--init-file={place.secret('accounts', self._accounts(place.password))}",
             f"--max-connections={CONNECTIONS}",
             "--secure-file-priv=",
-            "--innodb-buffer-pool-size=64M",
+            f"--innodb-buffer-pool-size={os.environ.get(BUFFER_POOL, '64M')}",
             # Each commit reaches the operating system, so that a killed server loses none.
             "--innodb-flush-log-at-trx-commit=2",
             "--innodb-doublewrite=OFF",

@@ -134,7 +134,11 @@ class Searcher:
             kept = self._queries[asked.shape] = [(step, Prepared(step.statement)) for step in steps or ()]
         rows, skipped = (search.window, 0) if search.ranked else (search.limit, search.offset)
         parameters = {**asked.parameters, "b_rows": rows, "b_skipped": skipped, "b_now": self._dialect.clock()}
-        return [Attempt(Query(prepared, {**parameters, **step.bounds}), step, rows) for step, prepared in kept]
+        return [
+            Attempt(Query(prepared, {**parameters, **step.bounds}), step, rows)
+            for step, prepared in kept
+            if step.most is None or skipped < step.most
+        ]
 
     def _asked(self, search: Search) -> _Asked:
         node, filled = slotted(search.metadata_filter) if self._filters.takes_slots else (search.metadata_filter, [])

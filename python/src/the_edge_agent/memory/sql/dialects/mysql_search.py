@@ -16,17 +16,17 @@ from sqlalchemy import (
     BindParameter,
     Column,
     ColumnElement,
-    CompoundSelect,
     Integer,
     Select,
     Table,
-    Text,
+    and_,
     bindparam,
+    case,
     func,
     literal_column,
     not_,
+    or_,
     select,
-    type_coerce,
     union,
 )
 from sqlalchemy.dialects.mysql import INTEGER
@@ -34,10 +34,10 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import ColumnCollectionConstraint
 from sqlalchemy.sql.compiler import DDLCompiler
 
-from the_edge_agent.memory.sql.dialects.newest import ROWS, SKIPPED, Newest, Step, in_order
+from the_edge_agent.memory.sql.dialects.newest import ROWS, SKIPPED, Newest, Step
 from the_edge_agent.memory.sql.dialects.texts import TextConditions
 
-TERMS: Final = tuple(f"term{number}" for number in range(1, 9))  # columns; each costs a store 2 to 6 microseconds
+TERMS: Final = tuple(f"term{number}" for number in range(1, 9))  # columns; each costs a store 6 to 12 microseconds
 
 # How many matches are fetched at most, and how many of the newest entries are looked at, in turn until one suffices.
 BOUNDS: Final = ((500, 4_000), (20_000, 40_000))
@@ -93,32 +93,35 @@ class TermConditions(TextConditions):
 
     def steps(self, newest: Newest) -> list[Step]:
         """Fetch and sort what a group finds if that is not much; else look for enough among the newest entries."""
-        asked = [self._few(newest, place, size) for place, size in enumerate(newest.wanted[:_MAX_GROUPS])]
+        asked = [self._few(newest, group, size) for group, size in enumerate(newest.wanted[:_MAX_GROUPS])]
         if not asked:
             return super().steps(newest)
         late, steps = self._late(newest), list[Step]()
         for most, latest in BOUNDS:
-            steps += [Step(few, {"b_some": most + 1}) for few in asked]
+            steps += [Step(few, {"b_some": most + 1}, most=most) for few in asked]
             steps.append(Step(late, {"b_newest": latest}, is_partial=True))
         return [*steps, *super().steps(newest)]
 
-    def _few(self, newest: Newest, place: int, size: int) -> CompoundSelect[Any]:
-        """Return the rows that one group finds; if there are too many entries, none but one of nulls."""
+    def _few(self, newest: Newest, group: int, size: int) -> Select[Any]:
+        """Return the rows that one group finds; if there are too many entries, one without a key."""
         columns = self.table.c
-        terms = [bindparam(_name(place, number), type_=Integer()) for number in range(size)]
+        terms = [bindparam(_name(group, number), type_=Integer()) for number in range(size)]
         mark: ColumnElement[int] = literal_column(str(_OVERFULL), Integer())
         lookups = [
             select(columns.key).where(columns[name].in_([*terms, mark] if name == TERMS[0] else terms)).limit(_SOME)
             for name in TERMS
         ]
-        found = union(*lookups).cte("found")  # of $or an entry may have several terms
-        many = select(func.count() >= _SOME).select_from(found).scalar_subquery()
-        moment = type_coerce(columns.updated_at, Text()).label("moment")  # is sorted by, and not looked at
-        fitting = select(columns.key, moment).join_from(self.table, found, columns.key == found.c.key)
-        fitting = fitting.where(not_(many), *newest.conditions, *newest.prefix(), *self.exact(newest.terms))
-        chosen = fitting.order_by(*newest.order).limit(ROWS).offset(SKIPPED).subquery("chosen")
-        rows = select(*newest.columns, chosen.c.moment).join_from(self.table, chosen, columns.key == chosen.c.key)
-        return in_order(rows, many)
+        keys = union(*lookups).subquery("keys")  # of $or an entry may have several terms
+        count, place = func.count().over().label("count"), func.row_number().over().label("place")
+        found = select(keys.c.key, count, place).subquery("found")
+        is_few = found.c.count < _SOME
+        shown: list[ColumnElement[Any]] = [case((is_few, columns.key)).label("key"), *newest.columns[1:]]
+        rows = select(*shown).join_from(found, self.table, columns.key == found.c.key)
+        rows = rows.where(
+            or_(is_few, found.c.place <= SKIPPED + 1),  # by itself: it is decided before the join
+            or_(not_(is_few), and_(*newest.conditions, *newest.prefix(), *self.exact(newest.terms))),
+        )
+        return rows.order_by(*newest.order).limit(ROWS).offset(SKIPPED)
 
     def _late(self, newest: Newest) -> Select[Any]:
         """Return the rows among the newest entries."""
@@ -128,8 +131,8 @@ class TermConditions(TextConditions):
         return newest.rows(where=[self.table.c.updated_at >= first, *self.exact(newest.terms)])
 
 
-def _name(place: int, number: int) -> str:
-    return f"b_wanted{place}_{number}"
+def _name(group: int, number: int) -> str:
+    return f"b_wanted{group}_{number}"
 
 
 def _terms(metadata: dict[str, Any], path: str) -> Iterator[int]:

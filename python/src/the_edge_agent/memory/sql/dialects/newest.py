@@ -36,11 +36,13 @@ class Step(NamedTuple):
         statement: to be bound to ``b_rows`` and ``b_skipped`` too.
         bounds: what else it is bound to.
         is_partial: whether fewer rows than wanted are no answer.
+        most: how many of the newest matches it can tell at most; of a page beyond them it cannot tell that it is empty.
     """
 
     statement: Select[Any] | CompoundSelect[Any]
     bounds: Mapping[str, int]
     is_partial: bool = False
+    most: int | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -201,3 +202,27 @@ def test_a_clients_clock_that_is_wrong_makes_no_difference(database: Database, h
         assert backend.retrieve_many(["before", "mine"])["found_count"] == 2
         assert backend.search()["results"][0]["key"] == "before", "the order of stores is the server's too"
         assert backend.cleanup_expired() == {"success": True, "deleted_count": 0, "remaining_count": 0}
+
+
+@pytest.mark.targets(of_mysql=True, portable=False)
+@pytest.mark.parametrize("begin", ["", "😀" * 500])
+def test_many_keys_are_looked_up_and_the_table_is_not_read(database: Database, begin: str) -> None:
+    keys = [f"{begin}{number:06}" for number in range(3_000)]
+    with database.open(pool_size=1, max_overflow=0) as memory:
+        assert memory.store_many({"key": key, "value": 1} for key in keys)["success"]
+        some = keys[::3]
+        for work in (
+            lambda: memory.retrieve_many(some),
+            lambda: memory.store_many({"key": key, "value": 2} for key in some),
+            lambda: memory.delete_many(some),
+        ):
+            assert rows_read_by_scans(memory, work) < len(keys)
+
+
+def rows_read_by_scans(memory: Any, work: Callable[[], Any]) -> int:
+    with memory._database.engine.connect() as connection:
+        connection.exec_driver_sql("FLUSH STATUS")
+    assert work()["success"]
+    with memory._database.engine.connect() as connection:
+        status = connection.exec_driver_sql("SHOW SESSION STATUS LIKE 'Handler_read_rnd_next'")
+        return int(status.one()[1])

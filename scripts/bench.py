@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import venvs
-from dbservers.engines import BUFFER_POOL, ENGINES
+from dbservers.engines import CACHE, ENGINES
 from dbservers.session import Session
 from servers import report
 
@@ -22,8 +22,7 @@ def main(argv: Sequence[str]) -> int:
     """Start the servers that are wanted, run the benchmarks and return their exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
-    # PostgreSQL and SQLite have a million entries in the operating system's cache, which InnoDB goes past.
-    os.environ.setdefault(BUFFER_POOL, "2G")
+    os.environ.setdefault(CACHE, "2048")  # a million entries, as SQLite has them in the operating system's cache
     with Session(wanted(argv)) as session:
         with ThreadPoolExecutor() as pool:
             environment = pool.submit(venvs.bench)

@@ -273,6 +273,28 @@ def test_each_step_answers_some_search_with_terms(terms: Database) -> None:
 
 
 @of_mysql
+def test_a_look_at_the_newest_entries_reads_no_others(terms: Database) -> None:
+    with terms.open(pool_size=1, max_overflow=0) as memory:
+        fill(memory, random.Random(1), sizes=(1,))
+        search = Search((), parse_filter({"kind": "none", "n": {"$gt": 99}}), "", 4, 0)
+        attempts = memory._database.start().statements.entries.search_attempts(search)
+        looks = [attempt for attempt in attempts if attempt.step.is_partial]
+        assert len(looks) == len(BOUNDS)
+        for attempt in looks:
+            run_in(memory, "FLUSH STATUS")
+            assert not memory._database.read(lambda _, each=attempt: each.query)
+            ((_, count),) = run_in(memory, "SHOW SESSION STATUS LIKE 'Handler_read_next'")
+            assert int(count) <= 2 * attempt.step.bounds["b_newest"] + 4
+
+
+def run_in(memory: Any, statement: str) -> list[Any]:
+    """Run a statement in the session of a memory that has but one."""
+    with memory._database.engine.connect() as connection:
+        result = connection.exec_driver_sql(statement)
+        return [*result] if result.returns_rows else []
+
+
+@of_mysql
 @pytest.mark.parametrize("levels", [0, 27])
 def test_what_a_filter_asks_for_has_a_term(terms: Database, levels: int) -> None:
     kept = [nested(metadata, levels) for metadata in METADATA[:-1]]

@@ -19,7 +19,7 @@ from .process import Account, UnavailableError, last_line, run
 # Administrators' folders are not on every user's PATH.
 SBIN = ("/usr/sbin", "/usr/local/sbin", "/usr/libexec", "/opt/homebrew/bin", "/usr/local/bin")
 CONNECTIONS = 300
-BUFFER_POOL = "TEA_INNODB_BUFFER_POOL"  # variable with the size of InnoDB's cache, where the usual one is too small
+CACHE = "TEA_SERVER_CACHE"  # variable with the MB that a server keeps of its data in memory, where tests need less
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,8 @@ class Postgres(Engine):
             "max_wal_size": "256MB",
             "min_wal_size": "32MB",
         }
+        if CACHE in os.environ:
+            settings["shared_buffers"] = f"{os.environ[CACHE]}MB"
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [_bin(root) / "postgres", "-D", place.data, *options]
 
@@ -167,7 +169,7 @@ class MySQLFamily(Engine):
             f"--init-file={place.secret('accounts', self._accounts(place.password))}",
             f"--max-connections={CONNECTIONS}",
             "--secure-file-priv=",
-            f"--innodb-buffer-pool-size={os.environ.get(BUFFER_POOL, '64M')}",
+            f"--innodb-buffer-pool-size={os.environ.get(CACHE, '64')}M",
             # Each commit reaches the operating system, so that a killed server loses none.
             "--innodb-flush-log-at-trx-commit=2",
             "--innodb-doublewrite=OFF",

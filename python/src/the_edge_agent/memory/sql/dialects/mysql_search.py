@@ -127,7 +127,7 @@ class TermConditions(TextConditions):
         """Return the rows among the newest entries."""
         ages = self.table.alias("ages").c
         oldest = select(ages.updated_at).order_by(ages.updated_at.desc(), ages.key).limit(1).offset(_NEWEST)
-        first = func.coalesce(oldest.scalar_subquery(), literal_column("'0001-01-01'"))
+        first = func.coalesce(oldest.scalar_subquery(), literal_column("TIMESTAMP'1000-01-01 00:00:00'"))
         return newest.rows(where=[self.table.c.updated_at >= first, *self.exact(newest.terms)])
 
 

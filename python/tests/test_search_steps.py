@@ -7,6 +7,7 @@ import random
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from enum import Enum, IntEnum
 from itertools import product
 from pathlib import Path
 from typing import Any, Final
@@ -306,6 +307,22 @@ def test_what_a_filter_asks_for_has_a_term(terms: Database, levels: int) -> None
             node = parse_filter(wanted)
             expected = {f"k{place:03}" for place, each in enumerate(kept) if matches(node, each)}
             assert {key for key, _ in answers(memory, None, wanted, 200, 0, "")} == expected, wanted
+
+
+class Colour(str, Enum):
+    RED = "red"
+
+
+class Size(IntEnum):
+    SMALL = 1
+
+
+@pytest.mark.targets("native", "portable")
+def test_a_filter_may_ask_for_members_of_enums(database: Database) -> None:
+    with database.open() as memory:
+        assert memory.store("k", 0, {"colour": Colour.RED, "size": Size.SMALL, Colour.RED: 2})["success"]
+        for wanted in ({"colour": Colour.RED}, {"size": Size.SMALL}, {Colour.RED: 2}, {"colour": "red", "red": 2}):
+            assert [key for key, _ in answers(memory, None, wanted, 1, 0, "")] == ["k"], wanted
 
 
 @of_mysql

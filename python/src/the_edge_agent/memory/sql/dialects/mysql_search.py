@@ -138,12 +138,14 @@ def _name(group: int, number: int) -> str:
 def _terms(metadata: dict[str, Any], path: str) -> Iterator[int]:
     """Yield the terms of what an object holds; a fraction, null and what is in a list have none."""
     for key, value in metadata.items():
-        here = f"{path}{key}\0"
+        here = f"{path}{str.__str__(key)}\0"  # of subclasses too, which may show themselves otherwise
         match value:
             case dict():
                 yield from _terms(value, here)
-            case bool() | str():
-                yield _term(f"{here}{value!r}")
+            case bool():
+                yield _term(f"{here}{value}")
+            case str():
+                yield _term(f"{here}'{str.__str__(value)}'")
             case int() | float() if value == (whole := int(value)):
                 yield _term(f"{here}{whole}")
 

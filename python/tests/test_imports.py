@@ -77,6 +77,7 @@ MAY_IMPORT = {
     "memory.sql.options": ["memory.results", "memory.validation"],
     "memory.sql.search": [
         "memory.sql",
+        "memory.sql.deadlines",
         "memory.codec",
         "memory.filters",
         "memory.text",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from enum import Enum, IntEnum
@@ -307,6 +308,23 @@ def test_what_a_filter_asks_for_has_a_term(terms: Database, levels: int) -> None
             node = parse_filter(wanted)
             expected = {f"k{place:03}" for place, each in enumerate(kept) if matches(node, each)}
             assert {key for key, _ in answers(memory, None, wanted, 200, 0, "")} == expected, wanted
+
+
+@pytest.mark.targets("native", "portable", in_memory=False)
+def test_a_filter_that_python_decides_ends_in_time(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(*_: Any) -> bool:
+        time.sleep(0.01)
+        return False
+
+    with database.open() as memory:
+        store_all(memory, [{"n": number} for number in range(500)])
+    for module in (sql_search, native_rows):
+        monkeypatch.setattr(module, "matches", slowly)
+    with database.open(timeout=1) as memory:
+        begin = time.monotonic()
+        found = memory.search(metadata_filter={"$or": [{"n": {"$gt": number}} for number in range(300)]})
+        assert (found["success"], found.get("error_type")) == (False, "connection_timeout")
+        assert time.monotonic() - begin < 3
 
 
 class Colour(str, Enum):

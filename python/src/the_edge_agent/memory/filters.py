@@ -126,7 +126,7 @@ def matches(node: Node | None, metadata: dict[str, Any] | None) -> bool:
         case Equals(path, values):
             found = _at(metadata, path)
             found = None if found is _MISSING else found
-            return any(equal(found, value) for value in values)
+            return found in values and any(equal(found, value) for value in values)  # the first look is quick
         case Compare(path, op, value):
             found = _at(metadata, path)
             return _orderable(found, value) and COMPARISONS[op](found, value)

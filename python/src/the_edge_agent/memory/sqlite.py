@@ -306,7 +306,7 @@ class SQLiteBackend(DatabaseBackend):
         def fetched(statement: str, conditions: Iterable[str], **bounds: int) -> list[Sequence[Any]]:
             sql = statement.format(asked=asked, columns=columns, conditions=" AND ".join(conditions))
             with closing(connection.execute(sql, {**values, **bounds})) as rows:
-                found = enumerate(islice(fitting(rows, condition), most))
+                found = enumerate(islice(fitting(self._database.in_time(rows), condition), most))
                 return [row[:1] if place < skipped else row[:4] for place, row in found]
 
         def everything() -> Iterator[str]:

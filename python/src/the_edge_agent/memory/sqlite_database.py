@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any, Final
@@ -122,6 +122,7 @@ class SQLiteDatabase:
         """
         deadline = time.monotonic() + self._timeout
         connection = self._take(deadline)
+        self._call.deadline = deadline
         problem: sqlite3.Error | None = None
         try:
             yield connection
@@ -131,6 +132,13 @@ class SQLiteDatabase:
             self._give(connection)
         if problem is not None:
             raise failure_of(problem)
+
+    def in_time(self, rows: Iterable[Any]) -> Iterator[Any]:
+        """Yield rows within ``statement`` until its time is over: what Python does with them SQLite cannot stop."""
+        for row in rows:
+            if time.monotonic() > self._call.deadline:
+                raise sqlite3.OperationalError("interrupted")
+            yield row
 
     def is_at(self, path: Any) -> bool:
         """Return whether a path leads to this database; one in memory is each time another."""
@@ -147,6 +155,7 @@ class SQLiteDatabase:
 
     def _start_anew(self) -> None:
         self._process, self._lock, self._turn = os.getpid(), threading.Lock(), threading.Lock()
+        self._call = threading.local()
 
     def _take(self, deadline: float) -> sqlite3.Connection:
         if os.getpid() != self._process:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +26,7 @@ from sqlalchemy import (
 
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import Node, alternatives, matches, slotted
+from the_edge_agent.memory.sql.deadlines import DeadlineError, current
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.dialects.newest import Newest, Step, bound_range
 from the_edge_agent.memory.sql.errors import LostRaceError
@@ -196,7 +197,7 @@ class Searcher:
         where = [self._visible, *prefix, *self._texts.matches(search.terms)]
         statement = select(*columns, self._metadata).where(*where).order_by(*self._newest_first)
         with closing(self._rows(connection, statement, parameters)) as rows:
-            fitting = (row for row in rows if matches(search.metadata_filter, row[-1] and decode(row[-1])))
+            fitting = (row for row in _in_time(rows) if matches(search.metadata_filter, row[-1] and decode(row[-1])))
             return list(islice(fitting, search.window))
 
     def _rows(
@@ -246,6 +247,15 @@ class _Candidate(NamedTuple):
     updated_at: datetime
     version: int
     score: float
+
+
+def _in_time(rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+    """Yield rows until the time of the call is over: what Python does with them nobody can stop."""
+    deadline = current()
+    for row in rows:
+        if deadline is not None and not deadline.remaining():
+            raise DeadlineError
+        yield row
 
 
 def is_answer(step: Step, rows: Sequence[Sequence[Any]], wanted: int) -> bool:

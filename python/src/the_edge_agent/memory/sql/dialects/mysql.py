@@ -103,7 +103,8 @@ class MySQLDialect(Dialect):
     @property
     def filter_path(self) -> str:
         """How metadata filters are decided, known after the probe."""
-        return "JSON functions" if self._has_json else super().filter_path
+        terms = ", behind indexed terms" if self._has_terms else ""
+        return f"JSON functions{terms}" if self._has_json else super().filter_path
 
     def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
         """Look for the JSON functions.

@@ -128,7 +128,6 @@ MAY_IMPORT = {
     ],
     "memory.sql.dialects.mysql_search": ["memory.sql.dialects.newest", "memory.sql.dialects.texts"],
     "memory.sql.dialects.mariadb": [
-        "memory.sql.dialects.base",
         "memory.sql.dialects.mysql",
         "memory.sql.dialects.conditions",
         "memory.sql.dialects.upserts",

@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import Node, matches
-from the_edge_agent.memory.sql.batches import exact_bytes
+from the_edge_agent.memory.sql.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.dialects.newest import bound_range
 from the_edge_agent.memory.sql.rows import catalog_parameters, catalog_row
@@ -49,7 +49,7 @@ class Catalog:
 
     def __init__(self, schema: Schema) -> None:
         """Build the statements."""
-        self._dialect, self._batches = schema.dialect, schema.batches
+        self._dialect, self._packet = schema.dialect, schema.packet
         tables = schema.tables
         catalog, kept, snapshots = tables.catalog, tables.snapshot_entries, tables.snapshots
         self._joined = (catalog, kept)
@@ -104,7 +104,7 @@ class Catalog:
         groups = [[*group] for _, group in groupby(by_key, key=lambda place: entries[place].key)]
         created = [False] * len(entries)
         for part in _in_two(groups, entries):
-            for batch in self._batches(part, lambda places: _most_bytes(entries[places[-1]])):
+            for batch in batches(part, lambda places: _most_bytes(entries[places[-1]]), self._packet):
                 for places, version in zip(batch, self._tracked(connection, entries, batch, now), strict=True):
                     created[places[0]] = version == len(places)
         return created
@@ -121,19 +121,19 @@ class Catalog:
 
     def delete(self, connection: Connection, entry_ids: Sequence[str], now: datetime | None) -> int:
         """Delete entries at the time ``now`` and return how many there were."""
-        parts = self._batches(entry_ids, lambda _: _ID_BYTES)
+        parts = batches(entry_ids, lambda _: _ID_BYTES, self._packet)
         return sum(connection.execute(self._delete, {"b_ids": part, "b_now": now}).rowcount for part in parts)
 
     def forget(self, connection: Connection, entry_ids: Sequence[str], now: datetime | None) -> None:
         """Remove entries if they have expired."""
-        for part in self._batches(entry_ids, lambda _: _ID_BYTES):
+        for part in batches(entry_ids, lambda _: _ID_BYTES, self._packet):
             connection.execute(self._clean, {"b_ids": part, "b_now": now})
 
     def cleanup_expired(self, connection: Connection, batch_size: int) -> tuple[int, int]:
         """Remove some expired entries; return how many, and how many remain."""
         now = self._now(connection, 3)
         ids = sorted(connection.scalars(self._expired.limit(batch_size), now))
-        parts = self._batches(ids, lambda _: _ID_BYTES)
+        parts = batches(ids, lambda _: _ID_BYTES, self._packet)
         deleted = sum(connection.execute(self._clean, {"b_ids": part, **now}).rowcount for part in parts)
         return deleted, connection.scalar(self._expired_count, now) or 0
 
@@ -146,7 +146,7 @@ class Catalog:
 
     def get_many(self, connection: Connection, entry_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return the entries that there are, by key."""
-        parts = [*self._batches(entry_ids, lambda _: _ID_BYTES)]
+        parts = [*batches(entry_ids, lambda _: _ID_BYTES, self._packet)]
         now = self._now(connection, len(parts))
         found = (connection.execute(self._get_many, {"b_ids": part, **now}) for part in parts)
         return {row[1]: _entry(row) for rows in found for row in rows}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import Connection, Select, Table, and_, delete, exc, false, insert, inspect, literal_column, select
 from sqlalchemy.schema import DropTable
@@ -14,13 +14,10 @@ from the_edge_agent.memory.layouts import another_layout, check_kind
 from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql import legacy
-from the_edge_agent.memory.sql.batches import batches
 from the_edge_agent.memory.sql.dialects import Dialect, for_dialect
 from the_edge_agent.memory.sql.errors import breaks_constraint
 from the_edge_agent.memory.sql.rows import entry_parameters, entry_row
 from the_edge_agent.memory.sql.schema import SCHEMA_VERSION, Tables
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -57,10 +54,6 @@ class Schema:
         packet = dialect.max_entry_bytes(connection)
         connection.rollback()
         return cls(tables, dialect, packet, search)
-
-    def batches(self, items: Iterable[Item], size: Callable[[Item], int]) -> Iterator[list[Item]]:
-        """Yield the items in lists that this server takes well as one statement; ``size`` tells the bytes of one."""
-        return batches(items, size, self.packet, self.dialect.batch_items)
 
     def statements(self, connection: Connection) -> list[str]:
         """Return the SQL that makes what is missing of the tables.

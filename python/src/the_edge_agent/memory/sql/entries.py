@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Integer, Select, Text, bindpar
 
 from the_edge_agent.memory.operations import Operation, Store, is_plain
 from the_edge_agent.memory.results import LTMError, Result, ok, stored
-from the_edge_agent.memory.sql.batches import exact_bytes
+from the_edge_agent.memory.sql.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.dialects.newest import bound_range
 from the_edge_agent.memory.sql.prepared import Prepared, Query
@@ -31,7 +31,7 @@ class Entries:
     def __init__(self, schema: Schema) -> None:
         """Build the statements."""
         self._dialect = dialect = schema.dialect
-        self._batches = schema.batches
+        self._packet = schema.packet
         self._searcher = Searcher(dialect, schema.tables.entries)
         table, columns = schema.tables.entries, schema.tables.entries.c
         visible, expired = dialect.visible(table), dialect.expired(table)
@@ -95,7 +95,7 @@ class Entries:
         if len(groups) == 1:
             yield from self._stored(operations, groups, self._upsert_one(connection, operations, groups[0], now))
             return
-        for batch in self._batches(groups, lambda places: _most_bytes(operations[places[-1]])):
+        for batch in batches(groups, lambda places: _most_bytes(operations[places[-1]]), self._packet):
             rows = [entry_parameters(self._dialect, operations[places[-1]], now, len(places)) for places in batch]
             yield from self._stored(operations, batch, self._upsert.many(connection, rows))
 
@@ -194,7 +194,7 @@ class Entries:
         return Query(by_prefix[len(bounds)], {**parameters, **bounds, "b_now": self._dialect.clock()})
 
     def _batches_of_keys(self, keys: Sequence[str]) -> list[list[str]]:
-        return [*self._batches(keys, lambda key: len(key) * _WIDEST)]
+        return [*batches(keys, lambda key: len(key) * _WIDEST, self._packet)]
 
 
 def _by_prefix(statement: Select[Any], key: ColumnElement[str]) -> tuple[Prepared, Prepared, Prepared]:

@@ -26,6 +26,7 @@ from sqlalchemy import (
 
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import Node, alternatives, matches, slotted
+from the_edge_agent.memory.sql.batches import BATCH_ITEMS
 from the_edge_agent.memory.sql.deadlines import DeadlineError, current
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.dialects.newest import Newest, Step, bound_range
@@ -220,9 +221,8 @@ class Searcher:
 
     def _entries(self, connection: Connection, chosen: Sequence[_Candidate]) -> list[dict[str, Any]]:
         rows: dict[str, Sequence[Any]] = {}
-        most = self._dialect.batch_items
-        for start in range(0, len(chosen), most):
-            keys = [candidate.key for candidate in chosen[start : start + most]]
+        for start in range(0, len(chosen), BATCH_ITEMS):
+            keys = [candidate.key for candidate in chosen[start : start + BATCH_ITEMS]]
             rows |= {row[0]: row for row in connection.execute(self._by_key, {"keys": keys})}
         for candidate in chosen:
             row = rows.get(candidate.key)

@@ -77,9 +77,6 @@ class Dialect:
     #: Whether ``key_type`` is known to compare exactly; otherwise the first start checks it.
     has_exact_keys: ClassVar[bool] = False
 
-    #: How many keys or rows one statement has: with twenty parameters each below 32,766, SQLite's limit.
-    batch_items: ClassVar[int] = 1_000
-
     #: SQLAlchemy's option for the condition of a partial index, None without. To name one loads its dialect's module.
     partial_index: ClassVar[str | None] = None
 

@@ -10,7 +10,6 @@ from sqlalchemy.dialects.mysql import VARCHAR, Insert, insert
 from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.filters import Path
-from the_edge_agent.memory.sql.dialects.base import Dialect
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test
 from the_edge_agent.memory.sql.dialects.mysql import JSONConditions, MySQLDialect
 from the_edge_agent.memory.sql.dialects.upserts import Upsert, UpsertReturning
@@ -23,7 +22,6 @@ class MariaDBDialect(MySQLDialect):
     product = "MariaDB"
     exact_collation: ClassVar[str] = "utf8mb4_nopad_bin"
     key_type: ClassVar[TypeEngine[Any]] = VARCHAR(MAX_KEY_LENGTH, charset="utf8mb4", collation=exact_collation)
-    batch_items = Dialect.batch_items
 
     def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
         """Return what stores rows in one statement."""

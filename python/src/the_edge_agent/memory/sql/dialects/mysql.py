@@ -67,7 +67,8 @@ _COLUMNS: Final = text(
     "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = :name"
 )
 _SCAN_INSTEAD: Final = "no terms of metadata in the entries' table: filters read entries from the newest on"
-_MARIADB_ALONE: Final = "/*M! , expensive_subquery_limit = 100000 */"
+_OF_MYSQL: Final = "/*!80000 , range_optimizer_max_mem_size = 0 */"  # MariaDB passes over what is for MySQL 5.7 to 9
+_OF_MARIADB: Final = "/*M! , expensive_subquery_limit = 100000 */"
 _WIDEST: Final = 4  # bytes of a character
 _IN_TRANSACTION: Final = 1  # SERVER_STATUS_IN_TRANS
 _LENT: Final = "the_edge_agent.lent"
@@ -90,7 +91,6 @@ class MySQLDialect(Dialect):
     time_type = DATETIME(fsp=6)
     socket_drivers = frozenset({"pymysql", "mysqldb", "mysqlconnector"})
     commits_alone = True
-    batch_items = 250  # from about 300 keys on it reads the whole table instead: range_optimizer_max_mem_size
     before_snapshot = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
     keeps_one_state = True
     has_exact_keys = True
@@ -154,11 +154,13 @@ class MySQLDialect(Dialect):
         """Have the server end a wait for a lock before the call's deadline, so that no session of ours stays behind.
 
         And have it sort by whole keys: by default by the first 1,024 bytes, whose order then has to do. Connections
-        rest in autocommit, because to turn it on for a statement and off again would cost two round trips. MariaDB
-        is to look first where the newest entries end, so that it reads no others.
+        rest in autocommit, because to turn it on for a statement and off again would cost two round trips. MySQL
+        is to look up as many keys as there are: from about 300 on it would read the whole table. MariaDB is to look
+        first where the newest entries end, so that it reads no others.
         """
         wait = f"innodb_lock_wait_timeout = {max(1, int(timeout) - 1)}"
-        return [f"SET SESSION {wait}, max_sort_length = {MAX_KEY_LENGTH * _WIDEST}, autocommit = 1 {_MARIADB_ALONE}"]
+        sorting = f"max_sort_length = {MAX_KEY_LENGTH * _WIDEST}"
+        return [f"SET SESSION {wait}, {sorting}, autocommit = 1 {_OF_MYSQL} {_OF_MARIADB}"]
 
     @classmethod
     def prepare_engine(cls, engine: Engine) -> None:

@@ -14,8 +14,8 @@ demo: ## See an agent remember: two runs of an example and a search, on SQLite
 	@$(PYTHON) scripts/venvs.py demo
 	@bash scripts/demo.sh .venv-demo/bin/tea
 
-test: ## Run all tests, on SQLite, PostgreSQL, MariaDB and MySQL, and with the lowest versions
-	@$(PYTHON) scripts/test.py
+test: ## Run all tests, on all databases and with the lowest versions; LONG=1 more of them, SEED=N a day's again
+	@TEA_TEST_LONG=$(LONG) TEA_TEST_SEED=$(SEED) $(PYTHON) scripts/test.py
 
 table: ## Write docs/contract_table.md, from a run of the contract on all databases
 	@$(PYTHON) scripts/table.py

@@ -21,21 +21,38 @@ from databases import (
     not_tested,
 )
 from limits import LIMITS
+from run_length import SEED, described, of_this_run
 
-LONG = re.compile("threads|process|many|large|any_text|1000|reader|comes_out_as|before_the_limit|each_form|each_once")
+TAKES_LONG = re.compile(
+    "threads|process|many|large|any_text|1000|reader|comes_out_as|before_the_limit|each_form|each_once"
+)
 OF_DRIVERS = ("entries", "transactions", "versions", "test_ltm_contract")
 OF_OTHERS = (*OF_DRIVERS, "exactness", "expiry", "snapshots", "changes")
 
-settings.register_profile("tea", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "tea",
+    max_examples=of_this_run(40, 1000),
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("tea")
 
 
-def pytest_configure() -> None:
-    """Refuse at once a choice of databases that cannot be had."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Give Hypothesis the seed of this run; refuse at once a choice of databases that cannot be had."""
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(SEED)
     try:
         chosen_targets()
     except UnknownDatabaseError as error:
         raise pytest.UsageError(str(error)) from None
+
+
+def pytest_report_header() -> str:
+    """Say how to repeat this run."""
+    return described()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -92,7 +109,7 @@ def _is_short(item: pytest.Function, target: Target) -> bool:
     rules = owners[0].__module__.rpartition(".")[2].removeprefix("catalog_") if owners else ""
     if target.portable:
         return rules != "generated"
-    return rules in (OF_DRIVERS if target.driver else OF_OTHERS) and not LONG.search(item.originalname)
+    return rules in (OF_DRIVERS if target.driver else OF_OTHERS) and not TAKES_LONG.search(item.originalname)
 
 
 def _limit(item: pytest.Item) -> str | None:

@@ -1,13 +1,10 @@
 """Generated sequences of calls, thousands for each seed, get the same answers of all memories and of all catalogs.
 
-Every answer is compared as a text, field by field and byte by byte. A longer run says how many operations and seeds:
-
-    TEA_PARITY_OPERATIONS=20000 TEA_PARITY_SEEDS=10 pytest -n 2 tests/test_parity.py
+Every answer is compared as a text, field by field and byte by byte.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,10 +15,11 @@ import pytest
 from databases import Database, Databases, chosen_targets, is_named
 from parity_players import CatalogPlayer, MemoryPlayer, Player, play
 from parity_sequences import sequence_of_a_catalog, sequence_of_a_memory
+from run_length import SEED, of_this_run
 from the_edge_agent.memory import SQLAlchemyBackend, SQLAlchemyCatalog, SQLiteBackend, SQLiteCatalog
 
-OPERATIONS: Final = int(os.environ.get("TEA_PARITY_OPERATIONS", "2000"))
-SEEDS: Final = range(1, 1 + int(os.environ.get("TEA_PARITY_SEEDS", "3")))
+OPERATIONS: Final = of_this_run(2_000, 20_000)
+SEEDS: Final = range(SEED, SEED + of_this_run(1, 10))
 CAPABILITIES: Final = {"transactions", "ttl", "versions"}
 
 

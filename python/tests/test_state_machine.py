@@ -1,17 +1,12 @@
 """Random sequences of all calls give the same answers on every database as in a model, which is a dict in Python.
 
-About 3,000 steps, most of several calls, are made in a run of the tests. A long run says how many:
-
-    TEA_STATE_MACHINE_STEPS=200000 pytest -n 2 tests/test_state_machine.py
-
+About 3,000 steps, most of several calls, are made in a run of the tests, in the long form 200,000.
 A failure prints the shortest sequence of calls that shows it (it may look for a shorter one for up to five minutes),
-and a line ``@reproduce_failure(...)`` that repeats it when it is put on ``LTMMachine``. Hypothesis also keeps it in
-``.hypothesis`` and tries it first in the next run.
+and a line ``@reproduce_failure(...)`` that repeats it when it is put on ``LTMMachine``.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -23,11 +18,12 @@ from sqlalchemy import text
 
 from databases import Databases, Target, chosen_targets, is_named
 from ltm_machine import opened
+from run_length import of_this_run
 from the_edge_agent.memory import SQLAlchemyBackend
 from the_edge_agent.memory.operations import Operation, Store
 from the_edge_agent.memory.results import Result
 
-STEPS: Final = int(os.environ.get("TEA_STATE_MACHINE_STEPS", "3000"))
+STEPS: Final = of_this_run(3_000, 200_000)
 STEPS_PER_EXAMPLE: Final = 50
 PARTS: Final = 2  # so that processes share the work
 

@@ -16,6 +16,7 @@ from dbservers.keeper import keep
 from dbservers.session import Session
 
 GRACE_SECONDS = 15
+Settings = dict[str, dict[str, str]]
 
 
 class StoppedError(Exception):
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     arguments = _arguments(argv)
     if arguments.action == "keep":
-        keep(arguments.name)
+        keep(arguments.name, dict(arguments.settings))
         return 0
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # What `nohup` made this program ignore stays ignored; a shell's background does not count.
@@ -39,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(number, _stop)
     try:
         if arguments.action == "serve":
-            return _serve(arguments.only)
-        return _run(arguments.only, arguments.command)
+            return _serve(arguments.only, _by_server(arguments.settings))
+        return _run(arguments.only, _by_server(arguments.settings), arguments.command)
     except StoppedError as stopped:
         return stopped.code
 
@@ -53,16 +54,16 @@ def report(session: Session) -> int:
     return 1 if session.missing and strict else 0
 
 
-def _run(names: list[str], command: list[str]) -> int:
-    with Session(names) as session:
+def _run(names: list[str], settings: Settings, command: list[str]) -> int:
+    with Session(names, settings=settings) as session:
         session.wait()
         code = _call(command, session.environment())
     missing = report(session)
     return code or missing
 
 
-def _serve(names: list[str]) -> int:
-    with Session(names) as session:
+def _serve(names: list[str], settings: Settings) -> int:
+    with Session(names, settings=settings) as session:
         session.wait()
         for name, value in session.environment().items():
             print(f"export {name}={shlex.quote(value)}", flush=True)
@@ -114,8 +115,19 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     serve = actions.add_parser("serve", help="start them, print their URLs, stop them on Ctrl-C")
     for action in (run, serve):
         action.add_argument("--only", type=_names, default=list(ENGINES), help="a list like postgres,mariadb")
+        action.add_argument(
+            "--set",
+            dest="settings",
+            type=_setting,
+            action="append",
+            default=[],
+            metavar="SERVER.NAME=VALUE",
+            help="a setting of one server's configuration, such as mariadb.sql_mode=ORACLE; may be repeated",
+        )
     run.add_argument("command", nargs="+", help="the command and its arguments, after --")
-    actions.add_parser("keep").add_argument("name", choices=ENGINES)
+    keeping = actions.add_parser("keep")
+    keeping.add_argument("name", choices=ENGINES)
+    keeping.add_argument("settings", nargs="*", type=_pair)
     return parser.parse_args(argv)
 
 
@@ -125,6 +137,25 @@ def _names(text: str) -> list[str]:
     if unknown:
         raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(ENGINES)}")
     return names
+
+
+def _setting(text: str) -> tuple[str, str, str]:
+    server, _, setting = text.partition(".")
+    return (_names(server)[0], *_pair(setting))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=VALUE")
+    return name, value
+
+
+def _by_server(settings: list[tuple[str, str, str]]) -> Settings:
+    found: Settings = {}
+    for server, name, value in settings:
+        found.setdefault(server, {})[name] = value
+    return found
 
 
 def _stop(number: int, _: object) -> None:

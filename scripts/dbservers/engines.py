@@ -8,8 +8,8 @@ import shutil
 import signal
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote_plus
 
@@ -24,13 +24,23 @@ CACHE = "TEA_SERVER_CACHE"  # variable with the MB that a server keeps of its da
 
 @dataclass(frozen=True)
 class Place:
-    """Where and how one server runs: its folder, its account, its password and the signal that ends it."""
+    """Where and how one server runs.
+
+    Attributes:
+        folder: of all that it writes.
+        account: the user it runs as, None for this one.
+        password: of its administrator.
+        env: its environment.
+        stop: the signal that ends it.
+        settings: of the server, by the name that it has in the server's configuration; they win over ours.
+    """
 
     folder: Path
     account: Account | None
     password: str
     env: dict[str, str]
     stop: signal.Signals
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def data(self) -> Path:
@@ -118,7 +128,7 @@ class Postgres(Engine):
 
     def command(self, root: Path, place: Place, port: int) -> list[str | Path]:
         """See the base class."""
-        settings = {
+        settings: dict[str, object] = {
             "listen_addresses": "127.0.0.1",
             "port": port,
             "unix_socket_directories": "",
@@ -130,6 +140,7 @@ class Postgres(Engine):
         }
         if CACHE in os.environ:
             settings["shared_buffers"] = f"{os.environ[CACHE]}MB"
+        settings |= place.settings
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [_bin(root) / "postgres", "-D", place.data, *options]
 
@@ -152,6 +163,7 @@ class MySQLFamily(Engine):
     package: str
     suite: str | None = None
     names: tuple[str, ...]
+    when_created = ("innodb_page_size", "lower_case_table_names")  # settings that the data folder is made for
 
     def sources(self) -> list[Callable[[], Path]]:
         """See the base class."""
@@ -174,6 +186,7 @@ class MySQLFamily(Engine):
             "--innodb-flush-log-at-trx-commit=2",
             "--innodb-doublewrite=OFF",
             "--sync-binlog=0",
+            *_options(place.settings),
         ]
 
     def program(self, root: Path) -> list[str | Path]:
@@ -193,6 +206,10 @@ class MySQLFamily(Engine):
             f"--lc-messages-dir={share}",
             f"--character-sets-dir={share / 'charsets'}",
         ]
+
+    def creation_options(self, place: Place) -> list[str]:
+        """Return the options that the creation of the data folder needs as well."""
+        return _options({name: place.settings[name] for name in self.when_created if name in place.settings})
 
     def _package(self) -> Path:
         suite = self.suite if apt.distribution().get("ID") == "debian" else None
@@ -257,6 +274,7 @@ class MariaDB(MySQLFamily):
         # The script also makes an account without a password for each name of this host.
         parts.append("DELETE FROM mysql.global_priv WHERE User = 'root' AND Host <> 'localhost';")
         options = ["--bootstrap", f"--datadir={place.data}", "--log-warnings=0", "--enforce-storage-engine="]
+        options += self.creation_options(place)
         said = place.run("mariadbd --bootstrap", [*program, *options], given="\n".join([*parts, ""]).encode())
         if "[ERROR]" in said:
             raise UnavailableError(f"mariadbd --bootstrap: {last_line(said)}")
@@ -273,11 +291,13 @@ class MySQL(MySQLFamily):
 
     def prepare(self, root: Path, place: Place) -> None:
         """See the base class."""
-        place.run("mysqld --initialize", [*self.program(root), "--initialize-insecure", f"--datadir={place.data}"])
+        options = ["--initialize-insecure", f"--datadir={place.data}", *self.creation_options(place)]
+        place.run("mysqld --initialize", [*self.program(root), *options])
 
     def command(self, root: Path, place: Place, port: int) -> list[str | Path]:
         """See the base class."""
-        return [*super().command(root, place, port), "--mysqlx=OFF", "--disable-log-bin"]
+        binary_log = [] if "log_bin" in place.settings else ["--disable-log-bin"]
+        return [*super().command(root, place, port), "--mysqlx=OFF", *binary_log]
 
 
 class Firebird(Engine):
@@ -336,6 +356,7 @@ class Firebird(Engine):
             "RemoteBindAddress": "127.0.0.1",
             "SecurityDatabase": place.data / "system" / "security3.db",
             "AuthServer": "Srp",
+            **place.settings,
         }
         text = "".join(f"{name} = {value}\n" for name, value in settings.items())
         (place.data / "firebird.conf").write_text(text)
@@ -355,6 +376,11 @@ def _with_own_loader(root: Path) -> list[str | Path]:
     loader = next(root.glob("**/ld-linux*.so.*"))
     libraries = sorted({path.parent for path in root.glob("**/lib*.so.*")} - set(root.glob("**/plugin")))
     return [loader.resolve(), "--library-path", ":".join(str(path) for path in libraries)]
+
+
+def _options(settings: Mapping[str, str]) -> list[str]:
+    """Return settings as options of a command line of MariaDB or MySQL."""
+    return [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
 
 
 def _bin(root: Path) -> Path:

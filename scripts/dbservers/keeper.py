@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from . import cache
@@ -29,8 +30,8 @@ PORT_TAKEN = (b"Address already in use", b"could not create any TCP/IP sockets",
 LONGEST_BASE = 60
 
 
-def keep(name: str) -> None:
-    """Run one server until standard input closes; tell its URL, or why there is none, on standard output."""
+def keep(name: str, settings: Mapping[str, str]) -> None:
+    """Run one server with these settings until standard input closes; print its URL, or why there is none."""
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     heed_parent()
@@ -43,7 +44,7 @@ def keep(name: str) -> None:
         try:
             with (folder / "lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                _serve(engine, folder, account)
+                _serve(engine, folder, account, settings)
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             shutil.rmtree(folder, ignore_errors=True)
@@ -53,9 +54,9 @@ def keep(name: str) -> None:
         _tell({"missing": str(error)})
 
 
-def _serve(engine: Engine, folder: Path, account: Account | None) -> None:
+def _serve(engine: Engine, folder: Path, account: Account | None, settings: Mapping[str, str]) -> None:
     root = cache.within_reach(engine.find(), account, folder)
-    place = _place(engine, folder, account)
+    place = _place(engine, folder, account, settings)
     engine.prepare(root, place)
     for _ in range(5):
         port = _free_port()
@@ -129,12 +130,12 @@ def _sweep(base: Path) -> None:
             continue
 
 
-def _place(engine: Engine, folder: Path, account: Account | None) -> Place:
+def _place(engine: Engine, folder: Path, account: Account | None, settings: Mapping[str, str]) -> Place:
     """Make the folders of a server and the small environment it gets, free of the user's own settings."""
     work = folder / "work"
     programs = os.environ.get("PATH", os.defpath)
     env = {"PATH": programs, "LC_ALL": "C.UTF-8", "HOME": str(work), "TMPDIR": str(work)}
-    place = Place(folder, account, secrets.token_hex(16), env, engine.stop)
+    place = Place(folder, account, secrets.token_hex(16), env, engine.stop, settings)
     for path in (folder, place.data, work):
         path.mkdir(mode=0o700, exist_ok=True)
         if account:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -29,16 +29,26 @@ class Session:
         given: Names of the servers that the environment already named.
     """
 
-    def __init__(self, names: Sequence[str] = tuple(ENGINES)) -> None:
-        """Start to get the servers of these names; `wait` says what came of it."""
-        self.urls = {name: os.environ[variable(name)] for name in names if os.environ.get(variable(name))}
+    def __init__(
+        self, names: Sequence[str] = tuple(ENGINES), *, settings: Mapping[str, Mapping[str, str]] | None = None
+    ) -> None:
+        """Start to get the servers; `wait` says what came of it.
+
+        Args:
+            names: of the servers.
+            settings: by name of server, what its configuration shall have besides ours, such as
+                ``{"mariadb": {"sql_mode": "ORACLE"}}``. Such a server is started even if the environment names one.
+        """
+        settings = settings or {}
+        given = {name: os.environ.get(variable(name)) for name in names if name not in settings}
+        self.urls = {name: url for name, url in given.items() if url}
         self.given = tuple(self.urls)
         self.missing: dict[str, str] = {}
         self._keepers: dict[str, subprocess.Popen[str]] = {}
         try:
             for name in names:
                 if name not in self.urls:
-                    self._keepers[name] = _keeper(name)
+                    self._keepers[name] = _keeper(name, settings.get(name, {}))
         except BaseException:
             self.stop()
             raise
@@ -86,10 +96,10 @@ class Session:
         self.stop()
 
 
-def _keeper(name: str) -> subprocess.Popen[str]:
+def _keeper(name: str, settings: Mapping[str, str]) -> subprocess.Popen[str]:
     # A session of its own, so that Ctrl-C reaches only who shall decide what to do then.
     return subprocess.Popen(
-        [sys.executable, str(ENTRY), "keep", name],
+        [sys.executable, str(ENTRY), "keep", name, *(f"{key}={value}" for key, value in settings.items())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

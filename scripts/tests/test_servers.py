@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,11 +19,13 @@ from dbservers.session import Session
 
 ENTRY = Path(servers.__file__)
 TELL_AND_WAIT = "import os, signal; print(os.environ['TEST_POSTGRES_URL'], flush=True); signal.pause()"
-WRONG_PASSWORDS = """
+SETTINGS = {"postgres": "TimeZone=Asia/Tokyo", "mariadb": "max_sort_length=2048", "mysql": "innodb_page_size=8192"}
+SETTINGS_AND_WRONG_PASSWORDS = """
 import os, sqlalchemy
-for name in ("POSTGRES", "MARIADB", "MYSQL"):
+questions = {"POSTGRES": "SHOW TimeZone", "MARIADB": "SELECT @@max_sort_length", "MYSQL": "SELECT @@innodb_page_size"}
+for name, question in questions.items():
     url = sqlalchemy.make_url(os.environ[f"TEST_{name}_URL"])
-    sqlalchemy.create_engine(url).connect().close()
+    print(sqlalchemy.create_engine(url).connect().scalar(sqlalchemy.text(question)))
     for password in ("wrong", ""):
         try:
             sqlalchemy.create_engine(url.set(password=password)).connect()
@@ -32,8 +34,9 @@ for name in ("POSTGRES", "MARIADB", "MYSQL"):
 """
 
 
-def command(*program: str, only: str = "postgres") -> list[str]:
-    return [sys.executable, str(ENTRY), "run", "--only", only, "--", *program]
+def command(*program: str, only: str = "postgres", settings: Sequence[str] = ()) -> list[str]:
+    given = [word for setting in settings for word in ("--set", setting)]
+    return [sys.executable, str(ENTRY), "run", "--only", only, *given, "--", *program]
 
 
 @contextmanager
@@ -126,11 +129,16 @@ def test_a_command_that_does_not_exist_is_an_error() -> None:
     assert (done.returncode, done.stderr) == (127, "/nonexistent: No such file or directory\n")
 
 
-def test_a_wrong_password_is_refused_by_each_server() -> None:
-    names = "TEST_POSTGRES_URL", "TEST_MARIADB_URL", "TEST_MYSQL_URL"
-    env = {name: value for name, value in os.environ.items() if name not in names}
-    argv = command(sys.executable, "-c", WRONG_PASSWORDS, only="postgres,mariadb,mysql")
-    assert subprocess.run(argv, capture_output=True, text=True, check=True, env=env).stdout.split() == ["refused"] * 6
+def test_each_server_has_the_setting_asked_for_and_refuses_a_wrong_password() -> None:
+    settings = [f"{server}.{setting}" for server, setting in SETTINGS.items()]
+    argv = command(sys.executable, "-c", SETTINGS_AND_WRONG_PASSWORDS, only=",".join(SETTINGS), settings=settings)
+    said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
+    assert said == [word for setting in SETTINGS.values() for word in (setting.partition("=")[2], "refused", "refused")]
+
+
+def test_a_setting_is_given_as_server_name_and_value() -> None:
+    done = subprocess.run(command("true", settings=["mariadb.sql_mode"]), capture_output=True, text=True, check=False)
+    assert (done.returncode, "'sql_mode' is no NAME=VALUE" in done.stderr) == (2, True)
 
 
 def test_a_url_that_is_given_is_used_as_it_is_and_nothing_is_started() -> None:

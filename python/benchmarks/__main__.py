@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -62,6 +63,8 @@ def run(form: Form, databases: Sequence[str], operations: Sequence[str], parts: 
     """
     results = Results(form.name, facts(form, databases))
     has_growth = bool(form.growth) and "growth" in parts
+    gc.collect()
+    gc.freeze()  # what the process had before is not looked at again before each slice
     with tempfile.TemporaryDirectory(prefix="tea-bench-") as name:
         folder = Path(name)
         for database in databases:

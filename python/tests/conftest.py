@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,13 @@ from databases import (
     not_tested,
 )
 from limits import LIMITS
-from run_length import SEED, described, of_this_run
+from run_length import LONG, SEED, described, of_this_run
+from the_edge_agent.testing.workers import process_pool
 
 TAKES_LONG = re.compile(
     "threads|process|many|large|any_text|1000|reader|comes_out_as|before_the_limit|each_form|each_once"
 )
+PORTABLE_SERVER = "mysql"  # runs more with portable SQL than the other servers: it is the furthest from standard SQL
 OF_DRIVERS = ("entries", "transactions", "versions", "test_ltm_contract")
 OF_OTHERS = (*OF_DRIVERS, "exactness", "expiry", "snapshots", "changes")
 
@@ -102,12 +105,14 @@ def _applies(item: pytest.Item) -> bool:
 def _is_short(item: pytest.Function, target: Target) -> bool:
     """Return whether a rule belongs to what runs unasked on a target of which a run takes a part.
 
-    With portable SQL on servers all but what the contract generates; on others nothing that takes long, and less
-    with a driver. All rules run on a target that is named.
+    With portable SQL on one server all but what the contract generates; on the others nothing that takes long, and
+    less with a driver. All rules run on a target that is named, and in the long form.
     """
+    if LONG:
+        return True
     owners = [owner for owner in item.cls.__mro__ if item.originalname in vars(owner)] if item.cls else []
     rules = owners[0].__module__.rpartition(".")[2].removeprefix("catalog_") if owners else ""
-    if target.portable:
+    if target.portable and target.family == PORTABLE_SERVER:
         return rules != "generated"
     return rules in (OF_DRIVERS if target.driver else OF_OTHERS) and not TAKES_LONG.search(item.originalname)
 
@@ -125,6 +130,13 @@ def databases() -> Iterator[Databases]:
     made = Databases()
     yield made
     made.drop()
+
+
+@pytest.fixture(scope="session")
+def workers() -> Iterator[ProcessPoolExecutor]:
+    """Processes that share nothing with this one; started once, because that takes longer than most tests."""
+    with process_pool() as pool:
+        yield pool
 
 
 @pytest.fixture

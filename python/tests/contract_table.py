@@ -146,24 +146,23 @@ def write(arguments: Sequence[str]) -> None:
     print(f"written: {PAGE}")
 
 
-def check(page: str) -> None:
-    """Compare a page with the tests as they are.
+def check(path: Path, expected: Table) -> None:
+    """Compare a page with the tests as ``collect`` has found them.
 
     Raises:
         TableError: rules, targets or reasons differ.
     """
-    found, expected = read(page), collect()[0]
+    page = path.read_text(encoding="utf-8")
+    found = read(page)
     differences = {(*where, why) for *where, why in expected.cells if why is not None} - set(found.cells)
     places = [{tuple(where) for *where, _ in table.cells} for table in (expected, found)]
     differences |= places[0] ^ places[1]
     if differences:
         shown = "\n".join(sorted(" | ".join(map(str, difference)) for difference in differences)[:20])
-        raise TableError(
-            f"docs/contract_table.md is stale: run `{COMMAND}`. {len(differences)} cells, such as\n{shown}"
-        )
+        raise TableError(f"{path.name} is stale: run `{COMMAND}`. {len(differences)} cells, such as\n{shown}")
     found.areas = {name: Area(area.about, found.areas[name].rules) for name, area in expected.areas.items()}
     if written(found) != page:
-        raise TableError(f"docs/contract_table.md is not as it is generated: run `{COMMAND}`")
+        raise TableError(f"{path.name} is not as it is generated: run `{COMMAND}`")
 
 
 def _rules() -> list[tuple[str, str, str]]:
@@ -234,8 +233,9 @@ def main(arguments: Sequence[str]) -> int:
             case ["write", *others]:
                 write(others)
             case ["check", *pages]:
+                expected = collect()[0]
                 for page in pages or [str(PAGE)]:
-                    check(Path(page).read_text(encoding="utf-8"))
+                    check(Path(page), expected)
             case _:
                 print(__doc__, file=sys.stderr)
                 return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,10 +24,12 @@ from benchmarks.peak import METHODS
 from benchmarks.player import Found, Player, Row, Scored
 from benchmarks.results import Results, read
 from benchmarks.workload import Entry, Workload
+from run_length import of_this_run
 
 TINY = Form("tiny", 1_000, 0.001, 1, 1, 100, (1_000, 2_000), 0.001)
 OURS = {"SQLAlchemyBackend", "SQLiteBackend"}
-VARIANTS = {f"{name}, search=False" for name in OURS}
+LEFT_OUT = of_this_run(("peer", "variant"), ("peer",))
+VARIANTS = set() if "variant" in LEFT_OUT else {f"{name}, search=False" for name in OURS}
 RESULTS = Results(
     "tiny",
     {"Python": "3.13"},
@@ -43,8 +46,8 @@ RESULTS = Results(
 )
 
 
-def peers_left_out() -> list[Contender]:
-    return [each for each in of_database("sqlite") if each.kind != "peer"]
+def few_contenders() -> list[Contender]:
+    return [each for each in of_database("sqlite") if each.kind not in LEFT_OUT]
 
 
 def able(operation: str) -> set[str]:
@@ -53,11 +56,13 @@ def able(operation: str) -> set[str]:
 
 
 @pytest.fixture
-def contenders_without_peers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.__main__.of_database", lambda database: peers_left_out())
+def some_contenders(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("benchmarks.__main__.of_database", lambda database: few_contenders())
+    yield
+    gc.unfreeze()
 
 
-def test_each_operation_is_measured_on_every_contender(contenders_without_peers: None) -> None:
+def test_each_operation_is_measured_on_every_contender(some_contenders: None) -> None:
     names = [name for name in NAMES if name != "mixed_processes"]
     results = run(TINY, ["sqlite"], names, ["operations"])
     assert list(results.rates["sqlite"]) == names
@@ -66,14 +71,14 @@ def test_each_operation_is_measured_on_every_contender(contenders_without_peers:
     assert all(rate > 0 for rates in results.rates["sqlite"].values() for rate in rates.values())
 
 
-def test_the_growth_curve_has_a_rate_for_each_size(contenders_without_peers: None) -> None:
+def test_the_growth_curve_has_a_rate_for_each_size(some_contenders: None) -> None:
     results = run(TINY, ["sqlite"], ["get", "scan", "put", "track", "mixed_threads"], ["growth"])
     assert set(results.growth["sqlite"]) == {"get", "scan", "put"}
     for rates in results.growth["sqlite"].values():
         assert {name: len(found) for name, found in rates.items()} == dict.fromkeys((BARE, *OURS), len(TINY.growth))
 
 
-def test_processes_start_ups_and_peaks_are_measured(contenders_without_peers: None) -> None:
+def test_processes_start_ups_and_peaks_are_measured(some_contenders: None) -> None:
     results = run(TINY, ["sqlite"], ["mixed_processes", *METHODS], ["operations", "starts", "peaks"])
     assert set(results.rates["sqlite"]["mixed_processes"]) == able("mixed_processes")
     assert {f"{name}, {kind}" for name in OURS for kind in ("lazy", "eager")} < set(results.starts["sqlite"])
@@ -83,7 +88,7 @@ def test_processes_start_ups_and_peaks_are_measured(contenders_without_peers: No
 
 
 def test_a_measurement_leaves_as_many_entries_as_before(tmp_path: Path) -> None:
-    with opened(TINY, peers_left_out(), tmp_path) as arena:
+    with opened(TINY, few_contenders(), tmp_path) as arena:
         arena.fill()
         arena.rates(["put", "update", "put_many", "mixed_threads"])
         for contender, place in arena.places.items():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,7 @@ from memory_checks import objects
 from the_edge_agent.memory import LTMError
 from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.schema import SCHEMA_VERSION, LTMEntry, copy_tables
+from the_edge_agent.testing.workers import PROCESSES, run_together
 
 pytestmark = pytest.mark.targets("portable", in_memory=False)
 
@@ -33,29 +34,17 @@ def engine(database: Database) -> Iterator[Engine]:
     drop_tables(engine)
 
 
-def store_from_many(open_backend: Opener, number: int, barrier: Any, results: Any) -> None:
-    barrier.wait()
+def open_and_store(open_backend: Opener, number: int) -> dict[str, Any]:
     with open_backend() as backend:
-        results.put(backend.store(f"k{number}", number))
+        return dict(backend.store(f"k{number}", number))
 
 
-def start_at_once(open_backend: Opener, processes: int) -> list[dict[str, Any]]:
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(processes), context.Queue()
-    started = [
-        context.Process(target=store_from_many, args=(open_backend, number, barrier, results))
-        for number in range(processes)
-    ]
-    for process in started:
-        process.start()
-    found = [results.get(timeout=120) for _ in started]
-    for process in started:
-        process.join()
-    return found
+def start_at_once(workers: Executor, open_backend: Opener) -> list[dict[str, Any]]:
+    return run_together(workers, open_and_store, [(open_backend, number) for number in range(PROCESSES)])
 
 
-def test_many_processes_may_start_on_an_empty_database(engine: Engine, database: Database) -> None:
-    assert all(result.get("created") for result in start_at_once(database.open, 4))
+def test_many_processes_may_start_on_an_empty_database(engine: Engine, database: Database, workers: Executor) -> None:
+    assert all(result.get("created") for result in start_at_once(workers, database.open))
     assert set(NAMES) <= set(inspect(engine).get_table_names())
     with database.open() as backend:
         assert [key for key, _, _ in backend.iterate_all()] == [f"k{number}" for number in range(4)]
@@ -120,19 +109,19 @@ def make_earlier_layout(engine: Engine, rows: list[tuple[str, str, str | None]])
         connection.execute(insert, [{"key": key, "value": value, "metadata": meta} for key, value, meta in rows])
 
 
-def test_the_earlier_layout_is_rebuilt_once(engine: Engine, database: Database) -> None:
+def test_the_earlier_layout_is_rebuilt_once(engine: Engine, database: Database, workers: Executor) -> None:
     values = ['{"a": [1, 2.5, "the red fox"]}', "5", "null", '"日本語 😀"', "true"]
     rows = [(f"k{n:04}", values[n % 5], f'{{"n": {n}}}' if n % 2 else None) for n in range(450)]
     make_earlier_layout(engine, rows)
-    assert all(result.get("created") for result in start_at_once(database.open, 3))
+    assert all(result.get("created") for result in start_at_once(workers, database.open))
     with database.open() as backend:
         entries = {key: (value, metadata) for key, value, metadata in backend.iterate_all()}
-        assert len(entries) == 453
+        assert len(entries) == 450 + PROCESSES
         assert entries["k0000"] == ({"a": [1, 2.5, "the red fox"]}, None)
         assert [entries[key][0] for key in ("k0001", "k0002", "k0003", "k0004")] == [5, None, "日本語 😀", True]
         assert backend.search("fox", limit=200)["count"] == 90
         assert backend.search(metadata_filter={"n": 449})["results"][0]["key"] == "k0449"
-        assert backend.search(limit=453)["results"][-1]["key"] == "k0449"
+        assert backend.search(limit=450 + PROCESSES)["results"][-1]["key"] == "k0449"
     with Session(engine) as session:
         moved = session.get(LTMEntry, "k0001")
     assert moved is not None

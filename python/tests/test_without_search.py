@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from databases import Database, Databases, Opener, Target, drop_tables, run_sql
+from run_length import of_this_run
 from the_edge_agent.memory import (
     LTMError,
     PostgresBackend,
@@ -34,6 +35,7 @@ from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.text import matches, parse_query, search_text
 from the_edge_agent.testing import LTMContract
 from the_edge_agent.testing.contract import OpenBackend, assert_failure, keys_of
+from the_edge_agent.testing.workers import PROCESSES, run_together
 
 everywhere = pytest.mark.targets("native", "portable")
 kept = pytest.mark.targets("native", "portable", in_memory=False)
@@ -235,9 +237,9 @@ class TestContractOnSQLite(ContractWithoutWords):
     """On SQLite."""
 
 
-@pytest.mark.targets("native", in_memory=False, family="postgresql")
+@pytest.mark.targets("native", in_memory=False, family="postgresql", **of_this_run({"native": True}, {}))
 class TestContractOnPostgreSQL(ContractWithoutWords):
-    """On PostgreSQL."""
+    """On PostgreSQL; through SQLAlchemy, which MariaDB tests, in the long form only."""
 
 
 @pytest.mark.targets(family="mariadb")
@@ -375,35 +377,25 @@ def test_a_table_that_sqlalchemy_makes_meanwhile_is_refused(
         assert memory.store("k", "hound")["version"] == 2
 
 
-def open_and_store(open_memory: Opener, search: bool, key: str, barrier: Any, results: Any) -> None:
-    barrier.wait()
+def open_and_store(open_memory: Opener, search: bool, key: str) -> tuple[bool, Result]:
     try:
         with open_memory(search=search) as memory:
-            results.put((search, memory.store(key, "the red fox", {"n": 1})))
+            return search, memory.store(key, "the red fox", {"n": 1})
     except LTMError as failure:
-        results.put((search, failure.result))
+        return search, failure.result
 
 
 @kept
-def test_of_processes_that_start_at_once_those_of_one_kind_are_refused(database: Database) -> None:
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(4), context.Queue()
-    started = [
-        context.Process(target=open_and_store, args=(database.open, bool(number % 2), f"k{number}", barrier, results))
-        for number in range(4)
-    ]
-    for process in started:
-        process.start()
-    found = [results.get(timeout=120) for _ in started]
-    for process in started:
-        process.join()
+def test_of_processes_that_start_at_once_those_of_one_kind_are_refused(database: Database, workers: Executor) -> None:
+    starts = [(database.open, bool(number % 2), f"k{number}") for number in range(PROCESSES)]
+    found = run_together(workers, open_and_store, starts)
     (kind,) = {search for search, result in found if result["success"]}
     for search, result in found:
         assert result["success"] == (search == kind), found
         assert result["success"] or "full-text search; open it with" in result["error"], found
     with database.open(search=kind) as memory:
-        assert memory.count()["count"] == 2
-        assert memory.search("fox" if kind else None)["count"] == 2
+        assert memory.count()["count"] == PROCESSES // 2
+        assert memory.search("fox" if kind else None)["count"] == PROCESSES // 2
 
 
 @sqlalchemy_only

@@ -6,6 +6,7 @@ import multiprocessing
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import pytest
@@ -27,14 +28,21 @@ class Workers:
     @classmethod
     def workers(cls) -> Iterator[ProcessPoolExecutor]:
         """Processes that share nothing with this one; one pool for all rules, because to start them takes long."""
-        context = multiprocessing.get_context("spawn")
-        barrier = context.Barrier(PROCESSES)
-        with ProcessPoolExecutor(PROCESSES, context, initializer=_join, initargs=(barrier,)) as pool:
+        with process_pool() as pool:
             yield pool
 
 
 class WorkerRules(Workers, ContractBase):
     """Rules of long-term memory that need other processes."""
+
+
+@contextmanager
+def process_pool() -> Iterator[ProcessPoolExecutor]:
+    """Start the processes that ``run_together`` uses, and end them after the block."""
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(PROCESSES)
+    with ProcessPoolExecutor(PROCESSES, context, initializer=_join, initargs=(barrier,)) as pool:
+        yield pool
 
 
 def run_together(pool: Executor, work: Callable[..., Answer], arguments: Sequence[tuple[Any, ...]]) -> list[Answer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
@@ -216,3 +217,15 @@ def _canonical(value: Any) -> str:
     if isinstance(value, (bool, str)) or value is None:
         return text_of(value)
     return str(Fraction(value))
+
+
+def test_a_filter_that_is_too_large_is_refused_at_once() -> None:
+    doubled: dict[str, Any] = {"a": 1}
+    for _ in range(40):
+        doubled = {"$and": [doubled, doubled]}
+    begin = time.process_time()
+    for too_large in ({"a": {"$in": ["x"] * 1_000_000}}, {"$or": [{"a": 1}] * 10_001}, doubled):
+        with pytest.raises(LTMError, match="at most 10,000 keys and values"):
+            parse_filter(too_large)
+    assert parse_filter({"a": {"$in": [*range(9_998)]}})
+    assert time.process_time() - begin < 1

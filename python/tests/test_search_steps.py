@@ -327,6 +327,23 @@ def test_a_filter_that_python_decides_ends_in_time(database: Database, monkeypat
         assert time.monotonic() - begin < 3
 
 
+@pytest.mark.targets("native", "portable", in_memory=False)
+def test_a_rank_that_python_computes_ends_in_time(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(*_: Any) -> float:
+        time.sleep(0.01)
+        return 1.0
+
+    with database.open() as memory:
+        memory.store_many([{"key": f"k{number}", "value": "fox"} for number in range(500)])
+    for module in (sql_search, native_rows):
+        monkeypatch.setattr(module, "rank", slowly)
+    with database.open(timeout=1) as memory:
+        begin = time.monotonic()
+        found = memory.search("fox")
+        assert (found["success"], found.get("error_type")) == (False, "connection_timeout")
+        assert time.monotonic() - begin < 3
+
+
 class Colour(str, Enum):
     RED = "red"
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import time
 import unicodedata
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -99,6 +101,29 @@ def test_a_token_is_short_ascii_that_begins_with_qz(text: str) -> None:
 def test_the_form_of_unicode_does_not_matter(text: str) -> None:
     forms = [[*tokenize(unicodedata.normalize(form, text))] for form in ("NFC", "NFD", "NFKC", "NFKD")]
     assert forms == [[*tokenize(text)]] * 4
+
+
+MARKED = st.text(st.sampled_from("aé日가ﷺͅ 😀\u0301\u0323\u0e48\u20dd"), max_size=40)
+
+
+@given(MARKED, st.integers(0, 10))
+def test_where_long_text_is_cut_to_be_folded_does_not_matter(text: str, size: int) -> None:
+    expected = [*tokenize(text)] * 120
+    assert [*tokenize(f"{text} " * 120)] == expected
+    assert [*tokenize("!" * (1_000 - size) + f" {text}" * 120)] == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a" + "\u0301\u0323" * 500_000, "\u0345\u0301" * 500_000, "กุ่" * 300_000, "ﷺ" * 300_000, "日" * 2_000_000],
+    ids=["alternating marks", "marks that become letters", "marks of Thai", "18 letters in one", "pairs"],
+)
+def test_no_text_takes_more_than_its_share_of_time(text: str) -> None:
+    begin = time.process_time()
+    assert len(search_text("k", text, None)) <= 200_000
+    with suppress(LTMError):  # some are too many words
+        parse_query(text[:100_000])
+    assert time.process_time() - begin < 4
 
 
 @given(st.text(st.characters(categories=["Ll", "Lu", "Lo", "Nd"], max_codepoint=0x24F, exclude_characters="ı")))

@@ -26,6 +26,7 @@ from the_edge_agent.memory.postgres_database import (
     WRITE,
     PostgresDatabase,
     contained,
+    in_time,
     in_utc,
     streamed,
 )
@@ -186,7 +187,7 @@ class PostgresCatalog(DatabaseCatalog):
         def work(connection: Any) -> list[dict[str, Any]]:
             with streamed(connection, most) as cursor:
                 rows = cursor.execute(statement, {**range_of(beginning), **values})
-                return first_tracked(rows, in_utc, condition, most)
+                return first_tracked(in_time(connection, rows), in_utc, condition, most)
 
         return self._database.run(work, ONE_STATE)
 

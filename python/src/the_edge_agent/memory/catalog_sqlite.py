@@ -153,7 +153,8 @@ class SQLiteCatalog(DatabaseCatalog):
         beginning, condition, most = check_prefix(prefix), parse_filter(metadata_filter), check_limit(limit)
         with self._database.transaction() as connection:
             values = {**range_of(beginning), "now": written(now())}
-            return first_tracked(connection.execute(_LIST, values), moment, condition, most)
+            rows = self._database.in_time(connection.execute(_LIST, values))
+            return first_tracked(rows, moment, condition, most)
 
     def delete_entry(self, key: str) -> bool:
         """Delete the entry of a key and return whether it was there; see ``CatalogBackend.delete_entry``."""

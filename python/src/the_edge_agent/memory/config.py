@@ -38,7 +38,8 @@ def expand_env_vars(config: Any) -> Any:
     """
     if isinstance(config, str):
         whole = _VARIABLE.fullmatch(config)
-        expanded = _VARIABLE.sub(_value_of, config)
+        before, end, after = config.rpartition("}")  # a default is looked for to the end, so that there must be one
+        expanded = _VARIABLE.sub(_value_of, before + end) + after
         return _typed(expanded) if whole else expanded
     if isinstance(config, Mapping):
         return {key: expand_env_vars(value) for key, value in config.items()}

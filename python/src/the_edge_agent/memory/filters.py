@@ -14,6 +14,7 @@ from the_edge_agent.memory.codec import check_filterable, encode_json
 from the_edge_agent.memory.results import LTMError
 
 MAX_FILTER_DEPTH = 60  # twice the depth of metadata: operators nest too
+MAX_FILTER_SIZE = 10_000  # keys and values in all: what Python decides it decides for every entry anew
 
 Path: TypeAlias = tuple[str, ...]
 Comparison: TypeAlias = Literal["$gt", "$gte", "$lt", "$lte"]
@@ -98,12 +99,14 @@ def parse_filter(metadata_filter: Any) -> Node | None:
 
     Raises:
         LTMError: ``validation_error`` for what is not a filter: an unknown operator, operators mixed with
-            plain keys, an operand of the wrong type, NUL, an integer beyond 64 bits, something not JSON.
+            plain keys, an operand of the wrong type, NUL, an integer beyond 64 bits, something not JSON, or
+            more than ``MAX_FILTER_SIZE`` keys and values.
     """
     if metadata_filter is None:
         return None
     if not isinstance(metadata_filter, dict):
         raise _invalid(f"metadata_filter must be a dict or None, not {type(metadata_filter).__name__}")
+    _check_size(metadata_filter)
     try:
         encode_json(metadata_filter, "metadata_filter", MAX_FILTER_DEPTH)
     except LTMError as failure:
@@ -199,6 +202,19 @@ def equal(left: Any, right: Any) -> bool:
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(equal, left, right))
     return bool(left == right)
+
+
+def _check_size(metadata_filter: dict[Any, Any]) -> None:
+    """Count keys and values, those of a part that occurs twice twice: that is how often they are looked at."""
+    size = 0
+    pending: list[dict[Any, Any] | list[Any]] = [metadata_filter]
+    while pending:
+        item = pending.pop()
+        size += len(item)
+        if size > MAX_FILTER_SIZE:
+            raise _invalid(f"metadata_filter must have at most {MAX_FILTER_SIZE:,} keys and values in all")
+        children = item.values() if isinstance(item, dict) else item
+        pending += [child for child in children if isinstance(child, (dict, list))]
 
 
 def _parse(condition: dict[str, Any], path: Path) -> Node:

@@ -8,7 +8,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -34,6 +34,7 @@ from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.validation import check_seconds
 
 Answer = TypeVar("Answer")
+Row = TypeVar("Row")
 Elapsed: TypeAlias = Callable[[], timedelta]
 
 # Where each transaction begins; None runs one statement by itself. A database that is read-only by default stays so.
@@ -42,6 +43,7 @@ WRITE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 ONE_STATE: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 _STREAMED_ROWS: Final = 100  # that come from the server at a time
+_TO_END: Final = 0.5  # seconds to end a transaction whose time is over
 _FIRST_PAUSE: Final = 0.05  # seconds between two attempts
 _LONGEST_PAUSE: Final = 1.0
 _CREATION_ATTEMPTS: Final = 12  # other classes create the same tables without our lock
@@ -277,6 +279,19 @@ def contained(condition: Node | None) -> tuple[str, dict[str, Any]]:
     found = [comparable_json(wanted) for wanted in equalities(condition)]
     tests = [f"metadata_json @> %(metadata{place})s::jsonb" for place in range(len(found))]
     return " AND ".join(["true", *tests]), {f"metadata{place}": text for place, text in enumerate(found)}
+
+
+def in_time(connection: Any, rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield rows until the time of the call is over: what Python does with them the server cannot stop.
+
+    Raises:
+        OutOfTimeError: it is over.
+    """
+    for row in rows:
+        if time.monotonic() > connection.deadline:
+            connection.deadline = time.monotonic() + _TO_END  # the server still answers: its cursor can be closed
+            raise OutOfTimeError("Python took too long")
+        yield row
 
 
 def streamed(connection: Any, most: int = _STREAMED_ROWS) -> Any:

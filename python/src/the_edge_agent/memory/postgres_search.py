@@ -8,7 +8,7 @@ from typing import Any, Final
 from the_edge_agent.memory.filters import Node, equalities
 from the_edge_agent.memory.native_rows import Row, best, fitting, range_of, result_of, window_of
 from the_edge_agent.memory.postgres_bounds import BOUNDS
-from the_edge_agent.memory.postgres_database import contained, streamed
+from the_edge_agent.memory.postgres_database import contained, in_time, streamed
 from the_edge_agent.memory.text import RANK_WINDOW, Term, has_words
 
 VISIBLE: Final = "(expires_at IS NULL OR expires_at > now())"
@@ -58,14 +58,14 @@ def results_at_once(
         (few, late), (some, later) = BOUNDS
         rows = rows_of(_FEW, few)
         if len(rows) <= few:
-            return _results(best(fitting(rows, condition), terms, first, most))
+            return _results(best(fitting(in_time(connection, rows), condition), terms, first, most))
         steps = [(_LATE, late), (_SOME, some), (_LATE, later), *steps]
     for statement, bound in steps:
         rows = rows_of(statement, bound)
-        found = [*fitting(rows, condition)]
+        found = [*fitting(in_time(connection, rows), condition)]
         is_all = statement != _LATE and len(rows) < window and not (rows and rows[0][0] is None)
         if is_all or (len(found) == window and found[0][0] is not None):
-            return _results(best(found, terms, first, most))
+            return _results(best(in_time(connection, found), terms, first, most))
     return None  # of those that the index finds the filter does not like some
 
 
@@ -83,7 +83,7 @@ def search_results(
     columns = "search_text" if has_words(terms) else "''"
     with streamed(connection) as cursor:
         rows = cursor.execute(_STREAM.format(columns=columns, where=where), values)
-        ranked = best(fitting(rows, condition), terms, first, most)
+        ranked = best(fitting(in_time(connection, rows), condition), terms, first, most)
     found = connection.execute(_WHOLE, {"keys": [row[0] for _, row in ranked]}) if ranked else ()
     whole = {row[0]: row for row in found}
     return [result_of(whole[row[0]], score) for score, row in ranked]

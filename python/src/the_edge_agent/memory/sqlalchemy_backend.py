@@ -286,22 +286,23 @@ class SQLAlchemyBackend(DatabaseBackend):
         offset: int = 0,
     ) -> Result:
         """Return the entries that match, best first; see ``LTMBackend.search``."""
-        terms = parse_query(query)
-        search = Search(
-            terms or (),
-            parse_filter(metadata_filter),
-            check_prefix(prefix),
-            check_limit(limit),
-            check_offset(offset),
-        )
-        self._require_words(terms)
-        if terms == ():
-            self._database.start()
-            return ok(results=[], count=0)
-        results = self._values.read(
-            lambda: self._found(search),
-            lambda found: [{**entry, "value": self._values.value(entry["value"])} for entry in found],
-        )
+        with self._database.one_call():
+            terms = parse_query(query)
+            search = Search(
+                terms or (),
+                parse_filter(metadata_filter),
+                check_prefix(prefix),
+                check_limit(limit),
+                check_offset(offset),
+            )
+            self._require_words(terms)
+            if terms == ():
+                self._database.start()
+                return ok(results=[], count=0)
+            results = self._values.read(
+                lambda: self._found(search),
+                lambda found: [{**entry, "value": self._values.value(entry["value"])} for entry in found],
+            )
         return ok(results=results, count=len(results))
 
     def _iterate(self, prefix: str) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:

@@ -270,7 +270,10 @@ class SQLiteBackend(DatabaseBackend):
         if has_words(wanted):
             with self._database.transaction() as connection:
                 rows = self._newest(connection, wanted, condition, beginning, window)
-                results = [_found(connection, rank, row[0]) for rank, row in best(rows, wanted, first, most)]
+                results = [
+                    _found(connection, rank, row[0])
+                    for rank, row in best(self._database.in_time(rows), wanted, first, most)
+                ]
         else:  # each statement is of one state and has all that is wanted, or is of no use
             with self._database.statement() as connection:
                 is_asked = terms != ()  # there is something searchable in the query

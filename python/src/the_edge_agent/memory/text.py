@@ -18,6 +18,7 @@ from the_edge_agent.memory.validation import check_encodable
 WORD_PART = 77  # characters of a word in one token; with its marks below 84, InnoDB's longest
 MAX_SEARCH_TEXT = 200_000  # characters; keeps a PostgreSQL tsvector under its limit of 1 MB
 MAX_QUERY_WORDS = 200  # SQLite refuses expressions deeper than 1,000
+MAX_QUERY_LENGTH = 100_000  # characters: 200 words need fewer, and more would only take time
 RANK_WINDOW = 1_000  # candidates that are ranked: the newest matches
 
 TOKEN_START = "qz"  # noqa: S105 - makes every token at least 3 letters long and none a stop word
@@ -36,6 +37,7 @@ _PAIRED_CHAR = re.compile(f"[{_PAIRED}]")
 _QUERY_PART = re.compile(r'(-?)(?:"([^"]*)(?:"|$)|([^\s"]+))')
 _KEPT_LENGTH = 20  # characters of a word whose tokens are remembered
 _KEPT_RUNS = 20_000
+_FOLDED_LENGTH = 1_000  # characters normalised at a time: ordering a run of marks takes quadratic time
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
 
 
@@ -88,12 +90,15 @@ def parse_query(query: Any) -> tuple[Term, ...] | None:
 
     Raises:
         LTMError: ``validation_error`` for what is not text, for lone surrogates and for more than
-            ``MAX_QUERY_WORDS`` words.
+            ``MAX_QUERY_LENGTH`` characters or ``MAX_QUERY_WORDS`` words.
     """
     if query is None:
         return None
     if not isinstance(query, str):
         raise LTMError("validation_error", f"query must be a string or None, not {type(query).__name__}")
+    if len(query) > MAX_QUERY_LENGTH:
+        message = f"query must have at most {MAX_QUERY_LENGTH:,} characters, not {len(query):,}"
+        raise LTMError("validation_error", message)
     check_encodable(query, "query")
     if not query.strip():
         return None
@@ -173,8 +178,20 @@ def _word_groups(text: str) -> Iterator[list[str]]:
 
 
 def _marked(text: str) -> str:
-    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    return folded.translate(_MARKED)
+    """Return folded text without marks, as much of it as fills the index.
+
+    Long text is folded part by part: where it is cut, at most the order of marks differs, and these are left out.
+    """
+    if len(text) <= _FOLDED_LENGTH:
+        folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+        return folded.translate(_MARKED)
+    parts, kept = [], 0
+    for at in range(0, len(text), _FOLDED_LENGTH):
+        parts.append(_marked(text[at : at + _FOLDED_LENGTH]))
+        kept += len(parts[-1]) - parts[-1].count(" ")
+        if kept > MAX_SEARCH_TEXT:  # each character but a space makes at least one of a token
+            break
+    return "".join(parts)
 
 
 class _CharacterClasses(dict[int, str]):

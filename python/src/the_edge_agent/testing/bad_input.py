@@ -131,6 +131,7 @@ BAD_QUERIES: Final[dict[str, Any]] = {
     "list": ["fox"],
     "dict": {"a": 1},
     "lone surrogate": "fox \ud800",
+    "100,001 characters": "fox" + " " * 99_998,
 }
 
 BAD_FILTERS: Final[dict[str, Any]] = {
@@ -171,6 +172,7 @@ BAD_FILTERS: Final[dict[str, Any]] = {
     },
     "$gt with a list": {"a": {"$gt": [1]}},
     "$lt with an object": {"a": {"$lt": {"b": 1}}},
+    "10,001 values": {"a": {"$in": [*range(9_999)]}, "b": 1},
     "NaN": {"a": math.nan},
     "infinity in $lt": {"a": {"$lt": math.inf}},
     "2^63": {"a": 2**63},

@@ -27,6 +27,7 @@ from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import Node, matches
 from the_edge_agent.memory.sql.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.creation import Schema
+from the_edge_agent.memory.sql.deadlines import in_time
 from the_edge_agent.memory.sql.dialects.newest import bound_range
 from the_edge_agent.memory.sql.rows import catalog_parameters, catalog_row
 from the_edge_agent.memory.sql.search import prefix_bounds
@@ -164,7 +165,7 @@ class Catalog:
         if condition is None or in_sql is not None:
             return [_entry(row) for row in connection.execute(statement.limit(limit), now)]
         found: list[dict[str, Any]] = []
-        for entry in self._pages(connection, statement, now):
+        for entry in in_time(self._pages(connection, statement, now)):
             if matches(condition, entry["metadata"]):
                 found.append(entry)
             if len(found) == limit:

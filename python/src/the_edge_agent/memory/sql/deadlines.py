@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, InvalidStateError, wait
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -13,6 +14,7 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 Answer = TypeVar("Answer")
+Row = TypeVar("Row")
 
 _TICK: Final = 0.2  # seconds between two looks at the calls under way; a call may be late by so much
 
@@ -34,16 +36,17 @@ class Deadline:
         """Begin now."""
         self.seconds = seconds
         self.expired = False
-        self._end = time.monotonic() + seconds
+        self._begun = time.monotonic()
+        self.end = min(self._begun + seconds, getattr(_local, "end", math.inf))
         self._stops: list[Callable[[], object]] = []
 
     def remaining(self) -> float:
         """Return the seconds that are left, never less than 0."""
-        return max(0.0, self._end - time.monotonic())
+        return max(0.0, self.end - time.monotonic())
 
     def elapsed(self) -> timedelta:
         """Return the time since the beginning."""
-        return timedelta(seconds=time.monotonic() - self._end + self.seconds)
+        return timedelta(seconds=time.monotonic() - self._begun)
 
     def guard(self, stop: Callable[[], object]) -> None:
         """Have ``stop`` called when the time is over, until ``release``."""
@@ -114,6 +117,30 @@ class Deadline:
 def current() -> Deadline | None:
     """Return the deadline of the call that this thread is in."""
     return getattr(_local, "deadline", None)
+
+
+@contextmanager
+def one_end(seconds: float) -> Iterator[None]:
+    """Let all deadlines that begin within end together: a call that needs several has no more time than others."""
+    _local.end = time.monotonic() + seconds
+    try:
+        yield
+    finally:
+        _local.end = math.inf
+
+
+def in_time(rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield rows until the time of the call is over: what Python does with them nobody can stop.
+
+    Raises:
+        DeadlineError: it is over.
+    """
+    deadline = current()
+    end = getattr(_local, "end", math.inf) if deadline is None else deadline.end
+    for row in rows:
+        if time.monotonic() > end:
+            raise DeadlineError
+        yield row
 
 
 class _Watch:

@@ -18,9 +18,9 @@ from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.connecting import Closable, first_connection, new_engine, with_a_pool_of_its_own
 from the_edge_agent.memory.sql.creation import Schema
-from the_edge_agent.memory.sql.deadlines import Deadline
+from the_edge_agent.memory.sql.deadlines import Deadline, DeadlineError, one_end
 from the_edge_agent.memory.sql.dialects import Dialect
-from the_edge_agent.memory.sql.errors import Failure
+from the_edge_agent.memory.sql.errors import Failure, out_of_time
 from the_edge_agent.memory.sql.options import EngineOptions
 from the_edge_agent.memory.sql.prepared import Query, is_watched
 from the_edge_agent.memory.sql.schema import Tables, copy_tables
@@ -155,6 +155,22 @@ class Database:
                 return opened.statements.entries.single.store(opened.engine, store, deadline)
         finally:
             self._leave(opened, pool)
+
+    @contextmanager
+    def one_call(self) -> Iterator[None]:
+        """Let all that is done within, in Python too, end in the time of one call.
+
+        Raises:
+            LTMError: the time is over.
+        """
+        problem = None
+        with one_end(self._seconds()):
+            try:
+                yield
+            except DeadlineError:
+                problem = out_of_time(self._options.timeout).exception()
+        if problem is not None:
+            raise problem
 
     def ddl(self) -> list[str]:
         """Return the statements that create the tables; connects, and creates nothing.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,7 +27,7 @@ from sqlalchemy import (
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import Node, alternatives, matches, slotted
 from the_edge_agent.memory.sql.batches import BATCH_ITEMS
-from the_edge_agent.memory.sql.deadlines import DeadlineError, current
+from the_edge_agent.memory.sql.deadlines import in_time
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.dialects.newest import Newest, Step, bound_range
 from the_edge_agent.memory.sql.errors import LostRaceError
@@ -132,7 +132,9 @@ class Searcher:
                 columns[1] = self._if_short(self._value)
                 columns.append(self._if_short(self._search_text))
             steps = self._steps(search, asked, columns)
-            kept = self._queries[asked.shape] = [(step, Prepared(step.statement)) for step in steps or ()]
+            if steps is None:  # not remembered: such a filter may be long
+                return []
+            kept = self._queries[asked.shape] = [(step, Prepared(step.statement)) for step in steps]
         rows, skipped = (search.window, 0) if search.ranked else (search.limit, search.offset)
         parameters = {**asked.parameters, "b_rows": rows, "b_skipped": skipped, "b_now": self._dialect.clock()}
         return [
@@ -198,7 +200,7 @@ class Searcher:
         where = [self._visible, *prefix, *self._texts.matches(search.terms)]
         statement = select(*columns, self._metadata).where(*where).order_by(*self._newest_first)
         with closing(self._rows(connection, statement, parameters)) as rows:
-            fitting = (row for row in _in_time(rows) if matches(search.metadata_filter, row[-1] and decode(row[-1])))
+            fitting = (row for row in in_time(rows) if matches(search.metadata_filter, row[-1] and decode(row[-1])))
             return list(islice(fitting, search.window))
 
     def _rows(
@@ -249,15 +251,6 @@ class _Candidate(NamedTuple):
     score: float
 
 
-def _in_time(rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
-    """Yield rows until the time of the call is over: what Python does with them nobody can stop."""
-    deadline = current()
-    for row in rows:
-        if deadline is not None and not deadline.remaining():
-            raise DeadlineError
-        yield row
-
-
 def is_answer(step: Step, rows: Sequence[Sequence[Any]], wanted: int) -> bool:
     """Return whether the rows of a step are those wanted: enough, and none that says that there are too many."""
     if step.is_partial:
@@ -281,7 +274,7 @@ def results_of(search: Search, rows: Sequence[Sequence[Any]]) -> list[dict[str, 
     needles = [term.needle for term in search.terms if not term.negated]
     if any(row[4] is None for row in rows):
         return None
-    ranked = [(rank(needles, row[4]), row) for row in rows]
+    ranked = [(rank(needles, row[4]), row) for row in in_time(rows)]
     ranked.sort(key=lambda found: -found[0])  # stable: equal scores stay newest first, then by key
     chosen = ranked[search.offset : search.offset + search.limit]
     if any(row[1] is None for _, row in chosen):

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote_plus
+from urllib.parse import quote_plus, unquote, urlsplit
 
 from . import apt, cache, wheel
 from .process import Account, UnavailableError, last_line, run
@@ -20,6 +20,7 @@ from .process import Account, UnavailableError, last_line, run
 SBIN = ("/usr/sbin", "/usr/local/sbin", "/usr/libexec", "/opt/homebrew/bin", "/usr/local/bin")
 CONNECTIONS = 300
 CACHE = "TEA_SERVER_CACHE"  # variable with the MB that a server keeps of its data in memory, where tests need less
+BEHIND = "TEA_SERVER_BEHIND"  # variable with the URL of the server that a pooler stands before
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Engine(ABC):
     ready: bytes | None  # what its log says then; None where that is silent, and a connection has to tell
     stop = signal.SIGKILL
     scheme: str
+    behind: str | None = None  # the name of the server that a pooler stands before
 
     @abstractmethod
     def sources(self) -> list[Callable[[], Path]]:
@@ -368,7 +370,73 @@ class Firebird(Engine):
         place.run(self.shell, shell, given=text.encode())
 
 
-ENGINES: dict[str, Engine] = {engine.name: engine for engine in (Postgres(), MariaDB(), MySQL(), Firebird())}
+class PgBouncer(Engine):
+    """PgBouncer before the PostgreSQL of the same session; every database of it can be reached through it."""
+
+    ready = b"process up"
+    behind = "postgres"
+    package = "pgbouncer"
+
+    def __init__(self, name: str, mode: str = "transaction", suite: str | None = None) -> None:
+        """Make one of a name with a pool_mode, from the machine's own suites or from another one."""
+        self.name, self._mode, self._suite = name, mode, suite
+
+    def sources(self) -> list[Callable[[], Path]]:
+        """See the base class."""
+        suite = self._suite if apt.distribution().get("ID") == "debian" else None
+        kept = "_".join(filter(None, (self.package, suite)))
+        origin = f"the package {self.package}" + (f" of {suite}" if suite else "")
+        return [
+            lambda: cache.installed(kept, origin, lambda root: apt.fetch(self.package, root, suite=suite)),
+            self._on_path,
+        ]
+
+    def prepare(self, root: Path, place: Place) -> None:
+        """Write down who may log in: whoever may at the server."""
+        server = urlsplit(os.environ[BEHIND])
+        login = [unquote(word or "") for word in (server.username, server.password)]
+        place.secret("users", " ".join('"' + word.replace('"', '""') + '"' for word in login) + "\n")
+
+    def command(self, root: Path, place: Place, port: int) -> list[str | Path]:
+        """See the base class."""
+        server = urlsplit(os.environ[BEHIND])
+        settings = {
+            "listen_addr": "127.0.0.1",
+            "listen_port": port,
+            "unix_socket_dir": "",
+            "auth_type": "scram-sha-256",
+            "auth_file": place.folder / "users",
+            "pool_mode": self._mode,
+            "default_pool_size": 10,  # fewer than the clients of many tests, which have to share
+            "max_client_conn": CONNECTIONS,
+            "server_idle_timeout": 30,
+            **place.settings,
+        }
+        lines = ["[databases]", f"* = host={server.hostname} port={server.port or 5432}", "[pgbouncer]"]
+        lines += [f"{name} = {value}" for name, value in settings.items()]
+        configuration = place.secret("pgbouncer.ini", "\n".join([*lines, ""]))
+        program = root / "usr/sbin" / self.package
+        return [*_with_own_loader(root), program, configuration] if program.exists() else [root, configuration]
+
+    def url(self, root: Path, place: Place, port: int) -> str:
+        """Return the URL of the server, by way of the pooler."""
+        server = urlsplit(os.environ[BEHIND])
+        return server._replace(netloc=f"{server.netloc.rpartition('@')[0]}@127.0.0.1:{port}").geturl()
+
+    def _on_path(self) -> Path:
+        found = shutil.which(self.package, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *SBIN]))
+        if self._suite or not found:
+            raise UnavailableError(f"no {self.package} on PATH")
+        return Path(found)
+
+
+_POOLERS = (
+    PgBouncer("pgbouncer"),
+    PgBouncer("pgbouncer_session", "session"),
+    PgBouncer("pgbouncer_statement", "statement"),
+    PgBouncer("pgbouncer_new", suite="sid"),  # knows prepared statements, from 1.21 on
+)
+ENGINES: dict[str, Engine] = {engine.name: engine for engine in (Postgres(), MariaDB(), MySQL(), Firebird(), *_POOLERS)}
 
 
 def _with_own_loader(root: Path) -> list[str | Path]:

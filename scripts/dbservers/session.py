@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from .engines import ENGINES
+from .engines import BEHIND, ENGINES
 
 ENTRY = Path(__file__).parent.with_name("servers.py")
 
@@ -39,23 +39,37 @@ class Session:
             settings: by name of server, what its configuration shall have besides ours, such as
                 ``{"mariadb": {"sql_mode": "ORACLE"}}``. Such a server is started even if the environment names one.
         """
-        settings = settings or {}
+        self._settings = settings = settings or {}
         given = {name: os.environ.get(variable(name)) for name in names if name not in settings}
         self.urls = {name: url for name, url in given.items() if url}
         self.given = tuple(self.urls)
         self.missing: dict[str, str] = {}
         self._keepers: dict[str, subprocess.Popen[str]] = {}
+        self._behind = {name: ENGINES[name].behind for name in names if name not in self.urls and ENGINES[name].behind}
+        needed = {name for name in self._behind.values() if name}
+        self.urls |= {name: url for name in needed - set(settings) if (url := os.environ.get(variable(name)))}
         try:
-            for name in names:
-                if name not in self.urls:
+            for name in dict.fromkeys([*names, *needed]):
+                if name not in self.urls and name not in self._behind:
                     self._keepers[name] = _keeper(name, settings.get(name, {}))
         except BaseException:
             self.stop()
             raise
 
     def wait(self) -> None:
-        """Wait until each server is ready or known to be missing."""
-        for name, keeper in self._keepers.items():
+        """Wait until each server is ready or known to be missing; start the poolers as soon as theirs is."""
+        self._wait(self._keepers)
+        poolers = {}
+        for name, server in self._behind.items():
+            if server in self.urls:
+                poolers[name] = self._keepers[name] = _keeper(name, self._settings.get(name, {}), self.urls[server])
+            else:
+                self.missing[name] = f"there is no {server}"
+        self._behind = {}
+        self._wait(poolers)
+
+    def _wait(self, keepers: Mapping[str, subprocess.Popen[str]]) -> None:
+        for name, keeper in keepers.items():
             assert keeper.stdout
             line = keeper.stdout.readline()
             message = json.loads(line) if line else {"missing": "what starts it failed, see above"}
@@ -96,12 +110,13 @@ class Session:
         self.stop()
 
 
-def _keeper(name: str, settings: Mapping[str, str]) -> subprocess.Popen[str]:
+def _keeper(name: str, settings: Mapping[str, str], behind: str = "") -> subprocess.Popen[str]:
     # A session of its own, so that Ctrl-C reaches only who shall decide what to do then.
     return subprocess.Popen(
         [sys.executable, str(ENTRY), "keep", name, *(f"{key}={value}" for key, value in settings.items())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        env={**os.environ, BEHIND: behind},
         text=True,
         start_new_session=True,
     )

@@ -29,6 +29,7 @@ TAKES_LONG = re.compile(
     "threads|process|many|large|any_text|1000|reader|comes_out_as|before_the_limit|each_form|each_once"
 )
 PORTABLE_SERVER = "mysql"  # runs more with portable SQL than the other servers: it is the furthest from standard SQL
+OF_POOLERS = ("transactions", "versions")
 OF_DRIVERS = ("entries", "transactions", "versions", "test_ltm_contract")
 OF_OTHERS = (*OF_DRIVERS, "exactness", "expiry", "snapshots", "changes")
 
@@ -106,15 +107,17 @@ def _is_short(item: pytest.Function, target: Target) -> bool:
     """Return whether a rule belongs to what runs unasked on a target of which a run takes a part.
 
     With portable SQL on one server all but what the contract generates; on the others nothing that takes long, and
-    less with a driver. All rules run on a target that is named, and in the long form.
+    less with a driver or a pooler, for which there are tests of their own. All rules run on a target that is named, and
+    in the long form.
     """
-    if LONG:
+    if LONG or (target.pooler and not item.cls):
         return True
     owners = [owner for owner in item.cls.__mro__ if item.originalname in vars(owner)] if item.cls else []
     rules = owners[0].__module__.rpartition(".")[2].removeprefix("catalog_") if owners else ""
     if target.portable and target.family == PORTABLE_SERVER:
         return rules != "generated"
-    return rules in (OF_DRIVERS if target.driver else OF_OTHERS) and not TAKES_LONG.search(item.originalname)
+    wanted = OF_POOLERS if target.pooler else OF_DRIVERS if target.driver else OF_OTHERS
+    return rules in wanted and not TAKES_LONG.search(item.originalname)
 
 
 def _limit(item: pytest.Item) -> str | None:

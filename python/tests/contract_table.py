@@ -28,7 +28,7 @@ TESTS: Final = Path(__file__).parent
 PAGE: Final = TESTS.parents[1] / "docs" / "contract_table.md"
 FILES: Final = ("tests/test_ltm_contract.py", "tests/test_catalog_contract.py")
 SUITES: Final = (LTMContract, CatalogContract)
-NAMES: Final = tuple(target.name for target in ALL_TARGETS)
+NAMES: Final = tuple(target.name for target in ALL_TARGETS if not target.pooler)  # of databases, not of ways there
 
 
 class TableError(Exception):
@@ -205,7 +205,8 @@ def _in_words(name: str) -> str:
 
 def _installed() -> list[str]:
     """Return the names of the targets whose modules are installed, whether or not their servers are there."""
-    return [target.name for target in chosen_targets(dict.fromkeys(VARIABLES, "not-asked"))]
+    there = chosen_targets(dict.fromkeys(VARIABLES, "not-asked"))
+    return [target.name for target in there if target.name in NAMES]
 
 
 def _versions() -> list[str]:

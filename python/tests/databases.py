@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from sqlalchemy import Connection, Engine, create_engine, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -39,6 +39,12 @@ _OTHER_FILES: Final[Mapping[str, tuple[str, str]]] = {
 }
 # Servers that only the contract runs on: (the module of the driver, the variable with the URL).
 _OTHER_SERVERS: Final[Mapping[str, tuple[str, str]]] = {"firebird": ("firebird.driver", "TEST_FIREBIRD_URL")}
+# Poolers before a server, by name: the variable with the URL of the server by way of the pooler.
+POOLERS: Final[Mapping[str, str]] = {
+    "pgbouncer": "TEST_PGBOUNCER_URL",
+    "pgbouncer_session": "TEST_PGBOUNCER_SESSION_URL",
+    "pgbouncer_new": "TEST_PGBOUNCER_NEW_URL",
+}
 VARIABLES: Final = (*SERVERS.values(), *(variable for _, variable in _OTHER_SERVERS.values()))
 # Drivers that only the contract runs with, by SQLAlchemy's name: the module.
 _OTHER_DRIVERS: Final[Mapping[str, str]] = {
@@ -82,7 +88,7 @@ class PortableCatalog(SQLAlchemyCatalog):
 class Target:
     """One database to test, with its own dialect class, with the portable one, or without SQLAlchemy.
 
-    Databases and drivers that are ``other`` than those we test everything with run the contract only.
+    Databases, drivers and poolers that are ``other`` than what we test everything with run the contract only.
     """
 
     family: str
@@ -91,6 +97,7 @@ class Target:
     native: bool = False
     other: bool = False
     driver: str = ""
+    pooler: str = ""
 
     @property
     def server(self) -> bool:
@@ -106,12 +113,17 @@ class Target:
     def name(self) -> str:
         """How the target is called in test ids and in ``TEA_TEST_DATABASES``."""
         kind = "-memory" * self.in_memory + "-portable" * self.portable + "-native" * self.native
-        return self.family + kind + f"-{self.driver}" * bool(self.driver)
+        return self.family + f"-{self.pooler}" * bool(self.pooler) + kind + f"-{self.driver}" * bool(self.driver)
 
     @property
     def takes_a_part(self) -> bool:
         """Whether a run takes a part of the contract only, unless the target is named: the rest is seen elsewhere."""
         return self.other or (self.portable and self.server)
+
+    @property
+    def is_unasked(self) -> bool:
+        """Whether it takes part without being named: of the ways through a pooler one is enough."""
+        return self.pooler in ("", next(iter(POOLERS)))
 
     @property
     def module(self) -> str | None:
@@ -197,6 +209,7 @@ ALL_TARGETS: Final = (
     *(Target(family, other=True) for family in (*_OTHER_FILES, *_OTHER_SERVERS)),
     Target("postgresql", other=True, driver="psycopg2"),
     *(Target(family, other=True, driver=driver) for family in ("mysql", "mariadb") for driver in _MYSQL_DRIVERS),
+    *(Target("postgresql", other=True, pooler=name, native=native) for name in POOLERS for native in (False, True)),
 )
 
 
@@ -208,13 +221,16 @@ def chosen_targets(environment: Mapping[str, str] = os.environ) -> list[Target]:
     """Return the targets to test: those chosen, or all whose server is named in the environment."""
     choice = _choice(environment)
     if choice is None:
-        return [target for target in ALL_TARGETS if _reachable_by_name(target, environment)]
+        return [target for target in ALL_TARGETS if target.is_unasked and _reachable_by_name(target, environment)]
     known = {target.family for target in ALL_TARGETS} | {target.name for target in ALL_TARGETS}
     if unknown := sorted(choice - known):
         raise UnknownDatabaseError(f"{CHOICE}: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-    chosen = [target for target in ALL_TARGETS if {target.family, target.name} & choice]
+    chosen = [
+        target for target in ALL_TARGETS if target.name in choice or (target.family in choice and target.is_unasked)
+    ]
     for target in chosen:
-        if not _reachable_by_name(target, environment) and (not target.driver or target.name in choice):
+        is_extra = target.driver or target.pooler
+        if not _reachable_by_name(target, environment) and (not is_extra or target.name in choice):
             raise UnknownDatabaseError(f"{CHOICE} names {target.name}, but {_what_is_missing(target, environment)}")
     return [target for target in chosen if _reachable_by_name(target, environment)]
 
@@ -228,20 +244,22 @@ def not_tested(environment: Mapping[str, str] = os.environ) -> str | None:
         left_out = [family for family in families if not any(name.startswith(family) for name in tested)]
         names = left_out or [target.name for target in ALL_TARGETS if target.name not in tested]
         return f"databases not tested: {', '.join(names)} ({CHOICE}={environment[CHOICE]})" if names else None
-    absent = {target.name: _what_is_missing(target, environment) for target in ALL_TARGETS if not target.portable}
+    unasked = [target for target in ALL_TARGETS if target.is_unasked and not target.portable]
+    absent = {target.name: _what_is_missing(target, environment) for target in unasked}
     missing = [f"{name} ({reason})" for name, reason in absent.items() if reason]
     return f"databases not tested: {', '.join(missing)}" if missing else None
 
 
 def is_named(target: Target, environment: Mapping[str, str] = os.environ) -> bool:
     """Return whether the choice names a target, so that all tests that there are for it run, however long."""
-    return bool({target.family, target.name} & (_choice(environment) or set()))
+    names = {target.name} if target.pooler else {target.family, target.name}
+    return bool(names & (_choice(environment) or set()))
 
 
 def fails_the_run(environment: Mapping[str, str] = os.environ) -> bool:
     """Return whether databases are missing that CI must test; a deliberate choice is none of that."""
     in_ci = environment.get("CI", "").lower() not in ("", "0", "false")
-    wanted = [target for target in ALL_TARGETS if target.module not in COMPILED]
+    wanted = [target for target in ALL_TARGETS if target.is_unasked and target.module not in COMPILED]
     return in_ci and _choice(environment) is None and any(_what_is_missing(target, environment) for target in wanted)
 
 
@@ -257,8 +275,10 @@ def _reachable_by_name(target: Target, environment: Mapping[str, str]) -> bool:
 def _what_is_missing(target: Target, environment: Mapping[str, str]) -> str | None:
     if target.module is not None and not _is_installed(target.module):
         return f"{target.module} is not installed"
-    server = _variable(target.family)
-    return f"{server} is not set" if server and not environment.get(server) else None
+    for variable in (_variable(target.family), POOLERS.get(target.pooler)):
+        if variable and not environment.get(variable):
+            return f"{variable} is not set"
+    return None
 
 
 def _variable(family: str) -> str | None:
@@ -292,8 +312,10 @@ class Databases:
         if target.name not in self._made:
             try:
                 url = self.environment[_variable(target.family) or ""]
-                made_by = FirebirdDatabase if target.family == "firebird" else _ServerDatabase
-                self._made[target.name] = made_by(target, url)
+                if target.family == "firebird":
+                    self._made[target.name] = FirebirdDatabase(target, url)
+                else:
+                    self._made[target.name] = _ServerDatabase(target, url, self.environment)
             except Exception as error:  # kept, so that an absent server is waited for only once
                 self._made[target.name] = error
         made = self._made[target.name]
@@ -312,7 +334,7 @@ class Databases:
 class _ServerDatabase:
     """A database of our own on a server."""
 
-    def __init__(self, target: Target, admin_url: str) -> None:
+    def __init__(self, target: Target, admin_url: str, environment: Mapping[str, str]) -> None:
         self._family = target.family
         self._name = f"tea_test_{secrets.token_hex(6)}"
         self._admin = _engine(admin_url)
@@ -322,6 +344,9 @@ class _ServerDatabase:
         self._engine = _engine(url.render_as_string(hide_password=False))
         if target.driver:
             url = url.set(drivername=f"{url.get_backend_name()}+{target.driver}")
+        if target.pooler:
+            pooler = make_url(environment[POOLERS[target.pooler]])
+            url = url.set(host=pooler.host, port=pooler.port)
         self.url = url.render_as_string(hide_password=False)
         self._connection: Connection | None = None
 

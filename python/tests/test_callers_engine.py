@@ -7,13 +7,13 @@ import sys
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from databases import Database
 from engines import CANARY, own_dialect, refused
-from the_edge_agent.memory import SQLAlchemyBackend
+from the_edge_agent.memory import LTMError, PostgresBackend, PostgresCatalog, SQLAlchemyBackend
 
 
 def listeners(engine: Engine) -> list[int]:
@@ -180,24 +180,41 @@ def test_the_busy_timeout_of_a_callers_connections_stays(engine: Engine) -> None
 
 
 @pytest.mark.targets(family="postgresql", portable=False)
-@pytest.mark.parametrize(
-    ("options", "named"), [("-c client_encoding=LATIN1", "LATIN1"), ("-c DateStyle=SQL,DMY", "DateStyle")]
-)
-def test_a_session_in_which_text_or_times_would_be_lost_is_refused(
-    database: Database, options: str, named: str
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_a_session_in_which_text_would_be_lost_is_refused_and_of_our_own_engine_set_right(
+    database: Database, driver: str
 ) -> None:
-    assert named in refused(url=database.url, connect_args={"options": options})
+    url = make_url(database.url).set(drivername=f"postgresql+{driver}")
+    latin = {"options": "-c client_encoding=LATIN1"}
+    engine = create_engine(url, connect_args=latin)
+    message = refused(engine=engine)
+    engine.dispose()
+    assert "LATIN1" in message
+    assert "client_encoding" in message
+    with SQLAlchemyBackend(url, connect_args=latin) as backend:
+        assert backend.store("k", "😀")["created"] is True
+        assert backend.retrieve("k")["value"] == "😀"
 
 
 @pytest.mark.targets(family="postgresql", portable=False)
-def test_a_database_of_another_encoding_is_refused(engine: Engine) -> None:
-    name = f"tea_test_latin_{secrets.token_hex(4)}"
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_of_another_encoding_is_refused(engine: Engine, encoding: str) -> None:
+    name = f"tea_test_encoding_{secrets.token_hex(4)}"
     administration = engine.execution_options(isolation_level="AUTOCOMMIT")
     with administration.connect() as connection:
-        latin = "ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
-        connection.execute(text(f"CREATE DATABASE {name} {latin}"))
+        options = f"ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+        connection.execute(text(f"CREATE DATABASE {name} {options}"))
     try:
-        assert "UTF8" in refused(url=engine.url.set(database=name))
+        for driver in ("psycopg", "psycopg2"):
+            url = engine.url.set(database=name, drivername=f"postgresql+{driver}")
+            callers = create_engine(url)
+            messages = [refused(url=url), refused(engine=callers)]
+            callers.dispose()
+            assert all(f"UTF8, not {encoding}" in message for message in messages), messages
+        for native in (PostgresBackend, PostgresCatalog):
+            with pytest.raises(LTMError, match=f"UTF8, not {encoding}") as raised:
+                native(url.set(drivername="postgresql").render_as_string(hide_password=False))
+            assert raised.value.error_type == "configuration_error"
     finally:
         with administration.connect() as connection:
             connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))

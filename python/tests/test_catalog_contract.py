@@ -92,6 +92,13 @@ class TestOthers(OnSQLAlchemy):
     examples = 30
 
 
+@pytest.mark.targets(other=True, native=True)
+class TestOtherNative(OnADatabase):
+    """The references by way of a pooler."""
+
+    examples = 30
+
+
 @pytest.mark.targets(native=True)
 class TestNative(OnADatabase):
     """The references, which do without SQLAlchemy."""

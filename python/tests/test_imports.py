@@ -27,6 +27,9 @@ MAY_IMPORT = {
     "memory.layouts": ["memory.results"],
     "memory.registry": [],
     "memory.sockets": [],
+    "memory.tickets": [],
+    "memory.in_time": [],
+    "memory.poolers": [],
     "memory.base": [
         "memory.operations",
         "memory.registry",
@@ -84,9 +87,9 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.sql.facts": ["memory.sql", "memory.layouts", "memory.validation"],
-    "memory.sql.deadlines": [],
+    "memory.sql.deadlines": ["memory.in_time"],
     "memory.sql.batches": [],
-    "memory.sql.errors": ["memory.results", "memory.sql.deadlines"],
+    "memory.sql.errors": ["memory.poolers", "memory.results", "memory.sql.deadlines"],
     "memory.sql.prepared": [],
     "memory.sql.dialects": [
         "memory.sql.prepared",
@@ -162,6 +165,7 @@ MAY_IMPORT = {
         "memory.sql.dialects.upserts",
         "memory.codec",
         "memory.filters",
+        "memory.poolers",
         "memory.postgres_bounds",
         "memory.results",
         "memory.text",
@@ -229,9 +233,15 @@ MAY_IMPORT = {
     ],
     "memory.postgres_bounds": [],
     "memory.postgres_schema": ["memory.layouts", "memory.results"],
-    "memory.postgres_errors": ["memory.results"],
+    "memory.postgres_errors": ["memory.poolers", "memory.results"],
     "memory.postgres_url": ["memory.results"],
-    "memory.postgres_pool": ["memory.postgres_errors", "memory.sockets", "memory.results"],
+    "memory.postgres_pool": [
+        "memory.in_time",
+        "memory.postgres_errors",
+        "memory.results",
+        "memory.sockets",
+        "memory.tickets",
+    ],
     "memory.postgres_database": [
         "memory.postgres_errors",
         "memory.postgres_pool",
@@ -418,7 +428,6 @@ def test_without_sqlalchemy_there_is_memory_in_sqlite_and_in_workflows() -> None
     assert run_python(WITHOUT_SQLALCHEMY + code).split() == ["True", "True"]
 
 
-@pytest.mark.parametrize("package", ["psycopg", "psycopg_pool"])
 @pytest.mark.parametrize(
     "asking",
     [
@@ -429,9 +438,9 @@ def test_without_sqlalchemy_there_is_memory_in_sqlite_and_in_workflows() -> None
         "m.parse_ltm_config({'ltm': {'backend': 'postgres', 'url': 'postgresql://h/d'}})",
     ],
 )
-def test_without_psycopg_or_its_pool_the_backend_names_the_extra(package: str, asking: str) -> None:
+def test_without_psycopg_the_backend_names_the_extra(asking: str) -> None:
     code = f"import the_edge_agent.memory as m\ntry: {asking}\nexcept (ImportError, m.LTMError) as error: print(error)"
-    assert "the-edge-agent[postgres]" in run_python(WITHOUT.format(package=package) + code)
+    assert "the-edge-agent[postgres]" in run_python(WITHOUT.format(package="psycopg") + code)
 
 
 def test_without_sqlalchemy_there_is_memory_in_postgresql() -> None:

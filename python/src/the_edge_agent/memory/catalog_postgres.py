@@ -11,24 +11,27 @@ from the_edge_agent.memory.catalog import DatabaseCatalog, generate_entry_id
 from the_edge_agent.memory.codec import comparable_json, decode
 from the_edge_agent.memory.filters import parse_filter
 from the_edge_agent.memory.native_rows import (
-    SNAPSHOTS,
-    TRACKED,
     first_tracked,
     gone_of,
     range_of,
+    select_snapshots,
+    select_tracked,
     snapshot_of,
     tracked_of,
     tracked_parameters,
 )
 from the_edge_agent.memory.operations import Operation
 from the_edge_agent.memory.postgres_database import (
+    MICROSECONDS,
     ONE_STATE,
     WRITE,
     PostgresDatabase,
     contained,
     in_time,
     in_utc,
+    microseconds,
     streamed,
+    utc,
 )
 from the_edge_agent.memory.results import Result, found_entries, ok, returns_result
 from the_edge_agent.memory.tracking import (
@@ -49,17 +52,19 @@ from the_edge_agent.memory.validation import (
     check_text,
 )
 
+_TRACKED: Final = select_tracked(utc)
+_SNAPSHOTS: Final = select_snapshots(utc)
 _VISIBLE: Final = "(c.expires_at IS NULL OR c.expires_at > now())"
-_GET: Final = f"{TRACKED} WHERE c.id = %(id)s AND {_VISIBLE}"
-_GET_MANY: Final = f"{TRACKED} WHERE c.id = ANY(%(ids)s) AND {_VISIBLE}"
-_LIST: Final = f"{TRACKED} WHERE c.key >= %(prefix)s AND c.key < %(end)s AND {_VISIBLE}"
-_ALL: Final = f"{TRACKED} WHERE {_VISIBLE} ORDER BY c.key"
-_TRACK: Final = """
+_GET: Final = f"{_TRACKED} WHERE c.id = %(id)s AND {_VISIBLE}"
+_GET_MANY: Final = f"{_TRACKED} WHERE c.id = ANY(%(ids)s) AND {_VISIBLE}"
+_LIST: Final = f"{_TRACKED} WHERE c.key >= %(prefix)s AND c.key < %(end)s AND {_VISIBLE}"
+_ALL: Final = f"{_TRACKED} WHERE {_VISIBLE} ORDER BY c.key"
+_TRACK: Final = f"""
     INSERT INTO ltm_catalog AS c (id, key, content_hash, storage_uri, byte_size, inlined_value, metadata,
                                   metadata_json, metadata_hash, expires_at, created_at, updated_at, version)
     VALUES (%(id)s, %(key)s, %(content_hash)s, %(storage_uri)s, %(byte_size)s, %(inlined_value)s, %(metadata)s,
             %(metadata_json)s::jsonb, %(metadata_hash)s,
-            coalesce(%(expires_at)s::timestamptz, now() + %(ttl)s::interval), now(), now(), 1)
+            coalesce(%(expires_at)s::timestamptz, now() + %(ttl)s{MICROSECONDS}), now(), now(), 1)
     ON CONFLICT (id) DO UPDATE SET
         content_hash = excluded.content_hash, storage_uri = excluded.storage_uri, byte_size = excluded.byte_size,
         inlined_value = excluded.inlined_value, metadata = excluded.metadata, metadata_json = excluded.metadata_json,
@@ -88,22 +93,22 @@ _FINISH: Final = """
     FROM ltm_snapshot_entries WHERE snapshot_id = %(id)s"""
 # With the statistics of an empty table a join of two large ones never ends.
 _ANALYZE: Final = ("ANALYZE ltm_catalog", "ANALYZE ltm_snapshot_entries")
-_SNAPSHOT: Final = f"{SNAPSHOTS} WHERE id = %(id)s"
+_SNAPSHOT: Final = f"{_SNAPSHOTS} WHERE id = %(id)s"
 _CHANGED: Final = f"""
-    {TRACKED} LEFT JOIN ltm_snapshot_entries s ON s.snapshot_id = %(id)s AND s.entry_id = c.id
+    {_TRACKED} LEFT JOIN ltm_snapshot_entries s ON s.snapshot_id = %(id)s AND s.entry_id = c.id
     WHERE {_VISIBLE} AND (s.entry_id IS NULL OR s.content_hash IS DISTINCT FROM c.content_hash
                           OR s.metadata_hash IS DISTINCT FROM c.metadata_hash
                           OR s.expires_at IS DISTINCT FROM c.expires_at)
     ORDER BY c.key"""
 _DELETED: Final = f"""
-    SELECT s.entry_id, s.key, s.content_hash, s.byte_size, s.expires_at FROM ltm_snapshot_entries s
+    SELECT s.entry_id, s.key, s.content_hash, s.byte_size, {utc("s.expires_at")} FROM ltm_snapshot_entries s
     WHERE s.snapshot_id = %(id)s
       AND NOT EXISTS (SELECT 1 FROM ltm_catalog c WHERE c.id = s.entry_id AND {_VISIBLE})
     ORDER BY s.key"""
 
 
 class PostgresCatalog(DatabaseCatalog):
-    """A ``CatalogBackend`` in one PostgreSQL database (12 or later); needs psycopg and its pool.
+    """A ``CatalogBackend`` in one PostgreSQL database (12 or later); needs psycopg.
 
     The contract of each method is ``CatalogBackend``'s; ``get_snapshot``, ``list_snapshots``, ``delete_snapshot``,
     ``get_deleted_entries`` and ``close`` come with it. Safe for many threads and processes; a forked child opens
@@ -122,6 +127,7 @@ class PostgresCatalog(DatabaseCatalog):
         timeout: float = 30.0,
         connect_timeout: float = 10.0,
         lazy: bool = False,
+        prepare_threshold: int | None = None,
     ) -> None:
         """Connect and create the tables, unless ``lazy``.
 
@@ -129,15 +135,23 @@ class PostgresCatalog(DatabaseCatalog):
             url: ``postgresql://user:password@host:5432/database``, with libpq's options after a ``?``.
             pool_size: how many connections there may be; they are made as they are needed.
             timeout: seconds that a call may take, the wait for a connection included.
-            connect_timeout: seconds that connecting may take; libpq counts whole ones, at least 2.
+            connect_timeout: seconds that connecting may take.
             lazy: connect at the first call.
+            prepare_threshold: after how many runs the server keeps a statement prepared; None for never. Never behind
+                a connection pooler in transaction mode, where a statement of another client would run in its place.
 
         Raises:
             LTMError: ``configuration_error`` and, unless ``lazy``, ``connection_error``, ``connection_timeout`` or
                 ``auth_failed``. No message shows the password.
         """
         self._owns_database = True
-        self._database = PostgresDatabase(url, pool_size=pool_size, timeout=timeout, connect_timeout=connect_timeout)
+        self._database = PostgresDatabase(
+            url,
+            pool_size=pool_size,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            prepare_threshold=prepare_threshold,
+        )
         if check_flag("lazy", lazy):
             return
         try:
@@ -249,7 +263,7 @@ class PostgresCatalog(DatabaseCatalog):
 
     def list_snapshots(self) -> list[dict[str, Any]]:
         """Return all snapshots as ``get_snapshot`` does, newest first."""
-        statement = f"{SNAPSHOTS} ORDER BY created_at DESC, id"
+        statement = f"{_SNAPSHOTS} ORDER BY created_at DESC, id"
         rows = self._database.run(lambda connection: connection.execute(statement).fetchall())
         return [snapshot_of(row, in_utc) for row in rows]
 
@@ -323,5 +337,5 @@ def _parameters(entry: Tracked) -> dict[str, Any]:
         **tracked_parameters(entry),
         "metadata_json": comparable_json(decode(entry.metadata or "{}")),
         "expires_at": entry.expires_at,
-        "ttl": entry.ttl,
+        "ttl": microseconds(entry.ttl),
     }

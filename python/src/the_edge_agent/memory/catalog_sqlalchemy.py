@@ -64,6 +64,7 @@ class SQLAlchemyCatalog(DatabaseCatalog):
         pool_timeout: float = 10.0,
         connect_timeout: float = 10.0,
         timeout: float = 30.0,
+        prepare_threshold: int | None = None,
         engine_args: Mapping[str, Any] | None = None,
         connect_args: Mapping[str, Any] | None = None,
     ) -> None:
@@ -80,6 +81,9 @@ class SQLAlchemyCatalog(DatabaseCatalog):
             pool_timeout: seconds to wait for a free connection.
             connect_timeout: seconds to wait for the server when connecting.
             timeout: seconds that a call may take, all waiting and trying again included.
+            prepare_threshold: with psycopg, after how many runs the server keeps a statement prepared; None for never.
+                Never behind a connection pooler in transaction mode, where a statement of another client would run in
+                its place.
             engine_args: more arguments of SQLAlchemy's ``create_engine``.
             connect_args: more arguments of the driver's ``connect``.
 
@@ -93,6 +97,7 @@ class SQLAlchemyCatalog(DatabaseCatalog):
             pool_timeout=pool_timeout,
             connect_timeout=connect_timeout,
             timeout=timeout,
+            prepare_threshold=prepare_threshold,
             echo=echo,
             create_tables=check_flag("auto_migrate", auto_migrate),
             engine_args={} if engine_args is None else engine_args,

@@ -18,11 +18,21 @@ Row: TypeAlias = Sequence[Any]
 Page: TypeAlias = tuple[list[Row], bool]  # rows, and whether they are the last
 Moment: TypeAlias = Callable[[Any], datetime | None]  # makes a time in UTC of what a driver returns
 
-TRACKED: Final = (
-    "SELECT c.id, c.key, c.content_hash, c.storage_uri, c.byte_size, c.inlined_value, c.metadata, c.expires_at, "
-    "c.created_at, c.updated_at FROM ltm_catalog c"
-)
-SNAPSHOTS: Final = "SELECT id, name, entry_count, total_bytes, created_at FROM ltm_snapshots"
+
+def select_tracked(moment: Callable[[str], str]) -> str:
+    """Return the SELECT of catalog entries ``c``; ``moment`` makes of a column of times what is selected."""
+    times = ", ".join(moment(f"c.{name}") for name in ("expires_at", "created_at", "updated_at"))
+    columns = "c.id, c.key, c.content_hash, c.storage_uri, c.byte_size, c.inlined_value, c.metadata"
+    return f"SELECT {columns}, {times} FROM ltm_catalog c"  # noqa: S608 - our own names
+
+
+def select_snapshots(moment: Callable[[str], str]) -> str:
+    """Return the SELECT of snapshots, likewise."""
+    return f"SELECT id, name, entry_count, total_bytes, {moment('created_at')} FROM ltm_snapshots"  # noqa: S608 - likewise
+
+
+TRACKED: Final = select_tracked(str)
+SNAPSHOTS: Final = select_snapshots(str)
 _PAGE_TEXT: Final = 1_000_000  # characters after which a page of iterate_all ends
 _ABOVE_ALL_KEYS: Final = "\U0010ffff" * (MAX_KEY_LENGTH + 1)
 

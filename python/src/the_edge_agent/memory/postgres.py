@@ -22,11 +22,14 @@ from the_edge_agent.memory.ledger import open_ledger
 from the_edge_agent.memory.native_rows import Page, entry_of, iterate, page_of, range_of
 from the_edge_agent.memory.operations import Delete, Operation, Store, is_plain
 from the_edge_agent.memory.postgres_database import (
+    MICROSECONDS,
     ONE_STATE,
     WRITE,
     PostgresDatabase,
     in_utc,
+    microseconds,
     streamed,
+    utc,
 )
 from the_edge_agent.memory.postgres_search import IN_PREFIX, VISIBLE, results_at_once, search_results
 from the_edge_agent.memory.results import (
@@ -55,7 +58,7 @@ from the_edge_agent.memory.validation import (
 _UPSERT: Final = """
     INSERT INTO ltm_entries AS e (key, value, metadata, metadata_json, {names}version, expires_at, created_at,
                                   updated_at, write_id)
-    VALUES (%(key)s, %(value)s, %(metadata)s, %(metadata_json)s::jsonb, {values}1, now() + %(ttl)s::interval,
+    VALUES (%(key)s, %(value)s, %(metadata)s, %(metadata_json)s::jsonb, {values}1, now() + %(ttl)s{microseconds},
             now(), now(), %(write_id)s)
     ON CONFLICT (key) DO UPDATE SET
         value = excluded.value, metadata = excluded.metadata, metadata_json = excluded.metadata_json,
@@ -67,16 +70,20 @@ _UPSERT: Final = """
 # By whether the entry has search tokens.
 _STORE: Final = {
     True: _UPSERT.format(
-        names="search_text, ", values="%(search_text)s, ", changes="search_text = excluded.search_text,"
+        names="search_text, ",
+        values="%(search_text)s, ",
+        changes="search_text = excluded.search_text,",
+        microseconds=MICROSECONDS,
     ),
-    False: _UPSERT.format(names="", values="", changes=""),
+    False: _UPSERT.format(names="", values="", changes="", microseconds=MICROSECONDS),
 }
 _PUT: Final = {words: f"{store} RETURNING version" for words, store in _STORE.items()}
 _CREATE: Final = {words: f"{store} WHERE e.expires_at <= now() RETURNING version" for words, store in _STORE.items()}
 _VERSION: Final = f"SELECT version FROM ltm_entries WHERE key = %(key)s AND {VISIBLE} FOR UPDATE"
 # What became of a store whose end was not told; this waits for who is writing the row.
-_WRITTEN: Final = """
-    SELECT version, write_id = %(write_id)s, now() - updated_at FROM ltm_entries WHERE key = %(key)s FOR UPDATE"""
+_WRITTEN: Final = f"""
+    SELECT version, write_id = %(write_id)s, now() - updated_at <= %(elapsed)s{MICROSECONDS}
+    FROM ltm_entries WHERE key = %(key)s FOR UPDATE"""
 _DELETE: Final = f"DELETE FROM ltm_entries WHERE key = %(key)s AND {VISIBLE}"
 # Rows are locked in the order of their keys, so that no two transactions wait for each other; a subquery in place of
 # MATERIALIZED may run again for each row, with other rows.
@@ -98,11 +105,11 @@ _CLEAN: Final = """
         SELECT key FROM ltm_entries WHERE expires_at <= now() ORDER BY expires_at, key LIMIT %(most)s FOR UPDATE)
     DELETE FROM ltm_entries e USING gone WHERE e.key = gone.key RETURNING e.key"""
 _EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_entries WHERE expires_at <= now()"
-_FACTS: Final = "SELECT key, expires_at, storage_uri FROM ltm_entries WHERE key = ANY(%(keys)s)"
+_FACTS: Final = f"SELECT key, {utc('expires_at')}, storage_uri FROM ltm_entries WHERE key = ANY(%(keys)s)"
 
 
 class PostgresBackend(DatabaseBackend):
-    """Long-term memory in one PostgreSQL database (12 or later); needs psycopg and its pool.
+    """Long-term memory in one PostgreSQL database (12 or later); needs psycopg.
 
     The contract of each method is ``LTMBackend``'s. Safe for many threads and processes; a forked child opens
     connections of its own. ``SQLAlchemyBackend`` opens the same database too, also at the same time. Values in a blob
@@ -119,6 +126,7 @@ class PostgresBackend(DatabaseBackend):
         timeout: float = 30.0,
         connect_timeout: float = 10.0,
         lazy: bool = False,
+        prepare_threshold: int | None = None,
         search: bool = True,
         catalog: str | Mapping[str, Any] | CatalogBackend | None = None,
     ) -> None:
@@ -128,8 +136,10 @@ class PostgresBackend(DatabaseBackend):
             url: ``postgresql://user:password@host:5432/database``, with libpq's options after a ``?``.
             pool_size: how many connections there may be; they are made as they are needed.
             timeout: seconds that a call may take, the wait for a connection included.
-            connect_timeout: seconds that connecting may take; libpq counts whole ones, at least 2.
+            connect_timeout: seconds that connecting may take.
             lazy: connect at the first call.
+            prepare_threshold: after how many runs the server keeps a statement prepared; None for never. Never behind
+                a connection pooler in transaction mode, where a statement of another client would run in its place.
             search: whether words can be searched; see ``SQLAlchemyBackend``.
             catalog: keeps the ledger of what is in memory: the name of a catalog, a mapping of its ``type`` and
                 options, or a catalog, which stays the caller's. In the same database it is written in the same
@@ -139,7 +149,12 @@ class PostgresBackend(DatabaseBackend):
             LTMError: ``configuration_error`` and, unless ``lazy``, ``connection_error``, ``connection_timeout`` or
                 ``auth_failed``. No message shows the password.
         """
-        options = {"pool_size": pool_size, "timeout": timeout, "connect_timeout": connect_timeout}
+        options = {
+            "pool_size": pool_size,
+            "timeout": timeout,
+            "connect_timeout": connect_timeout,
+            "prepare_threshold": prepare_threshold,
+        }
         self._keeps_words = check_flag("search", search)
         self._database = PostgresDatabase(url, **options, search=self._keeps_words)
         is_lazy = check_flag("lazy", lazy)
@@ -343,10 +358,11 @@ def _version_written(connection: Any, row: Mapping[str, Any], elapsed: Callable[
     Raises:
         LTMError: another store has written the entry since; what became of this one cannot be known.
     """
-    found = connection.execute(_WRITTEN, row).fetchone()
+    # The time since, taken after BEGIN, is longer than it is by the server's now().
+    found = connection.execute(_WRITTEN, {**row, "elapsed": microseconds(elapsed())}).fetchone()
     if found and found[1]:
         return int(found[0])
-    if found and found[2] <= elapsed():
+    if found and found[2]:
         raise LTMError("connection_error", "another store has written the entry since the connection was lost")
     return int(_put(connection, row)[0])
 
@@ -363,7 +379,7 @@ def _parameters(store: Store) -> dict[str, Any]:
         "metadata": store.metadata,
         "metadata_json": comparable_json(decode(store.metadata or "{}")),
         "search_text": store.search_text,
-        "ttl": store.ttl,
+        "ttl": microseconds(store.ttl),
         "write_id": None,
     }
 

@@ -1,4 +1,4 @@
-"""One PostgreSQL database through psycopg and its pool: the start, transactions and deadlines, forks and the end."""
+"""One PostgreSQL database through psycopg: the start, transactions and deadlines, forks and the end."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 from weakref import WeakSet
 
 try:
     import psycopg
-    import psycopg_pool  # noqa: F401 - missed here, where the extra is named
 except ImportError as error:
     raise ImportError(
-        "PostgresBackend and PostgresCatalog need psycopg and its pool; install them with: "
-        'pip install "the-edge-agent[postgres]"'
+        'PostgresBackend and PostgresCatalog need psycopg; install it with: pip install "the-edge-agent[postgres]"'
     ) from error
 
 from the_edge_agent.memory.codec import comparable_json
@@ -31,7 +29,7 @@ from the_edge_agent.memory.postgres_pool import Pool, closed
 from the_edge_agent.memory.postgres_schema import create_tables, is_ready
 from the_edge_agent.memory.postgres_url import parse_url
 from the_edge_agent.memory.results import LTMError
-from the_edge_agent.memory.validation import check_seconds
+from the_edge_agent.memory.validation import check_prepare_threshold, check_seconds
 
 Answer = TypeVar("Answer")
 Row = TypeVar("Row")
@@ -40,7 +38,9 @@ Elapsed: TypeAlias = Callable[[], timedelta]
 # Where each transaction begins; None runs one statement by itself. A database that is read-only by default stays so.
 ALONE: Final = "commit"  # no statement: what is run commits by itself
 WRITE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
-ONE_STATE: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+ONE_STATE: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL gin_fuzzy_search_limit = 0"
+
+MICROSECONDS: Final = "::bigint * interval '1 microsecond'"
 
 _STREAMED_ROWS: Final = 100  # that come from the server at a time
 _TO_END: Final = 0.5  # seconds to end a transaction whose time is over
@@ -68,7 +68,14 @@ class PostgresDatabase:
     """
 
     def __init__(
-        self, url: Any, *, pool_size: Any, timeout: Any, connect_timeout: Any, search: bool | None = None
+        self,
+        url: Any,
+        *,
+        pool_size: Any,
+        timeout: Any,
+        connect_timeout: Any,
+        prepare_threshold: Any,
+        search: bool | None = None,
     ) -> None:
         """Check the arguments; connect to nothing.
 
@@ -77,6 +84,7 @@ class PostgresDatabase:
             pool_size: how many connections there may be.
             timeout: seconds that a call may take, the wait for a connection included.
             connect_timeout: seconds that connecting may take.
+            prepare_threshold: how often a statement runs before the server keeps it prepared; None for never.
             search: whether the entries' table keeps words; None needs no such table and takes what is there.
 
         Raises:
@@ -88,6 +96,7 @@ class PostgresDatabase:
         self._pool_size, self._search = pool_size, search
         self._timeout = check_seconds("timeout", timeout)
         self._connect_timeout = check_seconds("connect_timeout", connect_timeout)
+        self._prepare_threshold = check_prepare_threshold(prepare_threshold)
         self.closed = self._is_ready = False
         self._pool: Pool | None = None
         self._lock = threading.Lock()
@@ -198,7 +207,8 @@ class PostgresDatabase:
             raise closed()
         if self._is_ready:
             return
-        if not self._retrying(partial(is_ready, search=self._search), None, deadline):
+        # In a transaction: a pooler that takes none is found out at once.
+        if not self._retrying(partial(is_ready, search=self._search), ONE_STATE, deadline):
             create = partial(create_tables, search=self._search)
             self._retrying(create, WRITE, deadline, codes=_RACED, attempts=_CREATION_ATTEMPTS)
         self._is_ready = True
@@ -243,17 +253,25 @@ class PostgresDatabase:
     ) -> Answer:
         pool = self._opened_pool()
         connection = pool.take(deadline)
+        is_sound = False
         try:
             if begin is None or begin == ALONE:
                 progress.is_committing = begin == ALONE
-                return work(connection)
-            connection.execute(begin)
-            answer = work(connection)
-            progress.is_committing = begin == WRITE
-            connection.execute("COMMIT")
+                answer = work(connection)
+            else:
+                # In one round trip. A setting of the session would stay with a pooler's, for strangers.
+                limit = f"; SET LOCAL lock_timeout = {pool.lock_timeout}" if begin == WRITE else ""
+                connection.execute(begin + limit)
+                answer = work(connection)
+                progress.is_committing = begin == WRITE
+                connection.execute("COMMIT")
+            is_sound = True
             return answer
+        except (psycopg.Error, LTMError):
+            is_sound = True
+            raise
         finally:
-            pool.give_back(connection)
+            pool.give_back(connection, is_sound=is_sound)
 
     def _opened_pool(self) -> Pool:
         with self._lock:
@@ -261,14 +279,28 @@ class PostgresDatabase:
                 raise closed()
             if self._pool is None:
                 self._pool = Pool(
-                    self._url, size=self._pool_size, timeout=self._timeout, connect_timeout=self._connect_timeout
+                    self._url,
+                    size=self._pool_size,
+                    timeout=self._timeout,
+                    connect_timeout=self._connect_timeout,
+                    prepare_threshold=self._prepare_threshold,
                 )
             return self._pool
 
 
-def in_utc(moment: datetime | None) -> datetime | None:
-    """Return a time of the server's, in UTC."""
-    return None if moment is None else moment.astimezone(timezone.utc)
+def utc(column: str) -> str:
+    """Return the SQL for a time as ``in_utc`` reads it, whatever the session's TimeZone and DateStyle are."""
+    return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US"+00:00"')"""
+
+
+def in_utc(moment: str | None) -> datetime | None:
+    """Return a time of the server's, written by ``utc``."""
+    return None if moment is None else datetime.fromisoformat(moment)
+
+
+def microseconds(duration: timedelta | None) -> int | None:
+    """Return a duration as it is bound to ``MICROSECONDS``, whatever the session's IntervalStyle is."""
+    return None if duration is None else duration // timedelta(microseconds=1)
 
 
 def contained(condition: Node | None) -> tuple[str, dict[str, Any]]:

@@ -7,6 +7,12 @@ from typing import Final
 
 import psycopg
 
+from the_edge_agent.memory.poolers import (
+    BROKEN_PROTOCOL,
+    NO_TRANSACTIONS,
+    PREPARED_ELSEWHERE,
+    takes_no_transactions,
+)
 from the_edge_agent.memory.results import ErrorType, LTMError
 
 # By SQLSTATE (PostgreSQL's appendix A).
@@ -17,6 +23,9 @@ _FAILURES: Final[dict[str, tuple[ErrorType, str]]] = {
     "57014": ("query_error", "the server cancelled the statement at its time limit"),
     "57P01": ("connection_error", "lost the connection to the database"),
     "57P02": ("connection_error", "lost the connection to the database"),
+    "26000": ("configuration_error", PREPARED_ELSEWHERE),
+    "42P05": ("configuration_error", PREPARED_ELSEWHERE),
+    "08P01": ("connection_error", BROKEN_PROTOCOL),
     "25006": ("connection_error", "the database is read-only"),
     "23505": ("validation_error", "the entry breaks a constraint of the table"),
     "23502": ("validation_error", "the entry breaks a constraint of the table"),
@@ -57,6 +66,8 @@ def is_lost(error: psycopg.Error) -> bool:
 def failure_of(error: psycopg.Error) -> LTMError:
     """Return what an error of the server means, without anything that is stored."""
     code = error.sqlstate or ""
+    if takes_no_transactions(error):
+        return LTMError("configuration_error", f"{NO_TRANSACTIONS} (SQLSTATE {code})")
     if code in _FAILURES:
         error_type, message = _FAILURES[code]
         return LTMError(error_type, f"{message} (SQLSTATE {code})")

@@ -1,68 +1,48 @@
-"""The connections of a process to one PostgreSQL database, in psycopg's pool: how they are made, checked and ended."""
+"""The connections of a process to one PostgreSQL database: how they are made, checked and ended."""
 
 from __future__ import annotations
 
-import logging
 import math
 import time
+from collections import deque
 from collections.abc import Generator
-from typing import Any, Final
+from typing import Any
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
+from the_edge_agent.memory.in_time import LateError, call_in_time
 from the_edge_agent.memory.postgres_errors import OutOfTimeError, refusal_of
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sockets import has_ended
-
-# What its warnings say is told by our errors too, or needs no telling: they are for those who configure logging.
-logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
-
-_LAST_WAIT: Final = 0.2  # seconds for the pool's threads to end: one may be waiting for a server that never answers
-
-
-class _Attempts:
-    """What became of the attempts to connect: psycopg's pool makes them in its thread and tells nobody."""
-
-    def __init__(self) -> None:
-        self.is_under_way = False
-        self.failed = 0
-        self.last: Exception | None = None
-
-    def add(self, error: Exception) -> None:
-        self.failed, self.last = self.failed + 1, error.with_traceback(None)
+from the_edge_agent.memory.tickets import Ticket, Tickets
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that gives up waiting for the server at a deadline; psycopg alone would wait for ever."""
+    """A connection that gives up waiting for the server at a deadline; psycopg alone would wait for ever.
+
+    Attributes:
+        deadline: of the call that uses it.
+        ticket: of the pool, while it is in use.
+        age: how often the pool had been renewed when it was made.
+        is_direct: whether no pooler stands between, so that the session is ours and keeps its settings.
+    """
 
     deadline = math.inf
+    ticket: Ticket | None = None
+    age = 0
+    is_direct = False
 
-    @classmethod
-    def connect(cls, conninfo: str = "", **options: Any) -> Connection:
-        """Connect, set the session up, and tell why that did not work."""
-        attempts: _Attempts = options.pop("attempts")
-        settings: str = options.pop("settings")
-        attempts.is_under_way = True
-        try:
-            connection: Any = super().connect(conninfo, **options)
-            connection._set_up(settings, float(options["connect_timeout"]))
-        except Exception as error:  # the look-up of a host's name has errors that are not psycopg's
-            attempts.add(error)
-            raise
-        finally:
-            attempts.is_under_way = False
-        made: Connection = connection
-        return made
+    def set_up(self, lock_timeout: int, seconds: float) -> None:
+        """Limit waits for locks, in milliseconds, if the session is ours: a pooler hands it to strangers.
 
-    def _set_up(self, settings: str, seconds: float) -> None:
+        A pooler has told us a process id of its own.
+        """
         self.deadline = time.monotonic() + seconds
-        try:
-            self.execute(settings)
-        except BaseException:
-            self.close()
-            raise
+        settings = {"lock_timeout": lock_timeout, "gin_fuzzy_search_limit": 0}
+        calls = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
+        is_ours = f"pg_backend_pid() = {self.info.backend_pid}"
+        self.is_direct = self.execute(f"SELECT {calls} WHERE {is_ours}").fetchone() is not None
         self.deadline = math.inf
 
     def wait(self, gen: Any, *arguments: Any, **options: Any) -> Any:
@@ -80,39 +60,42 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         except StopIteration as end:
             return end.value
 
+    def __del__(self, *_: Any) -> None:
+        """Say nothing: one that an exception has torn out of its call is closed with its memory."""
+
 
 class Pool:
-    """Connections that are made as they are needed; each seems alive when it is taken."""
+    """Connections that are made as they are needed; each seems alive when it is taken.
 
-    def __init__(self, url: str, *, size: int, timeout: float, connect_timeout: float) -> None:
-        """Start the pool's threads; connect to nothing.
+    An exception at any moment, as KeyboardInterrupt, leaves it whole: see ``Tickets``. A connection is referred to
+    either by the pool, which lets no one have it twice, or by the call that uses it.
+    """
+
+    def __init__(
+        self, url: str, *, size: int, timeout: float, connect_timeout: float, prepare_threshold: int | None
+    ) -> None:
+        """Connect to nothing.
 
         Args:
             url: as libpq reads it.
             size: how many connections there may be.
             timeout: seconds that a call may take.
             connect_timeout: seconds that connecting may take.
+            prepare_threshold: psycopg's.
         """
-        self._attempts = _Attempts()
+        self._url, self._connect_timeout = url, min(connect_timeout, timeout)
+        self._options: dict[str, Any] = {
+            "autocommit": True,
+            "client_encoding": "utf8",
+            "connect_timeout": max(1, math.ceil(self._connect_timeout)),
+            "prepare_threshold": prepare_threshold,
+        }
         # The server ends a wait for a lock before the call's deadline, so that no session of ours stays behind.
-        settings = f"SET lock_timeout = {max(1, round(timeout * 900))}; SET TimeZone = 'UTC'; SET DateStyle = 'ISO'"
-        self._pool = ConnectionPool(
-            url,
-            connection_class=Connection,
-            kwargs={
-                "autocommit": True,
-                "client_encoding": "utf8",
-                "connect_timeout": max(1, math.ceil(min(connect_timeout, timeout))),  # nobody waits for longer
-                "attempts": self._attempts,
-                "settings": settings,
-            },
-            min_size=0,
-            max_size=size,
-            num_workers=1,
-            reconnect_timeout=0,  # whoever waits is told, and asks again
-            name="the-edge-agent",
-            open=True,
-        )
+        self.lock_timeout = max(1, round(timeout * 900))
+        self._tickets = Tickets(size)
+        self._idle: deque[Connection] = deque()
+        self._age = 0
+        self._is_closed = False
 
     def take(self, deadline: float) -> Connection:
         """Return a connection that seems alive, by a look at its socket.
@@ -120,49 +103,99 @@ class Pool:
         Raises:
             LTMError: why there is none.
         """
-        failed, patience = self._attempts.failed, 0.05
-        while True:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                raise self._out_of_time()
-            try:
-                connection = self._pool.getconn(timeout=min(patience, remaining))
-            except PoolTimeout:
-                if self._attempts.failed > failed and self._attempts.last is not None:
-                    raise refusal_of(self._attempts.last) from None
-                patience = min(2 * patience, 1.0)
-                continue
-            except PoolClosed:
-                raise closed() from None
-            connection.deadline = deadline
-            if not has_ended(connection.fileno()):
-                return connection
-            connection.close()
-            self._pool.putconn(connection)
-
-    def give_back(self, connection: Connection) -> None:
-        """Take back a connection, whatever became of its transaction."""
+        ticket = self._tickets.take(deadline - time.monotonic())
+        if ticket is None:
+            raise LTMError("connection_timeout", "no connection became free in the pool; raise pool_size")
         try:
-            if not connection.closed and connection.info.transaction_status != TransactionStatus.IDLE:
-                is_busy = connection.info.transaction_status == TransactionStatus.ACTIVE
-                connection.close() if is_busy else connection.rollback()
-        except psycopg.Error:
-            connection.close()
-        connection.deadline = math.inf
-        self._pool.putconn(connection)
+            connection = self._idle_one() or self._new(deadline)
+        except LTMError:
+            self._tickets.give_back(ticket)
+            raise
+        connection.ticket, connection.deadline = ticket, deadline
+        return connection
+
+    def give_back(self, connection: Connection, *, is_sound: bool) -> None:
+        """Take back a connection, whatever became of its transaction.
+
+        Args:
+            connection: that ``take`` has returned.
+            is_sound: whether it was left by an answer or by an error of the database, and not by any other exception.
+        """
+        ticket, connection.ticket = connection.ticket, None
+        try:
+            self._keep(connection, is_sound)
+        finally:
+            if ticket is not None:
+                self._tickets.give_back(ticket)
 
     def replace_all(self) -> None:
         """Make every connection anew, those in use when they come back."""
-        self._pool.drain()
+        self._age += 1
+        self._close_idle()
 
     def close(self) -> None:
         """Close every connection, those in use when they come back."""
-        self._pool.close(timeout=_LAST_WAIT)
+        self._is_closed = True
+        self._close_idle()
 
-    def _out_of_time(self) -> LTMError:
-        if self._attempts.is_under_way:
-            return refusal_of(OutOfTimeError("connecting timed out"))
-        return LTMError("connection_timeout", "no connection became free in the pool; raise pool_size")
+    def _keep(self, connection: Connection, is_sound: bool) -> None:
+        status = connection.info.transaction_status
+        try:
+            if is_sound and status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+                connection.rollback()
+                status = connection.info.transaction_status
+        except psycopg.Error:
+            is_sound = False
+        if not is_sound or status != TransactionStatus.IDLE or connection.age != self._age:
+            connection.close()
+            return
+        connection.deadline = math.inf
+        self._idle.append(connection)
+        if self._is_closed:
+            self._close_idle()
+
+    def _idle_one(self) -> Connection | None:
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:  # another thread was quicker
+                return None
+            if connection.age == self._age and not has_ended(connection.fileno()):
+                return connection
+            connection.close()
+        return None
+
+    def _close_idle(self) -> None:
+        while self._idle:
+            try:
+                self._idle.pop().close()
+            except IndexError:
+                return
+
+    def _new(self, deadline: float) -> Connection:
+        if self._is_closed:
+            raise closed()
+        seconds, age = min(self._connect_timeout, deadline - time.monotonic()), self._age
+        problem: LTMError
+        try:
+            connection = call_in_time(lambda: self._connected(seconds), seconds=seconds, undo=Connection.close)
+        except LateError:
+            problem = refusal_of(OutOfTimeError("connecting timed out"))
+        except Exception as error:  # the look-up of a host's name has errors that are not psycopg's
+            problem = refusal_of(error)
+        else:
+            connection.age = age
+            return connection
+        raise problem
+
+    def _connected(self, seconds: float) -> Connection:
+        connection = Connection.connect(self._url, **self._options)
+        try:
+            connection.set_up(self.lock_timeout, seconds)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 def closed() -> LTMError:

@@ -15,10 +15,11 @@ VISIBLE: Final = "(expires_at IS NULL OR expires_at > now())"
 IN_PREFIX: Final = "key >= %(prefix)s AND key < %(end)s"
 _WHOLE: Final = "SELECT key, metadata, value, storage_uri FROM ltm_entries WHERE key = ANY(%(keys)s)"
 # With what is ranked come short values only: most of them are not among the results.
-_OF_RANKED: Final = "search_text, CASE WHEN octet_length(value) <= 10000 THEN value END, storage_uri"
-_OF_RESULTS: Final = "'', value, storage_uri"
+_OF_RANKED: Final = "search_text, CASE WHEN octet_length(value) <= 10000 THEN value END AS value, storage_uri"
+_OF_RESULTS: Final = "'' AS search_text, value, storage_uri"
 _NEWEST_FIRST: Final = "ORDER BY updated_at DESC, key"
-_SELECT: Final = "SELECT key, metadata, {columns}, updated_at FROM"
+_ROWS: Final = "key, metadata, search_text, value, storage_uri"
+_SELECT: Final = "SELECT key, metadata, {columns} FROM"
 _STREAM: Final = f"{_SELECT} ltm_entries WHERE {{where}} {_NEWEST_FIRST}"
 _ALL: Final = f"{_STREAM} LIMIT %(window)s"
 _LATE: Final = f"""
@@ -26,15 +27,21 @@ _LATE: Final = f"""
     WHERE {{where}} {_NEWEST_FIRST} LIMIT %(window)s"""
 # Matches, one more than the bound at most. If there are more, the second has a row of nulls in their place.
 _FEW: Final = f"""
-    WITH found AS MATERIALIZED ({_SELECT} ltm_entries WHERE {{where}} LIMIT %(bound)s + 1)
-    SELECT * FROM found {_NEWEST_FIRST}"""
+    WITH found AS MATERIALIZED (
+        SELECT key, metadata, {{columns}}, updated_at FROM ltm_entries WHERE {{where}} LIMIT %(bound)s + 1)
+    SELECT {_ROWS} FROM found {_NEWEST_FIRST}"""
 _SOME: Final = f"""
     WITH found AS MATERIALIZED (SELECT key, updated_at FROM ltm_entries WHERE {{where}} LIMIT %(bound)s + 1)
-    SELECT key, metadata, {{columns}}, updated_at FROM ltm_entries JOIN (
-        SELECT key AS chosen FROM found WHERE (SELECT count(*) FROM found) <= %(bound)s
-        {_NEWEST_FIRST} LIMIT %(window)s) AS places ON key = chosen
-    UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, NULL WHERE (SELECT count(*) FROM found) > %(bound)s
+    SELECT {_ROWS} FROM (
+        SELECT key, metadata, {{columns}}, updated_at FROM ltm_entries JOIN (
+            SELECT key AS chosen FROM found WHERE (SELECT count(*) FROM found) <= %(bound)s
+            {_NEWEST_FIRST} LIMIT %(window)s) AS places ON key = chosen
+        UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, NULL WHERE (SELECT count(*) FROM found) > %(bound)s) AS rows
     {_NEWEST_FIRST}"""
+
+
+# Evaluated before the scan. Another client of a pooler may have left a limit on what a GIN index finds.
+_WHOLE_INDEX: Final = "(SELECT set_config('gin_fuzzy_search_limit', '0', true)) = '0'"
 
 
 def results_at_once(
@@ -44,7 +51,7 @@ def results_at_once(
     window, is_in_index = window_of(terms, first, most), condition is None or bool(equalities(condition))
     if window - most > RANK_WINDOW or (has_words(terms) and not is_in_index):
         return None  # too many values would come that are not among the results
-    where, values = _matching(terms, condition, prefix)
+    where, values = _matching(connection, terms, condition, prefix)
     columns = _OF_RANKED if has_words(terms) else _OF_RESULTS
     values["window"] = window
 
@@ -79,7 +86,7 @@ def search_results(
     connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int
 ) -> list[dict[str, Any]]:
     """Return the same, in a transaction of one state."""
-    where, values = _matching(terms, condition, prefix)
+    where, values = _matching(connection, terms, condition, prefix)
     columns = "search_text" if has_words(terms) else "''"
     with streamed(connection) as cursor:
         rows = cursor.execute(_STREAM.format(columns=columns, where=where), values)
@@ -94,13 +101,17 @@ def _finds_few(terms: Sequence[Term], condition: Node | None) -> bool:
     return bool(equalities(condition)) and all(term.negated for term in terms)
 
 
-def _matching(terms: Sequence[Term], condition: Node | None, prefix: str) -> tuple[str, dict[str, Any]]:
+def _matching(
+    connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str
+) -> tuple[str, dict[str, Any]]:
     """Return the condition on entries that satisfy every term, and its parameters.
 
     What satisfies the filter is among them.
     """
     in_index, values = contained(condition)
     conditions = [VISIBLE, in_index]
+    if not connection.is_direct and (values or terms):
+        conditions.append(_WHOLE_INDEX)
     if prefix:  # a range of all keys would look selective to the planner of a prepared statement
         conditions.append(IN_PREFIX)
         values |= range_of(prefix)

@@ -93,6 +93,7 @@ class SQLAlchemyBackend(DatabaseBackend):
         pool_timeout: float = 10.0,
         connect_timeout: float = 10.0,
         timeout: float = 30.0,
+        prepare_threshold: int | None = None,
         engine_args: Mapping[str, Any] | None = None,
         connect_args: Mapping[str, Any] | None = None,
     ) -> None:
@@ -122,6 +123,9 @@ class SQLAlchemyBackend(DatabaseBackend):
             pool_timeout: seconds to wait for a free connection.
             connect_timeout: seconds to wait for the server when connecting.
             timeout: seconds that a call may take, all waiting and trying again included.
+            prepare_threshold: with psycopg, after how many runs the server keeps a statement prepared; None for never.
+                Never behind a connection pooler in transaction mode, where a statement of another client would run in
+                its place.
             engine_args: more arguments of SQLAlchemy's ``create_engine``, such as ``pool_recycle``.
             connect_args: more arguments of the driver's ``connect``, such as ``sslmode``.
 
@@ -135,6 +139,7 @@ class SQLAlchemyBackend(DatabaseBackend):
             pool_timeout=pool_timeout,
             connect_timeout=connect_timeout,
             timeout=timeout,
+            prepare_threshold=prepare_threshold,
             echo=echo,
             create_tables=create_tables,
             engine_args={} if engine_args is None else engine_args,
@@ -148,7 +153,10 @@ class SQLAlchemyBackend(DatabaseBackend):
         self._database = self._database_of(source, options)
         self._values = LargeValues(blobs, self._database)
         is_lazy = check_flag("lazy", lazy)
-        self._ledger = open_ledger(catalog, self._database, {"pool_size": pool_size, "echo": echo, "lazy": is_lazy})
+        inherited = {"pool_size": pool_size, "echo": echo, "lazy": is_lazy}
+        if prepare_threshold is not None:  # which not every database takes
+            inherited["prepare_threshold"] = prepare_threshold
+        self._ledger = open_ledger(catalog, self._database, inherited)
         try:
             if self._ledger.is_here and entries_name != LTMEntry.__tablename__:
                 message = "a catalog on the same database keeps the ledger of ltm_entries, not of another table_name"

@@ -78,6 +78,17 @@ def check_seconds(name: str, seconds: Any) -> float:
     return float(seconds)
 
 
+def check_prepare_threshold(times: Any) -> int | None:
+    """Return psycopg's ``prepare_threshold``: None, or after how many runs the server keeps a statement prepared.
+
+    Raises:
+        LTMError: ``configuration_error``.
+    """
+    if times is not None and (isinstance(times, bool) or not isinstance(times, int) or times < 0):
+        raise LTMError("configuration_error", f"prepare_threshold must be None or a whole number, not {times!r}")
+    return times
+
+
 def check_items(items: Any, what: str) -> list[Any]:
     """Return a collection as a list.
 

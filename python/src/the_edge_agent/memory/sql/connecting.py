@@ -14,7 +14,7 @@ from sqlalchemy.pool import QueuePool
 
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.deadlines import Deadline, current
-from the_edge_agent.memory.sql.dialects import Dialect, for_name
+from the_edge_agent.memory.sql.dialects import SECONDS, Dialect, for_dialect, for_name
 from the_edge_agent.memory.sql.options import EngineOptions
 from the_edge_agent.memory.sql.transactions import connect
 from the_edge_agent.memory.sql.url import load_dialect, missing_driver, with_installed_driver
@@ -52,11 +52,13 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
     url, engine_options = family.engine_options(url)
     driver_args = {
         **family.connect_args(url.get_driver_name(), options.connect_timeout, options.timeout),
+        **_preparing(family, url.get_driver_name(), options.prepare_threshold),
         **engine_options.pop("connect_args", {}),
         **options.connect_args,
         **hidden_args,
     }
     execution_options = {
+        SECONDS: options.timeout,
         **engine_options.get("execution_options", {}),
         **(options.engine_args.get("execution_options") or {}),
     }
@@ -78,7 +80,7 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
             **{**engine_options, **options.engine_args, "execution_options": execution_options},
         )
         _limit_connecting(engine, family, options.connect_timeout)
-        _set_up_sessions(engine, family.session_settings(options.timeout))
+        _set_up_sessions(engine, family, options.timeout)
         return engine, family.prepare_engine(engine)
     except ImportError:
         problem = missing_driver(url)
@@ -108,12 +110,25 @@ def _limit_connecting(engine: Engine, family: type[Dialect], connect_timeout: fl
         return connection
 
 
-def _set_up_sessions(engine: Engine, settings: list[str]) -> None:
-    if not settings:
-        return
+def _preparing(family: type[Dialect], driver: str, threshold: int | None) -> dict[str, Any]:
+    """Return the driver's argument for how often a statement runs before the server keeps it.
 
+    Raises:
+        LTMError: ``configuration_error`` for a driver that takes none.
+    """
+    if driver in family.preparing_drivers:
+        return {"prepare_threshold": threshold}
+    if threshold is None:
+        return {}
+    raise LTMError("configuration_error", "prepare_threshold is for PostgreSQL with the driver psycopg; leave it out")
+
+
+def _set_up_sessions(engine: Engine, family: type[Dialect], timeout: float) -> None:
     @event.listens_for(engine, "connect")
     def set_up(driver_connection: Any, record: Any) -> None:
+        settings = family.session_settings(timeout, driver_connection)
+        if not settings:
+            return
         cursor = driver_connection.cursor()
         for setting in settings:
             cursor.execute(setting)
@@ -130,11 +145,11 @@ def first_connection(engine: Engine, deadline: Deadline) -> Connection:
     try:
         return connect(engine, deadline)
     except (TypeError, UnicodeError) as error:
-        refused = type(error).__name__
-    raise LTMError(
-        "configuration_error",
-        f"the driver does not accept the url, one of its options, or the encoding of the database ({refused})",
-    )
+        message = for_dialect(engine.dialect).reason(error) or (
+            "the driver does not accept the url, one of its options, or the encoding of the database "
+            f"({type(error).__name__})"
+        )
+    raise LTMError("configuration_error", message)
 
 
 def with_a_pool_of_its_own(engine: Engine) -> Engine:

@@ -7,11 +7,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, InvalidStateError, wait
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Final, TypeVar
+
+from the_edge_agent.memory.in_time import LateError, call_in_time
 
 Answer = TypeVar("Answer")
 Row = TypeVar("Row")
@@ -75,30 +76,13 @@ class Deadline:
     def call(self, work: Callable[[], Answer], *, seconds: float, undo: Callable[[Answer], object]) -> Answer:
         """Return the answer of ``work``, which may take ``seconds`` at most; undo one that comes too late.
 
-        The work runs in a thread of its own: nothing else bounds the look-up of a host's name.
-
         Raises:
             DeadlineError: it took too long.
         """
-        outcome: Future[Answer] = Future()
-
-        def run() -> None:
-            try:
-                answer = work()
-            except BaseException as error:  # raised where it is waited for
-                with suppress(InvalidStateError):
-                    outcome.set_exception(error)
-                return
-            try:
-                outcome.set_result(answer)
-            except InvalidStateError:
-                undo(answer)
-
-        threading.Thread(target=run, daemon=True, name="the-edge-agent connecting").start()
-        wait([outcome], min(seconds, self.remaining()))
-        if outcome.cancel():
-            raise DeadlineError
-        return outcome.result()
+        try:
+            return call_in_time(work, seconds=min(seconds, self.remaining()), undo=undo)
+        except LateError:
+            raise DeadlineError from None
 
     def __enter__(self) -> Deadline:
         """Begin to watch the calling thread."""

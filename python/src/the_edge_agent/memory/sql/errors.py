@@ -8,6 +8,12 @@ from typing import Any, Final
 
 from sqlalchemy import exc
 
+from the_edge_agent.memory.poolers import (
+    BROKEN_PROTOCOL,
+    NO_TRANSACTIONS,
+    PREPARED_ELSEWHERE,
+    takes_no_transactions,
+)
 from the_edge_agent.memory.results import ErrorType, LTMError
 from the_edge_agent.memory.sql.deadlines import DeadlineError
 
@@ -88,6 +94,10 @@ _NO_TABLE: Final[_Meaning] = (
 _DENIED: Final[_Meaning] = ("query_error", False, "the user lacks a privilege that this call needs")
 _REFUSED: Final[_Meaning] = ("query_error", False, "the database refused the statement")
 
+_PREPARED_ELSEWHERE: Final[_Meaning] = ("configuration_error", False, PREPARED_ELSEWHERE)
+_BROKEN_PROTOCOL: Final[_Meaning] = ("connection_error", False, BROKEN_PROTOCOL)
+_NO_TRANSACTIONS: Final[_Meaning] = ("configuration_error", False, NO_TRANSACTIONS)
+
 _SQLSTATE: Final[dict[str, _Meaning]] = {
     "40P01": _DEADLOCK,
     "40001": _DEADLOCK,
@@ -96,6 +106,9 @@ _SQLSTATE: Final[dict[str, _Meaning]] = {
     "57P01": _LOST,
     "57P02": _LOST,
     "57P03": _UNREACHABLE,
+    "26000": _PREPARED_ELSEWHERE,
+    "42P05": _PREPARED_ELSEWHERE,
+    "08P01": _BROKEN_PROTOCOL,
     "25006": _READ_ONLY,
     "53300": ("connection_error", False, "the server has no connection left for us"),
     "28000": _AUTH,
@@ -231,7 +244,7 @@ def _failure(meaning: _Meaning, code: str) -> Failure:
         error_type,
         f"{message} ({code})" if code else message,
         retry,
-        lost=meaning is _LOST,
+        lost=meaning in (_LOST, _BROKEN_PROTOCOL),
         waited=meaning is _LOCK_WAIT,
         denied=meaning in (_DENIED, _READ_ONLY),
     )
@@ -247,6 +260,8 @@ def _by_code(original: Any) -> tuple[str, _Meaning | None]:
     for own in getattr(original, "gds_codes", None) or ():
         if own in _FIREBIRD:
             return f"error {own}", _FIREBIRD[own]
+    if takes_no_transactions(original):  # psycopg2 keeps no code of what has also ended the connection
+        return "SQLSTATE 08P01", _NO_TRANSACTIONS
     if sqlstate:
         return f"SQLSTATE {sqlstate}", _SQLSTATE.get(sqlstate) or _SQLSTATE_CLASS.get(sqlstate[:2], _REFUSED)
     name = getattr(original, "sqlite_errorname", None)

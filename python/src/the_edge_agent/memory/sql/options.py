@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Engine
 
 from the_edge_agent.memory.results import LTMError
-from the_edge_agent.memory.validation import check_flag
+from the_edge_agent.memory.validation import check_flag, check_prepare_threshold
 
 MAX_TABLE_NAME: Final = 40  # characters; with what is added for indexes below PostgreSQL's 63
 _TABLE_NAME: Final = re.compile(r"[a-z_][a-z0-9_]*")
@@ -37,6 +37,7 @@ class EngineOptions:
     timeout: float = 30.0
     echo: bool = False
     create_tables: bool = True
+    prepare_threshold: int | None = None
     engine_args: Mapping[str, Any] = field(default_factory=dict)
     connect_args: Mapping[str, Any] = field(default_factory=dict)
 
@@ -48,6 +49,7 @@ class EngineOptions:
             _check_seconds(name, getattr(self, name))
         check_flag("echo", self.echo)
         check_flag("create_tables", self.create_tables)
+        check_prepare_threshold(self.prepare_threshold)
         _check_mapping("engine_args", self.engine_args)
         _check_mapping("connect_args", self.connect_args)
         for name in (*_OWN_OPTIONS, *_FIXED):

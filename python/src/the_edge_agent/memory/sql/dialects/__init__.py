@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy.engine import Dialect as EngineDialect
 
-from the_edge_agent.memory.sql.dialects.base import BEGINS_ITSELF, Dialect
+from the_edge_agent.memory.sql.dialects.base import BEGINS_ITSELF, SECONDS, Dialect
 from the_edge_agent.memory.sql.dialects.upserts import Upsert
 
 _PACKAGE: Final = "the_edge_agent.memory.sql.dialects"
@@ -42,4 +42,4 @@ def for_name(name: str) -> type[Dialect]:
     return found
 
 
-__all__ = ["BEGINS_ITSELF", "Dialect", "Upsert", "for_dialect", "for_name"]
+__all__ = ["BEGINS_ITSELF", "SECONDS", "Dialect", "Upsert", "for_dialect", "for_name"]

@@ -50,6 +50,7 @@ NO_HOST: Final = "the url has a host, which this database has not; a file needs 
 
 LIKE_INSTEAD: Final = "no full-text index: searches use LIKE over search tokens"
 BEGINS_ITSELF: Final = "the_edge_agent.begins_itself"  # option of an engine whose connections rest in autocommit
+SECONDS: Final = "the_edge_agent.seconds"  # option of an engine of our own: that a call may take
 PYTHON_INSTEAD: Final = "no JSON functions: metadata filters are decided in Python"
 
 
@@ -70,6 +71,9 @@ class Dialect:
 
     #: The drivers whose socket ``socket_of`` finds: a look at it tells whether the connection is alive.
     socket_drivers: ClassVar[frozenset[str]] = frozenset()
+
+    #: The drivers that take psycopg's ``prepare_threshold``.
+    preparing_drivers: ClassVar[frozenset[str]] = frozenset()
 
     #: The level of transactions where a caller's engine would commit each statement.
     isolation_level: ClassVar[str] = "READ COMMITTED"
@@ -133,9 +137,14 @@ class Dialect:
         return None
 
     @classmethod
-    def session_settings(cls, timeout: float) -> list[str]:
-        """Return the statements that set up each connection of our own for calls of so many seconds."""
+    def session_settings(cls, timeout: float, driver_connection: Any) -> list[str]:
+        """Return the statements that set up a new connection of our own for calls of so many seconds."""
         return []
+
+    @classmethod
+    def reason(cls, error: Exception) -> str | None:
+        """Return what Python's own error at the first connection means, None where it is not known."""
+        return None
 
     @classmethod
     def objection(cls, driver_connection: Any, *, is_shared: bool) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
-from sqlalchemy import Connection, String
+from sqlalchemy import Connection, DateTime, String
 from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.sql.dialects.base import Dialect
@@ -19,6 +19,7 @@ class CockroachDBDialect(PostgreSQLDialect):
     exact_collation: ClassVar[str | None] = None
     key_type: ClassVar[TypeEngine[Any]] = String(MAX_KEY_LENGTH)
     has_exact_keys = False
+    time_type: ClassVar[TypeEngine[Any]] = DateTime(timezone=True)
 
     def exclusively(self, connection: Connection, name: str) -> AbstractContextManager[Any]:
         """Lock every row: there is no LOCK TABLE."""

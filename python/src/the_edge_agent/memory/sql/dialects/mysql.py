@@ -150,7 +150,7 @@ class MySQLDialect(Dialect):
         return url, options
 
     @classmethod
-    def session_settings(cls, timeout: float) -> list[str]:
+    def session_settings(cls, timeout: float, driver_connection: Any) -> list[str]:
         """Have the server end a wait for a lock before the call's deadline, so that no session of ours stays behind.
 
         And have it sort by whole keys: by default by the first 1,024 bytes, whose order then has to do. Connections

@@ -10,14 +10,12 @@ from sqlalchemy import (
     CTE,
     BindParameter,
     ColumnElement,
-    CompoundSelect,
     Integer,
     ScalarSelect,
     Select,
     Table,
     bindparam,
     func,
-    literal_column,
     null,
     select,
     union_all,
@@ -39,7 +37,7 @@ class Step(NamedTuple):
         most: how many of the newest matches it can tell at most; of a page beyond them it cannot tell that it is empty.
     """
 
-    statement: Select[Any] | CompoundSelect[Any]
+    statement: Select[Any]
     bounds: Mapping[str, int]
     is_partial: bool = False
     most: int | None = None
@@ -96,7 +94,7 @@ def are_many(found: CTE, few: int | ColumnElement[int]) -> ScalarSelect[bool]:
     return select(func.count() > few).select_from(found).scalar_subquery()
 
 
-def in_order(rows: Select[Any], unless: ScalarSelect[bool]) -> CompoundSelect[Any]:
+def in_order(rows: Select[Any], unless: ScalarSelect[bool]) -> Select[Any]:
     """Return rows, whose first column is the key and the last one ``moment``, in their order, or one row of nulls.
 
     Args:
@@ -104,8 +102,9 @@ def in_order(rows: Select[Any], unless: ScalarSelect[bool]) -> CompoundSelect[An
         unless: the condition that there are too many.
     """
     nothing = [null().label(f"nothing{place}") for place in range(len(rows.selected_columns))]
-    both: CompoundSelect[Any] = union_all(rows, select(*nothing).where(unless))
-    return both.order_by(literal_column("moment").desc(), next(iter(rows.selected_columns)))
+    both = union_all(rows, select(*nothing).where(unless)).subquery("both")
+    *columns, moment = list(both.c)
+    return select(*columns).order_by(moment.desc(), columns[0])
 
 
 def bound_range(key: ColumnElement[str]) -> list[ColumnElement[bool]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
@@ -11,9 +11,9 @@ from sqlalchemy import (
     CTE,
     BigInteger,
     BindParameter,
+    Boolean,
     Column,
     ColumnElement,
-    CompoundSelect,
     Computed,
     Connection,
     DateTime,
@@ -39,14 +39,23 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR, insert
+from sqlalchemy.engine import Dialect as EngineDialect
 from sqlalchemy.sql.visitors import replacement_traverse
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from the_edge_agent.memory.codec import comparable_json, decode
-from the_edge_agent.memory.filters import Path, Slot, nested
+from the_edge_agent.memory.filters import Node, Path, Slot, nested
+from the_edge_agent.memory.poolers import PREPARES
 from the_edge_agent.memory.postgres_bounds import BOUNDS
 from the_edge_agent.memory.results import LTMError
-from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, LIKE_INSTEAD, PYTHON_INSTEAD, Dialect
+from the_edge_agent.memory.sql.dialects.base import (
+    COMMITS_ALONE,
+    IN_USE,
+    LIKE_INSTEAD,
+    PYTHON_INSTEAD,
+    SECONDS,
+    Dialect,
+)
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test, is_ordered, slot_name
 from the_edge_agent.memory.sql.dialects.newest import ROWS, SKIPPED, Newest, Step, are_many, in_order
 from the_edge_agent.memory.sql.dialects.probing import accepts
@@ -73,6 +82,29 @@ _COLUMNS: Final = text(
 _SIMPLE: Final[ColumnElement[Any]] = literal_column("'simple'::regconfig")
 
 
+# Evaluated before the scan. A session that is not ours may limit what a GIN index finds.
+_WHOLE_INDEX: Final[ColumnElement[bool]] = literal_column(
+    "(SELECT set_config('gin_fuzzy_search_limit', '0', true)) = '0'", type_=Boolean()
+)
+_AS_TEXT: Final[ColumnElement[str]] = literal_column("""'YYYY-MM-DD HH24:MI:SS.US"+00:00"'""", type_=Text())
+_ASCII: Final = "SQL_ASCII"  # as which drivers return bytes
+
+
+class Moment(TypeDecorator[datetime]):
+    """TIMESTAMPTZ, selected as text in UTC: drivers read it by the session's TimeZone and DateStyle."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Return the text of a column."""
+        return func.to_char(func.timezone(literal_column("'UTC'"), column), _AS_TEXT, type_=self)
+
+    def process_result_value(self, value: Any, dialect: EngineDialect) -> datetime | None:
+        """Return the time that the text says; a caller's own SQL may have selected the column itself."""
+        return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
 class PostgreSQLDialect(Dialect):
     """PostgreSQL 12 or later, and what speaks its dialect."""
 
@@ -80,7 +112,8 @@ class PostgreSQLDialect(Dialect):
     partial_index = "postgresql_where"
     exact_collation: ClassVar[str | None] = "C"
     key_type: ClassVar[TypeEngine[Any]] = String(MAX_KEY_LENGTH, collation=exact_collation)
-    time_type: ClassVar[TypeEngine[Any]] = DateTime(timezone=True)
+    time_type: ClassVar[TypeEngine[Any]] = Moment()
+    preparing_drivers = frozenset({"psycopg"})
     socket_drivers = frozenset({"psycopg", "psycopg2"})
     commits_alone = True
     keeps_one_state = True
@@ -91,6 +124,7 @@ class PostgreSQLDialect(Dialect):
         super().__init__(moment)
         self._has_gin = self._has_full_text = True
         self._has_json = dict[str, bool]()  # by table
+        self._is_ours = True  # the session, so that it keeps its settings
 
     @property
     def search_path(self) -> str:
@@ -103,9 +137,19 @@ class PostgreSQLDialect(Dialect):
         return "JSONB" if all(self._has_json.values()) else super().filter_path
 
     @classmethod
-    def session_settings(cls, timeout: float) -> list[str]:
-        """Have the server end a wait for a lock before the call's deadline, so that no session of ours stays behind."""
-        return [f"SET lock_timeout = {max(1, round(timeout * 900))}"]
+    def session_settings(cls, timeout: float, driver_connection: Any) -> list[str]:
+        """Have the server end a wait for a lock before the call's deadline, so that no session of ours stays behind.
+
+        A pooler hands its sessions to strangers: they stay as they are. It has told the driver a process id of its own.
+        """
+        settings = {"lock_timeout": _lock_timeout(timeout), "gin_fuzzy_search_limit": 0}
+        calls = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
+        return [f"SELECT {calls} WHERE pg_backend_pid() = {driver_connection.info.backend_pid}"]
+
+    @classmethod
+    def reason(cls, error: Exception) -> str | None:
+        """Tell of a session whose texts are bytes: SQLAlchemy does not come as far as our probe there."""
+        return _wrong_encoding(_ASCII, _ASCII) if "bytes-like" in str(error) else None
 
     @classmethod
     def objection(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
@@ -122,7 +166,7 @@ class PostgreSQLDialect(Dialect):
     @classmethod
     def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
         """Return libpq's limit for connecting, in whole seconds."""
-        return {"connect_timeout": max(1, round(connect_timeout))}
+        return {"connect_timeout": max(1, round(connect_timeout)), "client_encoding": "utf8"}
 
     def extend(self, entries: Table, catalog: Table) -> None:
         """Add the text index, and the copy of the metadata that filters look at."""
@@ -145,18 +189,23 @@ class PostgreSQLDialect(Dialect):
     def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
         """Look for the columns of tables that are there, else whether the server can make them.
 
-        Refuses encodings and date styles in which text or times would be lost.
+        Refuses encodings in which text would be lost, and prepared statements behind a pooler.
 
         Raises:
             LTMError: ``configuration_error``.
         """
-        settings = ("server_encoding", "client_encoding", "DateStyle")
-        server, client, style = connection.execute(select(*map(func.current_setting, settings))).one()
+        settings = ("server_encoding", "client_encoding", "gin_fuzzy_search_limit")
+        asked = select(*map(func.current_setting, settings), func.pg_backend_pid())
+        row: Any = connection.execute(asked).one()
+        server, client, limit, process = row
         if (server, client) != ("UTF8", "UTF8"):
-            message = f"the encoding of the database and of the connection must be UTF8, not {server} and {client}"
-            raise LTMError("configuration_error", message)
-        if not style.startswith("ISO"):
-            raise LTMError("configuration_error", f"DateStyle must be ISO, not {style}")
+            raise LTMError("configuration_error", _wrong_encoding(server, client))
+        driver_connection: Any = connection.connection.driver_connection
+        is_direct = process == driver_connection.info.backend_pid
+        self._is_ours = is_direct and limit == "0"
+        is_own_engine = SECONDS in connection.get_execution_options()
+        if not is_direct and not is_own_engine and getattr(driver_connection, "prepare_threshold", None) is not None:
+            raise LTMError("configuration_error", PREPARES)
         has_entries, has_catalog = _columns(connection, entries), _columns(connection, catalog)
         has_words = "search_text" in entries.c
         if "search_text" in has_entries:
@@ -179,10 +228,32 @@ class PostgreSQLDialect(Dialect):
         return nullcontext()
 
     def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> AbstractContextManager[Any]:
-        """Begin a transaction; only REPEATABLE READ keeps one state."""
+        """Begin a transaction; only REPEATABLE READ keeps one state.
+
+        In a session that is not ours what it needs is set until it ends.
+        """
         if snapshot:
             connection.execution_options(isolation_level="REPEATABLE READ")
-        return super().begin(connection, write=write)
+        if self._is_ours:
+            return super().begin(connection, write=write)
+        return self._begin_with_settings(connection, "REPEATABLE READ" if snapshot else "READ COMMITTED")
+
+    @contextmanager
+    def _begin_with_settings(self, connection: Connection, level: str) -> Iterator[Any]:
+        seconds = connection.get_execution_options().get(SECONDS)
+        settings = ["SET LOCAL gin_fuzzy_search_limit = 0"]
+        if seconds is not None:
+            settings.append(f"SET LOCAL lock_timeout = {_lock_timeout(seconds)}")
+        driver_connection: Any = connection.connection.driver_connection
+        if connection.dialect.driver not in self.preparing_drivers:
+            with super().begin(connection, write=True) as transaction:
+                connection.exec_driver_sql("; ".join(settings))
+                yield transaction
+            return
+        # psycopg commits what it has not begun: so the settings come in the round trip of BEGIN.
+        with _Autocommit(driver_connection), super().begin(connection, write=True) as transaction:
+            connection.exec_driver_sql("; ".join([f"BEGIN ISOLATION LEVEL {level}", *settings]))
+            yield transaction
 
     def alone(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
         """Turn autocommit on for a while: psycopg and psycopg2 send nothing for that."""
@@ -234,11 +305,13 @@ class PostgreSQLDialect(Dialect):
 
     def filters(self, table: Table) -> FilterConditions:
         """Return the conditions on the JSONB copy."""
-        return JSONBConditions(table, self.exact_collation) if "metadata_json" in table.c else super().filters(table)
+        if "metadata_json" not in table.c:
+            return super().filters(table)
+        return JSONBConditions(table, self.exact_collation, is_ours=self._is_ours)
 
     def texts(self, entries: Table) -> TextConditions:
         """Return the conditions on the tsvector."""
-        return VectorConditions(entries) if self._has_full_text else super().texts(entries)
+        return VectorConditions(entries, is_ours=self._is_ours) if self._has_full_text else super().texts(entries)
 
 
 def _columns(connection: Connection, table: Table) -> set[str]:
@@ -246,8 +319,25 @@ def _columns(connection: Connection, table: Table) -> set[str]:
     return set(connection.scalars(_COLUMNS, {"name": name}))
 
 
+def _lock_timeout(seconds: float) -> int:
+    """Return the milliseconds that a call of so many seconds may wait for a lock."""
+    return max(1, round(seconds * 900))
+
+
+def _wrong_encoding(server: str, client: str) -> str:
+    return (
+        f"the encoding of the database and of the connection must be UTF8, not {server} and {client}; create the "
+        "database with ENCODING 'UTF8' TEMPLATE template0, or connect with client_encoding=utf8"
+    )
+
+
 class VectorConditions(IndexedTextConditions):
     """Words looked up in the tsvector."""
+
+    def __init__(self, entries: Table, *, is_ours: bool) -> None:
+        """Make the conditions; ``is_ours`` says that the session has no limit on what an index finds."""
+        super().__init__(entries)
+        self._is_ours = is_ours
 
     def steps(self, newest: Newest) -> list[Step]:
         """Fetch and sort what the filter finds if that is not much; else look for enough among the newest entries."""
@@ -263,13 +353,13 @@ class VectorConditions(IndexedTextConditions):
             *steps,
         ]
 
-    def _few(self, newest: Newest, most: int) -> CompoundSelect[Any]:
+    def _few(self, newest: Newest, most: int) -> Select[Any]:
         """Return the rows; if there are too many matches, none but one of nulls."""
         found, many = self._found(newest, most, *newest.columns)
         chosen = select(*found.c).where(not_(many)).order_by(found.c.moment.desc(), next(iter(found.c)))
         return in_order(select(*chosen.limit(ROWS).offset(SKIPPED).subquery("chosen").c), many)
 
-    def _some(self, newest: Newest, most: int) -> CompoundSelect[Any]:
+    def _some(self, newest: Newest, most: int) -> Select[Any]:
         """Return the same, of more matches: they are sorted before they are fetched."""
         found, many = self._found(newest, most, self.table.c.key)
         chosen = select(*found.c).where(not_(many)).order_by(found.c.moment.desc(), found.c.key)
@@ -302,7 +392,8 @@ class VectorConditions(IndexedTextConditions):
 
     def indexed(self, words: BindParameter[str]) -> ColumnElement[bool]:
         """Return the condition that the index has all that it is asked for."""
-        return self.table.c.search_vector.bool_op("@@")(func.to_tsquery(_SIMPLE, words))
+        found = self.table.c.search_vector.bool_op("@@")(func.to_tsquery(_SIMPLE, words))
+        return found if self._is_ours else found & _WHOLE_INDEX
 
     def words(self, terms: Sequence[Term]) -> str:
         """Return what the index is asked for."""
@@ -314,10 +405,21 @@ class JSONBConditions(FilterConditions):
 
     takes_slots = True
 
-    def __init__(self, table: Table, exact_collation: str | None) -> None:
-        """Make the conditions of one table; strings compare by this collation, None where they do so anyway."""
+    def __init__(self, table: Table, exact_collation: str | None, *, is_ours: bool) -> None:
+        """Make the conditions of one table.
+
+        Args:
+            table: that keeps metadata.
+            exact_collation: by which strings compare by code point; None where they do so anyway.
+            is_ours: whether the session has no limit on what an index finds.
+        """
         super().__init__(table)
-        self._exact_collation = exact_collation
+        self._exact_collation, self._is_ours = exact_collation, is_ours
+
+    def condition(self, node: Node) -> ColumnElement[bool] | None:
+        """Return a metadata filter as SQL, None where Python has to decide."""
+        found = super().condition(node)
+        return found if found is None or self._is_ours else found & _WHOLE_INDEX
 
     def bound(self, place: int, path: Path, value: int | str) -> dict[str, Any]:
         """Return what the metadata contains then."""

@@ -8,7 +8,6 @@ from typing import Any, Final
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
-    CompoundSelect,
     Integer,
     Select,
     Table,
@@ -90,7 +89,7 @@ class FTSConditions(IndexedTextConditions):
         index = table(f"{self.table.name}_fts", column("rowid", Integer))
         return select(index.c.rowid).where(literal_column(index.name).op("MATCH")(asked))
 
-    def _few(self, newest: Newest, found: Select[tuple[int]]) -> CompoundSelect[Any]:
+    def _few(self, newest: Newest, found: Select[tuple[int]]) -> Select[Any]:
         """Return the rows; if the index finds too many, none but one of nulls."""
         some = found.limit(_FEW + 1).cte("found")
         many = are_many(some, _FEW)

@@ -28,11 +28,11 @@ def project_text() -> str:
     return (PROJECT / "pyproject.toml").read_text(encoding="utf-8")
 
 
-def lowest_sqlalchemy() -> str:
-    """Return the lowest SQLAlchemy version that the extra `sqlalchemy` allows."""
-    match = re.search(r'^sqlalchemy\s*=\s*\[\s*"sqlalchemy[^"]*>=\s*([\d.]+)', project_text(), re.MULTILINE)
+def lowest_version(package: str, extra: str) -> str:
+    """Return the lowest version of a package that an extra allows."""
+    match = re.search(rf'^{extra}\s*=\s*\[\s*"{package}[^"]*>=\s*([\d.]+)', project_text(), re.MULTILINE)
     if not match:
-        raise SetupError("pyproject.toml names no lowest SQLAlchemy in the extra `sqlalchemy`")
+        raise SetupError(f"pyproject.toml names no lowest {package} in the extra `{extra}`")
     return match[1]
 
 
@@ -101,9 +101,12 @@ def dev() -> Path:
 
 
 def lowest() -> Path:
-    """Make the environment with the lowest Python and SQLAlchemy to be had."""
-    pin = f"sqlalchemy=={lowest_sqlalchemy()}"
-    return ensure(REPO / ".venv-lowest", supported_pythons()[0], extras="sqlalchemy,postgres,test", pins=[pin])
+    """Make the environment with the lowest Python, SQLAlchemy and fsspec to be had."""
+    pins = [
+        f"sqlalchemy=={lowest_version('sqlalchemy', 'sqlalchemy')}",
+        f"fsspec=={lowest_version('fsspec', 'storage')}",
+    ]
+    return ensure(REPO / ".venv-lowest", supported_pythons()[0], extras="sqlalchemy,postgres,test", pins=pins)
 
 
 def bench() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
 
 from databases import Database
-from the_edge_agent.memory import LTMError, compute_content_hash, parse_ltm_config
+from the_edge_agent.memory import LTMError, SQLAlchemyBackend, compute_content_hash, parse_ltm_config
 from the_edge_agent.memory.blobs import BlobStorage
 
 LARGE: dict[str, Any] = {
@@ -206,7 +207,7 @@ def test_cleanup_spares_what_is_younger_than_the_grace_period(database: Database
         assert backend.cleanup_storage() == {"success": True, "deleted_count": 0, "remaining_count": 0}
         old = blobs(folder)[0]
         os.utime(old, (1, 1))
-        unfinished = folder / "aa" / "x.part-1"
+        unfinished = folder / "aa" / ("a" * 64 + ".part-" + "0" * 16)
         unfinished.parent.mkdir(exist_ok=True)
         unfinished.write_text("what a crash left")
         os.utime(unfinished, (1, 1))
@@ -214,6 +215,63 @@ def test_cleanup_spares_what_is_younger_than_the_grace_period(database: Database
         assert not old.exists()
         assert not unfinished.exists()
         assert len(blobs(folder)) == 1
+
+
+def test_cleanup_removes_nothing_that_the_storage_has_not_named_and_put_there(tmp_path: Path) -> None:
+    """What others keep in the folder stays, however it is called and however old it is."""
+    folder, digest, part = tmp_path / "blobs", "ab" + "0" * 62, ".part-" + "0" * 16
+    others = ["report.part-2.pdf", "ab/x.part-1", f"ab/{digest}.part-1", f"ab/{digest}{part}.pdf", digest]
+    others += [
+        f"{digest}{part}",
+        f"cd/{digest}",
+        f"cd/{digest}{part}",
+        f"ab/ab/{digest}",
+        f"AB/{digest}",
+        f"ab/{digest[:-1]}",
+    ]
+    for name in others:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("of somebody else")
+        os.utime(path, (1, 1))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / ("ef" + "0" * 62)).write_text("of somebody else")
+    (folder / "ef").symlink_to(elsewhere)
+    (folder / "ab" / ("ab" + "1" * 62)).symlink_to(elsewhere / ("ef" + "0" * 62))
+    before = sorted(tmp_path.rglob("*"))
+    storage = BlobStorage(str(folder), grace_period=0)
+    assert list(storage.older_than(0)) == []
+    assert sorted(tmp_path.rglob("*")) == before
+    (folder / "ab" / digest).write_text("ours")
+    assert list(storage.older_than(0)) == [f"sha256:{digest}"]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "link", "dangling link", "link of the folder", "too large"])
+def test_what_is_no_plain_file_of_the_storage_is_an_error_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    folder = tmp_path / "blobs"
+    with SQLAlchemyBackend("sqlite://", storage={"uri": str(folder), "inline_threshold": 10}, timeout=5) as backend:
+        backend.store("k", LARGE["text"])
+        (blob,) = blobs(folder)
+        if kind == "link of the folder":
+            blob.parent.rename(tmp_path / "elsewhere")
+            blob.parent.symlink_to(tmp_path / "elsewhere")
+        elif kind == "too large":
+            monkeypatch.setattr("the_edge_agent.memory.blobs.LARGEST_BLOB", 100)
+        else:
+            content = tmp_path / "content"
+            blob.rename(content)
+            if kind == "fifo":
+                os.mkfifo(blob)
+            else:
+                blob.symlink_to({"device": "/dev/zero", "link": str(content), "dangling link": "nowhere"}[kind])
+        for result in (backend.retrieve("k"), backend.retrieve_many(["k"])):
+            assert result["error_type"] == "query_error"
+            assert "blob storage" in result["error"]
+        refused = backend.store("other", LARGE["text"])
+        assert refused["error_type"] == ("validation_error" if kind == "too large" else "query_error")
 
 
 def test_writers_and_cleanup_at_once_lose_no_value(backend: Any) -> None:
@@ -270,6 +328,9 @@ def test_a_value_larger_than_the_servers_packet_fits_into_a_storage(tmp_path: Pa
         ({"uri": "x", "inline_threshold": -1}, "storage.inline_threshold"),
         ({"uri": "x", "grace_period": "1h"}, "storage.grace_period"),
         ({"uri": "x", "options": []}, "storage.options"),
+        ({"uri": "x", "options": {"auto_mkdir": True}}, "it takes none"),
+        ({"uri": "s3://b", "options": {"anon": True, "fo": {}}}, "has no key 'fo'; known: anon, "),
+        ({"uri": "s3://b", "options": {"client_kwargs": {"loader": 1}}}, "client_kwargs takes endpoint_url, "),
     ],
 )
 def test_a_bad_storage_block_is_refused_by_name(storage: Any, message: str) -> None:
@@ -277,6 +338,69 @@ def test_a_bad_storage_block_is_refused_by_name(storage: Any, message: str) -> N
         parse_ltm_config({"ltm": {"url": "sqlite://", "storage": storage}})
     assert raised.value.error_type == "configuration_error"
     assert message in str(raised.value)
+
+
+REFERENCES = {  # a template that runs a command
+    "fo": {"version": 1, "templates": {"u": "{{ cycler.__init__.__globals__.os.system('touch ran') }}"},
+           "refs": {"a": ["{{ u }}"]}},
+    "simple_templates": False,
+    "target_protocol": "memory",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "reference://",
+        "reference://x",
+        "simplecache::memory://x",
+        "simplecache://x",
+        "filecache::file:///x",
+        "blockcache::file:///x",
+        "dir::file:///x",
+        "dir://x",
+        "zip://x::file:///a.zip",
+        "file:///x::reference://",
+        "a::b",
+        "data:text/plain,x",
+        "data://x",
+        "http://example.org/x",
+        "ftp://x",
+        "sftp://x",
+        "github://x",
+        "generic://x",
+        "root://x",
+        "FILE:///x",
+        "reference:///x://file",
+    ],
+)
+def test_other_protocols_and_chains_are_refused_before_they_are_opened(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LTMError, match=r"storage\.uri must be .* file://, .* memory://, s3://") as raised:
+        BlobStorage(uri, options=REFERENCES)
+    assert raised.value.error_type == "configuration_error"
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    "name", [*REFERENCES, "target_options", "remote_protocol", "fs", "protocol", "template_overrides"]
+)
+@pytest.mark.parametrize("uri", ["file:///x", "memory://x", "s3://x", "gs://x", "abfs://x"])
+def test_no_protocol_takes_an_option_that_leads_elsewhere(uri: str, name: str) -> None:
+    with pytest.raises(LTMError, match=f"has no key '{name}'"):
+        BlobStorage(uri, options={name: "x"})
+
+
+def test_the_lowest_permitted_fsspec_runs_no_command_of_a_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind the list of protocols: from 2026.6 on the templates of references are rendered in a sandbox."""
+    monkeypatch.chdir(tmp_path)
+    with contextlib.suppress(Exception):
+        fsspec.filesystem("reference", **REFERENCES).cat("a")
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize(("uri", "extra"), [("s3://bucket/x", "s3"), ("gs://bucket/x", "gcs"), ("abfs://c/x", "azure")])

@@ -90,8 +90,9 @@ def test_the_first_of_two_that_fetch_the_same_server_wins(tmp_path: Path, monkey
     assert [path.name for path in found.iterdir()] == ["fast"]
 
 
-def test_the_lowest_sqlalchemy_is_read_from_the_project() -> None:
-    assert re.fullmatch(r"\d+\.\d+\.\d+", venvs.lowest_sqlalchemy())
+def test_the_lowest_versions_are_read_from_the_project() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+", venvs.lowest_version("sqlalchemy", "sqlalchemy"))
+    assert re.fullmatch(r"\d+\.\d+", venvs.lowest_version("fsspec", "storage"))
 
 
 def test_the_pythons_found_are_sorted_and_work() -> None:

@@ -1,8 +1,9 @@
-"""Blob storage: large values as files named by their content, in a folder, a bucket, or whatever fsspec reaches."""
+"""Blob storage: large values as files named by their content, in a folder, a bucket or the process's memory."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import secrets
 import time
@@ -13,11 +14,59 @@ from typing import Any, Final
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.validation import check_text
 
-_EXTRAS: Final = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
+# An explicit list: other file systems of fsspec run templates, follow references or chain to any address.
+_S3: Final = frozenset(
+    {
+        "anon",
+        "client_kwargs",
+        "config_kwargs",
+        "endpoint_url",
+        "key",
+        "profile",
+        "requester_pays",
+        "s3_additional_kwargs",
+        "secret",
+        "token",
+        "use_ssl",
+    }
+)
+_GCS: Final = frozenset(
+    {"access", "anon", "default_location", "endpoint_url", "project", "requester_pays", "timeout", "token"}
+)
+_AZURE: Final = frozenset(
+    {
+        "account_host",
+        "account_key",
+        "account_name",
+        "anon",
+        "client_id",
+        "client_secret",
+        "connection_string",
+        "credential",
+        "sas_token",
+        "tenant_id",
+    }
+)
+_PROTOCOLS: Final[Mapping[str, tuple[str, frozenset[str]]]] = {  # the extra to install, and the options
+    "file": ("storage", frozenset()),
+    "local": ("storage", frozenset()),
+    "memory": ("storage", frozenset()),
+    "s3": ("s3", _S3),
+    "s3a": ("s3", _S3),
+    "gs": ("gcs", _GCS),
+    "gcs": ("gcs", _GCS),
+    "abfs": ("azure", _AZURE),
+    "abfss": ("azure", _AZURE),
+    "az": ("azure", _AZURE),
+}
+_CLIENT_OPTIONS: Final = frozenset({"region_name", "endpoint_url", "use_ssl", "verify"})  # of `client_kwargs`
 _POINTER: Final = re.compile(r"sha256:([0-9a-f]{64})")
 _OPTIONS: Final = frozenset({"uri", "inline_threshold", "grace_period", "options"})
 _UNFINISHED: Final = ".part-"
+_OURS: Final = re.compile(r"([0-9a-f]{2})/((?=\1)[0-9a-f]{64})(\.part-[0-9a-f]{16})?")  # below the root
 _LONGEST_WRITE: Final = 3_600.0  # seconds after which an unfinished file is what a crash has left
+# Bytes. A row does not keep the size of its blob, so that this limits what a file put in its place can cost.
+LARGEST_BLOB: Final = 268_435_456
 
 
 class BlobStorage:
@@ -41,10 +90,10 @@ class BlobStorage:
         """Open a storage; its root is made with the first blob.
 
         Args:
-            uri: a folder, or what fsspec calls a URL: ``s3://bucket/path``, ``gs://...``, ``memory://...``.
+            uri: a folder, or a URL: ``file://``, ``s3://bucket/path``, ``gs://``, ``abfs://``, ``memory://``.
             inline_threshold: the bytes of JSON text up to which a value stays in the database.
             grace_period: seconds.
-            options: more arguments of fsspec's file system, such as ``{"anon": True}``.
+            options: arguments of fsspec's file system, such as ``{"anon": True}``; those of a list for each protocol.
 
         Raises:
             LTMError: ``configuration_error``, or ``dependency_missing`` that names the extra to install.
@@ -97,9 +146,11 @@ class BlobStorage:
             look_inside: write anew what has been altered; otherwise its size is enough to know it.
 
         Raises:
-            LTMError: ``query_error``: the storage cannot be written.
+            LTMError: ``validation_error``: the text is too large; ``query_error``: the storage cannot be written.
         """
         pointer, data = self.pointer(text), text.encode()
+        if len(data) > LARGEST_BLOB:
+            raise LTMError("validation_error", f"a value in the storage has up to {LARGEST_BLOB:,} bytes of JSON")
         path = self._path(pointer)
         with _Translated("write"):
             if self._size(path) == len(data) and (not look_inside or self._content(path) == data):
@@ -134,18 +185,36 @@ class BlobStorage:
         return data.decode()
 
     def older_than(self, seconds: float) -> Iterator[str]:
-        """Yield the pointers of the blobs that were last written so long ago; what a crash left half is removed."""
+        """Yield the pointers of the blobs that were last written so long ago; what a crash left half is removed.
+
+        A file that this class has not named, or not put there, is nobody's business here.
+        """
         now = time.time()
         with _Translated("list"):
-            found = self._files.find(self._root, detail=True) if self._files.exists(self._root) else {}
-        for path, info in sorted(found.items()):
-            name = path.rpartition("/")[2]
-            age = now - _written(self._files, path, info)
-            if _UNFINISHED in name:
+            found = sorted(self._listed())
+        for path, written in found:
+            _, digest, unfinished = _OURS.fullmatch(path).groups()  # type: ignore[union-attr]
+            age = now - written
+            if unfinished:
                 if age > max(seconds, _LONGEST_WRITE):
-                    self._remove(path)
-            elif age >= seconds and re.fullmatch("[0-9a-f]{64}", name):
-                yield f"sha256:{name}"
+                    self._remove(f"{self._root}/{path}")
+            elif age >= seconds:
+                yield f"sha256:{digest}"
+
+    def _listed(self) -> Iterator[tuple[str, float]]:
+        """Yield the paths below the root of the files that are ours, and when each was written."""
+        self._files.invalidate_cache()
+        if not self._files.exists(self._root):
+            return
+        folders = [info for info in self._files.ls(self._root, detail=True) if info["type"] == "directory"]
+        for folder in folders:
+            name = folder["name"].rstrip("/").rpartition("/")[2]
+            if not re.fullmatch("[0-9a-f]{2}", name) or folder.get("islink"):
+                continue
+            for info in self._files.ls(folder["name"], detail=True):
+                path = f"{name}/{info['name'].rpartition('/')[2]}"
+                if info["type"] == "file" and not info.get("islink") and _OURS.fullmatch(path):
+                    yield path, _written(self._files, info["name"], info)
 
     def delete(self, pointer: str) -> None:
         """Remove a blob, if it is there."""
@@ -166,17 +235,34 @@ class BlobStorage:
 
     def _content(self, path: str) -> bytes:
         """Return what is in a blob; nothing if it is not there, or not any more."""
-        try:
-            return bytes(self._files.cat_file(path))
+        if self._is_local and self._size(path) is None:
+            return b""
+        try:  # a bucket holds nothing but objects, so that one bounded request is enough
+            return bytes(self._files.cat_file(path, start=0, end=LARGEST_BLOB + 1))
         except FileNotFoundError:
             return b""
 
     def _size(self, path: str) -> int | None:
+        """Return the bytes of a blob, None if it is not there; reading anything but a plain file could take forever."""
         try:
             self._files.invalidate_cache()
-            return int(self._files.info(path)["size"])
+            info = self._files.info(path)
         except FileNotFoundError:
-            return None
+            if not self._is_local or not os.path.lexists(path):
+                return None
+            info = {"type": "link"}  # to what is not there
+        is_elsewhere = (
+            self._is_local and os.path.realpath(path) != f"{os.path.realpath(self._root)}{path[len(self._root) :]}"
+        )
+        if info["type"] != "file" or info.get("islink") or is_elsewhere:
+            raise LTMError(
+                "query_error", "in the blob storage, something else is in the place of the value of this entry"
+            )
+        if info["size"] > LARGEST_BLOB:
+            raise LTMError(
+                "query_error", f"the value of this entry has more than {LARGEST_BLOB:,} bytes in the blob storage"
+            )
+        return int(info["size"])
 
 
 class _Translated:
@@ -195,6 +281,9 @@ class _Translated:
 
 
 def _open(uri: str, options: dict[str, Any]) -> tuple[Any, str]:
+    protocol = _protocol(uri)
+    extra, known = _PROTOCOLS[protocol]
+    _check_options(protocol, known, options)
     problem: LTMError
     try:
         import fsspec
@@ -205,11 +294,30 @@ def _open(uri: str, options: dict[str, Any]) -> tuple[Any, str]:
             files, root = fsspec.core.url_to_fs(uri, **options)
             return files, root
         except ImportError:
-            scheme = uri.partition("://")[0]
-            problem = _missing(_EXTRAS.get(scheme, "storage"))
+            problem = _missing(extra)
         except Exception as error:  # each file system has errors of its own
             problem = _invalid(f"storage.uri cannot be opened ({type(error).__name__})")
     raise problem
+
+
+def _protocol(uri: str) -> str:
+    protocol, separator, _ = uri.partition("://")
+    protocol = protocol if separator else "file"
+    # fsspec reads `a::b` as a chain of file systems and `data:` as a file system of its own.
+    if protocol not in _PROTOCOLS or "::" in uri or uri.startswith("data:"):
+        shown = ", ".join(f"{name}://" for name in _PROTOCOLS)
+        raise _invalid(f"storage.uri must be a folder, or a URL that begins with one of {shown}, without `::`")
+    return protocol
+
+
+def _check_options(protocol: str, known: frozenset[str], options: Mapping[str, Any]) -> None:
+    for name in options:
+        if name not in known:
+            listed = f"known: {', '.join(sorted(known))}" if known else "it takes none"
+            raise _invalid(f"storage.options of {protocol}:// has no key {name!r}; {listed}")
+    client = options.get("client_kwargs", {})
+    if not isinstance(client, Mapping) or not _CLIENT_OPTIONS.issuperset(client):
+        raise _invalid(f"storage.options.client_kwargs takes {', '.join(sorted(_CLIENT_OPTIONS))}")
 
 
 def _written(files: Any, path: str, info: Mapping[str, Any]) -> float:

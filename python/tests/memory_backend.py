@@ -145,6 +145,7 @@ class MemoryBackend(FiveMethods):
         size = check_batch_size(batch_size)
         with self._open():
             expired = [key for key, row in self._rows.items() if not self._lives(row)]
+            expired.sort(key=lambda key: (self._rows[key].expires, key))
             for key in expired[:size]:
                 del self._rows[key]
             return ok(deleted_count=len(expired[:size]), remaining_count=len(expired[size:]))

@@ -1,18 +1,31 @@
 """The contracts of long-term memory and of its catalog as pytest suites, to be run on any backend.
 
-See ``LTMContract`` and ``CatalogContract``. They need pytest and nothing else.
+See ``LTMContract`` and ``CatalogContract``. They need pytest and nothing else. ``the_edge_agent.testing.differential``
+is a program that does without.
 """
 
 from __future__ import annotations
 
 import pkgutil
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-import pytest
-
-pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)))
-
-# Registered before, so that failures show values.
-from the_edge_agent.testing.catalog import CatalogContract  # noqa: E402
-from the_edge_agent.testing.ltm import LTMContract  # noqa: E402
+if TYPE_CHECKING:
+    from the_edge_agent.testing.catalog import CatalogContract
+    from the_edge_agent.testing.ltm import LTMContract
 
 __all__ = ["CatalogContract", "LTMContract"]
+
+_MODULES = {"CatalogContract": "catalog", "LTMContract": "ltm"}
+
+if "pytest" in sys.modules:
+    # Registered before they are imported, so that failures show values.
+    _names = (f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__) if not module.ispkg)
+    sys.modules["pytest"].register_assert_rewrite(*_names)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,0 +1,321 @@
+"""The memory as docs/memory.md and docs/search.md define it, in Python."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Final
+
+from the_edge_agent.testing.differential import conditions, rules, words
+from the_edge_agent.testing.differential.answers import Exact, Failure, InOrder, Lifetime, is_failure
+from the_edge_agent.testing.differential.catalog_model import CatalogModel, check_filter, content_hash
+
+MOMENT: Final = 0.002  # seconds; what lives no longer has expired at the next call
+
+Answer = Any
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One entry.
+
+    Attributes:
+        write: the number of the store that wrote it last.
+    """
+
+    key: str
+    value: Any
+    metadata: dict[str, Any] | None
+    version: int
+    write: int
+    ttl: float | None = None
+    is_expired: bool = False
+
+    @cached_property
+    def strings(self) -> list[words.Words]:
+        """The words of the key and of each string and number."""
+        return words.strings_of(self.key, self.value, self.metadata)
+
+    @property
+    def expiry_order(self) -> tuple[Any, ...]:
+        """What expires first comes first."""
+        return self.write, self.ttl, self.key
+
+
+class MemoryModel:
+    """All entries, those that have expired and were not cleaned up included, and the catalog."""
+
+    def __init__(self) -> None:
+        """Have nothing."""
+        self._rows: dict[str, _Entry] = {}
+        self._writes = 0
+        self.catalog = CatalogModel(self._next_write)
+
+    def answer(self, name: str, arguments: dict[str, Any]) -> Answer:
+        """Return the answer to a call; ``catalog.`` in its name is for the catalog's own."""
+        owner, _, method = name.rpartition(".")
+        try:
+            return getattr(self.catalog if owner else self, method)(**arguments)
+        except rules.RefusedError as refused:
+            return refused.failure
+
+    @property
+    def has_brief(self) -> bool:
+        """Whether there are entries that live for a moment."""
+        return any(_is_brief(entry) for entry in self._rows.values())
+
+    def pass_time(self) -> None:
+        """Let what lives for a moment expire."""
+        for key, entry in self._rows.items():
+            if _is_brief(entry):
+                self._rows[key] = replace(entry, is_expired=True)
+        self.catalog.pass_time()
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys that are there, for whoever generates calls."""
+        return [entry.key for entry in self._rows.values() if not entry.is_expired]
+
+    def version(self, key: str) -> int:
+        """Return the version of an entry, 0 if there is none."""
+        entry = self._live(key)
+        return entry.version if entry else 0
+
+    def texts_and_metadata(self, key: str) -> tuple[Any, dict[str, Any]]:
+        """Return the value and the metadata of a key that is there, for whoever generates calls."""
+        entry = self._rows[key]
+        return entry.value, entry.metadata or {}
+
+    def store(self, **entry: Any) -> Answer:
+        """See the docs."""
+        rules.check_store(entry)
+        self._check_version(entry)
+        return self._put(self._next_write(), entry)
+
+    def store_many(self, entries: list[dict[str, Any]]) -> Answer:
+        """See the docs."""
+        rules.check_each(entries, "entries", rules.check_store)
+        write = self._next_write()
+        stored = [self._put(write, entry) for entry in entries]
+        results = [{name: each[name] for name in ("key", "created", "version")} for each in stored]
+        return {"success": True, "stored_count": len(results), "results": results}
+
+    def retrieve(self, key: str, default: Any = None) -> Answer:
+        """See the docs."""
+        rules.check_key(key)
+        entry = self._live(key)
+        if entry is None:
+            return {"success": True, "value": default, "found": False, "metadata": None, "version": None}
+        return {"success": True, "found": True, **_fields(entry)}
+
+    def retrieve_many(self, keys: list[str]) -> Answer:
+        """See the docs."""
+        rules.check_each(keys, "keys", rules.check_key)
+        found = {key: self._live(key) for key in keys}
+        missing = sum(entry is None for entry in found.values())
+        return {
+            "success": True,
+            "entries": InOrder({key: entry and _fields(entry) for key, entry in found.items()}),
+            "found_count": len(found) - missing,
+            "missing_count": missing,
+        }
+
+    def delete(self, key: str) -> Answer:
+        """See the docs."""
+        rules.check_key(key)
+        return {"success": True, "deleted": self._remove(key), "key": key}
+
+    def delete_many(self, keys: list[str]) -> Answer:
+        """See the docs."""
+        rules.check_each(keys, "keys", rules.check_key)
+        return {"success": True, "deleted_count": sum(self._remove(key) for key in keys)}
+
+    def list_keys(self, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Answer:
+        """See the docs."""
+        rules.check_part_of_key(prefix)
+        rules.check_limit(limit)
+        rules.check_part_of_key(after)
+        keys = [entry.key for entry in self._in_order(prefix) if entry.key > (after or "")]
+        return {"success": True, "keys": keys[:limit], "next": keys[limit - 1] if len(keys) > limit else None}
+
+    def count(self, prefix: str | None = None) -> Answer:
+        """See the docs."""
+        rules.check_part_of_key(prefix)
+        return {"success": True, "count": sum(1 for _ in self._in_order(prefix))}
+
+    def iterate_all(self, prefix: str | None = None) -> Answer:
+        """See the docs."""
+        rules.check_part_of_key(prefix)
+        return [[entry.key, Exact(entry.value), Exact(entry.metadata)] for entry in self._in_order(prefix)]
+
+    def search(
+        self,
+        query: str | None = None,
+        metadata_filter: Any = None,
+        limit: int = 10,
+        *,
+        prefix: str | None = None,
+        offset: int = 0,
+    ) -> Answer:
+        """See the docs."""
+        if query is not None and (len(query) > 100_000 or not conditions.is_json(query)):
+            raise rules.refuse()
+        try:
+            parts = words.parse(query)
+        except words.TooManyWordsError:
+            raise rules.refuse() from None
+        check_filter(metadata_filter)
+        rules.check_limit(limit)
+        rules.check_part_of_key(prefix)
+        rules.check_offset(offset)
+        found = [
+            entry
+            for entry in self._in_order(prefix)
+            if conditions.holds(metadata_filter, entry.metadata) and _has(entry, parts)
+        ]
+        newest = sorted(found, key=lambda entry: -entry.write)[: max(1_000, offset + limit)]
+        scores = {entry.key: words.score(parts or [], entry.strings) for entry in newest}
+        ranked = sorted(newest, key=lambda entry: -scores[entry.key])[offset : offset + limit]
+        results = [
+            {
+                "key": entry.key,
+                "value": Exact(entry.value),
+                "metadata": Exact(entry.metadata),
+                "score": scores[entry.key],
+            }
+            for entry in ranked
+        ]
+        return {"success": True, "results": results, "count": len(results)}
+
+    def cleanup_expired(self, batch_size: int = 100) -> Answer:
+        """See the docs."""
+        rules.check_limit(batch_size)
+        expired = sorted((row for row in self._rows.values() if row.is_expired), key=lambda row: row.expiry_order)
+        for entry in expired[:batch_size]:
+            del self._rows[entry.key]
+            if entry.key in self.catalog.rows and self.catalog.rows[entry.key].is_expired:
+                del self.catalog.rows[entry.key]
+        deleted = min(batch_size, len(expired))
+        return {"success": True, "deleted_count": deleted, "remaining_count": len(expired) - deleted}
+
+    def transaction(self, calls: list[tuple[str, dict[str, Any]]], end: str) -> Answer:
+        """Return the answers to the calls in a transaction, to its end, and to one more call after that."""
+        answers: list[Answer] = []
+        for name, arguments in calls:
+            try:
+                rules.check_store(arguments) if name == "store" else rules.check_key(arguments["key"])
+                answers.append({"success": True, "queued": True})
+            except rules.RefusedError as refused:
+                answers.append(refused.failure)
+        queued = [call for call, answer in zip(calls, answers, strict=True) if not is_failure(answer)]
+        discarded = {"success": True, "discarded": len(queued)}
+        if end == "raise":
+            answers.append(None)
+        elif end == "rollback":
+            answers.append(discarded)
+        elif len(queued) < len(calls):
+            answers += [Failure(rules.INVALID)] if end == "with" else [Failure(rules.INVALID), discarded]
+        else:
+            result = self._commit(queued)
+            answers.append(None if end == "with" and not is_failure(result) else result)
+        return [*answers, Failure(rules.INVALID)]
+
+    def sync_catalog(self) -> Answer:
+        """See the docs."""
+        write = self._next_write()
+        tracked = 0
+        for entry in self._in_order(None):
+            wanted = _ledger_of(entry)
+            row = self.catalog.rows.get(entry.key)
+            has = row and not row.is_expired and (*row.facts, row.byte_size)
+            if has != (
+                wanted["content_hash"],
+                json.dumps(wanted["metadata"], sort_keys=True),
+                wanted["expires_at"],
+                wanted["byte_size"],
+            ):
+                self.catalog.put(write, wanted)
+                tracked += 1
+        extra = [row.key for row in self.catalog.live() if self._live(row.key) is None]
+        for key in extra:
+            self.catalog.forget(key)
+        return {"success": True, "tracked_count": tracked, "deleted_count": len(extra)}
+
+    def after_close(self) -> Answer:
+        """Return the answers of a memory that was closed."""
+        return [Failure("connection_error")] * 3
+
+    def _commit(self, queued: list[tuple[str, dict[str, Any]]]) -> Answer:
+        rows, ledger, write = dict(self._rows), dict(self.catalog.rows), self._next_write()
+        results: list[Answer] = []
+        try:
+            for name, arguments in queued:
+                if name == "store":
+                    self._check_version(arguments)
+                    results.append(self._put(write, arguments))
+                else:
+                    key = arguments["key"]
+                    results.append({"success": True, "deleted": self._remove(key), "key": key})
+        except rules.RefusedError as refused:
+            self._rows, self.catalog.rows = rows, ledger
+            return refused.failure
+        return {"success": True, "operations": len(results), "results": results}
+
+    def _check_version(self, entry: dict[str, Any]) -> None:
+        version = self.version(entry["key"])
+        if entry.get("if_version") not in (None, version):
+            raise rules.RefusedError(Failure("conflict", {"key": entry["key"], "version": version}))
+
+    def _put(self, write: int, entry: dict[str, Any]) -> dict[str, Any]:
+        key, version = entry["key"], self.version(entry["key"]) + 1
+        self._rows[key] = _Entry(key, entry["value"], entry.get("metadata"), version, write, entry.get("ttl"))
+        self.catalog.put(write, _ledger_of(self._rows[key]))
+        return {"success": True, "stored": True, "key": key, "created": version == 1, "version": version}
+
+    def _remove(self, key: str) -> bool:
+        if self._live(key) is None:
+            return False
+        del self._rows[key]
+        self.catalog.forget(key)
+        return True
+
+    def _live(self, key: str) -> _Entry | None:
+        entry = self._rows.get(key)
+        return None if entry is None or entry.is_expired else entry
+
+    def _in_order(self, prefix: str | None) -> Iterator[_Entry]:
+        return (self._rows[key] for key in sorted(self.keys) if key.startswith(prefix or ""))
+
+    def _next_write(self) -> int:
+        self._writes += 1
+        return self._writes
+
+
+def _is_brief(entry: _Entry) -> bool:
+    return entry.ttl is not None and entry.ttl <= MOMENT and not entry.is_expired
+
+
+def _fields(entry: _Entry) -> dict[str, Any]:
+    return {"value": Exact(entry.value), "metadata": Exact(entry.metadata), "version": entry.version}
+
+
+def _has(entry: _Entry, parts: list[words.Wanted] | None) -> bool:
+    """Return whether an entry satisfies a query; one in which nothing can be looked for finds nothing."""
+    if parts is None:
+        return True
+    return bool(parts) and all((part.count(entry.strings) > 0) != part.is_negated for part in parts)
+
+
+def _ledger_of(entry: _Entry) -> dict[str, Any]:
+    """Return what the catalog has of an entry of the memory."""
+    written = json.dumps(entry.value, ensure_ascii=False, separators=(",", ":"))
+    return {
+        "key": entry.key,
+        "content_hash": content_hash(entry.value),
+        "storage_uri": None,
+        "byte_size": len(written.encode()),
+        "metadata": entry.metadata,
+        "expires_at": None if entry.ttl is None else Lifetime(entry.write, entry.ttl),
+    }

@@ -1,0 +1,147 @@
+"""Where the calls are made: tables of their own on a database, which are dropped at the end."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection, Engine, MetaData, Table, inspect
+
+from the_edge_agent.memory import LTMError, PostgresBackend, SQLAlchemyBackend, SQLiteBackend
+from the_edge_agent.memory.sql.creation import Schema
+from the_edge_agent.memory.sql.url import parse_url, with_installed_driver
+
+T = TypeVar("T")
+_NATIVE: Final[Mapping[str, tuple[Any, str]]] = {
+    "sqlite": (SQLiteBackend, "sqlite"),
+    "postgresql": (PostgresBackend, "postgres"),
+}
+_BEGINS: Final = "ltm_"  # of the tables that have no other name
+_OF_A_FILE: Final = ("", "-wal", "-shm", "-journal")
+
+
+class Place:
+    """A place for the calls; several handles, each a memory of its own, open the same tables.
+
+    With ``native`` or ``with_catalog`` the tables have the names that all memories use, so that the database must
+    have none of these yet. Otherwise the entries have a table with a name that nobody else uses.
+
+    Attributes:
+        handles: how many handles there are.
+        lasts: whether the entries outlast a handle that is closed.
+    """
+
+    def __init__(
+        self,
+        url: str | None,
+        *,
+        native: bool = False,
+        with_catalog: bool = False,
+        engine: Engine | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Check what is asked for; connect to nothing.
+
+        Raises:
+            LTMError: ``configuration_error``.
+        """
+        if (url is None) == (engine is None):
+            raise LTMError("configuration_error", "either a URL or an engine is needed")
+        self._given, self._engine, self._options = url, engine, dict(options or {})
+        self._url = with_installed_driver(parse_url(url)[0]) if engine is None else engine.url
+        self._family = self._url.get_backend_name()
+        self._native, self._with_catalog = native, with_catalog
+        if native and (engine is not None or self._family not in _NATIVE):
+            raise LTMError("configuration_error", f"there is no native class for {self._family}")
+        has_file = self._family in ("sqlite", "duckdb") and self._url.database not in (None, "", ":memory:")
+        self._file = Path(str(self._url.database)) if has_file else None
+        in_memory = self._family in ("sqlite", "duckdb") and not has_file
+        self.lasts = not in_memory or engine is not None
+        self.handles = 1 if not self.lasts else 3 if native else 2
+        self._makes_file = self._file is not None and not self._file.exists()
+        self._table = ""
+        self._has_tables = True
+
+    @contextmanager
+    def opened(self) -> Iterator[list[Any]]:
+        """Give the handles on new, empty tables; close them and drop the tables in the end.
+
+        Raises:
+            LTMError: ``configuration_error`` if the tables of a memory are there already; or what the classes raise.
+        """
+        self._table = f"tea_diff_{secrets.token_hex(5)}"
+        self._has_tables = self._check_tables()
+        memories: list[Any] = []
+        try:
+            for number in range(self.handles):
+                memories.append(self.open(number))
+            yield memories
+        finally:
+            for memory in memories:
+                memory.close()
+            self._drop()
+
+    def open(self, number: int) -> Any:
+        """Return a new memory on the tables, the one of that number."""
+        if self._native and number < 2:
+            factory, catalog = _NATIVE[self._family]
+            plain = self._url.set(drivername=self._family).render_as_string(hide_password=False)
+            address = (str(self._file) if self._file else ":memory:") if self._family == "sqlite" else plain
+            return factory(address, **self._catalog(catalog), **self._options)
+        name: dict[str, Any] = {} if self._uses_common_names else {"table_name": self._table}
+        options: dict[str, Any] = {} if self._native else self._options
+        return SQLAlchemyBackend(**self._source, **name, **self._catalog("sqlalchemy"), **options)
+
+    @property
+    def _source(self) -> dict[str, Any]:
+        return {"url": self._given} if self._engine is None else {"engine": self._engine}
+
+    @property
+    def _uses_common_names(self) -> bool:
+        return self._native or self._with_catalog
+
+    def _catalog(self, name: str) -> dict[str, Any]:
+        return {"catalog": name} if self._with_catalog else {}
+
+    def _check_tables(self) -> bool:
+        """Refuse tables that are not ours; return whether there are some."""
+        if not self.lasts or self._makes_file:
+            return False
+        names = self._beside(lambda _, connection: inspect(connection).get_table_names())
+        present = [name for name in names if name.lower().startswith(_BEGINS)]
+        if present and self._uses_common_names:
+            raise LTMError(
+                "configuration_error",
+                f"the database has tables of a memory already ({', '.join(sorted(present))}); these are never touched: "
+                "give the URL of an empty database, or leave --native and --catalog out",
+            )
+        return bool(present)
+
+    def _drop(self) -> None:
+        if self._makes_file and self._file is not None:
+            for end in _OF_A_FILE:
+                self._file.with_name(self._file.name + end).unlink(missing_ok=True)
+        elif self.lasts:
+            self._beside(self._drop_tables)
+
+    def _drop_tables(self, schema: Schema, connection: Connection) -> None:
+        present = inspect(connection).get_table_names()
+        begin = _BEGINS if self._uses_common_names else self._table
+        ours = [name for name in present if name.lower().startswith(begin)]
+        others = [name for name in present if name.lower().startswith(_BEGINS) and name not in ours]
+        if not self._has_tables and [name.lower() for name in others] == ["ltm_schema_version"]:
+            ours += others
+        connection.rollback()
+        with schema.dialect.begin(connection, write=True):
+            for name in sorted(ours, key=lambda name: "_fts_" in name):
+                # The table of the text index takes its parts with it.
+                Table(name, MetaData()).drop(connection, checkfirst=True)
+
+    def _beside(self, work: Callable[[Schema, Connection], T]) -> T:
+        """Do something on a connection that is made as those of the memories are, so that it fails as they do."""
+        options = {} if self._native else self._options
+        with SQLAlchemyBackend(**self._source, lazy=True, create_tables=False, **options) as memory:
+            return memory._database.peek(work)

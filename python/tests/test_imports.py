@@ -68,6 +68,7 @@ MAY_IMPORT = {
         "memory.sql",
         "memory.layouts",
         "memory.sockets",
+        "memory.tickets",
         "memory.catalog",
         "memory.operations",
         "memory.tracking",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import re
+from collections import deque
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.deadlines import Deadline, current
@@ -18,6 +20,9 @@ from the_edge_agent.memory.sql.dialects import SECONDS, Dialect, for_dialect, fo
 from the_edge_agent.memory.sql.options import EngineOptions
 from the_edge_agent.memory.sql.transactions import connect
 from the_edge_agent.memory.sql.url import load_dialect, missing_driver, with_installed_driver
+from the_edge_agent.memory.tickets import Tickets
+
+_TICKET: Final = "the_edge_agent.ticket"
 
 
 class Closable(Protocol):
@@ -28,7 +33,64 @@ class Closable(Protocol):
 
 
 class _Pool(QueuePool):
-    """A pool in which a call waits for a connection no longer than it may take."""
+    """A pool in which a call waits for a connection no longer than it may take.
+
+    It counts nothing that an exception at any moment, such as KeyboardInterrupt, could leave wrong: see ``Tickets``.
+    """
+
+    def __init__(self, creator: Any, pool_size: int = 5, max_overflow: int = 10, **options: Any) -> None:
+        """Make the pool, as SQLAlchemy does."""
+        super().__init__(creator, pool_size, max_overflow, **options)
+        self._tickets = Tickets(pool_size + max_overflow)
+        self._idle: deque[ConnectionPoolEntry] = deque()
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        ticket = self._tickets.take(self._timeout)
+        if ticket is None:
+            raise PoolTimeout("no connection became free")
+        try:
+            entry = self._idle_one() or self._create_connection()
+        except Exception:
+            self._tickets.give_back(ticket)
+            raise
+        kept: Any = entry.record_info
+        kept[_TICKET] = ticket
+        return entry
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        kept: Any = record.record_info
+        ticket = kept.pop(_TICKET, None)
+        try:
+            if len(self._idle) < self.size():
+                self._idle.append(record)
+            else:
+                record.close()
+        finally:
+            if ticket is not None:
+                self._tickets.give_back(ticket)
+
+    def _idle_one(self) -> ConnectionPoolEntry | None:
+        try:
+            return self._idle.pop() if self._pool.use_lifo else self._idle.popleft()
+        except IndexError:
+            return None
+
+    def dispose(self) -> None:
+        """Close the connections that nobody uses."""
+        while (entry := self._idle_one()) is not None:
+            entry.close()
+
+    def checkedin(self) -> int:
+        """Return how many connections nobody uses."""
+        return len(self._idle)
+
+    def checkedout(self) -> int:
+        """Return how many connections are in use."""
+        return self._tickets.taken()
+
+    def overflow(self) -> int:
+        """Return how many connections there are above ``pool_size``."""
+        return self.checkedin() + self.checkedout() - self.size()
 
     @property
     def _timeout(self) -> float:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Final, TypeVar
+from weakref import ref
 
 from the_edge_agent.memory.in_time import LateError, call_in_time
 
@@ -40,6 +41,7 @@ class Deadline:
         self._begun = time.monotonic()
         self.end = min(self._begun + seconds, getattr(_local, "end", math.inf))
         self._stops: list[Callable[[], object]] = []
+        self.reference = ref(self)
 
     def remaining(self) -> float:
         """Return the seconds that are left, never less than 0."""
@@ -132,12 +134,12 @@ class _Watch:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self._calls: set[Deadline] = set()
+        self._calls: set[ref[Deadline]] = set()  # one that an exception has torn out of its call is gone by itself
         self._busy = threading.Event()
         self._thread: threading.Thread | None = None
 
     def add(self, call: Deadline) -> None:
-        self._calls.add(call)
+        self._calls.add(call.reference)
         if self._thread is None:
             self._start()
         if not self._busy.is_set():
@@ -145,7 +147,7 @@ class _Watch:
 
     def remove(self, call: Deadline) -> None:
         with self.lock:
-            self._calls.discard(call)
+            self._calls.discard(call.reference)
 
     def _start(self) -> None:
         with self.lock:
@@ -161,8 +163,11 @@ class _Watch:
                 self._busy.clear()
                 if self._calls:  # looked at after the clearing, so that no call is overlooked
                     self._busy.set()
-                for call in tuple(self._calls):
-                    if not call.remaining():
+                for reference in tuple(self._calls):
+                    call = reference()
+                    if call is None:
+                        self._calls.discard(reference)
+                    elif not call.remaining():
                         call.stop()
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from threading import Lock
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
@@ -27,6 +27,7 @@ from the_edge_agent.memory.sql.schema import Tables, copy_tables
 from the_edge_agent.memory.sql.statements import Statements
 from the_edge_agent.memory.sql.transactions import retrying, run_alone, run_transaction
 from the_edge_agent.memory.sql.url import parse_url, with_installed_driver
+from the_edge_agent.memory.tickets import Tickets
 
 Answer = TypeVar("Answer")
 
@@ -72,7 +73,7 @@ class Database:
         self._search = search
         self._dialect_class = dialect_class
         self._opened: _Opened | None = None
-        self._starting = Lock()
+        self._starting = Tickets(1)
         _databases.add(self)
 
     @property
@@ -232,7 +233,7 @@ class Database:
 
     def close(self) -> None:
         """Close every connection of an engine of our own; idempotent."""
-        with self._starting:
+        with _held(self._starting, math.inf):
             self.closed = True
             opened, self._opened = self._opened, None
         if opened is not None:
@@ -240,7 +241,7 @@ class Database:
 
     def after_fork(self) -> None:
         """Leave the parent's connections alone, in the child."""
-        self._starting = Lock()
+        self._starting = Tickets(1)
         opened = self._opened
         if opened is None:
             return
@@ -249,7 +250,7 @@ class Database:
             opened.engine.dispose(close=False)
         else:
             opened.engine = with_a_pool_of_its_own(self._shared)
-        opened.one_at_a_time = opened.one_at_a_time and Lock()
+        opened.one_at_a_time = opened.one_at_a_time and Tickets(1)
 
     def _direct(self) -> _Opened | None:
         """Return what is started, if single statements may run on the driver's own connection."""
@@ -273,7 +274,7 @@ class Database:
         return self._options.timeout
 
     def _start(self, deadline: Deadline) -> _Opened:
-        with _held(self._starting, deadline):
+        with _held(self._starting, deadline.remaining()):
             if self.closed:
                 raise _closed()
             if self._opened is None:
@@ -350,7 +351,7 @@ class _Opened:
         self.close = close
         self.sessions = sessionmaker(engine)
         # One connection for all threads: each transaction waits for its turn.
-        self.one_at_a_time = Lock() if isinstance(engine.pool, StaticPool) else None
+        self.one_at_a_time = Tickets(1) if isinstance(engine.pool, StaticPool) else None
 
     @contextmanager
     def turn(self, deadline: Deadline) -> Iterator[None]:
@@ -358,7 +359,7 @@ class _Opened:
         if self.one_at_a_time is None:
             yield
         else:
-            with _held(self.one_at_a_time, deadline):
+            with _held(self.one_at_a_time, deadline.remaining()):
                 yield
 
 
@@ -372,13 +373,15 @@ def _closed() -> LTMError:
 
 
 @contextmanager
-def _held(lock: Any, deadline: Deadline) -> Iterator[None]:
-    if not lock.acquire(timeout=deadline.remaining()):
-        raise LTMError("connection_timeout", f"no turn within {deadline.seconds:g} seconds")
+def _held(turns: Tickets, seconds: float) -> Iterator[None]:
+    """Wait for the one ticket, so many seconds."""
+    turn = turns.take(seconds)
+    if turn is None:
+        raise LTMError("connection_timeout", "other calls kept this one from its turn for all of its time")
     try:
         yield
     finally:
-        lock.release()
+        turns.give_back(turn)
 
 
 def _after_fork() -> None:

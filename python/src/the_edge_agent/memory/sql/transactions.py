@@ -62,8 +62,8 @@ def run_transaction(
                     answer = work(connection)
                     is_committing = write
                 return answer
-            except BaseException:
-                if deadline.expired:
+            except BaseException as error:
+                if deadline.expired or _tears_out(error, dialect):
                     connection.invalidate()
                 raise
 
@@ -101,7 +101,7 @@ def run_alone(engine: Engine, dialect: Dialect, query: Query, deadline: Deadline
         except BaseException as error:
             if getattr(error, "connection_invalidated", False):
                 forget(engine, pooled, error)
-            elif deadline.expired:
+            elif deadline.expired or _tears_out(error, dialect):
                 pooled.invalidate(error)
             raise
         finally:
@@ -112,6 +112,11 @@ def run_alone(engine: Engine, dialect: Dialect, query: Query, deadline: Deadline
         return failure.retry or (failure.lost and is_lost_once())
 
     return retrying(attempt, deadline, again=again, unknown=lambda failure: is_sent and _is_cut(failure, deadline))
+
+
+def _tears_out(error: BaseException, dialect: Dialect) -> bool:
+    """Return whether an error may have left a connection to a server in the middle of something: it is closed then."""
+    return bool(dialect.socket_drivers) and not isinstance(error, (SQLAlchemyError, LostRaceError, LTMError))
 
 
 def _is_cut(failure: Failure, deadline: Deadline) -> bool:

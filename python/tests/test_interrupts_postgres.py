@@ -1,0 +1,197 @@
+"""Exceptions at any moment, such as KeyboardInterrupt, on servers: each connection is given back, or closed."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import random
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.pool import NullPool
+
+from databases import Database
+from run_length import SEED, of_this_run
+from the_edge_agent.memory.tickets import Tickets
+
+INTERRUPTS = of_this_run(60, 1000)  # of each class
+CONNECTIONS = 3
+
+
+class TornOutError(BaseException):
+    """Comes from another thread, at any moment."""
+
+
+def torn_out(calls: list[Callable[[], object]], times: int, moments: random.Random) -> None:
+    """Run calls in a thread, again and again, and raise exceptions in it, so many, at random moments."""
+    received = 0
+    unexpected: list[BaseException] = []
+    is_over = False
+
+    def run() -> None:
+        while not is_over:
+            moments_of_calls.choice(calls)()
+
+    def survive() -> None:
+        nonlocal received
+        while not is_over:
+            try:
+                run()
+            except (TornOutError, KeyboardInterrupt):
+                received += 1
+            except BaseException as error:
+                unexpected.append(error)
+                return
+
+    moments_of_calls = random.Random(moments.random())
+    thread = threading.Thread(target=survive)
+    thread.start()
+    raising = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    for number in range(times):
+        time.sleep(moments.uniform(0, 0.004))  # the moment is what is tested
+        kind = KeyboardInterrupt if number % 3 == 0 else TornOutError
+        begun = time.monotonic()
+        while received <= number:  # Python drops one that comes while it collects garbage: it is raised again
+            raising(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(kind))
+            again = time.monotonic() + 1
+            while received <= number and time.monotonic() < again:
+                assert not unexpected, repr(unexpected)
+                time.sleep(0.0005)
+            if time.monotonic() - begun > 20:
+                where = "".join(traceback.format_stack(sys._current_frames()[thread.ident or 0]))
+                raise AssertionError(f"the thread hangs:\n{where}")
+    is_over = True
+    thread.join(30)
+    assert not unexpected, repr(unexpected)
+    assert not thread.is_alive()
+
+
+def sessions(url: str) -> int:
+    """Return how many sessions of others the server has for the database."""
+    engine = create_engine(make_url(url), poolclass=NullPool)
+    of_postgresql = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    of_mysql = (
+        "SELECT count(*) FROM performance_schema.threads "
+        "WHERE processlist_db = database() AND processlist_id <> connection_id()"
+    )
+    of_mariadb = "SELECT count(*) FROM information_schema.processlist WHERE db = database() AND id <> connection_id()"
+    with engine.connect() as connection:
+        of_others = of_mariadb if getattr(engine.dialect, "is_mariadb", False) else of_mysql
+        return int(connection.scalar(text(of_postgresql if engine.dialect.name == "postgresql" else of_others)) or 0)
+
+
+def at_once(call: Callable[[], Any], count: int) -> list[Any]:
+    """Return the answers of so many calls that run at the same time."""
+    answers: list[Any] = []
+    together = threading.Barrier(count)
+
+    def run() -> None:
+        together.wait(10)
+        answers.extend(call() for _ in range(5))
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return answers
+
+
+def in_use(store: Any) -> int:
+    """Return how many connections of its pool are in use."""
+    if hasattr(store._database, "engine"):
+        return int(store._database.engine.pool.checkedout())
+    return 0
+
+
+def options_of(database: Database) -> dict[str, Any]:
+    pool = {"pool_size": CONNECTIONS} if database.target.native else {"pool_size": 2, "max_overflow": CONNECTIONS - 2}
+    return {**pool, "timeout": 10}
+
+
+def check(store: Any, call: Callable[[], Any], database: Database, before: int) -> None:
+    """Check that all connections that there may be can be had, and that there are no others."""
+    gc.collect()
+    answers = at_once(call, CONNECTIONS)
+    assert len(answers) == 5 * CONNECTIONS
+    assert all(answers), answers
+    assert in_use(store) == 0
+    gc.collect()
+    patience = time.monotonic() + 10  # a server notices the end of a session some time later
+    while sessions(database.url) - before > CONNECTIONS:
+        assert time.monotonic() < patience
+        time.sleep(0.01)
+
+
+pytestmark = [
+    pytest.mark.targets("native", portable=False, in_memory=False, server=True),
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def test_a_memory_outlives_exceptions_at_any_moment(database: Database) -> None:
+    before = sessions(database.url)
+    moments = random.Random(SEED)
+    with database.open(**options_of(database)) as memory:
+        acknowledged = {f"k{number}": 0 for number in range(4)}
+
+        def store(key: str) -> None:
+            result = memory.store(key, "fox", {"n": 1})
+            if result["success"]:
+                acknowledged[key] = max(acknowledged[key], result["version"])
+
+        def transact() -> None:
+            memory.store_many([{"key": "b1", "value": 1}, {"key": "b2", "value": 1}])
+
+        calls: list[Callable[[], object]] = [
+            *(lambda key=key: store(key) for key in acknowledged),
+            lambda: memory.retrieve("k1"),
+            lambda: memory.search("fox", {"n": 1}),
+            lambda: list(memory.iterate_all()),
+            lambda: memory.store("k2", 1, if_version=0),
+            transact,
+        ]
+        torn_out(calls, INTERRUPTS, moments)
+        check(memory, lambda: memory.retrieve("k0")["success"], database, before)
+        for key, version in acknowledged.items():
+            assert (memory.retrieve(key)["version"] or 0) >= version
+        batch = memory.retrieve_many(["b1", "b2"])["entries"].values()
+        assert len({entry and entry["version"] for entry in batch}) == 1
+
+
+def test_a_catalog_outlives_exceptions_at_any_moment(database: Database) -> None:
+    before = sessions(database.url)
+    moments = random.Random(SEED)
+    with database.open_catalog(**options_of(database)) as catalog:
+        calls: list[Callable[[], object]] = [
+            lambda: catalog.track_entry("k", "h", None, 1, {"a": 1}),
+            lambda: catalog.get_entry("k"),
+            lambda: catalog.list_entries(metadata_filter={"a": 1}),
+            lambda: catalog.delete_entry("k"),
+        ]
+        torn_out(calls, INTERRUPTS, moments)
+        check(catalog, lambda: catalog.list_snapshots() == [], database, before)
+
+
+@pytest.mark.targets(native=True, family="postgresql")
+def test_a_ticket_that_nobody_refers_to_is_made_anew(database: Database) -> None:
+    tickets = Tickets(2)
+    first, second = tickets.take(0), tickets.take(0)
+    assert first is not None
+    assert second is not None
+    assert (tickets.take(0), tickets.taken()) == (None, 2)
+    del second
+    assert tickets.taken() == 1
+    third = tickets.take(0)
+    assert (third is not None, tickets.taken()) == (True, 2)
+    tickets.give_back(first)
+    del first
+    assert tickets.taken() == 1

@@ -18,14 +18,15 @@ PACKAGE = "the_edge_agent"
 MAY_IMPORT = {
     "memory": ["memory"],
     "memory.results": [],
+    "memory.showing": [],
     "memory.codec": ["memory.results"],
-    "memory.validation": ["memory.results"],
+    "memory.validation": ["memory.showing", "memory.results"],
     "memory.text": ["memory.results", "memory.validation"],
     "memory.filters": ["memory.results", "memory.codec"],
     "memory.operations": ["memory.results", "memory.codec", "memory.text", "memory.validation"],
     "memory.transaction": ["memory.operations", "memory.results"],
     "memory.layouts": ["memory.results"],
-    "memory.registry": [],
+    "memory.registry": ["memory.showing"],
     "memory.sockets": [],
     "memory.tickets": [],
     "memory.in_time": [],
@@ -37,7 +38,7 @@ MAY_IMPORT = {
         "memory.results",
         "memory.validation",
     ],
-    "memory.catalog": ["memory.registry", "memory.results"],
+    "memory.catalog": ["memory.showing", "memory.registry", "memory.results"],
     "memory.tracking": [
         "memory.catalog",
         "memory.codec",
@@ -56,6 +57,7 @@ MAY_IMPORT = {
         "memory.codec",
     ],
     "memory.database_backend": [
+        "memory.showing",
         "memory.base",
         "memory.catalog",
         "memory.ledger",
@@ -65,6 +67,7 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.sql": [
+        "memory.showing",
         "memory.sql",
         "memory.layouts",
         "memory.sockets",
@@ -78,7 +81,7 @@ MAY_IMPORT = {
         "memory.filters",
     ],
     "memory.sql.column_types": ["memory.sql.dialects", "memory.codec", "memory.validation"],
-    "memory.sql.options": ["memory.results", "memory.validation"],
+    "memory.sql.options": ["memory.showing", "memory.results", "memory.validation"],
     "memory.sql.search": [
         "memory.sql",
         "memory.sql.deadlines",
@@ -235,7 +238,7 @@ MAY_IMPORT = {
     "memory.postgres_bounds": [],
     "memory.postgres_schema": ["memory.layouts", "memory.results"],
     "memory.postgres_errors": ["memory.poolers", "memory.results"],
-    "memory.postgres_url": ["memory.results"],
+    "memory.postgres_url": ["memory.showing", "memory.results"],
     "memory.postgres_pool": [
         "memory.in_time",
         "memory.postgres_errors",
@@ -244,6 +247,7 @@ MAY_IMPORT = {
         "memory.tickets",
     ],
     "memory.postgres_database": [
+        "memory.showing",
         "memory.postgres_errors",
         "memory.postgres_pool",
         "memory.postgres_schema",

@@ -342,10 +342,6 @@ class SQLiteBackend(DatabaseBackend):
             values["wanted"] = wanted_text(groups)
         return " || ' AND ' || ".join(parts), values
 
-    def __repr__(self) -> str:
-        """Name the file."""
-        return f"{type(self).__name__}({self._database.path!r})"
-
 
 def _store(connection: sqlite3.Connection, store: Store, at: datetime) -> Result:
     if store.if_version is not None:

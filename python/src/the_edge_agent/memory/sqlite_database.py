@@ -145,6 +145,10 @@ class SQLiteDatabase:
         other = _check_path(path)
         return IN_MEMORY not in (self.path, other) and os.path.realpath(self.path) == os.path.realpath(other)
 
+    def __str__(self) -> str:
+        """Name the file."""
+        return self.path
+
     def close(self) -> None:
         """Close every connection, those in use when their transactions end; idempotent."""
         with self._lock:

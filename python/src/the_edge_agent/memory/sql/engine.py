@@ -26,7 +26,7 @@ from the_edge_agent.memory.sql.prepared import Query, is_watched
 from the_edge_agent.memory.sql.schema import Tables, copy_tables
 from the_edge_agent.memory.sql.statements import Statements
 from the_edge_agent.memory.sql.transactions import retrying, run_alone, run_transaction
-from the_edge_agent.memory.sql.url import parse_url, with_installed_driver
+from the_edge_agent.memory.sql.url import SafeURL, parse_url, with_installed_driver
 from the_edge_agent.memory.tickets import Tickets
 
 Answer = TypeVar("Answer")
@@ -66,7 +66,7 @@ class Database:
             LTMError: ``configuration_error``.
         """
         self._shared = source if isinstance(source, Engine) else None
-        self.url, self._hidden_args = (source.url, {}) if isinstance(source, Engine) else parse_url(source)
+        self.url, self._hidden_args = (SafeURL(*source.url), {}) if isinstance(source, Engine) else parse_url(source)
         self.closed = False
         self._options = options
         self._entries_name = entries_name
@@ -251,6 +251,10 @@ class Database:
         else:
             opened.engine = with_a_pool_of_its_own(self._shared)
         opened.one_at_a_time = opened.one_at_a_time and Tickets(1)
+
+    def __str__(self) -> str:
+        """Show the URL, without what may be secret in it."""
+        return repr(self.url)
 
     def _direct(self) -> _Opened | None:
         """Return what is started, if single statements may run on the driver's own connection."""

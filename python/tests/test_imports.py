@@ -150,6 +150,7 @@ MAY_IMPORT = {
         "memory.sql.dialects.upserts",
         "memory.sql.deadlines",
         "memory.results",
+        "memory.sqlite_files",
         "memory.sqlite_index",
     ],
     "memory.sql.dialects.sqlite_search": [
@@ -182,6 +183,7 @@ MAY_IMPORT = {
     ],
     "memory.sql.dialects.duckdb": [
         "memory.results",
+        "memory.sqlite_files",
         "memory.sql.deadlines",
         "memory.sql.dialects.base",
     ],
@@ -208,7 +210,15 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.sqlite_index": [],
-    "memory.sqlite_database": ["memory.layouts", "memory.results", "memory.sqlite_index", "memory.validation"],
+    "memory.sqlite_files": ["memory.results"],
+    "memory.sqlite_database": [
+        "memory.layouts",
+        "memory.results",
+        "memory.sqlite_files",
+        "memory.sqlite_index",
+        "memory.tickets",
+        "memory.validation",
+    ],
     "memory.catalog_sqlite": [
         "memory.native_rows",
         "memory.sqlite_database",

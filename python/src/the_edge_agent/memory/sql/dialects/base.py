@@ -122,6 +122,20 @@ class Dialect:
         return {}
 
     @classmethod
+    def located(cls, url: URL) -> URL:
+        """Return the URL with an absolute path, where it names a file: a relative one would change with the folder.
+
+        Raises:
+            LTMError: ``configuration_error``: there is no current folder.
+        """
+        return url
+
+    @classmethod
+    def identity(cls, url: URL) -> URL:
+        """Return what is the same for all URLs of ``located`` that lead to the same database."""
+        return url
+
+    @classmethod
     def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:
         """Return the URL to use and the arguments of ``create_engine`` that this database needs."""
         return url, {"pool_pre_ping": not cls.socket_drivers & {url.get_driver_name()}, "pool_recycle": 1800}

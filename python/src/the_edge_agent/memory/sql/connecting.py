@@ -18,7 +18,7 @@ from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.deadlines import Deadline, current
 from the_edge_agent.memory.sql.dialects import SECONDS, Dialect, for_dialect, for_name
 from the_edge_agent.memory.sql.options import EngineOptions
-from the_edge_agent.memory.sql.transactions import connect
+from the_edge_agent.memory.sql.transactions import CHECKED, check_session, connect
 from the_edge_agent.memory.sql.url import load_dialect, missing_driver, with_installed_driver
 from the_edge_agent.memory.tickets import Tickets
 
@@ -111,6 +111,7 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
     url = with_installed_driver(url)
     load_dialect(url)
     family = for_name(url.get_backend_name())
+    family.check_options(url, {**hidden_args, **options.connect_args})
     url, engine_options = family.engine_options(url)
     driver_args = {
         **family.connect_args(url.get_driver_name(), options.connect_timeout, options.timeout),
@@ -186,8 +187,9 @@ def _preparing(family: type[Dialect], driver: str, threshold: int | None) -> dic
 
 
 def _set_up_sessions(engine: Engine, family: type[Dialect], timeout: float) -> None:
-    @event.listens_for(engine, "connect")
+    @event.listens_for(engine, "connect", insert=True)  # before SQLAlchemy asks for modes that we change
     def set_up(driver_connection: Any, record: Any) -> None:
+        record.info[CHECKED] = True
         settings = family.session_settings(timeout, driver_connection)
         if not settings:
             return
@@ -198,14 +200,22 @@ def _set_up_sessions(engine: Engine, family: type[Dialect], timeout: float) -> N
         driver_connection.commit()
 
 
-def first_connection(engine: Engine, deadline: Deadline) -> Connection:
+def first_connection(engine: Engine, deadline: Deadline, *, is_ours: bool) -> Connection:
     """Connect, and say clearly what a driver refuses with errors of Python's own.
+
+    Args:
+        engine: where.
+        deadline: of the call.
+        is_ours: whether the engine is one of ours.
 
     Raises:
         LTMError: ``configuration_error``, or why the database cannot be reached.
     """
     try:
-        return connect(engine, deadline)
+        connection = connect(engine, deadline)
+        if is_ours:  # else it has been looked at already
+            check_session(connection, is_ours=True)
+        return connection
     except (TypeError, UnicodeError) as error:
         message = for_dialect(engine.dialect).reason(error) or (
             "the driver does not accept the url, one of its options, or the encoding of the database "

@@ -51,6 +51,8 @@ class Schema:
         dialect.probe(connection, tables.entries, tables.catalog)
         dialect.index_expiry(tables.entries)
         dialect.extend(tables.entries, tables.catalog)
+        for table in tables.all():
+            table.kwargs.update(dialect.table_options)
         packet = dialect.max_entry_bytes(connection)
         connection.rollback()
         return cls(tables, dialect, packet, search)
@@ -90,6 +92,7 @@ class Schema:
         is_complete = is_complete and (self.search is None or self._has_entries(connection))
         if not is_complete:
             self.check_layouts(connection)
+        self.dialect.check_tables(connection, self.tables.all())
         connection.rollback()
         return is_complete
 
@@ -132,6 +135,7 @@ class Schema:
         """
         self._in_transaction(connection, self._create_tables)
         self._check_kind(connection)  # another process may have made the table meanwhile, so that ours was not made
+        self.dialect.check_tables(connection, self.tables.all())
         connection.rollback()
         if self.search is not None:
             legacy.move_entries(connection, self.dialect, self.tables.entries)

@@ -125,6 +125,22 @@ _SQLSTATE: Final[dict[str, _Meaning]] = {
     "42501": _DENIED,
 }
 _SQLSTATE_CLASS: Final[dict[str, _Meaning]] = {"08": _LOST, "23": _CONSTRAINT}
+_SMALL_PAGES: Final[_Meaning] = (
+    "configuration_error",
+    False,
+    "the server takes no index over keys this long; it needs an innodb_page_size of 16384 or more",
+)
+_NO_INNODB: Final[_Meaning] = (
+    "configuration_error",
+    False,
+    "the server has InnoDB switched off, which the tables need",
+)
+_LOGS_STATEMENTS: Final[_Meaning] = (
+    "configuration_error",
+    False,
+    "the server's binlog_format is STATEMENT, which takes no transaction at READ COMMITTED; set it to ROW or MIXED",
+)
+_FORBIDDEN: Final[_Meaning] = ("configuration_error", False, "an option of the server forbids what this call needs")
 _MYSQL: Final[dict[int, _Meaning]] = {
     **dict.fromkeys((1213, 1305, 1020, 3101, 1180), _DEADLOCK),
     1205: _LOCK_WAIT,
@@ -132,6 +148,9 @@ _MYSQL: Final[dict[int, _Meaning]] = {
     **dict.fromkeys((2006, 2013, 2055, 4031, 1047, 1053), _LOST),
     **dict.fromkeys((1290, 1792, 1836), _READ_ONLY),
     **dict.fromkeys((2002, 2003, 2005), _UNREACHABLE),
+    **dict.fromkeys((1071, 1709), _SMALL_PAGES),
+    **dict.fromkeys((1286, 3161), _NO_INNODB),
+    1665: _LOGS_STATEMENTS,
     1040: ("connection_error", False, "the server has no connection left for us"),
     **dict.fromkeys((1045, 1698), _AUTH),
     1049: _NO_DATABASE,
@@ -255,6 +274,8 @@ def _by_code(original: Any) -> tuple[str, _Meaning | None]:
     if isinstance(number, int) and not isinstance(original, OSError):
         if number in (2003, 2013) and "timed out" in str(original):
             return f"error {number}", _CONNECT_TIMEOUT
+        if number == 1290 and not re.search("read.only", str(original)):  # it stands for every option of the server
+            return f"error {number}", _FORBIDDEN
         return f"error {number}", _MYSQL.get(number, _REFUSED)
     sqlstate = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
     for own in getattr(original, "gds_codes", None) or ():

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, PoolProxiedConnection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
-from the_edge_agent.memory.results import LostDatabaseError, LTMError
+from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sockets import has_ended
 from the_edge_agent.memory.sql.deadlines import Deadline, DeadlineError
 from the_edge_agent.memory.sql.dialects import BEGINS_ITSELF, Dialect, for_dialect
@@ -21,6 +21,7 @@ from the_edge_agent.memory.sql.prepared import Outcome, Query, forget
 
 Answer = TypeVar("Answer")
 
+CHECKED = "the_edge_agent.checked"  # in the info of connections whose settings are right
 _FIRST_PAUSE = 0.005  # seconds; doubled with each attempt
 _LONGEST_PAUSE = 0.5
 _ONE_CONNECTION = (StaticPool, SingletonThreadPool)  # pools whose connection the caller may be using
@@ -62,10 +63,6 @@ def run_transaction(
                     answer = work(connection)
                     is_committing = write
                 return answer
-            except LostDatabaseError as error:  # what a caller's engine has open is of no use any more, either
-                forget(engine, connection.connection, error)
-                connection.invalidate(error)
-                raise
             except BaseException as error:
                 if deadline.expired or _tears_out(error, dialect):
                     connection.invalidate()
@@ -200,9 +197,25 @@ def connect(engine: Engine, deadline: Deadline) -> Connection:
             raise LTMError("configuration_error", problem)
         if not has_ended(family.socket_of(driver_connection)):
             deadline.guard(partial(_stop, connection, family, driver_connection))
+            if CHECKED not in connection.info:
+                check_session(connection, is_ours=False)
             return connection
         connection.invalidate()
         connection.close()
+
+
+def check_session(connection: Connection, *, is_ours: bool) -> None:
+    """Look at the settings of a connection, and close it if they are wrong.
+
+    Raises:
+        LTMError: ``configuration_error``.
+    """
+    try:
+        for_dialect(connection.dialect).check_session(connection, is_ours=is_ours)
+    except BaseException:
+        connection.close()
+        raise
+    connection.info[CHECKED] = True
 
 
 def _objection(engine: Engine, family: type[Dialect], driver_connection: Any) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -87,6 +87,9 @@ class Dialect:
     #: Whether ``alone`` lets a statement commit by itself, so that a store of one entry needs no more.
     commits_alone: ClassVar[bool] = False
 
+    #: Options of every table, as SQLAlchemy names them.
+    table_options: ClassVar[Mapping[str, str]] = {}
+
     #: The statement that lets the next transaction see one state, where it takes one.
     before_snapshot: ClassVar[str | None] = None
 
@@ -122,18 +125,12 @@ class Dialect:
         return {}
 
     @classmethod
-    def located(cls, url: URL) -> URL:
-        """Return the URL with an absolute path, where it names a file: a relative one would change with the folder.
+    def check_options(cls, url: URL, connect_args: Mapping[str, Any]) -> None:
+        """Refuse what a user's URL or driver arguments ask for and would lose data; before connecting.
 
         Raises:
-            LTMError: ``configuration_error``: there is no current folder.
+            LTMError: ``configuration_error`` that names the option.
         """
-        return url
-
-    @classmethod
-    def identity(cls, url: URL) -> URL:
-        """Return what is the same for all URLs of ``located`` that lead to the same database."""
-        return url
 
     @classmethod
     def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:
@@ -171,6 +168,16 @@ class Dialect:
         return None
 
     @classmethod
+    def check_session(cls, connection: Connection, *, is_ours: bool) -> None:
+        """Refuse a connection with settings that change answers, and leave it in no transaction.
+
+        Called for the first connection of an engine of ours, after its settings were made, and for each of a caller's.
+
+        Raises:
+            LTMError: ``configuration_error`` that names the setting and what to do.
+        """
+
+    @classmethod
     def socket_of(cls, driver_connection: Any) -> int:
         """Return the file descriptor of a connection's socket, -1 where the driver has none to show."""
         return -1
@@ -187,6 +194,13 @@ class Dialect:
 
     def extend(self, entries: Table, catalog: Table) -> None:
         """Add this database's columns and indexes to the engine's copies of the tables; after the probe."""
+
+    def check_tables(self, connection: Connection, tables: Sequence[Table]) -> None:
+        """Refuse those of the tables, if they are there, that were made in a way that loses something.
+
+        Raises:
+            LTMError: ``configuration_error`` that names the table and what to do.
+        """
 
     def index_expiry(self, entries: Table) -> None:
         """Index when entries expire; only those that do, where an index can be partial."""

@@ -45,6 +45,7 @@ from the_edge_agent.memory.sql.dialects.mysql_search import (
     term_columns,
     term_parameters,
 )
+from the_edge_agent.memory.sql.dialects.mysql_sessions import check, check_charset, settings
 from the_edge_agent.memory.sql.dialects.probing import accepts
 from the_edge_agent.memory.sql.dialects.texts import TextConditions
 from the_edge_agent.memory.sql.dialects.upserts import Upsert
@@ -66,10 +67,10 @@ _JSON_TRIAL: Final = """SELECT JSON_TYPE(JSON_EXTRACT('["a"]', '$[0]')), JSON_UN
 _COLUMNS: Final = text(
     "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = :name"
 )
+_ENGINES: Final = text(
+    "SELECT table_name, engine FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN :names"
+).bindparams(bindparam("names", expanding=True))
 _SCAN_INSTEAD: Final = "no terms of metadata in the entries' table: filters read entries from the newest on"
-_OF_MYSQL: Final = "/*!80000 , range_optimizer_max_mem_size = 0 */"  # MariaDB passes over what is for MySQL 5.7 to 9
-_OF_MARIADB: Final = "/*M! , expensive_subquery_limit = 100000 */"
-_WIDEST: Final = 4  # bytes of a character
 _IN_TRANSACTION: Final = 1  # SERVER_STATUS_IN_TRANS
 _LENT: Final = "the_edge_agent.lent"
 _ROWS: Final = (250, 100, 50, 20, 10, 5, 2, 1)  # of one insert: few sizes, so that few statements are compiled
@@ -91,6 +92,11 @@ class MySQLDialect(Dialect):
     time_type = DATETIME(fsp=6)
     socket_drivers = frozenset({"pymysql", "mysqldb", "mysqlconnector"})
     commits_alone = True
+    table_options: ClassVar[Mapping[str, str]] = {
+        f"{name}_{option}": value
+        for name in ("mysql", "mariadb")  # SQLAlchemy has two names for the dialect
+        for option, value in (("engine", "InnoDB"), ("row_format", "DYNAMIC"))
+    }
     before_snapshot = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
     keeps_one_state = True
     has_exact_keys = True
@@ -125,6 +131,18 @@ class MySQLDialect(Dialect):
         if self._has_terms:
             add_terms(entries)
 
+    def check_tables(self, connection: Connection, tables: Sequence[Table]) -> None:
+        """Refuse a storage engine that has no transactions, or others than ours."""
+        found = connection.execute(_ENGINES, {"names": [table.name for table in tables]}).all()
+        quote = connection.dialect.identifier_preparer.quote
+        for name, engine in found:
+            if engine not in (None, "InnoDB"):  # None: a view
+                raise LTMError(
+                    "configuration_error",
+                    f"the table {name} has the storage engine {engine}, which loses what a transaction promises; "
+                    f"run: ALTER TABLE {quote(name)} ENGINE=InnoDB, ROW_FORMAT=DYNAMIC",
+                )
+
     @classmethod
     def ascii_type(cls, length: int) -> TypeEngine[Any]:
         """Return the type of ASCII identifiers."""
@@ -141,6 +159,11 @@ class MySQLDialect(Dialect):
         return {"charset": "utf8mb4", name: max(1, round(connect_timeout))}
 
     @classmethod
+    def check_options(cls, url: URL, connect_args: Mapping[str, Any]) -> None:
+        """Refuse a character set that loses characters."""
+        check_charset(url.query.get("charset"), connect_args.get("charset"))
+
+    @classmethod
     def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:
         """Use READ COMMITTED: gap locks of the default level deadlock concurrent stores."""
         url, options = super().engine_options(url)
@@ -151,16 +174,13 @@ class MySQLDialect(Dialect):
 
     @classmethod
     def session_settings(cls, timeout: float, driver_connection: Any) -> list[str]:
-        """Have the server end a wait for a lock before the call's deadline, so that no session of ours stays behind.
+        """Set all that answers depend on, whatever the server, the user or ``connect_args`` have set."""
+        return [settings(timeout)]
 
-        And have it sort by whole keys: by default by the first 1,024 bytes, whose order then has to do. Connections
-        rest in autocommit, because to turn it on for a statement and off again would cost two round trips. MySQL
-        is to look up as many keys as there are: from about 300 on it would read the whole table. MariaDB is to look
-        first where the newest entries end, so that it reads no others.
-        """
-        wait = f"innodb_lock_wait_timeout = {max(1, int(timeout) - 1)}"
-        sorting = f"max_sort_length = {MAX_KEY_LENGTH * _WIDEST}"
-        return [f"SET SESSION {wait}, {sorting}, autocommit = 1 {_OF_MYSQL} {_OF_MARIADB}"]
+    @classmethod
+    def check_session(cls, connection: Connection, *, is_ours: bool) -> None:
+        """Look at all that answers depend on, in one statement."""
+        check(connection, is_ours=is_ours)
 
     @classmethod
     def prepare_engine(cls, engine: Engine) -> None:

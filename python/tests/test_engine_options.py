@@ -11,7 +11,15 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from databases import Database
 from engines import CANARY, own_dialect, refused
-from the_edge_agent.memory import LTMEntry, LTMError, SQLAlchemyBackend
+from the_edge_agent.memory import (
+    LTMEntry,
+    LTMError,
+    PostgresBackend,
+    PostgresCatalog,
+    SQLAlchemyBackend,
+    parse_catalog_config,
+    parse_ltm_config,
+)
 from the_edge_agent.memory.sql.options import MAX_TABLE_NAME
 
 # --- options of engine and driver --------------------------------------------------------------------
@@ -233,3 +241,52 @@ def test_sessions_query_a_table_of_another_name(database: Database, engine: Engi
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE agent_8"))
         connection.execute(text("DROP TABLE IF EXISTS agent_8_fts"))
+
+
+KEPT = "SELECT count(*) FROM pg_prepared_statements"
+
+
+@pytest.mark.targets("native", family="postgresql", portable=False)
+def test_the_server_keeps_a_prepared_statement_only_where_prepare_threshold_asks_for_it(database: Database) -> None:
+    catalog = "postgres" if database.target.native else "sqlalchemy"
+    for threshold, is_kept in ((None, False), (0, True)):
+        one = {"pool_size": 1} if database.target.native else {"pool_size": 1, "max_overflow": 0}
+        with database.open(prepare_threshold=threshold, catalog=catalog, **one) as memory:
+            for number in range(8):
+                memory.store("k", number)
+                memory.retrieve("k")
+                memory.catalog.get_entry("k")
+            memory.store("k", 1, if_version=8)
+            if database.target.native:
+                kept = memory._database.run(lambda connection: connection.execute(KEPT, prepare=False).fetchone()[0])
+            else:
+                with memory._engine.connect() as connection:
+                    kept = connection.scalar(text(KEPT))
+            assert memory.retrieve("k")["version"] == 9
+            memory.delete("k")
+            assert bool(kept) is is_kept, (threshold, kept)
+
+
+@pytest.mark.targets(family="postgresql", portable=False)
+def test_prepare_threshold_is_refused_where_it_means_nothing(database: Database, engine: Engine) -> None:
+    for url in ("sqlite://", engine.url.set(drivername="postgresql+psycopg2")):
+        assert "prepare_threshold" in refused(url=url, prepare_threshold=5)
+    assert "prepare_threshold" in refused(engine=engine, prepare_threshold=5)
+    for wrong in (True, -1, 1.5, "5"):
+        assert "prepare_threshold" in refused(url=database.url, prepare_threshold=wrong)
+        for native in (PostgresBackend, PostgresCatalog):
+            with pytest.raises(LTMError, match="prepare_threshold"):
+                native("postgresql://h/d", lazy=True, prepare_threshold=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.targets(family="postgresql", portable=False)
+@pytest.mark.parametrize("backend", ["sqlalchemy", "postgres"])
+def test_prepare_threshold_in_settings(database: Database, backend: str) -> None:
+    nested: dict[str, Any] = {"backend": backend, "url": database.url, "catalog": backend}
+    for settings in ({"ltm": {**nested, "prepare_threshold": 5}}, {"ltm": nested, "ltm_prepare_threshold": 5}):
+        with parse_ltm_config(settings) as memory:
+            assert memory.store("k", 1)["success"] is True
+    with pytest.raises(LTMError, match=r"settings\.ltm\.prepare_threshold"):
+        parse_ltm_config({"ltm": {**nested, "prepare_threshold": "often"}})
+    with parse_catalog_config({"type": backend, "url": database.url, "prepare_threshold": 5}) as catalog:  # type: ignore[attr-defined]
+        assert catalog.list_entries() is not None

@@ -34,6 +34,20 @@ for name, question in questions.items():
 """
 
 
+THROUGH_A_POOLER = """
+import os, sqlalchemy
+urls = [sqlalchemy.make_url(os.environ[f"TEST_{name}_URL"]) for name in ("POSTGRES", "PGBOUNCER")]
+for url in urls:
+    connection = sqlalchemy.create_engine(url).connect()
+    told = connection.connection.driver_connection.info.backend_pid
+    print("same" if connection.scalar(sqlalchemy.text("SELECT pg_backend_pid()")) == told else "other")
+try:
+    sqlalchemy.create_engine(urls[1].set(password="wrong")).connect()
+except sqlalchemy.exc.OperationalError:
+    print("refused")
+"""
+
+
 def command(*program: str, only: str = "postgres", settings: Sequence[str] = ()) -> list[str]:
     given = [word for setting in settings for word in ("--set", setting)]
     return [sys.executable, str(ENTRY), "run", "--only", only, *given, "--", *program]
@@ -134,6 +148,13 @@ def test_each_server_has_the_setting_asked_for_and_refuses_a_wrong_password() ->
     argv = command(sys.executable, "-c", SETTINGS_AND_WRONG_PASSWORDS, only=",".join(SETTINGS), settings=settings)
     said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
     assert said == [word for setting in SETTINGS.values() for word in (setting.partition("=")[2], "refused", "refused")]
+
+
+def test_a_pooler_stands_before_the_postgresql_that_is_started_for_it() -> None:
+    argv = command(sys.executable, "-c", THROUGH_A_POOLER, only="pgbouncer")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("TEST_")}
+    said = subprocess.run(argv, capture_output=True, text=True, check=True, env=env).stdout.split()
+    assert said == ["same", "other", "refused"]
 
 
 def test_a_setting_is_given_as_server_name_and_value() -> None:

@@ -261,7 +261,7 @@ class PostgresDatabase:
             else:
                 # In one round trip. A setting of the session would stay with a pooler's, for strangers.
                 limit = f"; SET LOCAL lock_timeout = {pool.lock_timeout}" if begin == WRITE else ""
-                connection.execute(begin + limit)
+                connection.execute(begin + limit, prepare=False)  # two statements cannot be prepared as one
                 answer = work(connection)
                 progress.is_committing = begin == WRITE
                 connection.execute("COMMIT")

@@ -252,7 +252,8 @@ class PostgreSQLDialect(Dialect):
             return
         # psycopg commits what it has not begun: so the settings come in the round trip of BEGIN.
         with _Autocommit(driver_connection), super().begin(connection, write=True) as transaction:
-            connection.exec_driver_sql("; ".join([f"BEGIN ISOLATION LEVEL {level}", *settings]))
+            begin = "; ".join([f"BEGIN ISOLATION LEVEL {level}", *settings])
+            driver_connection.execute(begin, prepare=False)  # several statements cannot be prepared as one
             yield transaction
 
     def alone(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:

@@ -5,10 +5,10 @@ PYTHON ?= python3
 BIN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test table bench lint servers venv clean
+.PHONY: help demo test table configurations bench lint servers venv clean
 
 help: ## List what can be done
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## See an agent remember: two runs of an example and a search, on SQLite
 	@$(PYTHON) scripts/venvs.py demo
@@ -19,6 +19,9 @@ test: ## Run all tests, on all databases and with the lowest versions; LONG=1 mo
 
 table: ## Write docs/contract_table.md, from a run of the contract on all databases
 	@$(PYTHON) scripts/table.py
+
+configurations: ## Run the differential test on many servers, drivers and engines; ARGS="--only mysql --operations 2000 --restart"
+	@$(PYTHON) scripts/configurations.py $(ARGS)
 
 bench: ## Write docs/benchmarks.md; SHORT=1 shows less, in minutes; ARGS="--only sqlite --operations get,put"
 	@$(PYTHON) scripts/bench.py $(if $(SHORT),--short) $(ARGS)

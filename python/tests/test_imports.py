@@ -18,14 +18,15 @@ PACKAGE = "the_edge_agent"
 MAY_IMPORT = {
     "memory": ["memory"],
     "memory.results": [],
+    "memory.showing": [],
     "memory.codec": ["memory.results"],
-    "memory.validation": ["memory.results"],
+    "memory.validation": ["memory.showing", "memory.results"],
     "memory.text": ["memory.results", "memory.validation"],
     "memory.filters": ["memory.results", "memory.codec"],
     "memory.operations": ["memory.results", "memory.codec", "memory.text", "memory.validation"],
     "memory.transaction": ["memory.operations", "memory.results"],
     "memory.layouts": ["memory.results"],
-    "memory.registry": [],
+    "memory.registry": ["memory.showing"],
     "memory.sockets": [],
     "memory.tickets": [],
     "memory.in_time": [],
@@ -37,7 +38,7 @@ MAY_IMPORT = {
         "memory.results",
         "memory.validation",
     ],
-    "memory.catalog": ["memory.registry", "memory.results"],
+    "memory.catalog": ["memory.showing", "memory.registry", "memory.results"],
     "memory.tracking": [
         "memory.catalog",
         "memory.codec",
@@ -56,6 +57,7 @@ MAY_IMPORT = {
         "memory.codec",
     ],
     "memory.database_backend": [
+        "memory.showing",
         "memory.base",
         "memory.catalog",
         "memory.ledger",
@@ -65,6 +67,7 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.sql": [
+        "memory.showing",
         "memory.sql",
         "memory.layouts",
         "memory.sockets",
@@ -78,7 +81,7 @@ MAY_IMPORT = {
         "memory.filters",
     ],
     "memory.sql.column_types": ["memory.sql.dialects", "memory.codec", "memory.validation"],
-    "memory.sql.options": ["memory.results", "memory.validation"],
+    "memory.sql.options": ["memory.showing", "memory.results", "memory.validation"],
     "memory.sql.search": [
         "memory.sql",
         "memory.sql.deadlines",
@@ -148,6 +151,7 @@ MAY_IMPORT = {
         "memory.sql.dialects.upserts",
         "memory.sql.deadlines",
         "memory.results",
+        "memory.sqlite_files",
         "memory.sqlite_index",
     ],
     "memory.sql.dialects.sqlite_search": [
@@ -180,6 +184,7 @@ MAY_IMPORT = {
     ],
     "memory.sql.dialects.duckdb": [
         "memory.results",
+        "memory.sqlite_files",
         "memory.sql.deadlines",
         "memory.sql.dialects.base",
     ],
@@ -206,7 +211,15 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.sqlite_index": [],
-    "memory.sqlite_database": ["memory.layouts", "memory.results", "memory.sqlite_index", "memory.validation"],
+    "memory.sqlite_files": ["memory.results"],
+    "memory.sqlite_database": [
+        "memory.layouts",
+        "memory.results",
+        "memory.sqlite_files",
+        "memory.sqlite_index",
+        "memory.tickets",
+        "memory.validation",
+    ],
     "memory.catalog_sqlite": [
         "memory.native_rows",
         "memory.sqlite_database",
@@ -236,7 +249,7 @@ MAY_IMPORT = {
     "memory.postgres_bounds": [],
     "memory.postgres_schema": ["memory.layouts", "memory.results"],
     "memory.postgres_errors": ["memory.poolers", "memory.results"],
-    "memory.postgres_url": ["memory.results"],
+    "memory.postgres_url": ["memory.showing", "memory.results"],
     "memory.postgres_pool": [
         "memory.in_time",
         "memory.postgres_errors",
@@ -245,6 +258,7 @@ MAY_IMPORT = {
         "memory.tickets",
     ],
     "memory.postgres_database": [
+        "memory.showing",
         "memory.postgres_errors",
         "memory.postgres_pool",
         "memory.postgres_schema",

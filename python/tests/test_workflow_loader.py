@@ -285,7 +285,7 @@ def test_a_dict_that_contains_itself_is_refused() -> None:
     arguments: dict[str, Any] = {}
     arguments["metadata_filter"] = arguments
     message = dict_refusal({"nodes": [{"name": "a", "uses": "ltm.search", "with": arguments}]})
-    assert message == "nested too deeply"
+    assert "contains itself" in message
 
 
 def test_files_that_cannot_be_read_say_why(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -11,8 +12,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from the_edge_agent.workflow import reading
 from the_edge_agent.workflow.errors import WorkflowFileError
-from the_edge_agent.workflow.reading import MAX_VALUES, read_yaml
+from the_edge_agent.workflow.reading import MAX_VALUES, from_dict, read_yaml
 
 
 def read(text: str) -> Any:
@@ -185,3 +187,49 @@ def test_what_another_program_writes_as_yaml_is_read_back(value: Any) -> None:
 def test_any_text_is_read_or_refused_and_nothing_else(text: str) -> None:
     with suppress(WorkflowFileError):
         read(text)
+
+
+MERGES = "a0: &a0 {x0: 1, x1: 1, x2: 1, x3: 1}\n" + "".join(
+    f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}], y{n}: 1}}\n" for n in range(1, 40)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (MERGES, "more than 20,000 values, aliases and merged pairs included"),
+        (
+            "a: &a [" + "1, " * 400 + "]\nb: &b [" + "*a, " * 400 + "]\nc: [" + "*b, " * 400 + "]",
+            "more than 20,000 values",
+        ),
+        ("[" + "1, " * 30_000 + "]", "more than 20,000 values"),
+        ("a: &a " + "x" * 100_000 + "\nb: [" + "*a, " * 400 + "]", "more than 20,000,000 characters"),
+        ("[" * 50_000, "nested too deeply, more than 100 values"),
+        ("a: " + "{a: " * 50_000, "nested too deeply, more than 100 values"),
+        ("- " * 5_000 + "a", "nested too deeply, more than 100 values"),
+    ],
+    ids=["merges", "aliases", "values", "text", "lists", "mappings", "blocks"],
+)
+def test_a_bomb_is_refused_in_time_where_it_is_written(
+    text: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MAX_VALUES", 20_000)
+    before = time.process_time()
+    refused = refusal(text)
+    assert message in refused
+    assert re.match(r"agent\.yaml:\d+:\d+: ", refused)
+    assert time.process_time() - before < 10  # nearly all of it is the reading of 20,000 values
+
+
+def test_a_file_of_many_megabytes_is_refused_unread() -> None:
+    assert "more than 5,000,000 characters" in refusal("# " * 3_000_000)
+
+
+def test_a_dict_with_shared_parts_is_refused_like_aliases() -> None:
+    value: list[Any] = [1]
+    for _ in range(64):
+        value = [value, value]
+    with pytest.raises(WorkflowFileError, match="more than 200,000 values"):
+        from_dict({"initial_state": {"a": value}})
+    with pytest.raises(WorkflowFileError, match="more than 20,000,000 characters"):
+        from_dict({"initial_state": {"a": ["x" * 1_000_000] * 100}})

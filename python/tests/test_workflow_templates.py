@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from the_edge_agent.workflow import NodeError, WorkflowFileError, YAMLEngine, budget
+from the_edge_agent.workflow.budget import Work
 from the_edge_agent.workflow.templates import TemplateError, compile_text
 
 JSON = st.recursive(
@@ -20,7 +23,7 @@ JSON = st.recursive(
 
 def render(template: str, state: Any = None, **names: Any) -> Any:
     values = {"state": {} if state is None else state, "variables": {"top_k": 5}, **names}
-    return compile_text(template, tuple(values))(values)
+    return compile_text(template, tuple(values))(values, None)
 
 
 def failure(template: str, state: Any = None, **names: Any) -> str:
@@ -207,24 +210,177 @@ def test_the_sandbox_does_not_let_out(expression: str) -> None:
     assert state == before
 
 
+DOUBLED = "{% set n = (state.n, state.n) %}" + "{% set n = (n, n) %}" * 40
+LONG = "{% set a = 'a' * 300000 %}"
+NESTED = "{% for a in range(9999) %}" * 3
+
+
 @pytest.mark.parametrize(
-    "expression",
+    "template",
     [
-        "range(10 ** 9)",
-        "10 ** (10 ** 10)",
-        "'a' * 10 ** 9",
-        "10 ** 9 * [1]",
-        "(10 ** 20000) * (10 ** 20000)",
-        "10 ** 20000",
-        "1 / 0",
+        "{{ range(10 ** 9) }}",
+        "{{ 10 ** (10 ** 10) }}",
+        "{{ 'a' * 10 ** 9 }}",
+        "{{ 10 ** 9 * [1] }}",
+        "{{ (10 ** 20000) * (10 ** 20000) }}",
+        "{{ 10 ** 20000 }}",
+        "{{ 1 / 0 }}",
+        # a width
+        "{{ '%100000000d' % 1 }}",
+        "{{ '%(a)100000000d' % {'a': 1} }}",
+        "{{ '%(a(b(c)))100000000d' % {'a(b(c))': 1} }}",
+        "{{ '%.100000000f' % 1 }}",
+        "{{ '%*d' % (100000000, 1) }}",
+        "{{ '%-+ 0100000000d' % 1 }}",
+        "{{ '%100000000d' | format(1) }}",
+        "{{ '%(a)100000000d' | format(a=1) }}",
+        "{{ ('%s' * 2000) % ((state.text,) * 2000) }}",
+        "{{ '{:>100000000}'.format(1) }}",
+        "{{ '{:{}}'.format(1, 100000000) }}",
+        "{{ '{a:.100000000f}'.format(a=1.5) }}",
+        "{{ '{a:>100000000}'.format_map({'a': 1}) }}",
+        "{{ ('{:>100000000}' | escape).format(1) }}",
+        "{{ ('{:>100000000}' | attr('format'))(1) }}",
+        "{{ ('{0}' * 2000).format(state.text) }}",
+        "{{ ('{0!r}' * 2000).format(state.text) }}",
+        "{{ 'a'.ljust(10 ** 8) }}",
+        "{{ 'a'.rjust(10 ** 8) }}",
+        "{{ 'a'.center(10 ** 8) }}",
+        "{{ 'a'.zfill(10 ** 8) }}",
+        "{{ ('\\t' * 1000).expandtabs(10 ** 6) }}",
+        "{{ ('\\t' * 1000).expandtabs(tabsize=10 ** 6) }}",
+        "{{ (1).to_bytes(10 ** 9, 'big') }}",
+        "{{ (1).to_bytes(length=10 ** 9, byteorder='big') }}",
+        "{{ 'a' | center(10 ** 8) }}",
+        "{{ 'a' | center(width=10 ** 8) }}",
+        "{{ ['a'] | map('center', 10 ** 8) | list }}",
+        "{% filter center(100000000) %}a{% endfilter %}",
+        "{% autoescape 'a' | center(1000000000) %}a{% endautoescape %}",
+        "{{ state.lines | indent(10 ** 6) }}",
+        "{{ state.lines | indent('a' * 100000, true, true) }}",
+        "{{ [1] | batch(10 ** 9, 0) | list }}",
+        "{{ [1] | slice(10 ** 9) | list }}",
+        "{{ 1 | round(10 ** 9, 'ceil') }}",
+        "{{ 1 | round(-10 ** 9) }}",
+        # a little of something, many times
+        "{{ state.text.replace('a', state.text) }}",
+        "{{ state.text | replace('', 'b' * 100000) }}",
+        "{{ state.text.translate({97: 'b' * 100000}) }}",
+        "{{ state.text.join(range(9999) | map('string')) }}",
+        "{{ range(9999) | join(state.text) }}",
+        "{{ (state.text * 30) | wordwrap(1, wrapstring=state.text) }}",
+        "{{ (state.text * 30) | wordwrap(1) }}",
+        "{{ (('<!--' * 50000) | safe).striptags() }}",
+        "{{ ('<!--' * 50000) | striptags }}",
+        "{{ ('http://a.b ' * 10000) | urlize(target='a' * 10000) }}",
+        "{{ (')' * 100000 ~ 'a') | urlize }}",
+        "{{ ('a' * 300000).rfind('b' ~ 'a' * 100000) }}",
+        "{{ ('a' * 300000).strip('b' * 100000 ~ 'a') }}",
+        "{{ range(999) | map('default', [1]) | batch(1) | sum(start=[]) }}",
+        "{{ ([state.text] * 9999) | join }}",
+        "{{ ([state.text] * 9999) | tojson }}",
+        "{{ ([state.text] * 9999) | pprint }}",
+        "{{ [state.text] * 9999 }}",
+        "{{ {'a': state.text} | xmlattr * 9999 }}",
+        # elements that stand for many
+        DOUBLED + "{{ n }}",
+        DOUBLED + "{{ n ~ '' }}",
+        DOUBLED + "{{ n == (n, 1) }}",
+        DOUBLED + "{{ n in [(n, 1)] }}",
+        DOUBLED + "{{ n in {} }}",
+        DOUBLED + "{{ {}[n] }}",
+        DOUBLED + "{{ {}.get(n) }}",
+        DOUBLED + "{{ {n: 1} | length }}",
+        DOUBLED + "{{ n | string }}",
+        DOUBLED + "{{ n | tojson }}",
+        DOUBLED + "{{ [n, n] | unique }}",
+        DOUBLED + "{{ [n, n] | sort }}",
+        DOUBLED + "{{ n is eq (n, 1) }}",
+        DOUBLED + "{{ n.index((n, 1)) }}",
+        DOUBLED + "{% set ns = namespace(n=n) %}{{ ns ~ '' }}",
+        "{% set ns = namespace(n=[1]) %}" + "{% set ns.n = [ns.n, ns.n] %}" * 40 + "{{ ns.n }}",
+        # steps
+        NESTED + "{% endfor %}" * 3,
+        NESTED.replace("range(9999)", "(1,) * 9999") + "{% endfor %}" * 3,
+        "{% set l = [1] * 9999 %}" + NESTED.replace("range(9999)", "l[:]") + "{{ loop.index }}" + "{% endfor %}" * 3,
+        NESTED.replace("%}", "if a %}") + "{% endfor %}" * 3,
+        "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(100) }}",
+        "{% for x in [99] recursive %}{% if x %}{{ loop([x - 1] * x) }}{% endif %}{% endfor %}",
+        "{% macro m() %}{{ 'a' * 100000 }}{% endmacro %}{% for a in range(9999) %}{{ m() }}{% endfor %}",
+        "{% for a in range(9999) %}" + "b" * 99999 + "{% endfor %}",
+        "{% set t %}{% for a in range(9999) %}" + "b" * 99999 + "{% endfor %}{% endset %}",
+        "{% macro m() %}" + "b" * 99999 + "{% endmacro %}{{ range(9999) | map('default') | list }}"
+        "{% for a in range(9999) %}{% set b = m() %}{% endfor %}",
+        "{% for a in range(9999) %}{% set b = state.text * 5 %}{% endfor %}",
+        "{% set ns = namespace(t=state.text) %}{% for a in range(99) %}{% set ns.t = ns.t ~ ns.t %}{% endfor %}",
+        "{% set ns = namespace(t=state.text) %}{% for a in range(99) %}{% set ns.t = ns.t + ns.t %}{% endfor %}",
+        "{% set ns = namespace(t=[1]) %}{% for a in range(99) %}{% set ns.t = ns.t + ns.t %}{% endfor %}",
+        LONG + "{% for b in range(9999) %}{% if 'b' in a %}{% endif %}{% endfor %}",
+        LONG + "{% for b in range(9999) %}{% set c = a[1:] %}{% endfor %}",
+        LONG + "{% for b in range(9999) %}{% set c = a.upper() %}{% endfor %}",
+        LONG + "{% for b in range(9999) %}{% set c = a | upper %}{% endfor %}",
+        LONG + "{% for b in range(9999) %}{% set c = a is upper %}{% endfor %}",
+        LONG + "{% for b in range(9999) %}{% set c = a ~ b %}{% endfor %}",
+        "{% set l = range(99999) | list %}{% for b in range(9999) %}{% set c = b in l %}{% endfor %}",
+    ],
+)  # fmt: skip
+def test_small_templates_with_large_results_fail_in_time(template: str) -> None:
+    """Most of these would take minutes or gigabytes. The budget is a small one, so that the tests are fast."""
+    state = {"n": 1, "text": "a" * 10_000, "lines": "a\n" * 10_000}
+    before = time.process_time()
+    with pytest.raises(TemplateError) as caught:
+        compile_text(f"text {template}", ("state",))({"state": state}, Work(2_000_000))
+    assert time.process_time() - before < 4
+    assert len(str(caught.value)) < 1_000
+
+
+def test_a_run_of_an_untrusted_file_has_a_budget_for_all_its_templates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "MAX_RUN_WORK", 10_000_000)
+    nodes = [{"name": f"n{n}", "uses": "ltm.count", "output": {f"v{n}": "{{ 'a' * 1000000 }}"}} for n in range(20)]
+    with YAMLEngine(allow_code=False) as engine, pytest.raises(NodeError, match="does too much"):
+        list(engine.load_from_dict({"nodes": nodes}).invoke())
+    copies = [{"name": f"n{n}", "uses": "ltm.count", "output": "o"} for n in range(300)]
+    state = {"list": [[1] * 10 for _ in range(2_000)]}
+    with YAMLEngine(allow_code=False) as engine, pytest.raises(NodeError, match="too large a state"):
+        list(engine.load_from_dict({"nodes": copies}).invoke(state))
+
+
+def test_what_real_templates_do_is_far_below_the_budget() -> None:
+    state = {"rows": [{"id": n, "text": "words " * 20} for n in range(2_000)], "text": "x" * 40_000_000}
+    table = "{% for r in state.rows if r.id is even %}| {{ r.id }} | {{ r.text | upper | trim }} |\n{% endfor %}"
+    assert render(table, state).count("\n") == 1_000
+    assert len(render("{{ state.rows | map(attribute='text') | unique | list }}", state)) == 1
+    assert render("{{ [state.text, state.rows] }}", state)[0] is state["text"], "a text that passes costs nothing"
+    assert (
+        len(render("{{ state.rows | selectattr('id', 'gt', 1000) | map(attribute='id') | join(', ') }}", state)) > 5_000
+    )
+    assert len(render("{{ state.rows | tojson }}", state)) > 200_000
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for a in state.l %}" * 42 + "{% endfor %}" * 42,
+        "{% if state.l %}" * 120 + "{% endif %}" * 120,
+        "{{ " + "(" * 5_000 + "1" + ")" * 5_000 + " }}",
+        "{{ " + "not " * 50_000 + "1 }}",
+        "{{ " + "[" * 500 + "]" * 500 + " }}",
+        "{{ 1" + "0" * 5_000 + " }}",
+        "{{ range(1, a=1, a=2) }}",
+        "{% if state.l %}{% endif %}" * 3_000,
+        "a" * 2_000_000 + "{{ state.l }}",
     ],
 )
-def test_small_templates_with_large_results_fail(expression: str) -> None:
-    failure(f"value: {{{{ {expression} }}}}")
+def test_what_cannot_be_compiled_is_an_error_of_the_file(template: str) -> None:
+    """Python allows 20 loops in each other, for example."""
+    agent = {"nodes": [{"name": "a", "uses": "ltm.retrieve", "with": {"key": template}}]}
+    with YAMLEngine(allow_code=False) as engine, pytest.raises(WorkflowFileError, match="template") as caught:
+        engine.load_from_dict(agent)
+    assert caught.value.place.path == "nodes[0].with.key"
 
 
 def test_a_value_that_contains_itself_fails() -> None:
     state: dict[str, Any] = {}
     state["self"] = state
-    assert failure("{{ state.self }}", state) == "the value is nested too deeply"
+    assert "does too much" in failure("{{ state.self }}", state)
     assert failure("{{ state.zzz }}", state) == "`state.zzz` is missing"

@@ -158,7 +158,8 @@ class BlobStorage:
             if self._is_local:  # a crash leaves no half blob under its name
                 unfinished = f"{path}{_UNFINISHED}{secrets.token_hex(8)}"
                 self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-                self._files.pipe_file(unfinished, data)
+                with open(unfinished, "xb", opener=_for_its_owner) as file:
+                    file.write(data)
                 self._replace(unfinished, path)
             else:
                 self._files.pipe_file(path, data)
@@ -263,6 +264,10 @@ class BlobStorage:
                 "query_error", f"the value of this entry has more than {LARGEST_BLOB:,} bytes in the blob storage"
             )
         return int(info["size"])
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 class _Translated:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final, Protocol, TypeAlias, TypeVar, runtime_c
 
 from the_edge_agent.memory.registry import Registry
 from the_edge_agent.memory.results import Result
+from the_edge_agent.memory.showing import repr_of
 
 Self = TypeVar("Self", bound="DatabaseCatalog")
 
@@ -119,6 +120,10 @@ class DatabaseCatalog:
     _place: ClassVar[tuple[str, str]]
     _database: Any
     _owns_database: bool
+
+    def __repr__(self) -> str:
+        """Name the database, without what may be secret."""
+        return repr_of(self)
 
     @classmethod
     def beside(cls: type[Self], database: Any, options: Mapping[str, Any]) -> Self | None:

@@ -320,10 +320,6 @@ class PostgresCatalog(DatabaseCatalog):
         """Remove what has expired of keys that the memory has cleaned up."""
         connection.execute(_FORGET, {"ids": [*map(generate_entry_id, keys)]})
 
-    def __repr__(self) -> str:
-        """Name the database, without the password."""
-        return f"{type(self).__name__}({str(self._database)!r})"
-
 
 def _track(connection: Any, entries: Sequence[Tracked]) -> None:
     """Create or replace entries, by key and then in their order, without a wait for each answer."""

@@ -245,10 +245,6 @@ class SQLAlchemyCatalog(DatabaseCatalog):
         wanted = check_snapshot_id(since_snapshot_id, "since_snapshot_id")
         return self._database.run(lambda connection, sql: sql.catalog.deleted(connection, wanted), snapshot=True)
 
-    def __repr__(self) -> str:
-        """Name the database, with the password hidden."""
-        return f"{type(self).__name__}({self._database.url.render_as_string(hide_password=True)!r})"
-
     def _track(self, entries: list[Tracked]) -> list[bool]:
         return self._database.run(
             lambda connection, sql: sql.catalog.track(connection, entries, sql.clock(connection, len(entries))),

@@ -258,10 +258,6 @@ class SQLiteCatalog(DatabaseCatalog):
         """Remove what has expired of keys that the memory has cleaned up."""
         connection.executemany(_FORGET, [{"id": generate_entry_id(key), "now": written(at)} for key in keys])
 
-    def __repr__(self) -> str:
-        """Name the file."""
-        return f"{type(self).__name__}({self._database.path!r})"
-
     def _entries(self, keys: Sequence[str]) -> dict[str, dict[str, Any] | None]:
         with self._database.transaction() as connection:
             at = written(now())

@@ -18,7 +18,7 @@ from the_edge_agent.memory.sql.engine import Database
 from the_edge_agent.memory.sql.facts import learn
 from the_edge_agent.memory.sql.options import EngineOptions
 from the_edge_agent.memory.sql.temporary import TemporaryDatabase
-from the_edge_agent.memory.sql.url import parse_url, shown
+from the_edge_agent.memory.sql.url import parse_url
 from the_edge_agent.memory.sqlalchemy_backend import SQLAlchemyBackend
 
 _NAME_CHARACTERS: Final = string.ascii_lowercase + string.digits  # few: names of 31 bytes have to do everywhere
@@ -49,7 +49,7 @@ def check_database(url: Any, timeout: float = 30.0) -> Result:
     try:
         options = EngineOptions(timeout=timeout)
         parsed, _ = parse_url(url)
-        report["url"] = shown(parsed)
+        report["url"] = repr(parsed)
         options = replace(options, connect_timeout=min(timeout, options.connect_timeout))
         _Check(url, options, report).run(parsed)
     except LTMError as failure:

@@ -11,6 +11,7 @@ from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.memory.ledger import Ledger, sync
 from the_edge_agent.memory.operations import Delete, Operation
 from the_edge_agent.memory.results import LTMError, Result, ok, returns_result
+from the_edge_agent.memory.showing import repr_of
 from the_edge_agent.memory.transaction import LTMTransaction
 from the_edge_agent.memory.validation import check_prefix
 
@@ -75,6 +76,10 @@ class DatabaseBackend(LTMBackend):
         """
         tracked, deleted = sync(self, self._ledger, self._facts)
         return ok(tracked_count=tracked, deleted_count=deleted)
+
+    def __repr__(self) -> str:
+        """Name the database, without what may be secret."""
+        return repr_of(self)
 
     def _require_words(self, terms: Sequence[Any] | None) -> None:
         """Refuse a query with something in it where no words are kept; after all checks of the arguments.

@@ -317,10 +317,6 @@ class PostgresBackend(DatabaseBackend):
             found = self._database.run(work, ONE_STATE)
         return ok(results=found, count=len(found))
 
-    def __repr__(self) -> str:
-        """Name the database, without the password."""
-        return f"{type(self).__name__}({str(self._database)!r})"
-
 
 def _put_many(connection: Any, stores: Sequence[Any]) -> Iterator[Result]:
     """Store one after the other, without a wait for each answer."""

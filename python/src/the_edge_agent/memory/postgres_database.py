@@ -29,6 +29,7 @@ from the_edge_agent.memory.postgres_pool import Pool, closed
 from the_edge_agent.memory.postgres_schema import create_tables, is_ready
 from the_edge_agent.memory.postgres_url import parse_url
 from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.showing import kind_of
 from the_edge_agent.memory.validation import check_prepare_threshold, check_seconds
 
 Answer = TypeVar("Answer")
@@ -92,7 +93,9 @@ class PostgresDatabase:
         """
         self._url, self._place = parse_url(url)
         if isinstance(pool_size, bool) or not isinstance(pool_size, int) or not 1 <= pool_size <= 1_000:
-            raise LTMError("configuration_error", f"pool_size must be an integer from 1 to 1,000, not {pool_size!r}")
+            raise LTMError(
+                "configuration_error", f"pool_size must be an integer from 1 to 1,000, not {kind_of(pool_size)}"
+            )
         self._pool_size, self._search = pool_size, search
         self._timeout = check_seconds("timeout", timeout)
         self._connect_timeout = check_seconds("connect_timeout", connect_timeout)
@@ -186,7 +189,7 @@ class PostgresDatabase:
             _inherited.append(self._pool)
         self._pool, self._lock = None, threading.Lock()
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         """Show where the database is, without the password."""
         return str(self._place)
 

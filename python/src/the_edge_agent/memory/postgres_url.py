@@ -8,6 +8,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.showing import has_raw_login
 
 _SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
 
@@ -37,8 +38,7 @@ def parse_url(url: Any) -> tuple[str, Place]:
     place, _, options = rest[len(login) :].partition("?")
     if not separator or scheme not in _SCHEMES:
         raise _refused("url must be a PostgreSQL URL such as postgresql://user:password@host:5432/database")
-    # libpq would take a part of such a password for the host, the port or the database, which are shown.
-    is_ambiguous = "@" in login[:-1] or "@" in place
+    is_ambiguous = has_raw_login(url) if separator else False
     parts = None if is_ambiguous else _parts(f"postgresql://{rest}")
     if parts is None and options and not is_ambiguous and _parts(f"postgresql://{login}{place}") is not None:
         raise _refused(

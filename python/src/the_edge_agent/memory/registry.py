@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from the_edge_agent.memory.showing import name_of
+
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
@@ -56,7 +58,7 @@ class Registry:
             if plugin.name.lower() == wanted:
                 loaded: Factory = plugin.load()
                 return loaded
-        raise ValueError(f"unknown {self._kind} {name!r}; known: {', '.join(self.names())}")
+        raise ValueError(f"unknown {self._kind}{name_of(name)}; known: {', '.join(self.names())}")
 
     def _plugins(self) -> Iterable[EntryPoint]:
         from importlib.metadata import entry_points  # costs as much as the rest of this package

@@ -89,6 +89,10 @@ class LTMError(Exception):
         return LTMError.of, (dict(self.result),)
 
 
+class LostDatabaseError(LTMError):
+    """The database that is open was taken away: what is open must be closed, and opened anew by a later call."""
+
+
 def succeeded(result: Result) -> Result:
     """Return the result of a call that succeeded.
 

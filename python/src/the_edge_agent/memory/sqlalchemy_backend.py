@@ -390,7 +390,3 @@ class SQLAlchemyBackend(DatabaseBackend):
 
     def _facts(self, keys: Sequence[str]) -> dict[str, tuple[datetime | None, str | None]]:
         return self._database.run(lambda connection, sql: sql.entries.facts(connection, keys))
-
-    def __repr__(self) -> str:
-        """Name the database, with the password hidden."""
-        return f"{type(self).__name__}({self._database.url.render_as_string(hide_password=True)!r})"

@@ -178,7 +178,7 @@ class SQLiteBackend(DatabaseBackend):
 
     def _apply(self, operations: Sequence[Operation]) -> list[Result]:
         is_one_statement = len(operations) == 1 and is_plain(operations[0]) and self._here is None
-        begun = self._database.statement() if is_one_statement else self._database.transaction(write=True)
+        begun = self._database.statement(write=True) if is_one_statement else self._database.transaction(write=True)
         with begun as connection:
             results = self._run(connection, operations)
         self._record(operations, results)
@@ -341,10 +341,6 @@ class SQLiteBackend(DatabaseBackend):
             parts.append(ASKED.format(wanted="wanted"))
             values["wanted"] = wanted_text(groups)
         return " || ' AND ' || ".join(parts), values
-
-    def __repr__(self) -> str:
-        """Name the file."""
-        return f"{type(self).__name__}({self._database.path!r})"
 
 
 def _store(connection: sqlite3.Connection, store: Store, at: datetime) -> Result:

@@ -7,13 +7,15 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
 from typing import Any, Final
 
 from the_edge_agent.memory.layouts import another_layout, check_kind, check_layouts
-from the_edge_agent.memory.results import ErrorType, LTMError
+from the_edge_agent.memory.results import ErrorType, LostDatabaseError, LTMError
+from the_edge_agent.memory.sqlite_files import DatabaseFile, absolute
 from the_edge_agent.memory.sqlite_index import definitions
+from the_edge_agent.memory.tickets import Ticket, Tickets
 from the_edge_agent.memory.validation import check_seconds
 
 IN_MEMORY: Final = ":memory:"
@@ -64,7 +66,7 @@ class SQLiteDatabase:
     connection, for which calls wait in turn.
 
     Attributes:
-        path: of the file, or ``:memory:``.
+        path: of the file, absolute, or ``:memory:``.
         closed: whether ``close`` has been called.
         has_full_text: whether there is a full-text index, known after the first transaction has begun.
         has_metadata_words: whether it has words for metadata too; an earlier release makes it without.
@@ -82,6 +84,7 @@ class SQLiteDatabase:
             LTMError: ``configuration_error``.
         """
         self.path = _check_path(path)
+        self._file = None if self.path == IN_MEMORY else DatabaseFile(self.path)
         self._timeout = check_seconds("timeout", timeout)
         self._search = search
         self.closed = self.has_full_text = self.has_metadata_words = self._is_ready = False
@@ -108,28 +111,45 @@ class SQLiteDatabase:
         Raises:
             LTMError: after ``close``, and for every error of SQLite.
         """
-        with self.statement() as connection:
+        with self.statement(write=write) as connection:
             connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
             yield connection
             connection.execute("COMMIT")
 
     @contextmanager
-    def statement(self) -> Iterator[sqlite3.Connection]:
+    def statement(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
         """Lend a connection for one statement, a transaction by itself, which is read to its end or closed.
+
+        Args:
+            write: whether it writes; what was written counts only if the file is still there.
 
         Raises:
             LTMError: after ``close``, and for every error of SQLite.
         """
         deadline = time.monotonic() + self._timeout
-        connection = self._take(deadline)
-        self._call.deadline = deadline
+        loan = _Loan(deadline)
         problem: sqlite3.Error | None = None
         try:
-            yield connection
-        except sqlite3.Error as error:
-            problem = error
+            try:
+                try:
+                    connection = self._take(loan)
+                    self._call.deadline = deadline
+                    yield connection
+                    if write and loan.file is not None:
+                        loan.file.check_written(connection)
+                except sqlite3.Error as error:
+                    problem = error
+                    if loan.file is not None and self._is_ready:
+                        loan.file.check()
+            except LostDatabaseError:
+                self._leave(loan.file)
+                raise
+            finally:
+                self._give(loan)
         finally:
-            self._give(connection)
+            self._give(loan)  # an exception of a signal or another thread may have struck before the first one
+        if loan.struck:
+            raise loan.struck.pop()
         if problem is not None:
             raise failure_of(problem)
 
@@ -145,52 +165,91 @@ class SQLiteDatabase:
         other = _check_path(path)
         return IN_MEMORY not in (self.path, other) and os.path.realpath(self.path) == os.path.realpath(other)
 
+    def __str__(self) -> str:
+        """Name the file."""
+        return self.path
+
     def close(self) -> None:
         """Close every connection, those in use when their transactions end; idempotent."""
         with self._lock:
             self.closed = True
             idle, self._idle = self._idle, []
         for connection in idle:
-            connection.close()
+            self._close(connection)
 
     def _start_anew(self) -> None:
-        self._process, self._lock, self._turn = os.getpid(), threading.Lock(), threading.Lock()
+        self._process, self._lock, self._turns = os.getpid(), threading.Lock(), Tickets(1)
         self._call = threading.local()
+        self._borrowers: dict[sqlite3.Connection, _Loan] = {}
 
-    def _take(self, deadline: float) -> sqlite3.Connection:
+    def _take(self, loan: _Loan) -> sqlite3.Connection:
         if os.getpid() != self._process:
             self._after_fork()
-        if self.path == IN_MEMORY and not self._turn.acquire(timeout=self._timeout):
-            raise LTMError("connection_timeout", f"no turn within {self._timeout:g} seconds")
-        try:
-            with self._lock:
-                if self.closed:
-                    raise LTMError("connection_error", "this backend is closed")
-                found = self._idle.pop() if self._idle else None
-            connection = found or self._connect()
-            connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_BETWEEN_LOOKS)
-            if not self._is_ready:
-                self._make_ready(connection, deadline)
-        except BaseException:
-            if self.path == IN_MEMORY:
-                self._turn.release()
-            raise
+        if self._file is None:
+            loan.turn = self._turns.take(self._timeout)
+            if loan.turn is None:
+                raise LTMError("connection_timeout", f"no turn within {self._timeout:g} seconds")
+        with self._lock:
+            if self.closed:
+                raise LTMError("connection_error", "this backend is closed")
+            loan.file = self._file
+            if self._idle:  # at every moment it is idle, or whose it is can be told
+                loan.connection = self._idle[-1]
+                self._borrowers[loan.connection] = loan
+                self._idle.pop()
+        if loan.connection is None:
+            self._connect(loan)
+        elif loan.file is not None:
+            loan.file.check_read()
+        connection = loan.connection
+        assert connection is not None
+        connection.set_progress_handler(loan.watch, _STEPS_BETWEEN_LOOKS)
+        if not self._is_ready:
+            self._make_ready(connection, loan.deadline)
         return connection
 
-    def _give(self, connection: sqlite3.Connection) -> None:
-        try:
-            connection.set_progress_handler(None, 0)
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-        finally:
+    def _give(self, loan: _Loan) -> None:
+        """Take a connection back, and end the turn; may be called again, after an exception at any moment."""
+        connection = loan.connection
+        if connection is not None:
             with self._lock:
-                is_kept = not self.closed
-                if is_kept:
-                    self._idle.append(connection)
-            if not is_kept:
-                connection.close()
-            if self.path == IN_MEMORY:
-                self._turn.release()
+                is_lent = self._borrowers.get(connection, loan) is loan and connection not in self._idle
+            if is_lent:
+                connection.set_progress_handler(None, 0)
+                try:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                finally:
+                    self._put_back(connection, loan)
+        turn, loan.turn = loan.turn, None
+        if turn is not None:
+            self._turns.give_back(turn)
+
+    def _put_back(self, connection: sqlite3.Connection, loan: _Loan) -> None:
+        with self._lock:
+            is_kept = self._is_ready and not self.closed and loan.file is self._file
+            if is_kept:
+                self._idle.append(connection)
+        if not is_kept:
+            loan.connection = None
+            self._close(connection)
+
+    def _close(self, connection: sqlite3.Connection) -> None:
+        with self._lock:
+            self._borrowers.pop(connection, None)
+        if self._file is not None:
+            self._file.closed(connection)
+        connection.close()
+
+    def _leave(self, file: DatabaseFile | None) -> None:
+        """Close what is open of a file that is gone: the next call opens the one that is there then."""
+        with self._lock:
+            if self._file is not file:
+                return
+            self._file, self._is_ready = DatabaseFile(self.path), False
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            self._close(connection)
 
     def _after_fork(self) -> None:
         """Leave the connections of the parent process alone; a database in memory is now this process's own copy."""
@@ -199,19 +258,21 @@ class SQLiteDatabase:
             self._inherited += self._idle
             self._idle = []
 
-    def _connect(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = None
+    def _connect(self, loan: _Loan) -> None:
+        failure: LTMError | None = None
         try:
-            connection = sqlite3.connect(
-                self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False
-            )
+            with nullcontext() if loan.file is None else loan.file.opening():
+                loan.connection = connection = sqlite3.connect(
+                    self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False
+                )
+            self._borrowers[connection] = loan
             # With WAL the file stays sound without waiting for the disk at each commit.
             connection.execute("PRAGMA synchronous=NORMAL")
-            return connection
+            if self._is_ready and loan.file is not None:
+                loan.file.opened(connection)
+            return
         except sqlite3.Error as error:
             failure = failure_of(error)
-        if connection is not None:
-            connection.close()
         raise failure
 
     def _make_ready(self, connection: sqlite3.Connection, deadline: float) -> None:
@@ -226,14 +287,44 @@ class SQLiteDatabase:
                 connection.execute("COMMIT")
             columns = [row[0] for row in connection.execute("SELECT name FROM pragma_table_info('ltm_entries_fts')")]
             self.has_full_text, self.has_metadata_words = bool(columns), "metadata" in columns
+            if self._file is not None:
+                self._file.opened(connection)
             self._is_ready = True
             return
         except sqlite3.Error as error:
             failure = failure_of(error)
-        except LTMError as error:
-            failure = error
-        connection.close()
         raise failure
+
+
+class _Loan:
+    """A connection that one call has, with its turn and its time.
+
+    Attributes:
+        connection: None until it is found or made.
+        file: that the connection has open; None in memory.
+        turn: of a database in memory.
+        struck: an exception of a signal or another thread that SQLite would have swallowed.
+    """
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.connection: sqlite3.Connection | None = None
+        self.file: DatabaseFile | None = None
+        self.struck: list[BaseException] = []
+        self.turn: Ticket | None = None
+        watching = self._watching()
+        next(watching)
+        self.watch = watching.__next__
+
+    def _watching(self) -> Iterator[bool]:
+        """Yield whether the statement must stop. A generator is within its ``try`` already when it goes on."""
+        while True:
+            try:
+                yield time.monotonic() > self.deadline or bool(self.struck)
+            except GeneratorExit:
+                return
+            except BaseException as error:
+                self.struck.append(error)
 
 
 def failure_of(error: sqlite3.Error) -> LTMError:
@@ -340,4 +431,4 @@ def _check_path(path: Any) -> str:
     text = os.fspath(path)
     if not isinstance(text, str) or not text or "\0" in text:
         raise LTMError("configuration_error", "path must be the path of an SQLite file, or ':memory:'")
-    return text
+    return text if text == IN_MEMORY else absolute(text)

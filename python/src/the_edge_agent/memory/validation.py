@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.showing import kind_of
 
 MAX_KEY_LENGTH = 512  # characters; 2,048 bytes of UTF-8 fit the index of every supported database
 MAX_LIMIT = 10_000
@@ -63,7 +64,7 @@ def check_flag(name: str, flag: Any) -> bool:
         LTMError: ``configuration_error``.
     """
     if not isinstance(flag, bool):
-        raise LTMError("configuration_error", f"{name} must be true or false, not {flag!r}")
+        raise LTMError("configuration_error", f"{name} must be true or false, not {kind_of(flag)}")
     return flag
 
 
@@ -74,7 +75,7 @@ def check_seconds(name: str, seconds: Any) -> float:
         LTMError: ``configuration_error``.
     """
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < 1e6:
-        raise LTMError("configuration_error", f"{name} must be a positive number of seconds, not {seconds!r}")
+        raise LTMError("configuration_error", f"{name} must be a positive number of seconds, not {kind_of(seconds)}")
     return float(seconds)
 
 
@@ -85,7 +86,7 @@ def check_prepare_threshold(times: Any) -> int | None:
         LTMError: ``configuration_error``.
     """
     if times is not None and (isinstance(times, bool) or not isinstance(times, int) or times < 0):
-        raise LTMError("configuration_error", f"prepare_threshold must be None or a whole number, not {times!r}")
+        raise LTMError("configuration_error", f"prepare_threshold must be None or a whole number, not {kind_of(times)}")
     return times
 
 

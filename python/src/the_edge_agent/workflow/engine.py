@@ -14,7 +14,7 @@ from the_edge_agent.workflow.errors import Place, WorkflowFileError
 from the_edge_agent.workflow.graph import CompiledGraph
 from the_edge_agent.workflow.loader import load_agent
 from the_edge_agent.workflow.model import Agent
-from the_edge_agent.workflow.reading import Document, from_dict, read_yaml
+from the_edge_agent.workflow.reading import MAX_CHARACTERS, Document, from_dict, read_yaml
 
 
 class YAMLEngine:
@@ -95,7 +95,7 @@ class YAMLEngine:
         source = fspath(path)
         try:
             with open(source, encoding="utf-8-sig") as file:
-                text = file.read()
+                text = file.read(MAX_CHARACTERS + 1)
         except UnicodeDecodeError as error:
             raise WorkflowFileError(f"not UTF-8 text: byte {error.start} can't be read", Place(source)) from None
         except (OSError, ValueError) as error:

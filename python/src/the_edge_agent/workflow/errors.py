@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+_LONGEST_WORD = 100  # characters of what may be a slip of the keyboard
+
 
 @dataclass(frozen=True)
 class Place:
@@ -99,7 +101,9 @@ def one_line(text: str, limit: int = 600) -> str:
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """Return ``; did you mean `x`?`` for the word of ``words`` most like ``word``, else nothing."""
-    matches = get_close_matches(word, list(words), n=1, cutoff=0.5)
+    if len(word) > _LONGEST_WORD:  # comparing takes quadratic time
+        return ""
+    matches = get_close_matches(word, [known for known in words if len(known) <= _LONGEST_WORD], n=1, cutoff=0.5)
     return f"; did you mean `{matches[0]}`?" if matches else ""
 
 

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
+from the_edge_agent.workflow import budget
 from the_edge_agent.workflow.actions.registry import Action, Actions, call_action
+from the_edge_agent.workflow.budget import BudgetError, Work
 from the_edge_agent.workflow.code import CodeError
 from the_edge_agent.workflow.errors import ActionError, NodeError, Place, WorkflowError, describe
 from the_edge_agent.workflow.model import Agent, Node, RunBody, UsesBody
@@ -78,15 +80,22 @@ class CompiledGraph:
             raise WorkflowError(f"the input state can't be copied: {describe(error)}") from error
 
     def _run(self, state: State) -> Iterator[Event]:
+        work = None if self._agent.is_trusted else Work(budget.MAX_RUN_WORK)
         for node in self._agent.nodes:
-            state = self._step(node, state)
+            state = self._step(node, state, work)
             yield {"type": "state", "node": node.name, "state": deepcopy(state)}
         yield {"type": "final", "state": state}
 
-    def _step(self, node: Node, state: State) -> State:
+    def _step(self, node: Node, state: State, work: Work | None) -> State:
         """Return the state after a node; the node may change the dict that it gets."""
         body = node.body
-        after = self._run_code(node, body, state) if isinstance(body, RunBody) else self._use(node, body, state)
+        after = self._run_code(node, body, state) if isinstance(body, RunBody) else self._use(node, body, state, work)
+        try:
+            if work is not None:  # for the copies of the state, whose texts are shared
+                work.weigh(after, texts=False)
+        except BudgetError as error:
+            message = "the nodes up to this one did too much, with too large a state"
+            raise NodeError(node.name, message, error_type="budget_error", place=node.place) from error
         try:
             return deepcopy(after)  # what can't be copied is told of the node that made it, not of a later one
         except Exception as error:
@@ -110,9 +119,9 @@ class CompiledGraph:
             raise NodeError(node.name, f"{error}{line}", error_type=error.kind, place=place) from error.__cause__
         return {**state, **updates}
 
-    def _use(self, node: Node, body: UsesBody, state: State) -> State:
+    def _use(self, node: Node, body: UsesBody, state: State, work: Work | None) -> State:
         values = {"state": state, "variables": self._agent.variables}
-        arguments = {key: _render(node, f"with.{key}", render, values) for key, render in body.arguments.items()}
+        arguments = {key: _render(node, f"with.{key}", render, values, work) for key, render in body.arguments.items()}
         try:
             result = call_action(self._actions, body.action, state, **arguments)
         except ActionError as error:
@@ -126,7 +135,9 @@ class CompiledGraph:
             return {**state, body.output: result}
         if body.output is not None:
             values["result"] = result
-            rendered = {key: _render(node, f"output.{key}", render, values) for key, render in body.output.items()}
+            rendered = {
+                key: _render(node, f"output.{key}", render, values, work) for key, render in body.output.items()
+            }
             return {**state, **rendered}
         if not isinstance(result, dict) or not all(isinstance(key, str) for key in result):
             message = f"`{body.action}` gave no dict to merge into the state: name it with `output`"
@@ -134,9 +145,9 @@ class CompiledGraph:
         return {**state, **result}
 
 
-def _render(node: Node, where: str, render: Renderer, values: Mapping[str, Any]) -> Any:
+def _render(node: Node, where: str, render: Renderer, values: Mapping[str, Any], work: Work | None) -> Any:
     try:
-        return render(values)
+        return render(values, work)
     except TemplateError as error:
         message = f"`{where}`: {error}"
         raise NodeError(node.name, message, error_type="template_error", place=node.place) from None

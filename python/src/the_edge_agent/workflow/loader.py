@@ -91,6 +91,7 @@ class _Loader:
             ltm=ltm,
             ltm_place=self._document.place(("settings", "ltm"), key=True),
             nodes=self._nodes(data),
+            is_trusted=self._allow_code,
         )
 
     def _ltm(self, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -193,10 +194,10 @@ class _Loader:
     def _renderer(self, path: Path, value: Any, names: tuple[str, ...]) -> Renderer:
         if isinstance(value, dict):
             fields = self._renderers(path, self._mapping(path, value), names)
-            return lambda given: {key: render(given) for key, render in fields.items()}
+            return lambda given, work: {key: render(given, work) for key, render in fields.items()}
         if isinstance(value, list | tuple):
             items = [self._renderer((*path, index), item, names) for index, item in enumerate(value)]
-            return lambda given: [render(given) for render in items]
+            return lambda given, work: [render(given, work) for render in items]
         if not isinstance(value, str):
             return constant(value)
         try:

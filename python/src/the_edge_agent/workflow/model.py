@@ -62,6 +62,7 @@ class Agent:
         ltm: the part of ``settings`` that configures the memory, None when there is none.
         ltm_place: where that part was written.
         nodes: in the order in which they run.
+        is_trusted: whether it may run code; otherwise what one run may do is limited.
     """
 
     name: str
@@ -70,3 +71,4 @@ class Agent:
     ltm: dict[str, Any] | None
     ltm_place: Place
     nodes: tuple[Node, ...]
+    is_trusted: bool

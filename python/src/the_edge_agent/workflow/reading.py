@@ -20,7 +20,11 @@ from the_edge_agent.workflow.errors import Place, WorkflowFileError, describe
 
 Path = tuple[str | int, ...]
 
-MAX_VALUES = 200_000  # aliases included: a few lines of nested aliases can stand for billions of values
+# A few lines of aliases and merges can stand for billions of values. Real agent files have a few thousand.
+MAX_CHARACTERS = 5_000_000  # of a file; reading them takes seconds
+MAX_VALUES = 200_000  # keys, values and merged pairs, aliases included
+MAX_TEXT = 20_000_000  # characters of all values, aliases included
+MAX_DEPTH = 100  # values in values
 
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUE = frozenset({"true", "True", "TRUE"})
@@ -90,6 +94,8 @@ def read_yaml(text: str, source: str) -> Document:
     Raises:
         WorkflowFileError: the text is not YAML, or uses what this reader refuses.
     """
+    if len(text) > MAX_CHARACTERS:
+        raise WorkflowFileError(f"the file has more than {MAX_CHARACTERS:,} characters", Place(source))
     try:
         root = _compose(text)
         document = Document(None, source)
@@ -109,13 +115,29 @@ def read_yaml(text: str, source: str) -> Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """A composer that refuses tags: they ask for Python types, and we have data."""
+    """A composer that refuses tags: they ask for Python types, and we have data. It counts what it composes."""
+
+    count = depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if getattr(event, "tag", None) is not None:
             raise yaml.MarkedYAMLError(problem="tags such as `!!python/...` are refused", problem_mark=event.start_mark)
-        return super().compose_node(parent, index)
+        self.count += 1
+        self.depth += 1
+        problem = _too_many(self.count) if self.count > MAX_VALUES else ""
+        problem = (
+            f"nested too deeply, more than {MAX_DEPTH} values in each other" if self.depth > MAX_DEPTH else problem
+        )
+        if problem:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def _too_many(values: int) -> str:
+    return f"more than {MAX_VALUES:,} values, aliases and merged pairs included" if values > MAX_VALUES else ""
 
 
 def _compose(text: str) -> yaml.Node | None:
@@ -133,6 +155,7 @@ class _Builder:
         self._document = document
         self._inside: set[int] = set()
         self._count = 0
+        self._characters = 0
 
     def build(self, node: yaml.Node, path: Path) -> Any:
         mark = node.start_mark
@@ -162,6 +185,7 @@ class _Builder:
         for key_node, value_node in node.value:
             if key_node.tag == _YAML_1_1_MERGE and key_node.style is None:
                 for name, pair in self._merged(value_node).items():
+                    self._count_one(value_node)
                     merged.setdefault(name, pair)
                 continue
             key = self._key(key_node)
@@ -179,17 +203,21 @@ class _Builder:
                 raise self._refused(part, "`<<` takes a mapping or a list of mappings")
             self._enter(part)
             for name, pair in self._pairs(part).items():
+                self._count_one(part)
                 pairs.setdefault(name, pair)
             self._inside.discard(id(part))
         return pairs
 
     def _enter(self, node: yaml.Node) -> None:
-        self._count += 1
-        if self._count > MAX_VALUES:
-            raise self._refused(node, f"more than {MAX_VALUES:,} values, aliases included")
+        self._count_one(node)
         if id(node) in self._inside:
             raise self._refused(node, "an alias that contains itself")
         self._inside.add(id(node))
+
+    def _count_one(self, node: yaml.Node) -> None:
+        self._count += 1
+        if problem := _too_many(self._count):
+            raise self._refused(node, problem)
 
     def _key(self, node: yaml.Node) -> str:
         if not isinstance(node, yaml.ScalarNode):
@@ -203,6 +231,9 @@ class _Builder:
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         text = str(node.value)
+        self._characters += len(text)
+        if self._characters > MAX_TEXT:
+            raise self._refused(node, f"more than {MAX_TEXT:,} characters, aliases included")
         if node.style is not None:
             return text
         if text in _NULL:
@@ -252,7 +283,26 @@ def from_dict(data: Mapping[str, Any]) -> Document:
     Raises:
         WorkflowFileError: something in it can't be copied.
     """
+    _check_size(data)
     try:
         return Document(deepcopy(data))
     except Exception as error:
         raise WorkflowFileError(f"the configuration can't be copied: {describe(error)}") from error
+
+
+def _check_size(data: Any) -> None:
+    """Refuse what stands for too many values: the same lists within each other, again and again."""
+    count, characters, stack = 0, 0, [data]
+    while stack:
+        item = stack.pop()
+        count += 1
+        if isinstance(item, str):
+            characters += len(item)
+        elif isinstance(item, Mapping):
+            stack += item.values()
+        elif isinstance(item, list | tuple):
+            stack += item
+        if count + len(stack) > MAX_VALUES:
+            raise WorkflowFileError(f"the configuration has {_too_many(MAX_VALUES + 1)}, or contains itself")
+        if characters > MAX_TEXT:
+            raise WorkflowFileError(f"the configuration has more than {MAX_TEXT:,} characters")

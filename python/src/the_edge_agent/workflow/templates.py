@@ -1,7 +1,7 @@
 """Templates in agent files: Jinja2 in its immutable sandbox, strict about names that are missing.
 
 Only what is written in the file is a template. Values that a template puts in (from state or memory) are
-data: they are never rendered again.
+data: they are never rendered again. What a template may cost is bounded, whatever the data: see ``budget``.
 """
 
 from __future__ import annotations
@@ -16,14 +16,19 @@ from jinja2 import meta, nodes
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing as no_object
+from jinja2.visitor import NodeTransformer
+from markupsafe import Markup
 
+from the_edge_agent.workflow import budget
+from the_edge_agent.workflow.budget import Work
 from the_edge_agent.workflow.errors import describe, nearest
 
-Renderer: TypeAlias = Callable[[Mapping[str, Any]], Any]
+Renderer: TypeAlias = Callable[[Mapping[str, Any], Work | None], Any]
+"""Called with the values of the names and with what the run may still do, None for a run without a limit."""
 
 LATER_NAMES = ("settings", "secrets", "env", "checkpoint")
-MAX_REPEATED = 10_000_000  # characters or items that one `*` may make
-MAX_BITS = 100_000  # of an integer that one `*` or `**` may make
+MAX_TAGS = 2_000  # `{% ... %}` in one template: compiling them takes quadratic time
+MAX_SOURCE = 1_000_000  # characters of one template
 
 _MARKERS = ("{{", "{%", "{#")
 _REFERENCES = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
@@ -49,32 +54,45 @@ def compile_text(text: str, names: tuple[str, ...]) -> Renderer:
         names: what the template may speak of, such as ``("state", "variables")``.
 
     Returns:
-        A function from those names' values to fresh data; it raises TemplateError.
+        A function that makes fresh data of those names' values; it raises TemplateError.
 
     Raises:
         TemplateError: the template can't be read, or speaks of another name.
     """
     if not is_template(text):
         return constant(text)
+    if len(text) > MAX_SOURCE or text.count("{%") > MAX_TAGS:
+        raise TemplateError(f"a template has up to {MAX_SOURCE:,} characters and {MAX_TAGS:,} tags")
     try:
-        lone = _lone_expression(_ENVIRONMENT.parse(text.strip()))
-        tree = _ENVIRONMENT.parse(text)
-        _check_names(tree, names)
-        if lone is not None:
-            assignment = nodes.Assign(nodes.Name("_value", "store", lineno=1), lone, lineno=1)
-            tree = nodes.Template([assignment], lineno=1)
-        template = _ENVIRONMENT.from_string(tree)
+        with budget.working(Work()):  # the compiler computes constants, such as those of `autoescape`
+            template, is_native = _compile(text, names)
     except jinja2.TemplateSyntaxError as error:
         line = f" (line {error.lineno} of the text)" if "\n" in text.strip() else ""
         raise TemplateError(f"not a valid template: {error.message}{line}") from None
-    except RecursionError:
+    except (RecursionError, MemoryError):
         raise TemplateError("not a valid template: nested too deeply") from None
-    return lambda values: _render(template, values, native=lone is not None)
+    except SyntaxError as error:  # of Python, to which templates are compiled: 20 loops in each other, for example
+        raise TemplateError(f"not a valid template: {error.msg}") from None
+    except (ValueError, OverflowError) as error:  # such as a number of 5,000 digits
+        raise TemplateError(f"not a valid template: {error}") from None
+    return lambda values, work: _render(template, values, work, native=is_native)
 
 
 def constant(value: Any) -> Renderer:
     """Return a renderer that always gives ``value``."""
-    return lambda values: value
+    return lambda values, work: value
+
+
+def _compile(text: str, names: tuple[str, ...]) -> tuple[jinja2.Template, bool]:
+    lone = _lone_expression(_ENVIRONMENT.parse(text.strip()))
+    tree = _ENVIRONMENT.parse(text)
+    _check_names(tree, names)
+    if lone is not None:
+        assignment = nodes.Assign(nodes.Name("_value", "store", lineno=1), lone, lineno=1)
+        tree = nodes.Template([assignment], lineno=1)
+    counting: nodes.Template = _Counting().visit(tree)
+    counting.set_environment(_ENVIRONMENT)
+    return _ENVIRONMENT.from_string(counting), lone is not None
 
 
 def _lone_expression(tree: nodes.Template) -> nodes.Expr | None:
@@ -97,14 +115,18 @@ def _check_names(tree: nodes.Template, names: tuple[str, ...]) -> None:
         raise TemplateError(f"unknown name `{name}` in a template{hint}")
 
 
-def _render(template: jinja2.Template, values: Mapping[str, Any], *, native: bool) -> Any:
+def _render(template: jinja2.Template, values: Mapping[str, Any], run: Work | None, *, native: bool) -> Any:
+    limit = budget.MAX_WORK if run is None else min(budget.MAX_WORK, run.left)
+    work = Work(limit)
     try:
-        if not native:
-            return str(template.render(values))
-        context = template.new_context(dict(values))
-        for _ in template.root_render_func(context):
-            pass
-        return _plain(context.vars["_value"])
+        with budget.working(work):
+            if not native:
+                return str(template.render(values))
+            context = template.new_context(dict(values))
+            for _ in template.root_render_func(context):
+                pass
+            work.weigh(context.vars["_value"], texts=False)
+            return _plain(context.vars["_value"])
     except _MissingError as error:
         raise TemplateError(error.explain(values)) from None
     except jinja2.TemplateError as error:
@@ -113,6 +135,9 @@ def _render(template: jinja2.Template, values: Mapping[str, Any], *, native: boo
         raise TemplateError("the value is nested too deeply") from None
     except Exception as error:
         raise TemplateError(describe(error)) from None
+    finally:
+        if run is not None:
+            run.left -= limit - work.left
 
 
 def _plain(value: Any) -> Any:
@@ -134,9 +159,13 @@ def _data_only(value: Any) -> Any:
     return value
 
 
-def _printed(value: Any) -> Any:
+@jinja2.pass_context  # with a context nothing is computed while a file is loaded
+def _printed(context: Context, value: Any) -> Any:
     """Prepare a value to become text; an undefined one then raises what is missing."""
-    return value if isinstance(value, jinja2.Undefined) else _plain(value)
+    if isinstance(value, jinja2.Undefined):
+        return value
+    budget.current().weigh(value)
+    return _plain(value)
 
 
 class _MissingError(jinja2.UndefinedError):
@@ -213,34 +242,91 @@ class _Missing(jinja2.StrictUndefined):
         return _Missing(self._undefined_hint, self._undefined_obj, self._undefined_name, self._error, asked)
 
 
-class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox, where a key of a dict comes before a method of dicts, and powers stay small."""
+class _Counting(NodeTransformer):
+    """Makes a template pay for what it does without a call: loops, comparisons, joined and constant text, slices."""
 
-    intercepted_binops = frozenset({"*", "**"})
+    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - jinja2's names
+        self.generic_visit(node)
+        node.iter = _filter(budget.STEPS, node.iter)
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        node.nodes = [_filter(budget.WEIGHED, part) for part in node.nodes]
+        return node
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        if len(node.ops) == 1 and node.ops[0].op in ("in", "notin"):
+            has = _filter(budget.HAS, node.ops[0].expr, node.expr)
+            return has if node.ops[0].op == "in" else nodes.Not(has, lineno=node.lineno)
+        node.expr = _filter(budget.WEIGHED, node.expr)
+        for operand in node.ops:
+            operand.expr = _filter(budget.WEIGHED, operand.expr)
+        return node
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return _filter(budget.COPIED, node) if isinstance(node.arg, nodes.Slice) else node
+
+    def visit_Pair(self, node: nodes.Pair) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        node.key = _filter(budget.WEIGHED, node.key)
+        return node
+
+    def visit_Output(self, node: nodes.Output) -> list[nodes.Node]:  # noqa: N802
+        self.generic_visit(node)
+        size = sum(len(part.data) for part in node.nodes if isinstance(part, nodes.TemplateData))
+        spend = _filter(budget.SPENT, nodes.Const(size, lineno=node.lineno))
+        return [nodes.ExprStmt(spend, lineno=node.lineno), node] if size else [node]
+
+
+def _filter(name: str, value: Any, *args: nodes.Expr) -> nodes.Expr:
+    return nodes.Filter(value, name, list(args), [], None, None, lineno=value.lineno)
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox, where a key of a dict comes before a method of dicts, and all work is counted."""
+
+    intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         if isinstance(obj, dict) and attribute in obj:  # `state.items` is the key `items`, if there is one
             return obj[attribute]
         return super().getattr(obj, attribute)
 
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        if not isinstance(argument, str | int):  # a tuple can be large, and is hashed
+            budget.current().weigh(argument)
+        return super().getitem(obj, argument)
+
     def is_safe_callable(self, obj: Any) -> bool:
         # The base class would look into a missing value for marks; calling one raises that it is missing.
         return isinstance(obj, _Missing) or super().is_safe_callable(obj)
 
+    def call(self, context: Context, obj: Any, /, *args: Any, **named: Any) -> Any:
+        work = budget.current()
+        work.charge_call(obj, args, named)
+        return work.made(super().call(context, obj, *args, **named))
+
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        if _result_size(operator, left, right):
-            raise jinja2.TemplateRuntimeError(f"the result of `{operator}` is too large")
+        budget.current().charge_operator(operator, left, right)
         return super().call_binop(context, operator, left, right)
 
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        if super().wrap_str_format(value) is None:
+            return None
+        text, is_map = value.__self__, value.__name__ == "format_map"
+        is_markup = isinstance(text, Markup)
+        formatter = budget.EscapeFormatter(self, escape=text.escape) if is_markup else budget.Formatter(self)
 
-def _result_size(operator: str, left: Any, right: Any) -> bool:
-    if isinstance(left, int) and isinstance(right, int):
-        bits = left.bit_length() * abs(right) if operator == "**" else left.bit_length() + right.bit_length()
-        return bits > MAX_BITS
-    for repeated, times in ((left, right), (right, left)):
-        if isinstance(times, int) and isinstance(repeated, str | bytes | list | tuple):
-            return len(repeated) * times > MAX_REPEATED
-    return False
+        def write(*args: Any, **named: Any) -> str:
+            if is_map:
+                (mapping,) = args
+                args, named = (), mapping
+            return type(text)(formatter.vformat(text, args, named))  # type: ignore[no-any-return]
+
+        return write
 
 
 def _json(value: Any) -> str:
@@ -248,11 +334,15 @@ def _json(value: Any) -> str:
 
 
 def _environment() -> _Environment:
-    # Without the optimizer nothing is computed while a file is loaded.
+    # Without the optimizer next to nothing is computed while a file is loaded.
     environment = _Environment(
         undefined=_Missing, keep_trailing_newline=True, optimized=False, finalize=_printed, autoescape=False
     )
     environment.filters.update(json=_json, tojson=_json)
+    filters: dict[str, Any] = environment.filters
+    tests: dict[str, Any] = environment.tests
+    filters.update(budget.counted(filters, budget.CHEAP_FILTERS), **budget.internal_filters())
+    tests.update(budget.counted(tests, budget.CHEAP_TESTS))
     environment.globals = {
         "range": environment.globals["range"],
         "namespace": environment.globals["namespace"],

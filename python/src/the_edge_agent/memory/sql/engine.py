@@ -10,23 +10,23 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import Pool, StaticPool
 
 from the_edge_agent.memory.operations import Store
-from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.results import LostDatabaseError, LTMError
 from the_edge_agent.memory.sql.connecting import Closable, first_connection, new_engine, with_a_pool_of_its_own
 from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.deadlines import Deadline, DeadlineError, one_end
-from the_edge_agent.memory.sql.dialects import Dialect
+from the_edge_agent.memory.sql.dialects import Dialect, for_name
 from the_edge_agent.memory.sql.errors import Failure, out_of_time
 from the_edge_agent.memory.sql.options import EngineOptions
 from the_edge_agent.memory.sql.prepared import Query, is_watched
 from the_edge_agent.memory.sql.schema import Tables, copy_tables
 from the_edge_agent.memory.sql.statements import Statements
 from the_edge_agent.memory.sql.transactions import retrying, run_alone, run_transaction
-from the_edge_agent.memory.sql.url import parse_url, with_installed_driver
+from the_edge_agent.memory.sql.url import SafeURL, parse_url, with_installed_driver
 from the_edge_agent.memory.tickets import Tickets
 
 Answer = TypeVar("Answer")
@@ -66,7 +66,7 @@ class Database:
             LTMError: ``configuration_error``.
         """
         self._shared = source if isinstance(source, Engine) else None
-        self.url, self._hidden_args = (source.url, {}) if isinstance(source, Engine) else parse_url(source)
+        self.url, self._hidden_args = (SafeURL(*source.url), {}) if isinstance(source, Engine) else _located(source)
         self.closed = False
         self._options = options
         self._entries_name = entries_name
@@ -120,6 +120,9 @@ class Database:
                         write=write,
                         snapshot=snapshot,
                     )
+            except LostDatabaseError:
+                self._leave_lost(opened)
+                raise
             finally:
                 self._leave(opened, pool)
 
@@ -138,6 +141,9 @@ class Database:
         try:
             with Deadline(self._seconds()) as deadline:
                 return run_alone(opened.engine, opened.schema.dialect, query(opened.statements), deadline).rows
+        except LostDatabaseError:
+            self._leave_lost(opened)
+            raise
         finally:
             self._leave(opened, pool)
 
@@ -154,6 +160,9 @@ class Database:
         try:
             with Deadline(self._seconds()) as deadline:
                 return opened.statements.entries.single.store(opened.engine, store, deadline)
+        except LostDatabaseError:
+            self._leave_lost(opened)
+            raise
         finally:
             self._leave(opened, pool)
 
@@ -207,9 +216,11 @@ class Database:
         Raises:
             LTMError: ``configuration_error`` for what is no database URL.
         """
-        other = with_installed_driver(parse_url(url)[0])
+        other = with_installed_driver(_located(url)[0])
         is_kept = other.database not in (None, "", ":memory:")
-        return is_kept and self._shared is None and with_installed_driver(self.url) == other
+        family = for_name(other.get_backend_name())
+        mine = family.identity(with_installed_driver(self.url))
+        return is_kept and self._shared is None and mine == family.identity(other)
 
     def is_same(self, other: Database) -> bool:
         """Return whether this is another ``Database`` on the same database."""
@@ -252,6 +263,10 @@ class Database:
             opened.engine = with_a_pool_of_its_own(self._shared)
         opened.one_at_a_time = opened.one_at_a_time and Tickets(1)
 
+    def __str__(self) -> str:
+        """Show the URL, without what may be secret in it."""
+        return repr(self.url)
+
     def _direct(self) -> _Opened | None:
         """Return what is started, if single statements may run on the driver's own connection."""
         opened = self._opened
@@ -260,10 +275,19 @@ class Database:
         return opened
 
     def _leave(self, opened: _Opened, pool: Pool) -> None:
-        """Close what a call has left in the pools, if it was closed meanwhile, which put a new pool in place."""
-        if self.closed and self._shared is None:
+        """Close what a call has left in the pools, if they were closed meanwhile, which put a new pool in place."""
+        if self._opened is not opened and self._shared is None:
             pool.dispose()
             opened.engine.pool.dispose()
+
+    def _leave_lost(self, opened: _Opened) -> None:
+        """Close what is open of a database that was taken away: the next call starts anew."""
+        with _held(self._starting, math.inf):
+            is_ours = self._opened is opened
+            if is_ours:
+                self._opened = None
+        if is_ours:
+            opened.close()
 
     def _in_time(self, work: Callable[[Deadline], Answer]) -> Answer:
         with Deadline(self._seconds()) as deadline:
@@ -367,6 +391,11 @@ class _Opened:
 def largest_entry(packet: int) -> int:
     """Return the bytes that an entry may have as sent, where the server reads packets of so many."""
     return packet - _STATEMENT_BYTES
+
+
+def _located(url: Any) -> tuple[URL, dict[str, Any]]:
+    parsed, hidden = parse_url(url)
+    return for_name(parsed.get_backend_name()).located(parsed), hidden
 
 
 def _closed() -> LTMError:

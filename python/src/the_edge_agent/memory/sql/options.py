@@ -10,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Engine
 
 from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.showing import kind_of
 from the_edge_agent.memory.validation import check_flag, check_prepare_threshold
 
 MAX_TABLE_NAME: Final = 40  # characters; with what is added for indexes below PostgreSQL's 63
@@ -38,8 +39,8 @@ class EngineOptions:
     echo: bool = False
     create_tables: bool = True
     prepare_threshold: int | None = None
-    engine_args: Mapping[str, Any] = field(default_factory=dict)
-    connect_args: Mapping[str, Any] = field(default_factory=dict)
+    engine_args: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may hold a secret
+    connect_args: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Check every option."""
@@ -102,12 +103,12 @@ def check_table_name(name: Any) -> str:
 
 def _check_whole(name: str, number: Any, least: int) -> None:
     if isinstance(number, bool) or not isinstance(number, int) or number < least:
-        raise _invalid(f"{name} must be an integer of at least {least}, not {number!r}")
+        raise _invalid(f"{name} must be an integer of at least {least}, not {kind_of(number)}")
 
 
 def _check_seconds(name: str, number: Any) -> None:
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < 1e9:
-        raise _invalid(f"{name} must be a positive number of seconds, not {number!r}")
+        raise _invalid(f"{name} must be a positive number of seconds, not {kind_of(number)}")
 
 
 def _check_mapping(name: str, value: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 from sqlalchemy import Connection, Engine, Table, bindparam, select, type_coerce
 
 from the_edge_agent.memory.operations import Store
-from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.results import LostDatabaseError, LTMError
 from the_edge_agent.memory.sql.deadlines import Deadline
 from the_edge_agent.memory.sql.dialects import Dialect, Upsert
 from the_edge_agent.memory.sql.prepared import Prepared, Query
@@ -56,6 +56,8 @@ class SingleStore:
         query = Query(cast(Prepared, self._upsert.single), row)
         try:
             return self._upsert.version_of(run_alone(engine, self._dialect, query, deadline, write=True), row)
+        except LostDatabaseError:
+            raise
         except LTMError as failure:
             if "unknown" not in failure.result or deadline.expired:
                 raise

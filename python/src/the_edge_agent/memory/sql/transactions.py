@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, PoolProxiedConnection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
-from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.results import LostDatabaseError, LTMError
 from the_edge_agent.memory.sockets import has_ended
 from the_edge_agent.memory.sql.deadlines import Deadline, DeadlineError
 from the_edge_agent.memory.sql.dialects import BEGINS_ITSELF, Dialect, for_dialect
@@ -63,6 +63,10 @@ def run_transaction(
                     answer = work(connection)
                     is_committing = write
                 return answer
+            except LostDatabaseError as error:  # what a caller's engine has open is of no use any more, either
+                forget(engine, connection.connection, error)
+                connection.invalidate(error)
+                raise
             except BaseException as error:
                 if deadline.expired or _tears_out(error, dialect):
                     connection.invalidate()

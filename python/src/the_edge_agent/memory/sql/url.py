@@ -9,6 +9,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.showing import has_raw_login
 
 # A URL without a driver takes the first of these that is installed: (SQLAlchemy's name, module).
 _MYSQL_DRIVERS: Final = (("mysqldb", "MySQLdb"), ("pymysql", "pymysql"))
@@ -29,11 +30,41 @@ _EXTRAS: Final[dict[str, dict[str, str]]] = {
     "firebird": {"firebird": "firebird"},
 }
 _OTHER_DIALECTS: Final = ("cockroachdb", "duckdb", "firebird")  # that are not SQLAlchemy's own
-_SECRET_WORDS: Final = ("pass", "pwd", "secret", "token")
+_MOVED: Final = ("pass", "pwd", "secret", "token")  # in names of options that the driver gets apart from the URL
+_SECRET_WORDS: Final = (*_MOVED, "key")
+_SHOWN: Final = (  # options of URLs that hold no secret; all others are hidden
+    *("application_name", "cache", "charset", "check_same_thread", "client_encoding", "connect_timeout"),
+    *("fb_client_library", "host", "hostaddr", "immutable", "isolation_level", "mode", "nolock", "port"),
+    *("read_timeout", "sslmode", "ssl_disabled", "target_session_attrs", "timeout", "unix_socket", "uri"),
+    *("use_unicode", "vfs", "write_timeout"),
+)
+
+
+class SafeURL(URL):
+    """A URL that shows neither its password nor any option that is not known to hold no secret."""
+
+    def render_as_string(self, hide_password: bool = True) -> str:
+        """Write the URL, with ``***`` for what may be secret unless all is wanted."""
+        if not hide_password:
+            return super().render_as_string(hide_password=False)
+        hidden = {name: "***" for name, value in self.query.items() if not _is_shown(name, value)}
+        return URL.render_as_string(self.update_query_dict(hidden), hide_password=True)
+
+    def __repr__(self) -> str:
+        """Show it without secrets."""
+        return self.render_as_string()
+
+    def __str__(self) -> str:
+        """Show it without secrets."""
+        return self.render_as_string()
+
+
+def _is_shown(name: str, value: Any) -> bool:
+    return name.lower() in _SHOWN and not any(word in str(value).lower() for word in _SECRET_WORDS)
 
 
 def parse_url(url: Any) -> tuple[URL, dict[str, Any]]:
-    """Return the URL with its driver, and the driver arguments that must not be shown.
+    """Return the URL with its driver, which shows no secret, and the driver arguments that must not be shown.
 
     ``postgres`` means ``postgresql``. A password in the query string moves to where SQLAlchemy hides it.
 
@@ -43,7 +74,9 @@ def parse_url(url: Any) -> tuple[URL, dict[str, Any]]:
     if not isinstance(url, (str, URL)) or not url or "\0" in str(url):
         raise LTMError("configuration_error", "url must be a database URL such as sqlite:///memory.db")
     try:
-        parsed = make_url(url)
+        if isinstance(url, str) and has_raw_login(url):
+            raise ValueError
+        parsed: Any = SafeURL(*make_url(url))
         backend, _, driver = parsed.drivername.partition("+")
         if backend == "postgres":
             parsed = parsed.set(drivername=f"postgresql+{driver}" if driver else "postgresql")
@@ -60,22 +93,12 @@ def parse_url(url: Any) -> tuple[URL, dict[str, Any]]:
         )
     if parsed.port is not None and not 0 < parsed.port < 65_536:
         raise LTMError("configuration_error", "the port in the url must be a number from 1 to 65,535")
-    hidden = {name: value for name, value in parsed.query.items() if any(word in name for word in _SECRET_WORDS)}
+    hidden = {name: value for name, value in parsed.query.items() if any(word in name for word in _MOVED)}
     parsed = parsed.difference_update_query(list(hidden))
     for name in ("password", "passwd"):
         if name in hidden and parsed.password is None:
             parsed = parsed.set(password=str(hidden.pop(name)))
     return parsed, hidden
-
-
-def shown(url: URL) -> str:
-    """Return a URL with its password hidden, and whatever in its query could hold one."""
-    secrets = {name: "***" for name, value in url.query.items() if _is_secret(f"{name} {value}")}
-    return url.update_query_dict(secrets).render_as_string(hide_password=True)
-
-
-def _is_secret(text: str) -> bool:
-    return any(word in text.lower() for word in _SECRET_WORDS)
 
 
 def with_installed_driver(url: URL) -> URL:

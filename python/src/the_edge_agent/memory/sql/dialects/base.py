@@ -125,6 +125,20 @@ class Dialect:
         return {}
 
     @classmethod
+    def located(cls, url: URL) -> URL:
+        """Return the URL with an absolute path, where it names a file: a relative one would change with the folder.
+
+        Raises:
+            LTMError: ``configuration_error``: there is no current folder.
+        """
+        return url
+
+    @classmethod
+    def identity(cls, url: URL) -> URL:
+        """Return what is the same for all URLs of ``located`` that lead to the same database."""
+        return url
+
+    @classmethod
     def check_options(cls, url: URL, connect_args: Mapping[str, Any]) -> None:
         """Refuse what a user's URL or driver arguments ask for and would lose data; before connecting.
 

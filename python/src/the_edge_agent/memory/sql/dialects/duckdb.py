@@ -16,6 +16,7 @@ from sqlalchemy.schema import CreateIndex, ExecutableDDLElement
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.deadlines import current
 from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, NO_HOST, Dialect
+from the_edge_agent.memory.sqlite_files import absolute
 
 _LONGEST_WAIT: Final = 30.0  # seconds for the turn to write, outside of a call with a deadline
 
@@ -43,9 +44,16 @@ class DuckDBDialect(Dialect):
     @classmethod
     def new_file(cls, url: URL) -> Path | None:
         """Return the file that connecting would create: none in memory or in the cloud, nor where it may only read."""
-        name = url.database or ":memory:"
-        is_no_file = name.startswith((":memory:", "md:", "motherduck:")) or url.query.get("access_mode") == "read_only"
-        return None if is_no_file or Path(name).exists() else Path(name)
+        name = _file_of(url)
+        if name is None or url.query.get("access_mode") == "read_only" or Path(name).exists():
+            return None
+        return Path(name)
+
+    @classmethod
+    def located(cls, url: URL) -> URL:
+        """Make the path of a file absolute."""
+        name = _file_of(url)
+        return url if name is None else url.set(database=absolute(name))
 
     @classmethod
     def prepare_engine(cls, engine: Engine) -> Any:
@@ -95,6 +103,11 @@ class DuckDBDialect(Dialect):
     def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
         """Leave secondary indexes out: an update of an indexed column would delete and insert the row."""
         return [made for made in super().definitions(entries, *others) if not isinstance(made, CreateIndex)]
+
+
+def _file_of(url: URL) -> str | None:
+    name = url.database or ":memory:"
+    return None if name.startswith((":memory:", "md:", "motherduck:")) else name
 
 
 def _writer(url: URL) -> Lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import uuid
 from collections.abc import Callable, Mapping
@@ -9,8 +10,9 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from math import ceil
 from pathlib import Path as FilePath
+from types import TracebackType
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from sqlalchemy import (
     Column,
@@ -29,9 +31,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import DATETIME, insert
 from sqlalchemy.engine import URL
 from sqlalchemy.engine import Dialect as EngineDialect
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.types import TypeEngine
+from sqlalchemy.util import asbool
 
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.deadlines import current
@@ -48,6 +52,7 @@ from the_edge_agent.memory.sql.dialects.probing import accepts
 from the_edge_agent.memory.sql.dialects.sqlite_search import FTSConditions, JSONEachConditions
 from the_edge_agent.memory.sql.dialects.texts import TextConditions
 from the_edge_agent.memory.sql.dialects.upserts import OnConflict, Upsert
+from the_edge_agent.memory.sqlite_files import DatabaseFile, absolute
 from the_edge_agent.memory.sqlite_index import definitions
 
 MEMDB_VERSION: Final = (3, 36, 0)  # the first whose connections can share a database in memory
@@ -58,6 +63,7 @@ UNSOUND: Final = (
 )
 _UNSOUND_DRIVERS: Final = frozenset({"libsql", "aiolibsql"})
 _BUSY_TIMEOUT: Final = "the_edge_agent.busy_timeout"
+_FILE: Final = "the_edge_agent.file"  # option of an engine of our own
 
 _FTS_TRIAL: Final = ("CREATE VIRTUAL TABLE temp.tea_trial USING fts5(text, tokenize='ascii', detail='none')",)
 _JSON_TRIAL: Final = (
@@ -89,6 +95,7 @@ class SQLiteDialect(Dialect):
         """Make the dialect of one engine."""
         super().__init__(moment)
         self._has_full_text = self._has_json = self._has_metadata_words = True
+        self._file: DatabaseFile | None = None
 
     @property
     def search_path(self) -> str:
@@ -122,25 +129,43 @@ class SQLiteDialect(Dialect):
         return named, {}
 
     @classmethod
+    def located(cls, url: URL) -> URL:
+        """Make the path of a file absolute, also in a URI of SQLite."""
+        name = url.database or ""
+        if _path_of(url) is None:
+            return url
+        if not _is_uri(url):
+            return url.set(database=absolute(name))
+        rest = name.removeprefix("file:")
+        return url if rest.startswith("/") else url.set(database=f"file:{quote(absolute('.'))[:-1]}{rest}")
+
+    @classmethod
+    def identity(cls, url: URL) -> URL:
+        """Return a URL with the path that links lead to, the same for a path and a URI."""
+        path = _path_of(url)
+        return url if path is None else url.set(database=os.path.realpath(path)).difference_update_query(["uri"])
+
+    @classmethod
     def new_file(cls, url: URL) -> FilePath | None:
         """Return the file that connecting would create: none in memory, nor where the mode forbids it."""
-        name, query = url.database or ":memory:", url.query
-        if name.startswith("file:"):
-            name = unquote(urlsplit(name).path)
-        can_create = query.get("mode", "rwc") == "rwc" and "vfs" not in query
-        if name in ("", ":memory:") or not can_create or FilePath(name).exists():
-            return None
-        return FilePath(name)
+        path = _path_of(url)
+        return None if path is None or not _can_create(url) or FilePath(path).exists() else FilePath(path)
 
     @classmethod
     def prepare_engine(cls, engine: Engine) -> Any:
         """Set each connection up; keep one open beside the pool, because a memory database lives that long."""
+        path = _path_of(engine.url)
+        file = None if path is None or not _is_on_disk(engine.url) else DatabaseFile(path)
+        if file is not None:
+            _look_after(engine, file)
 
         @event.listens_for(engine, "connect")
         def on_connect(driver_connection: Any, record: Any) -> None:
             # WAL keeps the file sound without waiting for the disk at each commit.
             driver_connection.execute("PRAGMA synchronous=NORMAL")
             record.info[_BUSY_TIMEOUT] = None
+            if file is not None:
+                file.opened(driver_connection)
 
         if engine.url.query.get("vfs") != "memdb":
             return None
@@ -178,6 +203,7 @@ class SQLiteDialect(Dialect):
         Raises:
             LTMError: ``configuration_error`` for an index that this SQLite cannot keep.
         """
+        self._file = connection.get_execution_options().get(_FILE) or _file_of(connection)
         has_fts5, self._has_json = accepts(connection, *_FTS_TRIAL), accepts(connection, _JSON_TRIAL)
         index = _columns(connection, f"{entries.name}_fts")
         has_words = "metadata" in index
@@ -211,15 +237,23 @@ class SQLiteDialect(Dialect):
 
     def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> AbstractContextManager[Any]:
         """Take the write lock first: a transaction that reads and then writes would fail as busy."""
+        if self._file is not None:
+            self._file.check_read()
+        driver_connection = connection.connection.driver_connection
         transaction = super().begin(connection, write=write)
         if write:
             _wait_for_writers(connection)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-        return transaction
+        return transaction if self._file is None or not write else _Kept(transaction, self._file, driver_connection)
 
     def alone(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
         """Commit what is written: a statement that reads begins no transaction."""
-        return super().alone(driver_connection, write=True) if write else nullcontext()
+        if self._file is not None:
+            self._file.check_read()
+        if not write:
+            return nullcontext()
+        ended = super().alone(driver_connection, write=True)
+        return ended if self._file is None else _Kept(ended, self._file, driver_connection)
 
     def hold(self, connection: Connection, table: Table, *, alone: bool) -> None:
         """Do nothing: BEGIN IMMEDIATE has locked the database."""
@@ -237,6 +271,80 @@ class SQLiteDialect(Dialect):
         if not self._has_full_text:
             return super().texts(entries)
         return FTSConditions(entries, has_metadata_words=self._has_metadata_words)
+
+
+class _Kept:
+    """Ends a transaction that writes, and looks whether what it has written can be found."""
+
+    def __init__(self, transaction: AbstractContextManager[Any], file: DatabaseFile, driver_connection: Any) -> None:
+        self._transaction, self._file, self._connection = transaction, file, driver_connection
+
+    def __enter__(self) -> Any:
+        return self._transaction.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._transaction.__exit__(kind, error, trace)
+        if error is None:
+            self._file.check_written(self._connection)
+        elif isinstance(error, DBAPIError):
+            self._file.check()
+
+
+def _is_uri(url: URL) -> bool:
+    return (url.database or "").startswith("file:") and asbool(url.query.get("uri", False))
+
+
+def _options(url: URL) -> dict[str, Any]:
+    """Return what a URL says to SQLite itself."""
+    inner = parse_qsl((url.database or "").partition("?")[2]) if _is_uri(url) else []
+    return {**url.query, **dict(inner)}
+
+
+def _path_of(url: URL) -> str | None:
+    """Return the path of the file that a URL means, None in memory."""
+    name, options = url.database or "", _options(url)
+    if _is_uri(url):
+        name = unquote(urlsplit(name).path)
+        if options.get("mode") == "memory" or options.get("vfs") == "memdb":
+            return None
+    return None if name in ("", ":memory:") else name
+
+
+def _can_create(url: URL) -> bool:
+    return not _is_uri(url) or _options(url).get("mode", "rwc") == "rwc"
+
+
+def _is_on_disk(url: URL) -> bool:
+    """Return whether the operating system has the file under its path; SQLite's other file systems need not."""
+    return not _is_uri(url) or "vfs" not in _options(url)
+
+
+def _file_of(connection: Connection) -> DatabaseFile | None:
+    """Return the file of a caller's connection, as SQLite tells it."""
+    if not _is_on_disk(connection.engine.url):
+        return None
+    path = connection.exec_driver_sql("PRAGMA database_list").fetchall()[0][2]
+    if not path:
+        return None
+    file = DatabaseFile(path)
+    with file.opening(create=False):
+        return file
+
+
+def _look_after(engine: Engine, file: DatabaseFile) -> None:
+    engine.update_execution_options(**{_FILE: file})
+    can_create = _can_create(engine.url)
+
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, record: Any, args: Any, kwargs: Any) -> Any:
+        with file.opening(create=can_create):
+            return dialect.connect(*args, **kwargs)
+
+    @event.listens_for(engine, "close")
+    def closed(driver_connection: Any, record: Any) -> None:
+        file.closed(driver_connection)
 
 
 def _columns(connection: Connection, name: str) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Table, bindparam, case, exc, insert, select, update
+from sqlalchemy import Connection, Table, and_, bindparam, case, exc, insert, select, update
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.sql.dml import Insert
 
@@ -54,7 +54,11 @@ class Upsert:
         """
         columns = self.table.c
         is_over = columns.expires_at <= incoming["updated_at"]
-        is_same = [(columns[_WRITE_ID] == incoming[_WRITE_ID], columns.version)] if _WRITE_ID in self.row else []
+        # Not null: psycopg2 writes "= NULL", which PostgreSQL's transform_null_equals makes true of no write_id at all.
+        is_same = []
+        if _WRITE_ID in self.row:
+            mine = and_(columns[_WRITE_ID].is_not(None), columns[_WRITE_ID] == incoming[_WRITE_ID])
+            is_same.append((mine, columns.version))
         version, moment = incoming["version"], incoming["updated_at"]
         written = [name for name in self.row if name != self.name and name not in _NOT_WRITTEN]
         return [

@@ -1,0 +1,45 @@
+"""What messages and reprs may show of what was given: no secret, also where one was put by mistake."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+_SCHEME: Final = re.compile(r"[^:/?#@]*://")
+_USER_AND_PASSWORD: Final = re.compile(r"/[^/]*:[^/]*@")
+_ORDINARY_NAME: Final = re.compile(r"[a-z_]{1,20}")
+_LONGEST_NUMBER: Final = 2**63
+
+
+def kind_of(value: Any) -> str:
+    """Return how a message names a value of the wrong kind: numbers, booleans and None as they are, else the type."""
+    is_number = type(value) in (int, float) and -_LONGEST_NUMBER <= value < _LONGEST_NUMBER
+    return repr(value) if value is None or isinstance(value, bool) or is_number else type(value).__name__
+
+
+def name_of(name: Any) -> str:
+    """Return how a message names what should be a known name: as it is if it looks like one, with a space before."""
+    return f" {name!r}" if isinstance(name, str) and _ORDINARY_NAME.fullmatch(name.strip().lower()) else ""
+
+
+def has_raw_login(url: str) -> bool:
+    """Return whether the user or password of a URL has a character that must be percent-encoded there.
+
+    Parsers take a part of such a password for the host, the port or the database, which are shown.
+    """
+    scheme = _SCHEME.match(url)
+    rest = url[scheme.end() :] if scheme else url
+    server, separator, path = rest.partition("/")
+    login = server[: server.rfind("@") + 1]
+    if "@" in login[:-1]:
+        return True
+    place = (server[len(login) :] + separator + path).partition("?")[0]
+    if not server:  # a file, whose name may have an @
+        return _USER_AND_PASSWORD.match(place) is not None
+    return "@" in place
+
+
+def repr_of(owner: Any) -> str:
+    """Return the repr of a memory or a catalog, which names its database; also before that was made."""
+    database = getattr(owner, "_database", None)
+    return f"{type(owner).__name__}({'' if database is None else repr(str(database))})"

@@ -1,0 +1,178 @@
+"""The files of an SQLite database: where they are, made for their owner alone, and still those that were opened."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final, TypeAlias
+
+from the_edge_agent.memory.results import LostDatabaseError, LTMError
+
+_Identity: TypeAlias = tuple[int, int]
+
+_BETWEEN_LOOKS: Final = 0.1  # seconds for which reads trust the last look
+_CLOCK_STEP: Final = 2_500_000_000  # nanoseconds; the time of a folder is as coarse as 2 seconds
+_OURS_ALONE: Final = 0o600
+_GONE: Final = "the file of the database was removed or replaced while it was open"
+_NEXT: Final = "the next call opens the file that is there then, or creates it"
+_BESIDE: Final = ("-wal", "-shm")
+
+
+def absolute(path: str) -> str:
+    """Return a path that means the same file after ``os.chdir``. Symbolic links stay as they are.
+
+    Raises:
+        LTMError: ``configuration_error``: the current folder was removed.
+    """
+    if os.path.isabs(path):
+        return path
+    try:
+        return os.path.join(os.getcwd(), path)
+    except OSError:
+        message = "the path of the database is relative, and the current folder is gone; give an absolute path"
+    raise LTMError("configuration_error", message)
+
+
+class DatabaseFile:
+    """The file that the connections of one memory have open, and what SQLite keeps beside it.
+
+    SQLite does not notice in WAL mode that its file was removed or replaced: what it commits then is lost. So a write
+    is acknowledged only if the files at the path are still those of the connection. Reads look ten times a second.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Look at nothing yet."""
+        self.path = path
+        self._real = self._folder = ""  # where links lead to; SQLite keeps the other files there
+        self._main: _Identity | None = None
+        self._beside: dict[int, list[_Identity | None]] = {}  # by the ``id`` of a connection
+        self._settled: dict[int, tuple[int, int, int]] = {}  # the folder as it was when those were last looked at
+        self._next_look = 0.0
+
+    @contextmanager
+    def opening(self, *, create: bool = True) -> Iterator[None]:
+        """Open one connection within the block.
+
+        Args:
+            create: create the file first, if it is not there, so that only its owner can read it.
+
+        Raises:
+            LostDatabaseError: other connections have another file open.
+        """
+        before = _identity(self.path)
+        if before is None and self._main is not None:
+            raise self._lost()
+        if before is None and create:
+            _create(self.path)
+            before = _identity(self.path)
+        yield
+        now = _identity(self.path)
+        if self._main is None:
+            self._main, self._real = now, os.path.realpath(self.path)
+            self._folder = os.path.dirname(self._real)
+        if now != self._main or before not in (None, now):
+            raise self._lost()
+
+    def opened(self, connection: Any) -> None:
+        """Remember the files beside a new connection's, which SQLite opens when it first reads."""
+        self.closed(connection)
+        with suppress(Exception):  # it may be locked, or no database: the call that comes next will say so
+            connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+            self._remember(connection)
+
+    def closed(self, connection: Any) -> None:
+        """Forget a connection."""
+        self._settled.pop(id(connection), None)
+        self._beside.pop(id(connection), None)
+
+    def check_read(self) -> None:
+        """Look at the file, unless that was just done.
+
+        Raises:
+            LostDatabaseError: it is another one, or none; nothing was done.
+        """
+        now = time.monotonic()
+        if now >= self._next_look:
+            self.check()
+            self._next_look = now + _BETWEEN_LOOKS
+
+    def check(self) -> None:
+        """Look at the file; with a rollback journal SQLite does too, and then calls it read-only.
+
+        Raises:
+            LostDatabaseError: it is another one, or none; nothing was done.
+        """
+        if _identity(self.path) != self._main:
+            raise self._lost()
+
+    def check_written(self, connection: Any) -> None:
+        """Look at the files after a connection has committed, before anybody is told.
+
+        Raises:
+            LostDatabaseError: ``unknown: True``: what was written is in files that nobody else opens, for now.
+        """
+        try:
+            main, folder = os.stat(self.path), os.stat(self._folder)
+        except OSError:
+            raise self._lost_write() from None
+        if (main.st_dev, main.st_ino) != self._main:
+            raise self._lost_write()
+        state = (folder.st_dev, folder.st_ino, folder.st_mtime_ns)
+        if state == self._settled.get(id(connection)):  # no file came or went
+            return
+        beside = self._beside.get(id(connection)) or self._remember(connection)
+        if beside and self._now_beside() != beside:
+            raise self._lost_write()
+        if time.time_ns() - folder.st_mtime_ns > _CLOCK_STEP:
+            self._settled[id(connection)] = state
+
+    def _remember(self, connection: Any) -> list[_Identity | None]:
+        """Return the files beside, and remember them once they are there: other journals come and go."""
+        found = self._now_beside()
+        if None in found:
+            return []
+        return self._beside.setdefault(id(connection), found)
+
+    def _now_beside(self) -> list[_Identity | None]:
+        return [_identity(self._real + suffix) for suffix in _BESIDE]
+
+    def _lost_write(self) -> LostDatabaseError:
+        return self._lost("; this write is lost with it, unless it is put back", unknown=True)
+
+    def _lost(self, more: str = "", **fields: bool) -> LostDatabaseError:
+        return LostDatabaseError("connection_error", f"{_GONE}{more}; {_NEXT}", **fields)
+
+
+def _identity(path: str) -> _Identity | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _create(path: str) -> None:
+    """Create an empty file that only its owner can read; SQLite gives the files beside it the same mode.
+
+    It is made under another name: closing a file that SQLite has opened by then would drop SQLite's locks.
+    """
+    place = os.path.realpath(path)
+    made = f"{place}.{secrets.token_hex(8)}"
+    with suppress(OSError):  # no folder, or a read-only one: SQLite says so
+        os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _OURS_ALONE))
+        try:
+            _link(made, place)
+        finally:
+            os.unlink(made)
+
+
+def _link(made: str, place: str) -> None:
+    try:
+        os.link(made, place)
+    except FileExistsError:
+        return
+    except OSError:  # the file system has no links
+        os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _OURS_ALONE))

@@ -141,11 +141,14 @@ class TestWhichMemory:
         with YAMLEngine(ltm_backend=given) as engine:
             assert engine.ltm_backend is given
             assert engine.actions_registry["ltm.retrieve"]({}, key="k")["by"] == "given"
-            engine.load_from_dict(agent_with(name="one"))
-            assert name_of(engine.ltm_backend) == "one"
+            with pytest.raises(
+                WorkflowFileError, match=r"`settings\.ltm` can't replace the memory that the host gives"
+            ):
+                engine.load_from_dict(agent_with(name="one"))
+            assert engine.ltm_backend is given
         with YAMLEngine(ltm_backend=given):
             pass
-        assert log == ["made given", "made one", "closed one"]
+        assert log == ["made given"]
 
     def test_one_that_is_configured_in_python_is_closed(self, log: list[str]) -> None:
         with YAMLEngine(ltm_backend_type="recorder", ltm_config={"name": "one"}) as engine:
@@ -258,7 +261,7 @@ class TestEnvironment:
         path.write_text('nodes: [{name: a, run: x = 1}]\nvariables: {deep: ["${TEA_TEST_MISSING}"]}\n')
         with YAMLEngine() as engine, pytest.raises(WorkflowFileError) as caught:
             engine.load_from_file(path)
-        assert str(caught.value).startswith(f"{path}:2:1: the environment variable TEA_TEST_MISSING is not set")
+        assert str(caught.value).startswith(f"{path}:2:20: the environment variable TEA_TEST_MISSING is not set")
 
     def test_settings_come_from_the_environment(self, monkeypatch: pytest.MonkeyPatch, log: list[str]) -> None:
         monkeypatch.setenv("TEA_TEST_NAME", "from-env")

@@ -6,6 +6,7 @@ Exit codes: 0 ok; 1 a failed node, bad configuration or bad input; 2 wrong usage
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,20 +59,40 @@ def run(
     code: Annotated[
         bool, typer.Option("--code/--no-code", help="Whether the agent may run the Python code in its file.")
     ] = True,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url", metavar="URL", help="The agent's memory, such as sqlite:///memory.db, or '${NAME}' of a variable."
+        ),
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--env",
+            metavar="NAME",
+            help="An environment variable that the file may read; several with several --env. Otherwise all of them,"
+            " with --no-code none.",
+        ),
+    ] = None,
 ) -> None:
     """Run an agent and print its final state as JSON."""
     with failures_exit():
         state = read_object(given)
         write = writer(output)
         with stdout_kept_for_the_result():
-            final = _run_agent(file, state, allow_code=code)
+            final = _run_agent(file, state, allow_code=code, url=url, env=env or None)
         write(to_json(final))
 
 
-def _run_agent(file: Path, state: dict[str, Any], *, allow_code: bool) -> Any:
-    from the_edge_agent.workflow import YAMLEngine  # here, so that `tea --help` does not wait for it
+def _run_agent(file: Path, state: dict[str, Any], *, allow_code: bool, url: str | None, env: list[str] | None) -> Any:
+    from the_edge_agent.memory import parse_ltm_config  # here, so that `tea --help` does not wait for it
+    from the_edge_agent.workflow import YAMLEngine
 
-    with YAMLEngine(allow_code=allow_code) as engine:
+    with ExitStack() as stack:
+        memory = None if url is None else parse_ltm_config({"ltm": {"url": url}})
+        if memory is not None:
+            stack.callback(memory.close)
+        engine = stack.enter_context(YAMLEngine(ltm_backend=memory, allow_code=allow_code, env=env))
         final = None
         for event in engine.load_from_file(file).invoke(state):
             final = event["state"]

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, Final
 
 from the_edge_agent.memory.base import (
@@ -27,32 +28,37 @@ _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _LITERALS: Final = {"true": True, "false": False}
 
 
-def expand_env_vars(config: Any) -> Any:
+def expand_env_vars(config: Any, env: Mapping[str, str] | None = None) -> Any:
     """Return ``config`` with ``${VAR}`` and ``${VAR:-default}`` replaced in every string, at any depth.
 
     The default stands for a variable that is unset or empty. A string that is nothing but one ``${...}``
     becomes a number or boolean if it reads as one.
 
+    Args:
+        config: any plain data.
+        env: the variables that may be read, with their values; None for those of the process.
+
     Raises:
-        LTMError: ``configuration_error`` for a variable that is unset and has no default.
+        LTMError: ``configuration_error`` for a variable that is unset, or not in ``env``, and has no default.
     """
     if isinstance(config, str):
         whole = _VARIABLE.fullmatch(config)
         before, end, after = config.rpartition("}")  # a default is looked for to the end, so that there must be one
-        expanded = _VARIABLE.sub(_value_of, before + end) + after
+        expanded = _VARIABLE.sub(partial(_value_of, env), before + end) + after
         return _typed(expanded) if whole else expanded
     if isinstance(config, Mapping):
-        return {key: expand_env_vars(value) for key, value in config.items()}
+        return {key: expand_env_vars(value, env) for key, value in config.items()}
     if isinstance(config, list):
-        return [expand_env_vars(item) for item in config]
+        return [expand_env_vars(item, env) for item in config]
     return config
 
 
-def expand_ltm_config(settings: Mapping[str, Any]) -> dict[str, Any]:
+def expand_ltm_config(settings: Mapping[str, Any], env: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return the ``ltm`` block of ``settings`` with environment variables and flat spellings expanded.
 
     Args:
         settings: ``{"ltm": {"backend": ..., "url": ...}}``, or flat ``{"ltm_backend": ..., "ltm_url": ...}``.
+        env: as for ``expand_env_vars``.
 
     Returns:
         ``{"backend": str, ...}`` with the keys of the block; nothing is connected or checked.
@@ -69,7 +75,7 @@ def expand_ltm_config(settings: Mapping[str, Any]) -> dict[str, Any]:
         raise _invalid("settings.ltm must be a mapping such as {backend: sqlalchemy, url: ...}")
     flat = {key: value for key, value in settings.items() if isinstance(key, str) and key.startswith(_FLAT)}
     options = _without_flat_names({**block, **flat}, len(block) + len(flat))
-    expanded: dict[str, Any] = expand_env_vars(options)
+    expanded: dict[str, Any] = expand_env_vars(options, env)
     return {"backend": _DEFAULT_BACKEND, **expanded}
 
 
@@ -86,14 +92,18 @@ def parse_backend_config(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]
     return _backend_options(expand_ltm_config({"ltm": config}))
 
 
-def parse_ltm_config(settings: Mapping[str, Any]) -> LTMBackend:
+def parse_ltm_config(settings: Mapping[str, Any], env: Mapping[str, str] | None = None) -> LTMBackend:
     """Return the backend that ``settings`` describe; the caller closes it.
+
+    Args:
+        settings: as for ``expand_ltm_config``.
+        env: as for ``expand_env_vars``.
 
     Raises:
         LTMError: ``configuration_error`` that names the key (and the nearest known one), or what the
             constructor raises: unless ``lazy``, the database must be reachable.
     """
-    config = expand_ltm_config(settings)
+    config = expand_ltm_config(settings, env)
     problem: LTMError
     try:
         name = _backend_name(config)
@@ -158,11 +168,17 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(choices)}"
 
 
-def _value_of(variable: re.Match[str]) -> str:
+def _value_of(env: Mapping[str, str] | None, variable: re.Match[str]) -> str:
     name, default = variable.groups()
-    value = os.environ.get(name, "")
+    known = os.environ if env is None else env
+    value = known.get(name, "")
     if value or default is None:
-        if name not in os.environ:
+        if name not in known and env is not None:
+            raise _invalid(
+                f"the environment variable {name} is not set among those that the host lets this file read (`env`);"
+                f" add it there, or write ${{{name}:-default}}"
+            )
+        if name not in known:
             raise _invalid(f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}")
         return value
     return str(default)

@@ -432,6 +432,11 @@ def _round(number: Any, args: Sequence[Any], named: Mapping[str, Any]) -> int:
     return 0 if _number(_argument(args, named, 0, "precision", 0)) <= MAX_PRECISION else MAX_WORK + 1
 
 
+def _each(items: Any, args: Sequence[Any], named: Mapping[str, Any]) -> int:
+    """What is done for each item, with names and defaults that may be long texts."""
+    return _length(items) * (ELEMENT + sum(map(_length, (*args, *named.values()))))
+
+
 def _sum(items: Any, args: Sequence[Any], named: Mapping[str, Any]) -> int:
     start = _argument(args, named, 1, "start", 0)
     if isinstance(start, int | float):
@@ -448,6 +453,8 @@ def _format(text: Any, args: Sequence[Any], named: Mapping[str, Any]) -> int:
 
 
 _FILTERS: Final[Mapping[str, Rule]] = {
+    **dict.fromkeys(("dictsort", "groupby", "map", "max", "min", "sort", "unique"), _each),
+    **dict.fromkeys(("reject", "rejectattr", "select", "selectattr"), _each),
     "batch": _batch,
     "center": _center,
     "format": _format,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from os import PathLike, fspath
+from collections.abc import Iterable, Mapping
+from os import PathLike, environ, fspath
 from threading import RLock
 from types import TracebackType
 from typing import Any
@@ -20,9 +20,13 @@ from the_edge_agent.workflow.reading import MAX_CHARACTERS, Document, from_dict,
 class YAMLEngine:
     """Loads agents from YAML and gives them a long-term memory.
 
-    The memory is what the last loaded file with ``settings.ltm`` configures there; else what was given or
-    configured here; else an SQLite database in the process's memory, made when it is first used. The engine
-    closes the backends that it made; an ``ltm_backend`` that was given is its owner's to close.
+    The memory is the ``ltm_backend`` that was given, which no file replaces; else what the last loaded file with
+    ``settings.ltm`` configures there; else what was configured here; else an SQLite database in the process's
+    memory, made when it is first used. The engine closes the backends that it made; an ``ltm_backend`` that was
+    given is its owner's to close.
+
+    A file is trusted like a program unless ``allow_code`` is False. Then it has what is given here and nothing
+    else: this memory, these environment variables, and no files.
 
     An engine may be used from several threads. It is a context manager; leaving it closes it.
 
@@ -48,19 +52,23 @@ class YAMLEngine:
         ltm_backend_type: str | None = None,
         ltm_config: Mapping[str, Any] | None = None,
         allow_code: bool = True,
+        env: Mapping[str, str] | Iterable[str] | None = None,
     ) -> None:
         """Make an engine.
 
         Args:
             enable_ltm: False makes every ``ltm.*`` action fail and leaves ``settings.ltm`` alone.
-            ltm_backend: a memory to use; the engine never closes it.
+            ltm_backend: a memory to use; the engine never closes it. Files with ``settings.ltm`` are refused.
             ltm_path: a file for an SQLite memory.
             ltm_backend_type: the kind of memory for ``ltm_path`` and ``ltm_config``, "sqlalchemy" by default.
             ltm_config: what a file would say under ``settings.ltm``, without ``backend``.
-            allow_code: False refuses files with ``run`` nodes.
+            allow_code: False refuses files with ``run`` nodes or ``settings.ltm``, and bounds what one run may do.
+            env: the environment variables that files may read: their names, or a mapping of names to values. None
+                means all of them; with ``allow_code=False``, none.
 
         Raises:
             LTMError: the memory can't be made.
+            TypeError: ``env`` is a text, or has a name or value that is none.
             ValueError: more than one of ``ltm_backend``, ``ltm_path`` and ``ltm_config``, or a backend and a
                 type.
         """
@@ -70,6 +78,8 @@ class YAMLEngine:
             raise ValueError("ltm_backend_type goes with ltm_path or ltm_config, not with ltm_backend")
         self._enable_ltm = enable_ltm
         self._allow_code = allow_code
+        self._env = _readable(env) if env is not None or allow_code else {}
+        self._is_given = ltm_backend is not None
         self._lock = RLock()
         self._closed = False
         self._ltm_backend: LTMBackend | None = ltm_backend
@@ -128,7 +138,7 @@ class YAMLEngine:
         self.close()
 
     def _load(self, document: Document) -> CompiledGraph:
-        agent = load_agent(document, self.actions_registry, allow_code=self._allow_code)
+        agent = load_agent(document, self.actions_registry, allow_code=self._allow_code, env=self._env)
         if agent.ltm is not None and self._enable_ltm:
             self._configure(agent)
         return CompiledGraph(agent, self.actions_registry)
@@ -137,8 +147,11 @@ class YAMLEngine:
         with self._lock:
             if self._closed:
                 raise WorkflowFileError("the engine is closed", agent.ltm_place)
+            if self._is_given:
+                message = "`settings.ltm` can't replace the memory that the host gives: leave it out"
+                raise WorkflowFileError(message, agent.ltm_place if agent.ltm_place.line is not None else None)
             try:
-                backend = parse_ltm_config(agent.ltm or {})
+                backend = parse_ltm_config(agent.ltm or {}, self._env)
             except (LTMError, ImportError, ValueError) as error:
                 message = str(error)
                 if not message.startswith("settings."):  # those messages of the memory name the key themselves
@@ -165,3 +178,16 @@ class YAMLEngine:
             if self._ltm_backend is None:
                 self._ltm_backend, self._owns_backend = create_ltm_backend("sqlite"), True
             return self._ltm_backend
+
+
+def _readable(env: Mapping[str, str] | Iterable[str] | None) -> dict[str, str] | None:
+    """Return the environment variables that files may read, None for all."""
+    if env is None:
+        return None
+    if isinstance(env, str):
+        raise TypeError("env must be a mapping or a list of names, not one text")
+    names = list(env)
+    values = list(env.values()) if isinstance(env, Mapping) else []
+    if not all(isinstance(text, str) for text in (*names, *values)):
+        raise TypeError("the names and values of env must be text")
+    return dict(env) if isinstance(env, Mapping) else {name: environ[name] for name in names if name in environ}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from the_edge_agent.memory import LTMError, expand_env_vars
 from the_edge_agent.workflow.actions.registry import Action, check_arguments
@@ -51,28 +51,34 @@ _LATER_NODE = {
 _RESERVED_NODES = ("__start__", "__end__")
 
 
-def load_agent(document: Document, actions: Mapping[str, Action], *, allow_code: bool) -> Agent:
+def load_agent(
+    document: Document, actions: Mapping[str, Action], *, allow_code: bool, env: Mapping[str, str] | None = None
+) -> Agent:
     """Check a document and compile its code and templates.
 
     Args:
         document: what was read.
         actions: the actions that nodes may use.
-        allow_code: False refuses ``run`` nodes.
+        allow_code: False refuses ``run`` nodes and ``settings.ltm``.
+        env: the environment variables that ``variables`` may have, None for all.
 
     Raises:
         WorkflowFileError: naming the first thing that is wrong, and where.
     """
     try:
-        return _Loader(document, actions, allow_code=allow_code).agent()
+        return _Loader(document, actions, allow_code=allow_code, env=env).agent()
     except RecursionError:
         raise WorkflowFileError("nested too deeply", Place(document.source)) from None
 
 
 class _Loader:
-    def __init__(self, document: Document, actions: Mapping[str, Action], *, allow_code: bool) -> None:
+    def __init__(
+        self, document: Document, actions: Mapping[str, Action], *, allow_code: bool, env: Mapping[str, str] | None
+    ) -> None:
         self._document = document
         self._actions = actions
         self._allow_code = allow_code
+        self._env = env
 
     def agent(self) -> Agent:
         data = self._document.data
@@ -103,13 +109,34 @@ class _Loader:
             raise self._refused(
                 ("settings", "ltm"), "`settings.ltm` is empty: give it a `backend`, or leave it out", key=True
             )
+        if settings and not self._allow_code:
+            self._refuse_settings(settings)
         return settings or None
 
+    def _refuse_settings(self, settings: dict[str, Any]) -> NoReturn:
+        """Refuse the configuration of a memory: its options reach files, drivers, servers and other programs."""
+        word = next(iter(settings))
+        block = settings[word]
+        option = next(iter(block)) if word == "ltm" and isinstance(block, dict) else None
+        path = ("settings", word) if option is None else ("settings", word, option)
+        message = (
+            f"`{show_path(path)}`: a file that may not run code can't configure its memory;"
+            " the host gives it, with `tea run --url` or `ltm_backend`"
+        )
+        raise self._refused(path, message, key=True)
+
     def _variables(self, variables: dict[str, Any]) -> dict[str, Any]:
+        return {name: self._expanded(("variables", name), value) for name, value in variables.items()}
+
+    def _expanded(self, path: Path, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self._expanded((*path, key), item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._expanded((*path, index), item) for index, item in enumerate(value)]
         try:
-            return dict(expand_env_vars(variables))
+            return expand_env_vars(value, self._env)
         except LTMError as error:
-            raise self._refused(("variables",), str(error), key=True) from error
+            raise self._refused(path, str(error)) from error
 
     def _nodes(self, data: dict[str, Any]) -> tuple[Node, ...]:
         if "nodes" not in data:

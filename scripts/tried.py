@@ -116,10 +116,15 @@ def _postgres() -> Iterator[Configuration]:
         native = ("--native", *options)
         yield Configuration(f"postgresql, native, prepared after {threshold}", "postgres", arguments=native)
     yield Configuration("postgresql, catalog", "postgres", arguments=("--catalog",))
-    for locale in ("de", "und", "en-u-kn-true"):
-        create = f"TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE '{locale}'"
-        yield Configuration(f"postgresql, ICU {locale}", "postgres", create=create)
-        yield Configuration(f"postgresql, native, ICU {locale}", "postgres", create=create, arguments=drivers["native"])
+    locales = {
+        "locale of the system": "LOCALE 'C.UTF-8'",
+        "locale C.UTF-8": "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'",
+        "locale PG_UNICODE_FAST": "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'PG_UNICODE_FAST' LOCALE 'C'",
+    }
+    for name, locale in locales.items():
+        create = f"TEMPLATE template0 ENCODING 'UTF8' {locale}"
+        yield Configuration(f"postgresql, {name}", "postgres", create=create)
+        yield Configuration(f"postgresql, native, {name}", "postgres", create=create, arguments=drivers["native"])
     settings = {
         "times": ("TimeZone = 'Asia/Tokyo'", "DateStyle = 'SQL, DMY'", "IntervalStyle = 'sql_standard'"),
         "far times": ("TimeZone = 'Pacific/Kiritimati'", "DateStyle = 'German'"),
@@ -213,7 +218,7 @@ def _mysql(server: str) -> Iterator[Configuration]:
         "latin1": {"character_set_server": "latin1", "collation_server": "latin1_swedish_ci"},
         "small packets": {"max_allowed_packet": "1M"},
         "serializable server": {"transaction_isolation": "SERIALIZABLE"},
-        "a server's limit": {"sql_select_limit": "2", "completion_type": "1", "max_sort_length": "64"},
+        "chained server": {"completion_type": "1", "max_sort_length": "64"},
     }
     if server == "mariadb":
         settings["Aria"] = {"default_storage_engine": "Aria"}

@@ -72,7 +72,7 @@ class Place:
         Raises:
             LTMError: ``configuration_error`` if the tables of a memory are there already; or what the classes raise.
         """
-        self._table = f"tea_diff_{secrets.token_hex(5)}"
+        self._table = f"tea_{secrets.token_hex(4)}"  # names of indexes too fit into 31 characters, which Firebird 3 has
         self._has_tables = self._check_tables()
         memories: list[Any] = []
         try:

@@ -5,6 +5,7 @@ Exit codes: 0 ok; 1 a failed node, bad configuration or bad input; 2 wrong usage
 
 from __future__ import annotations
 
+import logging
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +18,7 @@ from the_edge_agent.cli import memory
 from the_edge_agent.cli.failures import EXIT_INTERRUPTED, failures_exit
 from the_edge_agent.cli.jsonio import read_object, to_json
 from the_edge_agent.cli.output import stdout_kept_for_the_result, writer
+from the_edge_agent.cli.terminal import PrintableFormatter
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(memory.app, name="memory")
@@ -24,6 +26,8 @@ app.add_typer(memory.app, name="memory")
 
 def main() -> None:
     """Run ``tea`` and leave the process with its exit code."""
+    if logging.lastResort is not None:  # what shows warnings of a program that configures no logging
+        logging.lastResort.setFormatter(PrintableFormatter())
     try:
         app()
     except KeyboardInterrupt:

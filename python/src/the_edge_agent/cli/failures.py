@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import typer
 
 from the_edge_agent.cli.jsonio import InputError, OutputError
+from the_edge_agent.cli.terminal import one_line
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -38,5 +39,5 @@ def fail(message: str) -> None:
     Raises:
         Exit: always.
     """
-    typer.echo(f"Error: {message}", err=True)
+    typer.echo(f"Error: {one_line(message)}", err=True)
     raise typer.Exit(EXIT_FAILED)

@@ -6,6 +6,8 @@ import json
 import math
 from typing import Any, NoReturn
 
+from the_edge_agent.cli.terminal import printable_json
+
 
 class InputError(Exception):
     """Input that is not what it should be."""
@@ -43,7 +45,7 @@ def read_object(given: str) -> dict[str, Any]:
 
 
 def to_json(value: Any) -> bytes:
-    """Write plain data as indented JSON in UTF-8, ending with a line break.
+    """Write plain data as indented JSON in UTF-8, ending with a line break; what terminals obey is escaped.
 
     Raises:
         OutputError: something in it is not JSON, named by its path.
@@ -55,8 +57,7 @@ def to_json(value: Any) -> bytes:
         raise OutputError("the final state is nested too deeply, or contains itself") from None
     except ValueError as error:
         raise OutputError(f"the final state can't be written as JSON: {error}") from None
-    # A lone surrogate is no UTF-8; the escape that takes its place means the same in JSON.
-    return text.encode("utf-8", "backslashreplace") + b"\n"
+    return printable_json(text).encode() + b"\n"
 
 
 def _check(value: Any, path: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -41,6 +42,8 @@ def writer(output: str) -> Callable[[bytes], None]:
     path = Path(output)
     if path.is_dir() or not path.parent.is_dir():
         raise OutputError(f"can't write {output}: {'it is a folder' if path.is_dir() else 'there is no such folder'}")
+    if path.is_symlink() and not _is_descriptor(path):
+        raise OutputError(f"can't write {output}: it is a symbolic link; name the file that it leads to")
     return lambda text: _write_file(path, text)
 
 
@@ -57,6 +60,18 @@ def _write_stdout(text: bytes) -> None:
 
 def _write_file(path: Path, text: bytes) -> None:
     try:
-        path.write_bytes(text)
+        with open(path, "wb", opener=_own_file) as file:
+            file.write(text)
     except OSError as error:
         raise OutputError(f"can't write {path}: {error.strerror}") from None
+
+
+def _own_file(path: str, flags: int) -> int:
+    """Open a file for the user alone if it is new, and none that a symbolic link leads to, not even a fresh one."""
+    follow = 0 if _is_descriptor(Path(path)) else getattr(os, "O_NOFOLLOW", 0)
+    return os.open(path, flags | follow, 0o600)
+
+
+def _is_descriptor(path: Path) -> bool:
+    """Return whether a path names an open file of this process, as a shell's ``>(...)`` does."""
+    return re.fullmatch(r"/proc/\d+/fd|/dev/fd", os.path.realpath(path.parent)) is not None

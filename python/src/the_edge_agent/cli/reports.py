@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from the_edge_agent.cli.terminal import one_line
+
 _LABEL = 16  # characters
 
 
@@ -17,7 +19,7 @@ def check_report(report: dict[str, Any]) -> str:
     if left := report.get("left_behind"):
         lines.append(f"{'left behind':<{_LABEL}}perhaps {', '.join(left)}")
     lines.append("ok" if report["success"] else f"failed: {report['error']} ({report['error_type']})")
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(f"{one_line(line)}\n" for line in lines)
 
 
 def _facts(report: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -11,9 +11,11 @@ import sys
 import time
 from collections.abc import Sequence
 
+from dbservers import apt, lock
 from dbservers.engines import ENGINES
 from dbservers.keeper import keep
 from dbservers.session import Session
+from mysqlclient import PACKAGES
 
 GRACE_SECONDS = 15
 Settings = dict[str, dict[str, str]]
@@ -31,6 +33,8 @@ class StoppedError(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     arguments = _arguments(argv)
+    if arguments.action == "lock":
+        return _lock()
     if arguments.action == "keep":
         keep(arguments.name, dict(arguments.settings))
         return 0
@@ -52,6 +56,17 @@ def report(session: Session) -> int:
         print(f"{name}: could not be had: {reason}", file=sys.stderr, flush=True)
     strict = os.environ.get("CI", "").lower() not in ("", "0", "false")
     return 1 if session.missing and strict else 0
+
+
+def _lock() -> int:
+    """Add to the lock file what apt would download now, on both architectures."""
+    asked = [*(engine.packages() for engine in ENGINES.values()), ([*PACKAGES], None)]
+    for suite in (None, "sid"):
+        groups = [packages for packages, of in asked if packages and of == suite]
+        for architecture in ("amd64", "arm64"):
+            lock.add(apt.resolve(groups, suite, architecture))
+    print(f"{lock.FILE} has {len(lock.pinned())} files; look at what changed before you commit it")
+    return 0
 
 
 def _run(names: list[str], settings: Settings, command: list[str]) -> int:
@@ -110,7 +125,7 @@ def _ends_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    actions = parser.add_subparsers(dest="action", required=True, metavar="run|serve")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="run|serve|lock")
     run = actions.add_parser("run", help="start them, run a command with TEST_..._URL set, stop them")
     serve = actions.add_parser("serve", help="start them, print their URLs, stop them on Ctrl-C")
     for action in (run, serve):
@@ -125,6 +140,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             help="a setting of one server's configuration, such as mariadb.sql_mode=ORACLE; may be repeated",
         )
     run.add_argument("command", nargs="+", help="the command and its arguments, after --")
+    actions.add_parser("lock", help="pin the packages that apt would download now, by their SHA-256")
     keeping = actions.add_parser("keep")
     keeping.add_argument("name", choices=ENGINES)
     keeping.add_argument("settings", nargs="*", type=_pair)

@@ -10,7 +10,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
+from . import lock
 from .process import UnavailableError, run
 
 ETC = Path("/etc/apt")
@@ -30,9 +32,17 @@ Dir::Cache "{base}/cache";
 Dir::Cache::archives "archives";
 APT::Install-Recommends "false";
 APT::Sandbox::User "";
+APT::Get::AllowUnauthenticated "false";
+APT::Get::Force-Yes "false";
+Acquire::AllowInsecureRepositories "false";
+Acquire::AllowWeakRepositories "false";
+Acquire::AllowDowngradeToInsecureRepositories "false";
 Acquire::Languages "none";
 Debug::NoLocking "true";
 """
+
+
+FOREIGN = '#clear APT::Architectures;\nAPT::Architecture "{0}";\nAPT::Architectures:: "{0}";\n'
 
 
 def fetch(
@@ -66,8 +76,23 @@ def fetch_alone(packages: Sequence[str], root: Path) -> str:
         return _unpack(archives, root, packages[0])
 
 
+def resolve(groups: Sequence[Sequence[str]], suite: str | None, architecture: str) -> dict[str, str]:
+    """Return the files of groups of packages and of all they depend on, with the SHA-256 that apt has verified."""
+    found: dict[str, str] = {}
+    with _own_apt(suite, architecture) as (env, _):
+        for first, *others in groups:
+            exact = _exact_name(first, run(["apt-cache", "pkgnames", first], env=env).split())
+            said = run(["apt-get", "-q", "-y", "--print-uris", "install", exact, *others], env=env)
+            files = [unquote(name).split("_") for name in re.findall(r"^'\S+' (\S+)\.deb \d+ ", said, re.M)]
+            # Only what is downloaded by its name is printed with its SHA-256.
+            named = [f"{name}={version}" for name, version, _ in files]
+            said = run(["apt-get", "-q", "--print-uris", "download", *named], env=env)
+            found |= dict(re.findall(r"^'\S+' (\S+\.deb) \d+ SHA256:([0-9a-f]{64})$", said, re.M))
+    return found
+
+
 @contextmanager
-def _own_apt(suite: str | None) -> Iterator[tuple[dict[str, str], Path]]:
+def _own_apt(suite: str | None, architecture: str | None = None) -> Iterator[tuple[dict[str, str], Path]]:
     """Give the environment of an apt with private folders and fresh lists, and where it puts what it downloads."""
     for tool in ("apt-get", "apt-cache", "apt-config", "dpkg-deb"):
         if not shutil.which(tool):
@@ -80,7 +105,8 @@ def _own_apt(suite: str | None) -> Iterator[tuple[dict[str, str], Path]]:
         (base / "status").touch()
         (base / "sources" / "private.sources").write_text("\n".join(stanzas))
         kept = [line for line in run(["apt-config", "dump"]).splitlines() if not UNWANTED.match(line)]
-        (base / "apt.conf").write_text("\n".join([*kept, CONFIG.format(base=base)]))
+        foreign = FOREIGN.format(architecture) if architecture else ""
+        (base / "apt.conf").write_text("\n".join([*kept, CONFIG.format(base=base), foreign]))
         env = {**os.environ, "APT_CONFIG": str(base / "apt.conf"), "LC_ALL": "C"}
         run(["apt-get", "-q", "update"], env=env)
         yield env, base / "cache" / "archives"
@@ -89,6 +115,7 @@ def _own_apt(suite: str | None) -> Iterator[tuple[dict[str, str], Path]]:
 def _unpack(archives: Path, root: Path, chosen: str) -> str:
     """Unpack what was downloaded, and return the version of the package that is `chosen`."""
     debs = sorted(archives.glob("*.deb"))
+    lock.check(debs)
     for deb in debs:
         # The server's helper scripts are written in Perl; the server is not.
         if not deb.name.startswith(("perl", "libperl")):

@@ -10,8 +10,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from .lock import sha256
 from .process import Account
 
 HOUR = 3600
@@ -28,8 +30,11 @@ def installed(name: str, origin: str, fetch: Callable[[Path], str]) -> Path:
     cache = folder()
     tail = f"{platform.system()}-{platform.machine()}".lower()
     kept = [path for path in cache.glob(f"{name}-*-{tail}") if path.is_dir()]
-    if kept:
-        return max(kept, key=lambda path: path.stat().st_mtime)
+    for path in sorted(kept, key=lambda path: path.stat().st_mtime, reverse=True):
+        if _is_intact(path):
+            return path
+        print(f"{name}: {path.name} is not as it was unpacked, it is fetched anew", file=sys.stderr, flush=True)
+        _put_away(path)
     for left in cache.glob(".new-*"):
         if time.time() - left.stat().st_mtime > HOUR:
             shutil.rmtree(left, ignore_errors=True)
@@ -42,13 +47,48 @@ def installed(name: str, origin: str, fetch: Callable[[Path], str]) -> Path:
         # Packages bring their own dates; the newest server is the one that was fetched last.
         os.utime(root)
         target = cache / f"{name}-{version}-{tail}"
+        manifest = Path(new, "manifest")
+        manifest.write_text(_manifest_of(root))
         try:
             root.rename(target)
+            manifest.rename(_manifest(target))
         except OSError:
             # Another process was first; its copy is whole, because it was renamed into place too.
             if not target.is_dir():
                 raise
     return target
+
+
+def _manifest(root: Path) -> Path:
+    """Return the file that says what a folder held when it was unpacked; it is beside the folder."""
+    return root.with_name(f"{root.name}.sha256")
+
+
+def _manifest_of(root: Path) -> str:
+    """Return a line for each file, with its SHA-256, and for each link, with where it leads."""
+    lines = []
+    for path in sorted(root.rglob("*")):
+        if path.is_symlink():
+            lines.append(f"{os.readlink(path)}  {path.relative_to(root)}\n")
+        elif path.is_file():
+            lines.append(f"{sha256(path)}  {path.relative_to(root)}\n")
+    return "".join(lines)
+
+
+def _is_intact(root: Path) -> bool:
+    for _ in range(20):  # another process may be between the two renames
+        if _manifest(root).is_file():
+            return _manifest(root).read_text() == _manifest_of(root)
+        time.sleep(0.05)
+    return False
+
+
+def _put_away(root: Path) -> None:
+    """Rename a folder, so that servers that run from it keep their files; it is removed later."""
+    _manifest(root).unlink(missing_ok=True)
+    with suppress(OSError):  # another process was first
+        away = Path(tempfile.mkdtemp(dir=root.parent, prefix=".new-"))
+        root.rename(away / "root")
 
 
 def folder() -> Path:

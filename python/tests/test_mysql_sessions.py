@@ -19,6 +19,7 @@ OTHER_ENGINES = {  # which keep our tables; MyISAM takes no long keys
     "mariadb": ("Aria", ["ltm_entries", "ltm_catalog", "ltm_snapshots", "ltm_snapshot_entries", "ltm_schema_version"]),
 }
 DRIVERS = {"pymysql": "pymysql", "mysqldb": "MySQLdb", "mysqlconnector": "mysql.connector"}
+INSTALLED = [name for name, module in DRIVERS.items() if find_spec(module.partition(".")[0])]
 
 # Each fails a call or changes an answer where it is let be.
 EVERYWHERE = {
@@ -68,6 +69,23 @@ def test_whatever_the_user_has_set_our_sessions_answer_the_same(database: Databa
     found = tried(database.url, f"SET SESSION {wrong}", is_ours=True)
     assert isinstance(expected, list), expected
     assert found == expected, first_difference(expected, found)
+
+
+@of_mysql
+@pytest.mark.parametrize("driver", INSTALLED)
+def test_our_connections_rest_in_autocommit_so_that_a_single_call_is_one_statement(
+    database: Database, driver: str
+) -> None:
+    level = "tx_isolation" if database.target.family == "mariadb" else "transaction_isolation"
+    with SQLAlchemyBackend(make_url(database.url).set(drivername=f"mysql+{driver}")) as backend:
+        backend.store("k", 1)
+        assert isinstance(backend._engine, Engine)
+        pooled = backend._engine.raw_connection()
+        cursor = pooled.cursor()
+        cursor.execute(f"SELECT @@autocommit, @@{level}")
+        assert cursor.fetchall() in ([(1, "READ-COMMITTED")], ((1, "READ-COMMITTED"),))
+        cursor.close()
+        pooled.close()
 
 
 @of_mysql
@@ -150,7 +168,7 @@ def test_a_database_with_another_default_character_set_serves(database: Database
 
 
 @of_mysql
-@pytest.mark.parametrize("driver", [name for name, module in DRIVERS.items() if find_spec(module.partition(".")[0])])
+@pytest.mark.parametrize("driver", INSTALLED)
 def test_a_character_set_that_loses_characters_is_refused(database: Database, driver: str) -> None:
     url = make_url(database.url).set(drivername=f"mysql+{driver}")
     for charset in ("latin1", "utf8"):

@@ -165,9 +165,9 @@ class MySQLDialect(Dialect):
 
     @classmethod
     def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:
-        """Use READ COMMITTED: gap locks of the default level deadlock concurrent stores."""
+        """Have transactions begun by a statement: connections rest in autocommit."""
         url, options = super().engine_options(url)
-        options |= {"isolation_level": cls.isolation_level, "execution_options": {BEGINS_ITSELF: True}}
+        options |= {"execution_options": {BEGINS_ITSELF: True}}
         if url.password and url.get_driver_name() == "pymysql" and not url.password.isascii():
             options["connect_args"] = {"password": url.password.encode()}  # of text it sends Latin-1
         return url, options

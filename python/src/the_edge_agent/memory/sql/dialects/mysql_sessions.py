@@ -71,6 +71,8 @@ _COLLATION: Final = "collation_connection = utf8mb4_bin"  # of texts that come f
 _LIVE_CLOCK: Final = "timestamp = DEFAULT"
 # Connections rest in autocommit: to turn it on for a statement and off again would cost two round trips.
 _AUTOCOMMIT: Final = "autocommit = 1"
+# Gap locks of the default level deadlock concurrent stores. SQLAlchemy's option for it would switch autocommit off.
+_LEVEL: Final = "= 'READ-COMMITTED'"
 # For speed. MySQL is to look up as many keys as there are: from about 300 on it would read the whole table. MariaDB is
 # to look first where the newest entries end, so that it reads no others.
 _FAST_MYSQL: Final = "range_optimizer_max_mem_size = 0"
@@ -93,10 +95,10 @@ def settings(timeout: float) -> str:
     """
     lock_wait = f"innodb_lock_wait_timeout = {max(1, int(timeout) - 1)}"
     common = [lock_wait, *_assignments(_COMMON), _COLLATION, _LIVE_CLOCK, _AUTOCOMMIT]
-    of_mysql = "".join(f", {each}" for each in (*_assignments(_OF_MYSQL), _FAST_MYSQL))
-    of_mariadb = "".join(f", {each}" for each in (*_assignments(_OF_MARIADB), _FAST_MARIADB))
+    of_mysql = [f"transaction_isolation {_LEVEL}", *_assignments(_OF_MYSQL), _FAST_MYSQL]
+    of_mariadb = [f"tx_isolation {_LEVEL}", *_assignments(_OF_MARIADB), _FAST_MARIADB]
     # MariaDB passes over what is for MySQL 5.7 to 9, and MySQL over what is for MariaDB.
-    return f"SET SESSION {', '.join(common)} /*!80000 {of_mysql} */ /*M! {of_mariadb} */"
+    return f"SET SESSION {', '.join(common)} /*!80000 , {', '.join(of_mysql)} */ /*M! , {', '.join(of_mariadb)} */"
 
 
 def _assignments(settings: Sequence[_Setting]) -> list[str]:

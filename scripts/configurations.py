@@ -26,7 +26,7 @@ from tried import CONFIGURATIONS, Configuration
 OPERATIONS = 20_000
 STATE = venvs.REPO / "build" / "configurations.json"  # git ignores it
 PASSED = re.compile(r"(\d+) passed")
-DONE = re.compile(r"^([\d,]+) operations, 0 differences, seed \d+$", re.MULTILINE)
+DONE = re.compile(r"^([\d,]+) operations, (0 differences, seed \d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _run(each: Configuration, session: Session, operations: int) -> tuple[int, s
         command += [f"--operations={operations}", *each.arguments]
         said = _call(command, {"TEA_URL": url, **_libraries(url)})
     if said.returncode == 0 and not each.expected and (match := DONE.search(said.stdout)):
-        return int(match[1].replace(",", "")), "0 differences", True
+        return int(match[1].replace(",", "")), match[2], True
     error = said.stderr.strip().splitlines()[-1:] or ["no error"]
     if said.returncode == 2 and each.expected and error[0].startswith(f"{each.expected}: "):
         return 0, f"refused: {error[0].partition(': ')[2]}", True

@@ -227,8 +227,10 @@ def _mysql(server: str) -> Iterator[Configuration]:
         yield Configuration(f"{server}, {name}", server, settings=values, arguments=("--catalog",))
     small = {"innodb_page_size": "4096"}
     yield Configuration(f"{server}, small pages", server, settings=small, expected=REFUSED)
-    for level in ("SERIALIZABLE", "REPEATABLE READ", "READ COMMITTED", "READ UNCOMMITTED", "AUTOCOMMIT"):
+    for level in ("SERIALIZABLE", "REPEATABLE READ", "READ COMMITTED", "AUTOCOMMIT"):
         yield Configuration(f"{server}, engine, {level}", server, arguments=_engine(isolation_level=level))
+    dirty = _engine(isolation_level="READ UNCOMMITTED")
+    yield Configuration(f"{server}, engine, READ UNCOMMITTED", server, arguments=dirty, expected=REFUSED)
     for pool in ("NullPool", "StaticPool"):
         yield Configuration(f"{server}, engine, {pool}", server, arguments=_engine(poolclass=pool))
     autocommit = _engine(connect_args={"autocommit": True})

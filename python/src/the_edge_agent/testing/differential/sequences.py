@@ -105,7 +105,7 @@ class Sequence:
     def _delete_many(self) -> dict[str, Any]:
         if len(self._model.keys) > _MOST_ENTRIES:
             return {"keys": self._chance.sample(self._model.keys, _MOST_ENTRIES // 2)}
-        return {"keys": self._keys()[:3]}
+        return {"keys": self._keys(most=3)}
 
     def _list_keys(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -356,8 +356,8 @@ class Sequence:
             entry["ttl"] = self._chance.choice((MOMENT, MOMENT, 1e-6, 0.001, 3600, 3600.5, 3_000_000_000))
         return entry
 
-    def _keys(self) -> list[str]:
-        keys = [self._some_key() for _ in range(self._size())]
+    def _keys(self, most: int = 20) -> list[str]:
+        keys = [self._some_key() for _ in range(min(most, self._size()))]
         return [*keys, self._bad("key")] if self._is(_BAD) else keys
 
     def _some_key(self) -> str:

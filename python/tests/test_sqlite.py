@@ -27,6 +27,7 @@ from the_edge_agent.memory import (
     parse_ltm_config,
 )
 from the_edge_agent.memory import sqlite_database as native
+from the_edge_agent.memory.native_rows import first_tracked
 from the_edge_agent.memory.sql import schema
 
 
@@ -339,3 +340,21 @@ def test_what_was_acknowledged_is_there_after_a_kill_and_the_ledger_agrees(path:
         assert memory.count()["count"] > acknowledged[-1]
         assert memory.sync_catalog() == {"success": True, "tracked_count": 0, "deleted_count": 0}
         assert len(catalog.list_entries(limit=10_000)) == memory.count()["count"]
+
+
+def test_a_list_that_ends_at_its_limit_lets_the_next_write_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Any] = []  # nothing may depend on when Python frees what has rows left
+
+    def keeping(rows: Any, *rest: Any) -> Any:
+        kept.append(rows)
+        return first_tracked(rows, *rest)
+
+    monkeypatch.setattr("the_edge_agent.memory.catalog_sqlite.first_tracked", keeping)
+    with SQLiteCatalog(tmp_path / "m.db") as reader, SQLiteCatalog(tmp_path / "m.db") as writer:
+        for number in range(3):
+            reader.track_entry(f"k{number}", "sha256:1", None, 1, None)
+        assert len(reader.list_entries(limit=1)) == 1
+        assert writer.track_entry("other", "sha256:1", None, 1, None)["success"]
+        assert reader.track_entry("own", "sha256:1", None, 1, None)["success"]

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime
 from typing import Any, Final
 
@@ -153,8 +154,9 @@ class SQLiteCatalog(DatabaseCatalog):
         beginning, condition, most = check_prefix(prefix), parse_filter(metadata_filter), check_limit(limit)
         with self._database.transaction() as connection:
             values = {**range_of(beginning), "now": written(now())}
-            rows = self._database.in_time(connection.execute(_LIST, values))
-            return first_tracked(rows, moment, condition, most)
+            # A statement that has rows left keeps the state of the file that it sees, and the next write would fail.
+            with closing(connection.execute(_LIST, values)) as rows:
+                return first_tracked(self._database.in_time(rows), moment, condition, most)
 
     def delete_entry(self, key: str) -> bool:
         """Delete the entry of a key and return whether it was there; see ``CatalogBackend.delete_entry``."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
+from itertools import islice
 from typing import Any, TypeVar
 
 from broken_backends import caught_by
 from memory_backend import FiveMethods, MemoryBackend, Row
 from the_edge_agent.memory import LTMError, LTMTransaction
-from the_edge_agent.memory.operations import Delete, Store
+from the_edge_agent.memory.operations import Delete, Operation, Store
 from the_edge_agent.memory.results import Result, conflict, ok
 
 Answer = TypeVar("Answer")
@@ -157,10 +158,10 @@ class KeepsTheFirstLifetime(ChangesLifetimes):
 
 @caught_by("test_lifetimes_go_from_parts_of_a_second_to_100_years")
 class HasNoDateBeyond2038(MemoryBackend):
-    def store(self, key: str, value: Any, metadata: Any = None, *, ttl: Any = None, if_version: Any = None) -> Result:
-        if isinstance(ttl, (int, float)) and 10**9 < ttl < 10**10:
+    def store(self, key: str, value: Any, metadata: Any = None, **options: Any) -> Result:
+        if isinstance(ttl := options.get("ttl"), (int, float)) and 10**9 < ttl < 10**10:
             return LTMError("query_error", "out of range").result
-        return super().store(key, value, metadata, ttl=ttl, if_version=if_version)
+        return super().store(key, value, metadata, **options)
 
 
 @caught_by("test_a_lifetime_begins_with_the_commit")
@@ -223,14 +224,69 @@ class HidesWhatHasExpiredAfterTheLimit(ShowsExpired):
 
 @caught_by("test_bad_lifetimes_are_refused")
 class TakesNoTimeForEver(MemoryBackend):
-    def store(self, key: str, value: Any, metadata: Any = None, *, ttl: Any = None, if_version: Any = None) -> Result:
-        return super().store(key, value, metadata, ttl=ttl or None, if_version=if_version)
+    def store(self, key: str, value: Any, metadata: Any = None, **options: Any) -> Result:
+        return super().store(key, value, metadata, **{**options, "ttl": options.get("ttl") or None})
 
 
 @caught_by("test_a_backend_without_lifetimes_says_so")
 class IgnoresLifetimes(FiveMethods):
-    def store(self, key: str, value: Any, metadata: Any = None, *, ttl: Any = None, if_version: Any = None) -> Result:
-        return super().store(key, value, metadata, if_version=if_version)
+    def store(self, key: str, value: Any, metadata: Any = None, **options: Any) -> Result:
+        return super().store(key, value, metadata, **{**options, "ttl": None})
+
+
+# --- times -----------------------------------------------------------------------------------------
+
+
+@caught_by("test_an_entry_ends_exactly_when_it_is_told_to")
+class EndsInWholeSeconds(MemoryBackend):
+    def _put(self, store: Store) -> Result:
+        end = store.expires_at
+        return super()._put(replace(store, expires_at=None if end is None else end.replace(microsecond=0)))
+
+
+@caught_by("test_a_moment_in_the_past_stores_an_entry_that_has_expired_at_once")
+class TakesAMomentInThePastForNone(MemoryBackend):
+    def _put(self, store: Store) -> Result:
+        end = store.expires_at
+        return super()._put(replace(store, expires_at=end if end and end > datetime.now(timezone.utc) else None))
+
+
+@caught_by("test_what_has_expired_within_a_batch_is_created_anew")
+class StoresOnlyTheLastOfABatch(MemoryBackend):
+    def _apply(self, operations: Sequence[Operation]) -> list[Result]:
+        lasting = [replace(each, expires_at=None) for each in operations[:-1] if isinstance(each, Store)]
+        return super()._apply([*lasting, *operations[-1:]])
+
+
+@caught_by("test_iterate_entries_yields_all_that_a_copy_needs")
+class ForgetsWhenAnEntryWasCreated(MemoryBackend):
+    def iterate_entries(self, prefix: str | None = None) -> Iterator[dict[str, Any]]:
+        return iter([{**entry, "created_at": entry["updated_at"]} for entry in super().iterate_entries(prefix)])
+
+
+@caught_by("test_iterate_entries_goes_through_many_in_the_order_of_keys")
+class YieldsThePagesOnly(MemoryBackend):
+    def iterate_entries(self, prefix: str | None = None) -> Iterator[dict[str, Any]]:
+        return islice(super().iterate_entries(prefix), 1_000)
+
+
+@caught_by("test_what_is_no_moment_or_one_too_many_is_refused")
+class TakesALifetimeAndAMoment(MemoryBackend):
+    def store(self, key: str, value: Any, metadata: Any = None, **options: Any) -> Result:
+        both = None not in (options.get("ttl"), options.get("expires_at"))
+        return super().store(key, value, metadata, **{**options, **({"ttl": None} if both else {})})
+
+
+@caught_by("test_a_bad_prefix_of_entries_is_refused_at_once")
+class ChecksAPrefixOfEntriesLate(MemoryBackend):
+    def iterate_entries(self, prefix: str | None = None) -> Iterator[dict[str, Any]]:
+        yield from super().iterate_entries(prefix)
+
+
+@caught_by("test_a_backend_without_times_says_so")
+class IteratesWithoutTimes(FiveMethods):
+    def iterate_entries(self, prefix: str | None = None) -> Iterator[dict[str, Any]]:
+        return iter([])
 
 
 # --- cleanup ---------------------------------------------------------------------------------------

@@ -130,8 +130,8 @@ class ComparesWithWhatWasThereBefore(MemoryBackend):
 
 @caught_by("test_a_backend_without_versions_says_so")
 class IgnoresVersions(FiveMethods):
-    def store(self, key: str, value: Any, metadata: Any = None, *, ttl: Any = None, if_version: Any = None) -> Result:
-        return super().store(key, value, metadata, ttl=ttl)
+    def store(self, key: str, value: Any, metadata: Any = None, **options: Any) -> Result:
+        return super().store(key, value, metadata, **{**options, "if_version": None})
 
 
 @caught_by("test_a_store_over_any_other_version_is_a_conflict")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any, ClassVar
 
 from the_edge_agent.memory import LTMBackend, LTMError, LTMTransaction
@@ -25,11 +26,20 @@ class Row:
     entry: Entry
     version: int
     expires: float | None = None
+    ends: datetime | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
 
 
 def fresh(value: Any) -> Any:
     """Return a copy of a JSON value; unlike ``copy.deepcopy`` also of a very deep one."""
     return json.loads(json.dumps(value))
+
+
+def _whole(row: Row) -> dict[str, Any]:
+    entry = {"key": row.entry.key, "value": fresh(row.entry.value), "metadata": fresh(row.entry.metadata)}
+    times = {"created_at": row.created_at, "updated_at": row.updated_at, "expires_at": row.ends}
+    return {**entry, "version": row.version, **times}
 
 
 class FiveMethods(LTMBackend):
@@ -51,8 +61,9 @@ class FiveMethods(LTMBackend):
         *,
         ttl: float | None = None,
         if_version: int | None = None,
+        expires_at: datetime | None = None,
     ) -> Result:
-        store = self.check_store(key, value, metadata, ttl=ttl, if_version=if_version)
+        store = self.check_store(key, value, metadata, ttl=ttl, if_version=if_version, expires_at=expires_at)
         with self._open():
             self._moment += 1
             return self._put(store)
@@ -115,8 +126,10 @@ class FiveMethods(LTMBackend):
             raise conflict(store.key, version)
         metadata = None if store.metadata is None else decode(store.metadata)
         entry = Entry(store.key, decode(store.value), metadata, self._moment)
-        expires = None if store.ttl is None else self._now + store.ttl.total_seconds()
-        self._rows[store.key] = Row(entry, version + 1, expires)
+        now = datetime.now(timezone.utc)
+        ends = store.expires_at if store.ttl is None else now + store.ttl
+        expires = None if ends is None else self._now + (ends - now).total_seconds()
+        self._rows[store.key] = Row(entry, version + 1, expires, ends, row.created_at if row else now, now)
         return ok(stored=True, key=store.key, created=version == 0, version=version + 1)
 
     def _remove(self, delete: Delete) -> Result:
@@ -129,11 +142,17 @@ class FiveMethods(LTMBackend):
 class MemoryBackend(FiveMethods):
     """All that a backend can promise, over a dict."""
 
-    capabilities: ClassVar[frozenset[str]] = frozenset({"transactions", "ttl", "versions"})  # type: ignore[misc]
+    capabilities: ClassVar[frozenset[str]] = frozenset({"transactions", "ttl", "versions", "times"})  # type: ignore[misc]
 
     def transaction(self) -> LTMTransaction:
         with self._open():
             return super().transaction()
+
+    def iterate_entries(self, prefix: str | None = None) -> Iterator[dict[str, Any]]:
+        beginning = check_prefix(prefix)
+        with self._open():
+            rows = [(key, row) for key, row in sorted(self._rows.items()) if self._lives(row)]
+        return iter([_whole(row) for key, row in rows if key.startswith(beginning)])
 
     @returns_result
     def retrieve_many(self, keys: Iterable[str]) -> Result:

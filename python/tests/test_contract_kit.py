@@ -88,7 +88,8 @@ def run_pytest(folder: Path, *options: str, expected: int) -> str:
     (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-rs", *options]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    environment["PYTHONPATH"] = os.pathsep.join([str(folder), str(TESTS)])
+    before = filter(None, [environment.get("PYTHONPATH")])
+    environment["PYTHONPATH"] = os.pathsep.join([str(folder), str(TESTS), *before])
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False, timeout=900)
     printed = done.stdout.decode() + done.stderr.decode()
     assert done.returncode == expected, printed[-5000:]

@@ -31,7 +31,9 @@ MAY_IMPORT = {
     "memory.tickets": [],
     "memory.in_time": [],
     "memory.poolers": [],
+    "memory.damage": ["memory.codec", "memory.filters", "memory.results", "memory.text"],
     "memory.base": [
+        "memory.damage",
         "memory.operations",
         "memory.registry",
         "memory.transaction",
@@ -51,6 +53,7 @@ MAY_IMPORT = {
     "memory.ledger": [
         "memory.base",
         "memory.catalog",
+        "memory.damage",
         "memory.config",
         "memory.operations",
         "memory.results",
@@ -60,6 +63,7 @@ MAY_IMPORT = {
         "memory.showing",
         "memory.base",
         "memory.catalog",
+        "memory.damage",
         "memory.ledger",
         "memory.operations",
         "memory.results",
@@ -73,6 +77,7 @@ MAY_IMPORT = {
         "memory.sockets",
         "memory.tickets",
         "memory.catalog",
+        "memory.damage",
         "memory.operations",
         "memory.tracking",
         "memory.results",
@@ -83,6 +88,7 @@ MAY_IMPORT = {
     "memory.sql.column_types": ["memory.sql.dialects", "memory.codec", "memory.validation"],
     "memory.sql.options": ["memory.showing", "memory.results", "memory.validation"],
     "memory.sql.search": [
+        "memory.damage",
         "memory.sql",
         "memory.sql.deadlines",
         "memory.codec",
@@ -194,6 +200,7 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.catalog_sqlalchemy": [
+        "memory.damage",
         "memory.sql",
         "memory.tracking",
         "memory.catalog",
@@ -203,6 +210,7 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.native_rows": [
+        "memory.damage",
         "memory.codec",
         "memory.filters",
         "memory.results",
@@ -221,6 +229,7 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.catalog_sqlite": [
+        "memory.damage",
         "memory.native_rows",
         "memory.sqlite_database",
         "memory.catalog",
@@ -232,6 +241,7 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.sqlite": [
+        "memory.damage",
         "memory.native_rows",
         "memory.sqlite_database",
         "memory.sqlite_index",
@@ -269,6 +279,7 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.catalog_postgres": [
+        "memory.damage",
         "memory.native_rows",
         "memory.postgres_database",
         "memory.catalog",
@@ -280,6 +291,8 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.postgres_search": [
+        "memory.damage",
+        "memory.results",
         "memory.native_rows",
         "memory.postgres_bounds",
         "memory.postgres_database",
@@ -288,6 +301,7 @@ MAY_IMPORT = {
         "memory.text",
     ],
     "memory.postgres": [
+        "memory.damage",
         "memory.postgres_search",
         "memory.native_rows",
         "memory.postgres_database",
@@ -304,6 +318,7 @@ MAY_IMPORT = {
     ],
     "memory.sql.large_values": ["memory.sql", "memory.blobs", "memory.operations", "memory.results", "memory.codec"],
     "memory.sqlalchemy_backend": [
+        "memory.damage",
         "memory.sql",
         "memory.database_backend",
         "memory.blobs",
@@ -317,7 +332,7 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.self_test": ["memory.base", "memory.results"],
-    "memory.check": ["memory.sql", "memory.self_test", "memory.sqlalchemy_backend", "memory.results"],
+    "memory.check": ["memory.damage", "memory.sql", "memory.self_test", "memory.sqlalchemy_backend", "memory.results"],
     "testing": ["memory", "testing"],
     "workflow": ["workflow", "memory"],
     "cli": ["cli", "workflow", "memory", ""],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, event, inspect, text
 from sqlalchemy.exc import OperationalError
+from typer.testing import CliRunner
 
 from databases import Database
+from the_edge_agent.cli.app import app
 from the_edge_agent.memory import (
     LTMError,
     SQLAlchemyBackend,
@@ -34,7 +37,7 @@ FORMS: dict[str, Callable[[str], Any]] = {
 on_files_and_servers = pytest.mark.targets(in_memory=False)
 
 
-def assert_agrees(backend: SQLAlchemyBackend, catalog: Any = None) -> None:
+def assert_agrees(backend: Any, catalog: Any = None) -> None:
     """Check that the catalog has exactly what is in memory."""
     catalog = catalog or backend.catalog
     entries = {entry["key"]: entry for entry in catalog.get_changed_entries()}
@@ -194,6 +197,70 @@ def test_a_memory_that_gets_a_catalog_later_brings_it_up_to_date(database: Datab
     with database.open(catalog="sqlalchemy") as backend:
         assert backend.sync_catalog() == {"success": True, "tracked_count": 35, "deleted_count": 1}
         assert_agrees(backend)
+
+
+NAMES = {"sqlite": "sqlite", "postgresql": "postgres"}  # of the catalogs without SQLAlchemy
+
+
+def switched_on(database: Database, tmp_path: Path, where: str) -> Any:
+    """Return the configuration of a catalog for a memory that has none so far."""
+    if where == "elsewhere":
+        return {"type": "sqlalchemy", "url": f"sqlite:///{tmp_path / 'catalog.db'}"}
+    return {"type": NAMES[database.target.family] if database.target.native else "sqlalchemy"}
+
+
+@pytest.mark.targets("portable", "native", in_memory=False)
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_a_catalog_that_is_switched_on_later_learns_at_once_what_is_there(
+    database: Database, tmp_path: Path, where: str, lazy: bool
+) -> None:
+    with database.open() as backend:
+        backend.store_many([{"key": f"k{n}", "value": n, "ttl": 3600 if n % 2 else None} for n in range(5)])
+    with database.open(catalog=switched_on(database, tmp_path, where), lazy=lazy) as backend:
+        backend.store("new", 1)
+        assert_agrees(backend)
+        assert backend.sync_catalog() == {"success": True, "tracked_count": 0, "deleted_count": 0}
+
+
+@pytest.mark.targets("portable", "native", in_memory=False)
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_where_that_would_take_long_the_memory_is_refused_until_it_is_synced(
+    database: Database, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with database.open() as backend:
+        backend.store_many([{"key": f"k{n}", "value": n} for n in range(5)])
+    monkeypatch.setattr("the_edge_agent.memory.database_backend.MOST_SYNCED", 4)
+    catalog = switched_on(database, tmp_path, where)
+    with pytest.raises(LTMError, match=r"5 entries that it does not know.*sync_catalog\(\)") as raised:
+        database.open(catalog=catalog)
+    assert raised.value.error_type == "configuration_error"
+    with database.open(catalog=catalog, lazy=True) as backend:
+        for _ in range(2):
+            assert backend.store("k0", 1)["error_type"] == "configuration_error"
+            assert backend.retrieve("k0")["error_type"] == "configuration_error"
+        assert backend.sync_catalog() == {"success": True, "tracked_count": 5, "deleted_count": 0}
+        assert backend.store("k0", 1)["version"] == 2
+        assert_agrees(backend)
+    with database.open(catalog=catalog) as backend:
+        assert_agrees(backend)
+
+
+def test_the_command_syncs_the_catalog_of_an_agent_s_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"sqlite:///{tmp_path / 'agent.db'}"
+    agent = tmp_path / "agent.yaml"
+    agent.write_text(f"settings:\n  ltm: {{url: {url}, catalog: sqlalchemy}}\n", encoding="utf-8")
+    with SQLAlchemyBackend(url) as backend:
+        backend.store_many([{"key": f"k{n}", "value": n} for n in range(5)])
+    monkeypatch.setattr("the_edge_agent.memory.database_backend.MOST_SYNCED", 4)
+    done = CliRunner().invoke(app, ["memory", "sync", str(agent)])
+    assert (done.exit_code, json.loads(done.stdout)["tracked_count"]) == (0, 5)
+    with SQLAlchemyBackend(url, catalog="sqlalchemy") as backend:
+        assert_agrees(backend)
+    agent.write_text(f"settings:\n  ltm: {{url: {url}}}\n", encoding="utf-8")
+    done = CliRunner().invoke(app, ["memory", "sync", str(agent)])
+    assert done.exit_code == 1
+    assert "settings.ltm has no catalog" in done.stderr
 
 
 # --- elsewhere ---------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,6 +37,7 @@ class Recorder(LTMBackend):
         *,
         ttl: float | None = None,
         if_version: int | None = None,
+        expires_at: datetime | None = None,
     ) -> dict[str, Any]:
         return {"success": True, "by": self.name, "arguments": [key, value, metadata, ttl, if_version]}
 

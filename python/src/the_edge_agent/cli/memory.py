@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -40,6 +41,9 @@ def check(
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", callback=_seconds, help="How long the check may take.")
     ] = 30.0,
+    data: Annotated[
+        bool, typer.Option("--data", help="Read every entry too, and list those that are damaged.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
     """Tell whether a memory works on a database, and leave nothing behind there."""
@@ -48,18 +52,48 @@ def check(
     with failures_exit(), _ended_by_signals():
         write = writer("-")
         with stdout_kept_for_the_result():
-            report = _checked(url, timeout)
+            report = _checked(url, timeout, data=data)
         write(to_json(report) if as_json else check_report(report).encode())
     if not report["success"]:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _checked(url: str, timeout: float) -> dict[str, Any]:
+@app.command()
+def sync(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The agent, a YAML file with settings.ltm.")],
+) -> None:
+    """Tell the catalog of an agent's memory all that is in the memory, for example when the catalog is new."""
+    with failures_exit(), _ended_by_signals():
+        write = writer("-")
+        with stdout_kept_for_the_result():
+            result = _synced(file)
+        write(to_json(result))
+    if not result["success"]:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _synced(file: Path) -> dict[str, Any]:
+    from the_edge_agent.memory import LTMError, parse_ltm_config
+    from the_edge_agent.workflow.reading import read_file
+
+    data = read_file(file).data
+    settings = data.get("settings") if isinstance(data, dict) else None
+    if not isinstance(settings, dict) or not isinstance(block := settings.get("ltm", {}), dict):
+        raise LTMError("configuration_error", f"{file} has no settings.ltm")
+    flat = {name: value for name, value in settings.items() if name != "ltm_lazy"}
+    with parse_ltm_config({**flat, "ltm": {**block, "lazy": True}}) as memory:  # so that it is not refused
+        if getattr(memory, "catalog", None) is None:
+            raise LTMError("configuration_error", "settings.ltm has no catalog; write for example catalog: sqlalchemy")
+        result: dict[str, Any] = memory.sync_catalog()  # type: ignore[attr-defined]
+        return result
+
+
+def _checked(url: str, timeout: float, *, data: bool) -> dict[str, Any]:
     try:
         from the_edge_agent.memory import check_database
     except ImportError as error:
         return {"success": False, "error": str(error), "error_type": "dependency_missing"}
-    return check_database(url, timeout)
+    return check_database(url, timeout, data=data)
 
 
 @contextmanager

@@ -16,6 +16,11 @@ def check_report(report: dict[str, Any]) -> str:
     if steps := report.get("self_test"):
         lines.append("self-test")
         lines += [_step(step) for step in steps]
+    if "damaged" in report:
+        lines.append(
+            f"{'entries read':<{_LABEL}}{report['entries_read']:,}, of which {len(report['damaged']):,} are damaged"
+        )
+        lines += [f"  {found['place']:<9}{found['key']!r}: {found['problem']}" for found in report["damaged"]]
     if left := report.get("left_behind"):
         lines.append(f"{'left behind':<{_LABEL}}perhaps {', '.join(left)}")
     lines.append("ok" if report["success"] else f"failed: {report['error']} ({report['error_type']})")

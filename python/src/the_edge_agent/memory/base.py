@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import islice
 from types import TracebackType
 from typing import Any, Final, TypeAlias, TypeVar
 
+from the_edge_agent.memory.damage import Damage, Readable, whole_entries
 from the_edge_agent.memory.operations import Delete, Operation, Store, stores_of
 from the_edge_agent.memory.registry import Registry
 from the_edge_agent.memory.results import (
@@ -15,7 +17,6 @@ from the_edge_agent.memory.results import (
     LTMError,
     Result,
     fail,
-    found_entries,
     ok,
     page_of_keys,
     returns_result,
@@ -50,7 +51,8 @@ class LTMBackend(ABC):
         capabilities: what the backend promises beyond the five methods: ``"transactions"`` (it provides
             ``_apply``, and so has ``transaction``, ``store_many`` and ``delete_many``, and a ``retrieve_many``
             that sees one state), ``"ttl"`` (``store``
-            keeps lifetimes, it provides ``cleanup_expired``), ``"versions"`` (``store`` obeys ``if_version``).
+            keeps lifetimes, it provides ``cleanup_expired``), ``"versions"`` (``store`` obeys ``if_version``),
+            ``"times"`` (``store`` keeps ``expires_at``, it provides ``iterate_entries``).
     """
 
     capabilities: frozenset[str] = frozenset()
@@ -66,6 +68,7 @@ class LTMBackend(ABC):
         *,
         ttl: float | None = None,
         if_version: int | None = None,
+        expires_at: datetime | None = None,
     ) -> Result:
         """Create or replace the entry at ``key``.
 
@@ -76,6 +79,8 @@ class LTMBackend(ABC):
             ttl: seconds until the entry expires, up to 100 years; None for never. An expired entry is as if
                 it were not there: for every read at once, and for the next store, which creates it anew.
             if_version: store only over this version; 0 only if there is no entry; None in any case.
+            expires_at: when the entry expires, in place of ``ttl``: a datetime, a naive one means UTC. One in the
+                past is kept too: the entry is stored, and has expired at once.
 
         Returns:
             ``{"success": True, "stored": True, "key": str, "created": bool, "version": int}``: ``created``
@@ -91,6 +96,8 @@ class LTMBackend(ABC):
         Returns:
             ``{"success": True, "value": Any, "found": bool, "metadata": dict | None, "version": int | None}``;
             when there is none, ``value`` is ``default``, ``found`` false, metadata and version None.
+            An entry that is damaged, because somebody else wrote its row, is a ``query_error`` with its key in
+            ``damaged``.
         """
 
     @abstractmethod
@@ -124,7 +131,8 @@ class LTMBackend(ABC):
         Returns:
             ``{"success": True, "results": [{"key", "value", "metadata", "score"}], "count": int}``, ordered
             by score, then newest, then key. Scores rank the newest max(1,000, offset + limit) matches;
-            without words to look for they are 0.0.
+            without words to look for they are 0.0. What is damaged is no result: the search goes on without it,
+            and if it came upon such entries, their keys are in ``damaged``.
         """
 
     @abstractmethod
@@ -136,8 +144,8 @@ class LTMBackend(ABC):
         """Store many entries in one transaction, all or nothing.
 
         Args:
-            entries: dicts with ``key`` and ``value``, and where wanted ``metadata`` and ``ttl``, as for
-                ``store``. A key that comes twice is stored twice, in this order.
+            entries: dicts with ``key`` and ``value``, and where wanted ``metadata`` and ``ttl`` or
+                ``expires_at``, as for ``store``. A key that comes twice is stored twice, in this order.
 
         Returns:
             ``{"success": True, "stored_count": int, "results": [{"key", "created", "version"}]}``, one result
@@ -162,13 +170,18 @@ class LTMBackend(ABC):
 
         Returns:
             ``{"success": True, "entries": {key: {"value", "metadata", "version"} | None}, "found_count": int,
-            "missing_count": int}``, each key once, in the order given; None where there is no entry.
+            "missing_count": int}``, each key once, in the order given; None where there is no entry. Where some
+            are damaged, a ``query_error`` with their keys in ``damaged``.
         """
-        entries: dict[str, dict[str, Any] | None] = {}
+        entries: dict[str, dict[str, Any] | Damage | None] = {}
         for key in check_keys(keys):
-            found = succeeded(self.retrieve(key))
+            found = self.retrieve(key)
+            if not found["success"] and key in found.get("damaged", ()):
+                entries[key] = Damage(key, "entry", "it cannot be read")
+                continue
+            succeeded(found)
             entries[key] = {name: found[name] for name in ENTRY_FIELDS} if found["found"] else None
-        return found_entries(entries)
+        return whole_entries(entries)
 
     @returns_result
     def delete_many(self, keys: Iterable[str]) -> Result:
@@ -216,20 +229,36 @@ class LTMBackend(ABC):
     def iterate_all(self, prefix: str | None = None) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
         """Yield ``(key, value, metadata)`` of every entry in key order (by code point).
 
-        Entries are as they are when they are read; one that changes meanwhile may be seen before or after.
+        Entries are as they are when they are read; one that changes meanwhile may be seen before or after. What is
+        damaged is left out, and named in the log; the iterator has the keys so far in its attribute ``damaged``.
 
         Raises:
             LTMError: at once for a bad prefix, later if the database fails.
         """
         check_prefix(prefix)
         found: list[dict[str, Any]] = []
+        damages: dict[str, Damage] = {}
         while True:
             page = succeeded(self.search(prefix=prefix, limit=MAX_LIMIT, offset=len(found)))
             found += page["results"]
+            damages |= {key: Damage(key, "entry", "it cannot be read") for key in page.get("damaged", ())}
             if page["count"] < MAX_LIMIT:
                 break
         found.sort(key=lambda entry: str(entry["key"]))
-        return iter([(entry["key"], entry["value"], entry["metadata"]) for entry in found])
+        return Readable([*damages.values(), *((entry["key"], entry["value"], entry["metadata"]) for entry in found)])
+
+    def iterate_entries(self, prefix: str | None = None) -> Iterator[dict[str, Any]]:
+        """Yield ``{"key", "value", "metadata", "version", "created_at", "updated_at", "expires_at"}`` in key order.
+
+        As ``iterate_all``, with all that a copy needs; the times are datetimes in UTC, ``expires_at`` may be None.
+        To be provided with the capability ``"times"``.
+
+        Raises:
+            LTMError: as for ``iterate_all``; ``validation_error`` if the backend has no capability ``"times"``.
+        """
+        check_prefix(prefix)
+        self._require("times")
+        raise NotImplementedError(f"{type(self).__name__} declares times and provides no iterate_entries")
 
     def transaction(self) -> LTMTransaction:
         """Return a transaction that queues stores and deletes until ``commit``.
@@ -249,6 +278,7 @@ class LTMBackend(ABC):
         *,
         ttl: float | None = None,
         if_version: int | None = None,
+        expires_at: datetime | None = None,
     ) -> Store:
         """Check and encode the arguments of ``store``; for the authors of backends.
 
@@ -256,7 +286,8 @@ class LTMBackend(ABC):
             LTMError: ``validation_error``, also for an argument that needs a capability which the backend
                 does not declare, or ``serialization_error``.
         """
-        store = Store.of(key, value, metadata, ttl=ttl, if_version=if_version, words=self._keeps_words)
+        words = self._keeps_words
+        store = Store.of(key, value, metadata, ttl=ttl, if_version=if_version, expires_at=expires_at, words=words)
         self._require_all(store)
         return store
 
@@ -273,6 +304,8 @@ class LTMBackend(ABC):
     def _require_all(self, store: Store) -> None:
         if store.ttl is not None:
             self._require("ttl")
+        if store.expires_at is not None:
+            self._require("times")
         if store.if_version is not None:
             self._require("versions")
 

@@ -183,7 +183,11 @@ class BlobStorage:
         if "sha256:" + hashlib.sha256(data).hexdigest() != pointer:
             problem = "has been altered" if data else "is missing"
             raise LTMError("query_error", f"the value of this entry {problem} in the blob storage")
-        return data.decode()
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            pass  # its message shows the text
+        raise LTMError("query_error", "the value of this entry is no text")
 
     def older_than(self, seconds: float) -> Iterator[str]:
         """Yield the pointers of the blobs that were last written so long ago; what a crash left half is removed.

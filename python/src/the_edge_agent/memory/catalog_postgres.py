@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from the_edge_agent.memory.catalog import DatabaseCatalog, generate_entry_id
 from the_edge_agent.memory.codec import comparable_json, decode
+from the_edge_agent.memory.damage import LISTED, Readable, read_tracked, whole, whole_entries
 from the_edge_agent.memory.filters import parse_filter
 from the_edge_agent.memory.native_rows import (
     first_tracked,
@@ -17,7 +18,6 @@ from the_edge_agent.memory.native_rows import (
     select_snapshots,
     select_tracked,
     snapshot_of,
-    tracked_of,
     tracked_parameters,
 )
 from the_edge_agent.memory.operations import Operation
@@ -33,7 +33,7 @@ from the_edge_agent.memory.postgres_database import (
     streamed,
     utc,
 )
-from the_edge_agent.memory.results import Result, found_entries, ok, returns_result
+from the_edge_agent.memory.results import Result, ok, returns_result
 from the_edge_agent.memory.tracking import (
     Tracked,
     changes_of,
@@ -188,7 +188,7 @@ class PostgresCatalog(DatabaseCatalog):
         """Return the entry of a key, None if there is none; see ``CatalogBackend.get_entry``."""
         wanted = {"id": generate_entry_id(check_key(key))}
         row = self._database.run(lambda connection: connection.execute(_GET, wanted).fetchone())
-        return row and tracked_of(row, in_utc)
+        return whole(row and read_tracked(row, in_utc))
 
     def list_entries(
         self, prefix: str | None = None, metadata_filter: dict[str, Any] | None = None, limit: int = 100
@@ -223,8 +223,8 @@ class PostgresCatalog(DatabaseCatalog):
         wanted = check_keys(keys)
         ids = {"ids": [generate_entry_id(key) for key in wanted]}
         rows = self._database.run(lambda connection: connection.execute(_GET_MANY, ids).fetchall())
-        found = {row[1]: tracked_of(row, in_utc) for row in rows}
-        return found_entries({key: found.get(key) for key in wanted})
+        found = {row[1]: read_tracked(row, in_utc) for row in rows}
+        return whole_entries({key: found.get(key) for key in wanted})
 
     @returns_result
     def cleanup_expired(self, batch_size: int = 100) -> Result:
@@ -284,7 +284,7 @@ class PostgresCatalog(DatabaseCatalog):
             rows = self._database.run(lambda connection: connection.execute(_ALL).fetchall())
         else:
             rows = self._since(since_snapshot_id, _CHANGED)
-        return [tracked_of(row, in_utc) for row in rows]
+        return [*Readable((read_tracked(row, in_utc) for row in rows), LISTED)]
 
     def get_deleted_entries(self, since_snapshot_id: str) -> list[dict[str, Any]]:
         """Return what a snapshot has and the catalog has no more, expired entries included, by key.

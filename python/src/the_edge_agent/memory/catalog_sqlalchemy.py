@@ -8,20 +8,23 @@ from datetime import datetime
 from typing import Any, ClassVar, Final
 
 try:
-    from sqlalchemy import URL, Engine
+    from sqlalchemy import URL, Connection, Engine
 except ImportError as error:
     raise ImportError(
         'SQLAlchemyCatalog needs SQLAlchemy; install it with: pip install "the-edge-agent[sqlalchemy]"'
     ) from error
 
 from the_edge_agent.memory.catalog import DatabaseCatalog, generate_entry_id
+from the_edge_agent.memory.damage import whole, whole_entries
 from the_edge_agent.memory.filters import parse_filter
-from the_edge_agent.memory.results import Result, found_entries, ok, returns_result
+from the_edge_agent.memory.results import Result, ok, returns_result
 from the_edge_agent.memory.sql.catalog import sent_bytes
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.engine import Database
+from the_edge_agent.memory.sql.errors import UnreadableMetadataError
 from the_edge_agent.memory.sql.options import EngineOptions, check_source
 from the_edge_agent.memory.sql.schema import LTMEntry
+from the_edge_agent.memory.sql.statements import Statements
 from the_edge_agent.memory.tracking import Tracked, check_batch, check_snapshot_id
 from the_edge_agent.memory.validation import (
     check_batch_size,
@@ -159,17 +162,25 @@ class SQLAlchemyCatalog(DatabaseCatalog):
     def get_entry(self, key: str) -> dict[str, Any] | None:
         """Return the entry of a key, None if there is none; see ``CatalogBackend.get_entry``."""
         entry_id = generate_entry_id(check_key(key))
-        return self._database.run(lambda connection, sql: sql.catalog.get(connection, entry_id))
+        return whole(self._database.run(lambda connection, sql: sql.catalog.get(connection, entry_id)))
 
     def list_entries(
         self, prefix: str | None = None, metadata_filter: dict[str, Any] | None = None, limit: int = 100
     ) -> list[dict[str, Any]]:
         """Return the first entries by key; see ``CatalogBackend.list_entries``."""
         beginning, condition, most = check_prefix(prefix), parse_filter(metadata_filter), check_limit(limit)
-        return self._database.run(
-            lambda connection, sql: sql.catalog.list_entries(connection, beginning, condition, most),
-            snapshot=condition is not None,
-        )
+
+        def found(*, filters: bool) -> list[dict[str, Any]]:
+            def work(connection: Connection, sql: Statements) -> list[dict[str, Any]]:
+                return sql.catalog.list_entries(connection, beginning, condition, most, filters=filters)
+
+            return self._database.run(work, snapshot=condition is not None)
+
+        try:
+            return found(filters=True)
+        except UnreadableMetadataError:
+            pass
+        return found(filters=False)
 
     def delete_entry(self, key: str) -> bool:
         """Delete the entry of a key and return whether it was there; see ``CatalogBackend.delete_entry``."""
@@ -193,7 +204,7 @@ class SQLAlchemyCatalog(DatabaseCatalog):
         wanted = check_keys(keys)
         ids = [generate_entry_id(key) for key in wanted]
         found = self._database.run(lambda connection, sql: sql.catalog.get_many(connection, ids), snapshot=len(ids) > 1)
-        return found_entries({key: found.get(key) for key in wanted})
+        return whole_entries({key: found.get(key) for key in wanted})
 
     @returns_result
     def cleanup_expired(self, batch_size: int = 100) -> Result:

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from the_edge_agent.memory.catalog import DatabaseCatalog, generate_entry_id
+from the_edge_agent.memory.damage import LISTED, Damage, Readable, read_tracked, whole, whole_entries
 from the_edge_agent.memory.filters import parse_filter
 from the_edge_agent.memory.native_rows import (
     SNAPSHOTS,
@@ -19,11 +20,10 @@ from the_edge_agent.memory.native_rows import (
     gone_of,
     range_of,
     snapshot_of,
-    tracked_of,
     tracked_parameters,
 )
 from the_edge_agent.memory.operations import Operation
-from the_edge_agent.memory.results import LTMError, Result, found_entries, ok, returns_result
+from the_edge_agent.memory.results import LTMError, Result, ok, returns_result
 from the_edge_agent.memory.sqlite_database import SQLiteDatabase, moment, now, written
 from the_edge_agent.memory.tracking import (
     LOW_PART,
@@ -145,7 +145,7 @@ class SQLiteCatalog(DatabaseCatalog):
 
     def get_entry(self, key: str) -> dict[str, Any] | None:
         """Return the entry of a key, None if there is none; see ``CatalogBackend.get_entry``."""
-        return self._entries([check_key(key)])[key]
+        return whole(self._entries([check_key(key)])[key])
 
     def list_entries(
         self, prefix: str | None = None, metadata_filter: dict[str, Any] | None = None, limit: int = 100
@@ -177,7 +177,7 @@ class SQLiteCatalog(DatabaseCatalog):
     @returns_result
     def retrieve_batch(self, keys: Iterable[str]) -> Result:
         """Return the entries of many keys, of one state; see ``CatalogBackend.retrieve_batch``."""
-        return found_entries(self._entries(check_keys(keys)))
+        return whole_entries(self._entries(check_keys(keys)))
 
     @returns_result
     def cleanup_expired(self, batch_size: int = 100) -> Result:
@@ -229,7 +229,7 @@ class SQLiteCatalog(DatabaseCatalog):
             if wanted is not None:
                 _require_snapshot(connection, wanted)
             rows = connection.execute(_ALL if wanted is None else _CHANGED, {"id": wanted, "now": written(now())})
-            return [tracked_of(row, moment) for row in rows]
+            return [*Readable((read_tracked(row, moment) for row in rows), LISTED)]
 
     def get_deleted_entries(self, since_snapshot_id: str) -> list[dict[str, Any]]:
         """Return what a snapshot has and the catalog has no more, expired entries included, by key.
@@ -260,13 +260,13 @@ class SQLiteCatalog(DatabaseCatalog):
         """Remove what has expired of keys that the memory has cleaned up."""
         connection.executemany(_FORGET, [{"id": generate_entry_id(key), "now": written(at)} for key in keys])
 
-    def _entries(self, keys: Sequence[str]) -> dict[str, dict[str, Any] | None]:
+    def _entries(self, keys: Sequence[str]) -> dict[str, dict[str, Any] | Damage | None]:
         with self._database.transaction() as connection:
             at = written(now())
             found = {
                 key: connection.execute(_GET, {"id": generate_entry_id(key), "now": at}).fetchone() for key in keys
             }
-        return {key: row and tracked_of(row, moment) for key, row in found.items()}
+        return {key: row and read_tracked(row, moment) for key, row in found.items()}
 
 
 def _track(connection: sqlite3.Connection, entry: Tracked, at: datetime) -> bool:

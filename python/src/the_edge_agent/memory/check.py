@@ -5,18 +5,24 @@ from __future__ import annotations
 import secrets
 import string
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from sqlalchemy import Connection, Text, inspect, select, type_coerce
+
+from the_edge_agent.memory.damage import TIMES, TRACKED, Damage, read_tracked, read_whole_entry
 from the_edge_agent.memory.results import LTMError, Result, ok
 from the_edge_agent.memory.self_test import STEPS
 from the_edge_agent.memory.sql.dialects import for_name
 from the_edge_agent.memory.sql.engine import Database
 from the_edge_agent.memory.sql.facts import learn
 from the_edge_agent.memory.sql.options import EngineOptions
+from the_edge_agent.memory.sql.rows import moment_of
+from the_edge_agent.memory.sql.schema import LTMEntry
+from the_edge_agent.memory.sql.statements import Statements
 from the_edge_agent.memory.sql.temporary import TemporaryDatabase
 from the_edge_agent.memory.sql.url import parse_url
 from the_edge_agent.memory.sqlalchemy_backend import SQLAlchemyBackend
@@ -25,10 +31,13 @@ _NAME_CHARACTERS: Final = string.ascii_lowercase + string.digits  # few: names o
 _FOR_CLEANING: Final = 0.2  # of the time: never used by the self-test
 _TO_CLEAN: Final = 1.0  # seconds at least, even when the time is over: better late than tables left behind
 _SETTLING: Final = 0.5  # seconds in which a server ends the statement of a connection that was cut
+_PAGE_ROWS: Final = 200
+_ENTRY: Final = ("key", "value", "metadata", "storage_uri", "version", *TIMES)  # as ``_read_entry`` takes them
+_TYPED: Final = ("key", "version", "byte_size", *TIMES)
 _OF_A_FILE: Final = ("uri", "mode", "cache")  # options that mean the file in the URL
 
 
-def check_database(url: Any, timeout: float = 30.0) -> Result:
+def check_database(url: Any, timeout: float = 30.0, *, data: bool = False) -> Result:
     """Connect to a database, tell what is there, and try a memory in tables of its own, which are dropped again.
 
     The tables of a memory are neither made nor touched. Nothing is left behind, also when the check fails or is
@@ -37,13 +46,16 @@ def check_database(url: Any, timeout: float = 30.0) -> Result:
     Args:
         url: a SQLAlchemy database URL.
         timeout: seconds that all of it may take; one or two more where that is needed to clean up.
+        data: read every entry of ``ltm_entries`` and of the catalog too, a page at a time, each within ``timeout``;
+            values in a blob storage are not read. It is a failure if some are damaged.
 
     Returns:
         ``{"success": bool, "url", "missing_file", "server", "server_version", "dialect", "is_portable", "driver",
         "driver_version", "pool", "search_path", "filter_path", "limits", "schema", "self_test", "left_behind"}``, of a
         failure with ``error`` and ``error_type``, and those of the others that were learnt before it. ``self_test``
-        is a list of ``{"step": str, "success": bool, "ms": float}``; ``left_behind`` the names of tables that could
-        not be dropped.
+        is a list of ``{"step": str, "success": bool, "ms": float}``; with ``data`` there are ``entries_read`` and
+        ``damaged``, a list of ``{"place": "memory" or "catalog", "key": str, "problem": str}``;
+        ``left_behind`` has the names of tables that could not be dropped.
     """
     report: dict[str, Any] = {}
     try:
@@ -52,9 +64,61 @@ def check_database(url: Any, timeout: float = 30.0) -> Result:
         report["url"] = repr(parsed)
         options = replace(options, connect_timeout=min(timeout, options.connect_timeout))
         _Check(url, options, report).run(parsed)
+        if data:
+            _check_data(url, options, report)
     except LTMError as failure:
         return {**failure.result, **report}
     return ok(**report)
+
+
+def _check_data(url: Any, options: EngineOptions, report: dict[str, Any]) -> None:
+    """Read all rows of the tables that are there.
+
+    Raises:
+        LTMError: ``query_error`` if some are damaged, or what the database raises.
+    """
+    report["entries_read"], report["damaged"] = 0, []
+    if report["missing_file"] is not None or report["schema"]["state"] != "complete":
+        return
+    database = Database(url, replace(options, create_tables=False), entries_name=LTMEntry.__tablename__)
+    try:
+        for place, read in (("memory", _read_entry), ("catalog", _read_tracked)):
+            for entry in _rows(database, place, read):
+                report["entries_read"] += 1
+                if isinstance(entry, Damage):
+                    report["damaged"].append({"place": place, "key": entry.key, "problem": entry.problem})
+    finally:
+        database.close()
+    if count := len(report["damaged"]):
+        entries = "1 entry is" if count == 1 else f"{count:,} entries are"
+        raise LTMError("query_error", f"{entries} damaged; see the keys, and store anew or delete what is there")
+
+
+def _rows(database: Database, place: str, read: Callable[[Sequence[Any]], Any]) -> Iterator[Any]:
+    """Yield what ``read`` makes of each row of the entries or the catalog, by key, a page at a time."""
+    after: Any = None
+
+    def page(connection: Connection, sql: Statements) -> Sequence[Sequence[Any]]:
+        tables = sql.schema.tables
+        if place == "memory" and not inspect(connection).has_table(tables.entries.name):
+            return ()  # there is but a catalog
+        table, names = (tables.entries, _ENTRY) if place == "memory" else (tables.catalog, TRACKED)
+        columns = [table.c[name] if name in _TYPED else type_coerce(table.c[name], Text()) for name in names]
+        rows = select(*columns).order_by(table.c.key).limit(_PAGE_ROWS)
+        return connection.execute(rows if after is None else rows.where(table.c.key > after)).all()
+
+    while rows := database.run(page):
+        yield from map(read, rows)
+        after = rows[-1][0 if place == "memory" else 1]
+
+
+def _read_entry(row: Sequence[Any]) -> Any:
+    key, value, metadata, pointer, version, *times = row
+    return read_whole_entry(key, value if pointer is None else "null", metadata, version, times, moment_of)
+
+
+def _read_tracked(row: Sequence[Any]) -> Any:
+    return read_tracked(row, moment_of)
 
 
 class _Check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from the_edge_agent.memory.results import LTMError
@@ -40,13 +41,90 @@ def encode_metadata(metadata: dict[str, Any] | None) -> str | None:
     return text
 
 
-def decode(text: str) -> Any:
-    """Return the value of a JSON text that this module wrote."""
+class UnreadableError(Exception):
+    """What is stored is not what this module writes. It says what is wrong and shows nothing of what is stored.
+
+    Attributes:
+        what: is wrong, such as ``value``.
+    """
+
+    def __init__(self, what: str, problem: str) -> None:
+        """Make the exception of a part of an entry, with the predicate of a sentence about it."""
+        super().__init__(f"its {what} {problem}")
+        self.what = what
+
+
+def decode(text: str, what: str = "value") -> Any:
+    """Return the value of a JSON text that this module wrote.
+
+    Raises:
+        UnreadableError: about ``what``: somebody else wrote it, or it was damaged. It has no context, because that
+            of the standard library shows the text.
+    """
     try:
         value, end = _decode(text)  # half of what json.loads takes, which looks for space before and after
-    except ValueError:
+    except (ValueError, TypeError, RecursionError):
         end = -1
-    return value if end == len(text) else json.loads(text)
+    return value if end >= 0 and end == len(text) else _decode_carefully(text, what)
+
+
+def decode_metadata(text: str | None) -> dict[str, Any] | None:
+    """Return the metadata of a JSON text that this module wrote, None for None.
+
+    Raises:
+        UnreadableError: as ``decode`` does; also for what is no object, or is nested deeper than
+            ``MAX_METADATA_DEPTH``.
+    """
+    if text is None:
+        return None
+    metadata = decode(text, "metadata")
+    if not isinstance(metadata, dict):
+        raise UnreadableError("metadata", "is no JSON object")
+    if text.count("{") + text.count("[") > MAX_METADATA_DEPTH and _depth(metadata) > MAX_METADATA_DEPTH:
+        raise UnreadableError("metadata", "is nested too deeply")
+    return metadata
+
+
+def decode_stored(text: str) -> Any:
+    """Return the value of a JSON text, where there is no key to name.
+
+    Raises:
+        LTMError: ``query_error``: it is damaged.
+    """
+    try:
+        return decode(text)
+    except UnreadableError as error:
+        problem = LTMError("query_error", f"an entry is damaged, {error}")
+    raise problem
+
+
+def _decode_carefully(text: Any, what: str) -> Any:
+    if not isinstance(text, str):
+        raise UnreadableError(what, "is no text")
+    try:
+        return _decode_spaced(text)
+    except json.JSONDecodeError:
+        problem = "is no JSON"
+    except ValueError:
+        problem = "has a number that is too long"
+    except RecursionError:
+        if _written_depth(text) <= MAX_VALUE_DEPTH:  # it is the caller's stack that is full
+            raise RecursionError("no stack is left to read an entry") from None
+        problem = "is nested too deeply"
+    raise UnreadableError(what, problem)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise json.JSONDecodeError("NaN and infinity are no JSON", name, 0)
+
+
+def _written_depth(text: str) -> int:
+    """Return how many brackets are open at once at most; those in strings do not count."""
+    depth = deepest = 0
+    for bracket in re.findall(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', text):
+        depth += (bracket in ("[", "{")) - (bracket in ("]", "}"))
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def check_filterable(value: Any, what: str) -> None:
@@ -118,4 +196,5 @@ def _depth(value: Any) -> int:
 
 
 _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-_decode = json.JSONDecoder().raw_decode
+_decode = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
+_decode_spaced = json.JSONDecoder(parse_constant=_refuse_constant).decode

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from the_edge_agent.memory.base import LTMBackend
 from the_edge_agent.memory.catalog import CatalogBackend
-from the_edge_agent.memory.ledger import Ledger, sync
+from the_edge_agent.memory.damage import Damage, Facts, Readable
+from the_edge_agent.memory.ledger import Ledger, open_ledger, sync
 from the_edge_agent.memory.operations import Delete, Operation
-from the_edge_agent.memory.results import LTMError, Result, ok, returns_result
+from the_edge_agent.memory.results import LTMError, Result, returns_result, succeeded
 from the_edge_agent.memory.showing import repr_of
 from the_edge_agent.memory.transaction import LTMTransaction
 from the_edge_agent.memory.validation import check_prefix
+
+MOST_SYNCED: Final = 10_000  # entries that a new catalog is told of at the start: one or two seconds
 
 
 class DatabaseBackend(LTMBackend):
     """What a memory on a database shares with others; the subclass sets ``_database`` and ``_ledger``."""
 
-    capabilities: ClassVar[frozenset[str]] = frozenset({"transactions", "ttl", "versions"})  # type: ignore[misc]
+    capabilities: ClassVar[frozenset[str]] = frozenset({"transactions", "ttl", "versions", "times"})  # type: ignore[misc]
 
+    _is_syncing = False  # or has been: whether sync_catalog was called
+    _knows_damage = False  # whether a search came upon a damaged entry
     _database: Any
     _ledger: Ledger
 
@@ -33,9 +38,11 @@ class DatabaseBackend(LTMBackend):
         *,
         ttl: float | None = None,
         if_version: int | None = None,
+        expires_at: datetime | None = None,
     ) -> Result:
         """Create or replace the entry at ``key``; see ``LTMBackend.store``."""
-        return self._apply([self.check_store(key, value, metadata, ttl=ttl, if_version=if_version)])[0]
+        store = self.check_store(key, value, metadata, ttl=ttl, if_version=if_version, expires_at=expires_at)
+        return self._apply([store])[0]
 
     @returns_result
     def delete(self, key: str) -> Result:
@@ -49,7 +56,16 @@ class DatabaseBackend(LTMBackend):
         """
         beginning = check_prefix(prefix)
         self._database.start()
-        return self._iterate(beginning)
+        return Readable(self._iterate(beginning))
+
+    def iterate_entries(self, prefix: str | None = None) -> Iterator[dict[str, Any]]:
+        """Yield whole entries in key order; see ``LTMBackend.iterate_entries``.
+
+        Memory stays constant; no connection is held between yields.
+        """
+        beginning = check_prefix(prefix)
+        self._database.start()
+        return Readable(self._iterate_entries(beginning))
 
     def transaction(self) -> LTMTransaction:
         """Return a transaction that queues until ``commit``; see ``LTMBackend.transaction``."""
@@ -72,10 +88,36 @@ class DatabaseBackend(LTMBackend):
 
         Returns:
             ``{"success": True, "tracked_count": int, "deleted_count": int}``: how many entries of the catalog
-            were wrong or missing, and how many had no entry in memory any more.
+            were wrong or missing, and how many had no entry in memory any more. ``damaged`` has the keys of entries
+            in memory that are damaged, if there are any: the catalog stays as it is there.
         """
-        tracked, deleted = sync(self, self._ledger, self._facts)
-        return ok(tracked_count=tracked, deleted_count=deleted)
+        self._is_syncing = True  # the start need not do it
+        return sync(self, self._ledger, self._facts)
+
+    def _open_ledger(self, catalog: Any, defaults: Mapping[str, Any]) -> None:
+        """Open the catalog, if there is one; at the start a new one learns what is in memory."""
+        self._ledger = open_ledger(catalog, self._database, defaults)
+        if self._ledger.catalog is not None:
+            self._database.on_start = self._fill_ledger
+
+    def _fill_ledger(self) -> None:
+        """Sync a catalog that is empty, unless the memory is empty too.
+
+        Raises:
+            LTMError: ``configuration_error``: there are so many entries that it would take long.
+        """
+        if self._is_syncing or not self._ledger.is_new():
+            return
+        count = succeeded(self.count())["count"]
+        if count > MOST_SYNCED and self._ledger.is_new():  # others may have filled it meanwhile
+            raise LTMError(
+                "configuration_error",
+                f"the catalog is new, and the memory has {count:,} entries that it does not know; tell it once, "
+                "which takes a while: `tea memory sync FILE` with the agent's file, or in Python open the memory with "
+                "lazy=True and call sync_catalog()",
+            )
+        if count:
+            succeeded(self.sync_catalog())
 
     def __repr__(self) -> str:
         """Name the database, without what may be secret."""
@@ -93,16 +135,31 @@ class DatabaseBackend(LTMBackend):
         raise LTMError(
             "configuration_error",
             "this memory keeps no full-text index, so that no words can be searched; copy it into a table or database "
-            "that is opened with search=True (full_text: true): store_many there what iterate_all yields here",
+            "that is opened with search=True (full_text: true): store_many there what iterate_entries yields here",
         )
 
-    def _iterate(self, prefix: str) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
+    def _iterate(self, prefix: str) -> Iterator[tuple[str, Any, dict[str, Any] | None] | Damage]:
         """Yield ``(key, value, metadata)`` of the keys with a prefix, in order; hold no connection between yields."""
         raise NotImplementedError
+
+    def _iterate_entries(self, prefix: str) -> Iterator[dict[str, Any] | Damage]:
+        """Yield the same as ``iterate_entries`` does."""
+        raise NotImplementedError
+
+    def _are_whole(self, results: Sequence[Any], offset: int) -> bool:
+        """Return whether a search needs no second look, for which everything that may be a result is read.
+
+        Entries that a search skips are not read. So that its pages fit together, it reads them all from the time on
+        when this memory came upon damage.
+        """
+        if Damage in map(type, results):
+            self._knows_damage = True
+            return False
+        return not (offset and self._knows_damage)
 
     def _record(self, operations: Sequence[Operation], results: Sequence[Result]) -> None:
         self._ledger.record(self, operations, results, self._facts)
 
-    def _facts(self, keys: Sequence[str]) -> dict[str, tuple[datetime | None, str | None]]:
+    def _facts(self, keys: Sequence[str]) -> dict[str, Facts | Damage]:
         """Return when the entries at keys expire, and the pointers to their values in a blob storage."""
         raise NotImplementedError

@@ -12,10 +12,11 @@ from the_edge_agent.memory.base import LTMBackend
 from the_edge_agent.memory.catalog import CatalogBackend, compute_content_hash
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.config import catalog_options
+from the_edge_agent.memory.damage import Damage
 from the_edge_agent.memory.operations import Operation, Store
-from the_edge_agent.memory.results import LTMError, Result, succeeded
+from the_edge_agent.memory.results import LTMError, Result, ok, succeeded
 
-Facts: TypeAlias = Callable[[Sequence[str]], Mapping[str, tuple[datetime | None, str | None]]]
+Facts: TypeAlias = Callable[[Sequence[str]], Mapping[str, tuple[datetime | None, str | None] | Damage]]
 
 _PAGE_KEYS: Final = 500
 _ENTRY: Final = ("key", "content_hash", "storage_uri", "byte_size", "metadata", "expires_at")
@@ -33,6 +34,13 @@ class Ledger:
         """Make the ledger; a catalog must be on the database of the entries."""
         self.catalog = catalog
         self.is_here = catalog is not None
+
+    def is_new(self) -> bool:
+        """Return whether there is a catalog without entries; one that cannot be read says so when it is written."""
+        try:
+            return self.catalog is not None and not self.catalog.list_entries(limit=1)
+        except LTMError:
+            return False
 
     def record(
         self, memory: LTMBackend, operations: Sequence[Operation], results: Sequence[Result], facts: Facts
@@ -72,9 +80,10 @@ class LedgerElsewhere(Ledger):
         """
         keys = list(dict.fromkeys(operation.key for operation in operations))
         stored = {operation.key for operation in operations if isinstance(operation, Store)}
+        work = _Sync(memory, self._catalog, facts)
         try:
             for start in range(0, len(keys), _PAGE_KEYS):
-                _sync_keys(memory, self._catalog, facts, keys[start : start + _PAGE_KEYS], stored)
+                work.sync(keys[start : start + _PAGE_KEYS], stored)
         except LTMError as failure:
             raise _unrecorded(failure, results) from None
 
@@ -118,10 +127,13 @@ def open_ledger(catalog: Any, database: Any, defaults: Mapping[str, Any]) -> Led
     raise failure
 
 
-def sync(memory: LTMBackend, ledger: Ledger, facts: Facts) -> tuple[int, int]:
-    """Make the catalog say what is in memory; return how many entries were wrong or missing, and how many too many.
+def sync(memory: LTMBackend, ledger: Ledger, facts: Facts) -> Result:
+    """Make the catalog say what is in memory; what is damaged there stays as it is in the catalog.
 
     Writers may go on: what has changed meanwhile is looked at again.
+
+    Returns:
+        The success dict of ``sync_catalog``.
 
     Raises:
         LTMError: of the memory or the catalog, or ``validation_error`` without a catalog.
@@ -129,50 +141,89 @@ def sync(memory: LTMBackend, ledger: Ledger, facts: Facts) -> tuple[int, int]:
     catalog = ledger.catalog
     if catalog is None:
         raise LTMError("validation_error", "this memory has no catalog")
-    tracked = deleted = 0
+    work = _Sync(memory, catalog, facts)
     after: str | None = ""
     while after is not None:
         page = succeeded(memory.list_keys(limit=_PAGE_KEYS, after=after or None))
-        changes = _sync_keys(memory, catalog, facts, page["keys"])
-        tracked, deleted, after = tracked + changes[0], deleted + changes[1], page["next"]
+        work.sync(page["keys"])
+        after = page["next"]
     known = [entry["key"] for entry in catalog.get_changed_entries()]
     for start in range(0, len(known), _PAGE_KEYS):
-        changes = _sync_keys(memory, catalog, facts, known[start : start + _PAGE_KEYS])
-        tracked, deleted = tracked + changes[0], deleted + changes[1]
-    return tracked, deleted
+        work.sync(known[start : start + _PAGE_KEYS])
+    named = {"damaged": sorted(work.damaged)} if work.damaged else {}
+    return ok(tracked_count=work.tracked, deleted_count=work.deleted, **named)
 
 
-def _sync_keys(
-    memory: LTMBackend, catalog: CatalogBackend, facts: Facts, keys: Sequence[str], stored: Collection[str] = ()
-) -> tuple[int, int]:
-    """Make the catalog say what is in memory at some keys; track ``stored`` ones in any case.
+class _Sync:
+    """Makes a catalog say what is in memory.
 
-    After each write to the catalog the memory is looked at again, until what was written is what is there: so
-    whoever writes last writes the truth.
-
-    Returns:
-        How many entries were tracked, and how many deleted.
+    Attributes:
+        tracked: how many entries were tracked.
+        deleted: how many were deleted.
+        damaged: the keys of the entries in memory that are damaged.
     """
-    tracked = deleted = 0
-    waiting = list(keys)
-    while waiting:
-        entries, known = succeeded(memory.retrieve_many(waiting))["entries"], facts(waiting)
-        found = succeeded(catalog.retrieve_batch(waiting))["entries"]
-        wanted = {
-            key: entry_of(Store.of(key, entry["value"], entry["metadata"], words=False), *known.get(key, (None, None)))
-            for key, entry in entries.items()
-            if entry is not None
-        }
-        wrong = [key for key in wanted if key in stored or _differs(wanted[key], found[key])]
-        gone = [key for key in waiting if key not in wanted and found[key] is not None]
-        if wrong:
-            _track(catalog, [wanted[key] for key in wrong])
-        deleted += sum(catalog.delete_entry(key) for key in gone)
-        tracked, stored = tracked + len(wrong), ()
-        again, facts_again = succeeded(memory.retrieve_many([*wrong, *gone]))["entries"], facts([*wrong, *gone])
-        before = {key: _state(entries[key], known.get(key)) for key in again}
-        waiting = [key for key, entry in again.items() if _state(entry, facts_again.get(key)) != before[key]]
-    return tracked, deleted
+
+    def __init__(self, memory: LTMBackend, catalog: CatalogBackend, facts: Facts) -> None:
+        self._memory, self._catalog, self._facts = memory, catalog, facts
+        self.tracked = self.deleted = 0
+        self.damaged: set[str] = set()
+
+    def sync(self, keys: Sequence[str], stored: Collection[str] = ()) -> None:
+        """Make the catalog say what is in memory at some keys; track ``stored`` ones in any case.
+
+        After each write to the catalog the memory is looked at again, until what was written is what is there: so
+        whoever writes last writes the truth.
+        """
+        waiting = list(keys)
+        while waiting:
+            entries, known = self._look(waiting)
+            waiting = list(entries)
+            found, unreadable = _readable(self._catalog.retrieve_batch, waiting)
+            wanted = self._wanted(entries, known)
+            wrong = [key for key in wanted if key in stored or _differs(wanted[key], found.get(key))]
+            gone = [
+                key for key in waiting if entries[key] is None and (key in unreadable or found.get(key) is not None)
+            ]
+            if wrong:
+                _track(self._catalog, [wanted[key] for key in wrong])
+            self.deleted += sum(self._catalog.delete_entry(key) for key in gone)
+            self.tracked, stored = self.tracked + len(wrong), ()
+            again, facts_again = self._look([*wrong, *gone])
+            before = {key: _state(entries[key], known.get(key)) for key in again}
+            waiting = [key for key, entry in again.items() if _state(entry, facts_again.get(key)) != before[key]]
+
+    def _look(self, keys: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the entries at keys, and their facts, without those that are damaged."""
+        entries, damaged = _readable(self._memory.retrieve_many, keys)
+        known = dict(self._facts(list(entries)))
+        damaged += [key for key, facts in known.items() if isinstance(facts, Damage)]
+        self.damaged.update(damaged)
+        return {key: entry for key, entry in entries.items() if key not in damaged}, known
+
+    def _wanted(self, entries: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Return the arguments of ``track_entry`` for entries; what nobody could store is damaged."""
+        wanted = {}
+        for key, entry in entries.items():
+            if entry is None:
+                continue
+            try:
+                store = Store.of(key, entry["value"], entry["metadata"], words=False)
+            except LTMError:
+                self.damaged.add(key)
+                continue
+            wanted[key] = entry_of(store, *known.get(key, (None, None)))
+        return wanted
+
+
+def _readable(read: Callable[[list[str]], Result], keys: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the entries at keys that can be read, None for none, and the keys of the others."""
+    damaged: list[str] = []
+    while True:
+        result = read([key for key in keys if key not in damaged])
+        more = [key for key in result.get("damaged", ()) if key in keys and key not in damaged]
+        if result["success"] or not more:
+            return succeeded(result)["entries"], damaged
+        damaged += more
 
 
 def _track(catalog: CatalogBackend, entries: list[dict[str, Any]]) -> None:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
 from itertools import islice
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
-from the_edge_agent.memory.codec import decode
+from the_edge_agent.memory.damage import (
+    LISTED,
+    Damage,
+    Moment,
+    Readable,
+    may_fit,
+    read_entry,
+    read_tracked,
+    read_whole_entry,
+    search_result,
+    undamaged,
+)
 from the_edge_agent.memory.filters import Node, matches
-from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.results import LTMError, Result
 from the_edge_agent.memory.text import RANK_WINDOW, Term, has_words, rank
 from the_edge_agent.memory.tracking import Tracked
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH, end_of_prefix
 
+Item = TypeVar("Item")
+
 Row: TypeAlias = Sequence[Any]
 Page: TypeAlias = tuple[list[Row], bool]  # rows, and whether they are the last
-Moment: TypeAlias = Callable[[Any], datetime | None]  # makes a time in UTC of what a driver returns
 
 
 def select_tracked(moment: Callable[[str], str]) -> str:
@@ -45,20 +56,24 @@ def range_of(prefix: str) -> dict[str, Any]:
 # --- memories --------------------------------------------------------------------------------------
 
 
-def entry_of(value: str, metadata: str | None, version: int | None, pointer: str | None) -> dict[str, Any]:
+def entry_of(key: str, value: str, metadata: str | None, version: int, pointer: str | None) -> dict[str, Any] | Damage:
     """Return ``{"value", "metadata", "version"}`` of a row.
 
     Raises:
         LTMError: ``configuration_error`` for a value in a blob storage.
     """
+    _check_pointer(pointer)
+    return read_entry(key, value, metadata, version)
+
+
+def _check_pointer(pointer: str | None) -> None:
     if pointer is not None:
         message = "the value of this entry is in a blob storage; open the memory with SQLAlchemyBackend and its storage"
         raise LTMError("configuration_error", message)
-    return {"value": decode(value), "metadata": metadata and decode(metadata), "version": version}
 
 
 def page_of(rows: Iterable[Row]) -> Page:
-    """Return the first rows of ``(key, value, metadata, pointer)``, until their text is long."""
+    """Return the first rows of ``(key, value, metadata, pointer, ...)``, until their text is long."""
     page, size = [], 0
     for row in rows:
         page.append(row)
@@ -68,29 +83,53 @@ def page_of(rows: Iterable[Row]) -> Page:
     return page, True
 
 
-def iterate(page_after: Callable[[str], Page]) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
-    """Yield ``(key, value, metadata)`` of page after page; each is asked for with the last key of the one before."""
+def iterate(page_after: Callable[[str], Page], item_of: Callable[[Row], Item | Damage]) -> Iterator[Item | Damage]:
+    """Yield what ``item_of`` makes of the rows of page after page; each is asked for with the last key before it."""
     after, is_over = "", False
     while not is_over:
         page, is_over = page_after(after)
-        for key, value, metadata, pointer in page:
-            entry = entry_of(value, metadata, None, pointer)
-            yield key, entry["value"], entry["metadata"]
-            after = key
+        for row in page:
+            after = row[0]
+            yield item_of(row)
+
+
+def item_of(row: Row) -> tuple[str, Any, dict[str, Any] | None] | Damage:
+    """Return ``(key, value, metadata)`` of a row of ``(key, value, metadata, pointer)``."""
+    key, value, metadata, pointer = row
+    entry = entry_of(key, value, metadata, 0, pointer)
+    return entry if isinstance(entry, Damage) else (key, entry["value"], entry["metadata"])
+
+
+def whole_of(row: Row, moment: Moment) -> dict[str, Any] | Damage:
+    """Return the entry of a row of ``(key, value, metadata, pointer, version, created_at, updated_at, expires_at)``."""
+    key, value, metadata, pointer, version, *times = row
+    _check_pointer(pointer)
+    return read_whole_entry(key, value, metadata, version, times, moment)
 
 
 def fitting(rows: Iterable[Row], condition: Node | None) -> Iterator[Row]:
     """Return the rows of ``(place, metadata, ...)`` that satisfy a condition, or have no place."""
     if condition is None:
         return iter(rows)
-    return (row for row in rows if row[0] is None or matches(condition, decode(row[1]) if row[1] else None))
+    return (row for row in rows if row[0] is None or may_fit(condition, row[1]))
 
 
-def result_of(row: Row, score: float = 0.0) -> dict[str, Any]:
+def result_of(row: Row, score: float = 0.0) -> dict[str, Any] | Damage:
     """Return ``{"key", "value", "metadata", "score"}`` of a row of ``(key, metadata, value, pointer)``."""
     key, metadata, value, pointer = row
-    entry = entry_of(value, metadata, None, pointer)
+    entry = entry_of(key, value, metadata, 0, pointer)
+    if isinstance(entry, Damage):
+        return entry
     return {"key": key, "value": entry["value"], "metadata": entry["metadata"], "score": score}
+
+
+def undamaged_results(
+    rows: Iterable[Row], terms: Sequence[Term], condition: Node | None, first: int, most: int
+) -> Result:
+    """Return the result of a search that came upon damage, from rows as ``undamaged`` takes them."""
+    found, damages = undamaged(rows, terms, condition, first, most)
+    results = [result_of((key, metadata, value, pointer), score) for score, (key, value, metadata, pointer) in found]
+    return search_result([result for result in results if not isinstance(result, Damage)], damages)
 
 
 def best(rows: Iterable[Row], terms: Sequence[Term], first: int, most: int) -> list[tuple[float, Row]]:
@@ -130,29 +169,11 @@ def tracked_parameters(entry: Tracked) -> dict[str, Any]:
     }
 
 
-def tracked_of(row: Row, moment: Moment) -> dict[str, Any]:
-    """Return the entry of a row of ``TRACKED``."""
-    entry_id, key, content_hash, storage_uri, byte_size, inlined, metadata, *times = row
-    expires_at, created_at, updated_at = map(moment, times)
-    return {
-        "id": entry_id,
-        "key": key,
-        "content_hash": content_hash,
-        "storage_uri": storage_uri,
-        "byte_size": byte_size,
-        "inlined_value": inlined and decode(inlined),
-        "metadata": metadata and decode(metadata),
-        "expires_at": expires_at,
-        "created_at": created_at,
-        "updated_at": updated_at,
-    }
-
-
 def first_tracked(rows: Iterable[Row], moment: Moment, condition: Node | None, most: int) -> list[dict[str, Any]]:
     """Return the entries of the first rows of ``TRACKED`` whose metadata satisfies a condition."""
-    entries = (tracked_of(row, moment) for row in rows)
-    fitting = (entry for entry in entries if matches(condition, entry["metadata"]))
-    return list(islice(fitting, most))
+    entries = Readable((read_tracked(row, moment) for row in rows), LISTED)
+    found = (entry for entry in entries if matches(condition, entry["metadata"]))
+    return list(islice(found, most))
 
 
 def gone_of(row: Row, moment: Moment) -> dict[str, Any]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias, TypeGuard
 
 from the_edge_agent.memory.codec import encode_metadata, encode_value
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.text import search_text
-from the_edge_agent.memory.validation import check_if_version, check_items, check_key, check_ttl
+from the_edge_agent.memory.validation import check_expiry, check_if_version, check_items, check_key, check_ttl
 
-_FIELDS: Final = ("key", "value", "metadata", "ttl")  # of an entry of store_many
+_FIELDS: Final = ("key", "value", "metadata", "ttl", "expires_at")  # of an entry of store_many
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class Store:
         metadata: the metadata as JSON text, or None.
         search_text: the search tokens of the entry, None for a memory that keeps none.
         ttl: how long the entry lives, None for ever.
+        expires_at: when the entry expires instead, in UTC.
         if_version: the version that the entry must have, 0 for none, None for any.
         pointer: to the value in a blob storage, None if it is kept in the database.
     """
@@ -36,6 +37,7 @@ class Store:
     ttl: timedelta | None = None
     if_version: int | None = None
     pointer: str | None = None
+    expires_at: datetime | None = None
 
     @property
     def kept_value(self) -> str:
@@ -47,10 +49,11 @@ class Store:
         cls,
         key: str,
         value: Any,
-        metadata: dict[str, Any] | None,
+        metadata: dict[str, Any] | None = None,
         *,
         ttl: float | None = None,
         if_version: int | None = None,
+        expires_at: datetime | None = None,
         words: bool = True,
     ) -> Store:
         """Check and encode the arguments of ``store``; ``words`` tells whether the memory keeps search tokens.
@@ -59,10 +62,12 @@ class Store:
             LTMError: ``validation_error`` or ``serialization_error``.
         """
         checked = check_key(key)
-        lifetime, version = check_ttl(ttl), check_if_version(if_version)
+        lifetime, version, end = check_ttl(ttl), check_if_version(if_version), check_expiry(expires_at)
+        if lifetime is not None and end is not None:
+            raise LTMError("validation_error", "ttl and expires_at both say when the entry ends; give one of them")
         encoded, encoded_metadata = encode_value(value), encode_metadata(metadata)
         tokens = search_text(checked, value, metadata) if words else None
-        return cls(checked, encoded, encoded_metadata, tokens, lifetime, version)
+        return cls(checked, encoded, encoded_metadata, tokens, lifetime, version, expires_at=end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,11 @@ def is_plain(operation: Operation) -> TypeGuard[Store]:
     return isinstance(operation, Store) and operation.if_version is None
 
 
+def ends_by_itself(operation: Operation) -> bool:
+    """Return whether this is a store of an entry that may have expired at once, so that the next store creates it."""
+    return isinstance(operation, Store) and operation.expires_at is not None
+
+
 def stores_of(entries: Iterable[Mapping[str, Any]], *, words: bool = True) -> list[Store]:
     """Check and encode the argument of ``store_many``; ``words`` is that of ``Store.of``.
 
@@ -103,8 +113,9 @@ def _store_of(entry: Any, place: str, *, words: bool) -> Store:
     if not isinstance(entry, Mapping):
         raise LTMError("validation_error", f"{place} must be a dict, not {type(entry).__name__}")
     if not {"key", "value"} <= entry.keys() <= {*_FIELDS}:
-        raise LTMError("validation_error", f"{place} must have key and value, may have metadata and ttl, and no more")
+        message = f"{place} must have key and value, may have metadata and ttl or expires_at, and no more"
+        raise LTMError("validation_error", message)
     try:
-        return Store.of(entry["key"], entry["value"], entry.get("metadata"), ttl=entry.get("ttl"), words=words)
+        return Store.of(**entry, words=words)
     except LTMError as failure:
         raise failure.within(place) from None

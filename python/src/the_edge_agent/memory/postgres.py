@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from itertools import groupby
 from typing import Any, Final
@@ -16,10 +16,10 @@ from typing import Any, Final
 from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.memory.catalog_postgres import PostgresCatalog
 from the_edge_agent.memory.codec import comparable_json, decode
+from the_edge_agent.memory.damage import TIMES, Damage, Facts, found_entry, read_facts, search_result, whole_entries
 from the_edge_agent.memory.database_backend import DatabaseBackend
 from the_edge_agent.memory.filters import parse_filter
-from the_edge_agent.memory.ledger import open_ledger
-from the_edge_agent.memory.native_rows import Page, entry_of, iterate, page_of, range_of
+from the_edge_agent.memory.native_rows import Page, entry_of, item_of, iterate, page_of, range_of, whole_of
 from the_edge_agent.memory.operations import Delete, Operation, Store, is_plain
 from the_edge_agent.memory.postgres_database import (
     MICROSECONDS,
@@ -31,12 +31,11 @@ from the_edge_agent.memory.postgres_database import (
     streamed,
     utc,
 )
-from the_edge_agent.memory.postgres_search import IN_PREFIX, VISIBLE, results_at_once, search_results
+from the_edge_agent.memory.postgres_search import IN_PREFIX, VISIBLE, results_at_once, search_results, undamaged_of
 from the_edge_agent.memory.results import (
     LTMError,
     Result,
     conflict,
-    found_entries,
     ok,
     page_of_keys,
     returns_result,
@@ -58,8 +57,8 @@ from the_edge_agent.memory.validation import (
 _UPSERT: Final = """
     INSERT INTO ltm_entries AS e (key, value, metadata, metadata_json, {names}version, expires_at, created_at,
                                   updated_at, write_id)
-    VALUES (%(key)s, %(value)s, %(metadata)s, %(metadata_json)s::jsonb, {values}1, now() + %(ttl)s{microseconds},
-            now(), now(), %(write_id)s)
+    VALUES (%(key)s, %(value)s, %(metadata)s, %(metadata_json)s::jsonb, {values}1,
+            coalesce(%(expires_at)s::timestamptz, now() + %(ttl)s{microseconds}), now(), now(), %(write_id)s)
     ON CONFLICT (key) DO UPDATE SET
         value = excluded.value, metadata = excluded.metadata, metadata_json = excluded.metadata_json,
         {changes}
@@ -91,7 +90,7 @@ _DELETE_MANY: Final = f"""
     WITH gone AS MATERIALIZED (
         SELECT key FROM ltm_entries WHERE key = ANY(%(keys)s) AND {VISIBLE} ORDER BY key FOR UPDATE)
     DELETE FROM ltm_entries e USING gone WHERE e.key = gone.key"""
-_ENTRY: Final = f"SELECT value, metadata, version, storage_uri FROM ltm_entries WHERE key = %(key)s AND {VISIBLE}"
+_ENTRY: Final = f"SELECT key, value, metadata, version, storage_uri FROM ltm_entries WHERE key = %(key)s AND {VISIBLE}"
 _ENTRIES: Final = f"""
     SELECT key, value, metadata, version, storage_uri FROM ltm_entries WHERE key = ANY(%(keys)s) AND {VISIBLE}"""
 _KEYS: Final = f"""
@@ -100,6 +99,8 @@ _COUNT: Final = f"SELECT count(*) FROM ltm_entries WHERE {IN_PREFIX} AND {VISIBL
 _PAGE: Final = f"""
     SELECT key, value, metadata, storage_uri FROM ltm_entries
     WHERE {IN_PREFIX} AND key > %(after)s AND {VISIBLE} ORDER BY key"""
+_TIMES: Final = ", ".join(map(utc, TIMES))
+_WHOLE_PAGE: Final = _PAGE.replace("storage_uri", f"storage_uri, version, {_TIMES}")
 _CLEAN: Final = """
     WITH gone AS MATERIALIZED (
         SELECT key FROM ltm_entries WHERE expires_at <= now() ORDER BY expires_at, key LIMIT %(most)s FOR UPDATE)
@@ -158,7 +159,7 @@ class PostgresBackend(DatabaseBackend):
         self._keeps_words = check_flag("search", search)
         self._database = PostgresDatabase(url, **options, search=self._keeps_words)
         is_lazy = check_flag("lazy", lazy)
-        self._ledger = open_ledger(catalog, self._database, {**options, "lazy": is_lazy})
+        self._open_ledger(catalog, {**options, "lazy": is_lazy})
         try:
             if not is_lazy:
                 self._database.start()
@@ -247,9 +248,9 @@ class PostgresBackend(DatabaseBackend):
         catalog = self._ledger.catalog
         return catalog if self._ledger.is_here and isinstance(catalog, PostgresCatalog) else None
 
-    def _facts(self, keys: Sequence[str]) -> dict[str, tuple[datetime | None, str | None]]:
+    def _facts(self, keys: Sequence[str]) -> dict[str, Facts | Damage]:
         rows = self._database.run(lambda connection: connection.execute(_FACTS, {"keys": [*keys]}).fetchall())
-        return {key: (in_utc(expires_at), pointer) for key, expires_at, pointer in rows}
+        return {row[0]: read_facts(row[0], row[1], row[2], in_utc) for row in rows}
 
     # --- reads -------------------------------------------------------------------------------------
 
@@ -260,15 +261,15 @@ class PostgresBackend(DatabaseBackend):
         row = self._database.run(lambda connection: connection.execute(_ENTRY, wanted).fetchone())
         if row is None:
             return ok(value=default, found=False, metadata=None, version=None)
-        return ok(found=True, **entry_of(*row))
+        return found_entry(entry_of(*row))
 
     @returns_result
     def retrieve_many(self, keys: Iterable[str]) -> Result:
         """Return the entries at many keys, of one state; see ``LTMBackend.retrieve_many``."""
         wanted = check_keys(keys)
         rows = self._database.run(lambda connection: connection.execute(_ENTRIES, {"keys": wanted}).fetchall())
-        found = {row[0]: entry_of(*row[1:]) for row in rows}
-        return found_entries({key: found.get(key) for key in wanted})
+        found = {row[0]: entry_of(*row) for row in rows}
+        return whole_entries({key: found.get(key) for key in wanted})
 
     @returns_result
     def list_keys(self, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:
@@ -284,12 +285,15 @@ class PostgresBackend(DatabaseBackend):
         values = range_of(check_prefix(prefix))
         return ok(count=self._database.run(lambda connection: connection.execute(_COUNT, values).fetchone()[0]))
 
-    def _iterate(self, prefix: str) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
-        def page_after(key: str) -> Page:
-            values = {**range_of(prefix), "after": key}
-            return self._database.run(partial(_page, values=values), ONE_STATE)
+    def _iterate(self, prefix: str) -> Iterator[Any]:
+        return iterate(partial(self._page, _PAGE, prefix), item_of)
 
-        return iterate(page_after)
+    def _iterate_entries(self, prefix: str) -> Iterator[Any]:
+        return iterate(partial(self._page, _WHOLE_PAGE, prefix), partial(whole_of, moment=in_utc))
+
+    def _page(self, statement: str, prefix: str, after: str) -> Page:
+        values = {**range_of(prefix), "after": after}
+        return self._database.run(partial(_page, statement=statement, values=values), ONE_STATE)
 
     @returns_result
     def search(
@@ -306,16 +310,16 @@ class PostgresBackend(DatabaseBackend):
         most, first = check_limit(limit), check_offset(offset)
         self._require_words(terms)
 
-        def at_once(connection: Any) -> list[dict[str, Any]] | None:
-            return [] if terms == () else results_at_once(connection, terms or (), condition, beginning, first, most)
-
-        def work(connection: Any) -> list[dict[str, Any]]:
-            return search_results(connection, terms or (), condition, beginning, first, most)
-
-        found = self._database.run(at_once)
+        if terms == ():
+            self._database.start()
+            return search_result([])
+        wanted = (terms or (), condition, beginning, first, most)
+        found = self._database.run(lambda connection: results_at_once(connection, *wanted))
         if found is None:
-            found = self._database.run(work, ONE_STATE)
-        return ok(results=found, count=len(found))
+            found = self._database.run(lambda connection: search_results(connection, *wanted), ONE_STATE)
+        if self._are_whole(found, first):
+            return search_result(found)
+        return self._database.run(lambda connection: undamaged_of(connection, *wanted), ONE_STATE)
 
 
 def _put_many(connection: Any, stores: Sequence[Any]) -> Iterator[Result]:
@@ -376,10 +380,11 @@ def _parameters(store: Store) -> dict[str, Any]:
         "metadata_json": comparable_json(decode(store.metadata or "{}")),
         "search_text": store.search_text,
         "ttl": microseconds(store.ttl),
+        "expires_at": store.expires_at,
         "write_id": None,
     }
 
 
-def _page(connection: Any, values: dict[str, Any]) -> Page:
+def _page(connection: Any, statement: str, values: dict[str, Any]) -> Page:
     with streamed(connection) as cursor:
-        return page_of(cursor.execute(_PAGE, values))
+        return page_of(cursor.execute(statement, values))

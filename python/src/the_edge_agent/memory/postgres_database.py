@@ -66,6 +66,9 @@ class PostgresDatabase:
     """A pool of connections that is opened on first use, makes the tables once, and runs transactions.
 
     Safe for many threads; a forked child opens connections of its own.
+
+    Attributes:
+        on_start: called after the start, when transactions can be run; if it raises, the next call starts anew.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class PostgresDatabase:
         self._prepare_threshold = check_prepare_threshold(prepare_threshold)
         self.closed = self._is_ready = False
         self._pool: Pool | None = None
+        self.on_start: Callable[[], None] | None = None
         self._lock = threading.Lock()
         _databases.add(self)
 
@@ -215,6 +219,12 @@ class PostgresDatabase:
             create = partial(create_tables, search=self._search)
             self._retrying(create, WRITE, deadline, codes=_RACED, attempts=_CREATION_ATTEMPTS)
         self._is_ready = True
+        if self.on_start is not None:
+            try:
+                self.on_start()
+            except BaseException:
+                self._is_ready = False
+                raise
 
     def _retrying(
         self,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from the_edge_agent.memory.damage import Damage
 from the_edge_agent.memory.filters import Node, equalities
-from the_edge_agent.memory.native_rows import Row, best, fitting, range_of, result_of, window_of
+from the_edge_agent.memory.native_rows import Row, best, fitting, range_of, result_of, undamaged_results, window_of
 from the_edge_agent.memory.postgres_bounds import BOUNDS
 from the_edge_agent.memory.postgres_database import contained, in_time, streamed
+from the_edge_agent.memory.results import Result
 from the_edge_agent.memory.text import RANK_WINDOW, Term, has_words
 
 VISIBLE: Final = "(expires_at IS NULL OR expires_at > now())"
@@ -17,6 +19,7 @@ _WHOLE: Final = "SELECT key, metadata, value, storage_uri FROM ltm_entries WHERE
 # With what is ranked come short values only: most of them are not among the results.
 _OF_RANKED: Final = "search_text, CASE WHEN octet_length(value) <= 10000 THEN value END AS value, storage_uri"
 _OF_RESULTS: Final = "'' AS search_text, value, storage_uri"
+_ALL_OF: Final = "key, value, metadata, {words}, storage_uri"  # as ``undamaged`` takes them
 _NEWEST_FIRST: Final = "ORDER BY updated_at DESC, key"
 _ROWS: Final = "key, metadata, search_text, value, storage_uri"
 _SELECT: Final = "SELECT key, metadata, {columns} FROM"
@@ -46,7 +49,7 @@ _WHOLE_INDEX: Final = "(SELECT set_config('gin_fuzzy_search_limit', '0', true)) 
 
 def results_at_once(
     connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int
-) -> list[dict[str, Any]] | None:
+) -> list[dict[str, Any] | Damage] | None:
     """Return ``{"key", "value", "metadata", "score"}`` of what matches, best first; None where no one statement can."""
     window, is_in_index = window_of(terms, first, most), condition is None or bool(equalities(condition))
     if window - most > RANK_WINDOW or (has_words(terms) and not is_in_index):
@@ -76,7 +79,7 @@ def results_at_once(
     return None  # of those that the index finds the filter does not like some
 
 
-def _results(ranked: Sequence[tuple[float, Row]]) -> list[dict[str, Any]] | None:
+def _results(ranked: Sequence[tuple[float, Row]]) -> list[dict[str, Any] | Damage] | None:
     if any(row[3] is None for _, row in ranked):
         return None
     return [result_of((row[0], row[1], *row[3:5]), score) for score, row in ranked]
@@ -84,7 +87,7 @@ def _results(ranked: Sequence[tuple[float, Row]]) -> list[dict[str, Any]] | None
 
 def search_results(
     connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int
-) -> list[dict[str, Any]]:
+) -> list[dict[str, Any] | Damage]:
     """Return the same, in a transaction of one state."""
     where, values = _matching(connection, terms, condition, prefix)
     columns = "search_text" if has_words(terms) else "''"
@@ -94,6 +97,17 @@ def search_results(
     found = connection.execute(_WHOLE, {"keys": [row[0] for _, row in ranked]}) if ranked else ()
     whole = {row[0]: row for row in found}
     return [result_of(whole[row[0]], score) for score, row in ranked]
+
+
+def undamaged_of(
+    connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int
+) -> Result:
+    """Return the result of a search that came upon damage, in a transaction of one state."""
+    where, values = _matching(connection, terms, condition, prefix)
+    columns = _ALL_OF.format(words="search_text" if has_words(terms) else "''")
+    with streamed(connection) as cursor:
+        rows = cursor.execute(f"SELECT {columns} FROM ltm_entries WHERE {where} {_NEWEST_FIRST}", values)
+        return undamaged_results(in_time(connection, rows), terms, condition, first, most)
 
 
 def _finds_few(terms: Sequence[Term], condition: Node | None) -> bool:

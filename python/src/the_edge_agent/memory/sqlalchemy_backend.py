@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any, ClassVar
 
 try:
@@ -16,15 +15,20 @@ except ImportError as error:
 
 from the_edge_agent.memory.blobs import BlobStorage
 from the_edge_agent.memory.catalog import CatalogBackend
-from the_edge_agent.memory.codec import decode
+from the_edge_agent.memory.damage import (
+    Damage,
+    Facts,
+    found_entry,
+    read_whole_entry,
+    search_result,
+    whole_entries,
+)
 from the_edge_agent.memory.database_backend import DatabaseBackend
 from the_edge_agent.memory.filters import parse_filter
-from the_edge_agent.memory.ledger import open_ledger
 from the_edge_agent.memory.operations import Delete, Operation, Store, is_plain
 from the_edge_agent.memory.results import (
     LTMError,
     Result,
-    found_entries,
     ok,
     page_of_keys,
     returns_result,
@@ -34,9 +38,10 @@ from the_edge_agent.memory.results import (
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.engine import Database
 from the_edge_agent.memory.sql.entries import sent_bytes
+from the_edge_agent.memory.sql.errors import UnreadableMetadataError
 from the_edge_agent.memory.sql.large_values import LargeValues
 from the_edge_agent.memory.sql.options import EngineOptions, check_source, check_table_name
-from the_edge_agent.memory.sql.rows import Pointer, value_of
+from the_edge_agent.memory.sql.rows import Pointer, entry_of, moment_of
 from the_edge_agent.memory.sql.schema import EntryColumns, LTMEntry, entry_class
 from the_edge_agent.memory.sql.search import Search, results_of
 from the_edge_agent.memory.sql.statements import Statements
@@ -54,7 +59,6 @@ from the_edge_agent.memory.validation import (
 
 _PAGE_TEXT = 1_000_000  # characters that a page of iterate_all aims at
 _MAX_PAGE_ROWS = 1_000
-_GONE = object()
 _SMALL = 500_000  # bytes of an entry that every server reads, whatever its limit
 
 
@@ -156,7 +160,7 @@ class SQLAlchemyBackend(DatabaseBackend):
         inherited = {"pool_size": pool_size, "echo": echo, "lazy": is_lazy}
         if prepare_threshold is not None:  # which not every database takes
             inherited["prepare_threshold"] = prepare_threshold
-        self._ledger = open_ledger(catalog, self._database, inherited)
+        self._open_ledger(catalog, inherited)
         try:
             if self._ledger.is_here and entries_name != LTMEntry.__tablename__:
                 message = "a catalog on the same database keeps the ledger of ltm_entries, not of another table_name"
@@ -236,7 +240,7 @@ class SQLAlchemyBackend(DatabaseBackend):
         row = self._values.read(lambda: self._row(key), self._entry_of)
         if row is None:
             return ok(value=default, found=False, metadata=None, version=None)
-        return ok(found=True, **row)
+        return found_entry(row)
 
     @returns_result
     def retrieve_many(self, keys: Iterable[str]) -> Result:
@@ -249,7 +253,7 @@ class SQLAlchemyBackend(DatabaseBackend):
             ),
             lambda found: {key: self._entry_of(found.get(key)) for key in wanted},
         )
-        return found_entries(entries)
+        return whole_entries(entries)
 
     @returns_result
     def delete_many(self, keys: Iterable[str]) -> Result:
@@ -266,7 +270,10 @@ class SQLAlchemyBackend(DatabaseBackend):
         """Return a page of the keys; see ``LTMBackend.list_keys``."""
         beginning, wanted, last = check_prefix(prefix), check_limit(limit), check_after(after)
         found = self._database.read(lambda sql: sql.entries.list_keys(beginning, last, wanted + 1))
-        return page_of_keys([row[0] for row in found], wanted)
+        keys = [row[0] for row in found]
+        while keys and not isinstance(keys[-1], str):  # SQLite sorts what is no text last
+            keys.pop()
+        return page_of_keys(keys, wanted)
 
     @returns_result
     def count(self, prefix: str | None = None) -> Result:
@@ -306,31 +313,57 @@ class SQLAlchemyBackend(DatabaseBackend):
             self._require_words(terms)
             if terms == ():
                 self._database.start()
-                return ok(results=[], count=0)
-            results = self._values.read(
-                lambda: self._found(search),
-                lambda found: [{**entry, "value": self._values.value(entry["value"])} for entry in found],
-            )
-        return ok(results=results, count=len(results))
+                return search_result([])
+            return self._values.read(lambda: self._found(search), self._fetched)
 
-    def _iterate(self, prefix: str) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
+    def _iterate(self, prefix: str) -> Iterator[Any]:
+        for row in self._rows(prefix):
+            entry = self._value_now(row[0], entry_of(*row))
+            if entry is not None:
+                yield entry if isinstance(entry, Damage) else (row[0], entry["value"], entry["metadata"])
+
+    def _iterate_entries(self, prefix: str) -> Iterator[Any]:
+        for key, text, metadata, pointer, version, *times in self._rows(prefix, whole=True):
+            inline = text if pointer is None else "null"
+            entry = read_whole_entry(key, inline, metadata, version, times, moment_of)
+            if pointer is None or isinstance(entry, Damage):
+                yield entry
+            elif (found := self._value_now(key, {**entry, "value": Pointer(pointer)})) is not None:
+                yield found
+
+    def _rows(self, prefix: str, *, whole: bool = False) -> Iterator[Sequence[Any]]:
         after, rows = "", 16
         while True:
-            page = self._page(prefix, after, rows)
-            for key, text, metadata, pointer in page:
-                value = decode(text) if pointer is None else self._value_now(key, pointer)
-                if value is not _GONE:
-                    yield key, value, metadata and decode(metadata)
+            page = self._page(prefix, after, rows, whole=whole)
+            yield from page
             if len(page) < rows:
                 return
             after = page[-1][0]
-            size = sum(len(text) + len(metadata or "") for _, text, metadata, _ in page)
+            size = sum(len(row[1]) + len(row[2] or "") for row in page) + 1
             rows = max(1, min(_MAX_PAGE_ROWS, rows * _PAGE_TEXT // size))
 
-    def _page(self, prefix: str, after: str, rows: int) -> Sequence[Sequence[Any]]:
-        return self._database.read(lambda sql: sql.entries.page(prefix, after, rows))
+    def _page(self, prefix: str, after: str, rows: int, *, whole: bool) -> Sequence[Sequence[Any]]:
+        return self._database.read(lambda sql: sql.entries.page(prefix, after, rows, whole=whole))
 
-    def _found(self, search: Search) -> list[dict[str, Any]]:
+    def _found(self, search: Search) -> tuple[list[Any], Sequence[Damage]]:
+        try:
+            results = self._results(search)
+            return (results, ()) if self._are_whole(results, search.offset) else self._undamaged(search)
+        except UnreadableMetadataError:
+            pass
+        return self._undamaged(search, filters=False)
+
+    def _undamaged(self, search: Search, *, filters: bool = True) -> tuple[list[Any], Sequence[Damage]]:
+        def work(connection: Connection, sql: Statements) -> tuple[list[Any], Sequence[Damage]]:
+            return sql.entries.search_undamaged(connection, search, filters=filters)
+
+        return self._database.run(work, snapshot=True)
+
+    def _fetched(self, found: tuple[list[Any], Sequence[Damage]]) -> Result:
+        results, damages = found
+        return search_result([{**entry, "value": self._values.value(entry["value"])} for entry in results], damages)
+
+    def _results(self, search: Search) -> list[dict[str, Any] | Damage]:
         for attempt in self._database.start().statements.entries.search_attempts(search):
             rows = self._database.read(lambda sql, query=attempt.query: query)  # type: ignore[misc]
             if attempt.is_answered_by(rows):
@@ -344,22 +377,21 @@ class SQLAlchemyBackend(DatabaseBackend):
         rows = self._database.read(lambda sql: sql.entries.retrieve(key))
         return rows[0] if rows else None
 
-    def _entry_of(self, row: Sequence[Any] | None) -> dict[str, Any] | None:
-        if row is None:
-            return None
-        text, metadata, version, pointer = row
-        return {
-            "value": self._values.value(value_of(text, pointer)),
-            "metadata": metadata and decode(metadata),
-            "version": version,
-        }
+    def _entry_of(self, row: Sequence[Any] | None) -> dict[str, Any] | Damage | None:
+        entry = None if row is None else entry_of(*row)
+        if entry is None or isinstance(entry, Damage):
+            return entry
+        return {**entry, "value": self._values.value(entry["value"])}
 
-    def _value_now(self, key: str, pointer: str) -> Any:
+    def _value_now(self, key: str, entry: dict[str, Any] | Damage) -> dict[str, Any] | Damage | None:
+        """Return an entry with its value, None if it is gone by now."""
+        if isinstance(entry, Damage) or not isinstance(entry["value"], Pointer):
+            return entry
         try:
-            return self._values.value(Pointer(pointer))
+            return {**entry, "value": self._values.value(entry["value"])}
         except LTMError:  # replaced since its page was read?
-            found = succeeded(self.retrieve(key, _GONE))
-            return found["value"]
+            found = succeeded(self.retrieve(key))
+            return {**entry, "value": found["value"], "metadata": found["metadata"]} if found["found"] else None
 
     def _apply(self, operations: Sequence[Operation]) -> list[Result]:
         placed = [self._placed(operation) for operation in operations]
@@ -388,5 +420,5 @@ class SQLAlchemyBackend(DatabaseBackend):
             self._database.check_size(size)
         return placed
 
-    def _facts(self, keys: Sequence[str]) -> dict[str, tuple[datetime | None, str | None]]:
+    def _facts(self, keys: Sequence[str]) -> dict[str, Facts | Damage]:
         return self._database.run(lambda connection, sql: sql.entries.facts(connection, keys))

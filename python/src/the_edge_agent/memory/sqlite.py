@@ -18,18 +18,29 @@ from typing import Any, Final
 from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.memory.catalog_sqlite import SQLiteCatalog
 from the_edge_agent.memory.codec import encode_value
+from the_edge_agent.memory.damage import (
+    Damage,
+    Facts,
+    found_entry,
+    read_facts,
+    read_version,
+    search_result,
+    whole_entries,
+)
 from the_edge_agent.memory.database_backend import DatabaseBackend
 from the_edge_agent.memory.filters import Node, alternatives, equalities, parse_filter
-from the_edge_agent.memory.ledger import open_ledger
 from the_edge_agent.memory.native_rows import (
     Page,
     best,
     entry_of,
     fitting,
+    item_of,
     iterate,
     page_of,
     range_of,
     result_of,
+    undamaged_results,
+    whole_of,
     window_of,
 )
 from the_edge_agent.memory.operations import Delete, Operation, Store, is_plain
@@ -37,7 +48,6 @@ from the_edge_agent.memory.results import (
     LTMError,
     Result,
     conflict,
-    found_entries,
     ok,
     page_of_keys,
     returns_result,
@@ -72,7 +82,7 @@ _STORE: Final = _UPSERT.format(
 )
 _STORE_WITHOUT_WORDS: Final = _UPSERT.format(names="", values="", changes="")
 _VISIBLE: Final = "(expires_at IS NULL OR expires_at > :now)"
-_ENTRY: Final = f"SELECT value, metadata, version, storage_uri FROM ltm_entries WHERE key = :key AND {_VISIBLE}"
+_ENTRY: Final = f"SELECT key, value, metadata, version, storage_uri FROM ltm_entries WHERE key = :key AND {_VISIBLE}"
 _DELETE: Final = f"DELETE FROM ltm_entries WHERE key = :key AND {_VISIBLE}"
 _IN_PREFIX: Final = "key >= :prefix AND key < :end"
 # Of two lower bounds SQLite seeks by one; the plus keeps it from the other.
@@ -81,6 +91,7 @@ _KEYS: Final = f"""
     WHERE key >= max(:prefix, :after) AND key < :end AND +key > :after AND {_VISIBLE} ORDER BY key"""
 _COUNT: Final = f"SELECT count(*) FROM ltm_entries WHERE {_IN_PREFIX} AND {_VISIBLE}"
 _PAGE: Final = _KEYS.replace("SELECT key", "SELECT key, value, metadata, storage_uri")
+_WHOLE_PAGE: Final = _PAGE.replace(" FROM", ", version, created_at, updated_at, expires_at FROM")
 # Four columns of a match: of one that is ranked, or is a result as it is.
 _RANKED: Final = "id, metadata, search_text, NULL"
 _WHOLE: Final = "key, metadata, value, storage_uri"
@@ -144,7 +155,7 @@ class SQLiteBackend(DatabaseBackend):
         self._keeps_words = check_flag("search", search)
         self._database = SQLiteDatabase(path if db_path is None else db_path, timeout, search=self._keeps_words)
         is_lazy = check_flag("lazy", lazy)
-        self._ledger = open_ledger(catalog, self._database, {"timeout": timeout, "lazy": is_lazy})
+        self._open_ledger(catalog, {"timeout": timeout, "lazy": is_lazy})
         try:
             if not is_lazy:
                 self._database.start()
@@ -201,11 +212,11 @@ class SQLiteBackend(DatabaseBackend):
         catalog = self._ledger.catalog
         return catalog if self._ledger.is_here and isinstance(catalog, SQLiteCatalog) else None
 
-    def _facts(self, keys: Sequence[str]) -> dict[str, tuple[datetime | None, str | None]]:
+    def _facts(self, keys: Sequence[str]) -> dict[str, Facts | Damage]:
         facts = "SELECT expires_at, storage_uri FROM ltm_entries WHERE key = ?"
         with self._database.transaction() as connection:
             found = {key: connection.execute(facts, (key,)).fetchone() for key in keys}
-        return {key: (moment(row[0]), row[1]) for key, row in found.items() if row}
+        return {key: read_facts(key, row[0], row[1], moment) for key, row in found.items() if row}
 
     # --- reads -------------------------------------------------------------------------------------
 
@@ -217,7 +228,7 @@ class SQLiteBackend(DatabaseBackend):
             row = connection.execute(_ENTRY, wanted).fetchone()
         if row is None:
             return ok(value=default, found=False, metadata=None, version=None)
-        return ok(found=True, **entry_of(*row))
+        return found_entry(entry_of(*row))
 
     @returns_result
     def retrieve_many(self, keys: Iterable[str]) -> Result:
@@ -226,7 +237,7 @@ class SQLiteBackend(DatabaseBackend):
         with self._database.transaction() as connection:
             at = written(now())
             rows = {key: connection.execute(_ENTRY, {"key": key, "now": at}).fetchone() for key in wanted}
-        return found_entries({key: row and entry_of(*row) for key, row in rows.items()})
+        return whole_entries({key: row and entry_of(*row) for key, row in rows.items()})
 
     @returns_result
     def list_keys(self, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:
@@ -243,12 +254,15 @@ class SQLiteBackend(DatabaseBackend):
         with self._database.statement() as connection:
             return ok(count=connection.execute(_COUNT, _range(beginning)).fetchone()[0])
 
-    def _iterate(self, prefix: str) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
-        return iterate(partial(self._page, prefix))
+    def _iterate(self, prefix: str) -> Iterator[Any]:
+        return iterate(partial(self._page, _PAGE, prefix), item_of)
 
-    def _page(self, prefix: str, after: str) -> Page:
+    def _iterate_entries(self, prefix: str) -> Iterator[Any]:
+        return iterate(partial(self._page, _WHOLE_PAGE, prefix), partial(whole_of, moment=moment))
+
+    def _page(self, statement: str, prefix: str, after: str) -> Page:
         values = {**_range(prefix), "after": after}
-        with self._database.statement() as connection, closing(connection.execute(_PAGE, values)) as rows:
+        with self._database.statement() as connection, closing(connection.execute(statement, values)) as rows:
             return page_of(rows)
 
     @returns_result
@@ -266,7 +280,7 @@ class SQLiteBackend(DatabaseBackend):
         most, first = check_limit(limit), check_offset(offset)
         self._require_words(terms)
         wanted = terms or ()
-        window = window_of(wanted, first, most)
+        window, results = window_of(wanted, first, most), list[dict[str, Any] | Damage]()
         if has_words(wanted):
             with self._database.transaction() as connection:
                 rows = self._newest(connection, wanted, condition, beginning, window)
@@ -279,7 +293,13 @@ class SQLiteBackend(DatabaseBackend):
                 is_asked = terms != ()  # there is something searchable in the query
                 rows = self._newest(connection, wanted, condition, beginning, window, first) if is_asked else []
             results = [result_of(row) for row in rows[first:]]
-        return ok(results=results, count=len(results))
+        if terms == () or self._are_whole(results, first):
+            return search_result(results)
+        with (
+            self._database.statement() as connection,
+            closing(self._all_matching(connection, wanted, condition, beginning)) as matching,
+        ):
+            return undamaged_results(self._database.in_time(matching), wanted, condition, first, most)
 
     def _newest(
         self,
@@ -295,15 +315,7 @@ class SQLiteBackend(DatabaseBackend):
         With an index: few matches are fetched and sorted; of many there are enough among the newest entries, most
         times; else all matches are fetched.
         """
-        asked, values = self._asked(terms, condition)
-        values |= _range(prefix)
-        shared = [_VISIBLE, _IN_PREFIX] if prefix else [_VISIBLE]  # SQLite would seek by a range of all keys, and sort
-        unsure, recheck = [*shared], [*shared]
-        for place, term in enumerate(terms):
-            recheck.append(f"(instr(search_text, :needle{place}) > 0) = {int(not term.negated)}")
-            values[f"needle{place}"] = term.needle
-            if not asked or term.negated or len(term.tokens) > 1:
-                unsure.append(recheck[-1])  # of several words the index does not know the order
+        asked, values, unsure, recheck = self._conditions(terms, condition, prefix)
         columns = _RANKED if has_words(terms) else _WHOLE
 
         def fetched(statement: str, conditions: Iterable[str], **bounds: int) -> list[Sequence[Any]]:
@@ -329,6 +341,31 @@ class SQLiteBackend(DatabaseBackend):
                 return rows
         return fetched(_ALL, [_IN_INDEX.format(asked=asked), *unsure])
 
+    def _all_matching(
+        self, connection: sqlite3.Connection, terms: Sequence[Term], condition: Node | None, prefix: str
+    ) -> sqlite3.Cursor:
+        """Return all that may match, newest first, as ``undamaged`` takes it."""
+        asked, values, unsure, recheck = self._conditions(terms, condition, prefix)
+        conditions = [_IN_INDEX.format(asked=asked), *unsure] if asked else recheck
+        words = "search_text" if self._keeps_words else "''"
+        columns = f"key, value, metadata, {words}, storage_uri"
+        return connection.execute(_ALL.format(columns=columns, conditions=" AND ".join(conditions)), values)
+
+    def _conditions(
+        self, terms: Sequence[Term], condition: Node | None, prefix: str
+    ) -> tuple[str, dict[str, Any], list[str], list[str]]:
+        """Return what the index is asked for, the parameters, and the conditions on what it finds and on all others."""
+        asked, values = self._asked(terms, condition)
+        values |= _range(prefix)
+        shared = [_VISIBLE, _IN_PREFIX] if prefix else [_VISIBLE]  # SQLite would seek by a range of all keys, and sort
+        unsure, recheck = [*shared], [*shared]
+        for place, term in enumerate(terms):
+            recheck.append(f"(instr(search_text, :needle{place}) > 0) = {int(not term.negated)}")
+            values[f"needle{place}"] = term.needle
+            if not asked or term.negated or len(term.tokens) > 1:
+                unsure.append(recheck[-1])  # of several words the index does not know the order
+        return asked, values, unsure, recheck
+
     def _asked(self, terms: Sequence[Term], condition: Node | None) -> tuple[str, dict[str, Any]]:
         """Return what the index is asked for, in SQL, and its parameters; nothing where it cannot help."""
         parts, values = [], dict[str, Any]()
@@ -346,7 +383,7 @@ class SQLiteBackend(DatabaseBackend):
 def _store(connection: sqlite3.Connection, store: Store, at: datetime) -> Result:
     if store.if_version is not None:
         row = connection.execute(_ENTRY, {"key": store.key, "now": written(at)}).fetchone()
-        version = row[2] if row else 0
+        version = read_version(store.key, row[3]) if row else 0
         if version != store.if_version:
             raise conflict(store.key, version)
     values = {
@@ -354,7 +391,7 @@ def _store(connection: sqlite3.Connection, store: Store, at: datetime) -> Result
         "value": store.value,
         "metadata": store.metadata,
         "search_text": store.search_text,
-        "expires_at": written(at + store.ttl) if store.ttl else None,
+        "expires_at": written(at + store.ttl if store.ttl else store.expires_at),
         "now": written(at),
     }
     statement = _STORE_WITHOUT_WORDS if store.search_text is None else _STORE
@@ -367,7 +404,7 @@ def _delete(connection: sqlite3.Connection, delete: Delete, at: datetime) -> Res
     return ok(deleted=bool(found), key=delete.key)
 
 
-def _found(connection: sqlite3.Connection, rank: float, row_id: int) -> dict[str, Any]:
+def _found(connection: sqlite3.Connection, rank: float, row_id: int) -> dict[str, Any] | Damage:
     row = connection.execute(f"SELECT {_WHOLE} FROM ltm_entries WHERE id = ?", (row_id,)).fetchone()
     return result_of(row, rank)
 

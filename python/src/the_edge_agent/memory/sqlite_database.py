@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
 from typing import Any, Final
@@ -70,6 +70,8 @@ class SQLiteDatabase:
         closed: whether ``close`` has been called.
         has_full_text: whether there is a full-text index, known after the first transaction has begun.
         has_metadata_words: whether it has words for metadata too; an earlier release makes it without.
+        on_start: called after the start of a file, when transactions can be run; if it raises, the next call starts
+            anew.
     """
 
     def __init__(self, path: Any, timeout: Any, *, search: bool | None = None) -> None:
@@ -88,6 +90,7 @@ class SQLiteDatabase:
         self._timeout = check_seconds("timeout", timeout)
         self._search = search
         self.closed = self.has_full_text = self.has_metadata_words = self._is_ready = False
+        self.on_start: Callable[[], None] | None = None
         self._idle: list[sqlite3.Connection] = []
         self._inherited: list[sqlite3.Connection] = []
         self._start_anew()
@@ -290,6 +293,12 @@ class SQLiteDatabase:
             if self._file is not None:
                 self._file.opened(connection)
             self._is_ready = True
+            if self.on_start is not None and self.path != IN_MEMORY:
+                try:
+                    self.on_start()
+                except BaseException:
+                    self._is_ready = False
+                    raise
             return
         except sqlite3.Error as error:
             failure = failure_of(error)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from the_edge_agent.memory.catalog import compute_content_hash, generate_entry_id
 from the_edge_agent.memory.codec import INT64_MAX, MAX_VALUE_DEPTH, decode, encode_json, encode_metadata
 from the_edge_agent.memory.operations import Delete, Operation, Store
 from the_edge_agent.memory.results import LTMError
-from the_edge_agent.memory.validation import check_items, check_key, check_text
+from the_edge_agent.memory.validation import check_expiry, check_items, check_key, check_text
 
 LOW_PART: Final = 2**32
 MAX_HASH_LENGTH: Final = 200
@@ -76,7 +76,7 @@ class Tracked:
             metadata=encoded,
             metadata_hash=None if encoded is None else compute_content_hash(metadata),
             inlined_value=None if inlined_value is None else _encoded(inlined_value),
-            expires_at=None if expires_at is None else _in_utc(expires_at),
+            expires_at=check_expiry(expires_at),
         )
 
     @classmethod
@@ -91,6 +91,7 @@ class Tracked:
             byte_size=len(store.value.encode()),
             metadata=store.metadata,
             metadata_hash=None if metadata is None else compute_content_hash(metadata),
+            expires_at=store.expires_at,
             ttl=store.ttl,
         )
 
@@ -213,13 +214,3 @@ def _check_size(byte_size: Any) -> int:
     if isinstance(byte_size, bool) or not isinstance(byte_size, int) or not 0 <= byte_size <= INT64_MAX:
         raise LTMError("validation_error", "byte_size must be an integer from 0 to 2^63 - 1, or None")
     return int(byte_size)
-
-
-def _in_utc(moment: Any) -> datetime:
-    if not isinstance(moment, datetime):
-        raise LTMError("validation_error", f"expires_at must be a datetime or None, not {type(moment).__name__}")
-    try:
-        is_naive = moment.utcoffset() is None
-        return moment.replace(tzinfo=timezone.utc) if is_naive else moment.astimezone(timezone.utc)
-    except OverflowError:
-        raise LTMError("validation_error", "expires_at must be between the years 1 and 9999 in UTC") from None

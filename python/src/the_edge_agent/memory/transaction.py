@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Final
 
@@ -33,6 +34,7 @@ class LTMTransaction:
         *,
         ttl: float | None = None,
         if_version: int | None = None,
+        expires_at: datetime | None = None,
     ) -> Result:
         """Check the arguments and queue a store: ``{"success": True, "queued": True}``.
 
@@ -40,7 +42,8 @@ class LTMTransaction:
         commit. An ``if_version`` that does not hold then makes the whole commit a ``conflict``; within the
         transaction it is compared with what the operations before have made of the entry.
         """
-        return self._enqueue(lambda: self._check_store(key, value, metadata, ttl=ttl, if_version=if_version))
+        ends: dict[str, Any] = {} if expires_at is None else {"expires_at": expires_at}  # of backends that know it
+        return self._enqueue(lambda: self._check_store(key, value, metadata, ttl=ttl, if_version=if_version, **ends))
 
     @returns_result
     def delete(self, key: str) -> Result:

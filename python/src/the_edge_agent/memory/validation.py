@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from the_edge_agent.memory.results import LTMError
@@ -128,6 +128,23 @@ def check_ttl(ttl: Any) -> timedelta | None:
     if is_number and 0 < ttl <= MAX_TTL.total_seconds() and (lifetime := timedelta(seconds=ttl)):
         return lifetime
     raise LTMError("validation_error", "ttl must be a number of seconds above 0, up to 100 years, or None")
+
+
+def check_expiry(expires_at: Any) -> datetime | None:
+    """Return a time in UTC with microseconds, None for None; a naive one means UTC.
+
+    Raises:
+        LTMError: ``validation_error`` for what is no time.
+    """
+    if expires_at is None:
+        return None
+    if not isinstance(expires_at, datetime):
+        raise LTMError("validation_error", f"expires_at must be a datetime or None, not {type(expires_at).__name__}")
+    try:
+        is_naive = expires_at.utcoffset() is None
+        return expires_at.replace(tzinfo=timezone.utc) if is_naive else expires_at.astimezone(timezone.utc)
+    except OverflowError:
+        raise LTMError("validation_error", "expires_at must be between the years 1 and 9999 in UTC") from None
 
 
 def check_if_version(version: Any) -> int | None:

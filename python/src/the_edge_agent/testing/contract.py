@@ -54,6 +54,13 @@ class ContractBase:
         return backend
 
     @pytest.fixture
+    def timed(self, backend: LTMBackend) -> LTMBackend:
+        """The backend, where it keeps the times of its entries."""
+        if "times" not in backend.capabilities:
+            pytest.skip("the backend declares no times")
+        return backend
+
+    @pytest.fixture
     def versioned(self, backend: LTMBackend) -> LTMBackend:
         """The backend, where it obeys ``if_version``."""
         if "versions" not in backend.capabilities:

@@ -18,6 +18,7 @@ from the_edge_agent.testing.many_keys import ManyKeysRules
 from the_edge_agent.testing.persistence import PersistenceRules
 from the_edge_agent.testing.queries import QueryRules
 from the_edge_agent.testing.ranking import RankRules
+from the_edge_agent.testing.times import TimeRules
 from the_edge_agent.testing.transactions import TransactionRules
 from the_edge_agent.testing.versions import VersionRules
 
@@ -36,6 +37,7 @@ class LTMContract(
     IterationRules,
     ListingRules,
     ExpiryRules,
+    TimeRules,
     CleanupRules,
     VersionRules,
     ClosingRules,

@@ -10,11 +10,11 @@ from typing import Any
 
 from the_edge_agent.memory import LTMBackend, LTMError, create_ltm_backend, parse_ltm_config
 from the_edge_agent.workflow.actions.registry import Action, build_registry
-from the_edge_agent.workflow.errors import Place, WorkflowFileError
+from the_edge_agent.workflow.errors import WorkflowFileError
 from the_edge_agent.workflow.graph import CompiledGraph
 from the_edge_agent.workflow.loader import load_agent
 from the_edge_agent.workflow.model import Agent
-from the_edge_agent.workflow.reading import MAX_CHARACTERS, Document, from_dict, read_yaml
+from the_edge_agent.workflow.reading import Document, from_dict, read_file
 
 
 class YAMLEngine:
@@ -102,16 +102,7 @@ class YAMLEngine:
             WorkflowFileError: the file can't be read, is not a valid agent, or its memory can't be made. The
                 engine is then as it was before.
         """
-        source = fspath(path)
-        try:
-            with open(source, encoding="utf-8-sig") as file:
-                text = file.read(MAX_CHARACTERS + 1)
-        except UnicodeDecodeError as error:
-            raise WorkflowFileError(f"not UTF-8 text: byte {error.start} can't be read", Place(source)) from None
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise WorkflowFileError(f"can't read the file: {reason}", Place(source)) from None
-        return self._load(read_yaml(text, source))
+        return self._load(read_file(path))
 
     def load_from_dict(self, config: Mapping[str, Any]) -> CompiledGraph:
         """Load an agent from a dict with the contents of an agent file; it is copied.

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
+from os import PathLike, fspath
 from typing import Any, NamedTuple
 
 import yaml
@@ -82,6 +83,24 @@ def show_path(path: Path) -> str:
     for step in path:
         shown += f"[{step}]" if isinstance(step, int) else f".{step}" if shown else step
     return shown
+
+
+def read_file(path: str | PathLike[str]) -> Document:
+    """Read a YAML file.
+
+    Raises:
+        WorkflowFileError: the file can't be read, or is not plain YAML.
+    """
+    source = fspath(path)
+    try:
+        with open(source, encoding="utf-8-sig") as file:
+            text = file.read(MAX_CHARACTERS + 1)
+    except UnicodeDecodeError as error:
+        raise WorkflowFileError(f"not UTF-8 text: byte {error.start} can't be read", Place(source)) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise WorkflowFileError(f"can't read the file: {reason}", Place(source)) from None
+    return read_yaml(text, source)
 
 
 def read_yaml(text: str, source: str) -> Document:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -23,13 +23,13 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from the_edge_agent.memory.codec import decode
+from the_edge_agent.memory.damage import LISTED, TRACKED, Damage, Readable, read_tracked
 from the_edge_agent.memory.filters import Node, matches
 from the_edge_agent.memory.sql.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.deadlines import in_time
 from the_edge_agent.memory.sql.dialects.newest import bound_range
-from the_edge_agent.memory.sql.rows import catalog_parameters, catalog_row
+from the_edge_agent.memory.sql.rows import catalog_parameters, catalog_row, moment_of
 from the_edge_agent.memory.sql.search import prefix_bounds
 from the_edge_agent.memory.tracking import LOW_PART, Tracked, check_snapshot_found, check_total, total_of
 
@@ -37,10 +37,6 @@ _ID_BYTES: Final = 64
 _WIDEST: Final = 4  # bytes of a character
 _PAGE_ROWS: Final = 500  # that Python filters at a time
 
-_ENTRY: Final = (
-    *("id", "key", "content_hash", "storage_uri", "byte_size", "inlined_value", "metadata"),
-    *("expires_at", "created_at", "updated_at"),
-)
 _SNAPSHOT: Final = ("id", "name", "entry_count", "total_bytes", "created_at")
 _KEPT: Final = ("key", "content_hash", "metadata_hash", "byte_size", "expires_at")  # of an entry in a snapshot
 
@@ -61,7 +57,7 @@ class Catalog:
         visible, expired = self._dialect.visible(catalog), self._dialect.expired(catalog)
         is_one, are_some = columns.id == bindparam("b_id"), columns.id.in_(bindparam("b_ids", expanding=True))
         texts = {"inlined_value": type_coerce(columns.inlined_value, Text()), "metadata": self._metadata}
-        entry = select(*(texts.get(name, columns[name]) for name in _ENTRY)).where(visible)
+        entry = select(*(texts.get(name, columns[name]) for name in TRACKED)).where(visible)
         self._get, self._get_many = entry.where(is_one), entry.where(are_some)
         self._all, self._list = entry, entry.order_by(columns.key)
         self._delete = delete(catalog).where(are_some, visible)
@@ -140,37 +136,35 @@ class Catalog:
 
     # --- reads -------------------------------------------------------------------------------------
 
-    def get(self, connection: Connection, entry_id: str) -> dict[str, Any] | None:
+    def get(self, connection: Connection, entry_id: str) -> dict[str, Any] | Damage | None:
         """Return an entry, None if there is none."""
         row = connection.execute(self._get, {"b_id": entry_id, **self._now(connection)}).first()
-        return None if row is None else _entry(row)
+        return None if row is None else read_tracked(row, moment_of)
 
-    def get_many(self, connection: Connection, entry_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    def get_many(self, connection: Connection, entry_ids: Sequence[str]) -> dict[str, dict[str, Any] | Damage]:
         """Return the entries that there are, by key."""
         parts = [*batches(entry_ids, lambda _: _ID_BYTES, self._packet)]
         now = self._now(connection, len(parts))
         found = (connection.execute(self._get_many, {"b_ids": part, **now}) for part in parts)
-        return {row[1]: _entry(row) for rows in found for row in rows}
+        return {row[1]: read_tracked(row, moment_of) for rows in found for row in rows}
 
     def list_entries(
-        self, connection: Connection, prefix: str, condition: Node | None, limit: int
+        self, connection: Connection, prefix: str, condition: Node | None, limit: int, *, filters: bool = True
     ) -> list[dict[str, Any]]:
-        """Return the first entries by key that fit a prefix and a filter."""
-        in_sql = None if condition is None else self._filters.condition(condition)
+        """Return the first entries by key that fit a prefix and a filter; without ``filters`` Python decides it."""
+        in_sql = self._filters.condition(condition) if filters and condition is not None else None
         bounds = prefix_bounds(prefix)
         statement = self._list.where(*bound_range(self._key)[: len(bounds)])
         if in_sql is not None:
             statement = statement.where(in_sql)
         now = {**self._now(connection, 2), **bounds}
         if condition is None or in_sql is not None:
-            return [_entry(row) for row in connection.execute(statement.limit(limit), now)]
-        found: list[dict[str, Any]] = []
-        for entry in in_time(self._pages(connection, statement, now)):
-            if matches(condition, entry["metadata"]):
-                found.append(entry)
-            if len(found) == limit:
-                break
-        return found
+            entries = [read_tracked(row, moment_of) for row in connection.execute(statement.limit(limit), now)]
+            if Damage not in map(type, entries):
+                return entries  # type: ignore[return-value]
+        readable = Readable(in_time(self._pages(connection, statement, now)), LISTED)
+        fitting = (entry for entry in readable if matches(condition, entry["metadata"]))
+        return list(islice(fitting, limit))
 
     def changed(self, connection: Connection, snapshot_id: str | None) -> list[dict[str, Any]]:
         """Return the entries that differ from a snapshot; all without one.
@@ -180,9 +174,9 @@ class Catalog:
         """
         now = self._now(connection, 2)
         if snapshot_id is None:
-            return _by_key(map(_entry, connection.execute(self._all, now)))
+            return _entries(connection.execute(self._all, now))
         self._require_snapshot(connection, snapshot_id)
-        return _by_key(map(_entry, connection.execute(self._changed, {"b_snapshot": snapshot_id, **now})))
+        return _entries(connection.execute(self._changed, {"b_snapshot": snapshot_id, **now}))
 
     def deleted(self, connection: Connection, snapshot_id: str) -> list[dict[str, Any]]:
         """Return what a snapshot has and the catalog has no more.
@@ -229,11 +223,13 @@ class Catalog:
     def _now(self, connection: Connection, statements: int = 1) -> dict[str, Any]:
         return {"b_now": self._dialect.clock(connection, statements=statements)}
 
-    def _pages(self, connection: Connection, statement: Select[Any], now: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def _pages(
+        self, connection: Connection, statement: Select[Any], now: dict[str, Any]
+    ) -> Iterator[dict[str, Any] | Damage]:
         after = ""
         while True:
             rows = connection.execute(statement.where(self._key > after).limit(_PAGE_ROWS), now).all()
-            yield from map(_entry, rows)
+            yield from (read_tracked(row, moment_of) for row in rows)
             if len(rows) < _PAGE_ROWS:
                 return
             after = rows[-1][1]
@@ -264,11 +260,8 @@ def _by_key(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(entries, key=lambda entry: str(entry["key"]))
 
 
-def _entry(row: Sequence[Any]) -> dict[str, Any]:
-    entry = dict(zip(_ENTRY, row, strict=True))
-    for name in ("inlined_value", "metadata"):
-        entry[name] = None if entry[name] is None else decode(entry[name])
-    return entry
+def _entries(rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
+    return _by_key(Readable((read_tracked(row, moment_of) for row in rows), LISTED))
 
 
 def sent_bytes(entry: Tracked, enough: int) -> int:

@@ -9,7 +9,7 @@ from sqlalchemy import DateTime, String, Text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from the_edge_agent.memory.codec import decode, encode_metadata, encode_value
+from the_edge_agent.memory.codec import decode_stored, encode_metadata, encode_value
 from the_edge_agent.memory.sql.dialects import for_dialect
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH
 
@@ -50,8 +50,12 @@ class JSONText(LongText):
         return encode_value(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
-        """Decode a value."""
-        return None if value is None else decode(value)
+        """Decode a value.
+
+        Raises:
+            LTMError: ``query_error``: it is damaged.
+        """
+        return None if value is None else decode_stored(value)
 
 
 class MetadataText(JSONText):
@@ -106,7 +110,7 @@ class UTCDateTime(TypeDecorator[datetime]):
         return moment if has_zone else moment.replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return the moment in UTC."""
-        if value is None:
-            return None
+        """Return the moment in UTC; what is none, on a database without types, as it is."""
+        if not isinstance(value, datetime):
+            return value
         return value.astimezone(timezone.utc) if value.tzinfo else value.replace(tzinfo=timezone.utc)

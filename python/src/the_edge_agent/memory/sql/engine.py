@@ -42,6 +42,9 @@ class Database:
     """An engine that connects on first use, creates the tables once, and runs transactions.
 
     Safe for many threads; after a fork the child opens connections of its own.
+
+    Attributes:
+        on_start: called after the start, when transactions can be run; if it raises, the next call starts anew.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Database:
         self._dialect_class = dialect_class
         self._opened: _Opened | None = None
         self._starting = Tickets(1)
+        self.on_start: Callable[[], None] | None = None
         _databases.add(self)
 
     @property
@@ -301,9 +305,16 @@ class Database:
         with _held(self._starting, deadline.remaining()):
             if self.closed:
                 raise _closed()
-            if self._opened is None:
-                self._opened = self._open(deadline)
-            return self._opened
+            is_first = self._opened is None
+            opened = self._opened = self._opened or self._open(deadline)
+        if is_first and self.on_start is not None:
+            try:
+                self.on_start()
+            except BaseException:
+                self._opened = None
+                opened.close()
+                raise
+        return opened
 
     def _open(self, deadline: Deadline) -> _Opened:
         engine, keeper = self._engine()

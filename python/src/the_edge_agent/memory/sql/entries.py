@@ -9,13 +9,14 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Integer, Select, Text, bindparam, delete, func, select, type_coerce
 
-from the_edge_agent.memory.operations import Operation, Store, is_plain
+from the_edge_agent.memory.damage import TIMES, Damage, Facts, read_facts
+from the_edge_agent.memory.operations import Operation, Store, ends_by_itself, is_plain
 from the_edge_agent.memory.results import LTMError, Result, ok, stored
 from the_edge_agent.memory.sql.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.dialects.newest import bound_range
 from the_edge_agent.memory.sql.prepared import Prepared, Query
-from the_edge_agent.memory.sql.rows import entry_parameters, entry_row
+from the_edge_agent.memory.sql.rows import entry_parameters, entry_row, moment_of
 from the_edge_agent.memory.sql.search import Attempt, Search, Searcher, prefix_bounds
 from the_edge_agent.memory.sql.single_store import SingleStore
 from the_edge_agent.memory.sql.versions import VersionedStore
@@ -43,16 +44,16 @@ class Entries:
         is_one, is_among = columns.key == bindparam("b_key"), columns.key.in_(bindparam("b_keys", expanding=True))
         above, rows = columns.key > bindparam("b_after"), bindparam("b_rows", type_=Integer())
         pointer = columns.storage_uri
-        entry = select(value, metadata, columns.version, pointer).where(visible)
+        entry = select(columns.key, value, metadata, pointer, columns.version).where(visible)
         self._retrieve = Prepared(entry.where(is_one))
         self._facts = select(columns.key, columns.expires_at, pointer).where(is_among)
         self._pointers = select(pointer).where(pointer.in_(bindparam("b_pointers", expanding=True))).distinct()
-        self._retrieve_many = entry.add_columns(columns.key).where(is_among)
+        self._retrieve_many = entry.where(is_among)
         keys = select(columns.key).where(visible, above).order_by(columns.key).limit(rows)
-        self._keys, self._page = (
-            _by_prefix(keys, self._key),
-            _by_prefix(keys.add_columns(value, metadata, pointer), self._key),
-        )
+        page = keys.add_columns(value, metadata, pointer)
+        self._keys, self._page = _by_prefix(keys, self._key), _by_prefix(page, self._key)
+        times = (columns[name] for name in TIMES)
+        self._whole_page = _by_prefix(page.add_columns(columns.version, *times), self._key)
         self._count = _by_prefix(select(func.count()).select_from(table).where(visible), self._key)
         self._delete = Prepared(delete(table).where(is_one, visible))
         self._delete_many = delete(table).where(is_among, visible)
@@ -75,7 +76,7 @@ class Entries:
         conflicts: dict[int, LTMError] = {}
         by_key = sorted(range(len(operations)), key=lambda place: operations[place].key)
         groups = ([*group] for _, group in groupby(by_key, key=lambda place: operations[place].key))
-        for are_plain, run in groupby(groups, key=lambda places: all(is_plain(operations[place]) for place in places)):
+        for are_plain, run in groupby(groups, key=lambda places: _are_one([operations[place] for place in places])):
             if are_plain:
                 results.update(self._store_together(connection, operations, [*run], now))
             else:
@@ -142,33 +143,36 @@ class Entries:
     # --- reads -------------------------------------------------------------------------------------
 
     def retrieve(self, key: str) -> Query:
-        """Return what finds ``(value, metadata, version, pointer)`` of a key as text."""
+        """Return what finds ``(key, value, metadata, pointer, version)`` of a key as text."""
         return Query(self._retrieve, {"b_key": key, "b_now": self._dialect.clock()})
 
     def retrieve_many(self, connection: Connection, keys: Sequence[str]) -> dict[str, Sequence[Any]]:
-        """Return ``(value, metadata, version, pointer)`` of the keys that there are, as text."""
+        """Return ``(key, value, metadata, pointer, version)`` of the keys that there are, as text."""
         parts = self._batches_of_keys(keys)
         now = self._now(connection, len(parts))
         found = (connection.execute(self._retrieve_many, {"b_keys": part, **now}) for part in parts)
-        return {row[4]: row[:4] for rows in found for row in rows}
+        return {row[0]: row for rows in found for row in rows}
 
     def takes_several(self, keys: Sequence[str]) -> bool:
         """Return whether it takes several statements to retrieve these keys, or one that may not see one state."""
         return len(keys) > 1 and (not self._dialect.keeps_one_state or len(self._batches_of_keys(keys)) > 1)
 
-    def facts(self, connection: Connection, keys: Sequence[str]) -> dict[str, tuple[datetime | None, str | None]]:
+    def facts(self, connection: Connection, keys: Sequence[str]) -> dict[str, Facts | Damage]:
         """Return when the entries at keys expire, and the pointers to their values in a blob storage."""
         parts = self._batches_of_keys(keys)
         rows = (row for part in parts for row in connection.execute(self._facts, {"b_keys": part}))
-        return {row[0]: (row[1], row[2]) for row in rows}
+        return {row[0]: read_facts(row[0], row[1], row[2], moment_of) for row in rows}
 
     def pointed_to(self, connection: Connection, pointers: Sequence[str]) -> set[str]:
         """Return those of the pointers that an entry has, expired ones included."""
         return set(connection.scalars(self._pointers, {"b_pointers": list(pointers)}))
 
-    def page(self, prefix: str, after: str, rows: int) -> Query:
-        """Return what finds ``(key, value, metadata, pointer)`` as text of the next keys above ``after``, in order."""
-        return self._in_prefix(self._page, prefix, {"b_after": after, "b_rows": rows})
+    def page(self, prefix: str, after: str, rows: int, *, whole: bool = False) -> Query:
+        """Return what finds ``(key, value, metadata, pointer)`` as text of the next keys above ``after``, in order.
+
+        With ``whole`` also the version and ``TIMES``.
+        """
+        return self._in_prefix(self._whole_page if whole else self._page, prefix, {"b_after": after, "b_rows": rows})
 
     def list_keys(self, prefix: str, after: str, rows: int) -> Query:
         """Return what finds the next keys above ``after``, in order."""
@@ -182,9 +186,15 @@ class Entries:
         """Return the statements that may answer a search, see ``Searcher.attempts``."""
         return self._searcher.attempts(search)
 
-    def search(self, connection: Connection, search: Search) -> list[dict[str, Any]]:
+    def search(self, connection: Connection, search: Search) -> list[dict[str, Any] | Damage]:
         """Return ``[{"key", "value", "metadata", "score"}]``, best first."""
         return self._searcher.search(connection, search)
+
+    def search_undamaged(
+        self, connection: Connection, search: Search, *, filters: bool
+    ) -> tuple[list[Any], list[Damage]]:
+        """Return the same without what is damaged, and that; see ``Searcher.undamaged``."""
+        return self._searcher.undamaged(connection, search, filters=filters)
 
     def _now(self, connection: Connection, statements: int = 1) -> dict[str, Any]:
         return {"b_now": self._dialect.clock(connection, statements=statements)}
@@ -195,6 +205,11 @@ class Entries:
 
     def _batches_of_keys(self, keys: Sequence[str]) -> list[list[str]]:
         return [*batches(keys, lambda key: len(key) * _WIDEST, self._packet)]
+
+
+def _are_one(operations: Sequence[Operation]) -> bool:
+    """Return whether operations on one key are stores of which only the last one counts."""
+    return all(map(is_plain, operations)) and not any(map(ends_by_itself, operations[:-1]))
 
 
 def _by_prefix(statement: Select[Any], key: ColumnElement[str]) -> tuple[Prepared, Prepared, Prepared]:

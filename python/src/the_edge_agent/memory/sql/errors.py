@@ -22,6 +22,10 @@ class LostRaceError(Exception):
     """Another transaction created the row first: run the whole transaction again."""
 
 
+class UnreadableMetadataError(LTMError):
+    """A statement failed for metadata that the database cannot read: Python has to decide a filter."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What a driver error means.
@@ -33,6 +37,7 @@ class Failure:
         lost: whether the connection is gone, so that another one may serve.
         waited: whether it was a wait for a lock that took too long, and would again.
         denied: whether a privilege is missing or nothing can be written, which no other attempt changes.
+        unreadable: whether it was metadata that the database cannot read.
     """
 
     error_type: ErrorType
@@ -41,10 +46,12 @@ class Failure:
     lost: bool = False
     waited: bool = False
     denied: bool = False
+    unreadable: bool = False
 
     def exception(self, **fields: Any) -> LTMError:
         """Return the exception that carries this failure, with more fields in its result."""
-        return LTMError(self.error_type, self.error, **fields)
+        kind = UnreadableMetadataError if self.unreadable else LTMError
+        return kind(self.error_type, self.error, **fields)
 
 
 # What an error means: (error_type, retry the whole transaction, what to tell the user).
@@ -85,6 +92,7 @@ _NO_CLIENT: Final[_Meaning] = (
 )
 _CONSTRAINT: Final[_Meaning] = ("validation_error", False, "the entry breaks a constraint of the table")
 _TOO_LARGE: Final[_Meaning] = ("validation_error", False, "the entry is larger than the database accepts")
+_UNREADABLE: Final[_Meaning] = ("query_error", False, "the database cannot read the metadata of an entry")
 _FULL: Final[_Meaning] = ("query_error", False, "the database has no space left")
 _NO_TABLE: Final[_Meaning] = (
     "query_error",
@@ -157,6 +165,7 @@ _MYSQL: Final[dict[int, _Meaning]] = {
     **dict.fromkeys((1062, 1048), _CONSTRAINT),
     **dict.fromkeys((1406, 1153), _TOO_LARGE),
     1114: _FULL,
+    3157: _UNREADABLE,  # nested deeper than 100 levels, of which JSON_VALID fails too
     **dict.fromkeys((1146, 1054), _NO_TABLE),
     **dict.fromkeys((1044, 1142), _DENIED),
 }
@@ -266,6 +275,7 @@ def _failure(meaning: _Meaning, code: str) -> Failure:
         lost=meaning in (_LOST, _BROKEN_PROTOCOL),
         waited=meaning is _LOCK_WAIT,
         denied=meaning in (_DENIED, _READ_ONLY),
+        unreadable=meaning is _UNREADABLE,
     )
 
 

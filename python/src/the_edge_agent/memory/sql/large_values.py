@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import Connection
 
 from the_edge_agent.memory.blobs import BlobStorage
-from the_edge_agent.memory.codec import decode
+from the_edge_agent.memory.codec import decode_stored
 from the_edge_agent.memory.operations import Operation, Store
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.engine import Database
@@ -55,14 +55,14 @@ class LargeValues:
         """Return a value, fetched if it is a pointer.
 
         Raises:
-            LTMError: it is missing or altered, or there is no storage.
+            LTMError: it is missing, altered or no JSON, or there is no storage.
         """
         if not isinstance(value, Pointer):
             return value
         if self._storage is None:
             message = "the value of this entry is in a blob storage; give the memory the same storage"
             raise LTMError("configuration_error", message)
-        return decode(self._storage.get(value))
+        return decode_stored(self._storage.get(value))
 
     def read(
         self,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Table, bindparam, func
+from sqlalchemy import BigInteger, Table, bindparam
 
-from the_edge_agent.memory.codec import decode
+from the_edge_agent.memory.damage import Damage, read_entry
 from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.tracking import Tracked
@@ -19,9 +19,18 @@ class Pointer(str):
     """Stands for a value that is in a blob storage, until it is fetched."""
 
 
-def value_of(text: str, pointer: str | None) -> Any:
-    """Return the value of a row, or the pointer to it."""
-    return decode(text) if pointer is None else Pointer(pointer)
+def entry_of(key: Any, text: Any, metadata: Any, pointer: str | None, version: Any = 0) -> dict[str, Any] | Damage:
+    """Return ``{"value", "metadata", "version"}`` of a row, where the value may be a pointer to it."""
+    if pointer is None:
+        return read_entry(key, text, metadata, version)
+    entry = read_entry(key, "null", metadata, version)
+    return entry if isinstance(entry, Damage) else {**entry, "value": Pointer(pointer)}
+
+
+def moment_of(value: Any) -> datetime | None:
+    """Return a time that SQLAlchemy has made already; what is none is refused by ``read_time``."""
+    found: datetime | None = value
+    return found
 
 
 def entry_row(dialect: Dialect, entries: Table) -> dict[str, Any]:
@@ -45,7 +54,7 @@ def entry_parameters(dialect: Dialect, store: Store, now: datetime | None, count
         "b_search_text": store.search_text,
         "b_write_id": None,
         "b_storage_uri": store.pointer,
-        **_time_parameters(store.ttl, now),
+        **_time_parameters(store.ttl, store.expires_at, now),
         "b_count": count,
     }
 
@@ -59,7 +68,6 @@ def catalog_row(dialect: Dialect, catalog: Table) -> dict[str, Any]:
         "inlined_value": bindparam("b_inlined_value", type_=dialect.text_type),
         **dialect.metadata_columns(catalog),
         **_stamps(dialect),
-        "expires_at": func.coalesce(bindparam("b_until", type_=dialect.moment), dialect.expiry, type_=dialect.moment),
     }
 
 
@@ -74,16 +82,16 @@ def catalog_parameters(dialect: Dialect, entry: Tracked, now: datetime | None, c
         "b_metadata_hash": entry.metadata_hash,
         "b_inlined_value": entry.inlined_value,
         **dialect.metadata_parameters(entry.metadata),
-        "b_until": entry.expires_at,
-        **_time_parameters(entry.ttl, now),
+        **_time_parameters(entry.ttl, entry.expires_at, now),
         "b_count": count,
     }
 
 
-def _time_parameters(ttl: timedelta | None, now: datetime | None) -> dict[str, Any]:
+def _time_parameters(ttl: timedelta | None, until: datetime | None, now: datetime | None) -> dict[str, Any]:
     return {
         "b_now": now,
-        "b_expires_at": now + ttl if now and ttl else None,
+        "b_until": until,
+        "b_expires_at": now + ttl if now and ttl else until,
         "b_ttl": ttl and ttl // MICROSECOND,
     }
 

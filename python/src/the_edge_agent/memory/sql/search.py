@@ -24,15 +24,15 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from the_edge_agent.memory.codec import decode
-from the_edge_agent.memory.filters import Node, alternatives, matches, slotted
+from the_edge_agent.memory.damage import Damage, may_fit, undamaged
+from the_edge_agent.memory.filters import Node, alternatives, slotted
 from the_edge_agent.memory.sql.batches import BATCH_ITEMS
 from the_edge_agent.memory.sql.deadlines import in_time
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.dialects.newest import Newest, Step, bound_range
 from the_edge_agent.memory.sql.errors import LostRaceError
 from the_edge_agent.memory.sql.prepared import Prepared, Query
-from the_edge_agent.memory.sql.rows import value_of
+from the_edge_agent.memory.sql.rows import entry_of
 from the_edge_agent.memory.text import RANK_WINDOW, Term, has_words, rank, score
 from the_edge_agent.memory.validation import end_of_prefix
 
@@ -168,7 +168,7 @@ class Searcher:
     def _if_short(self, column: ColumnElement[str]) -> ColumnElement[str]:
         return case((self._dialect.size(column) <= _SHORT, column), else_=null())
 
-    def search(self, connection: Connection, search: Search) -> list[dict[str, Any]]:
+    def search(self, connection: Connection, search: Search) -> list[dict[str, Any] | Damage]:
         """Return what no attempt can: ``[{"key", "value", "metadata", "score"}]``, best first, of one state."""
         scored = self._candidates(connection, search)
         scored.sort(key=lambda found: -found.score)  # stable: equal scores stay newest first, then by key
@@ -200,8 +200,36 @@ class Searcher:
         where = [self._visible, *prefix, *self._texts.matches(search.terms)]
         statement = select(*columns, self._metadata).where(*where).order_by(*self._newest_first)
         with closing(self._rows(connection, statement, parameters)) as rows:
-            fitting = (row for row in in_time(rows) if matches(search.metadata_filter, row[-1] and decode(row[-1])))
+            condition = search.metadata_filter
+            fitting = (row for row in in_time(rows) if condition is None or may_fit(condition, row[-1]))
             return list(islice(fitting, search.window))
+
+    def undamaged(
+        self, connection: Connection, search: Search, *, filters: bool
+    ) -> tuple[list[dict[str, Any]], list[Damage]]:
+        """Return the results of a search that came upon damage, of one state, and what was damaged.
+
+        Args:
+            connection: in a transaction.
+            search: that is asked for.
+            filters: whether the database can decide a filter of its own, which then saves Python much.
+        """
+        asked = self._asked(search)
+        prefix = bound_range(self._key)[: len(prefix_bounds(search.prefix))]
+        where = [self._visible, *prefix, *self._texts.matches(search.terms)]
+        condition = self._filters.condition(asked.node) if filters and asked.node is not None else None
+        if condition is not None:
+            where.append(condition)
+        words = self._search_text if search.ranked else null()
+        columns = (self._key, self._updated_at, self._value, self._metadata, words, self._pointer)
+        statement = select(*columns).where(*where).order_by(*self._newest_first)
+        parameters = {**asked.parameters, "b_now": self._dialect.clock(connection, statements=2)}
+        terms, most = search.terms, search.limit
+        with closing(self._rows(connection, statement, parameters)) as rows:
+            read = ((row[0], *row[2:]) for row in in_time(rows))
+            found, damages = undamaged(read, terms, search.metadata_filter, search.offset, most)
+        entries = [_entry(row, score) for score, row in found]
+        return [entry for entry in entries if not isinstance(entry, Damage)], damages
 
     def _rows(
         self, connection: Connection, statement: Select[Any], now: Parameters
@@ -221,7 +249,7 @@ class Searcher:
             older = or_(self._updated_at < moment, and_(self._updated_at == moment, self._key > key))
             page = statement.where(older).limit(PAGE_ROWS)
 
-    def _entries(self, connection: Connection, chosen: Sequence[_Candidate]) -> list[dict[str, Any]]:
+    def _entries(self, connection: Connection, chosen: Sequence[_Candidate]) -> list[dict[str, Any] | Damage]:
         rows: dict[str, Sequence[Any]] = {}
         for start in range(0, len(chosen), BATCH_ITEMS):
             keys = [candidate.key for candidate in chosen[start : start + BATCH_ITEMS]]
@@ -267,7 +295,7 @@ def _first_answer(connection: Connection, steps: Sequence[Step], parameters: Par
     return rows
 
 
-def results_of(search: Search, rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]] | None:
+def results_of(search: Search, rows: Sequence[Sequence[Any]]) -> list[dict[str, Any] | Damage] | None:
     """Return the results that the rows of an ``Attempt`` are; None where one is too long to have come with them."""
     if not search.ranked:
         return [_entry(row, 0.0) for row in rows]
@@ -288,10 +316,8 @@ def prefix_bounds(prefix: str) -> dict[str, str]:
     return ({"b_from": prefix} if prefix else {}) | ({"b_to": after} if after is not None else {})
 
 
-def _entry(row: Sequence[Any], rank: float) -> dict[str, Any]:
-    return {
-        "key": row[0],
-        "value": value_of(row[1], row[3]),
-        "metadata": None if row[2] is None else decode(row[2]),
-        "score": rank,
-    }
+def _entry(row: Sequence[Any], rank: float) -> dict[str, Any] | Damage:
+    entry = entry_of(*row[:4])
+    if isinstance(entry, Damage):
+        return entry
+    return {"key": row[0], "value": entry["value"], "metadata": entry["metadata"], "score": rank}

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, select
 
+from the_edge_agent.memory.damage import read_version
 from the_edge_agent.memory.results import conflict
 from the_edge_agent.memory.sql.dialects import Dialect, Upsert
 from the_edge_agent.memory.sql.errors import LostRaceError
@@ -36,7 +37,7 @@ class VersionedStore:
         key: str = row["b_key"]
         current = connection.execute(self._current, {"b_key": key, "b_now": row["b_now"]}).scalar()
         if version or current:
-            raise conflict(key, current or 0)
+            raise conflict(key, 0 if current is None else read_version(key, current))
         if current is None:
             self._upsert.create(connection, row)
         elif not connection.execute(self._revive, row).rowcount:

@@ -40,7 +40,7 @@ def track(
         store = memory.check_store(key, value, metadata)
         content_hash = compute_content_hash(value)
         byte_size = len(store.value.encode()) if byte_size is None else byte_size
-    expiry = _moment(expires_at)
+    expiry = moment(expires_at)
     return catalog.track_entry(key, content_hash, storage_uri, byte_size, metadata, inlined_value, expiry)
 
 
@@ -114,7 +114,7 @@ def _catalog(memory: LTMBackend) -> CatalogBackend:
     return catalog
 
 
-def _moment(text: Any) -> Any:
+def moment(text: Any) -> Any:
     """Return the time that a text says; what is no text is the catalog's to judge."""
     if not isinstance(text, str):
         return text
@@ -122,8 +122,8 @@ def _moment(text: Any) -> Any:
         day, minute, second, fraction, zone = parts.groups()
         written = f"{day}T{minute or '00:00'}:{second or '00'}.{fraction or '0':0<6}"
         try:
-            moment = datetime.fromisoformat(written + (zone or "Z").replace("Z", "+00:00"))
-            return moment.astimezone(timezone.utc)
+            found = datetime.fromisoformat(written + (zone or "Z").replace("Z", "+00:00"))
+            return found.astimezone(timezone.utc)
         except (ValueError, OverflowError):
             pass  # such as a 13th month
     raise LTMError("validation_error", "expires_at must be a time in ISO 8601, such as 2030-12-31T23:59:59+00:00")

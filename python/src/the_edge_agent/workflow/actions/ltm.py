@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from the_edge_agent.memory import LTMBackend
+from the_edge_agent.workflow.actions.catalog import moment
 
 Result = dict[str, Any]
 
@@ -18,14 +20,16 @@ def store(
     *,
     ttl: float | None = None,
     if_version: int | None = None,
+    expires_at: str | datetime | None = None,
 ) -> Result:
-    """Store a value under a key, over what was there; for ``ttl`` seconds, over ``if_version`` only."""
-    return memory.store(key, value, metadata, ttl=ttl, if_version=if_version)
+    """Store a value over what was there; for ``ttl`` seconds or until ``expires_at``, over ``if_version`` only."""
+    ends = {} if expires_at is None else {"expires_at": moment(expires_at)}  # not every memory takes it
+    return memory.store(key, value, metadata, ttl=ttl, if_version=if_version, **ends)
 
 
 def store_many(memory: LTMBackend, entries: list[dict[str, Any]]) -> Result:
-    """Store many entries (each a dict of ``key``, ``value``, ``metadata`` and ``ttl``), all or none."""
-    return memory.store_many(entries)
+    """Store entries (each a dict of ``key``, ``value``, ``metadata``, ``ttl`` or ``expires_at``), all or none."""
+    return memory.store_many([*map(_timed, entries)] if isinstance(entries, list) else entries)
 
 
 def retrieve(memory: LTMBackend, key: str, default: Any = None) -> Result:
@@ -73,6 +77,11 @@ def count(memory: LTMBackend, prefix: str | None = None) -> Result:
 def cleanup(memory: LTMBackend, batch_size: int = 100) -> Result:
     """Remove up to ``batch_size`` expired entries, which no other action sees any more, from the database."""
     return memory.cleanup_expired(batch_size)
+
+
+def _timed(entry: Any) -> Any:
+    is_timed = isinstance(entry, Mapping) and entry.get("expires_at") is not None
+    return {**entry, "expires_at": moment(entry["expires_at"])} if is_timed else entry
 
 
 LTM_ACTIONS: dict[str, Callable[..., Result]] = {

@@ -298,7 +298,10 @@ class Dialect:
 
     @property
     def expiry(self) -> ColumnElement[Any]:
-        """When a row expires that is stored now; NULL for never."""
+        """When a row expires that is stored now; NULL for never.
+
+        Of ``b_expires_at``; or of ``b_until`` and else, by the server's clock, of ``b_ttl``.
+        """
         return bindparam("b_expires_at", type_=self.moment)
 
     def size(self, column: ColumnElement[str]) -> ColumnElement[int]:

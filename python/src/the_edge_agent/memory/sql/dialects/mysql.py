@@ -252,7 +252,8 @@ class MySQLDialect(Dialect):
     @property
     def expiry(self) -> ColumnElement[Any]:
         """When an entry expires, by the server's clock."""
-        return func.timestampadd(literal_column("MICROSECOND"), bindparam("b_ttl", type_=BigInteger()), self.now)
+        lived = func.timestampadd(literal_column("MICROSECOND"), bindparam("b_ttl", type_=BigInteger()), self.now)
+        return func.coalesce(bindparam("b_until", type_=self.moment), lived, type_=self.moment)
 
     def clock(self, connection: Connection | None = None, *, statements: int = 1) -> datetime | None:
         """Ask the server once for a transaction of several statements; UTC_TIMESTAMP moves between them."""
@@ -340,7 +341,9 @@ class JSONConditions(FilterConditions):
 
     def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
         """Look at the type first: a cast of another type would warn or fail."""
-        value = func.json_extract(self.table.c.metadata, json_path(path), type_=Text())
+        metadata = self.table.c.metadata
+        readable = case((func.json_valid(metadata), metadata))  # what is no JSON would stop the statement
+        value = func.json_extract(readable, json_path(path), type_=Text())
         is_kind = func.coalesce(self.has_kind(value, kinds), false())
         return is_kind if test is None else case((is_kind, test(self.native(value, kinds[0]))), else_=false())
 

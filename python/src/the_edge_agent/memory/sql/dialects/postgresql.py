@@ -285,9 +285,9 @@ class PostgreSQLDialect(Dialect):
     @property
     def expiry(self) -> ColumnElement[Any]:
         """When an entry expires, by the server's clock."""
-        return self.now + cast(bindparam("b_ttl", type_=BigInteger()), BigInteger) * literal_column(
-            "interval '1 microsecond'", type_=Interval()
-        )
+        microsecond: ColumnElement[Any] = literal_column("interval '1 microsecond'", type_=Interval())
+        lived = self.now + cast(bindparam("b_ttl", type_=BigInteger()), BigInteger) * microsecond
+        return func.coalesce(cast(bindparam("b_until", type_=self.moment), self.time_type), lived, type_=self.moment)
 
     def metadata_columns(self, table: Table) -> dict[str, ColumnElement[Any]]:
         """Return the bound columns, the JSONB copy as text that the server converts."""

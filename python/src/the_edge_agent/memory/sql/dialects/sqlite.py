@@ -73,11 +73,23 @@ _JSON_TRIAL: Final = (
 
 
 class Moment(DATETIME):
-    """SQLAlchemy's times as text, written four times as fast."""
+    """SQLAlchemy's times as text, written four times as fast; a text that is no time comes out as it is."""
 
     def bind_processor(self, dialect: EngineDialect) -> Callable[[datetime | None], str | None]:
         """Return what writes a time without a zone."""
         return lambda value: None if value is None else value.isoformat(" ", "microseconds")
+
+    def result_processor(self, dialect: EngineDialect, coltype: object) -> Callable[[Any], Any]:
+        """Return what reads a time."""
+        read: Any = super().result_processor(dialect, coltype)
+
+        def process(value: Any) -> Any:
+            try:
+                return read(value)
+            except (TypeError, ValueError):  # its message shows the text
+                return value
+
+        return process
 
 
 class SQLiteDialect(Dialect):

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Text,
     UnaryExpression,
     bindparam,
+    case,
     column,
     func,
     literal_column,
@@ -122,7 +123,9 @@ class JSONEachConditions(FilterConditions):
         """Return whether there is a value of one of these kinds that passes the test."""
         if len(path) > MAX_FILTER_LEVELS:
             raise NotInSQLError
-        return _at(self.table.c.metadata, path, kinds, test)
+        metadata = self.table.c.metadata
+        readable = case((func.json_valid(metadata), metadata))  # what is no JSON would stop the statement
+        return _at(readable, path, kinds, test)
 
 
 def _at(parent: ColumnElement[Any], path: Path, kinds: Sequence[Kind], test: Test | None) -> ColumnElement[bool]:

@@ -1,0 +1,285 @@
+"""Damaged entries: rows that somebody else wrote, or that were damaged, so that no entry can be made of them."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+from the_edge_agent.memory.codec import UnreadableError, decode, decode_metadata
+from the_edge_agent.memory.filters import Node, matches
+from the_edge_agent.memory.results import LTMError, Result, found_entries, ok
+from the_edge_agent.memory.text import RANK_WINDOW, Term, has_words, rank
+
+Item = TypeVar("Item")
+Moment: TypeAlias = Callable[[Any], "datetime | None"]
+Facts: TypeAlias = "tuple[datetime | None, str | None]"
+Found: TypeAlias = "tuple[list[tuple[float, Sequence[Any]]], list[Damage]]"
+
+_logger = logging.getLogger("the_edge_agent.memory")
+LISTED: Final = "a list of the catalog"  # in the log
+TRACKED: Final = (
+    *("id", "key", "content_hash", "storage_uri", "byte_size", "inlined_value", "metadata"),
+    *("expires_at", "created_at", "updated_at"),
+)
+TIMES: Final = ("created_at", "updated_at", "expires_at")
+
+_LONGEST_KEY: Final = 512
+_MOST_NAMED: Final = 10  # keys in a message
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What stands in the place of an entry that is damaged. It holds nothing of the value and the metadata.
+
+    Attributes:
+        key: of the entry; of a key that is no text, how Python writes it.
+        what: is damaged, such as ``value``.
+        problem: what is wrong, as a sentence without its beginning.
+    """
+
+    key: str
+    what: str
+    problem: str
+
+    @classmethod
+    def of(cls, key: Any, error: UnreadableError) -> Damage:
+        """Return the damage of the entry at a key."""
+        return cls(key if isinstance(key, str) else repr(key)[:_LONGEST_KEY], error.what, str(error))
+
+
+# --- rows to entries -------------------------------------------------------------------------------
+
+
+def read_entry(key: Any, value: Any, metadata: Any, version: Any = 0) -> dict[str, Any] | Damage:
+    """Return ``{"value", "metadata", "version"}`` of the columns of a row; what ``value`` stands for is decoded."""
+    try:
+        if not isinstance(key, str):
+            raise UnreadableError("key", "is no text")
+        entry = {"value": decode(value), "metadata": decode_metadata(metadata), "version": version}
+        if type(version) is int:
+            return entry
+        raise UnreadableError("version", "is no whole number")
+    except UnreadableError as error:
+        damage = Damage.of(key, error)
+    return damage
+
+
+def read_whole_entry(
+    key: Any, value: Any, metadata: Any, version: Any, times: Sequence[Any], moment: Moment
+) -> dict[str, Any] | Damage:
+    """Return the entry that ``iterate_entries`` yields.
+
+    Args:
+        key: of the row.
+        value: what stands for it is decoded.
+        metadata: of the row.
+        version: of the row.
+        times: ``created_at``, ``updated_at`` and ``expires_at``.
+        moment: makes a time in UTC of what a driver returns.
+    """
+    entry = read_entry(key, value, metadata, version)
+    if isinstance(entry, Damage):
+        return entry
+    try:
+        found = {name: read_time(raw, name, moment) for name, raw in zip(TIMES, times, strict=True)}
+    except UnreadableError as error:
+        damage = Damage.of(key, error)
+    else:
+        return {"key": key, **entry, **found}
+    return damage
+
+
+def read_tracked(row: Sequence[Any], moment: Moment) -> dict[str, Any] | Damage:
+    """Return the entry of a catalog from its columns, in the order of ``TRACKED``."""
+    entry = dict(zip(TRACKED, row, strict=True))
+    try:
+        for name in ("key", "content_hash"):
+            if not isinstance(entry[name], str):
+                raise UnreadableError(name, "is no text")
+        if entry["byte_size"] is not None and type(entry["byte_size"]) is not int:
+            raise UnreadableError("byte_size", "is no whole number")
+        if entry["inlined_value"] is not None:
+            entry["inlined_value"] = decode(entry["inlined_value"], "inlined_value")
+        entry["metadata"] = decode_metadata(entry["metadata"])
+        for name in TIMES:
+            entry[name] = read_time(entry[name], name, moment)
+    except UnreadableError as error:
+        damage = Damage.of(entry["key"], error)
+    else:
+        return entry
+    return damage
+
+
+def read_facts(key: str, expires_at: Any, pointer: str | None, moment: Moment) -> Facts | Damage:
+    """Return when an entry expires, and the pointer to its value in a blob storage."""
+    try:
+        return read_time(expires_at, "expires_at", moment), pointer
+    except UnreadableError as error:
+        damage = Damage.of(key, error)
+    return damage
+
+
+def read_time(raw: Any, what: str, moment: Moment) -> datetime | None:
+    """Return a time in UTC; only ``expires_at`` may be None.
+
+    Raises:
+        UnreadableError: it is no time.
+    """
+    try:
+        found = moment(raw)
+    except (TypeError, ValueError, AttributeError, OverflowError):
+        found = raw
+    if isinstance(found, datetime) or (found is None and what == "expires_at"):
+        return found
+    raise UnreadableError(what, "is no time")
+
+
+def may_fit(condition: Node, metadata: Any) -> bool:
+    """Return whether metadata, as it is stored, satisfies a filter; what cannot be read does not."""
+    try:
+        found = None if metadata is None else decode(metadata)
+    except UnreadableError:
+        return False
+    return (found is None or isinstance(found, dict)) and matches(condition, found)
+
+
+def undamaged(
+    rows: Iterable[Sequence[Any]], terms: Sequence[Term], condition: Node | None, first: int, most: int
+) -> Found:
+    """Return the results of a search in which nothing damaged is counted, best first, and what was damaged.
+
+    For a search that came upon damage: every entry that may be among the results is read.
+
+    Args:
+        rows: ``(key, value, metadata, search_text, pointer)`` of all that matches, newest first, then by key.
+        terms: of the query.
+        condition: the metadata filter. An entry whose metadata is damaged does not satisfy it, and is not named.
+        first: how many results to skip.
+        most: how many to return.
+    """
+    damages: list[Damage] = []
+    is_ranked = has_words(terms)
+    needles = [term.needle for term in terms if not term.negated]
+
+    def readable() -> Iterator[tuple[float, Sequence[Any]]]:
+        for row in rows:
+            key, value, metadata, words, pointer = row
+            entry = read_entry(key, "null" if pointer is not None else value, metadata)
+            if not isinstance(entry, Damage):
+                if condition is None or matches(condition, entry["metadata"]):
+                    yield rank(needles, words) if is_ranked else 0.0, (key, value, metadata, pointer)
+            elif condition is None or (entry.what != "metadata" and may_fit(condition, metadata)):
+                damages.append(entry)
+
+    wanted = first + most
+    if is_ranked:
+        newest = islice(readable(), max(RANK_WINDOW, wanted))
+        ranked = heapq.nlargest(wanted, newest, key=lambda found: found[0])  # stable: equal ones stay newest first
+    else:
+        ranked = [*islice(readable(), wanted)]
+    return ranked[first:], damages
+
+
+# --- what calls answer -----------------------------------------------------------------------------
+
+
+def damaged(damages: Sequence[Damage]) -> LTMError:
+    """Return the failure of a call that was asked for these entries."""
+    keys = [damage.key for damage in damages]
+    if len(keys) == 1:
+        message = f"the entry {keys[0]!r} is damaged, {damages[0].problem}; store it anew or delete it"
+    else:
+        message = f"{len(keys):,} entries are damaged: {_named(keys)}; store them anew or delete them"
+    return LTMError("query_error", message, damaged=keys)
+
+
+def whole(entry: dict[str, Any] | Damage | None) -> dict[str, Any] | None:
+    """Return the entry that a call was asked for, None for none.
+
+    Raises:
+        LTMError: ``query_error``: it is damaged.
+    """
+    if isinstance(entry, Damage):
+        raise damaged([entry])
+    return entry
+
+
+def whole_entries(entries: Mapping[str, dict[str, Any] | Damage | None]) -> Result:
+    """Return the success dict of ``retrieve_many``.
+
+    Raises:
+        LTMError: ``query_error`` that names the damaged ones.
+    """
+    if damages := [entry for entry in entries.values() if isinstance(entry, Damage)]:
+        raise damaged(damages)
+    return found_entries({key: entry for key, entry in entries.items() if not isinstance(entry, Damage)})
+
+
+def found_entry(entry: dict[str, Any] | Damage) -> Result:
+    """Return the success dict of a ``retrieve`` that found a row.
+
+    Raises:
+        LTMError: ``query_error``: the entry is damaged.
+    """
+    if isinstance(entry, Damage):
+        raise damaged([entry])
+    return ok(found=True, **entry)
+
+
+def read_version(key: str, version: Any) -> int:
+    """Return the version that a row has.
+
+    Raises:
+        LTMError: ``query_error``: the entry is damaged.
+    """
+    if type(version) is int:
+        return version
+    raise damaged([Damage(key, "version", "its version is no whole number")])
+
+
+def search_result(results: list[Any], damages: Sequence[Damage] = ()) -> Result:
+    """Return the success dict of ``search``, which names what is damaged if there is any."""
+    named = {"damaged": [damage.key for damage in damages]} if damages else {}
+    return ok(results=results, count=len(results), **named)
+
+
+class Readable(Iterator[Item], Generic[Item]):
+    """Iterates over what can be read, and leaves out what is damaged.
+
+    Attributes:
+        damaged: the keys of what was left out so far.
+    """
+
+    def __init__(self, found: Iterable[Item | Damage], of: str = "an iteration over a memory") -> None:
+        """Take what was found; ``of`` says in the log where that was."""
+        self.damaged: list[str] = []
+        self._left = self._readable(found, of)
+
+    def __next__(self) -> Item:
+        """Return the next that can be read."""
+        return next(self._left)
+
+    def close(self) -> None:
+        """End the iteration."""
+        self._left.close()
+
+    def _readable(self, found: Iterable[Item | Damage], of: str) -> Generator[Item, None, None]:
+        try:
+            for item in found:
+                if isinstance(item, Damage):
+                    self.damaged.append(item.key)
+                else:
+                    yield item
+        finally:
+            if self.damaged:
+                _logger.warning("%s left out %s damaged: %s", of, f"{len(self.damaged):,}", _named(self.damaged))
+
+
+def _named(keys: Sequence[str]) -> str:
+    more = ", ..." if len(keys) > _MOST_NAMED else ""
+    return ", ".join(map(repr, keys[:_MOST_NAMED])) + more

@@ -1,0 +1,288 @@
+"""Damaged entries: what somebody else wrote into our tables breaks no call, and nothing of it is shown."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from databases import Database, run_sql
+from the_edge_agent.memory import LTMError, check_database
+from the_edge_agent.testing.contract import assert_success, keys_of
+
+SECRET: Final = "sesame"
+# What is written over the value or the metadata of an entry.
+NO_VALUES: Final[dict[str, str]] = {
+    "no JSON": f"{{{SECRET}",
+    "cut short": f'{{"a": "{SECRET}',
+    "empty": "",
+    "too deep": "[" * 100_000 + f'"{SECRET}"' + "]" * 100_000,
+    "a number too long": f'["{SECRET}", ' + "1" * 5_000 + "]",
+    "NaN": f'["{SECRET}", NaN]',
+    "infinity": f'["{SECRET}", -Infinity]',
+}
+NO_METADATA: Final[dict[str, str]] = {
+    **NO_VALUES,
+    "a list": f'["{SECRET}"]',
+    "a number": "5",
+    "null": "null",
+    "deeper than JSON of MySQL": '{"a":' * 101 + f'"{SECRET}"' + "}" * 101,
+    "deeper than ours": '{"a":' * 31 + f'"{SECRET}"' + "}" * 31,
+}
+BAD: Final = "bad\n\u202ekey"
+MESSAGE: Final = r"bad\n\u202ekey"
+
+every_database = pytest.mark.targets("portable", "native")
+
+
+def filled(database: Database, **options: Any) -> Any:
+    """Return a memory of three entries; the newest of them is to be damaged."""
+    backend = database.open(**options)
+    for key, number in (("a", 1), ("c", 3), (BAD, 2)):
+        assert_success(backend.store(key, {"text": "red fox", "n": number}, {"n": number, "kind": "animal"}))
+    return backend
+
+
+def write(backend: Any, column: str, text: str, table: str = "ltm_entries") -> None:
+    """Write text over a column of the bad entry, beside the contract."""
+    engine = getattr(backend, "_engine", None)
+    named = "`key`" if engine is not None and engine.dialect.name in ("mysql", "mariadb") else "key"
+    escaped = text.replace("'", "''")
+    run_sql(backend, f"UPDATE {table} SET {column} = '{escaped}' WHERE substr({named}, 1, 3) = 'bad'")
+
+
+def assert_nothing_is_shown(*shown: Any) -> None:
+    for each in shown:
+        text = "".join(traceback.format_exception(each)) if isinstance(each, BaseException) else repr(each)
+        assert SECRET not in text
+        assert "11111" not in text
+        while isinstance(each, BaseException):
+            assert SECRET not in repr(vars(each))
+            each = each.__cause__ or each.__context__
+
+
+def assert_every_call_goes_on(backend: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Check what each method does about the bad entry."""
+    retrieved, many = backend.retrieve(BAD), backend.retrieve_many(["a", BAD, "c"])
+    for result in (retrieved, many):
+        assert (result["success"], result["error_type"], result["damaged"]) == (False, "query_error", [BAD])
+        assert MESSAGE in result["error"]
+        assert "damaged" in result["error"]
+    assert backend.retrieve_many(["a", "c"])["found_count"] == 2
+    assert backend.list_keys()["keys"] == ["a", BAD, "c"]
+    assert backend.count() == {"success": True, "count": 3}
+    searches = [backend.search(), backend.search("fox"), backend.search(limit=2), backend.search("red", limit=3)]
+    for found in searches:
+        assert found["damaged"] == [BAD]
+        assert [entry["key"] for entry in found["results"]] == ["c", "a"], "the page is filled"
+        assert found["count"] == 2
+    assert [entry["key"] for entry in backend.search("fox", limit=1)["results"]] == ["c"]
+    assert [entry["key"] for entry in backend.search(limit=1, offset=1)["results"]] == ["a"]
+    caplog.clear()
+    for iterate, place in ((backend.iterate_all, 0), (backend.iterate_entries, "key")):
+        items = iterate()
+        assert items.damaged == []
+        assert [item[place] for item in items] == ["a", "c"]
+        assert items.damaged == [BAD]
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 2
+    assert all(MESSAGE in warning for warning in warnings)
+    assert_nothing_is_shown(retrieved, many, *searches, warnings)
+
+
+@every_database
+@pytest.mark.parametrize("damage", NO_VALUES)
+def test_a_damaged_value_breaks_nothing(database: Database, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    with filled(database) as backend:
+        write(backend, "value", NO_VALUES[damage])
+        assert_every_call_goes_on(backend, caplog)
+        found = backend.search(metadata_filter={"kind": "animal"})
+        assert [entry["key"] for entry in found["results"]] == ["c", "a"]
+        assert found["damaged"] == [BAD]
+        assert backend.store(BAD, 1, if_version=1)["version"] == 2, "a store mends it"
+        assert backend.retrieve(BAD)["value"] == 1
+
+
+@every_database
+@pytest.mark.parametrize("damage", NO_METADATA)
+def test_damaged_metadata_breaks_nothing_and_fits_no_filter(
+    database: Database, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with filled(database) as backend:
+        write(backend, "metadata", NO_METADATA[damage])
+        assert_every_call_goes_on(backend, caplog)
+        for wanted in (
+            {"kind": "animal"},
+            {"n": {"$gt": 0}},
+            {"kind": {"$ne": "plant"}},
+            {"x": None},
+            {"$not": {"n": 9}},
+        ):
+            for query in (None, "fox"):
+                assert keys_of(backend.search(query, wanted)) == ["c", "a"], wanted
+                assert keys_of(backend.search(query, wanted, limit=1, offset=1)) == ["a"], wanted
+        with backend.transaction() as transaction:
+            transaction.store("d", 1)
+            transaction.delete(BAD)
+        assert backend.count()["count"] == 3
+
+
+@every_database
+def test_pages_of_a_search_are_filled_whatever_is_damaged(database: Database) -> None:
+    with database.open() as backend:
+        backend.store_many(
+            [{"key": f"{'good' if place % 2 else 'bad'}{place:02}", "value": "fox"} for place in range(40)]
+        )
+        write(backend, "value", "{")
+        good = [f"good{place:02}" for place in range(1, 40, 2)]
+        for query in (None, "fox"):
+            pages = [backend.search(query, limit=6, offset=first) for first in range(0, 24, 6)]
+            assert [entry["key"] for page in pages for entry in page["results"]] == good
+            assert [page["count"] for page in pages] == [6, 6, 6, 2]
+            assert all(key.startswith("bad") for page in pages for key in page["damaged"])
+
+
+@pytest.mark.targets("native", family="sqlite")
+@pytest.mark.parametrize("column", ["value", "metadata"])
+def test_a_blob_is_damage(database: Database, column: str, caplog: pytest.LogCaptureFixture) -> None:
+    with filled(database) as backend:
+        run_sql(backend, f"UPDATE ltm_entries SET {column} = x'00ff' WHERE substr(key, 1, 3) = 'bad'")
+        assert_every_call_goes_on(backend, caplog)
+
+
+@pytest.mark.targets("native", family="sqlite")
+@pytest.mark.parametrize(
+    ("column", "written"), [("version", f"'{SECRET}'"), ("version", "9.3e18"), ("version", "x'00'")]
+)
+def test_a_version_that_is_no_number_is_damage(
+    database: Database, column: str, written: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with filled(database) as backend:
+        run_sql(backend, f"UPDATE ltm_entries SET {column} = {written} WHERE substr(key, 1, 3) = 'bad'")
+        refused = backend.store(BAD, 1, if_version=1)
+        for result in (backend.retrieve(BAD), backend.retrieve_many([BAD])):
+            assert (result["error_type"], result["damaged"]) == ("query_error", [BAD])
+        entries = backend.iterate_entries()
+        assert [entry["key"] for entry in entries] == ["a", "c"]
+        assert entries.damaged == [BAD]
+        assert refused["error_type"] == "query_error"
+        assert_nothing_is_shown(refused, backend.retrieve(BAD))
+        assert backend.delete(BAD)["deleted"] is True
+
+
+@pytest.mark.targets("native", family="sqlite")
+@pytest.mark.parametrize("column", ["created_at", "updated_at", "expires_at"])
+def test_a_time_that_is_none_is_damage_where_times_are_read(database: Database, column: str) -> None:
+    with filled(database, catalog="sqlite" if database.target.native else "sqlalchemy") as backend:
+        for table in ("ltm_entries", "ltm_catalog"):
+            write(backend, column, f"zz {SECRET}", table)
+        entries = backend.iterate_entries()
+        assert [entry["key"] for entry in entries] == ["a", "c"]
+        assert entries.damaged == [BAD]
+        assert backend.retrieve(BAD)["found"] is True
+        assert backend.search("fox")["count"] == 3
+        assert backend.search("fox", limit=1, offset=1)["count"] == 1
+        with pytest.raises(LTMError, match="damaged") as raised:
+            backend.catalog.get_entry(BAD)
+        assert_nothing_is_shown(raised.value, raised.value.result)
+        if column == "expires_at":
+            assert backend.sync_catalog()["damaged"] == [BAD]
+
+
+@pytest.mark.targets("native", family="sqlite")
+def test_a_key_that_is_no_text_is_in_nobody_s_way(database: Database) -> None:
+    with filled(database) as backend:
+        run_sql(backend, "UPDATE ltm_entries SET key = x'6b65ff' WHERE substr(key, 1, 3) = 'bad'")
+        assert [item[0] for item in backend.iterate_all()] == ["a", "c"]
+        assert backend.list_keys()["keys"] == ["a", "c"]
+        assert [entry["key"] for entry in backend.search("fox")["results"]] == ["c", "a"]
+        assert backend.search()["damaged"] == ["b'ke\\xff'"]
+
+
+# --- the catalog -------------------------------------------------------------------------------------
+
+
+def catalogued(database: Database) -> Any:
+    names = {"sqlite": "sqlite", "postgresql": "postgres"}
+    return filled(database, catalog=names[database.target.family] if database.target.native else "sqlalchemy")
+
+
+@every_database
+@pytest.mark.parametrize("column", ["metadata", "inlined_value"])
+@pytest.mark.parametrize("damage", ["cut short", "too deep", "NaN", "a number too long"])
+def test_a_damaged_entry_of_a_catalog_breaks_nothing(
+    database: Database, column: str, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with catalogued(database) as backend:
+        catalog = backend.catalog
+        before = catalog.create_snapshot("before")
+        write(backend, column, NO_VALUES[damage], "ltm_catalog")
+        with pytest.raises(LTMError, match="damaged") as raised:
+            catalog.get_entry(BAD)
+        assert raised.value.error_type == "query_error"
+        many = catalog.retrieve_batch(["a", BAD])
+        assert (many["error_type"], many["damaged"]) == ("query_error", [BAD])
+        caplog.clear()
+        assert [entry["key"] for entry in catalog.list_entries()] == ["a", "c"]
+        assert [entry["key"] for entry in catalog.list_entries(limit=2)] == ["a", "c"], "the list is filled"
+        assert [entry["key"] for entry in catalog.list_entries(metadata_filter={"n": {"$gte": 1}})] == ["a", "c"]
+        assert MESSAGE in caplog.text
+        assert catalog.get_changed_entries(before) == []
+        assert len(catalog.get_changed_entries()) == 2
+        assert catalog.get_snapshot(catalog.create_snapshot("after"))["entry_count"] == 3
+        assert_nothing_is_shown(raised.value, raised.value.result, many, caplog.text)
+        assert backend.sync_catalog() == {"success": True, "tracked_count": 1, "deleted_count": 0}, "a sync mends it"
+        assert catalog.get_entry(BAD)["metadata"] == {"n": 2, "kind": "animal"}
+
+
+@every_database
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+@pytest.mark.parametrize("column", ["value", "metadata"])
+def test_a_sync_goes_on_after_what_is_damaged_in_memory(
+    database: Database, tmp_path: Path, where: str, column: str
+) -> None:
+    elsewhere = {"type": "sqlalchemy", "url": f"sqlite:///{tmp_path / 'catalog.db'}"}
+    with catalogued(database) if where == "here" else filled(database, catalog=elsewhere) as backend:
+        write(backend, column, NO_VALUES["cut short"])
+        for key in ("a", "c"):
+            backend.catalog.delete_entry(key)
+        assert backend.sync_catalog() == {
+            "success": True,
+            "tracked_count": 2,
+            "deleted_count": 0,
+            "damaged": [BAD],
+        }
+        assert [entry["key"] for entry in backend.catalog.list_entries()] == ["a", BAD, "c"], "it stays as it was"
+
+
+# --- tea memory check --data -------------------------------------------------------------------------
+
+
+@pytest.mark.targets(in_memory=False)
+def test_the_check_lists_what_is_damaged(database: Database) -> None:
+    with catalogued(database) as backend:
+        backend.store_many([{"key": f"many{number:04}", "value": number} for number in range(450)])
+        assert check_database(database.url, data=True)["entries_read"] == 906
+        write(backend, "value", NO_VALUES["cut short"])
+        write(backend, "metadata", NO_METADATA["a list"], "ltm_catalog")
+    report = check_database(database.url, data=True)
+    assert (report["success"], report["error_type"]) == (False, "query_error")
+    assert report["damaged"] == [
+        {"place": "memory", "key": BAD, "problem": "its value is no JSON"},
+        {"place": "catalog", "key": BAD, "problem": "its metadata is no JSON object"},
+    ]
+    assert_nothing_is_shown(report)
+    command = [str(Path(sys.executable).with_name("tea")), "memory", "check", "--data"]
+    done = subprocess.run(
+        command, env={**os.environ, "TEA_URL": database.url}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"  memory   '{MESSAGE}': its value is no JSON\n" in done.stdout
+    assert "failed: 2 entries are damaged" in done.stdout
+    assert_nothing_is_shown(done.stdout, done.stderr)

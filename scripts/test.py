@@ -20,8 +20,11 @@ from servers import report
 WORKERS = max(2, os.cpu_count() or 2)
 VERSIONS = "import platform as p, sqlalchemy as s; print(f'Python {p.python_version()}, SQLAlchemy {s.__version__}')"
 ONLY_SQLITE = {"TEA_TEST_DATABASES": "sqlite"}
-# What no version changes and takes long, and what needs a driver that the lowest environment has not.
-NOT_OF_VERSIONS = "not (portable or many_at_once or kit or cockroachdb or libsql or pymysql or duckdb or sqlcipher)"
+# Tests that take long and that no version of a library changes; tests of drivers that the lowest environment lacks.
+NOT_OF_VERSIONS = (
+    "not (portable or many_at_once or kit or benchmarks or contract_table or TestMemory or TestNativeMemory "
+    "or cockroachdb or libsql or pymysql or duckdb or sqlcipher)"
+)
 SCRIPTS = Path(__file__).resolve().parent
 CLOSING = re.compile(r"=+ (.* in [\d.]+s\b.*) =+$")
 

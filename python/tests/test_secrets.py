@@ -160,7 +160,7 @@ def test_what_is_half_made_or_closed_has_a_repr(kind: Any) -> None:
     assert CANARY not in repr(broken)
 
 
-def test_options_of_a_url_are_hidden_unless_they_are_known(caplog: pytest.LogCaptureFixture) -> None:
+def test_options_of_a_pymysql_url_are_hidden_unless_they_are_known(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     query = f"charset=utf8mb4&auth={CANARY}&ssl_key={CANARY}&init_command={CANARY}&read_timeout=5&x={CANARY}"
     engine = create_engine(f"mysql+pymysql://u:{CANARY}@127.0.0.1:1/db?{query}", poolclass=NullPool)

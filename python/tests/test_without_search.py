@@ -472,7 +472,7 @@ def test_a_backend_is_created_by_either_name() -> None:
     ("more", "message"),
     [
         ({"full_text": False, "search": True}, "full_text and search mean the same"),
-        ({"full_text": "no"}, r"settings\.ltm\.full_text must be true or false, not 'no'"),
+        ({"full_text": "no"}, r"settings\.ltm\.full_text must be true or false, not str"),
         ({"search": 0}, r"settings\.ltm\.search must be true or false, not 0"),
         ({"fulltext": False}, "no key 'fulltext'; did you mean 'full_text'"),
     ],

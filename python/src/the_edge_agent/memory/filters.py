@@ -14,7 +14,7 @@ from the_edge_agent.memory.codec import check_filterable, encode_json
 from the_edge_agent.memory.results import LTMError
 
 MAX_FILTER_DEPTH = 60  # twice the depth of metadata: operators nest too
-MAX_FILTER_SIZE = 10_000  # keys and values in all: what Python decides it decides for every entry anew
+MAX_FILTER_SIZE = 20_000  # keys and values in all: what Python decides it decides for every entry anew
 
 Path: TypeAlias = tuple[str, ...]
 Comparison: TypeAlias = Literal["$gt", "$gte", "$lt", "$lte"]

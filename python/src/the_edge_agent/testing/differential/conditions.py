@@ -18,7 +18,7 @@ _EQUALITIES: Final = ("$eq", "$ne", "$in", "$nin")
 _OF_VALUES: Final = (*_EQUALITIES, *_ORDERS, "$exists")
 _OF_FILTERS: Final = ("$and", "$or", "$not")
 _MAX_DEPTH: Final = 60
-_MAX_PARTS: Final = 10_000
+_MAX_PARTS: Final = 20_000
 
 
 class InvalidFilterError(Exception):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timezone
+from datetime import datetime
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
@@ -85,14 +85,13 @@ def entries_of(memory: SQLAlchemyBackend, catalog: SQLAlchemyCatalog, keys: list
 
 
 def put(memory: SQLAlchemyBackend, lines: list[dict[str, Any]]) -> None:
-    stores, gone, now = [], [], datetime.now(timezone.utc)
+    stores, gone = [], []
     for line in lines:
-        end = line.get("expires_at")
-        seconds = None if end is None else (datetime.fromisoformat(end) - now).total_seconds()
-        if line.get("deleted") or (seconds is not None and seconds <= 0):
+        if line.get("deleted"):
             gone.append(line["key"])
         else:
-            stores.append({"key": line["key"], "value": line["value"], "metadata": line["metadata"], "ttl": seconds})
+            end = line["expires_at"]
+            stores.append({**line, "expires_at": None if end is None else datetime.fromisoformat(end)})
     succeeded(memory.store_many(stores))
     succeeded(memory.delete_many(gone))
 
@@ -128,7 +127,7 @@ def main(arguments: list[str]) -> int:
     """Run a command; see the top of this file."""
     match arguments:
         case ["backup", url, folder]:
-            with SQLAlchemyBackend(url, catalog="sqlalchemy") as memory:
+            with SQLAlchemyBackend(url, catalog="sqlalchemy", lazy=True) as memory:  # back_up syncs it first
                 file, changed, deleted = back_up(memory, Path(folder))
             print(f"{file}: {changed} changed, {deleted} deleted")
         case ["restore", folder, url]:

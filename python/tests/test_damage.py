@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from databases import Database, run_sql
-from the_edge_agent.memory import LTMError, check_database
+from the_edge_agent.memory import LTMError, SQLAlchemyBackend, check_database
 from the_edge_agent.testing.contract import assert_success, keys_of
 
 SECRET: Final = "sesame"
@@ -259,6 +259,29 @@ def test_a_sync_goes_on_after_what_is_damaged_in_memory(
             "damaged": [BAD],
         }
         assert [entry["key"] for entry in backend.catalog.list_entries()] == ["a", BAD, "c"], "it stays as it was"
+
+
+# --- copies ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.targets("native")
+def test_a_copy_into_another_database_and_back_keeps_lifetimes_to_the_microsecond(
+    database: Database, tmp_path: Path
+) -> None:
+    copied = ("key", "value", "metadata", "expires_at")
+
+    def copy(source: Any, target: Any) -> list[Any]:
+        entries = [{name: entry[name] for name in copied} for entry in source.iterate_entries()]
+        assert_success(target.store_many(entries))
+        return entries
+
+    with database.open() as one, SQLAlchemyBackend(f"sqlite:///{tmp_path / 'copy.db'}") as other:
+        one.store_many([{"key": f"k{n}", "value": n, "ttl": 3600 + n / 7 if n % 2 else None} for n in range(20)])
+        before = copy(one, other)
+        assert len({entry["expires_at"] for entry in before}) == 11
+        one.delete_many([entry["key"] for entry in before])
+        assert copy(other, one) == before
+        assert [{name: entry[name] for name in copied} for entry in one.iterate_entries()] == before
 
 
 # --- tea memory check --data -------------------------------------------------------------------------

@@ -64,6 +64,15 @@ class TestStore:
         assert run(self.LEASE, who="Ana", minutes=5) == {"taken": taken}
         assert memory.retrieve("lease")["value"] == "Ana"
 
+    def test_the_end_of_an_entry_may_be_given_as_a_moment(self, run: Run, memory: LTMBackend) -> None:
+        run(
+            "  - {name: a, uses: ltm.store, with: {key: a, value: 1, expires_at: '2099-12-31T23:59:59.000001+01:00'}}\n"
+            "  - {name: b, uses: ltm.store_many, with: {entries: [{key: b, value: 1, expires_at: '2099-12-31'}]}}\n"
+            "  - {name: c, uses: ltm.store, with: {key: c, value: 1, expires_at: '2001-12-31'}}\n"
+        )
+        ends = {entry["key"]: entry["expires_at"].isoformat() for entry in memory.iterate_entries()}
+        assert ends == {"a": "2099-12-31T22:59:59.000001+00:00", "b": "2099-12-31T00:00:00+00:00"}
+
     def test_what_has_expired_is_created_anew(self, run: Run, memory: LTMBackend) -> None:
         run(self.LEASE, who="Ana", minutes=0.0001)
         deadline = time.monotonic() + 10
@@ -91,7 +100,7 @@ class TestStore:
         )
         assert run(code) == {"why": ["conflict", 2]}
 
-    @pytest.mark.parametrize("wrong", ["ttl: 0", "ttl: soon", "ttl: '60'", "if_version: -1", "if_version: 1.5"])
+    @pytest.mark.parametrize("wrong", ["ttl: 0", "ttl: soon", "ttl: '60'", "if_version: -1", "expires_at: soon"])
     def test_a_bad_lifetime_or_version_fails_its_node(self, run: Run, memory: LTMBackend, wrong: str) -> None:
         error = failure(run, f"  - {{name: a, uses: ltm.store, with: {{key: k, value: 1, {wrong}}}}}\n")
         assert error.error_type == "validation_error"

@@ -107,9 +107,7 @@ class CatalogModel:
         """Track an entry and return whether it was created."""
         before = self.rows.get(entry["key"])
         is_new = before is None or before.is_expired
-        end = entry.get("expires_at")
-        if isinstance(end, datetime):
-            end = (end if end.tzinfo else end.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+        end = in_utc(entry.get("expires_at"))
         created = write if before is None or before.is_expired else before.created
         fields = {name: entry[name] for name in ("key", "content_hash", "storage_uri", "byte_size", "metadata")}
         is_expired = isinstance(end, datetime) and end < datetime.now(timezone.utc)
@@ -246,6 +244,13 @@ class CatalogModel:
     def _answer_of(self, key: str) -> _Row | None:
         row = self.rows.get(key)
         return None if row is None or row.is_expired else row.answer()
+
+
+def in_utc(moment: Any) -> Any:
+    """Return a datetime in UTC, which a naive one is in; anything else as it is."""
+    if not isinstance(moment, datetime):
+        return moment
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
 
 
 def check_filter(condition: Any) -> None:

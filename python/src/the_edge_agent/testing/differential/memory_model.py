@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any, Final
 
 from the_edge_agent.testing.differential import conditions, rules, words
-from the_edge_agent.testing.differential.answers import Exact, Failure, InOrder, Lifetime, is_failure
-from the_edge_agent.testing.differential.catalog_model import CatalogModel, check_filter, content_hash
+from the_edge_agent.testing.differential.answers import Exact, Failure, InOrder, Lifetime, Moment, is_failure
+from the_edge_agent.testing.differential.catalog_model import CatalogModel, check_filter, content_hash, in_utc
 
 MOMENT: Final = 0.002  # seconds; what lives no longer has expired at the next call
 
@@ -23,6 +24,7 @@ class _Entry:
 
     Attributes:
         write: the number of the store that wrote it last.
+        created: the number of the store that created it.
     """
 
     key: str
@@ -30,7 +32,8 @@ class _Entry:
     metadata: dict[str, Any] | None
     version: int
     write: int
-    ttl: float | None = None
+    created: int
+    expires_at: Lifetime | datetime | None = None
     is_expired: bool = False
 
     @cached_property
@@ -41,7 +44,9 @@ class _Entry:
     @property
     def expiry_order(self) -> tuple[Any, ...]:
         """What expires first comes first."""
-        return self.write, self.ttl, self.key
+        if isinstance(self.expires_at, Lifetime):
+            return 1, self.expires_at.write, self.expires_at.seconds, self.key
+        return 0, self.expires_at, self.key
 
 
 class MemoryModel:
@@ -51,15 +56,19 @@ class MemoryModel:
         """Have nothing."""
         self._rows: dict[str, _Entry] = {}
         self._writes = 0
+        self._done: list[tuple[str, _Entry | None]] = []  # of the call: stores, and deletes as None
         self.catalog = CatalogModel(self._next_write)
 
     def answer(self, name: str, arguments: dict[str, Any]) -> Answer:
         """Return the answer to a call; ``catalog.`` in its name is for the catalog's own."""
         owner, _, method = name.rpartition(".")
+        self._done = []
         try:
-            return getattr(self.catalog if owner else self, method)(**arguments)
+            answer = getattr(self.catalog if owner else self, method)(**arguments)
         except rules.RefusedError as refused:
             return refused.failure
+        self._write_ledger()
+        return answer
 
     @property
     def has_brief(self) -> bool:
@@ -149,6 +158,20 @@ class MemoryModel:
         """See the docs."""
         rules.check_part_of_key(prefix)
         return [[entry.key, Exact(entry.value), Exact(entry.metadata)] for entry in self._in_order(prefix)]
+
+    def iterate_entries(self, prefix: str | None = None) -> Answer:
+        """See the docs."""
+        rules.check_part_of_key(prefix)
+        return [
+            {
+                "key": entry.key,
+                **_fields(entry),
+                "created_at": Moment(entry.created),
+                "updated_at": Moment(entry.write),
+                "expires_at": entry.expires_at,
+            }
+            for entry in self._in_order(prefix)
+        ]
 
     def search(
         self,
@@ -248,7 +271,7 @@ class MemoryModel:
         return [Failure("connection_error")] * 3
 
     def _commit(self, queued: list[tuple[str, dict[str, Any]]]) -> Answer:
-        rows, ledger, write = dict(self._rows), dict(self.catalog.rows), self._next_write()
+        rows, write = dict(self._rows), self._next_write()
         results: list[Answer] = []
         try:
             for name, arguments in queued:
@@ -259,7 +282,7 @@ class MemoryModel:
                     key = arguments["key"]
                     results.append({"success": True, "deleted": self._remove(key), "key": key})
         except rules.RefusedError as refused:
-            self._rows, self.catalog.rows = rows, ledger
+            self._rows, self._done = rows, []
             return refused.failure
         return {"success": True, "operations": len(results), "results": results}
 
@@ -269,17 +292,29 @@ class MemoryModel:
             raise rules.RefusedError(Failure("conflict", {"key": entry["key"], "version": version}))
 
     def _put(self, write: int, entry: dict[str, Any]) -> dict[str, Any]:
-        key, version = entry["key"], self.version(entry["key"]) + 1
-        self._rows[key] = _Entry(key, entry["value"], entry.get("metadata"), version, write, entry.get("ttl"))
-        self.catalog.put(write, _ledger_of(self._rows[key]))
+        key, before, ttl = entry["key"], self._live(entry["key"]), entry.get("ttl")
+        version, created = (before.version + 1, before.created) if before else (1, write)
+        end = in_utc(entry.get("expires_at")) if ttl is None else Lifetime(write, ttl)
+        is_over = isinstance(end, datetime) and end < datetime.now(timezone.utc)
+        self._rows[key] = _Entry(key, entry["value"], entry.get("metadata"), version, write, created, end, is_over)
+        self._done.append((key, self._rows[key]))
         return {"success": True, "stored": True, "key": key, "created": version == 1, "version": version}
 
     def _remove(self, key: str) -> bool:
+        self._done.append((key, None))
         if self._live(key) is None:
             return False
         del self._rows[key]
-        self.catalog.forget(key)
         return True
+
+    def _write_ledger(self) -> None:
+        """Write down what a call has left: a delete of each key that it deletes, and the last store of each key."""
+        for key, entry in self._done:
+            if entry is None:
+                self.catalog.forget(key)
+        for entry in dict(self._done).values():
+            if entry is not None:
+                self.catalog.put(entry.write, _ledger_of(entry))
 
     def _live(self, key: str) -> _Entry | None:
         entry = self._rows.get(key)
@@ -294,7 +329,7 @@ class MemoryModel:
 
 
 def _is_brief(entry: _Entry) -> bool:
-    return entry.ttl is not None and entry.ttl <= MOMENT and not entry.is_expired
+    return isinstance(entry.expires_at, Lifetime) and entry.expires_at.seconds <= MOMENT and not entry.is_expired
 
 
 def _fields(entry: _Entry) -> dict[str, Any]:
@@ -317,5 +352,5 @@ def _ledger_of(entry: _Entry) -> dict[str, Any]:
         "storage_uri": None,
         "byte_size": len(written.encode()),
         "metadata": entry.metadata,
-        "expires_at": None if entry.ttl is None else Lifetime(entry.write, entry.ttl),
+        "expires_at": entry.expires_at,
     }

@@ -49,6 +49,8 @@ def perform(memory: Any, operation: Operation, snapshots: dict[int, str]) -> Any
             return _transaction(memory, **arguments)
         if operation.name == "iterate_all":
             return [[*entry] for entry in memory.iterate_all(**arguments)]
+        if operation.name == "iterate_entries":
+            return [*memory.iterate_entries(**arguments)]
         owner, _, method = operation.name.rpartition(".")
         given = [arguments.pop("snapshot")] if "snapshot" in arguments else []
         return getattr(memory.catalog if owner else memory, method)(*given, **arguments)

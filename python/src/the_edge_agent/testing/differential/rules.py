@@ -92,6 +92,8 @@ def check_store(entry: dict[str, Any]) -> None:
     check_value(entry["value"])
     check_metadata(entry.get("metadata"))
     check_ttl(entry.get("ttl"))
+    if entry.get("ttl") is not None and entry.get("expires_at") is not None:
+        raise refuse()
     check_if_version(entry.get("if_version"))
 
 

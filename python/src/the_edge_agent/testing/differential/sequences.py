@@ -25,6 +25,7 @@ _OF_MEMORY: Final = {
     "list_keys": 5,
     "count": 3,
     "iterate_all": 1,
+    "iterate_entries": 1,
     "cleanup_expired": 2,
     "transaction": 8,
     "after_close": 0.3,
@@ -120,7 +121,7 @@ class Sequence:
     def _count(self) -> dict[str, Any]:
         return {"prefix": self._prefix()} if self._is(0.7) else {}
 
-    _iterate_all = _count
+    _iterate_all = _iterate_entries = _count
 
     def _cleanup_expired(self) -> dict[str, Any]:
         return {"batch_size": self._limit()} if self._is(0.8) else {}
@@ -270,7 +271,7 @@ class Sequence:
              {"a": 2**63},
              {"a": "\0"}, {"\0": 1}, {"a": "\ud800"}, {"a": float("nan")}, {"a": {"$in": [(1,)]}},
              {"a": nested(60)}, {"a": {"$": 1}},
-             {"a": {"$in": [*range(11_000)]}})
+             {"a": {"$in": [*range(21_000)]}})
         )  # fmt: skip
 
     # --- the catalog ----------------------------------------------------------------------------------
@@ -354,6 +355,10 @@ class Sequence:
             entry["metadata"] = self._data.metadata()
         if self._is(0.15):
             entry["ttl"] = self._chance.choice((MOMENT, MOMENT, 1e-6, 0.001, 3600, 3600.5, 3_000_000_000))
+        elif self._is(0.07):
+            entry["expires_at"] = self._data.time()
+        if self._is(_BAD / 10):
+            entry |= {"ttl": 60, "expires_at": self._data.time()}
         return entry
 
     def _keys(self, most: int = 20) -> list[str]:

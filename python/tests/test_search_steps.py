@@ -319,7 +319,7 @@ def test_a_filter_that_python_decides_ends_in_time(database: Database, monkeypat
     with database.open() as memory:
         store_all(memory, [{"n": number} for number in range(500)])
     for module in (sql_search, native_rows):
-        monkeypatch.setattr(module, "matches", slowly)
+        monkeypatch.setattr(module, "may_fit", slowly)
     with database.open(timeout=1) as memory:
         begin = time.monotonic()
         found = memory.search(metadata_filter={"$or": [{"n": {"$gt": number}} for number in range(300)]})

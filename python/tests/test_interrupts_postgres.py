@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import random
-import sys
-import threading
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -17,59 +13,12 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 from databases import Database
+from interrupts import at_once, torn_out
 from run_length import SEED, of_this_run
 from the_edge_agent.memory.tickets import Tickets
 
 INTERRUPTS = of_this_run(60, 1000)  # of each class
 CONNECTIONS = 3
-
-
-class TornOutError(BaseException):
-    """Comes from another thread, at any moment."""
-
-
-def torn_out(calls: list[Callable[[], object]], times: int, moments: random.Random) -> None:
-    """Run calls in a thread, again and again, and raise exceptions in it, so many, at random moments."""
-    received = 0
-    unexpected: list[BaseException] = []
-    is_over = False
-
-    def run() -> None:
-        while not is_over:
-            moments_of_calls.choice(calls)()
-
-    def survive() -> None:
-        nonlocal received
-        while not is_over:
-            try:
-                run()
-            except (TornOutError, KeyboardInterrupt):
-                received += 1
-            except BaseException as error:
-                unexpected.append(error)
-                return
-
-    moments_of_calls = random.Random(moments.random())
-    thread = threading.Thread(target=survive)
-    thread.start()
-    raising = ctypes.pythonapi.PyThreadState_SetAsyncExc
-    for number in range(times):
-        time.sleep(moments.uniform(0, 0.004))  # the moment is what is tested
-        kind = KeyboardInterrupt if number % 3 == 0 else TornOutError
-        begun = time.monotonic()
-        while received <= number:  # Python drops one that comes while it collects garbage: it is raised again
-            raising(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(kind))
-            again = time.monotonic() + 1
-            while received <= number and time.monotonic() < again:
-                assert not unexpected, repr(unexpected)
-                time.sleep(0.0005)
-            if time.monotonic() - begun > 20:
-                where = "".join(traceback.format_stack(sys._current_frames()[thread.ident or 0]))
-                raise AssertionError(f"the thread hangs:\n{where}")
-    is_over = True
-    thread.join(30)
-    assert not unexpected, repr(unexpected)
-    assert not thread.is_alive()
 
 
 def sessions(url: str) -> int:
@@ -86,23 +35,6 @@ def sessions(url: str) -> int:
     with engine.connect() as connection:
         of_others = of_mariadb if getattr(engine.dialect, "is_mariadb", False) else of_mysql
         return int(connection.scalar(text(of_postgresql if engine.dialect.name == "postgresql" else of_others)) or 0)
-
-
-def at_once(call: Callable[[], Any], count: int) -> list[Any]:
-    """Return the answers of so many calls that run at the same time."""
-    answers: list[Any] = []
-    together = threading.Barrier(count)
-
-    def run() -> None:
-        together.wait(10)
-        answers.extend(call() for _ in range(5))
-
-    threads = [threading.Thread(target=run) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    return answers
 
 
 def in_use(store: Any) -> int:

@@ -57,19 +57,26 @@ def run_transaction(
     def attempt() -> Answer:
         nonlocal is_committing
         is_committing = False
-        with deadline.released(), connect(engine, deadline) as connection:
+        with deadline.released():
+            connection = connect(engine, deadline)
             try:
-                with dialect.begin(connection, write=write, snapshot=snapshot):
-                    answer = work(connection)
-                    is_committing = write
-                return answer
-            except LostDatabaseError as error:  # what a caller's engine has open is of no use any more, either
-                forget(engine, connection.connection, error)
-                connection.invalidate(error)
-                raise
-            except BaseException as error:
-                if deadline.expired or _tears_out(error, dialect):
-                    connection.invalidate()
+                try:
+                    with dialect.begin(connection, write=write, snapshot=snapshot):
+                        answer = work(connection)
+                        is_committing = write
+                    return answer
+                except LostDatabaseError as error:  # what a caller's engine has open is of no use any more, either
+                    forget(engine, connection.connection, error)
+                    connection.invalidate(error)
+                    raise
+                except BaseException as error:
+                    if deadline.expired or _tears_out(error, dialect):
+                        connection.invalidate()
+                    raise
+                finally:
+                    connection.close()
+            except BaseException:
+                connection.close()  # again: an exception at any moment, such as KeyboardInterrupt, stops it half way
                 raise
 
     def again(failure: Failure) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sqlite3
 import uuid
@@ -178,6 +179,20 @@ class SQLiteDialect(Dialect):
             record.info[_BUSY_TIMEOUT] = None
             if file is not None:
                 file.opened(driver_connection)
+
+        # An exception at any moment, such as KeyboardInterrupt, may have left a transaction, which holds the lock. That
+        # outlives the connection's end while there is a cursor.
+        @event.listens_for(engine, "checkin")
+        @event.listens_for(engine, "close")
+        def end_transaction(driver_connection: Any, record: Any) -> None:
+            if driver_connection is not None and driver_connection.in_transaction:
+                driver_connection.rollback()
+
+        @event.listens_for(engine, "invalidate")
+        def end_cursors(driver_connection: Any, record: Any, error: BaseException | None) -> None:
+            for cursor in gc.get_referrers(driver_connection):
+                if isinstance(cursor, engine.dialect.loaded_dbapi.Cursor):
+                    cursor.close()
 
         if engine.url.query.get("vfs") != "memdb":
             return None

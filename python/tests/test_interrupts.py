@@ -51,7 +51,7 @@ def calls_of(memory: Any, acknowledged: dict[str, int]) -> list[Callable[[], obj
         assert transaction.commit()["success"]
 
     return [
-        *(lambda key=key: store(key) for key in ("k0", "k1", "k2")),  # type: ignore[misc]
+        *(lambda key=key: store(key) for key in ("k0", "k1", "k2")),
         lambda: memory.retrieve("k1"),
         lambda: memory.search("fox", {"n": 1}),
         lambda: list(memory.iterate_all()),
@@ -98,10 +98,11 @@ def test_a_catalog_outlives_exceptions_at_any_moment(database: Database) -> None
 @pytest.mark.targets("native", native=True, in_memory=False, family="sqlite")
 def test_the_handler_of_a_signal_may_raise_at_any_moment(database: Database) -> None:
     """Signals come to the main thread; so does KeyboardInterrupt, while others wait for their turn."""
-    interrupted = 0
+    interrupted, is_armed = 0, False
 
     def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+        if is_armed:
+            raise KeyboardInterrupt
 
     moments, before = random.Random(SEED), signal.signal(signal.SIGALRM, interrupt)
     stores = {
@@ -114,13 +115,12 @@ def test_the_handler_of_a_signal_may_raise_at_any_moment(database: Database) -> 
             calls = calls_of(memory, {})
             for _ in range(INTERRUPTS):
                 try:
-                    try:
-                        signal.setitimer(signal.ITIMER_REAL, moments.uniform(0.0001, 0.003), 0.2)  # Python may drop one
-                        while True:
-                            moments.choice(calls)()
-                    finally:
-                        signal.setitimer(signal.ITIMER_REAL, 0)
+                    is_armed = True
+                    signal.setitimer(signal.ITIMER_REAL, moments.uniform(0.0001, 0.003), 1)  # Python may drop one
+                    while True:
+                        moments.choice(calls)()
                 except KeyboardInterrupt:
+                    is_armed = False
                     interrupted += 1
             check_served(lambda memory=memory: memory.store("after", 1))  # type: ignore[misc]
     finally:

@@ -31,6 +31,10 @@ _FAILURES: Final[dict[str, tuple[ErrorType, str]]] = {
     "23502": ("validation_error", "the entry breaks a constraint of the table"),
     "23514": ("validation_error", "the entry breaks a constraint of the table"),
     "22001": ("validation_error", "the entry is larger than the database accepts"),
+    "22003": (
+        "validation_error",
+        "a number is out of range, such as a version after 2^63-1; delete the entry and store it anew",
+    ),
     "54000": ("validation_error", "the entry is larger than the database accepts"),
     "53100": ("query_error", "the database has no space left"),
     "42P01": ("query_error", "a table or column is missing; was it dropped, or never created?"),

@@ -73,7 +73,7 @@ _UPSERT: Final = """
     VALUES (:key, :value, :metadata, {values}1, :expires_at, :now, :now)
     ON CONFLICT (key) DO UPDATE SET
         value = excluded.value, metadata = excluded.metadata, {changes}
-        version = CASE WHEN expires_at <= :now THEN 1 ELSE version + 1 END,
+        version = CASE WHEN expires_at <= :now THEN 1 WHEN version < 9223372036854775807 THEN version + 1 END,
         created_at = CASE WHEN expires_at <= :now THEN :now ELSE created_at END,
         expires_at = excluded.expires_at, updated_at = :now, storage_uri = NULL
     RETURNING version"""

@@ -93,6 +93,11 @@ _NO_CLIENT: Final[_Meaning] = (
 _CONSTRAINT: Final[_Meaning] = ("validation_error", False, "the entry breaks a constraint of the table")
 _TOO_LARGE: Final[_Meaning] = ("validation_error", False, "the entry is larger than the database accepts")
 _UNREADABLE: Final[_Meaning] = ("query_error", False, "the database cannot read the metadata of an entry")
+_TOO_HIGH: Final[_Meaning] = (
+    "validation_error",
+    False,
+    "a number is out of range, such as a version after 2^63-1; delete the entry and store it anew",
+)
 _FULL: Final[_Meaning] = ("query_error", False, "the database has no space left")
 _NO_TABLE: Final[_Meaning] = (
     "query_error",
@@ -126,6 +131,7 @@ _SQLSTATE: Final[dict[str, _Meaning]] = {
     "23505": _CONSTRAINT,
     "23502": _CONSTRAINT,
     "22001": _TOO_LARGE,
+    "22003": _TOO_HIGH,
     "54000": _TOO_LARGE,
     "53100": _FULL,
     "42P01": _NO_TABLE,
@@ -164,6 +170,7 @@ _MYSQL: Final[dict[int, _Meaning]] = {
     1049: _NO_DATABASE,
     **dict.fromkeys((1062, 1048), _CONSTRAINT),
     **dict.fromkeys((1406, 1153), _TOO_LARGE),
+    **dict.fromkeys((1264, 1690), _TOO_HIGH),
     1114: _FULL,
     3157: _UNREADABLE,  # nested deeper than 100 levels, of which JSON_VALID fails too
     **dict.fromkeys((1146, 1054), _NO_TABLE),

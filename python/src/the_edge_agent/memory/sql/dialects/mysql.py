@@ -298,6 +298,10 @@ class OnDuplicateKey(Upsert):
             self.identity.in_(bindparam("b_keys", expanding=True))
         )
 
+    def next_version(self, count: Any) -> ColumnElement[Any]:
+        """Return the sum: the server refuses one that is too large."""
+        return self.table.c.version + count  # type: ignore[no-any-return]
+
     def version_of(self, outcome: Outcome, row: Mapping[str, Any]) -> int:
         """Return the version that LAST_INSERT_ID carries, 0 after an insert."""
         return outcome.lastrowid or int(row["b_count"])

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Table, and_, bindparam, case, exc, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    and_,
+    bindparam,
+    case,
+    exc,
+    insert,
+    literal_column,
+    select,
+    update,
+)
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.sql.dml import Insert
 
@@ -17,6 +29,7 @@ Changes: TypeAlias = list[tuple[str, Any]]
 
 _NOT_WRITTEN = ("version", "expires_at", "created_at", "updated_at")
 _WRITE_ID = "write_id"
+_HIGHEST = 2**63 - 1
 
 
 class Upsert:
@@ -62,12 +75,20 @@ class Upsert:
         version, moment = incoming["version"], incoming["updated_at"]
         written = [name for name in self.row if name != self.name and name not in _NOT_WRITTEN]
         return [
-            ("version", case((is_over, version), *is_same, else_=columns.version + version)),
+            ("version", case((is_over, version), *is_same, else_=self.next_version(version))),
             ("created_at", case((is_over, moment), else_=columns.created_at)),
             *((name, incoming[name]) for name in written),
             ("expires_at", incoming["expires_at"]),
             ("updated_at", moment),
         ]
+
+    def next_version(self, count: Any) -> ColumnElement[Any]:
+        """Return the version after so many stores: none above the highest, which the table refuses.
+
+        SQLite would go on with a fraction.
+        """
+        version = self.table.c.version
+        return case((version <= literal_column(str(_HIGHEST)) - count, version + count))
 
     def one(self, connection: Connection, row: Mapping[str, Any]) -> int:
         """Store a row and return its version."""

@@ -159,6 +159,7 @@ MAY_IMPORT = {
         "memory.results",
         "memory.sqlite_files",
         "memory.sqlite_index",
+        "memory.sqlite_settings",
     ],
     "memory.sql.dialects.sqlite_search": [
         "memory.sql.dialects.conditions",
@@ -220,11 +221,13 @@ MAY_IMPORT = {
     ],
     "memory.sqlite_index": [],
     "memory.sqlite_files": ["memory.results"],
+    "memory.sqlite_settings": [],
     "memory.sqlite_database": [
         "memory.layouts",
         "memory.results",
         "memory.sqlite_files",
         "memory.sqlite_index",
+        "memory.sqlite_settings",
         "memory.tickets",
         "memory.validation",
     ],

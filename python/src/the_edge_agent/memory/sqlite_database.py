@@ -15,6 +15,7 @@ from the_edge_agent.memory.layouts import another_layout, check_kind, check_layo
 from the_edge_agent.memory.results import ErrorType, LostDatabaseError, LTMError
 from the_edge_agent.memory.sqlite_files import DatabaseFile, absolute
 from the_edge_agent.memory.sqlite_index import definitions
+from the_edge_agent.memory.sqlite_settings import OURS, objection
 from the_edge_agent.memory.tickets import Ticket, Tickets
 from the_edge_agent.memory.validation import check_seconds
 
@@ -269,8 +270,8 @@ class SQLiteDatabase:
                     self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False
                 )
             self._borrowers[connection] = loan
-            # With WAL the file stays sound without waiting for the disk at each commit.
-            connection.execute("PRAGMA synchronous=NORMAL")
+            for setting in OURS:
+                connection.execute(setting)
             if self._is_ready and loan.file is not None:
                 loan.file.opened(connection)
             return
@@ -281,6 +282,8 @@ class SQLiteDatabase:
     def _make_ready(self, connection: sqlite3.Connection, deadline: float) -> None:
         """Create the tables unless they are there, and look at what the database can do."""
         try:
+            if problem := objection(connection, is_file=self._file is not None):
+                raise LTMError("configuration_error", problem)
             if not _is_complete(connection, self._search):
                 _check_layouts(connection, self._search)
                 if self.path != IN_MEMORY:

@@ -55,6 +55,7 @@ from the_edge_agent.memory.sql.dialects.texts import TextConditions
 from the_edge_agent.memory.sql.dialects.upserts import OnConflict, Upsert
 from the_edge_agent.memory.sqlite_files import DatabaseFile, absolute
 from the_edge_agent.memory.sqlite_index import definitions
+from the_edge_agent.memory.sqlite_settings import OURS, objection
 
 MEMDB_VERSION: Final = (3, 36, 0)  # the first whose connections can share a database in memory
 BUSY_TIMEOUT: Final = 30.0  # seconds to wait for another writer
@@ -174,8 +175,9 @@ class SQLiteDialect(Dialect):
 
         @event.listens_for(engine, "connect")
         def on_connect(driver_connection: Any, record: Any) -> None:
-            # WAL keeps the file sound without waiting for the disk at each commit.
-            driver_connection.execute("PRAGMA synchronous=NORMAL")
+            for setting in OURS:
+                driver_connection.execute(setting)
+            driver_connection.text_factory, driver_connection.row_factory = str, None
             record.info[_BUSY_TIMEOUT] = None
             if file is not None:
                 file.opened(driver_connection)
@@ -228,8 +230,14 @@ class SQLiteDialect(Dialect):
         """Look for the full-text index of a table that is there, else whether FTS5 can make one; and for json_each.
 
         Raises:
-            LTMError: ``configuration_error`` for an index that this SQLite cannot keep.
+            LTMError: ``configuration_error`` for settings that change answers, or an index that this SQLite cannot
+                keep.
         """
+        problem = objection(
+            connection.connection.driver_connection, is_file=_path_of(connection.engine.url) is not None
+        )
+        if problem is not None:
+            raise LTMError("configuration_error", problem)
         self._file = connection.get_execution_options().get(_FILE) or _file_of(connection)
         has_fts5, self._has_json = accepts(connection, *_FTS_TRIAL), accepts(connection, _JSON_TRIAL)
         index = _columns(connection, f"{entries.name}_fts")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -75,8 +76,13 @@ def run_transaction(
                     raise
                 finally:
                     connection.close()
+            except AssertionError as error:  # of SQLAlchemy, whose transaction KeyboardInterrupt has half closed
+                _close_again(connection)
+                if error.__context__ is None or isinstance(error.__context__, Exception):
+                    raise
+                raise error.__context__ from None
             except BaseException:
-                connection.close()  # again: an exception at any moment, such as KeyboardInterrupt, stops it half way
+                _close_again(connection)
                 raise
 
     def again(failure: Failure) -> bool:
@@ -124,6 +130,16 @@ def run_alone(engine: Engine, dialect: Dialect, query: Query, deadline: Deadline
         return failure.retry or (failure.lost and is_lost_once())
 
     return retrying(attempt, deadline, again=again, unknown=lambda failure: is_sent and _is_cut(failure, deadline))
+
+
+def _close_again(connection: Connection) -> None:
+    """Give a connection back whose closing an exception such as KeyboardInterrupt may have stopped half way."""
+    if not connection.closed:
+        with suppress(Exception):  # SQLAlchemy asserts that a transaction was not half closed
+            connection.close()
+    if not connection.closed:
+        with suppress(Exception):
+            connection.connection.close()
 
 
 def _tears_out(error: BaseException, dialect: Dialect) -> bool:

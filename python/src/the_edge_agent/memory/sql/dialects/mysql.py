@@ -345,11 +345,14 @@ class JSONConditions(FilterConditions):
 
     def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
         """Look at the type first: a cast of another type would warn or fail."""
-        metadata = self.table.c.metadata
-        readable = case((func.json_valid(metadata), metadata))  # what is no JSON would stop the statement
-        value = func.json_extract(readable, json_path(path), type_=Text())
+        value = func.json_extract(self.readable(path), json_path(path), type_=Text())
         is_kind = func.coalesce(self.has_kind(value, kinds), false())
         return is_kind if test is None else case((is_kind, test(self.native(value, kinds[0]))), else_=false())
+
+    def readable(self, path: Path) -> ColumnElement[Any]:
+        """Return the metadata to look into at ``path``; NULL for what is no JSON, which would stop the statement."""
+        metadata = self.table.c.metadata
+        return case((func.json_valid(metadata), metadata))
 
     def has_kind(self, value: ColumnElement[Any], kinds: Sequence[Kind]) -> ColumnElement[bool]:
         """Return whether a JSON value is of one of these kinds; NULL if there is none."""

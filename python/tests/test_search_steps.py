@@ -522,8 +522,7 @@ def test_the_index_cannot_be_rebuilt_and_so_not_lose_its_words(make: Make, path:
         run(path, "INSERT INTO ltm_entries_fts (ltm_entries_fts) VALUES ('rebuild')")
 
 
-def test_a_database_in_utf_16_is_searched_alike(make: Make, path: Path) -> None:
-    run(path, "PRAGMA encoding = 'UTF-16'", "CREATE TABLE mine (id)")
+def test_metadata_in_many_scripts_is_found(make: Make, path: Path) -> None:
     with make(path) as memory:
         store_all(memory, METADATA)
         for wanted in ({"k": "é"}, {"k": "😀"}, {"é": 1}, {"k": "x" * 41}, {"k": -1}):

@@ -227,11 +227,10 @@ class SQLiteDialect(Dialect):
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")
 
     def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
-        """Look for the full-text index of a table that is there, else whether FTS5 can make one; and for json_each.
+        """Refuse settings that change answers, then look at what the tables and this SQLite have.
 
         Raises:
-            LTMError: ``configuration_error`` for settings that change answers, or an index that this SQLite cannot
-                keep.
+            LTMError: ``configuration_error`` for such settings, or an index that this SQLite cannot keep.
         """
         problem = objection(
             connection.connection.driver_connection, is_file=_path_of(connection.engine.url) is not None
@@ -239,6 +238,10 @@ class SQLiteDialect(Dialect):
         if problem is not None:
             raise LTMError("configuration_error", problem)
         self._file = connection.get_execution_options().get(_FILE) or _file_of(connection)
+        self._look_at(connection, entries)
+
+    def _look_at(self, connection: Connection, entries: Table) -> None:
+        """Look for the full-text index of a table that is there, else whether FTS5 can make one; and for json_each."""
         has_fts5, self._has_json = accepts(connection, *_FTS_TRIAL), accepts(connection, _JSON_TRIAL)
         index = _columns(connection, f"{entries.name}_fts")
         has_words = "metadata" in index
@@ -255,8 +258,8 @@ class SQLiteDialect(Dialect):
 
     def create(self, connection: Connection, *tables: Table) -> None:
         """Create what is missing; look again first, because another process may have made the table meanwhile."""
-        entries, catalog, *_ = tables
-        self.probe(connection, entries, catalog)
+        # Without the check of the settings, which ends the transaction that the tables are created in.
+        self._look_at(connection, tables[0])
         super().create(connection, *tables)
 
     def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:

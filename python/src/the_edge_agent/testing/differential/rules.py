@@ -87,14 +87,14 @@ def check_offset(offset: int) -> None:
 
 
 def check_store(entry: dict[str, Any]) -> None:
-    """The arguments of a store."""
+    """The arguments of a store; of several that are wrong the value and the metadata are named last."""
     check_key(entry["key"])
-    check_value(entry["value"])
-    check_metadata(entry.get("metadata"))
     check_ttl(entry.get("ttl"))
+    check_if_version(entry.get("if_version"))
     if entry.get("ttl") is not None and entry.get("expires_at") is not None:
         raise refuse()
-    check_if_version(entry.get("if_version"))
+    check_value(entry["value"])
+    check_metadata(entry.get("metadata"))
 
 
 def check_track(entry: dict[str, Any]) -> None:

@@ -82,8 +82,7 @@ class Sequence:
             version = self._model.version(entry["key"])
             entry["if_version"] = self._chance.choice((version, version, version, 0, 1, version + 1))
         if self._is(_BAD):
-            bad = self._chance.choice(("key", "value", "metadata", "ttl", "if_version"))
-            entry[bad] = self._bad(bad)
+            self._spoil(entry, ("key", "value", "metadata", "ttl", "if_version"))
         return entry
 
     def _retrieve(self) -> dict[str, Any]:
@@ -96,8 +95,7 @@ class Sequence:
     def _store_many(self) -> dict[str, Any]:
         entries = [self._entry(self._some_key()) for _ in range(self._size())]
         if entries and self._is(_BAD * 2):
-            bad = self._chance.choice(("key", "value", "metadata", "ttl"))
-            self._chance.choice(entries)[bad] = self._bad(bad)
+            self._spoil(self._chance.choice(entries), ("key", "value", "metadata", "ttl"))
         return {"entries": entries}
 
     def _retrieve_many(self) -> dict[str, Any]:
@@ -360,6 +358,12 @@ class Sequence:
         if self._is(_BAD / 10):
             entry |= {"ttl": 60, "expires_at": self._data.time()}
         return entry
+
+    def _spoil(self, entry: dict[str, Any], names: tuple[str, ...]) -> None:
+        """Give an entry one thing that cannot be stored, and no other: which of two is told is nowhere said."""
+        entry.pop("expires_at", None)
+        bad = self._chance.choice(names)
+        entry[bad] = self._bad(bad)
 
     def _keys(self, most: int = 20) -> list[str]:
         keys = [self._some_key() for _ in range(min(most, self._size()))]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import stat
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from sqlalchemy import create_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, StaticPool
 
 from the_edge_agent.memory import (
     SQLAlchemyBackend,
@@ -262,6 +264,85 @@ def test_other_files_that_come_and_go_change_nothing(folder: Path) -> None:
             assert memory.store("k", number)["success"] is True
             (folder / "other").unlink()
             assert other.store("k", number)["success"] is True
+
+
+# --- the -wal of another file --------------------------------------------------------------------------
+
+
+POOLS: Final[dict[str, Opener]] = {
+    "native": OPENERS["native"],
+    "SQLAlchemy": OPENERS["SQLAlchemy"],
+    "without a pool": OPENERS["without a pool"],
+    "one connection": lambda path: SQLAlchemyBackend(f"sqlite:///{path}", engine_args={"poolclass": StaticPool}),
+    "engine": ENGINES["engine"],
+}
+
+
+def notice_by_writing(store: Any, path: Path, backup: Path) -> None:
+    backup.replace(path)
+    assert write(store, "lost")["error_type"] == "connection_error"
+
+
+def notice_by_reading(store: Any, path: Path, backup: Path) -> None:
+    backup.replace(path)
+    end = time.monotonic() + 10
+    while store.retrieve("old")["success"] and time.monotonic() < end:
+        pass
+
+
+def notice_before_it_is_there(store: Any, path: Path, backup: Path) -> None:
+    path.rename(path.with_name("moved.db"))
+    assert write(store, "lost")["error_type"] == "connection_error"
+    backup.replace(path)
+
+
+def close_unnoticed(store: Any, path: Path, backup: Path) -> None:
+    backup.replace(path)
+    close(store)
+
+
+@pytest.mark.parametrize(
+    ("opener", "replace"),
+    [
+        pytest.param(opener, way, id=f"{name}-{way.__name__}")
+        for name, opener in POOLS.items()
+        for way in (notice_by_writing, notice_by_reading, notice_before_it_is_there, close_unnoticed)
+        if name != "engine" or way is not close_unnoticed  # the caller closes its connections
+    ],
+)
+def test_a_file_that_is_put_in_place_is_never_opened_with_the_journal_of_another(
+    folder: Path, opener: Opener, replace: Callable[[Any, Path, Path], None]
+) -> None:
+    path, backup = folder / "m.db", folder / "backup.db"
+    kept = {f"kept{number}": "k" * 300 for number in range(100)}
+    with SQLiteBackend(backup) as memory:
+        memory.store_many([{"key": key, "value": value} for key, value in kept.items()])
+    store = opener(str(path))
+    with closing(sqlite3.connect(path)) as other:  # so that the -wal stays, also without a pool
+        other.execute("SELECT * FROM ltm_entries").fetchall()
+        for number in range(50):
+            write(store, f"old{number}")
+        replace(store, path, backup)
+    store = OPENERS["native"](str(path)) if replace is close_unnoticed else store
+    assert write(store, "after")["success"] is True
+    close(store)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert {*connection.execute("SELECT key FROM ltm_entries")} == {(key,) for key in (*kept, "after")}
+    (journal,) = folder.glob("m.db.*-wal")
+    assert journal.stat().st_size > 0, "what was in it is kept"
+
+
+@pytest.mark.parametrize("opener", [OPENERS["native"], OPENERS["SQLAlchemy"]], ids=["native", "SQLAlchemy"])
+def test_a_file_that_is_put_back_alone_has_its_journal(folder: Path, opener: Opener) -> None:
+    path = folder / "m.db"
+    with opener(str(path)) as memory:
+        write(memory, "before")
+        path.rename(folder / "moved.db")
+        assert write(memory, "k")["error_type"] == "connection_error"
+        (folder / "moved.db").rename(path)
+        assert list_keys(memory) == ["before", "k"]
+    assert [found.name for found in folder.iterdir()] == ["m.db"]
 
 
 # --- who may read them ---------------------------------------------------------------------------------

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeAlias
+from weakref import WeakValueDictionary
 
 from the_edge_agent.memory.results import LostDatabaseError, LTMError
 
 _Identity: TypeAlias = tuple[int, int]
+
+_logger = logging.getLogger("the_edge_agent.memory")
 
 _BETWEEN_LOOKS: Final = 0.1  # seconds for which reads trust the last look
 _CLOCK_STEP: Final = 2_500_000_000  # nanoseconds; the time of a folder is as coarse as 2 seconds
 _OURS_ALONE: Final = 0o600
 _GONE: Final = "the file of the database was removed or replaced while it was open"
 _NEXT: Final = "the next call opens the file that is there then, or creates it"
-_BESIDE: Final = ("-wal", "-shm")
+_WAL: Final = "-wal"
+_BESIDE: Final = (_WAL, "-shm")
+_STALE: Final = (
+    "the -wal beside the file of the database belongs to the file that was there before, and would destroy this one; "
+    "move the -wal and the -shm away"
+)
 
 
 def absolute(path: str) -> str:
@@ -41,6 +50,8 @@ class DatabaseFile:
 
     SQLite does not notice in WAL mode that its file was removed or replaced: what it commits then is lost. So a write
     is acknowledged only if the files at the path are still those of the connection. Reads look ten times a second.
+
+    SQLite writes a -wal into whatever file it is beside. So one that belongs to another file is renamed.
     """
 
     def __init__(self, path: str) -> None:
@@ -51,6 +62,7 @@ class DatabaseFile:
         self._beside: dict[int, list[_Identity | None]] = {}  # by the ``id`` of a connection
         self._settled: dict[int, tuple[int, int, int]] = {}  # the folder as it was when those were last looked at
         self._next_look = 0.0
+        self._journal: _Journal | None = None
 
     @contextmanager
     def opening(self, *, create: bool = True) -> Iterator[None]:
@@ -60,7 +72,7 @@ class DatabaseFile:
             create: create the file first, if it is not there, so that only its owner can read it.
 
         Raises:
-            LostDatabaseError: other connections have another file open.
+            LostDatabaseError: other connections have another file open, or the -wal of another file cannot be renamed.
         """
         before = _identity(self.path)
         if before is None and self._main is not None:
@@ -68,6 +80,7 @@ class DatabaseFile:
         if before is None and create:
             _create(self.path)
             before = _identity(self.path)
+        _set_aside(os.path.realpath(self.path))
         yield
         now = _identity(self.path)
         if self._main is None:
@@ -78,13 +91,18 @@ class DatabaseFile:
 
     def opened(self, connection: Any) -> None:
         """Remember the files beside a new connection's, which SQLite opens when it first reads."""
-        self.closed(connection)
+        self._forget(connection)
         with suppress(Exception):  # it may be locked, or no database: the call that comes next will say so
             connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
             self._remember(connection)
 
     def closed(self, connection: Any) -> None:
-        """Forget a connection."""
+        """Forget a connection, which is about to be closed."""
+        self._forget(connection)
+        if self._journal is not None and _identity(self._real) != self._main:
+            self._journal.leave()
+
+    def _forget(self, connection: Any) -> None:
         self._settled.pop(id(connection), None)
         self._beside.pop(id(connection), None)
 
@@ -132,8 +150,10 @@ class DatabaseFile:
     def _remember(self, connection: Any) -> list[_Identity | None]:
         """Return the files beside, and remember them once they are there: other journals come and go."""
         found = self._now_beside()
-        if None in found:
+        if found[0] is None or found[1] is None:
             return []
+        if self._main is not None and (self._journal is None or self._journal.identity != found[0]):
+            self._journal = _known.get(found[0]) or _Journal.of(self._real, self._main)
         return self._beside.setdefault(id(connection), found)
 
     def _now_beside(self) -> list[_Identity | None]:
@@ -143,7 +163,88 @@ class DatabaseFile:
         return self._lost("; this write is lost with it, unless it is put back", unknown=True)
 
     def _lost(self, more: str = "", **fields: bool) -> LostDatabaseError:
+        if self._journal is not None:
+            self._journal.leave()
         return LostDatabaseError("connection_error", f"{_GONE}{more}; {_NEXT}", **fields)
+
+
+class _Journal:
+    """The -wal of a file. It is held open, so that the operating system gives its number to no other file.
+
+    Attributes:
+        identity: of the -wal.
+    """
+
+    def __init__(self, real: str, main: _Identity, held: int) -> None:
+        self._real, self._main, self._held = real, main, held
+        found = os.fstat(held)
+        self.identity = found.st_dev, found.st_ino
+        _known[self.identity] = self
+
+    @classmethod
+    def of(cls, real: str, main: _Identity) -> _Journal | None:
+        """Return the journal of the file at a path; None where an open file could not be deleted."""
+        if os.name != "posix":
+            return None
+        with suppress(OSError):
+            return cls(real, main, os.open(real + _WAL, os.O_RDONLY | os.O_CLOEXEC))
+        return None
+
+    def __del__(self) -> None:
+        os.close(self._held)
+
+    def leave(self) -> None:
+        """Take the -wal away from another file, now or before that is opened by this process."""
+        for journal in [self, *_left]:
+            if _identity(journal._real + _WAL) != journal.identity:
+                _left.discard(journal)
+        if _identity(self._real + _WAL) == self.identity:
+            _left.add(self)
+            with suppress(LTMError):  # nobody opens the file now
+                _set_aside(self._real)
+
+    def set_aside(self, main: _Identity | None) -> None:
+        """Rename the -wal, unless it belongs to the file that is there now, or none is there.
+
+        Raises:
+            LostDatabaseError: it cannot be renamed.
+        """
+        if main is None:
+            return
+        _left.discard(self)
+        if main == self._main:
+            return
+        kept = f"{self._real}.{secrets.token_hex(4)}{_WAL}"
+        try:
+            if os.fstat(self._held).st_size:
+                os.rename(self._real + _WAL, kept)
+                _logger.warning("the -wal of a file that was replaced is now %r", os.path.basename(kept))
+            else:
+                os.unlink(self._real + _WAL)
+            os.unlink(self._real + "-shm")  # made of the -wal
+        except FileNotFoundError:  # another thread was quicker
+            return
+        except OSError:
+            _left.add(self)
+        else:
+            return
+        raise LostDatabaseError("connection_error", _STALE)
+
+
+_known: Final[WeakValueDictionary[_Identity, _Journal]] = WeakValueDictionary()
+_left: Final[set[_Journal]] = set()  # of files that are gone
+
+
+def _set_aside(real: str) -> None:
+    """Let no -wal of another file be beside the file at a path, as far as this process knows whose it is.
+
+    Raises:
+        LostDatabaseError: it cannot be renamed.
+    """
+    beside = _identity(real + _WAL)
+    journal = None if beside is None else _known.get(beside)
+    if journal is not None:
+        journal.set_aside(_identity(real))
 
 
 def _identity(path: str) -> _Identity | None:

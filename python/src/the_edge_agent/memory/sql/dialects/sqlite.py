@@ -232,12 +232,14 @@ class SQLiteDialect(Dialect):
         Raises:
             LTMError: ``configuration_error`` for such settings, or an index that this SQLite cannot keep.
         """
-        problem = objection(
-            connection.connection.driver_connection, is_file=_path_of(connection.engine.url) is not None
-        )
+        driver_connection = connection.connection.driver_connection
+        callers = None if _FILE in connection.get_execution_options() else _file_of(connection)  # before a first read
+        problem = objection(driver_connection, is_file=_path_of(connection.engine.url) is not None)
         if problem is not None:
             raise LTMError("configuration_error", problem)
-        self._file = connection.get_execution_options().get(_FILE) or _file_of(connection)
+        if callers is not None:
+            callers.opened(driver_connection)
+        self._file = connection.get_execution_options().get(_FILE, callers)
         self._look_at(connection, entries)
 
     def _look_at(self, connection: Connection, entries: Table) -> None:
@@ -364,7 +366,7 @@ def _file_of(connection: Connection) -> DatabaseFile | None:
     if not _is_on_disk(connection.engine.url):
         return None
     path = connection.exec_driver_sql("PRAGMA database_list").fetchall()[0][2]
-    if not path:
+    if not isinstance(path, str) or not path:  # a text_factory is refused later
         return None
     file = DatabaseFile(path)
     with file.opening(create=False):
@@ -377,8 +379,15 @@ def _look_after(engine: Engine, file: DatabaseFile) -> None:
 
     @event.listens_for(engine, "do_connect")
     def connect(dialect: Any, record: Any, args: Any, kwargs: Any) -> Any:
-        with file.opening(create=can_create):
-            return dialect.connect(*args, **kwargs)
+        connection = None
+        try:
+            with file.opening(create=can_create):
+                connection = dialect.connect(*args, **kwargs)
+        except LTMError:
+            if connection is not None:
+                connection.close()
+            raise
+        return connection
 
     @event.listens_for(engine, "close")
     def closed(driver_connection: Any, record: Any) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from the_edge_agent.memory import LTMError
-from the_edge_agent.memory.codec import decode, encode_metadata, encode_value
+from the_edge_agent.memory.codec import UnreadableError, decode, decode_metadata, encode_metadata, encode_value
 from the_edge_agent.testing.bad_input import BAD_METADATA, NOT_JSON, anywhere
 from the_edge_agent.testing.contract import text_of
 from the_edge_agent.testing.exactness import NUMBERS, VALUES, nested
@@ -115,6 +115,25 @@ def test_one_wrong_part_anywhere_is_refused(value: Any, wrong: Any, data: st.Dat
         value = data.draw(st.sampled_from([[value], {"k": value}, [1, value]]))
     container = data.draw(st.sampled_from([[value, wrong], {"a": value, "b": wrong}, {"a": [wrong], "b": value}]))
     assert refused(encode_value, container) == "serialization_error"
+
+
+@given(JSON, st.sampled_from([math.inf, -math.inf, math.nan, "\ud800", "\udfff\ud800", {"\udbff": 1}, nested(501)]))
+def test_what_is_refused_is_unreadable(value: Any, wrong: Any) -> None:
+    for container in ([value, wrong], {"a": value, "b": [wrong]}):
+        text = json.dumps(container).replace("Infinity", "1e400")
+        assert refused(encode_value, container) is not None
+        with pytest.raises(UnreadableError):
+            decode(text)
+        with pytest.raises(UnreadableError):
+            decode_metadata(f'{{"a":{text}}}')
+
+
+@pytest.mark.parametrize("metadata", [{"a": "\0"}, {"\0": 1}, {"a": 2**63}, {"a": [-(2**63) - 1]}, {"a": nested(30)}])
+def test_metadata_that_is_refused_is_unreadable(metadata: Any) -> None:
+    assert refused(encode_metadata, metadata) == "validation_error"
+    with pytest.raises(UnreadableError):
+        decode_metadata(json.dumps(metadata))
+    assert decode(json.dumps(metadata)) == metadata, "as a value it is good"
 
 
 @pytest.mark.parametrize("leaf", [1, [], {}, "[[[[{{{{"], ids=repr)

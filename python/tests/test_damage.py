@@ -27,8 +27,18 @@ NO_VALUES: Final[dict[str, str]] = {
     "NaN": f'["{SECRET}", NaN]',
     "infinity": f'["{SECRET}", -Infinity]',
 }
+# JSON that `store` refuses.
+NEVER_STORED: Final[dict[str, str]] = {
+    "an infinite number": f'{{"a": "{SECRET}", "n": 1e999}}',
+    "a lone surrogate": f'{{"a": "{SECRET}\\ud800"}}',
+    "a lone surrogate in a name": f'{{"{SECRET}\\uDFFF": 1}}',
+}
 NO_METADATA: Final[dict[str, str]] = {
     **NO_VALUES,
+    **NEVER_STORED,
+    "an integer beyond 64 bits": f'{{"a": "{SECRET}", "n": {2**63}}}',
+    "an integer of 50 digits": f'{{"a": ["{SECRET}", {"1" * 50}]}}',
+    "a NUL": f'{{"a": "{SECRET}\\u0000"}}',
     "a list": f'["{SECRET}"]',
     "a number": "5",
     "null": "null",
@@ -52,8 +62,9 @@ def filled(database: Database, **options: Any) -> Any:
 def write(backend: Any, column: str, text: str, table: str = "ltm_entries") -> None:
     """Write text over a column of the bad entry, beside the contract."""
     engine = getattr(backend, "_engine", None)
-    named = "`key`" if engine is not None and engine.dialect.name in ("mysql", "mariadb") else "key"
-    escaped = text.replace("'", "''")
+    is_mysql = engine is not None and engine.dialect.name in ("mysql", "mariadb")
+    named = "`key`" if is_mysql else "key"
+    escaped = (text.replace("\\", "\\\\") if is_mysql else text).replace("'", "''")
     run_sql(backend, f"UPDATE {table} SET {column} = '{escaped}' WHERE substr({named}, 1, 3) = 'bad'")
 
 
@@ -107,6 +118,23 @@ def test_a_damaged_value_breaks_nothing(database: Database, damage: str, caplog:
         assert found["damaged"] == [BAD]
         assert backend.store(BAD, 1, if_version=1)["version"] == 2, "a store mends it"
         assert backend.retrieve(BAD)["value"] == 1
+
+
+@pytest.mark.targets("native", family="sqlite")
+@pytest.mark.parametrize(
+    "value", [*NEVER_STORED.values(), f'{"[" * 501}"{SECRET}"{"]" * 501}', f"[{'[1],' * 300}{'[' * 600}{']' * 600}]"]
+)
+def test_what_store_refuses_is_damage_so_that_a_copy_goes_on(
+    database: Database, value: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with filled(database) as backend:
+        write(backend, "value", value)
+        assert_every_call_goes_on(backend, caplog)
+        entries = backend.iterate_entries()
+        copied = [{name: entry[name] for name in ("key", "value", "metadata", "expires_at")} for entry in entries]
+        with SQLAlchemyBackend(f"sqlite:///{tmp_path / 'copy.db'}") as other:
+            assert other.store_many(copied)["stored_count"] == 2
+        assert entries.damaged == [BAD]
 
 
 @every_database
@@ -215,14 +243,14 @@ def catalogued(database: Database) -> Any:
 
 @every_database
 @pytest.mark.parametrize("column", ["metadata", "inlined_value"])
-@pytest.mark.parametrize("damage", ["cut short", "too deep", "NaN", "a number too long"])
+@pytest.mark.parametrize("damage", ["cut short", "too deep", "an infinite number", "a lone surrogate"])
 def test_a_damaged_entry_of_a_catalog_breaks_nothing(
     database: Database, column: str, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with catalogued(database) as backend:
         catalog = backend.catalog
         before = catalog.create_snapshot("before")
-        write(backend, column, NO_VALUES[damage], "ltm_catalog")
+        write(backend, column, NO_METADATA[damage], "ltm_catalog")
         with pytest.raises(LTMError, match="damaged") as raised:
             catalog.get_entry(BAD)
         assert raised.value.error_type == "query_error"

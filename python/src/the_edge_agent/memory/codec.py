@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from collections.abc import Callable
 from typing import Any
 
 from the_edge_agent.memory.results import LTMError
@@ -11,6 +13,10 @@ from the_edge_agent.memory.results import LTMError
 MAX_VALUE_DEPTH = 500  # half of CPython's default recursion limit: what is written can always be read
 MAX_METADATA_DEPTH = 30
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1  # beyond it no two databases compare integers alike
+_LARGEST = sys.float_info.max
+_LEVELS_IN_TEXT = 8
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def encode_value(value: Any) -> str:
@@ -58,60 +64,106 @@ def decode(text: str, what: str = "value") -> Any:
     """Return the value of a JSON text that this module wrote.
 
     Raises:
-        UnreadableError: about ``what``: somebody else wrote it, or it was damaged. It has no context, because that
-            of the standard library shows the text.
+        UnreadableError: about ``what``: somebody else wrote it, or it was damaged; so is all that ``encode_value``
+            refuses. It has no context, because that of the standard library shows the text.
     """
-    try:
-        value, end = _decode(text)  # half of what json.loads takes, which looks for space before and after
-    except (ValueError, TypeError, RecursionError):
-        end = -1
-    return value if end >= 0 and end == len(text) else _decode_carefully(text, what)
+    return _checked(_decode_number, text, what, MAX_VALUE_DEPTH)
 
 
 def decode_metadata(text: str | None) -> dict[str, Any] | None:
     """Return the metadata of a JSON text that this module wrote, None for None.
 
     Raises:
-        UnreadableError: as ``decode`` does; also for what is no object, or is nested deeper than
-            ``MAX_METADATA_DEPTH``.
+        UnreadableError: as ``decode`` does; also for all that ``encode_metadata`` refuses.
     """
     if text is None:
         return None
-    metadata = decode(text, "metadata")
+    metadata = _checked(_decode_filterable, text, "metadata", MAX_METADATA_DEPTH)
     if not isinstance(metadata, dict):
         raise UnreadableError("metadata", "is no JSON object")
-    if text.count("{") + text.count("[") > MAX_METADATA_DEPTH and _depth(metadata) > MAX_METADATA_DEPTH:
-        raise UnreadableError("metadata", "is nested too deeply")
+    if "\\" in text and _has_nul(metadata):
+        raise UnreadableError("metadata", "has a NUL character")
     return metadata
 
 
-def decode_stored(text: str) -> Any:
-    """Return the value of a JSON text, where there is no key to name.
+def decode_stored(text: str | None, decoder: Callable[[Any], Any] = decode) -> Any:
+    """Return what ``decode`` or ``decode_metadata`` makes of a JSON text, where there is no key to name.
 
     Raises:
         LTMError: ``query_error``: it is damaged.
     """
     try:
-        return decode(text)
+        return decoder(text)
     except UnreadableError as error:
         problem = LTMError("query_error", f"an entry is damaged, {error}")
     raise problem
 
 
-def _decode_carefully(text: Any, what: str) -> Any:
+def _checked(decoder: json.JSONDecoder, text: Any, what: str, max_depth: int) -> Any:
+    """Return the value of a JSON text; its numbers are checked by the decoder."""
+    try:
+        value, end = decoder.raw_decode(text)  # half of what json.loads takes, which looks for space before and after
+    except (ValueError, TypeError, RecursionError):
+        end = -1
+    if end < 0 or end != len(text):
+        value = _decode_carefully(decoder, text, what)
+    if "\\" in text and "\\u" in text and not _is_encodable(value):
+        raise UnreadableError(what, "has a lone surrogate")
+    if _is_deeper(text, value, max_depth):
+        raise UnreadableError(what, f"is nested more than {max_depth} levels deep")
+    return value
+
+
+def _decode_carefully(decoder: json.JSONDecoder, text: Any, what: str) -> Any:
     if not isinstance(text, str):
         raise UnreadableError(what, "is no text")
     try:
-        return _decode_spaced(text)
+        return decoder.decode(text)
     except json.JSONDecodeError:
         problem = "is no JSON"
+    except _RefusedError as error:
+        problem = str(error)
     except ValueError:
         problem = "has a number that is too long"
     except RecursionError:
         if _written_depth(text) <= MAX_VALUE_DEPTH:  # it is the caller's stack that is full
             raise RecursionError("no stack is left to read an entry") from None
-        problem = "is nested too deeply"
+        problem = f"is nested more than {MAX_METADATA_DEPTH if what == 'metadata' else MAX_VALUE_DEPTH} levels deep"
     raise UnreadableError(what, problem)
+
+
+class _RefusedError(ValueError):
+    """A number that is not stored; it says why, and shows nothing of it."""
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if -_LARGEST <= value <= _LARGEST:
+        return value
+    raise _RefusedError("has a number that is too large")
+
+
+def _filterable(number: str) -> int:
+    value = int(number)
+    if INT64_MIN <= value <= INT64_MAX:
+        return value
+    raise _RefusedError("has an integer beyond 64 bits")
+
+
+def _is_encodable(value: Any) -> bool:
+    try:
+        _dumps(value).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _has_nul(value: Any) -> bool:
+    try:
+        check_filterable(value, "metadata")
+    except LTMError:
+        return True
+    return False
 
 
 def _refuse_constant(name: str) -> Any:
@@ -158,9 +210,9 @@ def encode_json(value: Any, what: str, max_depth: int) -> str:
     try:
         text = _dumps(value)
         text.encode("utf-8")
-        if text.count("[") + text.count("{") > max_depth and _depth(value) > max_depth:
+        if _is_deeper(text, value, max_depth):
             raise RecursionError
-        if decode(text) == value:
+        if _decode_written(text)[0] == value:
             return text
         problem = "it holds a tuple, a key that is not a string, or another object that JSON would change"
     except RecursionError:
@@ -187,6 +239,18 @@ def _whole_as_integers(value: Any) -> Any:
     return value
 
 
+def _is_deeper(text: str, value: Any, most: int) -> bool:
+    """Return whether a value has more than so many levels; a look at its text tells it of most values."""
+    if len(text) <= 2 * most or text.count("[") + text.count("{") <= most:
+        return False
+    brackets = text.encode(errors="surrogatepass").translate(_ONE_KIND, _NO_BRACKETS)
+    for level in range(1, _LEVELS_IN_TEXT + 1):
+        brackets = brackets.replace(b"[]", b"")  # takes the innermost level away
+        if brackets.count(b"[") + level <= most:
+            return False
+    return _depth(value) > most
+
+
 def _depth(value: Any) -> int:
     depth, level = 0, [value]
     while level := [item for item in level if isinstance(item, (dict, list))]:
@@ -196,5 +260,6 @@ def _depth(value: Any) -> int:
 
 
 _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-_decode = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
-_decode_spaced = json.JSONDecoder(parse_constant=_refuse_constant).decode
+_decode_written = json.JSONDecoder().raw_decode
+_decode_number = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+_decode_filterable = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, parse_int=_filterable)

@@ -142,10 +142,9 @@ def read_time(raw: Any, what: str, moment: Moment) -> datetime | None:
 def may_fit(condition: Node, metadata: Any) -> bool:
     """Return whether metadata, as it is stored, satisfies a filter; what cannot be read does not."""
     try:
-        found = None if metadata is None else decode(metadata)
+        return matches(condition, decode_metadata(metadata))
     except UnreadableError:
         return False
-    return (found is None or isinstance(found, dict)) and matches(condition, found)
 
 
 def undamaged(

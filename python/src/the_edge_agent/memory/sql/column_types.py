@@ -9,7 +9,7 @@ from sqlalchemy import DateTime, String, Text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from the_edge_agent.memory.codec import decode_stored, encode_metadata, encode_value
+from the_edge_agent.memory.codec import decode_metadata, decode_stored, encode_metadata, encode_value
 from the_edge_agent.memory.sql.dialects import for_dialect
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH
 
@@ -66,6 +66,14 @@ class MetadataText(JSONText):
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
         """Encode metadata."""
         return encode_metadata(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        """Decode metadata.
+
+        Raises:
+            LTMError: ``query_error``: it is damaged.
+        """
+        return decode_stored(value, decode_metadata)
 
 
 class Tokens(TypeDecorator[str]):

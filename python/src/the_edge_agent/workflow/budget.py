@@ -20,14 +20,19 @@ from jinja2.sandbox import SandboxedEscapeFormatter, SandboxedFormatter
 from jinja2.utils import Namespace
 
 # The unit of work is a character that is copied. The others cost what they take in time beside it: at the limit a
-# template has run for 1 to 3 seconds, or has made 50 MB of text. Real templates take less than a hundredth of that.
+# template has run for 1 to 3 seconds of an idle machine, or has made 50 million characters. Real templates take less
+# than a hundredth of that.
 MAX_WORK: Final = 50_000_000
 MAX_RUN_WORK: Final = 4 * MAX_WORK  # of all templates and states of one run of an untrusted file
 ELEMENT: Final = 20  # of a list or dict that is read, compared or made
 STEP: Final = 100  # an iteration, a call or an operation
+NODE: Final = 10  # a part of an expression, such as a name, a `.key` or a `not`
+COPIES: Final = 2  # of the state, after each node
 MAX_BITS: Final = 100_000  # of an integer that one `*` or `**` may make
 MAX_PRECISION: Final = 400  # of `round`: a float has no more decimals
 
+_BITS_SQUARED: Final = 50_000  # per unit: writing, multiplying and dividing long integers takes quadratic time
+_LINEAR_CODECS: Final = ("utf", "ascii", "latin", "iso")  # what the names of codecs begin with
 _SHORT_TEXT: Final = 64  # characters; the text itself is looked up when it is longer
 _TWO_WAY: Final = 30_000  # characters of a text from which on Python searches it in linear time
 _VIEWS: Final[tuple[Any, ...]] = (type({}.keys()), type({}.values()), type({}.items()))
@@ -85,7 +90,8 @@ class Work:
                 else:
                     seen.add(id(item))
             elif isinstance(item, int):
-                left -= item.bit_length() // 8
+                bits = item.bit_length()
+                left -= bits // 8 + bits * bits // _BITS_SQUARED
             elif isinstance(item, dict):
                 left -= 2 * ELEMENT * len(item)
                 parts = [item, item.values()]
@@ -105,6 +111,16 @@ class Work:
             parts = []
         self.charge(self.left - left)
 
+    def weigh_state(self, state: Mapping[str, Any]) -> None:
+        """Pay for the copies of a state; they share its texts.
+
+        Raises:
+            BudgetError: it is too large.
+        """
+        before = self.left
+        self.weigh(state, texts=False)
+        self.charge((COPIES - 1) * (before - self.left))
+
     def charge_shallow(self, value: Any) -> None:
         """Pay for a copy that shares what is in it."""
         if isinstance(value, str | bytes):
@@ -121,10 +137,12 @@ class Work:
         """Pay for a binary operation before it is done."""
         self.charge(STEP)
         if isinstance(left, int) and isinstance(right, int):
+            bits, other = left.bit_length(), right.bit_length()
             if operator in ("*", "**"):
-                bits = left.bit_length() * abs(right) if operator == "**" else left.bit_length() + right.bit_length()
+                bits = other = bits * abs(right) if operator == "**" else bits + other
                 if bits > MAX_BITS:
                     raise BudgetError(f"the result of `{operator}` is too large")
+            self.charge(bits * other // _BITS_SQUARED)
         elif operator == "%" and isinstance(left, str | bytes):
             self.charge_printf(left, right)
         elif operator == "+":
@@ -195,10 +213,10 @@ class Work:
         self.charge_shallow(value)
         return value
 
-    def steps(self, items: Iterable[Any]) -> Iterator[Any]:
-        """Iterate, paying for each step."""
+    def steps(self, items: Iterable[Any], more: int = 0) -> Iterator[Any]:
+        """Iterate, paying for each step, and ``more`` for what is done in it."""
         for item in items:
-            self.charge(STEP)
+            self.charge(STEP + more)
             yield item
 
 
@@ -286,8 +304,8 @@ def internal_filters() -> dict[str, Callable[..., Any]]:
 STEPS, WEIGHED, COPIED, HAS, SPENT = " steps", " weighed", " copied", " has", " spent"
 
 
-def _steps(items: Any) -> Iterator[Any]:
-    return current().steps(items)
+def _steps(items: Any, more: int) -> Iterator[Any]:
+    return current().steps(items, more)
 
 
 def _weighed(value: Any) -> Any:
@@ -359,6 +377,11 @@ def _replace(text: Any, args: Sequence[Any], named: Mapping[str, Any]) -> int:
     return (len(text) // max(1, _length(old)) + 1) * _length(new) + _search(text, [old], {})
 
 
+def _coded(text: Any, args: Sequence[Any], named: Mapping[str, Any]) -> int:
+    codec = str(_argument(args, named, 0, "encoding", "utf-8")).lower()
+    return 0 if codec.startswith(_LINEAR_CODECS) else len(text) ** 2 // 100  # such as punycode
+
+
 def _joined(text: Any, args: Sequence[Any], named: Mapping[str, Any]) -> int:
     return len(text) * sum(map(_length, args))
 
@@ -377,6 +400,7 @@ _METHODS: Final[Mapping[str, Rule]] = {
     **dict.fromkeys(("ljust", "rjust", "center", "zfill"), _numbers),
     **dict.fromkeys(("find", "index", "count", "split", "partition"), _search),
     **dict.fromkeys(("rfind", "rindex", "rsplit", "rpartition", "strip", "lstrip", "rstrip"), _search_slowly),
+    **dict.fromkeys(("encode", "decode"), _coded),
     "expandtabs": _expandtabs,
     "join": _joined,
     "replace": _replace,
@@ -405,7 +429,8 @@ def _slice(items: Any, args: Sequence[Any], named: Mapping[str, Any]) -> int:
 
 def _wordwrap(text: Any, args: Sequence[Any], named: Mapping[str, Any]) -> int:
     text = str(text)
-    return _words(text) + (len(text) + 1) * _length(_argument(args, named, 2, "wrapstring"))
+    parts = len(text.splitlines()) + len(text.split())
+    return _words(text) + ELEMENT * parts + (len(text) + 1) * _length(_argument(args, named, 2, "wrapstring"))
 
 
 def _urlize(text: Any, args: Sequence[Any], named: Mapping[str, Any]) -> int:

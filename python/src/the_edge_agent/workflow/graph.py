@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -90,12 +90,8 @@ class CompiledGraph:
         """Return the state after a node; the node may change the dict that it gets."""
         body = node.body
         after = self._run_code(node, body, state) if isinstance(body, RunBody) else self._use(node, body, state, work)
-        try:
-            if work is not None:  # for the copies of the state, whose texts are shared
-                work.weigh(after, texts=False)
-        except BudgetError as error:
-            message = "the nodes up to this one did too much, with too large a state"
-            raise NodeError(node.name, message, error_type="budget_error", place=node.place) from error
+        if work is not None:
+            _pay(node, work.weigh_state, after)
         try:
             return deepcopy(after)  # what can't be copied is told of the node that made it, not of a later one
         except Exception as error:
@@ -122,6 +118,8 @@ class CompiledGraph:
     def _use(self, node: Node, body: UsesBody, state: State, work: Work | None) -> State:
         values = {"state": state, "variables": self._agent.variables}
         arguments = {key: _render(node, f"with.{key}", render, values, work) for key, render in body.arguments.items()}
+        if work is not None:
+            _pay(node, work.weigh, arguments)  # an action reads all that it is given
         try:
             result = call_action(self._actions, body.action, state, **arguments)
         except ActionError as error:
@@ -131,6 +129,8 @@ class CompiledGraph:
         except BaseException as error:  # SystemExit, too: an action does not end the program
             message = f"`{body.action}` failed: {describe(error)}"
             raise NodeError(node.name, message, error_type=type(error).__name__, place=node.place) from error
+        if work is not None:
+            _pay(node, work.weigh, result)  # its texts are new, and may stay in the state
         if isinstance(body.output, str):
             return {**state, body.output: result}
         if body.output is not None:
@@ -143,6 +143,14 @@ class CompiledGraph:
             message = f"`{body.action}` gave no dict to merge into the state: name it with `output`"
             raise NodeError(node.name, message, error_type="TypeError", place=node.place)
         return {**state, **result}
+
+
+def _pay(node: Node, pay: Callable[[Any], None], value: Any) -> None:
+    try:
+        pay(value)
+    except BudgetError as error:
+        message = "the nodes up to this one did too much, with too large a state or too large values"
+        raise NodeError(node.name, message, error_type="budget_error", place=node.place) from error
 
 
 def _render(node: Node, where: str, render: Renderer, values: Mapping[str, Any], work: Work | None) -> Any:

@@ -90,6 +90,7 @@ def _compile(text: str, names: tuple[str, ...]) -> tuple[jinja2.Template, bool]:
     if lone is not None:
         assignment = nodes.Assign(nodes.Name("_value", "store", lineno=1), lone, lineno=1)
         tree = nodes.Template([assignment], lineno=1)
+    _pay_for_statements(tree)
     counting: nodes.Template = _Counting().visit(tree)
     counting.set_environment(_ENVIRONMENT)
     return _ENVIRONMENT.from_string(counting), lone is not None
@@ -164,7 +165,9 @@ def _printed(context: Context, value: Any) -> Any:
     """Prepare a value to become text; an undefined one then raises what is missing."""
     if isinstance(value, jinja2.Undefined):
         return value
-    budget.current().weigh(value)
+    work = budget.current()
+    work.charge(budget.ELEMENT)
+    work.weigh(value)
     return _plain(value)
 
 
@@ -238,16 +241,18 @@ class _Missing(jinja2.StrictUndefined):
         return self[name]
 
     def __getitem__(self, key: Any) -> Any:
+        budget.current().charge(budget.NODE + len(self._asked))
         asked = (*self._asked, key)
         return _Missing(self._undefined_hint, self._undefined_obj, self._undefined_name, self._error, asked)
 
 
 class _Counting(NodeTransformer):
-    """Makes a template pay for what it does without a call: loops, comparisons, joined and constant text, slices."""
+    """Makes a template pay for what it does without a call: loops, comparisons, joined text, slices."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - jinja2's names
+        per_item = 0 if node.test is None else _cost(node.test)
         self.generic_visit(node)
-        node.iter = _filter(budget.STEPS, node.iter)
+        node.iter = _filter(budget.STEPS, node.iter, nodes.Const(per_item, lineno=node.lineno))
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
@@ -274,11 +279,36 @@ class _Counting(NodeTransformer):
         node.key = _filter(budget.WEIGHED, node.key)
         return node
 
-    def visit_Output(self, node: nodes.Output) -> list[nodes.Node]:  # noqa: N802
-        self.generic_visit(node)
-        size = sum(len(part.data) for part in node.nodes if isinstance(part, nodes.TemplateData))
-        spend = _filter(budget.SPENT, nodes.Const(size, lineno=node.lineno))
-        return [nodes.ExprStmt(spend, lineno=node.lineno), node] if size else [node]
+
+def _pay_for_statements(tree: nodes.Template) -> None:
+    """Make each statement pay, before it runs, for its text and for the parts of its expressions.
+
+    A list that is written out with 100,000 elements is as much work as a loop.
+    """
+    for parent in [tree, *tree.find_all(nodes.Stmt)]:
+        for field in ("body", "else_"):
+            statements = getattr(parent, field, None)
+            if statements:
+                paid = [part for statement in statements for part in (_payment(_cost(statement), statement), statement)]
+                setattr(parent, field, paid)
+        if isinstance(parent, nodes.Macro | nodes.CallBlock) and parent.defaults:  # computed in each call
+            parent.body.insert(0, _payment(sum(map(_cost, parent.defaults)), parent))
+
+
+def _payment(amount: int, at: nodes.Node) -> nodes.Stmt:
+    return nodes.ExprStmt(_filter(budget.SPENT, nodes.Const(amount, lineno=at.lineno)), lineno=at.lineno)
+
+
+def _cost(node: nodes.Node) -> int:
+    """Return what a statement or expression costs, without the statements in it."""
+    cost, stack = 0, [node]
+    while stack:
+        part = stack.pop()
+        cost += len(part.data) if isinstance(part, nodes.TemplateData) else budget.NODE
+        stack += [child for child in part.iter_child_nodes() if not isinstance(child, nodes.Stmt)]
+        if isinstance(part, nodes.If):  # the conditions of its `elif`, which are no statements of their own
+            stack += part.elif_
+    return cost
 
 
 def _filter(name: str, value: Any, *args: nodes.Expr) -> nodes.Expr:

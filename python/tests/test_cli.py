@@ -121,6 +121,15 @@ class TestResult:
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
         assert json.loads((folder / "final.json").read_text(encoding="utf-8")) == {"x": "é", "seen": "é"}
 
+    def test_a_device_is_written_to(self) -> None:
+        assert tea("run", agent(ECHO), "-o", "/dev/null").returncode == 0
+
+    def test_the_module_is_the_command(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "the_edge_agent.cli", "--version"], capture_output=True, check=True
+        )
+        assert done.stdout == tea_process("--version").stdout
+
     def test_a_dash_is_stdout(self) -> None:
         assert ran("-o", "-") == {"seen": None}
 
@@ -129,8 +138,9 @@ class TestResult:
         failed("-o", "final.json", agent_text="nodes: [{name: a, run: x = 1 / 0}]")
         assert (folder / "final.json").read_text() == "before"
 
-    @pytest.mark.parametrize("output", ["nowhere/final.json", "."])
+    @pytest.mark.parametrize("output", ["nowhere/final.json", ".", "pipe"])
     def test_a_file_that_cannot_be_written_is_told_before_the_agent_runs(self, folder: Path, output: str) -> None:
+        os.mkfifo("pipe")  # without a reader: who opens it waits for ever
         message = failed("-o", output, agent_text='nodes: [{name: a, run: \'open("ran", "w").close()\'}]')
         assert message.startswith(f"can't write {output}: ")
         assert not (folder / "ran").exists()

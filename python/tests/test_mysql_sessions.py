@@ -171,6 +171,8 @@ def test_a_database_with_another_default_character_set_serves(database: Database
 @pytest.mark.parametrize("driver", INSTALLED)
 def test_a_character_set_that_loses_characters_is_refused(database: Database, driver: str) -> None:
     url = make_url(database.url).set(drivername=f"mysql+{driver}")
+    with SQLAlchemyBackend(url.update_query_dict({"charset": "UTF8MB4"})) as backend:
+        assert backend.store("😀", 1)["created"] is True
     for charset in ("latin1", "utf8"):
         with_charset = url.update_query_dict({"charset": charset})
         begins = f"SET NAMES {charset}"

@@ -218,6 +218,9 @@ def test_a_bad_query_is_refused(query: Any) -> None:
 
 def test_a_query_has_200_words_at_most() -> None:
     assert parse_query("w " * 200)
+    assert parse_query("w" * 77 * 200)
+    with pytest.raises(LTMError, match="at most 200 words; a long word counts once for each 77 of its characters"):
+        parse_query("w" * 77 * 201)
     for query in ("w " * 201, '"' + "w " * 201 + '"', "-w " * 201, "a.b " * 101):
         with pytest.raises(LTMError):
             parse_query(query)

@@ -30,10 +30,10 @@ def stdout_kept_for_the_result() -> Iterator[None]:
 
 
 def writer(output: str) -> Callable[[bytes], None]:
-    """Return what writes the result to a file or, for ``-``, to stdout.
+    """Return a function that writes the result to a file or, for ``-``, to stdout.
 
     Raises:
-        OutputError: it cannot be written there; also from what is returned.
+        OutputError: it cannot be written there. The returned function raises it too.
     """
     if output == "-":
         if sys.stdout is None:  # closed by whoever started us
@@ -44,6 +44,8 @@ def writer(output: str) -> Callable[[bytes], None]:
         raise OutputError(f"can't write {output}: {'it is a folder' if path.is_dir() else 'there is no such folder'}")
     if path.is_symlink() and not _is_descriptor(path):
         raise OutputError(f"can't write {output}: it is a symbolic link; name the file that it leads to")
+    if path.exists() and not _is_descriptor(path) and not (path.is_file() or path.is_char_device()):
+        raise OutputError(f"can't write {output}: it is no file; a pipe would wait for its reader")
     return lambda text: _write_file(path, text)
 
 

@@ -108,7 +108,8 @@ def parse_query(query: Any) -> tuple[Term, ...] | None:
         if term is not None:
             terms.append(term)
     if sum(len(term.tokens) for term in terms) > MAX_QUERY_WORDS:
-        raise LTMError("validation_error", f"query must have at most {MAX_QUERY_WORDS} words")
+        counted = f"a long word counts once for each {WORD_PART} of its characters"
+        raise LTMError("validation_error", f"query must have at most {MAX_QUERY_WORDS} words; {counted}")
     return tuple(terms)
 
 

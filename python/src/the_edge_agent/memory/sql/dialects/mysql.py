@@ -160,8 +160,9 @@ class MySQLDialect(Dialect):
 
     @classmethod
     def check_options(cls, url: URL, connect_args: Mapping[str, Any]) -> None:
-        """Refuse a character set that loses characters."""
-        check_charset(url.query.get("charset"), connect_args.get("charset"))
+        """Refuse a character set that loses characters. Its name in the URL may be in any case: ours replaces it."""
+        named = url.query.get("charset")
+        check_charset(named.lower() if isinstance(named, str) else named, connect_args.get("charset"))
 
     @classmethod
     def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:

@@ -167,14 +167,13 @@ def check_charset(*charsets: Any) -> None:
     """
     for charset in charsets:
         if charset not in (None, _CHARSET):
-            raise _refused(
-                f"charset {charset} loses characters; set charset to {_CHARSET} where the driver is given it"
-            )
+            remedy = f"set charset to {_CHARSET} where the driver is given it"
+            raise _refused(f"charset {charset}: only {_CHARSET} keeps all characters; {remedy}")
 
 
 def _charset_of(driver_connection: Any) -> str | None:
     """Return the character set that a driver encodes by, None where it is the right one."""
-    if getattr(driver_connection, "charset", _CHARSET) != _CHARSET:  # PyMySQL, mysql-connector
+    if str(getattr(driver_connection, "charset", _CHARSET)).lower() != _CHARSET:  # PyMySQL, mysql-connector
         return str(driver_connection.charset)
     encoding = getattr(driver_connection, "encoding", "utf8")  # mysqlclient, whose library follows the server
     return None if encoding == "utf8" else str(encoding)

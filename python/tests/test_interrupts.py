@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import random
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, make_url
 
 from databases import Database
 from interrupts import at_once, torn_out
@@ -129,6 +132,49 @@ def test_the_handler_of_a_signal_may_raise_at_any_moment(database: Database) -> 
         for memory in stores.values():
             memory.close()
     assert interrupted == len(stores) * INTERRUPTS
+
+
+@pytest.mark.targets("native", native=True, in_memory=False, family="sqlite")
+def test_no_lock_outlives_an_interrupt(database: Database) -> None:
+    """Others write at once, though the traceback of the interrupt is still there."""
+    is_armed = False
+
+    def interrupt(number: int, frame: object) -> None:
+        if is_armed:
+            raise KeyboardInterrupt
+
+    moments, before = random.Random(SEED), signal.signal(signal.SIGALRM, interrupt)
+    engine = create_engine(database.url)
+    memories = {
+        "native": database.open(timeout=SECONDS),
+        "SQLAlchemy": SQLAlchemyBackend(database.url, timeout=SECONDS),
+        "engine": SQLAlchemyBackend(engine=engine, timeout=SECONDS),
+    }
+    path = make_url(database.url).database or ""
+    try:
+        with closing(sqlite3.connect(path, timeout=0.1, isolation_level=None)) as other:
+            for memory in memories.values():
+                calls = calls_of(memory, {})
+                for _ in range(INTERRUPTS):
+                    try:
+                        is_armed = True
+                        signal.setitimer(signal.ITIMER_REAL, moments.uniform(0.00002, 0.003), 1)
+                        while True:
+                            moments.choice(calls)()
+                    except KeyboardInterrupt:
+                        is_armed = False
+                        other.execute("BEGIN IMMEDIATE")  # within the handler: the traceback is alive
+                        other.execute("ROLLBACK")
+                memory.close()
+                other.execute("BEGIN IMMEDIATE")
+                other.execute("ROLLBACK")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        for memory in memories.values():
+            memory.close()
+        engine.dispose()
+        gc.collect()  # connections that an interrupt tore out: their warnings are for this test to ignore
 
 
 @pytest.mark.targets("native", native=True, in_memory=False, family="sqlite")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from traceback import clear_frames
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, PoolProxiedConnection
@@ -81,8 +82,10 @@ def run_transaction(
                 if error.__context__ is None or isinstance(error.__context__, Exception):
                     raise
                 raise error.__context__ from None
-            except BaseException:
+            except BaseException as error:
                 _close_again(connection)
+                if not isinstance(error, Exception):  # SQLAlchemy has closed the connection, and SQLite keeps the lock
+                    clear_frames(error.__traceback__)  # as long as there is a cursor
                 raise
 
     def again(failure: Failure) -> bool:

@@ -223,6 +223,75 @@ def test_a_time_that_is_none_is_damage_where_times_are_read(database: Database, 
             assert backend.sync_catalog()["damaged"] == [BAD]
 
 
+# What each database takes as a time, and Python has not.
+NO_TIMES: Final[dict[str, list[str]]] = {
+    "postgresql": ["20000-01-01", "infinity", "-infinity", "0009-01-01 BC"],
+    "sqlite": ["30000-01-01 00:00:00.000000", "infinity", "2999-13-01"],
+    "mysql": ["0000-00-00", "2999-00-10"],
+    "mariadb": ["0000-00-00", "2999-00-10"],
+}
+
+
+def write_time(backend: Any, column: str, text: str) -> None:
+    """Write a time over that of the bad entry, in the memory and in the catalog."""
+    engine = getattr(backend, "_engine", None)
+    is_mysql = engine is not None and engine.dialect.name in ("mysql", "mariadb")
+    named = "`key`" if is_mysql else "key"
+    writes = [
+        f"UPDATE {table} SET {column} = '{text}' WHERE substr({named}, 1, 3) = 'bad'"
+        for table in ("ltm_entries", "ltm_catalog")
+    ]
+    run_sql(
+        backend,
+        *(["SET @kept = @@sql_mode", "SET sql_mode = ''", *writes, "SET sql_mode = @kept"] if is_mysql else writes),
+    )
+
+
+@every_database
+@pytest.mark.parametrize("column", ["created_at", "updated_at", "expires_at"])
+def test_a_time_that_python_does_not_have_is_damage(database: Database, column: str) -> None:
+    with catalogued(database) as backend:
+        catalog = backend.catalog
+        for text in NO_TIMES[database.target.family]:
+            if column == "expires_at" and text < "1":
+                continue  # it has expired
+            backend.delete(BAD)
+            backend.store(BAD, "fox", {"n": 2})
+            before = catalog.create_snapshot("before")
+            write_time(backend, column, text)
+            entries = backend.iterate_entries()
+            assert [entry["key"] for entry in entries] == ["a", "c"], text
+            assert entries.damaged == [BAD]
+            assert backend.retrieve(BAD)["found"] is True, "it returns no time"
+            for query, wanted in ((None, None), ("fox", None), ("fox", {"-n": None}), (None, {"-n": None})):
+                found = [backend.search(query, wanted, limit=1, offset=offset) for offset in (0, 1, 2, 3, 5000)]
+                assert {key for page in found for key in keys_of(page)} == {"a", BAD, "c"}, text
+            with pytest.raises(LTMError, match="damaged"):
+                catalog.get_entry(BAD)
+            assert catalog.retrieve_batch(["a", BAD])["damaged"] == [BAD]
+            for listed in (catalog.list_entries(), catalog.get_changed_entries()):
+                assert ([entry["key"] for entry in listed], listed.damaged) == (["a", "c"], [BAD]), text
+            assert len(catalog.get_changed_entries(before)) == 0
+            if column == "expires_at":
+                after = catalog.create_snapshot("after")
+                catalog.delete_entry(BAD)
+                gone = catalog.get_deleted_entries(after)
+                assert (gone, gone.damaged) == ([], [BAD])
+
+
+@every_database
+def test_a_snapshot_that_is_damaged_is_left_out_of_the_list(database: Database) -> None:
+    with database.open_catalog() as catalog:
+        bad, good = catalog.create_snapshot("bad"), catalog.create_snapshot("good")
+        run_sql(catalog, f"UPDATE ltm_snapshots SET total_bytes = -1 WHERE id = '{bad}'")
+        listed = catalog.list_snapshots()
+        assert ([snapshot["id"] for snapshot in listed], listed.damaged) == ([good], [bad])
+        with pytest.raises(LTMError, match=r"the snapshot .* is damaged, its total_bytes is no size; delete it"):
+            catalog.get_snapshot(bad)
+        assert catalog.get_changed_entries(bad) == []
+        assert catalog.delete_snapshot(bad) is True
+
+
 @pytest.mark.targets("native", family="sqlite")
 def test_a_key_that_is_no_text_is_in_nobody_s_way(database: Database) -> None:
     with filled(database) as backend:
@@ -257,16 +326,21 @@ def test_a_damaged_entry_of_a_catalog_breaks_nothing(
         many = catalog.retrieve_batch(["a", BAD])
         assert (many["error_type"], many["damaged"]) == ("query_error", [BAD])
         caplog.clear()
-        assert [entry["key"] for entry in catalog.list_entries()] == ["a", "c"]
+        listed = catalog.list_entries()
+        assert ([entry["key"] for entry in listed], listed.damaged) == (["a", "c"], [BAD])
         assert [entry["key"] for entry in catalog.list_entries(limit=2)] == ["a", "c"], "the list is filled"
         assert [entry["key"] for entry in catalog.list_entries(metadata_filter={"n": {"$gte": 1}})] == ["a", "c"]
         assert MESSAGE in caplog.text
         assert catalog.get_changed_entries(before) == []
-        assert len(catalog.get_changed_entries()) == 2
+        changed = catalog.get_changed_entries()
+        assert (len(changed), changed.damaged) == (2, [BAD])
         assert catalog.get_snapshot(catalog.create_snapshot("after"))["entry_count"] == 3
         assert_nothing_is_shown(raised.value, raised.value.result, many, caplog.text)
         assert backend.sync_catalog() == {"success": True, "tracked_count": 1, "deleted_count": 0}, "a sync mends it"
         assert catalog.get_entry(BAD)["metadata"] == {"n": 2, "kind": "animal"}
+        write(backend, column, NO_METADATA[damage], "ltm_catalog")
+        run_sql(backend, "DELETE FROM ltm_entries")
+        assert backend.sync_catalog() == {"success": True, "tracked_count": 0, "deleted_count": 3}
 
 
 @every_database

@@ -58,6 +58,7 @@ MAY_IMPORT = {
         "memory.operations",
         "memory.results",
         "memory.codec",
+        "memory.validation",
     ],
     "memory.database_backend": [
         "memory.showing",

@@ -9,15 +9,13 @@ from typing import Any, Final
 
 from the_edge_agent.memory.catalog import DatabaseCatalog, generate_entry_id
 from the_edge_agent.memory.codec import comparable_json, decode
-from the_edge_agent.memory.damage import LISTED, Readable, read_tracked, whole, whole_entries
+from the_edge_agent.memory.damage import Listed, read_gone, read_snapshot, read_tracked, whole, whole_entries
 from the_edge_agent.memory.filters import parse_filter
 from the_edge_agent.memory.native_rows import (
     first_tracked,
-    gone_of,
     range_of,
     select_snapshots,
     select_tracked,
-    snapshot_of,
     tracked_parameters,
 )
 from the_edge_agent.memory.operations import Operation
@@ -259,13 +257,13 @@ class PostgresCatalog(DatabaseCatalog):
         """Return ``{"id", "name", "entry_count", "total_bytes", "created_at"}``, None if there is none."""
         wanted = {"id": check_snapshot_id(snapshot_id, "snapshot_id")}
         row = self._database.run(lambda connection: connection.execute(_SNAPSHOT, wanted).fetchone())
-        return row and snapshot_of(row, in_utc)
+        return whole(row and read_snapshot(row, in_utc), "snapshot")
 
     def list_snapshots(self) -> list[dict[str, Any]]:
         """Return all snapshots as ``get_snapshot`` does, newest first."""
         statement = f"{_SNAPSHOTS} ORDER BY created_at DESC, id"
         rows = self._database.run(lambda connection: connection.execute(statement).fetchall())
-        return [snapshot_of(row, in_utc) for row in rows]
+        return Listed(read_snapshot(row, in_utc) for row in rows)
 
     def delete_snapshot(self, snapshot_id: str) -> bool:
         """Delete a snapshot, not the entries, and return whether it was there."""
@@ -284,7 +282,7 @@ class PostgresCatalog(DatabaseCatalog):
             rows = self._database.run(lambda connection: connection.execute(_ALL).fetchall())
         else:
             rows = self._since(since_snapshot_id, _CHANGED)
-        return [*Readable((read_tracked(row, in_utc) for row in rows), LISTED)]
+        return Listed(read_tracked(row, in_utc) for row in rows)
 
     def get_deleted_entries(self, since_snapshot_id: str) -> list[dict[str, Any]]:
         """Return what a snapshot has and the catalog has no more, expired entries included, by key.
@@ -295,7 +293,7 @@ class PostgresCatalog(DatabaseCatalog):
         Raises:
             LTMError: ``validation_error`` for an unknown snapshot.
         """
-        return [gone_of(row, in_utc) for row in self._since(since_snapshot_id, _DELETED)]
+        return Listed(read_gone(row, in_utc) for row in self._since(since_snapshot_id, _DELETED))
 
     def _since(self, snapshot_id: Any, statement: str) -> list[Sequence[Any]]:
         wanted = {"id": check_snapshot_id(snapshot_id, "since_snapshot_id")}

@@ -228,7 +228,7 @@ class SQLAlchemyCatalog(DatabaseCatalog):
     def get_snapshot(self, snapshot_id: str) -> dict[str, Any] | None:
         """Return ``{"id", "name", "entry_count", "total_bytes", "created_at"}``, None if there is none."""
         wanted = check_snapshot_id(snapshot_id, "snapshot_id")
-        return self._database.run(lambda connection, sql: sql.catalog.snapshot(connection, wanted))
+        return whole(self._database.run(lambda connection, sql: sql.catalog.snapshot(connection, wanted)), "snapshot")
 
     def list_snapshots(self) -> list[dict[str, Any]]:
         """Return all snapshots as ``get_snapshot`` does, newest first."""

@@ -11,15 +11,13 @@ from datetime import datetime
 from typing import Any, Final
 
 from the_edge_agent.memory.catalog import DatabaseCatalog, generate_entry_id
-from the_edge_agent.memory.damage import LISTED, Damage, Readable, read_tracked, whole, whole_entries
+from the_edge_agent.memory.damage import Damage, Listed, read_gone, read_snapshot, read_tracked, whole, whole_entries
 from the_edge_agent.memory.filters import parse_filter
 from the_edge_agent.memory.native_rows import (
     SNAPSHOTS,
     TRACKED,
     first_tracked,
-    gone_of,
     range_of,
-    snapshot_of,
     tracked_parameters,
 )
 from the_edge_agent.memory.operations import Operation
@@ -207,13 +205,13 @@ class SQLiteCatalog(DatabaseCatalog):
         wanted = check_snapshot_id(snapshot_id, "snapshot_id")
         with self._database.transaction() as connection:
             row = connection.execute(f"{SNAPSHOTS} WHERE id = ?", (wanted,)).fetchone()
-        return row and snapshot_of(row, moment)
+        return whole(row and read_snapshot(row, moment), "snapshot")
 
     def list_snapshots(self) -> list[dict[str, Any]]:
         """Return all snapshots as ``get_snapshot`` does, newest first."""
         with self._database.transaction() as connection:
             rows = connection.execute(f"{SNAPSHOTS} ORDER BY created_at DESC, id")
-            return [snapshot_of(row, moment) for row in rows]
+            return Listed(read_snapshot(row, moment) for row in rows)
 
     def delete_snapshot(self, snapshot_id: str) -> bool:
         """Delete a snapshot, not the entries, and return whether it was there."""
@@ -229,7 +227,7 @@ class SQLiteCatalog(DatabaseCatalog):
             if wanted is not None:
                 _require_snapshot(connection, wanted)
             rows = connection.execute(_ALL if wanted is None else _CHANGED, {"id": wanted, "now": written(now())})
-            return [*Readable((read_tracked(row, moment) for row in rows), LISTED)]
+            return Listed(read_tracked(row, moment) for row in rows)
 
     def get_deleted_entries(self, since_snapshot_id: str) -> list[dict[str, Any]]:
         """Return what a snapshot has and the catalog has no more, expired entries included, by key.
@@ -244,7 +242,7 @@ class SQLiteCatalog(DatabaseCatalog):
         with self._database.transaction() as connection:
             _require_snapshot(connection, wanted)
             rows = connection.execute(_DELETED, {"id": wanted, "now": written(now())})
-            return [gone_of(row, moment) for row in rows]
+            return Listed(read_gone(row, moment) for row in rows)
 
     # --- as the ledger of a memory in the same file ------------------------------------------------
 

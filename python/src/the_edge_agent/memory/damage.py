@@ -27,6 +27,10 @@ TRACKED: Final = (
     *("expires_at", "created_at", "updated_at"),
 )
 TIMES: Final = ("created_at", "updated_at", "expires_at")
+_GONE: Final = ("id", "key", "content_hash", "byte_size", "expires_at")
+_SNAPSHOT: Final = ("id", "name", "entry_count", "total_bytes", "created_at")
+_TEXTS: Final = ("id", "key", "content_hash", "name")
+_NUMBERS: Final = ("byte_size", "entry_count", "total_bytes")
 
 _LONGEST_KEY: Final = 512
 _MOST_NAMED: Final = 10  # keys in a message
@@ -96,22 +100,38 @@ def read_whole_entry(
 
 def read_tracked(row: Sequence[Any], moment: Moment) -> dict[str, Any] | Damage:
     """Return the entry of a catalog from its columns, in the order of ``TRACKED``."""
-    entry = dict(zip(TRACKED, row, strict=True))
+    return _read_columns(TRACKED, row, moment, row[1])
+
+
+def read_gone(row: Sequence[Any], moment: Moment) -> dict[str, Any] | Damage:
+    """Return what a snapshot has of an entry that is gone: its id, key, content_hash, byte_size and expires_at."""
+    return _read_columns(_GONE, row, moment, row[1])
+
+
+def read_snapshot(row: Sequence[Any], moment: Moment) -> dict[str, Any] | Damage:
+    """Return a snapshot from its columns: id, name, entry_count, total_bytes and created_at."""
+    return _read_columns(_SNAPSHOT, row, moment, row[0])
+
+
+def _read_columns(names: Sequence[str], row: Sequence[Any], moment: Moment, key: Any) -> dict[str, Any] | Damage:
+    found = dict(zip(names, row, strict=True))
     try:
-        for name in ("key", "content_hash"):
-            if not isinstance(entry[name], str):
-                raise UnreadableError(name, "is no text")
-        if entry["byte_size"] is not None and type(entry["byte_size"]) is not int:
-            raise UnreadableError("byte_size", "is no whole number")
-        if entry["inlined_value"] is not None:
-            entry["inlined_value"] = decode(entry["inlined_value"], "inlined_value")
-        entry["metadata"] = decode_metadata(entry["metadata"])
-        for name in TIMES:
-            entry[name] = read_time(entry[name], name, moment)
+        for name, raw in found.items():
+            if name in TIMES:
+                found[name] = read_time(raw, name, moment)
+            elif name == "metadata":
+                found[name] = decode_metadata(raw)
+            elif name in _TEXTS or (name == "storage_uri" and raw is not None):
+                if not isinstance(raw, str):
+                    raise UnreadableError(name, "is no text")
+            elif name == "inlined_value" and raw is not None:
+                found[name] = decode(raw, name)
+            elif name in _NUMBERS and raw is not None and (type(raw) is not int or raw < 0):
+                raise UnreadableError(name, "is no size")
     except UnreadableError as error:
-        damage = Damage.of(entry["key"], error)
+        damage = Damage.of(key, error)
     else:
-        return entry
+        return found
     return damage
 
 
@@ -187,24 +207,25 @@ def undamaged(
 # --- what calls answer -----------------------------------------------------------------------------
 
 
-def damaged(damages: Sequence[Damage]) -> LTMError:
-    """Return the failure of a call that was asked for these entries."""
+def damaged(damages: Sequence[Damage], kind: str = "entry") -> LTMError:
+    """Return the failure of a call that was asked for these entries, or for a ``snapshot``."""
     keys = [damage.key for damage in damages]
     if len(keys) == 1:
-        message = f"the entry {keys[0]!r} is damaged, {damages[0].problem}; store it anew or delete it"
+        remedy = "store it anew or delete it" if kind == "entry" else "delete it"
+        message = f"the {kind} {keys[0]!r} is damaged, {damages[0].problem}; {remedy}"
     else:
         message = f"{len(keys):,} entries are damaged: {_named(keys)}; store them anew or delete them"
     return LTMError("query_error", message, damaged=keys)
 
 
-def whole(entry: dict[str, Any] | Damage | None) -> dict[str, Any] | None:
-    """Return the entry that a call was asked for, None for none.
+def whole(entry: dict[str, Any] | Damage | None, kind: str = "entry") -> dict[str, Any] | None:
+    """Return the entry that a call was asked for, or the ``snapshot``, None for none.
 
     Raises:
         LTMError: ``query_error``: it is damaged.
     """
     if isinstance(entry, Damage):
-        raise damaged([entry])
+        raise damaged([entry], kind)
     return entry
 
 
@@ -277,6 +298,23 @@ class Readable(Iterator[Item], Generic[Item]):
         finally:
             if self.damaged:
                 _logger.warning("%s left out %s damaged: %s", of, f"{len(self.damaged):,}", _named(self.damaged))
+
+
+class Listed(list[Item]):
+    """A list of what can be read.
+
+    Attributes:
+        damaged: the keys of what was left out.
+    """
+
+    def __init__(
+        self, found: Iterable[Item | Damage], fits: Callable[[Item], bool] | None = None, most: int | None = None
+    ):
+        """Take the first so many that fit, of all that was found."""
+        readable = Readable(found, LISTED)
+        super().__init__(islice(readable if fits is None else filter(fits, readable), most))
+        readable.close()
+        self.damaged = readable.damaged
 
 
 def _named(keys: Sequence[str]) -> str:

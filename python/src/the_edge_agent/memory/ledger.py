@@ -15,6 +15,7 @@ from the_edge_agent.memory.config import catalog_options
 from the_edge_agent.memory.damage import Damage
 from the_edge_agent.memory.operations import Operation, Store
 from the_edge_agent.memory.results import LTMError, Result, ok, succeeded
+from the_edge_agent.memory.validation import check_key
 
 Facts: TypeAlias = Callable[[Sequence[str]], Mapping[str, tuple[datetime | None, str | None] | Damage]]
 
@@ -147,11 +148,20 @@ def sync(memory: LTMBackend, ledger: Ledger, facts: Facts) -> Result:
         page = succeeded(memory.list_keys(limit=_PAGE_KEYS, after=after or None))
         work.sync(page["keys"])
         after = page["next"]
-    known = [entry["key"] for entry in catalog.get_changed_entries()]
+    changed = catalog.get_changed_entries()
+    known = [entry["key"] for entry in changed] + [key for key in getattr(changed, "damaged", ()) if _is_key(key)]
     for start in range(0, len(known), _PAGE_KEYS):
         work.sync(known[start : start + _PAGE_KEYS])
     named = {"damaged": sorted(work.damaged)} if work.damaged else {}
     return ok(tracked_count=work.tracked, deleted_count=work.deleted, **named)
+
+
+def _is_key(key: str) -> bool:
+    try:
+        check_key(key)
+    except LTMError:
+        return False
+    return True
 
 
 class _Sync:

@@ -7,10 +7,9 @@ from itertools import islice
 from typing import Any, Final, TypeAlias, TypeVar
 
 from the_edge_agent.memory.damage import (
-    LISTED,
     Damage,
+    Listed,
     Moment,
-    Readable,
     may_fit,
     read_entry,
     read_tracked,
@@ -169,26 +168,8 @@ def tracked_parameters(entry: Tracked) -> dict[str, Any]:
     }
 
 
-def first_tracked(rows: Iterable[Row], moment: Moment, condition: Node | None, most: int) -> list[dict[str, Any]]:
+def first_tracked(rows: Iterable[Row], moment: Moment, condition: Node | None, most: int) -> Listed[dict[str, Any]]:
     """Return the entries of the first rows of ``TRACKED`` whose metadata satisfies a condition."""
-    entries = Readable((read_tracked(row, moment) for row in rows), LISTED)
-    found = (entry for entry in entries if matches(condition, entry["metadata"]))
-    return list(islice(found, most))
-
-
-def gone_of(row: Row, moment: Moment) -> dict[str, Any]:
-    """Return what a snapshot has of an entry that is gone, from ``(id, key, content_hash, byte_size, expires_at)``."""
-    names = ("id", "key", "content_hash", "byte_size")
-    return {**dict(zip(names, row[:4], strict=True)), "expires_at": moment(row[4])}
-
-
-def snapshot_of(row: Row, moment: Moment) -> dict[str, Any]:
-    """Return the snapshot of a row of ``SNAPSHOTS``."""
-    snapshot_id, name, count, size, created_at = row
-    return {
-        "id": snapshot_id,
-        "name": name,
-        "entry_count": count,
-        "total_bytes": size,
-        "created_at": moment(created_at),
-    }
+    return Listed(
+        (read_tracked(row, moment) for row in rows), lambda entry: matches(condition, entry["metadata"]), most
+    )

@@ -303,12 +303,17 @@ class PostgresDatabase:
 
 def utc(column: str) -> str:
     """Return the SQL for a time as ``in_utc`` reads it, whatever the session's TimeZone and DateStyle are."""
-    return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US"+00:00"')"""
+    written = f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US"+00:00"AD')"""
+    return f"coalesce({written}, {column}::text)"  # to_char makes NULL of infinity
 
 
 def in_utc(moment: str | None) -> datetime | None:
-    """Return a time of the server's, written by ``utc``."""
-    return None if moment is None else datetime.fromisoformat(moment)
+    """Return a time of the server's, written by ``utc``.
+
+    Raises:
+        ValueError: it is none of Python's: infinity, before the year 1 or after 9999.
+    """
+    return None if moment is None else datetime.fromisoformat(moment.removesuffix("AD"))
 
 
 def microseconds(duration: timedelta | None) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -23,7 +23,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from the_edge_agent.memory.damage import LISTED, TRACKED, Damage, Readable, read_tracked
+from the_edge_agent.memory.damage import TRACKED, Damage, Listed, read_gone, read_snapshot, read_tracked
 from the_edge_agent.memory.filters import Node, matches
 from the_edge_agent.memory.sql.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.creation import Schema
@@ -150,7 +150,7 @@ class Catalog:
 
     def list_entries(
         self, connection: Connection, prefix: str, condition: Node | None, limit: int, *, filters: bool = True
-    ) -> list[dict[str, Any]]:
+    ) -> Listed[dict[str, Any]]:
         """Return the first entries by key that fit a prefix and a filter; without ``filters`` Python decides it."""
         in_sql = self._filters.condition(condition) if filters and condition is not None else None
         bounds = prefix_bounds(prefix)
@@ -161,10 +161,9 @@ class Catalog:
         if condition is None or in_sql is not None:
             entries = [read_tracked(row, moment_of) for row in connection.execute(statement.limit(limit), now)]
             if Damage not in map(type, entries):
-                return entries  # type: ignore[return-value]
-        readable = Readable(in_time(self._pages(connection, statement, now)), LISTED)
-        fitting = (entry for entry in readable if matches(condition, entry["metadata"]))
-        return list(islice(fitting, limit))
+                return Listed(entries)
+        found = in_time(self._pages(connection, statement, now))
+        return Listed(found, lambda entry: matches(condition, entry["metadata"]), limit)
 
     def changed(self, connection: Connection, snapshot_id: str | None) -> list[dict[str, Any]]:
         """Return the entries that differ from a snapshot; all without one.
@@ -174,9 +173,10 @@ class Catalog:
         """
         now = self._now(connection, 2)
         if snapshot_id is None:
-            return _entries(connection.execute(self._all, now))
+            return _by_key(read_tracked(row, moment_of) for row in connection.execute(self._all, now))
         self._require_snapshot(connection, snapshot_id)
-        return _entries(connection.execute(self._changed, {"b_snapshot": snapshot_id, **now}))
+        rows = connection.execute(self._changed, {"b_snapshot": snapshot_id, **now})
+        return _by_key(read_tracked(row, moment_of) for row in rows)
 
     def deleted(self, connection: Connection, snapshot_id: str) -> list[dict[str, Any]]:
         """Return what a snapshot has and the catalog has no more.
@@ -186,7 +186,7 @@ class Catalog:
         """
         self._require_snapshot(connection, snapshot_id)
         rows = connection.execute(self._deleted, {"b_snapshot": snapshot_id, **self._now(connection)})
-        return _by_key(dict(row._mapping) for row in rows)
+        return _by_key(read_gone(row, moment_of) for row in rows)
 
     # --- snapshots ---------------------------------------------------------------------------------
 
@@ -202,14 +202,14 @@ class Catalog:
         connection.execute(self._finish, {"b_snapshot": snapshot_id, "b_name": name, **now})
         self._dialect.analyze(connection, *self._joined)
 
-    def snapshot(self, connection: Connection, snapshot_id: str) -> dict[str, Any] | None:
+    def snapshot(self, connection: Connection, snapshot_id: str) -> dict[str, Any] | Damage | None:
         """Return a snapshot, None if there is none."""
         row = connection.execute(self._snapshot, {"b_snapshot": snapshot_id}).first()
-        return None if row is None else dict(row._mapping)
+        return None if row is None else read_snapshot(row, moment_of)
 
     def snapshots(self, connection: Connection) -> list[dict[str, Any]]:
         """Return all snapshots, newest first."""
-        return [dict(row._mapping) for row in connection.execute(self._newest_first)]
+        return Listed(read_snapshot(row, moment_of) for row in connection.execute(self._newest_first))
 
     def delete_snapshot(self, connection: Connection, snapshot_id: str) -> bool:
         """Delete a snapshot and return whether it was there."""
@@ -255,13 +255,11 @@ def _differs(one: Any, other: Any) -> Any:
     return or_(one != other, and_(one.is_(None), other.is_not(None)), and_(one.is_not(None), other.is_(None)))
 
 
-def _by_key(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _by_key(found: Iterable[dict[str, Any] | Damage]) -> list[dict[str, Any]]:
     """Sort here: MySQL and MariaDB would sort all rows, whole, before they compare them with a snapshot."""
-    return sorted(entries, key=lambda entry: str(entry["key"]))
-
-
-def _entries(rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
-    return _by_key(Readable((read_tracked(row, moment_of) for row in rows), LISTED))
+    entries = Listed(found)
+    entries.sort(key=lambda entry: str(entry["key"]))
+    return entries
 
 
 def sent_bytes(entry: Tracked, enough: int) -> int:

@@ -239,15 +239,18 @@ class Searcher:
             with connection.execute(statement, now, execution_options={"yield_per": PAGE_ROWS}) as result:
                 yield from result
             return
-        page = statement.limit(PAGE_ROWS)
+        page, last = statement.limit(PAGE_ROWS), bindparam("b_last", type_=self._key.type)
+        # In SQL, because Python may not have the time of an entry that is damaged.
+        moment = select(self._updated_at).where(self._key == last).correlate(None).scalar_subquery()
+        is_older = or_(self._updated_at < moment, and_(self._updated_at == moment, self._key > last))
+        older = page.where(is_older)
         while True:
             rows = connection.execute(page, now).all()
             yield from rows
             if len(rows) < PAGE_ROWS:
                 return
-            key, moment = rows[-1][0], rows[-1][1]
-            older = or_(self._updated_at < moment, and_(self._updated_at == moment, self._key > key))
-            page = statement.where(older).limit(PAGE_ROWS)
+            now = {**now, "b_last": rows[-1][0]}
+            page = older
 
     def _entries(self, connection: Connection, chosen: Sequence[_Candidate]) -> list[dict[str, Any] | Damage]:
         rows: dict[str, Sequence[Any]] = {}

@@ -57,8 +57,8 @@ def list_entries(
     limit: int = 100,
 ) -> Result:
     """List the first ``limit`` entries, by key, that fit a beginning of the key and a metadata filter."""
-    entries = _all_plain(_catalog(memory).list_entries(prefix, metadata_filter, limit))
-    return {"success": True, "entries": entries, "count": len(entries)}
+    found = _catalog(memory).list_entries(prefix, metadata_filter, limit)
+    return {"success": True, "entries": _all_plain(found), "count": len(found), **_damaged(found)}
 
 
 def delete(memory: LTMBackend, key: str) -> Result:
@@ -82,12 +82,13 @@ def changes(memory: LTMBackend, since: str | None = None) -> Result:
     get_deleted = getattr(catalog, "get_deleted_entries", None)
     if since is not None and get_deleted is None:
         raise LTMError("configuration_error", "this catalog does not tell what was deleted since a snapshot")
-    changed = _all_plain(catalog.get_changed_entries(since))
+    found = catalog.get_changed_entries(since)
+    changed = _all_plain(found)
     gone = [] if since is None or get_deleted is None else _all_plain(get_deleted(since))
     deleted = {entry["key"] for entry in gone}
     changed = [entry for entry in changed if entry["key"] not in deleted]  # it went between the two questions
     counts = {"changed_count": len(changed), "deleted_count": len(gone)}
-    return {"success": True, "changed": changed, "deleted": gone, **counts}
+    return {"success": True, "changed": changed, "deleted": gone, **counts, **_damaged(found)}
 
 
 def cleanup(memory: LTMBackend, batch_size: int = 100) -> Result:
@@ -137,6 +138,12 @@ def _plain(entry: Mapping[str, Any]) -> Result:
         else value
         for name, value in entry.items()
     }
+
+
+def _damaged(found: Any) -> Result:
+    """Return ``{"damaged": [keys]}`` of what a catalog has left out of a list, if there is any."""
+    keys = getattr(found, "damaged", None)
+    return {"damaged": list(keys)} if keys else {}
 
 
 def _all_plain(entries: Iterable[Mapping[str, Any]]) -> list[Result]:

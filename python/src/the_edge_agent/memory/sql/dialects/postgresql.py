@@ -86,7 +86,7 @@ _SIMPLE: Final[ColumnElement[Any]] = literal_column("'simple'::regconfig")
 _WHOLE_INDEX: Final[ColumnElement[bool]] = literal_column(
     "(SELECT set_config('gin_fuzzy_search_limit', '0', true)) = '0'", type_=Boolean()
 )
-_AS_TEXT: Final[ColumnElement[str]] = literal_column("""'YYYY-MM-DD HH24:MI:SS.US"+00:00"'""", type_=Text())
+_AS_TEXT: Final[ColumnElement[str]] = literal_column("""'YYYY-MM-DD HH24:MI:SS.US"+00:00"AD'""", type_=Text())
 _ASCII: Final = "SQL_ASCII"  # as which drivers return bytes
 
 
@@ -98,11 +98,20 @@ class Moment(TypeDecorator[datetime]):
 
     def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         """Return the text of a column."""
-        return func.to_char(func.timezone(literal_column("'UTC'"), column), _AS_TEXT, type_=self)
+        written = func.to_char(func.timezone(literal_column("'UTC'"), column), _AS_TEXT, type_=Text())
+        return func.coalesce(written, cast(column, Text()), type_=self)  # to_char makes NULL of infinity
 
     def process_result_value(self, value: Any, dialect: EngineDialect) -> datetime | None:
-        """Return the time that the text says; a caller's own SQL may have selected the column itself."""
-        return datetime.fromisoformat(value) if isinstance(value, str) else value
+        """Return the time that the text says; a caller's own SQL may have selected the column itself.
+
+        What is no time of Python's (infinity, before the year 1 or after 9999) comes out as it is.
+        """
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]
+        try:
+            return datetime.fromisoformat(value.removesuffix("AD"))
+        except ValueError:  # its message shows the text
+            return value  # type: ignore[return-value]
 
 
 class PostgreSQLDialect(Dialect):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from sqlalchemy import create_engine
 
 from databases import Database, run_sql
 from the_edge_agent.memory import LTMError, SQLAlchemyBackend, check_database
@@ -292,14 +293,68 @@ def test_a_snapshot_that_is_damaged_is_left_out_of_the_list(database: Database) 
         assert catalog.delete_snapshot(bad) is True
 
 
+# Keys that no store takes, in SQL, and what they are called.
+BAD_KEYS: Final[dict[str, tuple[str, str]]] = {
+    "a BLOB": ("x'6b65ff'", "b'ke\\xff'"),
+    "no UTF-8": ("cast(x'6222ff22' as text)", 'b"\0\\xff"'),
+    "empty": ("''", ""),
+    "a NUL": ("'a' || char(0) || 'b'", "a\0b"),
+    "too long": (f"'{'k' * 1200}'", "k" * 1200),
+}
+
+
 @pytest.mark.targets("native", family="sqlite")
-def test_a_key_that_is_no_text_is_in_nobody_s_way(database: Database) -> None:
+@pytest.mark.parametrize("bad", BAD_KEYS)
+def test_a_key_that_no_store_takes_is_treated_alike_by_every_call(database: Database, bad: str) -> None:
+    written, named = BAD_KEYS[bad]
     with filled(database) as backend:
-        run_sql(backend, "UPDATE ltm_entries SET key = x'6b65ff' WHERE substr(key, 1, 3) = 'bad'")
-        assert [item[0] for item in backend.iterate_all()] == ["a", "c"]
-        assert backend.list_keys()["keys"] == ["a", "c"]
-        assert [entry["key"] for entry in backend.search("fox")["results"]] == ["c", "a"]
-        assert backend.search()["damaged"] == ["b'ke\\xff'"]
+        run_sql(backend, f"UPDATE ltm_entries SET key = {written} WHERE substr(key, 1, 3) = 'bad'")
+        assert backend.count()["count"] == 3
+        pages = [backend.list_keys(), backend.list_keys(limit=2), backend.list_keys(limit=1, after="a")]
+        assert [(page["keys"], page["next"]) for page in pages] == [(["a", "c"], None)] * 2 + [(["c"], None)]
+        for items in (backend.iterate_all(), backend.iterate_entries()):
+            assert len([*items]) == 2
+            assert items.damaged == [named]
+        filtered = {"n": {"$in": [1, 2, 3]}}
+        for search in (
+            backend.search(),
+            backend.search("fox"),
+            backend.search("fox", filtered),
+            backend.search("fox", limit=2000),
+        ):
+            assert ([entry["key"] for entry in search["results"]], search["damaged"]) == (["c", "a"], [named])
+
+
+@pytest.mark.targets("native", family="sqlite", in_memory=False)
+@pytest.mark.parametrize("bad", ["a BLOB", "no UTF-8"])
+def test_an_iteration_goes_on_after_pages_that_end_with_such_a_key(database: Database, bad: str) -> None:
+    kind = "blob" if bad == "a BLOB" else "text"
+    with database.open() as backend:
+        backend.store_many(
+            [{"key": f"{letter}{number:02}", "value": "v" * 30_000} for letter in "by" for number in range(40)]
+        )
+        run_sql(backend, f"UPDATE ltm_entries SET key = cast(x'62ff' || id as {kind}) WHERE substr(key, 1, 1) = 'b'")
+        items = backend.iterate_all()
+        assert [item[0] for item in items] == [f"y{number:02}" for number in range(40)]
+        assert len({*items.damaged}) == len(items.damaged) == 40
+        assert backend.list_keys(limit=2) == {"success": True, "keys": ["y00", "y01"], "next": "y01"}
+
+
+@pytest.mark.targets("native", family="sqlite")
+@pytest.mark.parametrize("column", ["value", "metadata"])
+def test_text_that_is_no_utf_8_is_damage(database: Database, column: str, caplog: pytest.LogCaptureFixture) -> None:
+    with filled(database) as backend:
+        run_sql(backend, f"UPDATE ltm_entries SET {column} = cast(x'22ff22' as text) WHERE substr(key, 1, 3) = 'bad'")
+        assert_every_call_goes_on(backend, caplog)
+        if database.target.native or database.target.in_memory:
+            return
+        engine = create_engine(database.url)
+        with SQLAlchemyBackend(engine=engine) as other:
+            assert_every_call_goes_on(other, caplog)
+            with engine.connect() as connection:
+                driver_connection: Any = connection.connection.driver_connection
+                assert driver_connection.text_factory is str, "a caller's connection is left as it was"
+        engine.dispose()
 
 
 # --- the catalog -------------------------------------------------------------------------------------

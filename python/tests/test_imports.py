@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "memory.tickets": [],
     "memory.in_time": [],
     "memory.poolers": [],
-    "memory.damage": ["memory.codec", "memory.filters", "memory.results", "memory.text"],
+    "memory.damage": ["memory.codec", "memory.filters", "memory.results", "memory.text", "memory.validation"],
     "memory.base": [
         "memory.damage",
         "memory.operations",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,7 @@ from the_edge_agent.memory.codec import UnreadableError, decode, decode_metadata
 from the_edge_agent.memory.filters import Node, matches
 from the_edge_agent.memory.results import LTMError, Result, found_entries, ok
 from the_edge_agent.memory.text import RANK_WINDOW, Term, has_words, rank
+from the_edge_agent.memory.validation import MAX_KEY_LENGTH
 
 Item = TypeVar("Item")
 Moment: TypeAlias = Callable[[Any], "datetime | None"]
@@ -32,7 +34,7 @@ _SNAPSHOT: Final = ("id", "name", "entry_count", "total_bytes", "created_at")
 _TEXTS: Final = ("id", "key", "content_hash", "name")
 _NUMBERS: Final = ("byte_size", "entry_count", "total_bytes")
 
-_LONGEST_KEY: Final = 512
+_INEXACT: Final = re.compile(r"\0\\x[0-9a-f]{2}")  # of bytes that are no UTF-8, on SQLite
 _MOST_NAMED: Final = 10  # keys in a message
 
 
@@ -53,7 +55,32 @@ class Damage:
     @classmethod
     def of(cls, key: Any, error: UnreadableError) -> Damage:
         """Return the damage of the entry at a key."""
-        return cls(key if isinstance(key, str) else repr(key)[:_LONGEST_KEY], error.what, str(error))
+        return cls(key if isinstance(key, str) else repr(key)[:MAX_KEY_LENGTH], error.what, str(error))
+
+
+# --- keys ------------------------------------------------------------------------------------------
+
+
+def is_key(key: Any) -> bool:
+    """Return whether the key of a row is one that a call takes."""
+    return isinstance(key, str) and 0 < len(key) <= MAX_KEY_LENGTH and "\0" not in key
+
+
+def _check_key(key: Any) -> None:
+    if not is_key(key):
+        is_text = isinstance(key, str) and not _INEXACT.search(key)
+        raise UnreadableError("key", "is none that a store takes" if is_text else "is no text")
+
+
+def place_after(keys: Sequence[Any]) -> tuple[Any, int]:
+    """Return where the page after these keys begins: a key, None for none of them, and how many rows follow it here.
+
+    A key that is empty, no text, or no UTF-8 cannot be asked for: the page begins after one that can.
+    """
+    for skip, key in enumerate(reversed(keys)):
+        if isinstance(key, str) and key and not ("\0" in key and _INEXACT.search(key)):
+            return key, skip
+    return None, len(keys)
 
 
 # --- rows to entries -------------------------------------------------------------------------------
@@ -62,8 +89,8 @@ class Damage:
 def read_entry(key: Any, value: Any, metadata: Any, version: Any = 0) -> dict[str, Any] | Damage:
     """Return ``{"value", "metadata", "version"}`` of the columns of a row; what ``value`` stands for is decoded."""
     try:
-        if not isinstance(key, str):
-            raise UnreadableError("key", "is no text")
+        if not is_key(key):
+            _check_key(key)
         entry = {"value": decode(value), "metadata": decode_metadata(metadata), "version": version}
         if type(version) is int:
             return entry
@@ -122,7 +149,7 @@ def _read_columns(names: Sequence[str], row: Sequence[Any], moment: Moment, key:
             elif name == "metadata":
                 found[name] = decode_metadata(raw)
             elif name in _TEXTS or (name == "storage_uri" and raw is not None):
-                if not isinstance(raw, str):
+                if not isinstance(raw, str) or "\0" in raw:
                     raise UnreadableError(name, "is no text")
             elif name == "inlined_value" and raw is not None:
                 found[name] = decode(raw, name)

@@ -11,6 +11,7 @@ from the_edge_agent.memory.damage import (
     Listed,
     Moment,
     may_fit,
+    place_after,
     read_entry,
     read_tracked,
     read_whole_entry,
@@ -71,10 +72,10 @@ def _check_pointer(pointer: str | None) -> None:
         raise LTMError("configuration_error", message)
 
 
-def page_of(rows: Iterable[Row]) -> Page:
-    """Return the first rows of ``(key, value, metadata, pointer, ...)``, until their text is long."""
+def page_of(rows: Iterable[Row], skip: int) -> Page:
+    """Return the first rows of ``(key, value, metadata, pointer, ...)`` after some, until their text is long."""
     page, size = [], 0
-    for row in rows:
+    for row in islice(rows, skip, None):
         page.append(row)
         size += len(row[1]) + len(row[2] or "")
         if size > _PAGE_TEXT:
@@ -82,14 +83,17 @@ def page_of(rows: Iterable[Row]) -> Page:
     return page, True
 
 
-def iterate(page_after: Callable[[str], Page], item_of: Callable[[Row], Item | Damage]) -> Iterator[Item | Damage]:
-    """Yield what ``item_of`` makes of the rows of page after page; each is asked for with the last key before it."""
-    after, is_over = "", False
+def iterate(page_after: Callable[[str, int], Page], item_of: Callable[[Row], Item | Damage]) -> Iterator[Item | Damage]:
+    """Yield what ``item_of`` makes of the rows of page after page.
+
+    Each is asked for with the last key before it that can be asked for, and how many rows after that to skip.
+    """
+    after, skip, is_over = "", 0, False
     while not is_over:
-        page, is_over = page_after(after)
-        for row in page:
-            after = row[0]
-            yield item_of(row)
+        page, is_over = page_after(after, skip)
+        yield from map(item_of, page)
+        found, more = place_after([row[0] for row in page])
+        after, skip = (after, skip + more) if found is None else (found, more)
 
 
 def item_of(row: Row) -> tuple[str, Any, dict[str, Any] | None] | Damage:

@@ -291,9 +291,11 @@ class PostgresBackend(DatabaseBackend):
     def _iterate_entries(self, prefix: str) -> Iterator[Any]:
         return iterate(partial(self._page, _WHOLE_PAGE, prefix), partial(whole_of, moment=in_utc))
 
-    def _page(self, statement: str, prefix: str, after: str) -> Page:
+    def _page(self, statement: str, prefix: str, after: str, skip: int) -> Page:
         values = {**range_of(prefix), "after": after}
-        return self._database.run(partial(_page, statement=statement, values=values), ONE_STATE)
+        if not after:  # an empty key, which somebody else has written, is not above it
+            statement = statement.replace("key > %(after)s", "key >= %(after)s")
+        return self._database.run(partial(_page, statement=statement, values=values, skip=skip), ONE_STATE)
 
     @returns_result
     def search(
@@ -385,6 +387,6 @@ def _parameters(store: Store) -> dict[str, Any]:
     }
 
 
-def _page(connection: Any, statement: str, values: dict[str, Any]) -> Page:
+def _page(connection: Any, statement: str, values: dict[str, Any], skip: int) -> Page:
     with streamed(connection) as cursor:
-        return page_of(cursor.execute(statement, values))
+        return page_of(cursor.execute(statement, values), skip)

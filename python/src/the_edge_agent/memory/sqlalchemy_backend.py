@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any, ClassVar
 
 try:
@@ -19,6 +20,8 @@ from the_edge_agent.memory.damage import (
     Damage,
     Facts,
     found_entry,
+    is_key,
+    place_after,
     read_whole_entry,
     search_result,
     whole_entries,
@@ -269,11 +272,13 @@ class SQLAlchemyBackend(DatabaseBackend):
     def list_keys(self, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:
         """Return a page of the keys; see ``LTMBackend.list_keys``."""
         beginning, wanted, last = check_prefix(prefix), check_limit(limit), check_after(after)
-        found = self._database.read(lambda sql: sql.entries.list_keys(beginning, last, wanted + 1))
-        keys = [row[0] for row in found]
-        while keys and not isinstance(keys[-1], str):  # SQLite sorts what is no text last
-            keys.pop()
-        return page_of_keys(keys, wanted)
+
+        def page(after: str, rows: int) -> Sequence[Sequence[Any]]:
+            return self._database.read(lambda sql: sql.entries.list_keys(beginning, after, rows))
+
+        found = chain.from_iterable(_pages(page, last, wanted + 1, lambda rows: wanted + 1))
+        keys = (row[0] for row in found if is_key(row[0]))
+        return page_of_keys([*islice(keys, wanted + 1)], wanted)
 
     @returns_result
     def count(self, prefix: str | None = None) -> Result:
@@ -332,18 +337,14 @@ class SQLAlchemyBackend(DatabaseBackend):
                 yield found
 
     def _rows(self, prefix: str, *, whole: bool = False) -> Iterator[Sequence[Any]]:
-        after, rows = "", 16
-        while True:
-            page = self._page(prefix, after, rows, whole=whole)
-            yield from page
-            if len(page) < rows:
-                return
-            after = page[-1][0]
-            size = sum(len(row[1]) + len(row[2] or "") for row in page) + 1
-            rows = max(1, min(_MAX_PAGE_ROWS, rows * _PAGE_TEXT // size))
+        def page(after: str, rows: int) -> Sequence[Sequence[Any]]:
+            return self._database.read(lambda sql: sql.entries.page(prefix, after, rows, whole=whole))
 
-    def _page(self, prefix: str, after: str, rows: int, *, whole: bool) -> Sequence[Sequence[Any]]:
-        return self._database.read(lambda sql: sql.entries.page(prefix, after, rows, whole=whole))
+        def rows_after(page: Sequence[Sequence[Any]]) -> int:
+            size = sum(len(row[1]) + len(row[2] or "") for row in page) + 1
+            return max(1, min(_MAX_PAGE_ROWS, len(page) * _PAGE_TEXT // size))
+
+        return chain.from_iterable(_pages(page, "", 16, rows_after))
 
     def _found(self, search: Search) -> tuple[list[Any], Sequence[Damage]]:
         try:
@@ -422,3 +423,28 @@ class SQLAlchemyBackend(DatabaseBackend):
 
     def _facts(self, keys: Sequence[str]) -> dict[str, Facts | Damage]:
         return self._database.run(lambda connection, sql: sql.entries.facts(connection, keys))
+
+
+def _pages(
+    read: Callable[[str, int], Sequence[Sequence[Any]]],
+    after: str,
+    rows: int,
+    rows_after: Callable[[Sequence[Sequence[Any]]], int],
+) -> Iterator[Sequence[Sequence[Any]]]:
+    """Yield page after page of rows that begin with their keys.
+
+    Args:
+        read: returns the first rows after a key, so many.
+        after: the key that the first page begins after.
+        rows: of the first page.
+        rows_after: how many rows the page after a page has.
+    """
+    skip = 0
+    while True:
+        page = read(after, rows + skip)
+        yield page[skip:]
+        if len(page) < rows + skip:
+            return
+        rows = rows_after(page)
+        found, skip = place_after([row[0] for row in page])
+        after = after if found is None else found

@@ -22,6 +22,7 @@ from the_edge_agent.memory.damage import (
     Damage,
     Facts,
     found_entry,
+    is_key,
     read_facts,
     read_version,
     search_result,
@@ -89,7 +90,9 @@ _IN_PREFIX: Final = "key >= :prefix AND key < :end"
 _KEYS: Final = f"""
     SELECT key FROM ltm_entries
     WHERE key >= max(:prefix, :after) AND key < :end AND +key > :after AND {_VISIBLE} ORDER BY key"""
-_COUNT: Final = f"SELECT count(*) FROM ltm_entries WHERE {_IN_PREFIX} AND {_VISIBLE}"
+_END: Final = " AND key < :end"  # above all keys that are text; those that are none come after it
+_COUNT_ALL: Final = f"SELECT count(*) FROM ltm_entries WHERE {_VISIBLE}"
+_COUNT: Final = f"{_COUNT_ALL} AND {_IN_PREFIX}"
 _PAGE: Final = _KEYS.replace("SELECT key", "SELECT key, value, metadata, storage_uri")
 _WHOLE_PAGE: Final = _PAGE.replace(" FROM", ", version, created_at, updated_at, expires_at FROM")
 # Four columns of a match: of one that is ranked, or is a result as it is.
@@ -245,14 +248,16 @@ class SQLiteBackend(DatabaseBackend):
         beginning, most, last = check_prefix(prefix), check_limit(limit), check_after(after)
         values = {**_range(beginning), "after": last}
         with self._database.statement() as connection, closing(connection.execute(_KEYS, values)) as rows:
-            return page_of_keys([row[0] for row in islice(rows, most + 1)], most)
+            keys = (row[0] for row in rows if is_key(row[0]))
+            return page_of_keys([*islice(keys, most + 1)], most)
 
     @returns_result
     def count(self, prefix: str | None = None) -> Result:
         """Return how many entries there are; see ``LTMBackend.count``."""
         beginning = check_prefix(prefix)
         with self._database.statement() as connection:
-            return ok(count=connection.execute(_COUNT, _range(beginning)).fetchone()[0])
+            counted = _COUNT if beginning else _COUNT_ALL
+            return ok(count=connection.execute(counted, _range(beginning)).fetchone()[0])
 
     def _iterate(self, prefix: str) -> Iterator[Any]:
         return iterate(partial(self._page, _PAGE, prefix), item_of)
@@ -260,10 +265,14 @@ class SQLiteBackend(DatabaseBackend):
     def _iterate_entries(self, prefix: str) -> Iterator[Any]:
         return iterate(partial(self._page, _WHOLE_PAGE, prefix), partial(whole_of, moment=moment))
 
-    def _page(self, statement: str, prefix: str, after: str) -> Page:
+    def _page(self, statement: str, prefix: str, after: str, skip: int) -> Page:
         values = {**_range(prefix), "after": after}
+        if not prefix:
+            statement = statement.replace(_END, "")
+        if not after:  # an empty key, which somebody else has written, is not above it
+            statement = statement.replace("+key >", "+key >=")
         with self._database.statement() as connection, closing(connection.execute(statement, values)) as rows:
-            return page_of(rows)
+            return page_of(rows, skip)
 
     @returns_result
     def search(

@@ -15,7 +15,7 @@ from the_edge_agent.memory.layouts import another_layout, check_kind, check_layo
 from the_edge_agent.memory.results import ErrorType, LostDatabaseError, LTMError
 from the_edge_agent.memory.sqlite_files import DatabaseFile, absolute
 from the_edge_agent.memory.sqlite_index import definitions
-from the_edge_agent.memory.sqlite_settings import OURS, objection
+from the_edge_agent.memory.sqlite_settings import OURS, TOLERANT, objection
 from the_edge_agent.memory.tickets import Ticket, Tickets
 from the_edge_agent.memory.validation import check_seconds
 
@@ -270,6 +270,7 @@ class SQLiteDatabase:
                     self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False
                 )
             self._borrowers[connection] = loan
+            connection.text_factory = TOLERANT
             for setting in OURS:
                 connection.execute(setting)
             if self._is_ready and loan.file is not None:

@@ -5,9 +5,24 @@ Other settings were tried one by one, and no answer differs; those that make a c
 
 from __future__ import annotations
 
+import codecs
 import sqlite3
 from collections.abc import Collection
+from operator import methodcaller
 from typing import Any, Final
+
+_MARKED: Final = "the_edge_agent.no_utf8"
+
+
+def _marked(error: UnicodeError) -> tuple[str, int]:
+    """Write bytes that are no UTF-8 as escapes after a NUL, which makes damage of every text that we keep."""
+    assert isinstance(error, UnicodeDecodeError)
+    bad = error.object[error.start : error.end]
+    return "".join(f"\0\\x{byte:02x}" for byte in bad), error.end
+
+
+codecs.register_error(_MARKED, _marked)
+TOLERANT: Final = methodcaller("decode", "utf-8", _MARKED)  # all of it C, as long as a text is UTF-8
 
 # In WAL mode the file stays sound without waiting for the disk at each commit.
 OURS: Final = (
@@ -50,7 +65,7 @@ def objection(connection: Any, *, is_file: bool) -> str | None:
     """
     if connection.row_factory not in (None, sqlite3.Row):
         return "the connection has a row_factory of its own; leave it out, or use sqlite3.Row"
-    if connection.text_factory is not str:
+    if connection.text_factory not in (str, TOLERANT):
         return "the connection has a text_factory of its own; leave it out"
     wanted = {**_EVERYWHERE, **_IN_FILES} if is_file else _EVERYWHERE
     for name, (values, remedy) in wanted.items():

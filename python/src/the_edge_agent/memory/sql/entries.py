@@ -49,11 +49,12 @@ class Entries:
         self._facts = select(columns.key, columns.expires_at, pointer).where(is_among)
         self._pointers = select(pointer).where(pointer.in_(bindparam("b_pointers", expanding=True))).distinct()
         self._retrieve_many = entry.where(is_among)
-        keys = select(columns.key).where(visible, above).order_by(columns.key).limit(rows)
+        keys = select(columns.key).where(visible).order_by(columns.key).limit(rows)
         page = keys.add_columns(value, metadata, pointer)
-        self._keys, self._page = _by_prefix(keys, self._key), _by_prefix(page, self._key)
-        times = (columns[name] for name in TIMES)
-        self._whole_page = _by_prefix(page.add_columns(columns.version, *times), self._key)
+        whole = page.add_columns(columns.version, *(columns[name] for name in TIMES))
+        self._keys = _by_prefix(keys.where(above), self._key)
+        self._first_page, self._page = _by_prefix(page, self._key), _by_prefix(page.where(above), self._key)
+        self._first_whole, self._whole = _by_prefix(whole, self._key), _by_prefix(whole.where(above), self._key)
         self._count = _by_prefix(select(func.count()).select_from(table).where(visible), self._key)
         self._delete = Prepared(delete(table).where(is_one, visible))
         self._delete_many = delete(table).where(is_among, visible)
@@ -172,7 +173,9 @@ class Entries:
 
         With ``whole`` also the version and ``TIMES``.
         """
-        return self._in_prefix(self._whole_page if whole else self._page, prefix, {"b_after": after, "b_rows": rows})
+        if not after:  # an empty key, which somebody else has written, is not above it
+            return self._in_prefix(self._first_whole if whole else self._first_page, prefix, {"b_rows": rows})
+        return self._in_prefix(self._whole if whole else self._page, prefix, {"b_after": after, "b_rows": rows})
 
     def list_keys(self, prefix: str, after: str, rows: int) -> Query:
         """Return what finds the next keys above ``after``, in order."""

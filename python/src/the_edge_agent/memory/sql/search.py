@@ -24,7 +24,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from the_edge_agent.memory.damage import Damage, may_fit, undamaged
+from the_edge_agent.memory.damage import Damage, is_key, may_fit, undamaged
 from the_edge_agent.memory.filters import Node, alternatives, slotted
 from the_edge_agent.memory.sql.batches import BATCH_ITEMS
 from the_edge_agent.memory.sql.deadlines import in_time
@@ -259,7 +259,9 @@ class Searcher:
             rows |= {row[0]: row for row in connection.execute(self._by_key, {"keys": keys})}
         for candidate in chosen:
             row = rows.get(candidate.key)
-            if row is None or (row[4], row[5]) != (candidate.updated_at, candidate.version):
+            if row is None and not is_key(candidate.key):  # which cannot be asked for
+                rows[candidate.key] = (candidate.key, *[None] * 5)
+            elif row is None or (row[4], row[5]) != (candidate.updated_at, candidate.version):
                 raise LostRaceError  # rewritten since it was ranked, on a database that does not keep one state
         return [_entry(rows[candidate.key], candidate.score) for candidate in chosen]
 

@@ -55,7 +55,7 @@ from the_edge_agent.memory.sql.dialects.texts import TextConditions
 from the_edge_agent.memory.sql.dialects.upserts import OnConflict, Upsert
 from the_edge_agent.memory.sqlite_files import DatabaseFile, absolute
 from the_edge_agent.memory.sqlite_index import definitions
-from the_edge_agent.memory.sqlite_settings import OURS, objection
+from the_edge_agent.memory.sqlite_settings import OURS, TOLERANT, objection
 
 MEMDB_VERSION: Final = (3, 36, 0)  # the first whose connections can share a database in memory
 BUSY_TIMEOUT: Final = 30.0  # seconds to wait for another writer
@@ -177,7 +177,7 @@ class SQLiteDialect(Dialect):
         def on_connect(driver_connection: Any, record: Any) -> None:
             for setting in OURS:
                 driver_connection.execute(setting)
-            driver_connection.text_factory, driver_connection.row_factory = str, None
+            driver_connection.text_factory, driver_connection.row_factory = TOLERANT, None
             record.info[_BUSY_TIMEOUT] = None
             if file is not None:
                 file.opened(driver_connection)
@@ -281,6 +281,9 @@ class SQLiteDialect(Dialect):
             self._file.check_read()
         driver_connection = connection.connection.driver_connection
         transaction = super().begin(connection, write=write)
+        if driver_connection is not None and driver_connection.text_factory is str:  # a caller's
+            driver_connection.text_factory = TOLERANT
+            transaction = _Tolerant(transaction, driver_connection)
         if write:
             _wait_for_writers(connection)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
@@ -311,6 +314,22 @@ class SQLiteDialect(Dialect):
         if not self._has_full_text:
             return super().texts(entries)
         return FTSConditions(entries, has_metadata_words=self._has_metadata_words)
+
+
+class _Tolerant:
+    """Ends a transaction on a caller's connection, and gives it its text_factory back."""
+
+    def __init__(self, transaction: AbstractContextManager[Any], driver_connection: Any) -> None:
+        self._transaction, self._connection = transaction, driver_connection
+
+    def __enter__(self) -> Any:
+        return self._transaction.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.text_factory = str
+        self._transaction.__exit__(kind, error, trace)
 
 
 class _Kept:

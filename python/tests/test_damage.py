@@ -60,11 +60,16 @@ def filled(database: Database, **options: Any) -> Any:
     return backend
 
 
+def key_column(backend: Any) -> str:
+    """Return how SQL names the column of the keys."""
+    engine = getattr(backend, "_engine", None)
+    return "`key`" if engine is not None and engine.dialect.name in ("mysql", "mariadb") else "key"
+
+
 def write(backend: Any, column: str, text: str, table: str = "ltm_entries") -> None:
     """Write text over a column of the bad entry, beside the contract."""
-    engine = getattr(backend, "_engine", None)
-    is_mysql = engine is not None and engine.dialect.name in ("mysql", "mariadb")
-    named = "`key`" if is_mysql else "key"
+    named = key_column(backend)
+    is_mysql = named == "`key`"
     escaped = (text.replace("\\", "\\\\") if is_mysql else text).replace("'", "''")
     run_sql(backend, f"UPDATE {table} SET {column} = '{escaped}' WHERE substr({named}, 1, 3) = 'bad'")
 
@@ -185,24 +190,46 @@ def test_a_blob_is_damage(database: Database, column: str, caplog: pytest.LogCap
         assert_every_call_goes_on(backend, caplog)
 
 
-@pytest.mark.targets("native", family="sqlite")
-@pytest.mark.parametrize(
-    ("column", "written"), [("version", f"'{SECRET}'"), ("version", "9.3e18"), ("version", "x'00'")]
-)
-def test_a_version_that_is_no_number_is_damage(
-    database: Database, column: str, written: str, caplog: pytest.LogCaptureFixture
-) -> None:
+NO_VERSIONS: Final[dict[str, list[str]]] = {
+    "sqlite": ["0", "-3", "1.5", "9.3e18", f"'{SECRET}'", "x'00'"],
+    **{family: ["0", "-3", str(-(2**63))] for family in ("postgresql", "mysql", "mariadb")},
+}
+
+
+@every_database
+def test_an_entry_with_no_version_can_only_be_deleted(database: Database) -> None:
     with filled(database) as backend:
-        run_sql(backend, f"UPDATE ltm_entries SET {column} = {written} WHERE substr(key, 1, 3) = 'bad'")
-        refused = backend.store(BAD, 1, if_version=1)
-        for result in (backend.retrieve(BAD), backend.retrieve_many([BAD])):
-            assert (result["error_type"], result["damaged"]) == ("query_error", [BAD])
-        entries = backend.iterate_entries()
-        assert [entry["key"] for entry in entries] == ["a", "c"]
-        assert entries.damaged == [BAD]
-        assert refused["error_type"] == "query_error"
-        assert_nothing_is_shown(refused, backend.retrieve(BAD))
-        assert backend.delete(BAD)["deleted"] is True
+        for written in NO_VERSIONS[database.target.family]:
+            backend.delete(BAD)
+            backend.store(BAD, {"text": "red fox"})
+            named = key_column(backend)
+            run_sql(backend, f"UPDATE ltm_entries SET version = {written} WHERE substr({named}, 1, 3) = 'bad'")
+            transaction = backend.transaction()
+            transaction.store("d", 1)
+            transaction.store(BAD, 1)
+            refused = {
+                "retrieve": backend.retrieve(BAD),
+                "retrieve_many": backend.retrieve_many([BAD]),
+                "store": backend.store(BAD, 1),
+                "only if absent": backend.store(BAD, 1, if_version=0),
+                "over 1": backend.store(BAD, 1, if_version=1),
+                "over 3": backend.store(BAD, 1, if_version=3),
+                "many": backend.store_many([{"key": key, "value": 1} for key in ("a", BAD, "d")]),
+                "twice": backend.store_many([{"key": BAD, "value": 1}, {"key": BAD, "value": 2}]),
+                "transaction": transaction.commit(),
+            }
+            for call, result in refused.items():
+                told = (result["success"], result.get("error_type"), result.get("damaged"))
+                assert told == (False, "query_error", [BAD]), (written, call)
+                assert "its version is no integer from 1 to 2^63 - 1; delete it" in result["error"]
+            assert_nothing_is_shown(*refused.values())
+            entries = backend.iterate_entries()
+            assert [entry["key"] for entry in entries] == ["a", "c"], "nothing has changed"
+            assert entries.damaged == [BAD]
+            assert [entry["value"] for entry in backend.search("fox", prefix="bad")["results"]] == [{"text": "red fox"}]
+            assert backend.retrieve("a")["version"] == 1
+            assert backend.delete(BAD)["deleted"] is True
+            assert backend.store(BAD, 1)["version"] == 1
 
 
 @pytest.mark.targets("native", family="sqlite")
@@ -235,9 +262,8 @@ NO_TIMES: Final[dict[str, list[str]]] = {
 
 def write_time(backend: Any, column: str, text: str) -> None:
     """Write a time over that of the bad entry, in the memory and in the catalog."""
-    engine = getattr(backend, "_engine", None)
-    is_mysql = engine is not None and engine.dialect.name in ("mysql", "mariadb")
-    named = "`key`" if is_mysql else "key"
+    named = key_column(backend)
+    is_mysql = named == "`key`"
     writes = [
         f"UPDATE {table} SET {column} = '{text}' WHERE substr({named}, 1, 3) = 'bad'"
         for table in ("ltm_entries", "ltm_catalog")

@@ -58,7 +58,6 @@ MAY_IMPORT = {
         "memory.operations",
         "memory.results",
         "memory.codec",
-        "memory.validation",
     ],
     "memory.database_backend": [
         "memory.showing",

@@ -67,7 +67,7 @@ _TRACK: Final = f"""
         content_hash = excluded.content_hash, storage_uri = excluded.storage_uri, byte_size = excluded.byte_size,
         inlined_value = excluded.inlined_value, metadata = excluded.metadata, metadata_json = excluded.metadata_json,
         metadata_hash = excluded.metadata_hash,
-        version = CASE WHEN c.expires_at <= now() THEN 1 ELSE c.version + 1 END,
+        version = CASE WHEN c.expires_at <= now() THEN 1 WHEN c.version >= 1 THEN c.version + 1 END,
         created_at = CASE WHEN c.expires_at <= now() THEN now() ELSE c.created_at END,
         expires_at = excluded.expires_at, updated_at = now()
     RETURNING version"""

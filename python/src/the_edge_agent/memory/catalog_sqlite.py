@@ -56,7 +56,9 @@ _TRACK: Final = """
         content_hash = excluded.content_hash, storage_uri = excluded.storage_uri, byte_size = excluded.byte_size,
         inlined_value = excluded.inlined_value, metadata = excluded.metadata,
         metadata_hash = excluded.metadata_hash,
-        version = CASE WHEN expires_at <= :now THEN 1 WHEN version < 9223372036854775807 THEN version + 1 END,
+        version = CASE WHEN expires_at <= :now THEN 1
+                       WHEN typeof(version) = 'integer' AND version BETWEEN 1 AND 9223372036854775806
+                       THEN version + 1 END,
         created_at = CASE WHEN expires_at <= :now THEN :now ELSE created_at END,
         expires_at = excluded.expires_at, updated_at = :now
     RETURNING version"""

@@ -11,7 +11,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from the_edge_agent.memory.codec import UnreadableError, decode, decode_metadata
+from the_edge_agent.memory.codec import INT64_MAX, UnreadableError, decode, decode_metadata
 from the_edge_agent.memory.filters import Node, matches
 from the_edge_agent.memory.results import LTMError, Result, found_entries, ok
 from the_edge_agent.memory.text import RANK_WINDOW, Term, has_words, rank
@@ -86,18 +86,22 @@ def place_after(keys: Sequence[Any]) -> tuple[Any, int]:
 # --- rows to entries -------------------------------------------------------------------------------
 
 
-def read_entry(key: Any, value: Any, metadata: Any, version: Any = 0) -> dict[str, Any] | Damage:
+def read_entry(key: Any, value: Any, metadata: Any, version: Any = 1) -> dict[str, Any] | Damage:
     """Return ``{"value", "metadata", "version"}`` of the columns of a row; what ``value`` stands for is decoded."""
     try:
         if not is_key(key):
             _check_key(key)
-        entry = {"value": decode(value), "metadata": decode_metadata(metadata), "version": version}
-        if type(version) is int:
-            return entry
-        raise UnreadableError("version", "is no whole number")
+        _check_version(version)
+        return {"value": decode(value), "metadata": decode_metadata(metadata), "version": version}
     except UnreadableError as error:
         damage = Damage.of(key, error)
     return damage
+
+
+def _check_version(version: Any) -> int:
+    if type(version) is int and 1 <= version <= INT64_MAX:
+        return version
+    raise UnreadableError("version", "is no integer from 1 to 2^63 - 1")
 
 
 def read_whole_entry(
@@ -162,9 +166,10 @@ def _read_columns(names: Sequence[str], row: Sequence[Any], moment: Moment, key:
     return damage
 
 
-def read_facts(key: str, expires_at: Any, pointer: str | None, moment: Moment) -> Facts | Damage:
+def read_facts(key: str, expires_at: Any, pointer: str | None, version: Any, *, moment: Moment) -> Facts | Damage:
     """Return when an entry expires, and the pointer to its value in a blob storage."""
     try:
+        _check_version(version)
         return read_time(expires_at, "expires_at", moment), pointer
     except UnreadableError as error:
         damage = Damage.of(key, error)
@@ -238,7 +243,8 @@ def damaged(damages: Sequence[Damage], kind: str = "entry") -> LTMError:
     """Return the failure of a call that was asked for these entries, or for a ``snapshot``."""
     keys = [damage.key for damage in damages]
     if len(keys) == 1:
-        remedy = "store it anew or delete it" if kind == "entry" else "delete it"
+        is_mended = kind == "entry" and damages[0].what != "version"  # by a store
+        remedy = "store it anew or delete it" if is_mended else "delete it"
         message = f"the {kind} {keys[0]!r} is damaged, {damages[0].problem}; {remedy}"
     else:
         message = f"{len(keys):,} entries are damaged: {_named(keys)}; store them anew or delete them"
@@ -284,9 +290,11 @@ def read_version(key: str, version: Any) -> int:
     Raises:
         LTMError: ``query_error``: the entry is damaged.
     """
-    if type(version) is int:
-        return version
-    raise damaged([Damage(key, "version", "its version is no whole number")])
+    try:
+        return _check_version(version)
+    except UnreadableError as error:
+        problem = damaged([Damage.of(key, error)])
+    raise problem
 
 
 def search_result(results: list[Any], damages: Sequence[Damage] = ()) -> Result:

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Final
 
 from the_edge_agent.memory.base import LTMBackend
 from the_edge_agent.memory.catalog import CatalogBackend
-from the_edge_agent.memory.damage import Damage, Facts, Readable
+from the_edge_agent.memory.damage import Damage, Facts, Readable, damaged
 from the_edge_agent.memory.ledger import Ledger, open_ledger, sync
-from the_edge_agent.memory.operations import Delete, Operation
+from the_edge_agent.memory.operations import Delete, Operation, Store
 from the_edge_agent.memory.results import LTMError, Result, returns_result, succeeded
 from the_edge_agent.memory.showing import repr_of
 from the_edge_agent.memory.transaction import LTMTransaction
@@ -156,6 +156,31 @@ class DatabaseBackend(LTMBackend):
             self._knows_damage = True
             return False
         return not (offset and self._knows_damage)
+
+    def _apply(self, operations: Sequence[Operation]) -> list[Result]:
+        try:
+            results = self._write(operations)
+        except LTMError as error:
+            failure = error
+        else:
+            self._record(operations, results)
+            return results
+        raise self._explained(failure, operations)
+
+    def _write(self, operations: Sequence[Operation]) -> list[Result]:
+        """Run operations in one database transaction; return the result dict of each, in order."""
+        raise NotImplementedError
+
+    def _explained(self, failure: LTMError, operations: Sequence[Operation]) -> LTMError:
+        """Return the failure of a write: it names the entries whose version is damaged, which no store counts up."""
+        if failure.error_type not in ("validation_error", "query_error") or "damaged" in failure.result:
+            return failure
+        try:
+            found = self._facts([*dict.fromkeys(each.key for each in operations if isinstance(each, Store))])
+        except LTMError:
+            return failure
+        damages = [each for each in found.values() if isinstance(each, Damage) and each.what == "version"]
+        return damaged(damages) if damages else failure
 
     def _record(self, operations: Sequence[Operation], results: Sequence[Result]) -> None:
         self._ledger.record(self, operations, results, self._facts)

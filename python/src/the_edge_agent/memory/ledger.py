@@ -12,10 +12,9 @@ from the_edge_agent.memory.base import LTMBackend
 from the_edge_agent.memory.catalog import CatalogBackend, compute_content_hash
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.config import catalog_options
-from the_edge_agent.memory.damage import Damage
+from the_edge_agent.memory.damage import Damage, is_key
 from the_edge_agent.memory.operations import Operation, Store
 from the_edge_agent.memory.results import LTMError, Result, ok, succeeded
-from the_edge_agent.memory.validation import check_key
 
 Facts: TypeAlias = Callable[[Sequence[str]], Mapping[str, tuple[datetime | None, str | None] | Damage]]
 
@@ -149,19 +148,11 @@ def sync(memory: LTMBackend, ledger: Ledger, facts: Facts) -> Result:
         work.sync(page["keys"])
         after = page["next"]
     changed = catalog.get_changed_entries()
-    known = [entry["key"] for entry in changed] + [key for key in getattr(changed, "damaged", ()) if _is_key(key)]
+    known = [entry["key"] for entry in changed] + [key for key in getattr(changed, "damaged", ()) if is_key(key)]
     for start in range(0, len(known), _PAGE_KEYS):
         work.sync(known[start : start + _PAGE_KEYS])
     named = {"damaged": sorted(work.damaged)} if work.damaged else {}
     return ok(tracked_count=work.tracked, deleted_count=work.deleted, **named)
-
-
-def _is_key(key: str) -> bool:
-    try:
-        check_key(key)
-    except LTMError:
-        return False
-    return True
 
 
 class _Sync:

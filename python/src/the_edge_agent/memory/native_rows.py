@@ -99,7 +99,7 @@ def iterate(page_after: Callable[[str, int], Page], item_of: Callable[[Row], Ite
 def item_of(row: Row) -> tuple[str, Any, dict[str, Any] | None] | Damage:
     """Return ``(key, value, metadata)`` of a row of ``(key, value, metadata, pointer)``."""
     key, value, metadata, pointer = row
-    entry = entry_of(key, value, metadata, 0, pointer)
+    entry = entry_of(key, value, metadata, 1, pointer)
     return entry if isinstance(entry, Damage) else (key, entry["value"], entry["metadata"])
 
 
@@ -120,7 +120,7 @@ def fitting(rows: Iterable[Row], condition: Node | None) -> Iterator[Row]:
 def result_of(row: Row, score: float = 0.0) -> dict[str, Any] | Damage:
     """Return ``{"key", "value", "metadata", "score"}`` of a row of ``(key, metadata, value, pointer)``."""
     key, metadata, value, pointer = row
-    entry = entry_of(key, value, metadata, 0, pointer)
+    entry = entry_of(key, value, metadata, 1, pointer)
     if isinstance(entry, Damage):
         return entry
     return {"key": key, "value": entry["value"], "metadata": entry["metadata"], "score": score}

@@ -16,7 +16,16 @@ from typing import Any, Final
 from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.memory.catalog_postgres import PostgresCatalog
 from the_edge_agent.memory.codec import comparable_json, decode
-from the_edge_agent.memory.damage import TIMES, Damage, Facts, found_entry, read_facts, search_result, whole_entries
+from the_edge_agent.memory.damage import (
+    TIMES,
+    Damage,
+    Facts,
+    found_entry,
+    read_facts,
+    read_version,
+    search_result,
+    whole_entries,
+)
 from the_edge_agent.memory.database_backend import DatabaseBackend
 from the_edge_agent.memory.filters import parse_filter
 from the_edge_agent.memory.native_rows import Page, entry_of, item_of, iterate, page_of, range_of, whole_of
@@ -63,7 +72,7 @@ _UPSERT: Final = """
         value = excluded.value, metadata = excluded.metadata, metadata_json = excluded.metadata_json,
         {changes}
         version = CASE WHEN e.expires_at <= now() THEN 1
-                       WHEN e.write_id = excluded.write_id THEN e.version ELSE e.version + 1 END,
+                       WHEN e.write_id = excluded.write_id THEN e.version WHEN e.version >= 1 THEN e.version + 1 END,
         created_at = CASE WHEN e.expires_at <= now() THEN now() ELSE e.created_at END,
         expires_at = excluded.expires_at, updated_at = now(), write_id = excluded.write_id, storage_uri = NULL"""
 # By whether the entry has search tokens.
@@ -106,7 +115,7 @@ _CLEAN: Final = """
         SELECT key FROM ltm_entries WHERE expires_at <= now() ORDER BY expires_at, key LIMIT %(most)s FOR UPDATE)
     DELETE FROM ltm_entries e USING gone WHERE e.key = gone.key RETURNING e.key"""
 _EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_entries WHERE expires_at <= now()"
-_FACTS: Final = f"SELECT key, {utc('expires_at')}, storage_uri FROM ltm_entries WHERE key = ANY(%(keys)s)"
+_FACTS: Final = f"SELECT key, {utc('expires_at')}, storage_uri, version FROM ltm_entries WHERE key = ANY(%(keys)s)"
 
 
 class PostgresBackend(DatabaseBackend):
@@ -200,13 +209,10 @@ class PostgresBackend(DatabaseBackend):
 
         return self._database.run(work, WRITE)
 
-    def _apply(self, operations: Sequence[Operation]) -> list[Result]:
+    def _write(self, operations: Sequence[Operation]) -> list[Result]:
         if len(operations) == 1 and is_plain(operations[0]) and self._here is None:
-            results = [self._store_alone(operations[0])]
-        else:
-            results = self._database.run(lambda connection: self._run(connection, operations), WRITE)
-        self._record(operations, results)
-        return results
+            return [self._store_alone(operations[0])]
+        return self._database.run(lambda connection: self._run(connection, operations), WRITE)
 
     def _store_alone(self, store: Store) -> Result:
         """Store one entry by one statement that commits by itself, recognised later if nobody told how it ended."""
@@ -250,7 +256,7 @@ class PostgresBackend(DatabaseBackend):
 
     def _facts(self, keys: Sequence[str]) -> dict[str, Facts | Damage]:
         rows = self._database.run(lambda connection: connection.execute(_FACTS, {"keys": [*keys]}).fetchall())
-        return {row[0]: read_facts(row[0], row[1], row[2], in_utc) for row in rows}
+        return {row[0]: read_facts(*row, moment=in_utc) for row in rows}
 
     # --- reads -------------------------------------------------------------------------------------
 
@@ -371,7 +377,7 @@ def _version_written(connection: Any, row: Mapping[str, Any], elapsed: Callable[
 
 def _locked_version(connection: Any, key: str) -> int:
     row = connection.execute(_VERSION, {"key": key}).fetchone()
-    return int(row[0]) if row else 0
+    return read_version(key, row[0]) if row else 0
 
 
 def _parameters(store: Store) -> dict[str, Any]:

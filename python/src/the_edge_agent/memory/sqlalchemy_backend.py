@@ -394,20 +394,16 @@ class SQLAlchemyBackend(DatabaseBackend):
             found = succeeded(self.retrieve(key))
             return {**entry, "value": found["value"], "metadata": found["metadata"]} if found["found"] else None
 
-    def _apply(self, operations: Sequence[Operation]) -> list[Result]:
+    def _write(self, operations: Sequence[Operation]) -> list[Result]:
         placed = [self._placed(operation) for operation in operations]
         if len(placed) == 1 and (version := self._stored_alone(placed[0])) is not None:
-            results = [stored(placed[0].key, version)]
-            self._record(placed, results)
-            return results
+            return [stored(placed[0].key, version)]
 
         def work(connection: Connection, sql: Statements) -> list[Result]:
             self._values.keep(connection, sql, placed)
             return sql.apply(connection, placed, ledger=self._ledger.is_here)
 
-        results = self._database.run(work, write=True)
-        self._record(placed, results)
-        return results
+        return self._database.run(work, write=True)
 
     def _stored_alone(self, operation: Operation) -> int | None:
         """Return the version of a store that is a transaction by itself; None where it takes more."""

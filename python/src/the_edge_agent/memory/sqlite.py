@@ -74,7 +74,9 @@ _UPSERT: Final = """
     VALUES (:key, :value, :metadata, {values}1, :expires_at, :now, :now)
     ON CONFLICT (key) DO UPDATE SET
         value = excluded.value, metadata = excluded.metadata, {changes}
-        version = CASE WHEN expires_at <= :now THEN 1 WHEN version < 9223372036854775807 THEN version + 1 END,
+        version = CASE WHEN expires_at <= :now THEN 1
+                       WHEN typeof(version) = 'integer' AND version BETWEEN 1 AND 9223372036854775806
+                       THEN version + 1 END,
         created_at = CASE WHEN expires_at <= :now THEN :now ELSE created_at END,
         expires_at = excluded.expires_at, updated_at = :now, storage_uri = NULL
     RETURNING version"""
@@ -190,13 +192,11 @@ class SQLiteBackend(DatabaseBackend):
                 self._here.forget(connection, [row[1] for row in removed], at)
         return ok(deleted_count=len(removed), remaining_count=remaining)
 
-    def _apply(self, operations: Sequence[Operation]) -> list[Result]:
+    def _write(self, operations: Sequence[Operation]) -> list[Result]:
         is_one_statement = len(operations) == 1 and is_plain(operations[0]) and self._here is None
         begun = self._database.statement(write=True) if is_one_statement else self._database.transaction(write=True)
         with begun as connection:
-            results = self._run(connection, operations)
-        self._record(operations, results)
-        return results
+            return self._run(connection, operations)
 
     def _run(self, connection: sqlite3.Connection, operations: Sequence[Operation]) -> list[Result]:
         """Run stores and deletes at one time, in their order, and keep a ledger in the same file."""
@@ -216,10 +216,10 @@ class SQLiteBackend(DatabaseBackend):
         return catalog if self._ledger.is_here and isinstance(catalog, SQLiteCatalog) else None
 
     def _facts(self, keys: Sequence[str]) -> dict[str, Facts | Damage]:
-        facts = "SELECT expires_at, storage_uri FROM ltm_entries WHERE key = ?"
+        facts = "SELECT key, expires_at, storage_uri, version FROM ltm_entries WHERE key = ?"
         with self._database.transaction() as connection:
             found = {key: connection.execute(facts, (key,)).fetchone() for key in keys}
-        return {key: read_facts(key, row[0], row[1], moment) for key, row in found.items() if row}
+        return {key: read_facts(*row, moment=moment) for key, row in found.items() if row}
 
     # --- reads -------------------------------------------------------------------------------------
 

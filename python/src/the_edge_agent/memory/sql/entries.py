@@ -46,7 +46,7 @@ class Entries:
         pointer = columns.storage_uri
         entry = select(columns.key, value, metadata, pointer, columns.version).where(visible)
         self._retrieve = Prepared(entry.where(is_one))
-        self._facts = select(columns.key, columns.expires_at, pointer).where(is_among)
+        self._facts = select(columns.key, columns.expires_at, pointer, columns.version).where(is_among)
         self._pointers = select(pointer).where(pointer.in_(bindparam("b_pointers", expanding=True))).distinct()
         self._retrieve_many = entry.where(is_among)
         keys = select(columns.key).where(visible).order_by(columns.key).limit(rows)
@@ -162,7 +162,7 @@ class Entries:
         """Return when the entries at keys expire, and the pointers to their values in a blob storage."""
         parts = self._batches_of_keys(keys)
         rows = (row for part in parts for row in connection.execute(self._facts, {"b_keys": part}))
-        return {row[0]: read_facts(row[0], row[1], row[2], moment_of) for row in rows}
+        return {row[0]: read_facts(*row, moment=moment_of) for row in rows}
 
     def pointed_to(self, connection: Connection, pointers: Sequence[str]) -> set[str]:
         """Return those of the pointers that an entry has, expired ones included."""

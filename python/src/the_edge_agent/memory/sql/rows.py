@@ -19,7 +19,7 @@ class Pointer(str):
     """Stands for a value that is in a blob storage, until it is fetched."""
 
 
-def entry_of(key: Any, text: Any, metadata: Any, pointer: str | None, version: Any = 0) -> dict[str, Any] | Damage:
+def entry_of(key: Any, text: Any, metadata: Any, pointer: str | None, version: Any = 1) -> dict[str, Any] | Damage:
     """Return ``{"value", "metadata", "version"}`` of a row, where the value may be a pointer to it."""
     if pointer is None:
         return read_entry(key, text, metadata, version)

@@ -22,8 +22,7 @@ class VersionedStore:
         self._upsert = upsert
         self._replace = upsert.update_statement.where(columns.version == bindparam("b_version"), visible)
         self._revive = upsert.update_statement.where(dialect.expired(upsert.table))
-        current = case((visible, columns.version), else_=0)
-        self._current = select(current).where(columns.key == bindparam("b_key"))
+        self._current = select(columns.version, case((visible, 1), else_=0)).where(columns.key == bindparam("b_key"))
 
     def store(self, connection: Connection, row: Mapping[str, Any], version: int) -> int:
         """Store over this version of an entry, 0 for none, and return the new version.
@@ -35,10 +34,11 @@ class VersionedStore:
         if version and connection.execute(self._replace, {**row, "b_version": version}).rowcount:
             return version + 1
         key: str = row["b_key"]
-        current = connection.execute(self._current, {"b_key": key, "b_now": row["b_now"]}).scalar()
+        found = connection.execute(self._current, {"b_key": key, "b_now": row["b_now"]}).one_or_none()
+        current = read_version(key, found[0]) if found and found[1] else 0
         if version or current:
-            raise conflict(key, 0 if current is None else read_version(key, current))
-        if current is None:
+            raise conflict(key, current)
+        if found is None:
             self._upsert.create(connection, row)
         elif not connection.execute(self._revive, row).rowcount:
             raise LostRaceError

@@ -300,8 +300,9 @@ class OnDuplicateKey(Upsert):
         )
 
     def next_version(self, count: Any) -> ColumnElement[Any]:
-        """Return the sum: the server refuses one that is too large."""
-        return self.table.c.version + count  # type: ignore[no-any-return]
+        """Return the sum: the server refuses one that is too large, and none after what is no version."""
+        version = self.table.c.version
+        return case((version >= literal_column("1"), version + count))
 
     def version_of(self, outcome: Outcome, row: Mapping[str, Any]) -> int:
         """Return the version that LAST_INSERT_ID carries, 0 after an insert."""

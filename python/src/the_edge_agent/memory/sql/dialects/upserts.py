@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Table,
     and_,
     bindparam,
     case,
+    cast,
     exc,
     insert,
     literal_column,
@@ -83,12 +85,17 @@ class Upsert:
         ]
 
     def next_version(self, count: Any) -> ColumnElement[Any]:
-        """Return the version after so many stores: none above the highest, which the table refuses.
+        """Return the version after so many stores: none after what is no version, or the highest, which tables refuse.
 
-        SQLite would go on with a fraction.
+        SQLite would go on with a fraction, and have one in the first place.
         """
         version = self.table.c.version
-        return case((version <= literal_column(str(_HIGHEST)) - count, version + count))
+        is_one = and_(
+            version >= literal_column("1"),
+            version <= literal_column(str(_HIGHEST)) - count,
+            cast(version, BigInteger) == version,
+        )
+        return case((is_one, version + count))
 
     def one(self, connection: Connection, row: Mapping[str, Any]) -> int:
         """Store a row and return its version."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
 from typing import Any, Final
+from weakref import ref
 
 from the_edge_agent.memory.layouts import another_layout, check_kind, check_layouts
 from the_edge_agent.memory.results import ErrorType, LostDatabaseError, LTMError
@@ -92,8 +93,8 @@ class SQLiteDatabase:
         self._search = search
         self.closed = self.has_full_text = self.has_metadata_words = self._is_ready = False
         self.on_start: Callable[[], None] | None = None
-        self._idle: list[sqlite3.Connection] = []
-        self._inherited: list[sqlite3.Connection] = []
+        self._idle: list[_Connection] = []
+        self._inherited: list[_Connection] = []
         self._start_anew()
 
     def start(self) -> None:
@@ -184,9 +185,9 @@ class SQLiteDatabase:
     def _start_anew(self) -> None:
         self._process, self._lock, self._turns = os.getpid(), threading.Lock(), Tickets(1)
         self._call = threading.local()
-        self._borrowers: dict[sqlite3.Connection, _Loan] = {}
+        self._borrowers: dict[_Connection, _Loan] = {}
 
-    def _take(self, loan: _Loan) -> sqlite3.Connection:
+    def _take(self, loan: _Loan) -> _Connection:
         if os.getpid() != self._process:
             self._after_fork()
         if self._file is None:
@@ -207,7 +208,7 @@ class SQLiteDatabase:
             loan.file.check_read()
         connection = loan.connection
         assert connection is not None
-        connection.set_progress_handler(loan.watch, _STEPS_BETWEEN_LOOKS)
+        connection.loan = loan
         if not self._is_ready:
             self._make_ready(connection, loan.deadline)
         return connection
@@ -219,7 +220,7 @@ class SQLiteDatabase:
             with self._lock:
                 is_lent = self._borrowers.get(connection, loan) is loan and connection not in self._idle
             if is_lent:
-                connection.set_progress_handler(None, 0)
+                connection.loan = None
                 try:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
@@ -229,16 +230,16 @@ class SQLiteDatabase:
         if turn is not None:
             self._turns.give_back(turn)
 
-    def _put_back(self, connection: sqlite3.Connection, loan: _Loan) -> None:
+    def _put_back(self, connection: _Connection, loan: _Loan) -> None:
         with self._lock:
             is_kept = self._is_ready and not self.closed and loan.file is self._file
             if is_kept:
                 self._idle.append(connection)
+        loan.connection = None  # by now it is idle, or to be closed
         if not is_kept:
-            loan.connection = None
             self._close(connection)
 
-    def _close(self, connection: sqlite3.Connection) -> None:
+    def _close(self, connection: _Connection) -> None:
         with self._lock:
             self._borrowers.pop(connection, None)
         if self._file is not None:
@@ -267,9 +268,14 @@ class SQLiteDatabase:
         try:
             with nullcontext() if loan.file is None else loan.file.opening():
                 loan.connection = connection = sqlite3.connect(
-                    self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False
+                    self.path,
+                    timeout=self._timeout,
+                    isolation_level=None,
+                    check_same_thread=False,
+                    factory=_Connection,
                 )
             self._borrowers[connection] = loan
+            connection.watch()
             connection.text_factory = TOLERANT
             for setting in OURS:
                 connection.execute(setting)
@@ -319,25 +325,46 @@ class _Loan:
         struck: an exception of a signal or another thread that SQLite would have swallowed.
     """
 
+    __slots__ = ("connection", "deadline", "file", "struck", "turn")
+
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
-        self.connection: sqlite3.Connection | None = None
+        self.connection: _Connection | None = None
         self.file: DatabaseFile | None = None
         self.struck: list[BaseException] = []
         self.turn: Ticket | None = None
-        watching = self._watching()
-        next(watching)
-        self.watch = watching.__next__
 
-    def _watching(self) -> Iterator[bool]:
-        """Yield whether the statement must stop. A generator is within its ``try`` already when it goes on."""
-        while True:
-            try:
-                yield time.monotonic() > self.deadline or bool(self.struck)
-            except GeneratorExit:
-                return
-            except BaseException as error:
-                self.struck.append(error)
+
+class _Connection(sqlite3.Connection):
+    """A connection whose statements end with the time of the call that has it.
+
+    Attributes:
+        loan: of that call; None while it is idle.
+    """
+
+    loan: _Loan | None = None
+
+    def watch(self) -> None:
+        """Look at the clock from time to time, from now on."""
+        watching = _watching(ref(self))
+        next(watching)
+        self.set_progress_handler(watching.__next__, _STEPS_BETWEEN_LOOKS)
+
+
+def _watching(watched: ref[_Connection]) -> Iterator[bool]:
+    """Yield whether the statement must stop. A generator is within its ``try`` already when it goes on."""
+    loan: _Loan | None = None
+    while True:
+        try:
+            connection = watched()
+            loan = None if connection is None else connection.loan
+            connection = None
+            yield loan is not None and (time.monotonic() > loan.deadline or bool(loan.struck))
+        except GeneratorExit:
+            return
+        except BaseException as error:
+            if loan is not None:
+                loan.struck.append(error)
 
 
 def failure_of(error: sqlite3.Error) -> LTMError:

@@ -171,7 +171,7 @@ class Comparison:
         return next(filter(None, found), None)
 
     def _list(self, expected: list[Any], got: Any, place: str) -> str | None:
-        if type(got) is not list or len(got) != len(expected):
+        if not isinstance(got, list) or len(got) != len(expected):
             return f"{place} is no list of {len(expected)}"
         found = (self.difference(wanted, got[i], f"{place}[{i}]") for i, wanted in enumerate(expected))
         return next(filter(None, found), None)

@@ -319,7 +319,14 @@ MAY_IMPORT = {
         "memory.text",
         "memory.validation",
     ],
-    "memory.sql.large_values": ["memory.sql", "memory.blobs", "memory.operations", "memory.results", "memory.codec"],
+    "memory.sql.large_values": [
+        "memory.sql",
+        "memory.damage",
+        "memory.blobs",
+        "memory.operations",
+        "memory.results",
+        "memory.codec",
+    ],
     "memory.sqlalchemy_backend": [
         "memory.damage",
         "memory.sql",

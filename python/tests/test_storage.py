@@ -17,6 +17,8 @@ from sqlalchemy.exc import OperationalError
 from databases import Database
 from the_edge_agent.memory import LTMError, SQLAlchemyBackend, compute_content_hash, parse_ltm_config
 from the_edge_agent.memory.blobs import BlobStorage
+from the_edge_agent.memory.postgres import PostgresBackend
+from the_edge_agent.memory.sqlite import SQLiteBackend
 
 LARGE: dict[str, Any] = {
     "text": "fox " * 100,
@@ -109,24 +111,43 @@ def test_a_value_that_was_large_and_is_small_again_is_in_the_database(backend: A
 
 
 @pytest.mark.parametrize("damage", ["missing", "altered", "cut", "empty"])
-def test_a_damaged_value_is_an_error_of_every_read_and_never_a_wrong_value(
+def test_a_damaged_value_is_damage_of_its_entry_and_never_a_wrong_value(
     backend: Any, folder: Path, damage: str
 ) -> None:
     backend.store("k", LARGE["text"], {"n": 1})
     (blob,) = blobs(folder)
     content = blob.read_bytes()
+    for key in ("a", "z"):
+        backend.store(key, f"fox {key} " * 1000)
+    backend.store("k", LARGE["text"], {"n": 1})  # the newest
     if damage == "missing":
         blob.unlink()
     else:
         blob.write_bytes({"altered": content.replace(b"fox", b"cat", 1), "cut": content[:-1], "empty": b""}[damage])
-    for result in (backend.retrieve("k"), backend.retrieve_many(["k"]), backend.search("fox"), backend.search()):
-        assert (result["success"], result["error_type"]) == (False, "query_error")
-        assert "blob storage" in result["error"]
+    problem = "altered" if damage in ("altered", "cut") else "missing"
+    for result in (backend.retrieve("k"), backend.retrieve_many(["a", "k"])):
+        assert (result["success"], result["error_type"], result["damaged"]) == (False, "query_error", ["k"])
+        assert problem in result["error"]
         assert "fox" not in result["error"]
-    with pytest.raises(LTMError):
-        list(backend.iterate_all())
-    assert backend.store("k", LARGE["text"])["version"] == 2, "a store of the same value repairs it"
+    for query in (None, "fox"):
+        found = backend.search(query, limit=2)
+        assert ([entry["key"] for entry in found["results"]], found["damaged"]) == (["z", "a"], ["k"])
+        assert found["results"][0]["value"].startswith("fox z")
+    assert backend.search(metadata_filter={"n": 1}) == {"success": True, "results": [], "count": 0, "damaged": ["k"]}
+    for items in (backend.iterate_all(), backend.iterate_entries()):
+        assert (len(list(items)), items.damaged) == (2, ["k"])
+    assert backend.store("k", LARGE["text"])["version"] == 3, "a store of the same value repairs it"
     assert backend.retrieve("k")["value"] == LARGE["text"]
+
+
+def test_a_storage_that_is_not_there_is_no_damage(backend: Any, folder: Path) -> None:
+    backend.store("k", LARGE["text"])
+    folder.rename(folder.with_name("elsewhere"))
+    for result in (backend.retrieve("k"), backend.search("fox"), backend.search()):
+        assert (result["success"], result["error_type"], result.get("damaged")) == (False, "query_error", None)
+        assert "cannot read the blob storage" in result["error"]
+    with pytest.raises(LTMError, match="cannot read the blob storage"):
+        list(backend.iterate_all())
 
 
 def test_a_folder_in_the_place_of_a_value_is_an_error(backend: Any, folder: Path) -> None:
@@ -158,9 +179,22 @@ def test_without_the_storage_its_values_are_refused(database: Database, backend:
         return
     backend.store("large", LARGE["text"])
     backend.store("small", 1)
-    with database.open() as other:
-        assert other.retrieve("small")["value"] == 1
-        assert other.retrieve("large")["error_type"] == "configuration_error"
+    native = {"sqlite": "sqlite", "postgresql": "postgres"}.get(database.target.family)
+    others = [database.open()]
+    if native == "sqlite":
+        others.append(SQLiteBackend(str(backend._engine.url.database)))
+    if native == "postgres":
+        others.append(PostgresBackend(database.url.replace("+psycopg2", "").replace("+psycopg", "")))
+    for other in others:
+        with other:
+            assert other.retrieve("small")["value"] == 1
+            result = other.retrieve("large")
+            assert (result["error_type"], result["damaged"]) == ("query_error", ["large"])
+            assert "its value is in a blob storage; open the memory by SQLAlchemyBackend" in result["error"]
+            for query in (None, "fox"):
+                assert other.search(query)["damaged"] == ["large"]
+            for items in (other.iterate_all(), other.iterate_entries()):
+                assert (len(list(items)), items.damaged) == (1, ["large"])
 
 
 def test_what_the_database_refuses_leaves_at_worst_an_orphan(backend: Any, folder: Path) -> None:

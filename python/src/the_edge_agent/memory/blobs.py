@@ -69,6 +69,14 @@ _LONGEST_WRITE: Final = 3_600.0  # seconds after which an unfinished file is wha
 LARGEST_BLOB: Final = 268_435_456
 
 
+class DamagedBlobError(LTMError):
+    """The storage can be read, and what is there is not the value of an entry; the message is about its value."""
+
+    def __init__(self, problem: str) -> None:
+        """Make the exception of the predicate of a sentence."""
+        super().__init__("query_error", f"its value {problem}")
+
+
 class BlobStorage:
     """Values by the SHA-256 of their JSON text, so that equal values are stored once.
 
@@ -175,19 +183,21 @@ class BlobStorage:
         """Return the JSON text of a pointer.
 
         Raises:
-            LTMError: ``query_error``: the blob is missing, or is not what was stored.
+            DamagedBlobError: the blob is missing, or is not what was stored.
+            LTMError: ``query_error``: the storage cannot be read.
         """
         path = self._path(pointer)
         with _Translated("read"):
             data = self._content(path)
         if "sha256:" + hashlib.sha256(data).hexdigest() != pointer:
-            problem = "has been altered" if data else "is missing"
-            raise LTMError("query_error", f"the value of this entry {problem} in the blob storage")
+            if self._is_local and not os.path.isdir(self._root):
+                raise LTMError("query_error", "cannot read the blob storage: its folder is not there")
+            raise DamagedBlobError(f"{'has been altered' if data else 'is missing'} in the blob storage")
         try:
             return data.decode()
         except UnicodeDecodeError:
             pass  # its message shows the text
-        raise LTMError("query_error", "the value of this entry is no text")
+        raise DamagedBlobError("is no text in the blob storage")
 
     def older_than(self, seconds: float) -> Iterator[str]:
         """Yield the pointers of the blobs that were last written so long ago; what a crash left half is removed.
@@ -235,7 +245,7 @@ class BlobStorage:
     def _path(self, pointer: str) -> str:
         found = _POINTER.fullmatch(pointer) if isinstance(pointer, str) else None
         if found is None:
-            raise LTMError("query_error", "the entry points to a value that is no blob of this storage")
+            raise DamagedBlobError("has a pointer that is none of the blob storage")
         return f"{self._root}/{found[1][:2]}/{found[1]}"
 
     def _content(self, path: str) -> bytes:
@@ -260,13 +270,9 @@ class BlobStorage:
             self._is_local and os.path.realpath(path) != f"{os.path.realpath(self._root)}{path[len(self._root) :]}"
         )
         if info["type"] != "file" or info.get("islink") or is_elsewhere:
-            raise LTMError(
-                "query_error", "in the blob storage, something else is in the place of the value of this entry"
-            )
+            raise DamagedBlobError("is replaced by something else in the blob storage")
         if info["size"] > LARGEST_BLOB:
-            raise LTMError(
-                "query_error", f"the value of this entry has more than {LARGEST_BLOB:,} bytes in the blob storage"
-            )
+            raise DamagedBlobError(f"has more than {LARGEST_BLOB:,} bytes in the blob storage")
         return int(info["size"])
 
 

@@ -91,7 +91,7 @@ def _check_data(url: Any, options: EngineOptions, report: dict[str, Any]) -> Non
         database.close()
     if count := len(report["damaged"]):
         entries = "1 entry is" if count == 1 else f"{count:,} entries are"
-        raise LTMError("query_error", f"{entries} damaged; see the keys, and store anew or delete what is there")
+        raise LTMError("query_error", f"{entries} damaged; store or delete the entries with the keys listed above")
 
 
 def _rows(database: Database, place: str, read: Callable[[Sequence[Any]], Any]) -> Iterator[Any]:

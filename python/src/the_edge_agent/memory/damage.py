@@ -20,6 +20,7 @@ from the_edge_agent.memory.validation import MAX_KEY_LENGTH
 Item = TypeVar("Item")
 Moment: TypeAlias = Callable[[Any], "datetime | None"]
 Facts: TypeAlias = "tuple[datetime | None, str | None]"
+Lost: TypeAlias = "Callable[[str], Damage | None]"
 Found: TypeAlias = "tuple[list[tuple[float, Sequence[Any]]], list[Damage]]"
 
 _logger = logging.getLogger("the_edge_agent.memory")
@@ -191,6 +192,12 @@ def read_time(raw: Any, what: str, moment: Moment) -> datetime | None:
     raise UnreadableError(what, "is no time")
 
 
+def not_here(key: str) -> Damage:
+    """Return the damage of an entry whose value is in a blob storage, for a memory without one."""
+    problem = "is in a blob storage; open the memory by SQLAlchemyBackend with its storage"
+    return Damage(key, "value", f"its value {problem}")
+
+
 def may_fit(condition: Node, metadata: Any) -> bool:
     """Return whether metadata, as it is stored, satisfies a filter; what cannot be read does not."""
     try:
@@ -200,7 +207,12 @@ def may_fit(condition: Node, metadata: Any) -> bool:
 
 
 def undamaged(
-    rows: Iterable[Sequence[Any]], terms: Sequence[Term], condition: Node | None, first: int, most: int
+    rows: Iterable[Sequence[Any]],
+    terms: Sequence[Term],
+    condition: Node | None,
+    first: int,
+    most: int,
+    lost: Lost,
 ) -> Found:
     """Return the results of a search in which nothing damaged is counted, best first, and what was damaged.
 
@@ -212,6 +224,7 @@ def undamaged(
         condition: the metadata filter. An entry whose metadata is damaged does not satisfy it, and is not named.
         first: how many results to skip.
         most: how many to return.
+        lost: tells of a key whether its value, which is in a blob storage, is damaged.
     """
     damages: list[Damage] = []
     is_ranked = has_words(terms)
@@ -221,6 +234,8 @@ def undamaged(
         for row in rows:
             key, value, metadata, words, pointer = row
             entry = read_entry(key, "null" if pointer is not None else value, metadata)
+            if pointer is not None and not isinstance(entry, Damage):
+                entry = lost(key) or entry
             if not isinstance(entry, Damage):
                 if condition is None or matches(condition, entry["metadata"]):
                     yield rank(needles, words) if is_ranked else 0.0, (key, value, metadata, pointer)

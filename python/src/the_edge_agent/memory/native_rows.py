@@ -11,6 +11,7 @@ from the_edge_agent.memory.damage import (
     Listed,
     Moment,
     may_fit,
+    not_here,
     place_after,
     read_entry,
     read_tracked,
@@ -19,7 +20,7 @@ from the_edge_agent.memory.damage import (
     undamaged,
 )
 from the_edge_agent.memory.filters import Node, matches
-from the_edge_agent.memory.results import LTMError, Result
+from the_edge_agent.memory.results import Result
 from the_edge_agent.memory.text import RANK_WINDOW, Term, has_words, rank
 from the_edge_agent.memory.tracking import Tracked
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH, end_of_prefix
@@ -57,19 +58,10 @@ def range_of(prefix: str) -> dict[str, Any]:
 
 
 def entry_of(key: str, value: str, metadata: str | None, version: int, pointer: str | None) -> dict[str, Any] | Damage:
-    """Return ``{"value", "metadata", "version"}`` of a row.
-
-    Raises:
-        LTMError: ``configuration_error`` for a value in a blob storage.
-    """
-    _check_pointer(pointer)
-    return read_entry(key, value, metadata, version)
-
-
-def _check_pointer(pointer: str | None) -> None:
+    """Return ``{"value", "metadata", "version"}`` of a row; a value in a blob storage cannot be had here."""
     if pointer is not None:
-        message = "the value of this entry is in a blob storage; open the memory with SQLAlchemyBackend and its storage"
-        raise LTMError("configuration_error", message)
+        return not_here(key)
+    return read_entry(key, value, metadata, version)
 
 
 def page_of(rows: Iterable[Row], skip: int) -> Page:
@@ -106,7 +98,8 @@ def item_of(row: Row) -> tuple[str, Any, dict[str, Any] | None] | Damage:
 def whole_of(row: Row, moment: Moment) -> dict[str, Any] | Damage:
     """Return the entry of a row of ``(key, value, metadata, pointer, version, created_at, updated_at, expires_at)``."""
     key, value, metadata, pointer, version, *times = row
-    _check_pointer(pointer)
+    if pointer is not None:
+        return not_here(key)
     return read_whole_entry(key, value, metadata, version, times, moment)
 
 
@@ -130,7 +123,7 @@ def undamaged_results(
     rows: Iterable[Row], terms: Sequence[Term], condition: Node | None, first: int, most: int
 ) -> Result:
     """Return the result of a search that came upon damage, from rows as ``undamaged`` takes them."""
-    found, damages = undamaged(rows, terms, condition, first, most)
+    found, damages = undamaged(rows, terms, condition, first, most, not_here)
     results = [result_of((key, metadata, value, pointer), score) for score, (key, value, metadata, pointer) in found]
     return search_result([result for result in results if not isinstance(result, Damage)], damages)
 

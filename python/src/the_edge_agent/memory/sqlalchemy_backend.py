@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, islice
 from typing import Any, ClassVar
 
@@ -36,7 +37,6 @@ from the_edge_agent.memory.results import (
     page_of_keys,
     returns_result,
     stored,
-    succeeded,
 )
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.engine import Database
@@ -239,22 +239,21 @@ class SQLAlchemyBackend(DatabaseBackend):
     @returns_result
     def retrieve(self, key: str, default: Any = None) -> Result:
         """Return the entry at ``key``; see ``LTMBackend.retrieve``."""
-        check_key(key)
-        row = self._values.read(lambda: self._row(key), self._entry_of)
-        if row is None:
+        entry = self._entry(check_key(key))
+        if entry is None:
             return ok(value=default, found=False, metadata=None, version=None)
-        return found_entry(row)
+        return found_entry(entry)
 
     @returns_result
     def retrieve_many(self, keys: Iterable[str]) -> Result:
         """Return the entries at many keys, of one state; see ``LTMBackend.retrieve_many``."""
         wanted = check_keys(keys)
         takes_several = self._database.start().statements.entries.takes_several(wanted)
-        entries = self._values.read(
+        _, entries = self._values.read(
             lambda: self._database.run(
                 lambda connection, sql: sql.entries.retrieve_many(connection, wanted), snapshot=takes_several
             ),
-            lambda found: {key: self._entry_of(found.get(key)) for key in wanted},
+            lambda found: {key: self._entry_of(key, found.get(key)) for key in wanted},
         )
         return whole_entries(entries)
 
@@ -319,7 +318,14 @@ class SQLAlchemyBackend(DatabaseBackend):
             if terms == ():
                 self._database.start()
                 return search_result([])
-            return self._values.read(lambda: self._found(search), self._fetched)
+            known: dict[str, Damage] = {}
+            find = partial(self._found, search, known)
+            while True:  # at most `limit` values are fetched at a time
+                (results, damages), entries = self._values.read(find, self._fetched)
+                more = {key: entry for key, entry in entries.items() if isinstance(entry, Damage)}
+                if not more:
+                    return search_result([entries[entry["key"]] for entry in results], damages)
+                known.update(more)
 
     def _iterate(self, prefix: str) -> Iterator[Any]:
         for row in self._rows(prefix):
@@ -346,23 +352,30 @@ class SQLAlchemyBackend(DatabaseBackend):
 
         return chain.from_iterable(_pages(page, "", 16, rows_after))
 
-    def _found(self, search: Search) -> tuple[list[Any], Sequence[Damage]]:
+    def _found(self, search: Search, known: dict[str, Damage]) -> tuple[list[Any], Sequence[Damage]]:
+        if known:
+            self._knows_damage = True
         try:
+            if known:
+                return self._undamaged(search, known)
             results = self._results(search)
-            return (results, ()) if self._are_whole(results, search.offset) else self._undamaged(search)
+            return (results, ()) if self._are_whole(results, search.offset) else self._undamaged(search, known)
         except UnreadableMetadataError:
             pass
-        return self._undamaged(search, filters=False)
+        return self._undamaged(search, known, filters=False)
 
-    def _undamaged(self, search: Search, *, filters: bool = True) -> tuple[list[Any], Sequence[Damage]]:
+    def _undamaged(
+        self, search: Search, known: dict[str, Damage], *, filters: bool = True
+    ) -> tuple[list[Any], Sequence[Damage]]:
+        lost = self._values.lost(known)
+
         def work(connection: Connection, sql: Statements) -> tuple[list[Any], Sequence[Damage]]:
-            return sql.entries.search_undamaged(connection, search, filters=filters)
+            return sql.entries.search_undamaged(connection, search, lost, filters=filters)
 
         return self._database.run(work, snapshot=True)
 
-    def _fetched(self, found: tuple[list[Any], Sequence[Damage]]) -> Result:
-        results, damages = found
-        return search_result([{**entry, "value": self._values.value(entry["value"])} for entry in results], damages)
+    def _fetched(self, found: tuple[list[Any], Sequence[Damage]]) -> dict[str, Any]:
+        return {entry["key"]: self._values.whole(entry["key"], entry) for entry in found[0]}
 
     def _results(self, search: Search) -> list[dict[str, Any] | Damage]:
         for attempt in self._database.start().statements.entries.search_attempts(search):
@@ -378,21 +391,20 @@ class SQLAlchemyBackend(DatabaseBackend):
         rows = self._database.read(lambda sql: sql.entries.retrieve(key))
         return rows[0] if rows else None
 
-    def _entry_of(self, row: Sequence[Any] | None) -> dict[str, Any] | Damage | None:
-        entry = None if row is None else entry_of(*row)
-        if entry is None or isinstance(entry, Damage):
-            return entry
-        return {**entry, "value": self._values.value(entry["value"])}
+    def _entry(self, key: str) -> dict[str, Any] | Damage | None:
+        _, entries = self._values.read(lambda: self._row(key), lambda row: {key: self._entry_of(key, row)})
+        return entries[key]
+
+    def _entry_of(self, key: str, row: Sequence[Any] | None) -> dict[str, Any] | Damage | None:
+        return None if row is None else self._values.whole(key, entry_of(*row))
 
     def _value_now(self, key: str, entry: dict[str, Any] | Damage) -> dict[str, Any] | Damage | None:
         """Return an entry with its value, None if it is gone by now."""
-        if isinstance(entry, Damage) or not isinstance(entry["value"], Pointer):
-            return entry
-        try:
-            return {**entry, "value": self._values.value(entry["value"])}
-        except LTMError:  # replaced since its page was read?
-            found = succeeded(self.retrieve(key))
-            return {**entry, "value": found["value"], "metadata": found["metadata"]} if found["found"] else None
+        whole = self._values.whole(key, entry)
+        if isinstance(entry, Damage) or not isinstance(whole, Damage):
+            return whole
+        found = self._entry(key)  # replaced since its page was read?
+        return found if found is None or isinstance(found, Damage) else {**entry, **found}
 
     def _write(self, operations: Sequence[Operation]) -> list[Result]:
         placed = [self._placed(operation) for operation in operations]

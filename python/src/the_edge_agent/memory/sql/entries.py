@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Integer, Select, Text, bindparam, delete, func, select, type_coerce
 
-from the_edge_agent.memory.damage import TIMES, Damage, Facts, read_facts
+from the_edge_agent.memory.damage import TIMES, Damage, Facts, Lost, read_facts
 from the_edge_agent.memory.operations import Operation, Store, ends_by_itself, is_plain
 from the_edge_agent.memory.results import LTMError, Result, ok, stored
 from the_edge_agent.memory.sql.batches import batches, exact_bytes
@@ -194,10 +194,10 @@ class Entries:
         return self._searcher.search(connection, search)
 
     def search_undamaged(
-        self, connection: Connection, search: Search, *, filters: bool
+        self, connection: Connection, search: Search, lost: Lost, *, filters: bool
     ) -> tuple[list[Any], list[Damage]]:
         """Return the same without what is damaged, and that; see ``Searcher.undamaged``."""
-        return self._searcher.undamaged(connection, search, filters=filters)
+        return self._searcher.undamaged(connection, search, lost, filters=filters)
 
     def _now(self, connection: Connection, statements: int = 1) -> dict[str, Any]:
         return {"b_now": self._dialect.clock(connection, statements=statements)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -10,8 +10,9 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection
 
-from the_edge_agent.memory.blobs import BlobStorage
-from the_edge_agent.memory.codec import decode_stored
+from the_edge_agent.memory.blobs import BlobStorage, DamagedBlobError
+from the_edge_agent.memory.codec import UnreadableError, decode
+from the_edge_agent.memory.damage import Damage, Lost, not_here
 from the_edge_agent.memory.operations import Operation, Store
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.engine import Database
@@ -19,7 +20,6 @@ from the_edge_agent.memory.sql.rows import Pointer
 from the_edge_agent.memory.sql.statements import Statements
 
 Found = TypeVar("Found")
-Answer = TypeVar("Answer")
 
 _ATTEMPTS: Final = 3  # to read an entry that is replaced, and its old value removed, again and again
 _PAGE_BLOBS: Final = 1_000  # looked up at a time
@@ -51,38 +51,42 @@ class LargeValues:
             for store in pointing:  # one that a cleanup has just removed is written again
                 self._storage.put(store.value, look_inside=False)
 
-    def value(self, value: Any) -> Any:
-        """Return a value, fetched if it is a pointer.
+    def whole(self, key: str, entry: dict[str, Any] | Damage) -> dict[str, Any] | Damage:
+        """Return the entry of a key with its value, fetched if it is a pointer; it is damaged if that cannot be had.
 
         Raises:
-            LTMError: it is missing, altered or no JSON, or there is no storage.
+            LTMError: the storage cannot be read.
         """
-        if not isinstance(value, Pointer):
-            return value
+        if isinstance(entry, Damage) or not isinstance(entry["value"], Pointer):
+            return entry
         if self._storage is None:
-            message = "the value of this entry is in a blob storage; give the memory the same storage"
-            raise LTMError("configuration_error", message)
-        return decode_stored(self._storage.get(value))
+            return not_here(key)
+        try:
+            return {**entry, "value": decode(self._storage.get(entry["value"]))}
+        except (DamagedBlobError, UnreadableError) as error:
+            return Damage(key, "value", str(error))
+
+    def lost(self, known: dict[str, Damage]) -> Lost:
+        """Return what tells of a key whether its value is damaged in the storage, as far as that is known."""
+        return not_here if self._storage is None else known.get
 
     def read(
         self,
         find: Callable[[], Found],
-        resolve: Callable[[Found], Answer],
-    ) -> Answer:
+        resolve: Callable[[Found], Mapping[str, dict[str, Any] | Damage | None]],
+    ) -> tuple[Found, Mapping[str, dict[str, Any] | Damage | None]]:
         """Find rows and fetch their values; again when one was replaced and its value removed in between.
 
         Raises:
-            LTMError: of the database, or of a value.
+            LTMError: of the database, or the storage cannot be read.
         """
         attempts = 1 if self._storage is None else _ATTEMPTS
         while True:
             found = find()
+            entries = resolve(found)
             attempts -= 1
-            try:
-                return resolve(found)
-            except LTMError:
-                if not attempts:
-                    raise
+            if not attempts or Damage not in map(type, entries.values()):
+                return found, entries
 
     def clean(self, most: int) -> tuple[int, int]:
         """Remove up to ``most`` blobs that nothing points to; return how many, and how many remain.

@@ -24,7 +24,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from the_edge_agent.memory.damage import Damage, is_key, may_fit, undamaged
+from the_edge_agent.memory.damage import Damage, Lost, is_key, may_fit, undamaged
 from the_edge_agent.memory.filters import Node, alternatives, slotted
 from the_edge_agent.memory.sql.batches import BATCH_ITEMS
 from the_edge_agent.memory.sql.deadlines import in_time
@@ -205,13 +205,14 @@ class Searcher:
             return list(islice(fitting, search.window))
 
     def undamaged(
-        self, connection: Connection, search: Search, *, filters: bool
+        self, connection: Connection, search: Search, lost: Lost, *, filters: bool
     ) -> tuple[list[dict[str, Any]], list[Damage]]:
         """Return the results of a search that came upon damage, of one state, and what was damaged.
 
         Args:
             connection: in a transaction.
             search: that is asked for.
+            lost: as ``undamaged`` takes it.
             filters: whether the database can decide a filter of its own, which then saves Python much.
         """
         asked = self._asked(search)
@@ -227,7 +228,7 @@ class Searcher:
         terms, most = search.terms, search.limit
         with closing(self._rows(connection, statement, parameters)) as rows:
             read = ((row[0], *row[2:]) for row in in_time(rows))
-            found, damages = undamaged(read, terms, search.metadata_filter, search.offset, most)
+            found, damages = undamaged(read, terms, search.metadata_filter, search.offset, most, lost)
         entries = [_entry(row, score) for score, row in found]
         return [entry for entry in entries if not isinstance(entry, Damage)], damages
 

@@ -6,7 +6,9 @@ import math
 import time
 from collections import deque
 from collections.abc import Generator
-from typing import Any
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -16,6 +18,8 @@ from the_edge_agent.memory.postgres_errors import OutOfTimeError, refusal_of
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sockets import has_ended
 from the_edge_agent.memory.tickets import Ticket, Tickets
+
+_TO_CANCEL: Final = 1.0  # seconds
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
@@ -63,6 +67,13 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     def __del__(self, *_: Any) -> None:
         """Say nothing: one that an exception has torn out of its call is closed with its memory."""
 
+    def drop(self) -> None:
+        """Close it, and first end what the server still does for it: psycopg does so for KeyboardInterrupt alone."""
+        if self.info.transaction_status == TransactionStatus.ACTIVE:
+            with suppress(psycopg.Error):
+                self.cancel_safe(timeout=_TO_CANCEL)
+        self.close()
+
 
 class Pool:
     """Connections that are made as they are needed; each seems alive when it is taken.
@@ -107,7 +118,7 @@ class Pool:
         if ticket is None:
             raise LTMError("connection_timeout", "no connection became free in the pool; raise pool_size")
         try:
-            connection = self._idle_one() or self._new(deadline)
+            connection = self._idle_one() or self._new(deadline, ticket)
         except LTMError:
             self._tickets.give_back(ticket)
             raise
@@ -140,8 +151,11 @@ class Pool:
 
     def _keep(self, connection: Connection, is_sound: bool) -> None:
         status = connection.info.transaction_status
+        if not is_sound:
+            connection.drop()
+            return
         try:
-            if is_sound and status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+            if status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
                 connection.rollback()
                 status = connection.info.transaction_status
         except psycopg.Error:
@@ -172,13 +186,14 @@ class Pool:
             except IndexError:
                 return
 
-    def _new(self, deadline: float) -> Connection:
+    def _new(self, deadline: float, ticket: Ticket) -> Connection:
         if self._is_closed:
             raise closed()
         seconds, age = min(self._connect_timeout, deadline - time.monotonic()), self._age
         problem: LTMError
         try:
-            connection = call_in_time(lambda: self._connected(seconds), seconds=seconds, undo=Connection.close)
+            work = partial(self._connected, seconds, ticket)
+            connection = call_in_time(work, seconds=seconds, undo=Connection.close)
         except LateError:
             problem = refusal_of(OutOfTimeError("connecting timed out"))
         except Exception as error:  # the look-up of a host's name has errors that are not psycopg's
@@ -188,7 +203,8 @@ class Pool:
             return connection
         raise problem
 
-    def _connected(self, seconds: float) -> Connection:
+    def _connected(self, seconds: float, _: Ticket) -> Connection:
+        """Connect; the ticket stays taken meanwhile, also when an exception has ended the wait for this."""
         connection = Connection.connect(self._url, **self._options)
         try:
             connection.set_up(self.lock_timeout, seconds)

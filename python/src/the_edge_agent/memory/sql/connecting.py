@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import re
+import threading
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final, Protocol
+from weakref import ref
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
@@ -20,9 +23,10 @@ from the_edge_agent.memory.sql.dialects import SECONDS, Dialect, for_dialect, fo
 from the_edge_agent.memory.sql.options import EngineOptions
 from the_edge_agent.memory.sql.transactions import CHECKED, check_session, connect
 from the_edge_agent.memory.sql.url import load_dialect, missing_driver, with_installed_driver
-from the_edge_agent.memory.tickets import Tickets
+from the_edge_agent.memory.tickets import Ticket, Tickets
 
 _TICKET: Final = "the_edge_agent.ticket"
+_connecting = threading.local()
 
 
 class Closable(Protocol):
@@ -48,6 +52,7 @@ class _Pool(QueuePool):
         ticket = self._tickets.take(self._timeout)
         if ticket is None:
             raise PoolTimeout("no connection became free")
+        _connecting.ticket = ref(ticket)
         try:
             entry = self._idle_one() or self._create_connection()
         except Exception:
@@ -165,12 +170,22 @@ def _limit_connecting(engine: Engine, family: type[Dialect], connect_timeout: fl
         if deadline is None:
             return None
         connection = deadline.call(
-            lambda: dialect.connect(*args, **kwargs),
+            partial(_connected, dialect, args, kwargs, _ticket_of_this_thread()),
             seconds=connect_timeout,
             undo=lambda late: late.close(),
         )
         deadline.guard(lambda: family.stop(connection))
         return connection
+
+
+def _connected(dialect: Any, args: Any, kwargs: Any, _: Ticket | None) -> Any:
+    """Connect; the ticket stays taken meanwhile, also when an exception has ended the wait for this."""
+    return dialect.connect(*args, **kwargs)
+
+
+def _ticket_of_this_thread() -> Ticket | None:
+    ticket: ref[Ticket] | None = getattr(_connecting, "ticket", None)
+    return None if ticket is None else ticket()
 
 
 def _preparing(family: type[Dialect], driver: str, threshold: int | None) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def run_transaction(
             try:
                 try:
                     with dialect.begin(connection, write=write, snapshot=snapshot):
-                        answer = work(connection)
+                        answer = _done(work, connection, dialect)
                         is_committing = write
                     return answer
                 except LostDatabaseError as error:  # what a caller's engine has open is of no use any more, either
@@ -123,6 +123,7 @@ def run_alone(engine: Engine, dialect: Dialect, query: Query, deadline: Deadline
             if getattr(error, "connection_invalidated", False):
                 forget(engine, pooled, error)
             elif deadline.expired or _tears_out(error, dialect):
+                dialect.cancel(driver_connection)
                 pooled.invalidate(error)
             raise
         finally:
@@ -133,6 +134,17 @@ def run_alone(engine: Engine, dialect: Dialect, query: Query, deadline: Deadline
         return failure.retry or (failure.lost and is_lost_once())
 
     return retrying(attempt, deadline, again=again, unknown=lambda failure: is_sent and _is_cut(failure, deadline))
+
+
+def _done(work: Callable[[Connection], Answer], connection: Connection, dialect: Dialect) -> Answer:
+    """Do the work; drop the connection before anything rolls back on it if it is left in the middle of a statement."""
+    try:
+        return work(connection)
+    except BaseException as error:
+        if _tears_out(error, dialect) and not connection.invalidated:
+            dialect.cancel(connection.connection.driver_connection)
+            connection.invalidate()
+        raise
 
 
 def _close_again(connection: Connection) -> None:

@@ -201,6 +201,10 @@ class Dialect:
         """Make a connection give up what it is waiting for; called from another thread."""
         shut_down(cls.socket_of(driver_connection))
 
+    @classmethod
+    def cancel(cls, driver_connection: Any) -> None:
+        """End what the server still does for a connection that is about to be closed, where a driver can."""
+
     # --- creation ----------------------------------------------------------------------------------
 
     def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:

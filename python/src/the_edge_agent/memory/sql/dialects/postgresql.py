@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
@@ -64,6 +64,8 @@ from the_edge_agent.memory.sql.dialects.upserts import OnConflict, Upsert
 from the_edge_agent.memory.text import Term, has_words
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH
 
+_ACTIVE: Final = 1  # what libpq calls the transaction status while a statement runs
+_TO_CANCEL: Final = 1.0  # seconds
 _TYPES: Final[Mapping[Kind, str]] = {"integer": "number", "double": "number"}
 _VECTOR: Final = "to_tsvector('simple'::regconfig, search_text)"
 _VECTOR_TRIAL: Final = (
@@ -171,6 +173,16 @@ class PostgreSQLDialect(Dialect):
     def socket_of(cls, driver_connection: Any) -> int:
         """Return libpq's socket."""
         return -1 if driver_connection.closed else int(driver_connection.fileno())
+
+    @classmethod
+    def cancel(cls, driver_connection: Any) -> None:
+        """Cancel a statement that still runs: psycopg does so for KeyboardInterrupt alone.
+
+        With psycopg2 none runs then, because Python raises nothing while its C code waits for the server.
+        """
+        if hasattr(driver_connection, "cancel_safe") and driver_connection.info.transaction_status == _ACTIVE:
+            with suppress(Exception):  # the connection is closed next, whatever became of this
+                driver_connection.cancel_safe(timeout=_TO_CANCEL)
 
     @classmethod
     def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
@@ -503,6 +515,9 @@ class _Autocommit:
         self._before = self._connection.autocommit
         self._connection.autocommit = True
 
-    def __exit__(self, *_: object) -> None:
-        if not self._connection.closed:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._connection.closed:
+            return
+        # In the middle of a statement psycopg refuses: that must not replace an exception such as SystemExit.
+        with nullcontext() if error is None else suppress(Exception):
             self._connection.autocommit = self._before

@@ -73,6 +73,19 @@ def test_whatever_the_user_has_set_our_sessions_answer_the_same(database: Databa
 
 @of_mysql
 @pytest.mark.parametrize("driver", INSTALLED)
+def test_no_answer_depends_on_the_collation_of_the_connection(database: Database, driver: str, admin: Engine) -> None:
+    """Every text that is compared comes from a column, which has a collation of its own."""
+    url = make_url(database.url).set(drivername=f"mysql+{driver}").render_as_string(hide_password=False)
+    found = []
+    for collation in ("utf8mb4_bin", "utf8mb4_unicode_ci"):
+        found.append(tried(url, f"SET NAMES utf8mb4 COLLATE {collation}", is_ours=False))
+        drop_tables(admin)
+    assert isinstance(found[0], list), found[0]
+    assert found[0] == found[1], first_difference(*found)
+
+
+@of_mysql
+@pytest.mark.parametrize("driver", INSTALLED)
 def test_our_connections_rest_in_autocommit_so_that_a_single_call_is_one_statement(
     database: Database, driver: str
 ) -> None:

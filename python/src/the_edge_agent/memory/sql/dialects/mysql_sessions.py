@@ -67,7 +67,6 @@ _OF_MARIADB: Final = (
     _Setting("max_statement_time", "0", _is(0)),
     _Setting("alter_algorithm", "DEFAULT", _is("DEFAULT")),
 )
-_COLLATION: Final = "collation_connection = utf8mb4_bin"  # of texts that come from no column
 _LIVE_CLOCK: Final = "timestamp = DEFAULT"
 # Connections rest in autocommit: to turn it on for a statement and off again would cost two round trips.
 _AUTOCOMMIT: Final = "autocommit = 1"
@@ -94,7 +93,7 @@ def settings(timeout: float) -> str:
     The server ends a wait for a lock before the call's deadline, so that no session of ours stays behind.
     """
     lock_wait = f"innodb_lock_wait_timeout = {max(1, int(timeout) - 1)}"
-    common = [lock_wait, *_assignments(_COMMON), _COLLATION, _LIVE_CLOCK, _AUTOCOMMIT]
+    common = [lock_wait, *_assignments(_COMMON), _LIVE_CLOCK, _AUTOCOMMIT]
     of_mysql = [f"transaction_isolation {_LEVEL}", *_assignments(_OF_MYSQL), _FAST_MYSQL]
     of_mariadb = [f"tx_isolation {_LEVEL}", *_assignments(_OF_MARIADB), _FAST_MARIADB]
     # MariaDB passes over what is for MySQL 5.7 to 9, and MySQL over what is for MariaDB.

@@ -249,7 +249,7 @@ class BlobStorage:
         return f"{self._root}/{found[1][:2]}/{found[1]}"
 
     def _content(self, path: str) -> bytes:
-        """Return what is in a blob; nothing if it is not there, or not any more."""
+        """Return the bytes of a blob; none if it is not there, or not any more."""
         if self._is_local and self._size(path) is None:
             return b""
         try:  # a bucket holds nothing but objects, so that one bounded request is enough

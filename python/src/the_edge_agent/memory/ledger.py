@@ -170,10 +170,10 @@ class _Sync:
         self.damaged: set[str] = set()
 
     def sync(self, keys: Sequence[str], stored: Collection[str] = ()) -> None:
-        """Make the catalog say what is in memory at some keys; track ``stored`` ones in any case.
+        """Bring the catalog in step with the memory at some keys; track ``stored`` ones in any case.
 
-        After each write to the catalog the memory is looked at again, until what was written is what is there: so
-        whoever writes last writes the truth.
+        After each write to the catalog, this reads the memory again. It repeats both until the catalog agrees with the
+        memory: so whoever writes last writes the truth.
         """
         waiting = list(keys)
         while waiting:
@@ -232,7 +232,7 @@ def _track(catalog: CatalogBackend, entries: list[dict[str, Any]]) -> None:
 
 
 def _state(entry: Mapping[str, Any] | None, facts: Any) -> Any:
-    """Return what tells two states of an entry apart; its text, because 1 equals 1.0."""
+    """Return a text that differs for two states of an entry; a text, because 1 equals 1.0."""
     return None if entry is None else (json.dumps(entry), facts)
 
 

@@ -68,7 +68,7 @@ def is_lost(error: psycopg.Error) -> bool:
 
 
 def failure_of(error: psycopg.Error) -> LTMError:
-    """Return what an error of the server means, without anything that is stored."""
+    """Return the failure that stands for an error of the server, without anything that is stored."""
     code = error.sqlstate or ""
     if takes_no_transactions(error):
         return LTMError("configuration_error", f"{NO_TRANSACTIONS} (SQLSTATE {code})")

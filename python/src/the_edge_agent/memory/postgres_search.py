@@ -142,5 +142,5 @@ def _matching(
 
 
 def _looked_up(term: Term) -> str:
-    """Return what the text index is asked for a term; its tokens are ASCII letters and digits."""
+    """Return the query for the full-text index for a term; its tokens are ASCII letters and digits."""
     return " & ".join(term.tokens) + (":*" if term.prefix else "")

@@ -363,7 +363,7 @@ class SQLiteBackend(DatabaseBackend):
     def _conditions(
         self, terms: Sequence[Term], condition: Node | None, prefix: str
     ) -> tuple[str, dict[str, Any], list[str], list[str]]:
-        """Return what the index is asked for, the parameters, and the conditions on what it finds and on all others."""
+        """Return the index query, its parameters, and the conditions on the rows that it finds and on all others."""
         asked, values = self._asked(terms, condition)
         values |= _range(prefix)
         shared = [_VISIBLE, _IN_PREFIX] if prefix else [_VISIBLE]  # SQLite would seek by a range of all keys, and sort
@@ -376,7 +376,7 @@ class SQLiteBackend(DatabaseBackend):
         return asked, values, unsure, recheck
 
     def _asked(self, terms: Sequence[Term], condition: Node | None) -> tuple[str, dict[str, Any]]:
-        """Return what the index is asked for, in SQL, and its parameters; nothing where it cannot help."""
+        """Return the query for the index, in SQL, and its parameters; both are empty where it cannot help."""
         parts, values = [], dict[str, Any]()
         positive = [term for term in terms if not term.negated]
         if positive and self._database.has_full_text:
@@ -432,7 +432,7 @@ def _mentioned(condition: Node | None) -> list[str]:
 
 
 def _looked_up(term: Term) -> str:
-    """Return what the full-text index is asked for a term; its tokens are ASCII letters and digits."""
+    """Return the query for the full-text index for a term; its tokens are ASCII letters and digits."""
     tokens = [f'"{token}"' for token in term.tokens]
     return " AND ".join(tokens) + ("*" if term.prefix else "")
 

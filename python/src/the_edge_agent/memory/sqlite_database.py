@@ -368,7 +368,7 @@ def _watching(watched: ref[_Connection]) -> Iterator[bool]:
 
 
 def failure_of(error: sqlite3.Error) -> LTMError:
-    """Return what an error of SQLite means, without anything that is stored."""
+    """Return the failure that stands for an error of SQLite, without anything that is stored."""
     for text, error_type, message in _FAILURES:
         if text in str(error):
             return LTMError(error_type, message)

@@ -63,7 +63,7 @@ def definitions(table: str, *, has_json: bool) -> list[str]:
 
 
 def wanted_text(groups: Sequence[Sequence[dict[str, Any]]]) -> str:
-    """Return what ``ASKED`` is bound to for ``filters.alternatives``."""
+    """Return the value of the parameter of ``ASKED`` for ``filters.alternatives``."""
     return json.dumps(groups[:_MAX_GROUPS])
 
 

@@ -62,7 +62,7 @@ class Term:
 
 
 def search_text(key: str, value: Any, metadata: dict[str, Any] | None) -> str:
-    """Return what is indexed of an entry: the tokens of its key and of every string and number in it.
+    """Return the search text of an entry: the tokens of its key and of every string and number in it.
 
     Each token ends with a space, each string with ``". "``. Whole tokens, up to 200,000 characters.
     """

@@ -81,7 +81,7 @@ class Tracked:
 
     @classmethod
     def of_store(cls, store: Store) -> Tracked:
-        """Return what the ledger says of a store."""
+        """Return the ledger's entry for a store."""
         metadata = None if store.metadata is None else decode(store.metadata)
         return cls(
             entry_id=generate_entry_id(store.key),

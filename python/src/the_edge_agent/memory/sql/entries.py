@@ -144,7 +144,7 @@ class Entries:
     # --- reads -------------------------------------------------------------------------------------
 
     def retrieve(self, key: str) -> Query:
-        """Return what finds ``(key, value, metadata, pointer, version)`` of a key as text."""
+        """Return the query that selects ``(key, value, metadata, pointer, version)`` of one key, as text."""
         return Query(self._retrieve, {"b_key": key, "b_now": self._dialect.clock()})
 
     def retrieve_many(self, connection: Connection, keys: Sequence[str]) -> dict[str, Sequence[Any]]:
@@ -169,7 +169,7 @@ class Entries:
         return set(connection.scalars(self._pointers, {"b_pointers": list(pointers)}))
 
     def page(self, prefix: str, after: str, rows: int, *, whole: bool = False) -> Query:
-        """Return what finds ``(key, value, metadata, pointer)`` as text of the next keys above ``after``, in order.
+        """Return the query that selects ``(key, value, metadata, pointer)``, as text, of the next keys above ``after``.
 
         With ``whole`` also the version and ``TIMES``.
         """
@@ -178,11 +178,11 @@ class Entries:
         return self._in_prefix(self._whole if whole else self._page, prefix, {"b_after": after, "b_rows": rows})
 
     def list_keys(self, prefix: str, after: str, rows: int) -> Query:
-        """Return what finds the next keys above ``after``, in order."""
+        """Return the query that selects the next keys above ``after``, in order."""
         return self._in_prefix(self._keys, prefix, {"b_after": after, "b_rows": rows})
 
     def count(self, prefix: str) -> Query:
-        """Return what finds how many entries there are with a prefix."""
+        """Return the query that counts the entries whose keys have a prefix."""
         return self._in_prefix(self._count, prefix, {})
 
     def search_attempts(self, search: Search) -> list[Attempt]:

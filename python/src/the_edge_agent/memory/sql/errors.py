@@ -248,7 +248,7 @@ def out_of_time(seconds: float) -> Failure:
 
 
 def classify(error: BaseException) -> Failure:
-    """Return what an error of SQLAlchemy or of a driver means."""
+    """Return the failure that stands for an error of SQLAlchemy or of a driver."""
     if isinstance(error, DeadlineError):
         return _failure(_CONNECT_TIMEOUT, "")
     if isinstance(error, LostRaceError):

@@ -73,7 +73,7 @@ class EngineOptions:
 
 
 def check_source(url: Any, engine: Any, options: EngineOptions) -> Any:
-    """Return what to connect with: a URL, or a caller's engine.
+    """Return the source of connections: a URL, or a caller's engine.
 
     Raises:
         LTMError: ``configuration_error`` for none or both, and for options that an engine does not take.

@@ -55,7 +55,7 @@ class Prepared:
             raise
 
     def on(self, dialect: EngineDialect) -> _Compiled:
-        """Return what runs it on the engine's driver."""
+        """Return the statement compiled for the engine's driver."""
         if self._compiled is None:
             self._compiled = _Compiled(self.statement, dialect)
         return self._compiled

@@ -155,7 +155,7 @@ class Searcher:
         return _Asked(node, wanted, parameters, shape)
 
     def _steps(self, search: Search, asked: _Asked, columns: Sequence[ColumnElement[Any]]) -> list[Step] | None:
-        """Return what finds the newest matches; None where Python filters."""
+        """Return the query that selects the newest matches; None where Python filters."""
         conditions = [self._visible]
         if asked.node is not None:
             condition = self._filters.condition(asked.node)

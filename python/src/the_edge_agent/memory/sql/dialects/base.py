@@ -135,7 +135,7 @@ class Dialect:
 
     @classmethod
     def identity(cls, url: URL) -> URL:
-        """Return what is the same for all URLs of ``located`` that lead to the same database."""
+        """Return a value that is equal for two URLs, both from ``located``, if they lead to the same database."""
         return url
 
     @classmethod
@@ -168,7 +168,7 @@ class Dialect:
 
     @classmethod
     def reason(cls, error: Exception) -> str | None:
-        """Return what Python's own error at the first connection means, None where it is not known."""
+        """Explain an error that Python itself raised at the first connection; None if its reason is not known."""
         return None
 
     @classmethod
@@ -331,15 +331,15 @@ class Dialect:
         return {"b_metadata": metadata}
 
     def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
-        """Return what stores rows of these bound columns, which begin with the primary key."""
+        """Return the upsert that stores rows of these bound columns, which begin with the primary key."""
         return Upsert(table, row)
 
     def filters(self, table: Table) -> FilterConditions:
-        """Return what turns metadata filters into conditions on a table."""
+        """Return the compiler that turns metadata filters into SQL conditions on a table."""
         return FilterConditions(table)
 
     def texts(self, entries: Table) -> TextConditions:
-        """Return what turns queries into conditions on the entries' table."""
+        """Return the compiler that turns queries into SQL conditions on the entries' table."""
         return TextConditions(entries)
 
 

@@ -25,7 +25,7 @@ class MariaDBDialect(MySQLDialect):
     key_type: ClassVar[TypeEngine[Any]] = VARCHAR(MAX_KEY_LENGTH, charset="utf8mb4", collation=exact_collation)
 
     def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
-        """Return what stores rows in one statement."""
+        """Return an upsert that stores rows in one statement."""
         return OnDuplicateKeyReturning(table, row)
 
     def filters(self, table: Table) -> FilterConditions:

@@ -272,7 +272,7 @@ class MySQLDialect(Dialect):
         return {**super().metadata_parameters(metadata), **terms}
 
     def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
-        """Return what stores rows in one statement."""
+        """Return an upsert that stores rows in one statement."""
         return OnDuplicateKey(table, row)
 
     def filters(self, table: Table) -> FilterConditions:

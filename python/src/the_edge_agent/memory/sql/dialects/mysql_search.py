@@ -84,7 +84,7 @@ class TermConditions(TextConditions):
     """Words by LIKE, but within what the terms of a filter find if that is not much."""
 
     def wanted(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
-        """Return what the index is asked for: of each group the terms, of which an entry has one."""
+        """Return the query for the full-text index: an entry must have one term of each group."""
         return {
             _name(place, number): term
             for place, group in enumerate(groups[:_MAX_GROUPS])

@@ -322,7 +322,7 @@ class PostgreSQLDialect(Dialect):
         return {**super().metadata_parameters(metadata), "b_metadata_json": comparable_json(decode(metadata or "{}"))}
 
     def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
-        """Return what stores rows in one statement."""
+        """Return an upsert that stores rows in one statement."""
         return OnConflict(table, row, insert)
 
     def filters(self, table: Table) -> FilterConditions:
@@ -418,7 +418,7 @@ class VectorConditions(IndexedTextConditions):
         return found if self._is_ours else found & _WHOLE_INDEX
 
     def words(self, terms: Sequence[Term]) -> str:
-        """Return what the index is asked for."""
+        """Return the query for the full-text index."""
         return " & ".join(map(_index_term, terms))
 
 
@@ -444,7 +444,7 @@ class JSONBConditions(FilterConditions):
         return found if found is None or self._is_ours else found & _WHOLE_INDEX
 
     def bound(self, place: int, path: Path, value: int | str) -> dict[str, Any]:
-        """Return what the metadata contains then."""
+        """Return the JSON that the metadata must contain, for the JSONB index."""
         return {slot_name(place): comparable_json(nested(path, value))}
 
     def equals(self, path: Path, values: Sequence[Any]) -> ColumnElement[bool]:

@@ -78,11 +78,11 @@ class Moment(DATETIME):
     """SQLAlchemy's times as text, written four times as fast; a text that is no time comes out as it is."""
 
     def bind_processor(self, dialect: EngineDialect) -> Callable[[datetime | None], str | None]:
-        """Return what writes a time without a zone."""
+        """Return the function that converts a time for the database; it drops the zone."""
         return lambda value: None if value is None else value.isoformat(" ", "microseconds")
 
     def result_processor(self, dialect: EngineDialect, coltype: object) -> Callable[[Any], Any]:
-        """Return what reads a time."""
+        """Return the function that converts a time of the database."""
         read: Any = super().result_processor(dialect, coltype)
 
         def process(value: Any) -> Any:
@@ -302,7 +302,7 @@ class SQLiteDialect(Dialect):
         """Do nothing: BEGIN IMMEDIATE has locked the database."""
 
     def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
-        """Return what stores rows in one statement."""
+        """Return an upsert that stores rows in one statement."""
         return OnConflict(table, row, insert)
 
     def filters(self, table: Table) -> FilterConditions:
@@ -356,7 +356,7 @@ def _is_uri(url: URL) -> bool:
 
 
 def _options(url: URL) -> dict[str, Any]:
-    """Return what a URL says to SQLite itself."""
+    """Return the options in a URL that SQLite itself reads, such as ``mode``."""
     inner = parse_qsl((url.database or "").partition("?")[2]) if _is_uri(url) else []
     return {**url.query, **dict(inner)}
 

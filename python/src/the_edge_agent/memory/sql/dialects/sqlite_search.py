@@ -65,11 +65,11 @@ class FTSConditions(IndexedTextConditions):
         return self.table.c.id.in_(self._found(words))
 
     def words(self, terms: Sequence[Term]) -> str:
-        """Return what the index is asked for."""
+        """Return the query for the full-text index."""
         return " AND ".join(map(_index_term, terms))
 
     def wanted(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
-        """Return what the index is asked for."""
+        """Return the query for the full-text index."""
         return {"b_wanted": wanted_text(groups)} if groups else {}
 
     def steps(self, newest: Newest) -> list[Step]:

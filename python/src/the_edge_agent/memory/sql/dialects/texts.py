@@ -33,11 +33,11 @@ class TextConditions:
         return [Step(newest.rows(where=self.matches(newest.terms)), {})]
 
     def parameters(self, terms: Sequence[Term]) -> dict[str, Any]:
-        """Return what the terms are bound to."""
+        """Return the values of the parameters for these terms."""
         return {f"b_needle{place}": f"%{term.needle}%" for place, term in enumerate(terms)}
 
     def wanted(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
-        """Return what an index is asked for by ``filters.alternatives``."""
+        """Return the query for a full-text index that stands for ``filters.alternatives``."""
         return {}
 
     def contains(self, term: Term, place: int) -> ColumnElement[bool]:
@@ -69,7 +69,7 @@ class IndexedTextConditions(TextConditions):
         return [self.contains(term, place) for place, term in enumerate(terms) if not is_told_by_index(term)]
 
     def parameters(self, terms: Sequence[Term]) -> dict[str, Any]:
-        """Return what the terms are bound to."""
+        """Return the values of the parameters for these terms."""
         return {**super().parameters(terms), "b_words": self.words([term for term in terms if not term.negated])}
 
     def indexed(self, words: BindParameter[str]) -> ColumnElement[bool]:
@@ -77,7 +77,7 @@ class IndexedTextConditions(TextConditions):
         raise NotImplementedError
 
     def words(self, terms: Sequence[Term]) -> str:
-        """Return what the index is asked for: every token of these terms."""
+        """Return the query for the full-text index: every token of these terms."""
         raise NotImplementedError
 
 

@@ -63,7 +63,7 @@ class Upsert:
         self._version = select(table.c.version).where(has_key)
 
     def changes(self, incoming: Incoming) -> Changes:
-        """Return what a store over a row sets: over an expired one all that a create would.
+        """Return the assignments of a store over an existing row: over an expired one all that a create would.
 
         MySQL assigns from left to right and sees what it has assigned: so what looks at ``expires_at`` is first.
         """

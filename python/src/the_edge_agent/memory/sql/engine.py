@@ -170,6 +170,26 @@ class Database:
         finally:
             self._leave(opened, pool)
 
+    def tend(self, stores: int) -> None:
+        """Do what follows stores, if it is time; what fails is done another time, for the stores have not failed."""
+        opened = self._opened
+        if opened is None or opened.upkeep is None or not opened.upkeep.is_due(stores):
+            return
+        try:
+            with one_end(self._seconds() / 2):  # the other half was the store's
+                opened.upkeep.some(self._write)
+        except LTMError as failure:
+            _logger.info("words are put into the index later: %s", failure)
+
+    def optimize(self) -> tuple[int, int]:
+        """Do all of it now; return how many blocks were made, and for how many entries.
+
+        Raises:
+            LTMError: some of it is left.
+        """
+        upkeep = self.start().upkeep
+        return (0, 0) if upkeep is None else upkeep.all(self._write)
+
     @contextmanager
     def one_call(self) -> Iterator[None]:
         """Let all that is done within, in Python too, end in the time of one call.
@@ -270,6 +290,9 @@ class Database:
     def __str__(self) -> str:
         """Show the URL, without what may be secret in it."""
         return repr(self.url)
+
+    def _write(self, work: Callable[[Connection], Answer]) -> Answer:
+        return self.run(lambda connection, _: work(connection), write=True)
 
     def _direct(self) -> _Opened | None:
         """Return what is started, if single statements may run on the driver's own connection."""
@@ -384,6 +407,8 @@ class _Opened:
         self.engine = engine
         self.schema = schema
         self.statements = Statements(schema)
+        entries = schema.tables.entries
+        self.upkeep = schema.dialect.upkeep(entries) if schema.search else None
         self.close = close
         self.sessions = sessionmaker(engine)
         # One connection for all threads: each transaction waits for its turn.

@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -134,7 +134,8 @@ class Searcher:
             steps = self._steps(search, asked, columns)
             if steps is None:  # not remembered: such a filter may be long
                 return []
-            kept = self._queries[asked.shape] = [(step, Prepared(step.statement)) for step in steps]
+            alone = takewhile(lambda step: step.look_up is None, steps)  # the others need a transaction
+            kept = self._queries[asked.shape] = [(step, Prepared(step.statement)) for step in alone]
         rows, skipped = (search.window, 0) if search.ranked else (search.limit, search.offset)
         parameters = {**asked.parameters, "b_rows": rows, "b_skipped": skipped, "b_now": self._dialect.clock()}
         return [
@@ -187,7 +188,7 @@ class Searcher:
         if steps is None:
             rows = self._filtered(connection, search, columns, parameters)
         else:
-            rows = _first_answer(connection, steps, parameters)
+            rows = _first_answer(connection, steps, search.terms, parameters)
         return [
             _Candidate(row[0], row[1], row[2], score(row[counts], row[3]) if search.ranked else 0.0) for row in rows
         ]
@@ -292,10 +293,15 @@ def is_answer(step: Step, rows: Sequence[Sequence[Any]], wanted: int) -> bool:
     return not rows or rows[0][0] is not None
 
 
-def _first_answer(connection: Connection, steps: Sequence[Step], parameters: Parameters) -> Sequence[Sequence[Any]]:
+def _first_answer(
+    connection: Connection, steps: Sequence[Step], terms: Sequence[Term], parameters: Parameters
+) -> Sequence[Sequence[Any]]:
     rows: Sequence[Sequence[Any]] = ()
     for step in steps:
-        rows = connection.execute(step.statement, {**parameters, **step.bounds}).all()
+        found = step.look_up(connection, terms) if step.look_up is not None else {}
+        if found is None:
+            continue
+        rows = connection.execute(step.statement, {**parameters, **step.bounds, **found}).all()
         if is_answer(step, rows, parameters["b_rows"]):
             break
     return rows

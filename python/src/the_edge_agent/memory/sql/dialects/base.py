@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeAlias
 
 from sqlalchemy import (
     ColumnElement,
@@ -52,6 +54,42 @@ LIKE_INSTEAD: Final = "no full-text index: searches use LIKE over search tokens"
 BEGINS_ITSELF: Final = "the_edge_agent.begins_itself"  # option of an engine whose connections rest in autocommit
 SECONDS: Final = "the_edge_agent.seconds"  # option of an engine of our own: that a call may take
 PYTHON_INSTEAD: Final = "no JSON functions: metadata filters are decided in Python"
+
+Run: TypeAlias = Callable[[Callable[[Connection], Any]], Any]  # runs work in one transaction that writes
+
+
+class Upkeep(ABC):
+    """Work that follows stores, in transactions of its own: each time that so many entries were stored."""
+
+    every: ClassVar[int]
+
+    def __init__(self) -> None:
+        """Begin at random, so that processes that store a few entries each do it as often as one that stores many."""
+        self._left = random.randint(1, self.every)  # noqa: S311 - keeps no secret
+
+    def is_due(self, stores: int) -> bool:
+        """Count stores, and return whether it is time."""
+        self._left -= stores
+        if self._left > 0:
+            return False
+        self._left = self.every
+        return True
+
+    @abstractmethod
+    def some(self, run: Run) -> None:
+        """Do what has come up, but no more than a store may take.
+
+        Raises:
+            LTMError: some of it is left for another time.
+        """
+
+    @abstractmethod
+    def all(self, run: Run) -> tuple[int, int]:
+        """Do all of it; return how many blocks were made, and for how many entries.
+
+        Raises:
+            LTMError: some of it is left.
+        """
 
 
 class Dialect:
@@ -337,6 +375,10 @@ class Dialect:
     def filters(self, table: Table) -> FilterConditions:
         """Return the compiler that turns metadata filters into SQL conditions on a table."""
         return FilterConditions(table)
+
+    def upkeep(self, entries: Table) -> Upkeep | None:
+        """Return the work that follows stores, None where there is none."""
+        return None
 
     def texts(self, entries: Table) -> TextConditions:
         """Return the compiler that turns queries into SQL conditions on the entries' table."""

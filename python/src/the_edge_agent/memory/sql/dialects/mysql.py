@@ -17,18 +17,22 @@ from sqlalchemy import (
     Engine,
     Table,
     Text,
+    TextClause,
     bindparam,
     case,
     cast,
     event,
     false,
     func,
+    inspect,
     literal_column,
+    null,
     select,
     text,
 )
 from sqlalchemy.dialects.mysql import DATETIME, LONGTEXT, VARCHAR, Insert, insert
 from sqlalchemy.engine import URL, Compiled
+from sqlalchemy.schema import CreateTable, ExecutableDDLElement
 from sqlalchemy.sql.visitors import replacement_traverse
 from sqlalchemy.types import TypeEngine
 
@@ -36,16 +40,25 @@ from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.filters import Path
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.deadlines import current
-from the_edge_agent.memory.sql.dialects.base import BEGINS_ITSELF, COMMITS_ALONE, IN_USE, PYTHON_INSTEAD, Dialect
+from the_edge_agent.memory.sql.dialects.base import (
+    BEGINS_ITSELF,
+    COMMITS_ALONE,
+    IN_USE,
+    PYTHON_INSTEAD,
+    Dialect,
+    Upkeep,
+)
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test
 from the_edge_agent.memory.sql.dialects.mysql_search import (
     TERMS,
     TermConditions,
+    add_number,
     add_terms,
     term_columns,
     term_parameters,
 )
 from the_edge_agent.memory.sql.dialects.mysql_sessions import check, check_charset, settings
+from the_edge_agent.memory.sql.dialects.mysql_words import NUMBER, WordBlocks, WordTable, words_table
 from the_edge_agent.memory.sql.dialects.probing import accepts
 from the_edge_agent.memory.sql.dialects.texts import TextConditions
 from the_edge_agent.memory.sql.dialects.upserts import Upsert
@@ -71,6 +84,7 @@ _ENGINES: Final = text(
     "SELECT table_name, engine FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN :names"
 ).bindparams(bindparam("names", expanding=True))
 _SCAN_INSTEAD: Final = "no terms of metadata in the entries' table: filters read entries from the newest on"
+_LIKE_INSTEAD: Final = "no table of words, or no numbers in the entries' table: words are searched with LIKE"
 _IN_TRANSACTION: Final = 1  # SERVER_STATUS_IN_TRANS
 _LENT: Final = "the_edge_agent.lent"
 _ROWS: Final = (250, 100, 50, 20, 10, 5, 2, 1)  # of one insert: few sizes, so that few statements are compiled
@@ -104,7 +118,12 @@ class MySQLDialect(Dialect):
     def __init__(self, moment: TypeEngine[datetime]) -> None:
         """Make the dialect of one engine."""
         super().__init__(moment)
-        self._has_json = self._has_terms = True
+        self._has_json = self._has_terms = self._has_number = self._has_words = True
+
+    @property
+    def search_path(self) -> str:
+        """How texts are searched, known after the probe."""
+        return f"index of words, then {super().search_path}" if self._has_words else super().search_path
 
     @property
     def filter_path(self) -> str:
@@ -113,7 +132,7 @@ class MySQLDialect(Dialect):
         return f"JSON functions{terms}" if self._has_json else super().filter_path
 
     def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
-        """Look for the JSON functions.
+        """Look for the JSON functions, and for what the tables have.
 
         Raises:
             LTMError: ``configuration_error`` where no database is in use, so that there is none for the tables.
@@ -122,14 +141,39 @@ class MySQLDialect(Dialect):
             raise LTMError("configuration_error", "the url names no database; its name goes behind the host: host/NAME")
         self._has_json = accepts(connection, _JSON_TRIAL)
         found = set(connection.scalars(_COLUMNS, {"name": entries.name}))
-        self._has_terms = not found >= set(entries.c.keys()) or found >= set(TERMS)
-        missing = {PYTHON_INSTEAD: not self._has_json, _SCAN_INSTEAD: not self._has_terms}
+        is_new = not found >= set(entries.c.keys())
+        keeps_words = "search_text" in entries.c
+        self._has_terms = is_new or found >= set(TERMS)
+        self._has_number = keeps_words and (is_new or NUMBER in found)
+        words = words_table(entries.name)
+        self._has_words = self._has_number and (is_new or inspect(connection).has_table(words.name))
+        missing = {
+            PYTHON_INSTEAD: not self._has_json,
+            _SCAN_INSTEAD: not self._has_terms,
+            _LIKE_INSTEAD: keeps_words and not self._has_words,
+        }
         self.fallbacks = [words for words, is_missing in missing.items() if is_missing]
 
     def extend(self, entries: Table, catalog: Table) -> None:
-        """Add the terms of the metadata."""
+        """Add the terms of the metadata and the number."""
         if self._has_terms:
             add_terms(entries)
+        if self._has_number:
+            add_number(entries)
+
+    def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
+        """Add the table of words, before the entries: where these are there, it must be, too."""
+        found = super().definitions(entries, *others)
+        words = [CreateTable(table, if_not_exists=True) for table in self.search_tables(entries)]
+        return [*words, *found]
+
+    def search_tables(self, entries: Table) -> list[Table]:
+        """Return the table of words."""
+        if not self._has_words:
+            return []
+        words = words_table(entries.name)
+        words.kwargs.update(self.table_options)
+        return [words]
 
     def check_tables(self, connection: Connection, tables: Sequence[Table]) -> None:
         """Refuse a storage engine that has no transactions, or others than ours."""
@@ -263,8 +307,9 @@ class MySQLDialect(Dialect):
         return connection.scalar(select(cast(func.utc_timestamp(literal_column("6")), self.time_type)))
 
     def metadata_columns(self, table: Table) -> dict[str, ColumnElement[Any]]:
-        """Return the bound columns, with the terms of an entry."""
-        return {**super().metadata_columns(table), **(term_columns() if TERMS[0] in table.c else {})}
+        """Return the bound columns, with the terms of an entry, and without a number: its words may be others."""
+        terms = term_columns() if TERMS[0] in table.c else {}
+        return {**super().metadata_columns(table), **terms, **({NUMBER: null()} if NUMBER in table.c else {})}
 
     def metadata_parameters(self, metadata: str | None) -> dict[str, Any]:
         """Return the parameters."""
@@ -280,8 +325,13 @@ class MySQLDialect(Dialect):
         return JSONConditions(table, self.exact_collation) if self._has_json else super().filters(table)
 
     def texts(self, entries: Table) -> TextConditions:
-        """Return the conditions by LIKE, within what the terms of a filter find."""
-        return TermConditions(entries) if self._has_terms else super().texts(entries)
+        """Return the conditions by LIKE, within what the terms of a filter and the table of words find."""
+        words = WordTable(entries) if self._has_words else None
+        return TermConditions(entries, words) if self._has_terms else super().texts(entries)
+
+    def upkeep(self, entries: Table) -> Upkeep | None:
+        """Return what makes blocks of words."""
+        return WordBlocks(WordTable(entries)) if self._has_words else None
 
 
 class OnDuplicateKey(Upsert):

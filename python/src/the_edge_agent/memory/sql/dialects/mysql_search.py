@@ -9,6 +9,7 @@ MariaDB has none over a list, and MySQL's multi-valued indexes refuse a store wh
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial, reduce
 from typing import Any, Final
 from zlib import crc32
 
@@ -16,6 +17,7 @@ from sqlalchemy import (
     BindParameter,
     Column,
     ColumnElement,
+    Connection,
     Integer,
     Select,
     Table,
@@ -29,18 +31,22 @@ from sqlalchemy import (
     select,
     union,
 )
-from sqlalchemy.dialects.mysql import INTEGER
+from sqlalchemy.dialects.mysql import BIGINT, INTEGER
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import ColumnCollectionConstraint
 from sqlalchemy.sql.compiler import DDLCompiler
 
+from the_edge_agent.memory.sql.dialects.mysql_words import NUMBER, WordTable, both, count, index_name, numbers
 from the_edge_agent.memory.sql.dialects.newest import ROWS, SKIPPED, Newest, Step
 from the_edge_agent.memory.sql.dialects.texts import TextConditions
+from the_edge_agent.memory.text import Term, has_words
 
 TERMS: Final = tuple(f"term{number}" for number in range(1, 9))  # columns; each costs a store 6 to 12 microseconds
 
 # How many matches are fetched at most, and how many of the newest entries are looked at, in turn until one suffices.
 BOUNDS: Final = ((500, 4_000), (20_000, 40_000))
+
+LEAST_LOOKED_UP: Final = 4_000  # matches of words: with the entries that have no number yet
 
 _OVERFULL: Final = 0  # the mark; no term
 _MAX_GROUPS: Final = 3  # that are asked for, one after the other, where the one before finds too much
@@ -54,6 +60,12 @@ def add_terms(entries: Table) -> None:
         default = str(_OVERFULL) if name == TERMS[0] else None  # of a row by somebody who knows no terms
         entries.append_column(Column(name, INTEGER(unsigned=True), server_default=default))
         entries.append_constraint(_InlineIndex(entries.c[name], name=f"ix_{entries.name}_{name}"))
+
+
+def add_number(entries: Table) -> None:
+    """Add the number by which words are looked up, and its index."""
+    entries.append_column(Column(NUMBER, BIGINT))
+    entries.append_constraint(_InlineIndex(entries.c[NUMBER], name=index_name(entries)))
 
 
 def term_columns() -> dict[str, ColumnElement[Any]]:
@@ -81,7 +93,12 @@ def _define(index: _InlineIndex, compiler: DDLCompiler, **_: Any) -> str:
 
 
 class TermConditions(TextConditions):
-    """Words by LIKE, but within what the terms of a filter find if that is not much."""
+    """Words by LIKE, but within what the terms of a filter, or the table of words, find if that is not much."""
+
+    def __init__(self, entries: Table, words: WordTable | None) -> None:
+        """Make the conditions of one table, which may have a table of words."""
+        super().__init__(entries)
+        self._words = words
 
     def wanted(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
         """Return the query for the full-text index: an entry must have one term of each group."""
@@ -94,11 +111,16 @@ class TermConditions(TextConditions):
     def steps(self, newest: Newest) -> list[Step]:
         """Fetch and sort what a group finds if that is not much; else look for enough among the newest entries."""
         asked = [self._few(newest, group, size) for group, size in enumerate(newest.wanted[:_MAX_GROUPS])]
-        if not asked:
+        words = self._words if has_words(newest.terms) else None
+        if not asked and words is None:
             return super().steps(newest)
         late, steps = self._late(newest), list[Step]()
         for most, latest in BOUNDS:
             steps += [Step(few, {"b_some": most + 1}, most=most) for few in asked]
+            if words is not None:
+                numbered = newest.rows(where=[words.may_have("b_numbers"), *self.exact(newest.terms)])
+                look_up = partial(_numbers, words, max(most, LEAST_LOOKED_UP))
+                steps.append(Step(numbered.with_hint(self.table, words.hint), {}, look_up=look_up))
             steps.append(Step(late, {"b_newest": latest}, is_partial=True))
         return [*steps, *super().steps(newest)]
 
@@ -129,6 +151,15 @@ class TermConditions(TextConditions):
         oldest = select(ages.updated_at).order_by(ages.updated_at.desc(), ages.key).limit(1).offset(_NEWEST)
         first = func.coalesce(oldest.scalar_subquery(), literal_column("TIMESTAMP'1000-01-01 00:00:00'"))
         return newest.rows(where=[self.table.c.updated_at >= first, *self.exact(newest.terms)])
+
+
+def _numbers(words: WordTable, most: int, connection: Connection, terms: Sequence[Term]) -> dict[str, Any] | None:
+    """Return the numbers of the entries that may have all terms; None if these and the unnumbered are too many."""
+    found = reduce(both, words.places(connection, [term for term in terms if not term.negated]))
+    room = most - count(found)
+    if room < 0 or words.unnumbered(connection, room + 1) > room:
+        return None
+    return {"b_numbers": [*numbers(found)]}
 
 
 def _name(group: int, number: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ from sqlalchemy import (
     CTE,
     BindParameter,
     ColumnElement,
+    Connection,
     Integer,
     ScalarSelect,
     Select,
@@ -35,12 +36,15 @@ class Step(NamedTuple):
         bounds: what else it is bound to.
         is_partial: whether fewer rows than wanted are no answer.
         most: how many of the newest matches it can tell at most; of a page beyond them it cannot tell that it is empty.
+        look_up: asks first, in the same transaction, which must see one state, what else the statement is bound to for
+            these terms; None if it would find too much.
     """
 
     statement: Select[Any]
     bounds: Mapping[str, int]
     is_partial: bool = False
     most: int | None = None
+    look_up: Callable[[Connection, Sequence[Term]], Mapping[str, Any] | None] | None = None
 
 
 @dataclass(frozen=True)

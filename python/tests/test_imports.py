@@ -130,6 +130,7 @@ MAY_IMPORT = {
         "memory.sql.dialects.conditions",
         "memory.sql.dialects.mysql_search",
         "memory.sql.dialects.mysql_sessions",
+        "memory.sql.dialects.mysql_words",
         "memory.sql.dialects.probing",
         "memory.sql.dialects.texts",
         "memory.sql.dialects.upserts",
@@ -140,7 +141,13 @@ MAY_IMPORT = {
         "memory.filters",
         "memory.validation",
     ],
-    "memory.sql.dialects.mysql_search": ["memory.sql.dialects.newest", "memory.sql.dialects.texts"],
+    "memory.sql.dialects.mysql_search": [
+        "memory.sql.dialects.mysql_words",
+        "memory.sql.dialects.newest",
+        "memory.sql.dialects.texts",
+        "memory.text",
+    ],
+    "memory.sql.dialects.mysql_words": ["memory.sql.dialects.base", "memory.results", "memory.text"],
     "memory.sql.dialects.mariadb": [
         "memory.sql.dialects.mysql",
         "memory.sql.dialects.conditions",

@@ -270,7 +270,7 @@ def test_each_step_answers_some_search_with_terms(terms: Database) -> None:
     with terms.open() as memory:
         assert isinstance(memory, SQLAlchemyBackend)
         fill(memory, random.Random(1), sizes=(1,))
-        answered = {answering(memory, query, condition) for query, condition in product(QUERIES, FILTERS)}
+        answered = {answering(memory, query, condition) for query, condition in product((None, "-common"), FILTERS)}
     assert answered >= {(1, 0), (5, 0), (5, 1), (5, 2), (5, 3), (5, 4), (7, 1)}
 
 

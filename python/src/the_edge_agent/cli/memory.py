@@ -72,6 +72,30 @@ def sync(
         raise typer.Exit(EXIT_FAILED)
 
 
+@app.command()
+def optimize(
+    url: Annotated[str, _URL],
+    table: Annotated[
+        str, typer.Option(metavar="NAME", help="The table of the entries, where it has another name.")
+    ] = "ltm_entries",
+) -> None:
+    """Put the words of all entries into the index now, for example after an import into MySQL or MariaDB."""
+    with failures_exit(), _ended_by_signals():
+        write = writer("-")
+        with stdout_kept_for_the_result():
+            result = _optimized(url, table)
+        write(to_json(result))
+    if not result["success"]:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _optimized(url: str, table: str) -> dict[str, Any]:
+    from the_edge_agent.memory import SQLAlchemyBackend
+
+    with SQLAlchemyBackend(url, table_name=table, create_tables=False) as memory:
+        return memory.optimize()
+
+
 def _synced(file: Path) -> dict[str, Any]:
     from the_edge_agent.memory import LTMError, parse_ltm_config
     from the_edge_agent.workflow.reading import read_file

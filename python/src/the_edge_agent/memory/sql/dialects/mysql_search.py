@@ -36,7 +36,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import ColumnCollectionConstraint
 from sqlalchemy.sql.compiler import DDLCompiler
 
-from the_edge_agent.memory.sql.dialects.mysql_words import NUMBER, WordTable, both, count, index_name, numbers
+from the_edge_agent.memory.sql.dialects.mysql_words import INDEX, NUMBER, WordTable, both, count, numbers
 from the_edge_agent.memory.sql.dialects.newest import ROWS, SKIPPED, Newest, Step
 from the_edge_agent.memory.sql.dialects.texts import TextConditions
 from the_edge_agent.memory.text import Term, has_words
@@ -65,7 +65,7 @@ def add_terms(entries: Table) -> None:
 def add_number(entries: Table) -> None:
     """Add the number by which words are looked up, and its index."""
     entries.append_column(Column(NUMBER, BIGINT))
-    entries.append_constraint(_InlineIndex(entries.c[NUMBER], name=index_name(entries)))
+    entries.append_constraint(_InlineIndex(entries.c[NUMBER], name=INDEX))
 
 
 def term_columns() -> dict[str, ColumnElement[Any]]:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial, reduce
@@ -33,7 +34,6 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
-    column,
     delete,
     exc,
     func,
@@ -42,7 +42,6 @@ from sqlalchemy import (
     null,
     or_,
     select,
-    text,
     type_coerce,
     update,
 )
@@ -53,13 +52,13 @@ from the_edge_agent.memory.sql.dialects.base import Run, Upkeep
 from the_edge_agent.memory.text import Term
 
 NUMBER: Final = "number"
+INDEX: Final = f"ix_{NUMBER}"  # without the name of the table: a copy of it under another name has the same
 BLOCK: Final = 1_000  # entries of a block at most, and places that a number has in it
 
 Places: TypeAlias = dict[int, int]  # the entries that have a word: of each block the places, as the bits of a number
 
 _MOMENT: Final = DATETIME(fsp=6)
 _LIST: Final = 0  # the block whose rows are no words but the blocks that there are, with how many entries got a number
-_COLUMNS: Final = ("block", "term", "places")
 _MAKER: Final = b""  # its row that is locked while somebody makes a block
 _TERM_BYTES: Final = 80
 _MAP_BYTES: Final = BLOCK // 8  # of the places of a word that many entries have; else two bytes a place, fewer in all
@@ -71,6 +70,7 @@ _INSERTED: Final = 1_000  # rows
 _MOST_BLOCKS: Final = 4  # that one store makes at most
 _LOOKED_AT: Final = 10  # blocks, of which one may be dropped when another was made
 _BUSY: Final = (1205, 3572)  # a row is locked: MariaDB, MySQL
+_DIGITS: Final = [f"{place:04x}" for place in range(BLOCK)]  # of the bytes of a place
 _ATTEMPTS: Final = 100
 _PAUSE: Final = 0.05  # seconds
 
@@ -82,7 +82,7 @@ class WordTable:
         """Define what belongs to the entries' table, which has its numbers already."""
         self.entries = entries
         self.table = words_table(entries.name)
-        self.hint = f"FORCE INDEX ({index_name(entries)})"
+        self.hint = f"FORCE INDEX ({INDEX})"
         self.number = entries.c[NUMBER]
         columns = self.table.c
         self._blocks = select(columns.term).where(columns.block == _LIST, columns.term > _MAKER)
@@ -215,7 +215,7 @@ class WordBlocks(Upkeep):
         words_of = type_coerce(columns.search_text, Text())
         unnumbered = select(columns.key, columns.version, moment, words_of).with_hint(words.entries, words.hint)
         unnumbered = unnumbered.where(number.is_(None), columns.key > bindparam("b_after", type_=columns.key.type))
-        self._page = unnumbered.order_by(columns.key).limit(_PAGE)
+        self._page = unnumbered.order_by(columns.key).limit(bindparam("b_rows", type_=Integer()))
         is_listed = and_(rows.block == _LIST, rows.term == bindparam("b_term", type_=VARBINARY()))
         self._lock_listed = select(rows.block).where(is_listed).with_for_update(nowait=True)
         self._lock_entries = (
@@ -244,76 +244,77 @@ class WordBlocks(Upkeep):
     def some(self, run: Run) -> None:
         """Make blocks as long as enough entries have no number, and drop one that few are left of."""
         for _ in range(_MOST_BLOCKS):
-            if not self._block(run):
+            if not self._number(run, run(self._make)):
                 return
             listed = run(self._blocks)
             self._thin_out(run, dict(random.sample(sorted(listed.items()), min(_LOOKED_AT, len(listed)))), most=1)
 
     def all(self, run: Run) -> tuple[int, int]:
         """Make and drop all blocks that there is reason for; return how many were made, and of how many entries."""
-        patiently = partial(_patiently, run)
-        numbered = patiently(self._found_blocks)
-        listed = patiently(self._blocks)  # after that: a block is listed before it has an entry
+        numbered = run(self._found_blocks)
+        listed = run(self._blocks)  # after that: a block is listed before it has an entry
         for block in numbered - set(listed):  # of a table that came here without its words
-            self._dissolve(patiently, block)
-        self._thin_out(patiently, listed, most=len(listed))
+            self._dissolve(run, block)
+        self._thin_out(run, listed, most=len(listed))
         blocks = entries = 0
-        while found := self._block(patiently):
+        while found := self._number(run, _patiently(run, self._make)):
             blocks, entries = blocks + 1, entries + found
         return blocks, entries
 
-    def _block(self, run: Run) -> int:
-        """Make a block; return how many entries it has got, 0 also if there is none to make."""
-        made = run(self._make)
-        if made is None:
-            return 0
+    def _number(self, run: Run, made: _Made | None) -> int:
+        """Give the entries of a block their numbers; return how many have got one."""
         numbered = 0
-        for first in range(0, len(made.rows), _PAGE):
+        pending = [] if made is None else [(0, len(made.rows))]
+        while made is not None and pending:
+            first, end = pending.pop()
+            half = (first + end) // 2
             try:
-                numbered += run(partial(self._give_numbers, made, first, numbered))
-            except _BusyError:  # somebody is writing one of them
-                continue
+                if end - first <= _PAGE:
+                    numbered += run(partial(self._give_numbers, made, first, end, numbered))
+                    continue
             except _DroppedError:
                 break
+            except _BusyError:  # somebody is writing one of them
+                if end - first == 1:
+                    continue
+            pending += [(half, end), (first, half)]
         return numbered
 
     def _make(self, connection: Connection) -> _Made | None:
         """Write the words of a block, unless fewer entries have no number than it takes."""
-        if self._words.unnumbered(connection, BLOCK) < BLOCK:
+        if self._words.unnumbered(connection, self.every) < self.every:
             return None
         with _busy():
             if connection.execute(self._lock_listed, {"b_term": _MAKER}).first() is None:
                 connection.execute(self._list, {"block": _LIST, "term": _MAKER, "places": b""})
         rows = self._unnumbered_rows(connection)
         block = time.time_ns() // 1_000_000  # another of the same millisecond is refused by the primary key
+        name = connection.dialect.identifier_preparer.format_table(self._table)
         for some in _pieces(_postings(rows), _INSERTED):
             # Of digits alone, so that nothing needs to be escaped: parameters took twice the time.
-            values = text("VALUES " + ",".join([f"({block},x'{term}',x'{places}')" for term, places in some]))
-            statement = insert(self._table).from_select(_COLUMNS, values.columns(*map(column, _COLUMNS)))
-            connection.execute(statement, execution_options={"compiled_cache": None})
+            values = ",".join([f"({block},x'{term}',x'{places}')" for term, places in some])
+            connection.exec_driver_sql(f"INSERT INTO {name} (block, term, places) VALUES {values}")  # noqa: S608
         connection.execute(self._list, {"block": _LIST, "term": _name(block), "places": _packed_count(0)})
         return _Made(block, rows)
 
     def _unnumbered_rows(self, connection: Connection) -> list[_Row]:
         rows: list[_Row] = []
         size, after = 0, ""
-        while len(rows) < BLOCK and size < _MOST_TEXT:
-            page = [_Row(*row) for row in connection.execute(self._page, {"b_after": after})]
+        while len(rows) < self.every and size < _MOST_TEXT:
+            bound = {"b_after": after, "b_rows": min(_PAGE, self.every - len(rows))}
+            page = [_Row(*row) for row in connection.execute(self._page, bound)]
+            if not page:
+                break
             rows += page
             size += sum(len(row.text) for row in page)
-            if len(page) < _PAGE:
-                break
             after = page[-1].key
         return rows
 
-    def _give_numbers(self, made: _Made, first: int, before: int, connection: Connection) -> int:
+    def _give_numbers(self, made: _Made, first: int, end: int, before: int, connection: Connection) -> int:
         """Number some entries that are still as they were read, while the block is listed."""
-        rows = made.rows[first : first + _PAGE]
-        # A write, not a lock alone: on a cluster the one who drops the block may be at another node.
-        counted = {"b_term": _name(made.block), "b_count": _packed_count(before + len(rows))}
+        rows, listed = made.rows[first:end], {"b_term": _name(made.block)}
         with _busy():
-            listed = connection.execute(self._lock_listed, {"b_term": _name(made.block)}).first()
-            if listed is None or not connection.execute(self._counted, counted).rowcount:
+            if connection.execute(self._lock_listed, listed).first() is None:
                 raise _DroppedError
             connection.execute(self._lock_entries, {"b_keys": [row.key for row in rows]}).all()
         statement = self._compiled
@@ -325,7 +326,11 @@ class WordBlocks(Upkeep):
             values |= {f"b_key{place}": row.key, f"b_version{place}": row.version, f"b_moment{place}": row.updated_at}
         names = statement.positiontup
         parameters = values if names is None else tuple([values[name] for name in names])
-        return connection.exec_driver_sql(statement.string, parameters).rowcount
+        given = connection.exec_driver_sql(statement.string, parameters).rowcount
+        # Written, not locked alone: who drops the block may be at another node of a cluster.
+        if not connection.execute(self._counted, {**listed, "b_count": _packed_count(before + given)}).rowcount:
+            raise _DroppedError
+        return given
 
     def _numbering(self) -> Any:
         columns, number = self._words.entries.c, self._words.number
@@ -425,18 +430,19 @@ def _sequences(term: Term) -> Sequence[Sequence[str]]:
 
 def _postings(rows: Sequence[_Row]) -> list[tuple[str, str]]:
     """Return the words of entries and the places that have them, both as hexadecimal digits, in order."""
-    places: dict[str, list[int]] = {}
+    places = defaultdict[str, list[int]](list)
     for place, row in enumerate(rows):
         for token in set(row.text.split()):
-            places.setdefault(token, []).append(place)
+            places[token].append(place)
     places.pop(".", None)  # between two strings
-    return sorted((token.encode().hex(), _packed(found).hex()) for token, found in places.items() if len(token) <= 80)
+    terms = sorted(token for token in places if len(token) <= _TERM_BYTES)
+    return [(term.encode().hex(), _packed(places[term])) for term in terms]
 
 
-def _packed(places: Collection[int]) -> bytes:
+def _packed(places: Sequence[int]) -> str:
     if len(places) * 2 < _MAP_BYTES:
-        return b"".join([place.to_bytes(2, "big") for place in places])
-    return sum(1 << place for place in places).to_bytes(_MAP_BYTES, "big")
+        return "".join([_DIGITS[place] for place in places])
+    return sum(1 << place for place in places).to_bytes(_MAP_BYTES, "big").hex()
 
 
 def _unpacked(packed: bytes) -> int:
@@ -458,11 +464,6 @@ def _name(block: int) -> bytes:
 
 def _range(block: int) -> dict[str, int]:
     return {"b_from": block * BLOCK, "b_to": (block + 1) * BLOCK}
-
-
-def index_name(entries: Table) -> str:
-    """Return the name of the index of the numbers."""
-    return f"ix_{entries.name}_{NUMBER}"
 
 
 def _pieces(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

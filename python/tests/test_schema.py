@@ -126,7 +126,9 @@ def test_the_earlier_layout_is_rebuilt_once(engine: Engine, database: Database, 
         moved = session.get(LTMEntry, "k0001")
     assert moved is not None
     assert (moved.version, moved.created_at.year, moved.updated_at.year) == (1, 2024, 2025)
-    assert {name for name in inspect(engine).get_table_names() if "fts" not in name} == set(NAMES)
+    assert {
+        name for name in inspect(engine).get_table_names() if "fts" not in name and not name.endswith("_words")
+    } == {*NAMES}
 
 
 def test_the_earlier_layout_is_rebuilt_without_words_where_none_are_wanted(engine: Engine, database: Database) -> None:

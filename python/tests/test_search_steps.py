@@ -403,7 +403,7 @@ def test_a_table_without_terms_is_filtered_as_before(terms: Database, caplog: py
         insert_row(terms, "k", {"n": 99}, "plain")
         assert answers(memory, None, {"n": 99}, 5, 0, "") == [("k", 0.0)]
     assert "no terms of metadata" in caplog.text
-    run_on(terms, "DROP TABLE plain")
+    run_on(terms, "DROP TABLE plain, plain_words")
 
 
 def insert_row(database: Database, key: str, metadata: Any, table: str = "ltm_entries") -> None:

@@ -388,17 +388,17 @@ def test_each_table_has_words_of_its_own_and_a_copy_without_them_misses_nothing(
 
 
 def test_a_memory_without_words_pays_nothing(database: Database) -> None:
-    with database.open(table_name="without", search=False) as memory:
+    with database.open(table_name="wordless", search=False) as memory:
         memory.store("k", 1)
         assert memory.optimize() == {"success": True, "blocks": 0, "entries": 0}
-        assert "number" not in {row[0] for row in rows_of(database, "SHOW COLUMNS FROM without")}
-    assert rows_of(database, "SHOW TABLES LIKE 'without_words'") == []
-    assert "number" not in "".join(database.open(table_name="without2", search=False, lazy=True).ddl())
+        assert "number" not in {row[0] for row in rows_of(database, "SHOW COLUMNS FROM wordless")}
+    assert rows_of(database, "SHOW TABLES LIKE 'wordless_words'") == []
+    assert "number" not in "".join(database.open(table_name="wordless2", search=False, lazy=True).ddl())
     printed = "".join(database.open(table_name="printed", lazy=True).ddl())
     assert "CREATE TABLE IF NOT EXISTS printed_words" in printed
     assert "number BIGINT" in printed
     with connected(database) as connection:
-        connection.execute(text("DROP TABLE without"))
+        connection.execute(text("DROP TABLE wordless"))
 
 
 def test_the_command_puts_all_words_into_the_index(database: Database) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice, takewhile
+from itertools import islice
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -134,13 +134,13 @@ class Searcher:
             steps = self._steps(search, asked, columns)
             if steps is None:  # not remembered: such a filter may be long
                 return []
-            alone = takewhile(lambda step: step.look_up is None, steps)  # the others need a transaction
-            kept = self._queries[asked.shape] = [(step, Prepared(step.statement)) for step in alone]
+            kept = self._queries[asked.shape] = [(step, Prepared(step.statement)) for step in steps]
         rows, skipped = (search.window, 0) if search.ranked else (search.limit, search.offset)
         parameters = {**asked.parameters, "b_rows": rows, "b_skipped": skipped, "b_now": self._dialect.clock()}
+        places = self._texts.alone([step for step, _ in kept], search.terms)
         return [
             Attempt(Query(prepared, {**parameters, **step.bounds}), step, rows)
-            for step, prepared in kept
+            for step, prepared in map(kept.__getitem__, places)
             if step.most is None or skipped < step.most
         ]
 
@@ -175,13 +175,22 @@ class Searcher:
         scored.sort(key=lambda found: -found.score)  # stable: equal scores stay newest first, then by key
         return self._entries(connection, scored[search.offset : search.offset + search.limit])
 
-    def _candidates(self, connection: Connection, search: Search) -> list[_Candidate]:
-        """Return the newest matches, newest first, then by key."""
+    def _candidates(self, connection: Connection, search: Search, *, counted: bool = False) -> list[_Candidate]:
+        """Return the newest matches, newest first, then by key.
+
+        Args:
+            connection: in a transaction.
+            search: that is asked for.
+            counted: whether SQL counts the words; otherwise the texts come, if they are short, which is quicker.
+        """
         columns: list[ColumnElement[Any]] = [self._key, self._updated_at, self._version]
-        if search.ranked:
-            needles = [term.needle for term in search.terms if not term.negated]
+        needles = [term.needle for term in search.terms if not term.negated]
+        counted = counted or search.window - search.limit > RANK_WINDOW
+        if needles and counted:
             columns += [self._texts.token_count(), *map(self._texts.occurrences, needles)]
-        counts, asked = slice(4, len(columns)), self._asked(search)
+        elif needles:
+            columns.append(self._if_short(self._search_text))
+        found, asked = slice(3, len(columns)), self._asked(search)
         steps = self._steps(search, asked, columns)
         now = self._dialect.clock(connection, statements=2 if steps is None else 1)
         parameters = {**asked.parameters, "b_rows": search.window, "b_skipped": 0, "b_now": now}
@@ -189,9 +198,15 @@ class Searcher:
             rows = self._filtered(connection, search, columns, parameters)
         else:
             rows = _first_answer(connection, steps, search.terms, parameters)
-        return [
-            _Candidate(row[0], row[1], row[2], score(row[counts], row[3]) if search.ranked else 0.0) for row in rows
-        ]
+        if needles and not counted and any(row[3] is None for row in rows):
+            return self._candidates(connection, search, counted=True)
+
+        def score_of(words: Sequence[Any]) -> float:
+            if not needles:
+                return 0.0
+            return score(words[1:], words[0]) if counted else rank(needles, words[0])
+
+        return [_Candidate(row[0], row[1], row[2], score_of(row[found])) for row in in_time(rows)]
 
     def _filtered(
         self, connection: Connection, search: Search, columns: Sequence[ColumnElement[Any]], parameters: Parameters

@@ -8,6 +8,7 @@ MariaDB has none over a list, and MySQL's multi-valued indexes refuse a store wh
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial, reduce
 from typing import Any, Final
@@ -36,7 +37,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import ColumnCollectionConstraint
 from sqlalchemy.sql.compiler import DDLCompiler
 
-from the_edge_agent.memory.sql.dialects.mysql_words import INDEX, NUMBER, WordTable, both, count, numbers
+from the_edge_agent.memory.sql.dialects.mysql_words import BLOCK, INDEX, NUMBER, WordTable, both, count, numbers
 from the_edge_agent.memory.sql.dialects.newest import ROWS, SKIPPED, Newest, Step
 from the_edge_agent.memory.sql.dialects.texts import TextConditions
 from the_edge_agent.memory.text import Term, has_words
@@ -47,6 +48,10 @@ TERMS: Final = tuple(f"term{number}" for number in range(1, 9))  # columns; each
 BOUNDS: Final = ((500, 4_000), (20_000, 40_000))
 
 LEAST_LOOKED_UP: Final = 4_000  # matches of words: with the entries that have no number yet
+
+_FEW_BLOCKS: Final = 1  # with so many, reading all entries is quicker than looking words up
+_REMEMBERED: Final = 2.0  # seconds, how many there were: it decides what is tried first, and no answer
+_KEPT_QUERIES: Final = 1_000
 
 _OVERFULL: Final = 0  # the mark; no term
 _MAX_GROUPS: Final = 3  # that are asked for, one after the other, where the one before finds too much
@@ -99,6 +104,35 @@ class TermConditions(TextConditions):
         """Make the conditions of one table, which may have a table of words."""
         super().__init__(entries)
         self._words = words
+        self._few_entries_until = 0.0
+        self._many_until: dict[Sequence[Term], float] = {}
+
+    def alone(self, steps: Sequence[Step], terms: Sequence[Term]) -> Sequence[int]:
+        """Read all entries if there were few a moment ago; the newest, if many had these words."""
+        if steps[0].look_up is None:
+            return super().alone(steps, terms)
+        now = time.monotonic()
+        if now < self._few_entries_until:
+            return [len(steps) - 1]
+        if now < self._many_until.get(terms, now):
+            return [next(place for place, step in enumerate(steps) if step.is_partial)]
+        return []
+
+    def _numbers(self, words: WordTable, most: int, connection: Connection, terms: Sequence[Term]) -> Any:
+        """Return the numbers of the entries that may have all terms; None if these and the unnumbered are too many."""
+        blocks = words.blocks(connection)
+        now = time.monotonic()
+        found = reduce(both, words.places(connection, blocks, [term for term in terms if not term.negated]))
+        room = most - count(found)
+        unnumbered = words.unnumbered(connection, max(room, 0) + 1)
+        if len(blocks) <= _FEW_BLOCKS and unnumbered <= min(room, BLOCK):
+            self._few_entries_until = now + _REMEMBERED
+        if unnumbered <= room:
+            return {"b_numbers": [*numbers(found)]}
+        if len(self._many_until) >= _KEPT_QUERIES:
+            self._many_until.clear()
+        self._many_until[terms] = now + _REMEMBERED
+        return None
 
     def wanted(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
         """Return the query for the full-text index: an entry must have one term of each group."""
@@ -119,7 +153,7 @@ class TermConditions(TextConditions):
             steps += [Step(few, {"b_some": most + 1}, most=most) for few in asked]
             if words is not None:
                 numbered = newest.rows(where=[words.may_have("b_numbers"), *self.exact(newest.terms)])
-                look_up = partial(_numbers, words, max(most, LEAST_LOOKED_UP))
+                look_up = partial(self._numbers, words, max(most, LEAST_LOOKED_UP))
                 steps.append(Step(numbered.with_hint(self.table, words.hint), {}, look_up=look_up))
             steps.append(Step(late, {"b_newest": latest}, is_partial=True))
         return [*steps, *super().steps(newest)]
@@ -151,15 +185,6 @@ class TermConditions(TextConditions):
         oldest = select(ages.updated_at).order_by(ages.updated_at.desc(), ages.key).limit(1).offset(_NEWEST)
         first = func.coalesce(oldest.scalar_subquery(), literal_column("TIMESTAMP'1000-01-01 00:00:00'"))
         return newest.rows(where=[self.table.c.updated_at >= first, *self.exact(newest.terms)])
-
-
-def _numbers(words: WordTable, most: int, connection: Connection, terms: Sequence[Term]) -> dict[str, Any] | None:
-    """Return the numbers of the entries that may have all terms; None if these and the unnumbered are too many."""
-    found = reduce(both, words.places(connection, [term for term in terms if not term.negated]))
-    room = most - count(found)
-    if room < 0 or words.unnumbered(connection, room + 1) > room:
-        return None
-    return {"b_numbers": [*numbers(found)]}
 
 
 def _name(group: int, number: int) -> str:

@@ -105,12 +105,15 @@ class WordTable:
         """Return how many entries have no number, or ``most`` if there are more."""
         return int(connection.scalar(self._unnumbered, {"b_most": most}) or 0)
 
-    def places(self, connection: Connection, terms: Sequence[Term]) -> list[Places]:
-        """Return for each term, as if none were negated, the entries with a number that may have it.
+    def blocks(self, connection: Connection) -> list[int]:
+        """Return the blocks that there are."""
+        return [int.from_bytes(row[0], "big") for row in connection.execute(self._blocks)]
 
-        The connection is in a transaction that sees one state: the entries must be read in the same.
+    def places(self, connection: Connection, blocks: Sequence[int], terms: Sequence[Term]) -> list[Places]:
+        """Return for each term, as if none were negated, the entries of these blocks that may have it.
+
+        The connection is in a transaction that sees one state: blocks and entries must be read in the same.
         """
-        blocks = [int.from_bytes(row[0], "big") for row in connection.execute(self._blocks)]
         exact, open_ended = set[str](), set[str]()
         for term in terms:
             for *before, last in _sequences(term):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 from sqlalchemy import BindParameter, ColumnElement, Integer, Table, Text, bindparam, func, not_
@@ -31,6 +32,10 @@ class TextConditions:
     def steps(self, newest: Newest) -> list[Step]:
         """Return the statements for the newest matches, of which the first answers whose rows suffice."""
         return [Step(newest.rows(where=self.matches(newest.terms)), {})]
+
+    def alone(self, steps: Sequence[Step], terms: Sequence[Term]) -> Sequence[int]:
+        """Return the places of the steps that are to be tried, each by itself, before a transaction tries all."""
+        return [*takewhile(lambda place: steps[place].look_up is None, range(len(steps)))]
 
     def parameters(self, terms: Sequence[Term]) -> dict[str, Any]:
         """Return the values of the parameters for these terms."""

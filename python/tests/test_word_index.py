@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from databases import Database
 from run_length import SEED, of_this_run
 from the_edge_agent.cli.app import app
-from the_edge_agent.memory import LTMBackend, SQLAlchemyBackend
+from the_edge_agent.memory import LTMBackend, LTMError, SQLAlchemyBackend
 from the_edge_agent.memory.sql import search as sql_search
 from the_edge_agent.memory.sql.dialects import mysql_search
 from the_edge_agent.memory.sql.dialects.mysql_words import (
@@ -399,6 +399,17 @@ def test_a_memory_without_words_pays_nothing(database: Database) -> None:
     assert "number BIGINT" in printed
     with connected(database) as connection:
         connection.execute(text("DROP TABLE wordless"))
+
+
+def test_a_table_of_another_application_is_refused(database: Database) -> None:
+    with connected(database) as connection:
+        connection.execute(text("CREATE TABLE mine_words (word VARCHAR(9))"))
+    with pytest.raises(LTMError, match="mine_words") as raised:
+        database.open(table_name="mine")
+    assert raised.value.error_type == "configuration_error"
+    assert rows_of(database, "SHOW TABLES LIKE 'mine'") == []
+    with connected(database) as connection:
+        connection.execute(text("DROP TABLE mine_words"))
 
 
 def test_the_command_puts_all_words_into_the_index(database: Database) -> None:

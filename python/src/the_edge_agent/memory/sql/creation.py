@@ -123,7 +123,7 @@ class Schema:
 
     def foreign_tables(self, connection: Connection) -> list[str]:
         """Return the names of those tables that are there in a layout that is not ours, today's or the earlier."""
-        entries, *others = self.tables.all()
+        entries, *others = self._with_search_tables()
         foreign = [table.name for table in others if legacy.is_foreign(connection, table, may_be_earlier=False)]
         return [entries.name] * legacy.is_foreign(connection, entries, may_be_earlier=True) + foreign
 

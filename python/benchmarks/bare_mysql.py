@@ -2,7 +2,8 @@
 
 It keeps what our backend keeps there: the same columns, versions and lifetimes; search is LIKE over the same tokens,
 because InnoDB's full-text index does not follow transactions, and a filter looks up the same terms. A put is one
-statement that commits by itself, at the server's time.
+statement that commits by itself, at the server's time, and takes the number from the entry, as ours does; it has no
+table of words, which our backend fills once in 1,000 puts.
 """
 
 from __future__ import annotations
@@ -33,14 +34,15 @@ _TABLE: Final = (
     "storage_uri VARCHAR(200) CHARACTER SET ascii COLLATE ascii_bin, expires_at DATETIME(6), "
     "created_at DATETIME(6) NOT NULL, updated_at DATETIME(6) NOT NULL, PRIMARY KEY (`key`), "
     f"{''.join(f'{name} INT UNSIGNED, INDEX ix_ltm_entries_{name} ({name}), ' for name in TERMS)}"
+    "number BIGINT, INDEX ix_number (number), "
     "INDEX ix_ltm_entries_expires_at (expires_at), INDEX ix_ltm_entries_updated_at (updated_at DESC, `key`))"
 )
 _INSERT: Final = (
-    f"INSERT INTO ltm_entries (`key`, value, metadata, search_text, {', '.join(TERMS)}, version, expires_at, "
+    f"INSERT INTO ltm_entries (`key`, value, metadata, search_text, {', '.join(TERMS)}, number, version, expires_at, "
     "created_at, updated_at) VALUES "
 )
-_VALUES: Final = f"(%s, %s, %s, %s, {', '.join(['%s'] * len(TERMS))}, 1, NULL, {{now}}, {{now}})"
-_WRITTEN: Final = ("value", "metadata", "search_text", *TERMS, "expires_at", "updated_at")
+_VALUES: Final = f"(%s, %s, %s, %s, {', '.join(['%s'] * len(TERMS))}, NULL, 1, NULL, {{now}}, {{now}})"
+_WRITTEN: Final = ("value", "metadata", "search_text", *TERMS, "number", "expires_at", "updated_at")
 _VISIBLE: Final = "(expires_at IS NULL OR expires_at > UTC_TIMESTAMP(6))"
 _GET: Final = f"SELECT value, metadata, version FROM ltm_entries WHERE `key` = %s AND {_VISIBLE}"
 _MANY: Final = f"SELECT `key`, value, metadata, version FROM ltm_entries WHERE `key` IN %s AND {_VISIBLE}"

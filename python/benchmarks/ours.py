@@ -51,7 +51,7 @@ class Ours(Player):
 
     def search(self, word: str) -> list[Scored]:
         """See the base class."""
-        results = succeeded(self._backend.search(word))["results"]
+        results = succeeded(self._backend.search(word, match="all"))["results"]
         return [(found["key"], found["value"], found["metadata"], found["score"]) for found in results]
 
     def filter(self, name: str, value: str) -> list[Row]:

@@ -139,7 +139,9 @@ class Opener:
     url: str
 
     def __call__(self, **options: Any) -> Any:
-        """Return a new backend on the store."""
+        """Return a new backend on the store; of exact words, unless told otherwise."""
+        if options.get("search", True):
+            options = {"language": "none", **options}
         return _opened(self.target, self.url, _BACKENDS, options)
 
 

@@ -9,14 +9,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from the_edge_agent.memory import LTMBackend, LTMError, LTMTransaction
 from the_edge_agent.memory.codec import decode
 from the_edge_agent.memory.operations import Delete, Operation, Store
+from the_edge_agent.memory.queries import parse_query
 from the_edge_agent.memory.results import Result, conflict, ok, returns_result
 from the_edge_agent.memory.validation import check_batch_size, check_key, check_limit, check_offset, check_prefix
-from the_edge_agent.testing.model import Entry, Model
+from the_edge_agent.testing.model import Entry, Model, explained
 
 
 @dataclass(frozen=True)
@@ -90,15 +91,27 @@ class FiveMethods(LTMBackend):
         metadata_filter: dict[str, Any] | None = None,
         limit: int = 10,
         *,
+        match: Literal["any", "all"] | None = None,
         prefix: str | None = None,
         offset: int = 0,
+        explain: bool = False,
     ) -> Result:
+        way = self.check_match(match, explain=explain)
         limit, prefix, offset = check_limit(limit), check_prefix(prefix), check_offset(offset)
         with self._open():
             model = Model()
             model.entries = {key: row.entry for key, row in self._rows.items() if self._lives(row)}
-            found = model.search(query, metadata_filter, limit, prefix=prefix, offset=offset)
-            return ok(results=[fresh(entry) for entry in found["results"]], count=found["count"])
+            search = model.search if way == "all" else model.ask
+            found = search(query, metadata_filter, limit, prefix=prefix, offset=offset)
+            results = [fresh(entry) for entry in found["results"]]
+            if explain:
+                asked = parse_query(query, way)
+                terms = [term for term in asked.terms if not term.negated]
+                told = dict.fromkeys(terms, 1.0) if asked.words is None else model.rarities(asked.words, prefix)
+                results = [
+                    {**entry, "explain": explained(model.entries[entry["key"]].indexed, told)} for entry in results
+                ]
+            return ok(results=results, count=found["count"])
 
     def close(self) -> None:
         self._closed = True
@@ -142,7 +155,7 @@ class FiveMethods(LTMBackend):
 class MemoryBackend(FiveMethods):
     """All that a backend can promise, over a dict."""
 
-    capabilities: ClassVar[frozenset[str]] = frozenset({"transactions", "ttl", "versions", "times"})  # type: ignore[misc]
+    capabilities: ClassVar[frozenset[str]] = frozenset({"transactions", "ttl", "versions", "times", "match"})  # type: ignore[misc]
 
     def transaction(self) -> LTMTransaction:
         with self._open():

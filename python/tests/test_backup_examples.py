@@ -148,7 +148,7 @@ def test_the_agent_backs_up_its_diary(
             state = final["state"]
             assert state["answer"].replace(" changed", "").replace(" deleted", "") == answer
             assert Path(state["file"]) == Path("backups", f"{number:06}.jsonl")
-    with database.open() as memory, SQLAlchemyBackend("sqlite://") as restored:
+    with database.open(language=None) as memory, SQLAlchemyBackend("sqlite://") as restored:
         assert script.restore(tmp_path / "backups", restored) == 2
         assert script.difference(memory, restored) is None
 

@@ -10,11 +10,11 @@ from sqlalchemy.engine import Dialect as EngineDialect
 from sqlalchemy.schema import CreateTable
 
 from the_edge_agent.memory.filters import parse_filter
+from the_edge_agent.memory.queries import parse_query
 from the_edge_agent.memory.sql.dialects import Dialect, for_dialect
 from the_edge_agent.memory.sql.dialects.postgresql import PostgreSQLDialect
 from the_edge_agent.memory.sql.rows import entry_row
 from the_edge_agent.memory.sql.schema import Tables, copy_tables
-from the_edge_agent.memory.text import parse_query
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_an_upsert_is_one_statement(cockroach: EngineDialect, dialect: Dialect, 
 def test_a_search_looks_the_words_up_and_filters_in_json(
     cockroach: EngineDialect, dialect: Dialect, tables: Tables
 ) -> None:
-    matches, *_ = dialect.texts(tables.entries).matches(parse_query("red fox") or ())
+    matches, *_ = dialect.texts(tables.entries).matches(parse_query("red fox").terms)
     assert "search_vector @@ to_tsquery" in str(matches.compile(dialect=cockroach))
     condition = dialect.filters(tables.entries).condition(parse_filter({"n": {"$gt": 1}, "kind": "note"}))  # type: ignore[arg-type]
     assert condition is not None

@@ -42,7 +42,7 @@ def paths(backend: SQLAlchemyBackend) -> tuple[str, str]:
 
 
 def answers(backend: SQLAlchemyBackend) -> list[tuple[str, float]]:
-    found = backend.search("red -hound", {"n": {"$lte": 1}})
+    found = backend.search("red -hound", {"n": {"$lte": 1}}, match="all")
     return [(entry["key"], entry["score"]) for entry in found["results"]]
 
 
@@ -78,7 +78,7 @@ def emptied(database: Database) -> Database:
     if database.target.server:
         engine = create_engine(database.url, poolclass=NullPool)
         with engine.begin() as connection:
-            for table in ("entries", "catalog", "snapshots", "snapshot_entries", "schema_version"):
+            for table in ("entries", "catalog", "snapshots", "snapshot_entries", "settings", "schema_version"):
                 connection.exec_driver_sql(f"DROP TABLE IF EXISTS ltm_{table}")
     return database
 
@@ -90,7 +90,7 @@ def restored(emptied: Database) -> Iterator[Database]:
     if emptied.target.server:
         engine = create_engine(emptied.url, poolclass=NullPool)
         with engine.begin() as connection:
-            for table in ("entries", "catalog", "snapshots", "snapshot_entries", "schema_version"):
+            for table in ("entries", "catalog", "snapshots", "snapshot_entries", "settings", "schema_version"):
                 connection.exec_driver_sql(f"DROP TABLE IF EXISTS ltm_{table}")
         with emptied.open():
             pass

@@ -401,6 +401,6 @@ def test_the_ledger_agrees_after_a_kill_in_the_middle_of_10_000_stores(database:
         assert process.stdout
         assert any("in the middle" in line for line in iter(process.stdout.readline, ""))
         process.kill()
-    with database.open(catalog="sqlalchemy") as backend:
+    with database.open(catalog="sqlalchemy", language=None) as backend:
         assert backend.count()["count"] == 700
         assert_agrees(backend)

@@ -21,9 +21,10 @@ from test_imports import WITHOUT_SQLALCHEMY
 from the_edge_agent.cli.reports import check_report
 from the_edge_agent.memory import LTMError, check_database, self_test
 from the_edge_agent.memory import check as check_module
+from the_edge_agent.memory.layouts import SCHEMA_VERSION
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.options import EngineOptions
-from the_edge_agent.memory.sql.schema import SCHEMA_VERSION, copy_tables
+from the_edge_agent.memory.sql.schema import copy_tables
 
 TEA: Final = Path(sys.executable).with_name("tea")
 KEYS: Final = {
@@ -77,7 +78,7 @@ class TestReport(LeavesNothing):
         there = objects(database.url)
         report = check_database(database.url)
         complete = {"state": "complete", "version": SCHEMA_VERSION, "missing_tables": [], "foreign_tables": []}
-        assert report["schema"] == {**complete, "full_text": True}
+        assert report["schema"] == {**complete, "full_text": True, "language": "none"}
         assert objects(database.url) == there
         with database.open() as memory:
             assert [key for key, _, _ in memory.iterate_all()] == ["kept"]
@@ -85,7 +86,7 @@ class TestReport(LeavesNothing):
     def test_it_tells_that_the_tables_are_not_there_yet(self) -> None:
         missing = [table.name for table in copy_tables().all()]
         absent = {"state": "absent", "version": None, "missing_tables": missing, "foreign_tables": []}
-        assert check_database("sqlite://")["schema"] == {**absent, "full_text": None}
+        assert check_database("sqlite://")["schema"] == {**absent, "full_text": None, "language": None}
 
     def test_tables_of_a_later_release_are_a_failure(self, tmp_path: Path) -> None:
         url = f"sqlite:///{tmp_path / 'later.db'}"

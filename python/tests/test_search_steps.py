@@ -18,18 +18,19 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from databases import Database
-from the_edge_agent.memory import LTMBackend, SQLAlchemyBackend, SQLiteBackend, native_rows, sqlite, text
+from the_edge_agent.memory import LTMBackend, SQLAlchemyBackend, SQLiteBackend, native_rows, text
+from the_edge_agent.memory import sqlite_search as native_sqlite_search
 from the_edge_agent.memory.filters import alternatives, matches, parse_filter, slotted
+from the_edge_agent.memory.queries import parse_query
 from the_edge_agent.memory.sql import search as sql_search
 from the_edge_agent.memory.sql.dialects import mysql_search, postgresql, sqlite_search
 from the_edge_agent.memory.sql.search import Search
 from the_edge_agent.memory.sqlite_index import definitions
-from the_edge_agent.memory.text import parse_query
 
 Make = Callable[[Path], LTMBackend]
 MAKES: Final[dict[str, Make]] = {
-    "native": SQLiteBackend,
-    "sqlalchemy": lambda path: SQLAlchemyBackend(f"sqlite:///{path}"),
+    "native": lambda path: SQLiteBackend(path, language="none"),
+    "sqlalchemy": lambda path: SQLAlchemyBackend(f"sqlite:///{path}", language="none"),
 }
 # Small enough that 80 entries take every way.
 WINDOW: Final = 6
@@ -98,7 +99,7 @@ def nested(value: Any, levels: int) -> Any:
 @pytest.fixture(params=MAKES)
 def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Make:
     """A kind of memory whose steps are small."""
-    monkeypatch.setattr(sqlite, "BOUNDS", BOUNDS)
+    monkeypatch.setattr(native_sqlite_search, "BOUNDS", BOUNDS)
     monkeypatch.setattr(sqlite_search, "BOUNDS", BOUNDS)
     monkeypatch.setattr(native_rows, "RANK_WINDOW", WINDOW)
     monkeypatch.setattr(sql_search, "RANK_WINDOW", WINDOW)
@@ -142,7 +143,7 @@ def expected(
     path: Path, query: str | None, condition: dict[str, Any] | None, limit: int, offset: int, prefix: str
 ) -> list[Any]:
     """Return what the functions in Python define, out of a look at every entry."""
-    terms, node = parse_query(query), parse_filter(condition)
+    terms, node = parse_query(query).terms, parse_filter(condition)
     rows = run(
         path, "SELECT key, metadata, search_text, updated_at FROM ltm_entries WHERE expires_at IS NULL ORDER BY key"
     )
@@ -151,10 +152,10 @@ def expected(
         row
         for row in rows
         if row[0].startswith(prefix)
-        and (terms is None or text.matches(row[2], terms))
+        and (not terms or text.matches(row[2], terms))
         and matches(node, json.loads(row[1]) if row[1] else None)
     ]
-    needles = [term.needle for term in terms or () if not term.negated]
+    needles = text.positive_needles(terms)
     if needles:
         fitting = fitting[: max(WINDOW, limit + offset)]
     ranked = sorted(((text.rank(needles, row[2]), row[0]) for row in fitting), key=lambda found: -found[0])
@@ -163,7 +164,7 @@ def expected(
 
 def answers(memory: LTMBackend, *search: Any) -> list[Any]:
     query, condition, limit, offset, prefix = search
-    found = memory.search(query, condition, limit, offset=offset, prefix=prefix or None)
+    found = memory.search(query, condition, limit, match="all", offset=offset, prefix=prefix or None)
     assert found["success"], found
     return [(entry["key"], entry["score"]) for entry in found["results"]]
 
@@ -190,7 +191,7 @@ def test_each_step_is_the_one_that_answers_some_search(path: Path, make: Make) -
 
 def answering(memory: SQLAlchemyBackend, query: str | None, condition: dict[str, Any] | None) -> tuple[int, int | None]:
     """Return how many attempts there are at a search, and which of them answers."""
-    search = Search(parse_query(query) or (), parse_filter(condition), "", 4, 0)
+    search = Search(parse_query(query).terms, parse_filter(condition), "", 4, 0)
     attempts = memory._database.start().statements.entries.search_attempts(search)
     answers = [
         attempt.is_answered_by(memory._database.read(lambda _, each=attempt: each.query))  # type: ignore[misc]
@@ -339,7 +340,7 @@ def test_a_rank_that_python_computes_ends_in_time(database: Database, monkeypatc
         monkeypatch.setattr(module, "rank", slowly)
     with database.open(timeout=1) as memory:
         begin = time.monotonic()
-        found = memory.search("fox")
+        found = memory.search("fox", match="all")
         assert (found["success"], found.get("error_type")) == (False, "connection_timeout")
         assert time.monotonic() - begin < 3
 

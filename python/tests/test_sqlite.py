@@ -28,7 +28,6 @@ from the_edge_agent.memory import (
 )
 from the_edge_agent.memory import sqlite_database as native
 from the_edge_agent.memory.native_rows import first_tracked
-from the_edge_agent.memory.sql import schema
 
 
 @pytest.fixture
@@ -61,7 +60,6 @@ def test_both_make_the_same_tables(tmp_path: Path) -> None:
     SQLiteBackend(tmp_path / "native.db").close()
     SQLAlchemyBackend(f"sqlite:///{tmp_path / 'other.db'}").close()
     assert layout(tmp_path / "native.db") == layout(tmp_path / "other.db")
-    assert native.SCHEMA_VERSION == schema.SCHEMA_VERSION
 
 
 @pytest.mark.parametrize("first", ["native", "SQLAlchemy"])
@@ -213,8 +211,8 @@ def test_a_file_that_cannot_be_opened(tmp_path: Path, content: bytes | None, err
 
 def test_a_file_of_a_later_release_is_refused(path: Path) -> None:
     with SQLiteBackend(path) as memory:
-        run_sql(memory, "UPDATE ltm_schema_version SET version = 2")
-    with pytest.raises(LTMError, match="schema version 2; this release knows 1"):
+        run_sql(memory, "UPDATE ltm_schema_version SET version = 3")
+    with pytest.raises(LTMError, match="schema version 3; this release knows 2"):
         SQLiteBackend(path)
 
 

@@ -14,9 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from the_edge_agent.memory import LTMError
-from the_edge_agent.memory.text import matches, parse_query, score, search_text, tokenize
+from the_edge_agent.memory.queries import parse_query as parse
+from the_edge_agent.memory.text import Term, matches, score, search_text, tokenize
 from the_edge_agent.testing.bad_input import BAD_QUERIES
 from the_edge_agent.testing.queries import LIBRARY, QUERIES
+
+
+def parse_query(query: Any) -> tuple[Term, ...] | None:
+    """Return the terms of a query whose words must all occur; None for no condition."""
+    asked = parse(query)
+    return asked.terms if asked.has_conditions else None
+
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 LETTERS = st.text(st.sampled_from("abqzx019хяёαω"), min_size=1, max_size=12)
@@ -230,8 +238,9 @@ def test_a_query_has_200_words_at_most() -> None:
 def test_any_text_is_a_query(query: str) -> None:
     terms = parse_query(query)
     if terms:
-        assert all(re.fullmatch("qz[a-z0-9]+( q[zy][a-z0-9]+)* ?", term.needle) for term in terms)
-        assert all(term.needle.endswith(" ") is not term.prefix for term in terms)
+        needles = [(term.prefix, needle) for term in terms for needle in term.needles]
+        assert all(re.fullmatch("qz[a-z0-9]+( q[zy][a-z0-9]+)* ?", needle) for _, needle in needles)
+        assert all(needle.endswith(" ") is not prefix for prefix, needle in needles)
 
 
 @given(ANY_TEXT)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pytest
 
@@ -53,8 +53,10 @@ class Recorder(LTMBackend):
         metadata_filter: dict[str, Any] | None = None,
         limit: int = 10,
         *,
+        match: Literal["any", "all"] | None = None,
         prefix: str | None = None,
         offset: int = 0,
+        explain: bool = False,
     ) -> dict[str, Any]:
         return {"success": True, "arguments": [query, metadata_filter, limit, prefix, offset]}
 

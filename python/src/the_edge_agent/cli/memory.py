@@ -96,6 +96,24 @@ def _optimized(url: str, table: str) -> dict[str, Any]:
         return memory.optimize()
 
 
+@app.command()
+def tokens(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="Any text, or - to read it from the standard input.")],
+    language: Annotated[
+        str, typer.Option(metavar="NAME", help="The language of the memory; none for exact words.")
+    ] = "english",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+) -> None:
+    """Show the words that a text becomes, and what is indexed of each: its stem, without accents."""
+    from the_edge_agent.memory import words_of
+
+    with failures_exit():
+        words = words_of(sys.stdin.read() if text == "-" else text, language)
+        lines = "".join(f"{word:<24} {kept}\n" for word, kept in words)
+        found = to_json({"words": [{"word": word, "indexed": kept} for word, kept in words]})
+        writer("-")(found if as_json else lines.encode())
+
+
 def _synced(file: Path) -> dict[str, Any]:
     from the_edge_agent.memory import LTMError, parse_ltm_config
     from the_edge_agent.workflow.reading import read_file

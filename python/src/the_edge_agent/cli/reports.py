@@ -70,7 +70,8 @@ def _limits(limits: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _tables(schema: dict[str, Any]) -> str:
     if schema["state"] == "complete":
         without = ", without full-text search" if schema["full_text"] is False else ""
-        return f"schema version {schema['version']}{without}"
+        of_words = f", words of language {schema['language']}" if schema["full_text"] else ""
+        return f"schema version {schema['version']}{without}{of_words}"
     if schema["state"] == "absent":
         return "not there yet; the first start of a memory makes them"
     if schema["state"] == "foreign":

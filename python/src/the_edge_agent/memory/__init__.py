@@ -27,6 +27,7 @@ from the_edge_agent.memory.config import (
     parse_catalog_config,
     parse_ltm_config,
 )
+from the_edge_agent.memory.queries import escape, words_of
 from the_edge_agent.memory.results import ERROR_TYPES, LTMError
 from the_edge_agent.memory.transaction import LTMTransaction
 
@@ -85,6 +86,7 @@ __all__ = [
     "compute_content_hash",
     "create_catalog_backend",
     "create_ltm_backend",
+    "escape",
     "expand_env_vars",
     "expand_ltm_config",
     "generate_entry_id",
@@ -95,6 +97,7 @@ __all__ = [
     "parse_ltm_config",
     "register_backend",
     "register_catalog_backend",
+    "words_of",
 ]
 
 

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from types import TracebackType
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from the_edge_agent.memory.damage import Damage, Readable, whole_entries
+from the_edge_agent.memory.languages import Language
 from the_edge_agent.memory.operations import Delete, Operation, Store, stores_of
+from the_edge_agent.memory.queries import check_explain, check_match
 from the_edge_agent.memory.registry import Registry
 from the_edge_agent.memory.results import (
     ENTRY_FIELDS,
@@ -22,6 +24,7 @@ from the_edge_agent.memory.results import (
     returns_result,
     succeeded,
 )
+from the_edge_agent.memory.text import EXACT
 from the_edge_agent.memory.transaction import LTMTransaction
 from the_edge_agent.memory.validation import (
     MAX_LIMIT,
@@ -52,7 +55,8 @@ class LTMBackend(ABC):
             ``_apply``, and so has ``transaction``, ``store_many`` and ``delete_many``, and a ``retrieve_many``
             that sees one state), ``"ttl"`` (``store``
             keeps lifetimes, it provides ``cleanup_expired``), ``"versions"`` (``store`` obeys ``if_version``),
-            ``"times"`` (``store`` keeps ``expires_at``, it provides ``iterate_entries``).
+            ``"times"`` (``store`` keeps ``expires_at``, it provides ``iterate_entries``), ``"match"`` (``search``
+            knows ``match`` and ``explain``).
     """
 
     capabilities: frozenset[str] = frozenset()
@@ -115,23 +119,30 @@ class LTMBackend(ABC):
         metadata_filter: dict[str, Any] | None = None,
         limit: int = 10,
         *,
+        match: Literal["any", "all"] | None = None,
         prefix: str | None = None,
         offset: int = 0,
+        explain: bool = False,
     ) -> Result:
         """Return the entries that match all of the conditions given, best first.
 
         Args:
-            query: words, ``"phrases"``, ``prefix*`` and ``-negations``, all of which must hold; None or
+            query: a question or words, ``"phrases"`` and ``prefix*``; ``+word`` must occur, ``-word`` must not. None or
                 empty for no text condition.
+            match: ``any``: an entry that has some of the words is found, and ranked by how much they tell. ``all``:
+                every word must occur. ``any`` unless given; a backend without the capability ``"match"`` knows
+                only ``all``.
             metadata_filter: equality by key, or operators such as ``{"age": {"$gte": 18}}``.
             limit: 1 to 10,000.
             prefix: what the key begins with.
             offset: how many of the results to skip.
+            explain: whether each result has an ``explain`` too: ``[{"term": str, "score": float}]``, the terms of the
+                query that the entry has, and what each adds to the score.
 
         Returns:
             ``{"success": True, "results": [{"key", "value", "metadata", "score"}], "count": int}``, ordered
-            by score, then newest, then key. Scores rank the newest max(1,000, offset + limit) matches;
-            without words to look for they are 0.0. What is damaged is no result: the search goes on without it,
+            by score, then newest, then key; docs/search.md has the rules. Without words to look for
+            scores are 0.0. What is damaged is no result: the search goes on without it,
             and if it came upon such entries, their keys are in ``damaged``.
         """
 
@@ -152,7 +163,7 @@ class LTMBackend(ABC):
             for each entry, in order.
         """
         self._require("transactions")
-        stores = stores_of(entries, words=self._keeps_words)
+        stores = stores_of(entries, rules=self._rules if self._keeps_words else None)
         for place, store in enumerate(stores):
             try:
                 self._require_all(store)
@@ -286,8 +297,8 @@ class LTMBackend(ABC):
             LTMError: ``validation_error``, also for an argument that needs a capability which the backend
                 does not declare, or ``serialization_error``.
         """
-        words = self._keeps_words
-        store = Store.of(key, value, metadata, ttl=ttl, if_version=if_version, expires_at=expires_at, words=words)
+        rules = self._rules if self._keeps_words else None
+        store = Store.of(key, value, metadata, ttl=ttl, if_version=if_version, expires_at=expires_at, rules=rules)
         self._require_all(store)
         return store
 
@@ -300,6 +311,28 @@ class LTMBackend(ABC):
             LTMError: nothing has changed then.
         """
         raise NotImplementedError(f"{type(self).__name__} declares transactions and provides no _apply")
+
+    def check_match(self, match: Any, *, explain: bool = False) -> Literal["any", "all"]:
+        """Check these arguments of ``search`` and return the way to match; for the authors of backends.
+
+        Raises:
+            LTMError: ``validation_error``, also for ``any`` and ``explain`` without the capability ``"match"``.
+        """
+        explains = check_explain(explain)
+        if "match" in self.capabilities:
+            return check_match(match)
+        if match not in (None, "all") or explains:
+            self._require("match")
+        return "all"
+
+    @property
+    def language(self) -> str:
+        """The language of the words that are searched, ``none`` for exact words."""
+        return self._rules().name
+
+    def _rules(self) -> Language:
+        """Return the rules of the language of the words that are kept."""
+        return EXACT
 
     def _require_all(self, store: Store) -> None:
         if store.ttl is not None:

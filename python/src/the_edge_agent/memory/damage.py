@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 from the_edge_agent.memory.codec import INT64_MAX, UnreadableError, decode, decode_metadata
 from the_edge_agent.memory.filters import Node, matches
 from the_edge_agent.memory.results import LTMError, Result, found_entries, ok
-from the_edge_agent.memory.text import RANK_WINDOW, Term, has_words, rank
+from the_edge_agent.memory.text import RANK_WINDOW, Term, has_words, positive_needles, rank
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH
 
 Item = TypeVar("Item")
@@ -228,7 +228,7 @@ def undamaged(
     """
     damages: list[Damage] = []
     is_ranked = has_words(terms)
-    needles = [term.needle for term in terms if not term.negated]
+    needles = positive_needles(terms)
 
     def readable() -> Iterator[tuple[float, Sequence[Any]]]:
         for row in rows:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
-from typing import Any, ClassVar, Final
+from functools import partial
+from typing import Any, ClassVar, Final, Literal, TypeAlias, TypeVar
 
 from the_edge_agent.memory.base import LTMBackend
 from the_edge_agent.memory.catalog import CatalogBackend
-from the_edge_agent.memory.damage import Damage, Facts, Readable, damaged
+from the_edge_agent.memory.damage import Damage, Facts, Readable, damaged, search_result
+from the_edge_agent.memory.filters import Node, parse_filter
+from the_edge_agent.memory.languages import Language
 from the_edge_agent.memory.ledger import Ledger, open_ledger, sync
 from the_edge_agent.memory.operations import Delete, Operation, Store
+from the_edge_agent.memory.queries import check_explain, check_match, check_query, parse_query
+from the_edge_agent.memory.questions import Reader, answer, explain_all
 from the_edge_agent.memory.results import LTMError, Result, returns_result, succeeded
 from the_edge_agent.memory.showing import repr_of
+from the_edge_agent.memory.text import EXACT, Term
 from the_edge_agent.memory.transaction import LTMTransaction
-from the_edge_agent.memory.validation import check_prefix
+from the_edge_agent.memory.validation import check_limit, check_offset, check_prefix
+
+Answer = TypeVar("Answer")
+Find: TypeAlias = Callable[[dict[str, Damage]], tuple[list[Any], Sequence[Damage]]]
 
 MOST_SYNCED: Final = 10_000  # entries that a new catalog is told of at the start: one or two seconds
 
@@ -22,7 +32,7 @@ MOST_SYNCED: Final = 10_000  # entries that a new catalog is told of at the star
 class DatabaseBackend(LTMBackend):
     """What a memory on a database shares with others; the subclass sets ``_database`` and ``_ledger``."""
 
-    capabilities: ClassVar[frozenset[str]] = frozenset({"transactions", "ttl", "versions", "times"})  # type: ignore[misc]
+    capabilities: ClassVar[frozenset[str]] = frozenset({"transactions", "ttl", "versions", "times", "match"})  # type: ignore[misc]
 
     _is_syncing = False  # or has been: whether sync_catalog was called
     _knows_damage = False  # whether a search came upon a damaged entry
@@ -48,6 +58,44 @@ class DatabaseBackend(LTMBackend):
     def delete(self, key: str) -> Result:
         """Delete the entry at ``key``; see ``LTMBackend.delete``."""
         return self._apply([Delete.of(key)])[0]
+
+    @returns_result
+    def search(
+        self,
+        query: str | None = None,
+        metadata_filter: dict[str, Any] | None = None,
+        limit: int = 10,
+        *,
+        match: Literal["any", "all"] | None = None,
+        prefix: str | None = None,
+        offset: int = 0,
+        explain: bool = False,
+    ) -> Result:
+        """Return the entries that match, best first; see ``LTMBackend.search``."""
+        with self._one_call():
+            text, way = check_query(query), check_match(match)
+            condition, beginning = parse_filter(metadata_filter), check_prefix(prefix)
+            most, first, explains = check_limit(limit), check_offset(offset), check_explain(explain)
+            asked = parse_query(text, way, self._rules() if text is not None and self._keeps_words else EXACT)
+            self._require_words(text)
+            if asked.is_empty:
+                self._database.start()
+                return search_result([])
+            if asked.words is None:
+                found = self._search(asked.terms, condition, beginning, first, most)
+                return explain_all(found, asked, self._rules()) if explains else found
+            answered = partial(
+                answer,
+                query=asked,
+                condition=condition,
+                first=first,
+                most=most,
+                explain=explains,
+                checks_skipped=bool(first) and self._knows_damage,
+            )
+            found = self._finished(lambda known: self._answer(partial(answered, known=known), condition, beginning))
+            self._knows_damage = self._knows_damage or "damaged" in found
+            return found
 
     def iterate_all(self, prefix: str | None = None) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
         """Yield ``(key, value, metadata)`` in key order; see ``LTMBackend.iterate_all``.
@@ -123,13 +171,38 @@ class DatabaseBackend(LTMBackend):
         """Name the database, without what may be secret."""
         return repr_of(self)
 
-    def _require_words(self, terms: Sequence[Any] | None) -> None:
+    def _rules(self) -> Language:
+        """Return the rules of the language of the table's words, which is known from the start on."""
+        if self._database.language is None:
+            self._database.start()
+        return self._database.language or EXACT
+
+    def _one_call(self) -> AbstractContextManager[Any]:
+        """Return what lets the Python part of a search end in time too."""
+        return nullcontext()
+
+    def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int) -> Result:
+        """Return the entries that satisfy every term, best first."""
+        raise NotImplementedError
+
+    def _finished(self, find: Find) -> Result:
+        """Return the result of a search of which ``find`` returns the entries and the damages.
+
+        ``find`` is called with the damaged entries, by key, of which it cannot know.
+        """
+        return search_result(*find({}))
+
+    def _answer(self, answer: Callable[[Reader], Answer], condition: Node | None, prefix: str) -> Answer:
+        """Return what ``answer`` makes of reads of one state; it may be called again if these fail."""
+        raise NotImplementedError
+
+    def _require_words(self, query: str | None) -> None:
         """Refuse a query with something in it where no words are kept; after all checks of the arguments.
 
         Raises:
             LTMError: ``configuration_error``.
         """
-        if terms is None or self._keeps_words:
+        if query is None or self._keeps_words:
             return
         self._database.start()  # after the end, and on a table of the other kind, that is the failure
         raise LTMError(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+from the_edge_agent.memory.languages import ENGLISH, NONE, Language, language
 from the_edge_agent.memory.results import LTMError
 
+_logger = logging.getLogger("the_edge_agent.memory")
 _EARLIER: Final = frozenset({"key", "value", "metadata", "created_at", "updated_at"})  # of the entries, without version
 _ENTRIES: Final = "ltm_entries"
 _WORDS: Final = "search_text"
@@ -20,8 +23,15 @@ _COLUMNS: Final[Mapping[str, frozenset[str]]] = {
     "ltm_snapshot_entries": frozenset(
         {"snapshot_id", "entry_id", "key", "content_hash", "metadata_hash", "byte_size", "expires_at"}
     ),
+    "ltm_settings": frozenset({"table_name", "name", "value"}),
     "ltm_schema_version": frozenset({"id", "version"}),
 }
+
+#: The layout that this release makes. It uses tables of layout 1 as they are: they have no settings, and exact words.
+SCHEMA_VERSION: Final = 2
+LANGUAGE: Final = "language"
+#: The table and the name of the setting that keeps the language of the usual table.
+LANGUAGE_OF: Final = (_ENTRIES, LANGUAGE)
 
 
 def check_layouts(
@@ -75,6 +85,45 @@ def check_kind(name: str, columns: Iterable[str], *, search: bool | None) -> Non
         f"the table {name} was made {made} full-text search; open it with search={wanted} "
         f"(full_text: {wanted.lower()}), or copy it into another table or database",
     )
+
+
+def kept_language(name: str | None) -> str:
+    """Return what is kept of the language of a new table: its name, and the fingerprint of its stems.
+
+    Args:
+        name: of the language; None for English.
+    """
+    rules = language(name or ENGLISH)
+    return f"{rules.name} {rules.fingerprint}".strip()
+
+
+def check_language_of(table: str, wanted: str | None, kept: str | None) -> Language:
+    """Return the rules of the language of a table.
+
+    Args:
+        table: its name.
+        wanted: the language that it must have; None for any.
+        kept: what ``kept_language`` has returned when it was made; None for a table of exact words.
+
+    Raises:
+        LTMError: ``configuration_error`` for another language, or one that the installed stemmer does not know.
+    """
+    name, _, fingerprint = (kept or NONE).partition(" ")
+    if wanted not in (None, name):
+        raise LTMError(
+            "configuration_error",
+            f"the table {table} keeps words of the language {name}, and this memory is opened with language={wanted}; "
+            f"open it with language={name} or without, or copy it into another table or database",
+        )
+    rules = language(name)
+    if rules.fingerprint != fingerprint:
+        _logger.warning(
+            "%s: the installed release of snowballstemmer stems some words of %s otherwise than the release that has "
+            "stored them, so that searches may miss these; call optimize() once (`tea memory optimize`)",
+            table,
+            name,
+        )
+    return rules
 
 
 def keeps_words(columns: Iterable[str]) -> bool | None:

@@ -208,7 +208,7 @@ class _Sync:
             if entry is None:
                 continue
             try:
-                store = Store.of(key, entry["value"], entry["metadata"], words=False)
+                store = Store.of(key, entry["value"], entry["metadata"], rules=None)
             except LTMError:
                 self.damaged.add(key)
                 continue

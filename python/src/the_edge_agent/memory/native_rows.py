@@ -21,7 +21,7 @@ from the_edge_agent.memory.damage import (
 )
 from the_edge_agent.memory.filters import Node, matches
 from the_edge_agent.memory.results import Result
-from the_edge_agent.memory.text import RANK_WINDOW, Term, has_words, rank
+from the_edge_agent.memory.text import RANK_WINDOW, Term, has_words, positive_needles, rank
 from the_edge_agent.memory.tracking import Tracked
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH, end_of_prefix
 
@@ -137,7 +137,7 @@ def best(rows: Iterable[Row], terms: Sequence[Term], first: int, most: int) -> l
         first: how many results to skip.
         most: how many to return.
     """
-    needles = [term.needle for term in terms if not term.negated]
+    needles = positive_needles(terms)
     ranked = [(rank(needles, row[2]), row) for row in islice(rows, window_of(terms, first, most))]
     ranked.sort(key=lambda found: -found[0])  # stable: equal scores stay newest first, then by key
     return ranked[first : first + most]

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias, TypeGuard
 
 from the_edge_agent.memory.codec import encode_metadata, encode_value
+from the_edge_agent.memory.languages import Language
 from the_edge_agent.memory.results import LTMError
-from the_edge_agent.memory.text import search_text
+from the_edge_agent.memory.text import EXACT, search_text
 from the_edge_agent.memory.validation import check_expiry, check_if_version, check_items, check_key, check_ttl
 
+Rules: TypeAlias = Callable[[], Language]
+
 _FIELDS: Final = ("key", "value", "metadata", "ttl", "expires_at")  # of an entry of store_many
+
+
+def exact() -> Language:
+    """Return the rules of exact words."""
+    return EXACT
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +62,11 @@ class Store:
         ttl: float | None = None,
         if_version: int | None = None,
         expires_at: datetime | None = None,
-        words: bool = True,
+        rules: Rules | None = exact,
     ) -> Store:
-        """Check and encode the arguments of ``store``; ``words`` tells whether the memory keeps search tokens.
+        """Check and encode the arguments of ``store``.
+
+        ``rules`` returns those of the language; it is called after all checks. None for a memory that keeps no words.
 
         Raises:
             LTMError: ``validation_error`` or ``serialization_error``.
@@ -66,7 +76,7 @@ class Store:
         if lifetime is not None and end is not None:
             raise LTMError("validation_error", "ttl and expires_at both say when the entry ends; give one of them")
         encoded, encoded_metadata = encode_value(value), encode_metadata(metadata)
-        tokens = search_text(checked, value, metadata) if words else None
+        tokens = None if rules is None else search_text(checked, value, metadata, rules())
         return cls(checked, encoded, encoded_metadata, tokens, lifetime, version, expires_at=end)
 
 
@@ -99,23 +109,23 @@ def ends_by_itself(operation: Operation) -> bool:
     return isinstance(operation, Store) and operation.expires_at is not None
 
 
-def stores_of(entries: Iterable[Mapping[str, Any]], *, words: bool = True) -> list[Store]:
-    """Check and encode the argument of ``store_many``; ``words`` is that of ``Store.of``.
+def stores_of(entries: Iterable[Mapping[str, Any]], *, rules: Rules | None = exact) -> list[Store]:
+    """Check and encode the argument of ``store_many``; ``rules`` are those of ``Store.of``.
 
     Raises:
         LTMError: ``validation_error`` or ``serialization_error`` that names the first bad entry by its place.
     """
     items = enumerate(check_items(entries, "entries"))
-    return [_store_of(entry, f"entries[{place}]", words=words) for place, entry in items]
+    return [_store_of(entry, f"entries[{place}]", rules) for place, entry in items]
 
 
-def _store_of(entry: Any, place: str, *, words: bool) -> Store:
+def _store_of(entry: Any, place: str, rules: Rules | None) -> Store:
     if not isinstance(entry, Mapping):
         raise LTMError("validation_error", f"{place} must be a dict, not {type(entry).__name__}")
     if not {"key", "value"} <= entry.keys() <= {*_FIELDS}:
         message = f"{place} must have key and value, may have metadata and ttl or expires_at, and no more"
         raise LTMError("validation_error", message)
     try:
-        return Store.of(**entry, words=words)
+        return Store.of(**entry, rules=rules)
     except LTMError as failure:
         raise failure.within(place) from None

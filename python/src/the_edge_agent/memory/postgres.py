@@ -26,8 +26,9 @@ from the_edge_agent.memory.damage import (
     search_result,
     whole_entries,
 )
-from the_edge_agent.memory.database_backend import DatabaseBackend
-from the_edge_agent.memory.filters import parse_filter
+from the_edge_agent.memory.database_backend import Answer, DatabaseBackend
+from the_edge_agent.memory.filters import Node
+from the_edge_agent.memory.languages import check_language
 from the_edge_agent.memory.native_rows import Page, entry_of, item_of, iterate, page_of, range_of, whole_of
 from the_edge_agent.memory.operations import Delete, Operation, Store, is_plain
 from the_edge_agent.memory.postgres_database import (
@@ -40,7 +41,15 @@ from the_edge_agent.memory.postgres_database import (
     streamed,
     utc,
 )
-from the_edge_agent.memory.postgres_search import IN_PREFIX, VISIBLE, results_at_once, search_results, undamaged_of
+from the_edge_agent.memory.postgres_search import (
+    IN_PREFIX,
+    VISIBLE,
+    PostgresReads,
+    results_at_once,
+    search_results,
+    undamaged_of,
+)
+from the_edge_agent.memory.questions import Reader
 from the_edge_agent.memory.results import (
     LTMError,
     Result,
@@ -50,7 +59,7 @@ from the_edge_agent.memory.results import (
     returns_result,
     stored,
 )
-from the_edge_agent.memory.text import parse_query
+from the_edge_agent.memory.text import Term
 from the_edge_agent.memory.validation import (
     check_after,
     check_batch_size,
@@ -58,7 +67,6 @@ from the_edge_agent.memory.validation import (
     check_key,
     check_keys,
     check_limit,
-    check_offset,
     check_prefix,
 )
 
@@ -138,6 +146,7 @@ class PostgresBackend(DatabaseBackend):
         lazy: bool = False,
         prepare_threshold: int | None = None,
         search: bool = True,
+        language: str | None = None,
         catalog: str | Mapping[str, Any] | CatalogBackend | None = None,
     ) -> None:
         """Connect and create the tables, unless ``lazy``.
@@ -151,6 +160,7 @@ class PostgresBackend(DatabaseBackend):
             prepare_threshold: after how many runs the server keeps a statement prepared; None for never. Never behind
                 a connection pooler in transaction mode, where a statement of another client would run in its place.
             search: whether words can be searched; see ``SQLAlchemyBackend``.
+            language: of the words; see ``SQLAlchemyBackend``.
             catalog: keeps the ledger of what is in memory: the name of a catalog, a mapping of its ``type`` and
                 options, or a catalog, which stays the caller's. In the same database it is written in the same
                 transaction; ``{"type": "postgres"}`` without a ``url`` means the same database.
@@ -166,7 +176,8 @@ class PostgresBackend(DatabaseBackend):
             "prepare_threshold": prepare_threshold,
         }
         self._keeps_words = check_flag("search", search)
-        self._database = PostgresDatabase(url, **options, search=self._keeps_words)
+        wanted = check_language(language, search=self._keeps_words)
+        self._database = PostgresDatabase(url, **options, search=self._keeps_words, language=wanted)
         is_lazy = check_flag("lazy", lazy)
         self._open_ledger(catalog, {**options, "lazy": is_lazy})
         try:
@@ -303,31 +314,20 @@ class PostgresBackend(DatabaseBackend):
             statement = statement.replace("key > %(after)s", "key >= %(after)s")
         return self._database.run(partial(_page, statement=statement, values=values, skip=skip), ONE_STATE)
 
-    @returns_result
-    def search(
-        self,
-        query: str | None = None,
-        metadata_filter: dict[str, Any] | None = None,
-        limit: int = 10,
-        *,
-        prefix: str | None = None,
-        offset: int = 0,
-    ) -> Result:
-        """Return the entries that match, best first; see ``LTMBackend.search``."""
-        terms, condition, beginning = parse_query(query), parse_filter(metadata_filter), check_prefix(prefix)
-        most, first = check_limit(limit), check_offset(offset)
-        self._require_words(terms)
-
-        if terms == ():
-            self._database.start()
-            return search_result([])
-        wanted = (terms or (), condition, beginning, first, most)
+    def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int) -> Result:
+        wanted = (terms, condition, prefix, first, most)
         found = self._database.run(lambda connection: results_at_once(connection, *wanted))
         if found is None:
             found = self._database.run(lambda connection: search_results(connection, *wanted), ONE_STATE)
         if self._are_whole(found, first):
             return search_result(found)
         return self._database.run(lambda connection: undamaged_of(connection, *wanted), ONE_STATE)
+
+    def _answer(self, answer: Callable[[Reader], Answer], condition: Node | None, prefix: str) -> Answer:
+        rules = self._rules()
+        return self._database.run(
+            lambda connection: answer(PostgresReads(connection, condition, prefix, rules)), ONE_STATE
+        )
 
 
 def _put_many(connection: Any, stores: Sequence[Any]) -> Iterator[Result]:

@@ -24,9 +24,11 @@ except ImportError as error:
 
 from the_edge_agent.memory.codec import comparable_json
 from the_edge_agent.memory.filters import Node, equalities
+from the_edge_agent.memory.languages import Language
+from the_edge_agent.memory.layouts import check_language_of
 from the_edge_agent.memory.postgres_errors import OutOfTimeError, failure_of, is_lost
 from the_edge_agent.memory.postgres_pool import Pool, closed
-from the_edge_agent.memory.postgres_schema import create_tables, is_ready
+from the_edge_agent.memory.postgres_schema import create_tables, is_ready, kept_language_in
 from the_edge_agent.memory.postgres_url import parse_url
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.showing import kind_of
@@ -68,6 +70,7 @@ class PostgresDatabase:
     Safe for many threads; a forked child opens connections of its own.
 
     Attributes:
+        language: of the words; None before the start, and for a table without words.
         on_start: called after the start, when transactions can be run; if it raises, the next call starts anew.
     """
 
@@ -80,6 +83,7 @@ class PostgresDatabase:
         connect_timeout: Any,
         prepare_threshold: Any,
         search: bool | None = None,
+        language: str | None = None,
     ) -> None:
         """Check the arguments; connect to nothing.
 
@@ -90,6 +94,7 @@ class PostgresDatabase:
             connect_timeout: seconds that connecting may take.
             prepare_threshold: how often a statement runs before the server keeps it prepared; None for never.
             search: whether the entries' table keeps words; None needs no such table and takes what is there.
+            language: that these words must be of; None for that of the table, English for a new one.
 
         Raises:
             LTMError: ``configuration_error``; it never shows the URL.
@@ -99,7 +104,8 @@ class PostgresDatabase:
             raise LTMError(
                 "configuration_error", f"pool_size must be an integer from 1 to 1,000, not {kind_of(pool_size)}"
             )
-        self._pool_size, self._search = pool_size, search
+        self._pool_size, self._search, self._language_name = pool_size, search, language
+        self.language: Language | None = None
         self._timeout = check_seconds("timeout", timeout)
         self._connect_timeout = check_seconds("connect_timeout", connect_timeout)
         self._prepare_threshold = check_prepare_threshold(prepare_threshold)
@@ -216,8 +222,12 @@ class PostgresDatabase:
             return
         # In a transaction: a pooler that takes none is found out at once.
         if not self._retrying(partial(is_ready, search=self._search), ONE_STATE, deadline):
-            create = partial(create_tables, search=self._search)
+            create = partial(create_tables, search=self._search, language=self._language_name)
             self._retrying(create, WRITE, deadline, codes=_RACED, attempts=_CREATION_ATTEMPTS)
+        if self._search:
+            kept = self._retrying(kept_language_in, ONE_STATE, deadline)
+            self.language = check_language_of("ltm_entries", self._language_name, kept)
+            self._language_name = self.language.name  # of a database in its place too
         self._is_ready = True
         if self.on_start is not None:
             try:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from the_edge_agent.memory.layouts import another_layout, check_kind, check_layouts
+from the_edge_agent.memory.layouts import (
+    LANGUAGE_OF,
+    SCHEMA_VERSION,
+    another_layout,
+    check_kind,
+    check_layouts,
+    kept_language,
+)
 from the_edge_agent.memory.results import LTMError
-
-SCHEMA_VERSION: Final = 1
 
 # The tables of SQLAlchemyBackend on PostgreSQL: each class opens the other's data.
 _ENTRIES: Final = (
@@ -36,6 +41,8 @@ _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS ltm_snapshot_entries (snapshot_id VARCHAR(36) NOT NULL, "
     'entry_id VARCHAR(64) NOT NULL, key VARCHAR(512) COLLATE "C" NOT NULL, content_hash VARCHAR(200) NOT NULL, '
     "metadata_hash VARCHAR(200), byte_size BIGINT, expires_at TIMESTAMPTZ, PRIMARY KEY (snapshot_id, entry_id))",
+    "CREATE TABLE IF NOT EXISTS ltm_settings (table_name VARCHAR(100) NOT NULL, name VARCHAR(100) NOT NULL, "
+    "value VARCHAR NOT NULL, PRIMARY KEY (table_name, name))",
     "CREATE TABLE IF NOT EXISTS ltm_schema_version (id INTEGER NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (id))",
 )
 _MORE_COLUMNS: Final = ("metadata_json",)  # of the entries and of the catalog
@@ -49,6 +56,7 @@ _STATE: Final = """
     FROM pg_attribute
     WHERE attrelid IN (to_regclass('ltm_schema_version'), to_regclass('ltm_entries'))
       AND attnum > 0 AND NOT attisdropped"""
+_HAS_SETTINGS: Final = "SELECT to_regclass('ltm_settings') IS NOT NULL"
 _ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtext('the-edge-agent schema'))"
 
 
@@ -80,8 +88,22 @@ def is_ready(connection: Any, search: bool | None) -> bool:
     return bool(row) and (search is None or bool(of_entries))
 
 
-def create_tables(connection: Any, search: bool | None) -> None:
-    """Create what is missing, in a transaction of the caller's; ``search`` is that of ``is_ready``.
+def kept_language_in(connection: Any) -> str | None:
+    """Return what is kept of the language of the entries, see ``layouts.kept_language``; None for exact words."""
+    if not connection.execute(_HAS_SETTINGS).fetchone()[0]:
+        return None
+    setting = "SELECT value FROM ltm_settings WHERE table_name = %s AND name = %s"
+    row = connection.execute(setting, LANGUAGE_OF).fetchone()
+    return row and str(row[0])
+
+
+def create_tables(connection: Any, search: bool | None, language: str | None) -> None:
+    """Create what is missing, in a transaction of the caller's.
+
+    Args:
+        connection: in the transaction.
+        search: as of ``is_ready``.
+        language: of the words of a new table; None for English.
 
     Raises:
         LTMError: ``configuration_error`` for a table of another layout, or for entries of the other kind.
@@ -95,11 +117,18 @@ def create_tables(connection: Any, search: bool | None) -> None:
 
     of_entries = (*_MORE_COLUMNS, "search_vector") if search else _MORE_COLUMNS
     check_layouts(columns_of, {"ltm_entries": of_entries, "ltm_catalog": _MORE_COLUMNS}, search=search)
+    is_new = not columns_of("ltm_entries")  # one that is there without settings has exact words
     if search is not None:
         for statement in _ENTRIES:
             connection.execute(statement.format(words=_WORDS if search else "", index=_INDEX if search else ""))
         check_kind("ltm_entries", columns_of("ltm_entries"), search=search)  # others do not wait for our lock
     for statement in (*(_FULL_TEXT if search else ()), *_TABLES):
         connection.execute(statement)
-    version = "INSERT INTO ltm_schema_version (id, version) VALUES (1, %s) ON CONFLICT (id) DO NOTHING"
+    if search and is_new:
+        setting = "INSERT INTO ltm_settings (table_name, name, value) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
+        connection.execute(setting, (*LANGUAGE_OF, kept_language(language)))
+    version = (
+        "INSERT INTO ltm_schema_version (id, version) VALUES (1, %s) "
+        "ON CONFLICT (id) DO UPDATE SET version = excluded.version"
+    )
     connection.execute(version, (SCHEMA_VERSION,))

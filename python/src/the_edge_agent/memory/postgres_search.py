@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from the_edge_agent.memory.damage import Damage
 from the_edge_agent.memory.filters import Node, equalities
+from the_edge_agent.memory.languages import Language
 from the_edge_agent.memory.native_rows import Row, best, fitting, range_of, result_of, undamaged_results, window_of
-from the_edge_agent.memory.postgres_bounds import BOUNDS
-from the_edge_agent.memory.postgres_database import contained, in_time, streamed
+from the_edge_agent.memory.postgres_bounds import BOUNDS, looked_up
+from the_edge_agent.memory.postgres_database import contained, in_time, streamed, utc
+from the_edge_agent.memory.questions import SHORT
+from the_edge_agent.memory.questions import Row as QuestionRow
 from the_edge_agent.memory.results import Result
-from the_edge_agent.memory.text import RANK_WINDOW, Term, has_words
+from the_edge_agent.memory.text import RANK_WINDOW, Term, has_words, terms_of_prefix
 
 VISIBLE: Final = "(expires_at IS NULL OR expires_at > now())"
 IN_PREFIX: Final = "key >= %(prefix)s AND key < %(end)s"
@@ -19,11 +23,17 @@ _WHOLE: Final = "SELECT key, metadata, value, storage_uri FROM ltm_entries WHERE
 # With what is ranked come short values only: most of them are not among the results.
 _OF_RANKED: Final = "search_text, CASE WHEN octet_length(value) <= 10000 THEN value END AS value, storage_uri"
 _OF_RESULTS: Final = "'' AS search_text, value, storage_uri"
+_OF_QUESTION: Final = (
+    f"CASE WHEN octet_length(search_text) <= {SHORT} THEN search_text END AS search_text, "
+    f"{utc('updated_at')} AS value, storage_uri"
+)
+_TEXT: Final = "SELECT search_text FROM ltm_entries WHERE key = %(key)s"
 _ALL_OF: Final = "key, value, metadata, {words}, storage_uri"  # as ``undamaged`` takes them
 _NEWEST_FIRST: Final = "ORDER BY updated_at DESC, key"
 _ROWS: Final = "key, metadata, search_text, value, storage_uri"
 _SELECT: Final = "SELECT key, metadata, {columns} FROM"
 _STREAM: Final = f"{_SELECT} ltm_entries WHERE {{where}} {_NEWEST_FIRST}"
+_HAVING: Final = f"{_SELECT} ltm_entries WHERE {{where}}"
 _ALL: Final = f"{_STREAM} LIMIT %(window)s"
 _LATE: Final = f"""
     {_SELECT} (SELECT * FROM ltm_entries {_NEWEST_FIRST} LIMIT %(bound)s) AS newest
@@ -54,8 +64,16 @@ def results_at_once(
     window, is_in_index = window_of(terms, first, most), condition is None or bool(equalities(condition))
     if window - most > RANK_WINDOW or (has_words(terms) and not is_in_index):
         return None  # too many values would come that are not among the results
-    where, values = _matching(connection, terms, condition, prefix)
     columns = _OF_RANKED if has_words(terms) else _OF_RESULTS
+    rows = _newest_at_once(connection, columns, terms, condition, prefix, window)
+    return None if rows is None else _results(best(in_time(connection, rows), terms, first, most))
+
+
+def _newest_at_once(
+    connection: Any, columns: str, terms: Sequence[Term], condition: Node | None, prefix: str, window: int
+) -> list[Row] | None:
+    """Return the newest that match, newest first; None where no one statement can tell."""
+    where, values = _matching(connection, terms, condition, prefix)
     values["window"] = window
 
     def rows_of(statement: str, bound: int = 0) -> Sequence[Row]:
@@ -68,14 +86,14 @@ def results_at_once(
         (few, late), (some, later) = BOUNDS
         rows = rows_of(_FEW, few)
         if len(rows) <= few:
-            return _results(best(fitting(in_time(connection, rows), condition), terms, first, most))
+            return [*islice(fitting(in_time(connection, rows), condition), window)]
         steps = [(_LATE, late), (_SOME, some), (_LATE, later), *steps]
     for statement, bound in steps:
         rows = rows_of(statement, bound)
         found = [*fitting(in_time(connection, rows), condition)]
         is_all = statement != _LATE and len(rows) < window and not (rows and rows[0][0] is None)
         if is_all or (len(found) == window and found[0][0] is not None):
-            return _results(best(in_time(connection, found), terms, first, most))
+            return found
     return None  # of those that the index finds the filter does not like some
 
 
@@ -99,6 +117,53 @@ def search_results(
     return [result_of(whole[row[0]], score) for score, row in ranked]
 
 
+class PostgresReads:
+    """What a question reads on one connection, in a transaction of one state; see ``Reader``."""
+
+    def __init__(self, connection: Any, condition: Node | None, prefix: str, rules: Language) -> None:
+        """Take the part of the memory that is searched."""
+        self._connection, self._condition, self._prefix = connection, condition, prefix
+        self._prefix_terms = terms_of_prefix(prefix, rules)
+
+    def newest(self, terms: Sequence[Term], most: int, *, filtered: bool) -> Iterable[QuestionRow]:
+        """Return the newest entries, see ``Reader.newest``."""
+        condition = self._condition if filtered else None
+        rows = _newest_at_once(self._connection, _OF_QUESTION, terms, condition, self._prefix, most)
+        if rows is None:
+            where, values = _matching(self._connection, terms, condition, self._prefix)
+            rows = self._first(_STREAM.format(columns=_OF_QUESTION, where=where), values, most, condition)
+        return [QuestionRow(row[0], row[3], row[2]) for row in rows]
+
+    def having(self, terms: Sequence[Term], most: int) -> list[QuestionRow]:
+        """Return entries that satisfy terms, see ``Reader.having``."""
+        where, values = _matching(self._connection, terms, self._condition, self._prefix, also=self._prefix_terms)
+        statement = _HAVING.format(columns=_OF_QUESTION, where=where)
+        if self._condition is None:
+            sql = f"{statement} LIMIT %(window)s"
+            rows = self._connection.execute(sql, {**values, "window": most + 1}).fetchall()
+        else:
+            rows = self._first(statement, values, most + 1, self._condition)
+        return [QuestionRow(row[0], row[3], row[2]) for row in rows]
+
+    def _first(self, statement: str, values: dict[str, Any], most: int, condition: Node | None) -> list[Row]:
+        with streamed(self._connection, most) as cursor:
+            rows = in_time(self._connection, cursor.execute(statement, values))
+            return [*islice(fitting(rows, condition), most)]
+
+    def in_time(self, rows: Iterable[Any]) -> Iterable[Any]:
+        """Yield rows until the time of the call is over."""
+        return in_time(self._connection, rows)
+
+    def text(self, key: str) -> str:
+        """Return the search text of an entry."""
+        return str(self._connection.execute(_TEXT, {"key": key}).fetchone()[0])
+
+    def entries(self, keys: Sequence[str]) -> list[dict[str, Any] | Damage]:
+        """Return ``{"key", "value", "metadata", "score"}`` of entries, in this order."""
+        whole = {row[0]: row for row in self._connection.execute(_WHOLE, {"keys": [*keys]})}
+        return [result_of(whole[key]) for key in keys]
+
+
 def undamaged_of(
     connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int
 ) -> Result:
@@ -116,11 +181,11 @@ def _finds_few(terms: Sequence[Term], condition: Node | None) -> bool:
 
 
 def _matching(
-    connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str
+    connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str, *, also: Sequence[Term] = ()
 ) -> tuple[str, dict[str, Any]]:
     """Return the condition on entries that satisfy every term, and its parameters.
 
-    What satisfies the filter is among them.
+    What satisfies the filter is among them. The index is asked for other terms too, which all that match have.
     """
     in_index, values = contained(condition)
     conditions = [VISIBLE, in_index]
@@ -132,15 +197,13 @@ def _matching(
     positive = [term for term in terms if not term.negated]
     if positive:
         conditions.append("search_vector @@ to_tsquery('simple', %(words)s)")
-        values["words"] = " & ".join(map(_looked_up, positive))
+        values["words"] = " & ".join(map(looked_up, [*positive, *also]))
     for place, term in enumerate(terms):
-        if not term.negated and len(term.tokens) == 1:
-            continue  # the index has decided; of several words it does not know the order
-        conditions.append(f"(position(%(needle{place})s in search_text) > 0) = {not term.negated}")
-        values[f"needle{place}"] = term.needle
+        if term.is_told_by_index:
+            continue
+        found = []
+        for number, needle in enumerate(term.needles):
+            found.append(f"position(%(needle{place}_{number})s in search_text) > 0")
+            values[f"needle{place}_{number}"] = needle
+        conditions.append(f"({' OR '.join(found)}) = {not term.negated}")
     return " AND ".join(conditions), values
-
-
-def _looked_up(term: Term) -> str:
-    """Return the query for the full-text index for a term; its tokens are ASCII letters and digits."""
-    return " & ".join(term.tokens) + (":*" if term.prefix else "")

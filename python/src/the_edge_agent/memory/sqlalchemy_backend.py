@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import chain, islice
 from typing import Any, ClassVar
@@ -27,9 +28,11 @@ from the_edge_agent.memory.damage import (
     search_result,
     whole_entries,
 )
-from the_edge_agent.memory.database_backend import DatabaseBackend
-from the_edge_agent.memory.filters import parse_filter
+from the_edge_agent.memory.database_backend import Answer, DatabaseBackend, Find
+from the_edge_agent.memory.filters import Node
+from the_edge_agent.memory.languages import check_language
 from the_edge_agent.memory.operations import Delete, Operation, Store, is_plain
+from the_edge_agent.memory.questions import Reader
 from the_edge_agent.memory.results import (
     LTMError,
     Result,
@@ -48,7 +51,7 @@ from the_edge_agent.memory.sql.rows import Pointer, entry_of, moment_of
 from the_edge_agent.memory.sql.schema import EntryColumns, LTMEntry, entry_class
 from the_edge_agent.memory.sql.search import Search, results_of
 from the_edge_agent.memory.sql.statements import Statements
-from the_edge_agent.memory.text import parse_query
+from the_edge_agent.memory.text import Term
 from the_edge_agent.memory.validation import (
     check_after,
     check_batch_size,
@@ -56,7 +59,6 @@ from the_edge_agent.memory.validation import (
     check_key,
     check_keys,
     check_limit,
-    check_offset,
     check_prefix,
 )
 
@@ -93,6 +95,7 @@ class SQLAlchemyBackend(DatabaseBackend):
         table_name: str = LTMEntry.__tablename__,
         create_tables: bool = True,
         search: bool = True,
+        language: str | None = None,
         catalog: str | Mapping[str, Any] | CatalogBackend | None = None,
         storage: Mapping[str, Any] | BlobStorage | None = None,
         engine: Engine | None = None,
@@ -118,6 +121,8 @@ class SQLAlchemyBackend(DatabaseBackend):
             create_tables: whether to create the tables that are missing; otherwise they must be there, see ``ddl``.
             search: whether words can be searched. Without, nothing is kept for that, so that a store costs less;
                 ``search`` then takes filters and prefixes and no words. It is decided when the table is made.
+            language: of the words: ``english``, which a new table has unless it is told otherwise, another that
+                Snowball knows, or ``none`` for exact words. None takes what the table has. See docs/search.md.
             catalog: keeps the ledger of what is in memory: the name of a catalog, a mapping of its ``type`` and
                 options, or a catalog, which stays the caller's. On the same database it is written in the same
                 transaction; ``url``, ``pool_size``, ``echo`` and ``lazy`` default to the backend's.
@@ -157,6 +162,7 @@ class SQLAlchemyBackend(DatabaseBackend):
         entries_name = check_table_name(table_name)
         self._entries_name = entries_name
         self._keeps_words = check_flag("search", search)
+        self._language_name = check_language(language, search=self._keeps_words)
         self._database = self._database_of(source, options)
         self._values = LargeValues(blobs, self._database)
         is_lazy = check_flag("lazy", lazy)
@@ -180,6 +186,7 @@ class SQLAlchemyBackend(DatabaseBackend):
             options,
             entries_name=self._entries_name,
             search=self._keeps_words,
+            language=self._language_name,
             dialect_class=self.dialect_class,
         )
 
@@ -308,39 +315,6 @@ class SQLAlchemyBackend(DatabaseBackend):
         )
         return ok(deleted_count=deleted, remaining_count=remaining)
 
-    @returns_result
-    def search(
-        self,
-        query: str | None = None,
-        metadata_filter: dict[str, Any] | None = None,
-        limit: int = 10,
-        *,
-        prefix: str | None = None,
-        offset: int = 0,
-    ) -> Result:
-        """Return the entries that match, best first; see ``LTMBackend.search``."""
-        with self._database.one_call():
-            terms = parse_query(query)
-            search = Search(
-                terms or (),
-                parse_filter(metadata_filter),
-                check_prefix(prefix),
-                check_limit(limit),
-                check_offset(offset),
-            )
-            self._require_words(terms)
-            if terms == ():
-                self._database.start()
-                return search_result([])
-            known: dict[str, Damage] = {}
-            find = partial(self._found, search, known)
-            while True:  # at most `limit` values are fetched at a time
-                (results, damages), entries = self._values.read(find, self._fetched)
-                more = {key: entry for key, entry in entries.items() if isinstance(entry, Damage)}
-                if not more:
-                    return search_result([entries[entry["key"]] for entry in results], damages)
-                known.update(more)
-
     def _iterate(self, prefix: str) -> Iterator[Any]:
         for row in self._rows(prefix):
             entry = self._value_now(row[0], entry_of(*row))
@@ -365,6 +339,37 @@ class SQLAlchemyBackend(DatabaseBackend):
             return max(1, min(_MAX_PAGE_ROWS, len(page) * _PAGE_TEXT // size))
 
         return chain.from_iterable(_pages(page, "", 16, rows_after))
+
+    def _one_call(self) -> AbstractContextManager[Any]:
+        return self._database.one_call()
+
+    def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int) -> Result:
+        search = Search(terms, condition, prefix, most, first)
+        return self._finished(partial(self._found, search))
+
+    def _finished(self, find: Find) -> Result:
+        known: dict[str, Damage] = {}
+        while True:  # at most `limit` values are fetched at a time
+            (results, damages), entries = self._values.read(partial(find, known), self._fetched)
+            more = {key: entry for key, entry in entries.items() if isinstance(entry, Damage)}
+            if not more:
+                return search_result([entries[entry["key"]] for entry in results], damages)
+            known.update(more)
+
+    def _answer(self, answer: Callable[[Reader], Answer], condition: Node | None, prefix: str) -> Answer:
+        rules = self._rules()
+
+        def answered(*, filters: bool) -> Answer:
+            def work(connection: Connection, sql: Statements) -> Answer:
+                return answer(sql.entries.reads(connection, condition, prefix, rules, filters=filters))
+
+            return self._database.run(work, snapshot=True)
+
+        try:
+            return answered(filters=True)
+        except UnreadableMetadataError:
+            pass
+        return answered(filters=False)
 
     def _found(self, search: Search, known: dict[str, Damage]) -> tuple[list[Any], Sequence[Damage]]:
         if known:

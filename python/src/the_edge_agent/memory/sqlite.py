@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from functools import partial
@@ -17,7 +17,6 @@ from typing import Any, Final
 
 from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.memory.catalog_sqlite import SQLiteCatalog
-from the_edge_agent.memory.codec import encode_value
 from the_edge_agent.memory.damage import (
     Damage,
     Facts,
@@ -28,23 +27,22 @@ from the_edge_agent.memory.damage import (
     search_result,
     whole_entries,
 )
-from the_edge_agent.memory.database_backend import DatabaseBackend
-from the_edge_agent.memory.filters import Node, alternatives, equalities, parse_filter
+from the_edge_agent.memory.database_backend import Answer, DatabaseBackend
+from the_edge_agent.memory.filters import Node
+from the_edge_agent.memory.languages import check_language
 from the_edge_agent.memory.native_rows import (
     Page,
-    best,
     entry_of,
-    fitting,
     item_of,
     iterate,
     page_of,
-    range_of,
     result_of,
     undamaged_results,
     whole_of,
     window_of,
 )
 from the_edge_agent.memory.operations import Delete, Operation, Store, is_plain
+from the_edge_agent.memory.questions import Reader
 from the_edge_agent.memory.results import (
     LTMError,
     Result,
@@ -55,8 +53,8 @@ from the_edge_agent.memory.results import (
     stored,
 )
 from the_edge_agent.memory.sqlite_database import IN_MEMORY, SQLiteDatabase, moment, now, written
-from the_edge_agent.memory.sqlite_index import ASKED, BOUNDS, wanted_text
-from the_edge_agent.memory.text import Term, has_words, parse_query
+from the_edge_agent.memory.sqlite_search import IN_PREFIX, VISIBLE, SQLiteSearch, range_values
+from the_edge_agent.memory.text import Term, has_words
 from the_edge_agent.memory.validation import (
     check_after,
     check_batch_size,
@@ -64,7 +62,6 @@ from the_edge_agent.memory.validation import (
     check_key,
     check_keys,
     check_limit,
-    check_offset,
     check_prefix,
 )
 
@@ -84,38 +81,17 @@ _STORE: Final = _UPSERT.format(
     names="search_text, ", values=":search_text, ", changes="search_text = excluded.search_text,"
 )
 _STORE_WITHOUT_WORDS: Final = _UPSERT.format(names="", values="", changes="")
-_VISIBLE: Final = "(expires_at IS NULL OR expires_at > :now)"
-_ENTRY: Final = f"SELECT key, value, metadata, version, storage_uri FROM ltm_entries WHERE key = :key AND {_VISIBLE}"
-_DELETE: Final = f"DELETE FROM ltm_entries WHERE key = :key AND {_VISIBLE}"
-_IN_PREFIX: Final = "key >= :prefix AND key < :end"
+_ENTRY: Final = f"SELECT key, value, metadata, version, storage_uri FROM ltm_entries WHERE key = :key AND {VISIBLE}"
+_DELETE: Final = f"DELETE FROM ltm_entries WHERE key = :key AND {VISIBLE}"
 # Of two lower bounds SQLite seeks by one; the plus keeps it from the other.
 _KEYS: Final = f"""
     SELECT key FROM ltm_entries
-    WHERE key >= max(:prefix, :after) AND key < :end AND +key > :after AND {_VISIBLE} ORDER BY key"""
+    WHERE key >= max(:prefix, :after) AND key < :end AND +key > :after AND {VISIBLE} ORDER BY key"""
 _END: Final = " AND key < :end"  # above all keys that are text; those that are none come after it
-_COUNT_ALL: Final = f"SELECT count(*) FROM ltm_entries WHERE {_VISIBLE}"
-_COUNT: Final = f"{_COUNT_ALL} AND {_IN_PREFIX}"
+_COUNT_ALL: Final = f"SELECT count(*) FROM ltm_entries WHERE {VISIBLE}"
+_COUNT: Final = f"{_COUNT_ALL} AND {IN_PREFIX}"
 _PAGE: Final = _KEYS.replace("SELECT key", "SELECT key, value, metadata, storage_uri")
 _WHOLE_PAGE: Final = _PAGE.replace(" FROM", ", version, created_at, updated_at, expires_at FROM")
-# Four columns of a match: of one that is ranked, or is a result as it is.
-_RANKED: Final = "id, metadata, search_text, NULL"
-_WHOLE: Final = "key, metadata, value, storage_uri"
-# One look at the index: the matches, or if there are too many a row of nulls.
-_FEW: Final = """
-    WITH found AS (SELECT rowid FROM ltm_entries_fts WHERE ltm_entries_fts MATCH {asked} LIMIT :few + 1)
-    SELECT {columns}, updated_at, key FROM ltm_entries
-    WHERE id IN (SELECT rowid FROM found WHERE (SELECT count(*) FROM found) <= :few) AND {conditions}
-    UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, NULL WHERE (SELECT count(*) FROM found) > :few
-    ORDER BY updated_at DESC, key"""
-# SQLite would prefer the index of keys for a prefix, and sort all of its entries.
-_NEWEST: Final = """
-    SELECT {columns} FROM ltm_entries INDEXED BY ix_ltm_entries_updated_at
-    WHERE updated_at >= coalesce((
-        SELECT updated_at FROM ltm_entries ORDER BY updated_at DESC, key LIMIT 1 OFFSET :newest), '')
-    AND {conditions} ORDER BY updated_at DESC, key"""
-_ALL: Final = "SELECT {columns} FROM ltm_entries WHERE {conditions} ORDER BY updated_at DESC, key"
-_IN_INDEX: Final = "id IN (SELECT rowid FROM ltm_entries_fts WHERE ltm_entries_fts MATCH {asked})"
-_MOST_MENTIONED: Final = 20  # strings that are looked for; SQLite takes 1,000 conditions, and the filter decides
 _EXPIRED: Final = "SELECT id, key FROM ltm_entries WHERE expires_at <= :now ORDER BY expires_at, key LIMIT :most"
 _EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_entries WHERE expires_at <= :now"
 
@@ -138,6 +114,7 @@ class SQLiteBackend(DatabaseBackend):
         timeout: float = 30.0,
         lazy: bool = False,
         search: bool = True,
+        language: str | None = None,
         catalog: str | Mapping[str, Any] | CatalogBackend | None = None,
     ) -> None:
         """Open the file and create the tables, unless ``lazy``.
@@ -148,6 +125,7 @@ class SQLiteBackend(DatabaseBackend):
             timeout: seconds that a call may take, the wait for other writers included.
             lazy: open nothing until the first call.
             search: whether words can be searched; see ``SQLAlchemyBackend``.
+            language: of the words; see ``SQLAlchemyBackend``.
             catalog: keeps the ledger of what is in memory: the name of a catalog, a mapping of its ``type`` and
                 options, or a catalog, which stays the caller's. In the same file it is written in the same
                 transaction; ``{"type": "sqlite"}`` without a ``path`` means the same file.
@@ -158,7 +136,12 @@ class SQLiteBackend(DatabaseBackend):
         if db_path is not None and path != IN_MEMORY:
             raise LTMError("configuration_error", "path and db_path mean the same; give one of them")
         self._keeps_words = check_flag("search", search)
-        self._database = SQLiteDatabase(path if db_path is None else db_path, timeout, search=self._keeps_words)
+        self._database = SQLiteDatabase(
+            path if db_path is None else db_path,
+            timeout,
+            search=self._keeps_words,
+            language=check_language(language, search=self._keeps_words),
+        )
         is_lazy = check_flag("lazy", lazy)
         self._open_ledger(catalog, {"timeout": timeout, "lazy": is_lazy})
         try:
@@ -246,7 +229,7 @@ class SQLiteBackend(DatabaseBackend):
     def list_keys(self, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:
         """Return a page of the keys; see ``LTMBackend.list_keys``."""
         beginning, most, last = check_prefix(prefix), check_limit(limit), check_after(after)
-        values = {**_range(beginning), "after": last}
+        values = {**range_values(beginning), "after": last}
         with self._database.statement() as connection, closing(connection.execute(_KEYS, values)) as rows:
             keys = (row[0] for row in rows if is_key(row[0]))
             return page_of_keys([*islice(keys, most + 1)], most)
@@ -257,7 +240,7 @@ class SQLiteBackend(DatabaseBackend):
         beginning = check_prefix(prefix)
         with self._database.statement() as connection:
             counted = _COUNT if beginning else _COUNT_ALL
-            return ok(count=connection.execute(counted, _range(beginning)).fetchone()[0])
+            return ok(count=connection.execute(counted, range_values(beginning)).fetchone()[0])
 
     def _iterate(self, prefix: str) -> Iterator[Any]:
         return iterate(partial(self._page, _PAGE, prefix), item_of)
@@ -266,7 +249,7 @@ class SQLiteBackend(DatabaseBackend):
         return iterate(partial(self._page, _WHOLE_PAGE, prefix), partial(whole_of, moment=moment))
 
     def _page(self, statement: str, prefix: str, after: str, skip: int) -> Page:
-        values = {**_range(prefix), "after": after}
+        values = {**range_values(prefix), "after": after}
         if not prefix:
             statement = statement.replace(_END, "")
         if not after:  # an empty key, which somebody else has written, is not above it
@@ -274,119 +257,31 @@ class SQLiteBackend(DatabaseBackend):
         with self._database.statement() as connection, closing(connection.execute(statement, values)) as rows:
             return page_of(rows, skip)
 
-    @returns_result
-    def search(
-        self,
-        query: str | None = None,
-        metadata_filter: dict[str, Any] | None = None,
-        limit: int = 10,
-        *,
-        prefix: str | None = None,
-        offset: int = 0,
-    ) -> Result:
-        """Return the entries that match, best first; see ``LTMBackend.search``."""
-        terms, condition, beginning = parse_query(query), parse_filter(metadata_filter), check_prefix(prefix)
-        most, first = check_limit(limit), check_offset(offset)
-        self._require_words(terms)
-        wanted = terms or ()
-        window, results = window_of(wanted, first, most), list[dict[str, Any] | Damage]()
-        if has_words(wanted):
-            with self._database.transaction() as connection:
-                rows = self._newest(connection, wanted, condition, beginning, window)
-                results = [
-                    _found(connection, rank, row[0])
-                    for rank, row in best(self._database.in_time(rows), wanted, first, most)
-                ]
-        else:  # each statement is of one state and has all that is wanted, or is of no use
-            with self._database.statement() as connection:
-                is_asked = terms != ()  # there is something searchable in the query
-                rows = self._newest(connection, wanted, condition, beginning, window, first) if is_asked else []
-            results = [result_of(row) for row in rows[first:]]
-        if terms == () or self._are_whole(results, first):
+    def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int) -> Result:
+        window, is_ranked = window_of(terms, first, most), has_words(terms)
+        # Without words each statement is of one state and has all that is wanted, or is of no use.
+        with self._database.transaction() if is_ranked else self._database.statement() as connection:
+            reads = self._reads(connection, condition, prefix)
+            if is_ranked:
+                results = reads.best(terms, first, most, window)
+            else:
+                results = [result_of(row) for row in reads.newest_rows(terms, window, skipped=first)[first:]]
+        if self._are_whole(results, first):
             return search_result(results)
         with (
             self._database.statement() as connection,
-            closing(self._all_matching(connection, wanted, condition, beginning)) as matching,
+            closing(
+                self._reads(connection, condition, prefix).all_matching(terms, keeps_words=self._keeps_words)
+            ) as matching,
         ):
-            return undamaged_results(self._database.in_time(matching), wanted, condition, first, most)
+            return undamaged_results(self._database.in_time(matching), terms, condition, first, most)
 
-    def _newest(
-        self,
-        connection: sqlite3.Connection,
-        terms: Sequence[Term],
-        condition: Node | None,
-        prefix: str,
-        most: int,
-        skipped: int = 0,
-    ) -> list[Sequence[Any]]:
-        """Return the columns of the newest that match, of those to be skipped the first one.
+    def _answer(self, answer: Callable[[Reader], Answer], condition: Node | None, prefix: str) -> Answer:
+        with self._database.transaction() as connection:
+            return answer(self._reads(connection, condition, prefix))
 
-        With an index: few matches are fetched and sorted; of many there are enough among the newest entries, most
-        times; else all matches are fetched.
-        """
-        asked, values, unsure, recheck = self._conditions(terms, condition, prefix)
-        columns = _RANKED if has_words(terms) else _WHOLE
-
-        def fetched(statement: str, conditions: Iterable[str], **bounds: int) -> list[Sequence[Any]]:
-            sql = statement.format(asked=asked, columns=columns, conditions=" AND ".join(conditions))
-            with closing(connection.execute(sql, {**values, **bounds})) as rows:
-                found = enumerate(islice(fitting(self._database.in_time(rows), condition), most))
-                return [row[:1] if place < skipped else row[:4] for place, row in found]
-
-        def everything() -> Iterator[str]:
-            yield from recheck
-            for place, mentioned in enumerate(_mentioned(condition)[:_MOST_MENTIONED]):
-                values[f"mentioned{place}"] = mentioned
-                yield f"instr(metadata, :mentioned{place}) > 0"
-
-        if not asked:
-            return fetched(_ALL, everything())
-        for few, newest in BOUNDS:
-            rows = fetched(_FEW, unsure, few=max(few, most))
-            if not rows or rows[0][0] is not None:
-                return rows
-            rows = fetched(_NEWEST, everything(), newest=max(newest, 4 * most))
-            if len(rows) == most:
-                return rows
-        return fetched(_ALL, [_IN_INDEX.format(asked=asked), *unsure])
-
-    def _all_matching(
-        self, connection: sqlite3.Connection, terms: Sequence[Term], condition: Node | None, prefix: str
-    ) -> sqlite3.Cursor:
-        """Return all that may match, newest first, as ``undamaged`` takes it."""
-        asked, values, unsure, recheck = self._conditions(terms, condition, prefix)
-        conditions = [_IN_INDEX.format(asked=asked), *unsure] if asked else recheck
-        words = "search_text" if self._keeps_words else "''"
-        columns = f"key, value, metadata, {words}, storage_uri"
-        return connection.execute(_ALL.format(columns=columns, conditions=" AND ".join(conditions)), values)
-
-    def _conditions(
-        self, terms: Sequence[Term], condition: Node | None, prefix: str
-    ) -> tuple[str, dict[str, Any], list[str], list[str]]:
-        """Return the index query, its parameters, and the conditions on the rows that it finds and on all others."""
-        asked, values = self._asked(terms, condition)
-        values |= _range(prefix)
-        shared = [_VISIBLE, _IN_PREFIX] if prefix else [_VISIBLE]  # SQLite would seek by a range of all keys, and sort
-        unsure, recheck = [*shared], [*shared]
-        for place, term in enumerate(terms):
-            recheck.append(f"(instr(search_text, :needle{place}) > 0) = {int(not term.negated)}")
-            values[f"needle{place}"] = term.needle
-            if not asked or term.negated or len(term.tokens) > 1:
-                unsure.append(recheck[-1])  # of several words the index does not know the order
-        return asked, values, unsure, recheck
-
-    def _asked(self, terms: Sequence[Term], condition: Node | None) -> tuple[str, dict[str, Any]]:
-        """Return the query for the index, in SQL, and its parameters; both are empty where it cannot help."""
-        parts, values = [], dict[str, Any]()
-        positive = [term for term in terms if not term.negated]
-        if positive and self._database.has_full_text:
-            parts.append(":words")
-            values["words"] = " AND ".join(map(_looked_up, positive))
-        groups = alternatives(condition) if self._database.has_metadata_words else []
-        if groups:
-            parts.append(ASKED.format(wanted="wanted"))
-            values["wanted"] = wanted_text(groups)
-        return " || ' AND ' || ".join(parts), values
+    def _reads(self, connection: sqlite3.Connection, condition: Node | None, prefix: str) -> SQLiteSearch:
+        return SQLiteSearch(self._database, connection, condition, prefix, self._rules())
 
 
 def _store(connection: sqlite3.Connection, store: Store, at: datetime) -> Result:
@@ -411,31 +306,3 @@ def _store(connection: sqlite3.Connection, store: Store, at: datetime) -> Result
 def _delete(connection: sqlite3.Connection, delete: Delete, at: datetime) -> Result:
     found = connection.execute(_DELETE, {"key": delete.key, "now": written(at)}).rowcount
     return ok(deleted=bool(found), key=delete.key)
-
-
-def _found(connection: sqlite3.Connection, rank: float, row_id: int) -> dict[str, Any] | Damage:
-    row = connection.execute(f"SELECT {_WHOLE} FROM ltm_entries WHERE id = ?", (row_id,)).fetchone()
-    return result_of(row, rank)
-
-
-def _mentioned(condition: Node | None) -> list[str]:
-    """Return JSON strings that metadata has as they are written here if it satisfies a filter, which decides."""
-    found: list[str] = []
-    for wanted in equalities(condition):
-        inner: Any = wanted
-        while isinstance(inner, dict):
-            (key, inner), *_ = inner.items()
-            found.append(encode_value(key))
-        if isinstance(inner, str):
-            found.append(encode_value(inner))
-    return found
-
-
-def _looked_up(term: Term) -> str:
-    """Return the query for the full-text index for a term; its tokens are ASCII letters and digits."""
-    tokens = [f'"{token}"' for token in term.tokens]
-    return " AND ".join(tokens) + ("*" if term.prefix else "")
-
-
-def _range(prefix: str) -> dict[str, Any]:
-    return {**range_of(prefix), "now": written(now())}

@@ -12,7 +12,16 @@ from datetime import datetime, timezone
 from typing import Any, Final
 from weakref import ref
 
-from the_edge_agent.memory.layouts import another_layout, check_kind, check_layouts
+from the_edge_agent.memory.languages import Language
+from the_edge_agent.memory.layouts import (
+    LANGUAGE_OF,
+    SCHEMA_VERSION,
+    another_layout,
+    check_kind,
+    check_language_of,
+    check_layouts,
+    kept_language,
+)
 from the_edge_agent.memory.results import ErrorType, LostDatabaseError, LTMError
 from the_edge_agent.memory.sqlite_files import DatabaseFile, absolute
 from the_edge_agent.memory.sqlite_index import definitions
@@ -21,7 +30,6 @@ from the_edge_agent.memory.tickets import Ticket, Tickets
 from the_edge_agent.memory.validation import check_seconds
 
 IN_MEMORY: Final = ":memory:"
-SCHEMA_VERSION: Final = 1
 _STEPS_BETWEEN_LOOKS: Final = 20_000  # of SQLite's machine, well under a millisecond, between two looks at the clock
 
 # The tables of SQLAlchemyBackend on SQLite: each class opens the other's files.
@@ -44,8 +52,12 @@ _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS ltm_snapshot_entries (snapshot_id VARCHAR(36) NOT NULL, "
     "entry_id VARCHAR(64) NOT NULL, key VARCHAR(512) NOT NULL, content_hash VARCHAR(200) NOT NULL, "
     "metadata_hash VARCHAR(200), byte_size BIGINT, expires_at DATETIME, PRIMARY KEY (snapshot_id, entry_id))",
+    "CREATE TABLE IF NOT EXISTS ltm_settings (table_name VARCHAR(100) NOT NULL, name VARCHAR(100) NOT NULL, "
+    "value TEXT NOT NULL, PRIMARY KEY (table_name, name))",
     "CREATE TABLE IF NOT EXISTS ltm_schema_version (id INTEGER NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (id))",
 )
+_SET_VERSION: Final = """
+    INSERT INTO ltm_schema_version (id, version) VALUES (1, ?) ON CONFLICT DO UPDATE SET version = excluded.version"""
 # By SQLite's own English texts, which do not change: error codes came with Python 3.11.
 _FAILURES: Final[tuple[tuple[str, ErrorType, str], ...]] = (
     ("is locked", "lock_timeout", "waited too long for a lock; try again"),
@@ -72,17 +84,19 @@ class SQLiteDatabase:
         closed: whether ``close`` has been called.
         has_full_text: whether there is a full-text index, known after the first transaction has begun.
         has_metadata_words: whether it has words for metadata too; an earlier release makes it without.
+        language: of the words; None before the start, and for a table without words.
         on_start: called after the start of a file, when transactions can be run; if it raises, the next call starts
             anew.
     """
 
-    def __init__(self, path: Any, timeout: Any, *, search: bool | None = None) -> None:
+    def __init__(self, path: Any, timeout: Any, *, search: bool | None = None, language: str | None = None) -> None:
         """Check the arguments; open nothing.
 
         Args:
             path: of the file, or ``:memory:``.
             timeout: seconds that a transaction may take, the wait for other writers included.
             search: whether the entries' table keeps words; None needs no such table and takes what is there.
+            language: that these words must be of; None for that of the table, English for a new one.
 
         Raises:
             LTMError: ``configuration_error``.
@@ -90,7 +104,8 @@ class SQLiteDatabase:
         self.path = _check_path(path)
         self._file = None if self.path == IN_MEMORY else DatabaseFile(self.path)
         self._timeout = check_seconds("timeout", timeout)
-        self._search = search
+        self._search, self._language_name = search, language
+        self.language: Language | None = None
         self.closed = self.has_full_text = self.has_metadata_words = self._is_ready = False
         self.on_start: Callable[[], None] | None = None
         self._idle: list[_Connection] = []
@@ -291,13 +306,17 @@ class SQLiteDatabase:
         try:
             if problem := objection(connection, is_file=self._file is not None):
                 raise LTMError("configuration_error", problem)
+            wanted = self._language_name
             if not _is_complete(connection, self._search):
                 _check_layouts(connection, self._search)
                 if self.path != IN_MEMORY:
                     _switch_to_wal(connection, deadline)  # after the look: a file that is refused stays as it was
                 connection.execute("BEGIN IMMEDIATE")
-                _create(connection, self._search)
+                _create(connection, self._search, wanted)
                 connection.execute("COMMIT")
+            if self._search:
+                self.language = check_language_of("ltm_entries", wanted, _kept_language(connection))
+                self._language_name = self.language.name  # of a file that is put in place of this one too
             columns = [row[0] for row in connection.execute("SELECT name FROM pragma_table_info('ltm_entries_fts')")]
             self.has_full_text, self.has_metadata_words = bool(columns), "metadata" in columns
             if self._file is not None:
@@ -400,17 +419,29 @@ def _is_complete(connection: sqlite3.Connection, search: bool | None) -> bool:
     return bool(columns)
 
 
-def _create(connection: sqlite3.Connection, search: bool | None) -> None:
+def _create(connection: sqlite3.Connection, search: bool | None, language: str | None) -> None:
     if _is_complete(connection, search):  # another process was quicker
         return
     _check_layouts(connection, search)  # another class may be half way
+    is_new = not _columns(connection, "ltm_entries")  # one that is there without settings has exact words
     entries = () if search is None else _ENTRIES
     for statement in (*entries, *_TABLES):
         connection.execute(statement.format(words="search_text TEXT NOT NULL, " if search else ""))
     if search and _has_fts5(connection):
         for statement in definitions("ltm_entries", has_json=_has_json(connection)):
             connection.execute(statement)
-    connection.execute("INSERT OR IGNORE INTO ltm_schema_version (id, version) VALUES (1, ?)", (SCHEMA_VERSION,))
+    if search and is_new:
+        kept = (*LANGUAGE_OF, kept_language(language))
+        connection.execute("INSERT OR IGNORE INTO ltm_settings (table_name, name, value) VALUES (?, ?, ?)", kept)
+    connection.execute(_SET_VERSION, (SCHEMA_VERSION,))
+
+
+def _kept_language(connection: sqlite3.Connection) -> str | None:
+    if not _columns(connection, "ltm_settings"):
+        return None
+    setting = "SELECT value FROM ltm_settings WHERE table_name = ? AND name = ?"
+    row = connection.execute(setting, LANGUAGE_OF).fetchone()
+    return row and str(row[0])
 
 
 def _check_layouts(connection: sqlite3.Connection, search: bool | None = None) -> None:

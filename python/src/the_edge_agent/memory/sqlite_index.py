@@ -12,6 +12,8 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
+from the_edge_agent.memory.text import Term
+
 # How many matches are fetched at most (but as many as are wanted), and how many of the newest entries are looked at
 # (but four times as many), in turn until one suffices. Each step costs about as much as all before it.
 BOUNDS: Final = ((300, 4_000), (20_000, 40_000))
@@ -65,6 +67,13 @@ def definitions(table: str, *, has_json: bool) -> list[str]:
 def wanted_text(groups: Sequence[Sequence[dict[str, Any]]]) -> str:
     """Return the value of the parameter of ``ASKED`` for ``filters.alternatives``."""
     return json.dumps(groups[:_MAX_GROUPS])
+
+
+def looked_up(term: Term) -> str:
+    """Return what the full-text index is asked for a term; its tokens are ASCII letters and digits."""
+    end = "*" if term.prefix else ""
+    variants = [" AND ".join(f'"{token}"' for token in tokens) + end for tokens in term.variants]
+    return variants[0] if len(variants) == 1 else f"({' OR '.join(f'({variant})' for variant in variants)})"
 
 
 def _words_of(metadata: str) -> str:

@@ -15,7 +15,7 @@ import pytest
 from the_edge_agent.memory.base import LTMBackend
 from the_edge_agent.memory.results import LTMError, Result
 from the_edge_agent.memory.transaction import LTMTransaction
-from the_edge_agent.testing.contract import ContractBase, assert_failure, assert_success, contents, keys_of
+from the_edge_agent.testing.contract import ContractBase, assert_failure, assert_success, contents, find, keys_of
 from the_edge_agent.testing.exactness import nested
 
 BAD_KEYS: Final[dict[str, Any]] = {
@@ -214,7 +214,7 @@ class BadInputRules(ContractBase):
                 full.iterate_all(prefix)  # at once, not when it is first read
             return raised.value.result
 
-        assert_refused(BAD_PREFIXES, lambda prefix: full.search(prefix=prefix))
+        assert_refused(BAD_PREFIXES, lambda prefix: find(full, prefix=prefix))
         assert_refused(BAD_PREFIXES, iterate)
         assert_refused(BAD_PREFIXES, lambda prefix: full.list_keys(prefix))
         assert_refused(BAD_PREFIXES, lambda prefix: full.count(prefix))
@@ -237,10 +237,10 @@ class BadInputRules(ContractBase):
         assert_refused(deep, lambda value: full.store("new", value))
 
     def test_bad_limits_are_refused_whatever_the_query(self, full: LTMBackend) -> None:
-        assert_refused(with_queries(BAD_LIMITS), lambda case: full.search(case[0], limit=case[1]))
+        assert_refused(with_queries(BAD_LIMITS), lambda case: find(full, case[0], limit=case[1]))
 
     def test_bad_offsets_are_refused_whatever_the_query(self, full: LTMBackend) -> None:
-        assert_refused(with_queries(BAD_OFFSETS), lambda case: full.search(case[0], offset=case[1]))
+        assert_refused(with_queries(BAD_OFFSETS), lambda case: find(full, case[0], offset=case[1]))
 
     def test_bad_pages_of_keys_are_refused_whatever_the_prefix(self, full: LTMBackend) -> None:
         for prefix in (None, "", "k", "nothing"):
@@ -249,18 +249,18 @@ class BadInputRules(ContractBase):
             assert_refused(BAD_PREFIXES, partial(list_keys, 10))
 
     def test_bad_filters_are_refused_whatever_the_query(self, full: LTMBackend) -> None:
-        assert_refused(with_queries(BAD_FILTERS), lambda case: full.search(case[0], case[1]))
+        assert_refused(with_queries(BAD_FILTERS), lambda case: find(full, case[0], case[1]))
 
     def test_bad_queries_are_refused(self, full: LTMBackend) -> None:
-        assert_refused(BAD_QUERIES, lambda query: full.search(query))
-        assert_refused(BAD_QUERIES, lambda query: full.search(query, {"a": 1}, prefix="k"))
+        assert_refused(BAD_QUERIES, lambda query: find(full, query))
+        assert_refused(BAD_QUERIES, lambda query: find(full, query, {"a": 1}, prefix="k"))
 
     def test_the_limit_goes_from_1_to_10_000(self, backend: LTMBackend) -> None:
         for key in ("a", "b"):
             backend.store(key, "fox")
         for query in (None, "fox"):
-            assert keys_of(backend.search(query, limit=1)) == ["b"]
-            assert keys_of(backend.search(query, limit=10_000)) == ["b", "a"]
+            assert keys_of(find(backend, query, limit=1)) == ["b"]
+            assert keys_of(find(backend, query, limit=10_000)) == ["b", "a"]
 
     def test_a_transaction_refuses_the_same_at_once(self, transactional: LTMBackend) -> None:
         def refuse(operation: Callable[[LTMTransaction], Result]) -> Result:
@@ -284,7 +284,7 @@ class BadInputRules(ContractBase):
             backend.store("k", {"canary-in-value": (1,)}),
             backend.store("k", 1, {"a": "canary-in-value\0"}),
             backend.store("k", 1, {"canary-in-value": {1}}),
-            backend.search(metadata_filter={"a": ["canary-in-value", 2**63]}),
+            find(backend, metadata_filter={"a": ["canary-in-value", 2**63]}),
             backend.store_many([{"key": "k", "value": "canary-in-value", "metadata": ["canary-in-value"]}]),
         ):
             assert result["success"] is False

@@ -18,6 +18,7 @@ from the_edge_agent.testing.contract import (
     assert_success,
     contents,
     differences,
+    find,
     keys_of,
     load,
     text_of,
@@ -98,7 +99,7 @@ class BatchRules(ContractBase):
             '["other", 3, {"n": 3}, 1]',
             '["there", 4, {"n": 4}, 3]',
         ]
-        assert keys_of(transactional.search(metadata_filter={"n": {"$lt": 3}})) == []
+        assert keys_of(find(transactional, metadata_filter={"n": {"$lt": 3}})) == []
 
     def test_an_empty_batch_stores_nothing(self, transactional: LTMBackend) -> None:
         transactional.store("k", 1)
@@ -147,16 +148,16 @@ class BatchRules(ContractBase):
             {"key": key, "value": "red fox", "metadata": {"n": n}} for n, key in enumerate(("k", "a", "b"), start=1)
         ]
         assert_success(transactional.store_many(entries))
-        assert keys_of(transactional.search('"red fox"')) == ["a", "b", "k"]
-        assert keys_of(transactional.search("fox", {"n": {"$gte": 2}})) == ["a", "b"]
-        assert keys_of(transactional.search("hound")) == []
-        assert keys_of(transactional.search(metadata_filter={"n": 0})) == ["old"]
+        assert keys_of(find(transactional, '"red fox"')) == ["a", "b", "k"]
+        assert keys_of(find(transactional, "fox", {"n": {"$gte": 2}})) == ["a", "b"]
+        assert keys_of(find(transactional, "hound")) == []
+        assert keys_of(find(transactional, metadata_filter={"n": 0})) == ["old"]
 
     def test_a_batch_is_equally_new_and_ordered_by_key(self, transactional: LTMBackend) -> None:
         transactional.store("m", "fox")
         for batch in ("zac", "yzb"):
             assert_success(transactional.store_many({"key": key, "value": "fox"} for key in batch))
-        assert keys_of(transactional.search()) == keys_of(transactional.search("fox")) == ["b", "y", "z", "a", "c", "m"]
+        assert keys_of(find(transactional)) == keys_of(find(transactional, "fox")) == ["b", "y", "z", "a", "c", "m"]
 
     def test_a_large_batch_is_one(self, transactional: LTMBackend) -> None:
         load(transactional, [(f"k{number:04}", "old", {"n": -1}) for number in range(0, 1500, 10)])
@@ -170,8 +171,8 @@ class BatchRules(ContractBase):
         assert_same(transactional.store_many(entries), result_of(*expected))
         values = {entry["key"]: entry["value"] for entry in entries}
         assert {key: value for key, value, _ in transactional.iterate_all()} == values
-        assert keys_of(transactional.search(limit=3)) == ["k0000", "k0001", "k0002"]
-        assert transactional.search(metadata_filter={"n": -1})["count"] == 0
+        assert keys_of(find(transactional, limit=3)) == ["k0000", "k0001", "k0002"]
+        assert find(transactional, metadata_filter={"n": -1})["count"] == 0
 
     # --- all or nothing ----------------------------------------------------------------------------
 

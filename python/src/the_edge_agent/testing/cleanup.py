@@ -13,6 +13,7 @@ from the_edge_agent.testing.contract import (
     assert_same,
     assert_success,
     contents,
+    find,
     keys_of,
 )
 from the_edge_agent.testing.lifetimes import LONG, SOON, store_expired, wait_until_expired
@@ -53,10 +54,10 @@ class CleanupRules(ContractBase):
             expiring.store(f"{key} never", "fox", {"n": place})
             expiring.store(f"{key} late", "fox", {"n": place}, ttl=LONG)
         store_expired(expiring, "a gone", "m gone", "z gone", "a late gone")
-        before = contents(expiring), keys_of(expiring.search("fox")), expiring.list_keys()
+        before = contents(expiring), keys_of(find(expiring, "fox")), expiring.list_keys()
         assert_same(expiring.cleanup_expired(batch_size=2), cleaned(2, 2))
         assert_same(expiring.cleanup_expired(batch_size=2), cleaned(2, 0))
-        assert (contents(expiring), keys_of(expiring.search("fox")), expiring.list_keys()) == before
+        assert (contents(expiring), keys_of(find(expiring, "fox")), expiring.list_keys()) == before
 
     def test_what_was_stored_over_an_expired_entry_is_not_cleaned_up(self, expiring: LTMBackend) -> None:
         store_expired(expiring, "a", "b", "c")

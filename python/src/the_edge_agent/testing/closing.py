@@ -9,15 +9,15 @@ import pytest
 
 from the_edge_agent.memory.base import LTMBackend
 from the_edge_agent.memory.results import LTMError
-from the_edge_agent.testing.contract import ContractBase, OpenBackend, assert_failure, assert_success
+from the_edge_agent.testing.contract import ContractBase, OpenBackend, assert_failure, assert_success, find
 
 CALLS: Final[dict[str, Callable[[LTMBackend], dict[str, Any]]]] = {
     "store": lambda backend: backend.store("k", 1),
     "retrieve": lambda backend: backend.retrieve("k"),
     "delete": lambda backend: backend.delete("k"),
-    "search": lambda backend: backend.search(),
-    "search for words": lambda backend: backend.search("fox", {"a": 1}, prefix="k"),
-    "search for nothing": lambda backend: backend.search("!!!"),
+    "search": lambda backend: find(backend),
+    "search for words": lambda backend: find(backend, "fox", {"a": 1}, prefix="k"),
+    "search for nothing": lambda backend: find(backend, "!!!"),
     "retrieve_many": lambda backend: backend.retrieve_many(["k", "other"]),
     "list_keys": lambda backend: backend.list_keys(),
     "list_keys with everything": lambda backend: backend.list_keys("k", 1, "a"),

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any, Final, TypeAlias
 
 from the_edge_agent.memory.base import LTMBackend
-from the_edge_agent.testing.contract import OpenBackend, assert_success, generator, keys_of, load
+from the_edge_agent.testing.contract import OpenBackend, assert_success, find, generator, keys_of, load
 from the_edge_agent.testing.workers import PROCESSES, WorkerRules, run_in_threads, run_together
 
 THREADS: Final = 8
@@ -118,9 +118,12 @@ class ConcurrencyRules(WorkerRules):
         }
         assert {backend.retrieve(key)["version"] for key in KEYS} == {writers}
         for seed in range(writers):
-            by_text, by_filter = backend.search(f'"fox {seed}"', limit=100), backend.search(None, {"writer": seed}, 100)
+            by_text, by_filter = (
+                find(backend, f'"fox {seed}"', limit=100),
+                find(backend, None, {"writer": seed}, 100),
+            )
             assert set(keys_of(by_text)) == set(keys_of(by_filter))
-        assert backend.search("fox", limit=100)["count"] == len(KEYS)
+        assert find(backend, "fox", limit=100)["count"] == len(KEYS)
 
     def assert_creates_and_deletes_agree(self, backend: LTMBackend, results: Iterable[dict[str, Any]]) -> None:
         """Check that each key was created once more than it was deleted if it is there, else as often."""
@@ -179,13 +182,13 @@ class ConcurrencyRules(WorkerRules):
                 key, other = f"t{mine}/{number}", f"t{mine}/{number - 1}"
                 assert backend.store(key, f"word{mine} n{number}", {"n": number, "t": mine})["created"] is True
                 assert backend.retrieve(key)["value"] == f"word{mine} n{number}"
-                assert keys_of(backend.search(f"word{mine} n{number}")) == [key]
-                assert keys_of(backend.search(None, {"t": mine, "n": number})) == [key]
+                assert keys_of(find(backend, f"word{mine} n{number}")) == [key]
+                assert keys_of(find(backend, None, {"t": mine, "n": number})) == [key]
                 assert backend.delete(other)["deleted"] is (number > 0)
                 assert [item[0] for item in backend.iterate_all(f"t{mine}/")] == [key]
 
         run_in_threads(work, [(mine,) for mine in range(THREADS)])
-        assert sorted(keys_of(backend.search("n9"))) == [f"t{mine}/9" for mine in range(THREADS)]
+        assert sorted(keys_of(find(backend, "n9"))) == [f"t{mine}/9" for mine in range(THREADS)]
 
     def test_no_reader_sees_half_a_transaction(self, transactional: LTMBackend) -> None:
         load(transactional, [(key, "fox 0", {"pair": True, "n": 0}) for key in "ab"])
@@ -196,7 +199,7 @@ class ConcurrencyRules(WorkerRules):
 
         def read() -> None:
             for arguments in SEARCHES_FOR_A_PAIR:
-                found = assert_success(transactional.search(**arguments))["results"]
+                found = assert_success(find(transactional, **arguments))["results"]
                 assert [entry["key"] for entry in found] == ["a", "b"], arguments  # a tie, so by key
                 assert found[0]["value"] == found[1]["value"] == f"fox {found[0]['metadata']['n']}", arguments
                 assert found[0]["metadata"] == found[1]["metadata"], arguments
@@ -218,7 +221,7 @@ class ConcurrencyRules(WorkerRules):
 
         def read() -> None:
             for arguments in SEARCHES_FOR_A_PAIR:
-                found = keys_of(transactional.search(**arguments))
+                found = keys_of(find(transactional, **arguments))
                 assert sorted(found) in (["ka", "kb"], ["ka", "kb", "kc", "kd"]), arguments
             assert transactional.list_keys("k")["keys"] in (["ka", "kb"], ["ka", "kb", "kc", "kd"])
             assert transactional.count("k")["count"] in (2, 4)
@@ -239,7 +242,7 @@ class ConcurrencyRules(WorkerRules):
 
         def read() -> None:
             for arguments in ({"query": "fox"}, {"metadata_filter": {"n": 0}}, {"query": "fox", "prefix": "k"}, {}):
-                assert len(keys_of(transactional.search(**arguments))) == 1, arguments
+                assert len(keys_of(find(transactional, **arguments))) == 1, arguments
 
         read_while_writing(read, write)
 
@@ -252,7 +255,7 @@ class ConcurrencyRules(WorkerRules):
 
         def read() -> None:
             for query in ("fox", "fo*"):
-                assert keys_of(backend.search(query)) == ["k"]
+                assert keys_of(find(backend, query)) == ["k"]
 
         read_while_writing(read, write)
 
@@ -267,7 +270,7 @@ class ConcurrencyRules(WorkerRules):
 
         def read() -> None:
             assert transactional.retrieve("k")["found"] is True
-            for found in (transactional.search("fox"), transactional.search(None, {"n": {"$gte": 0}})):
+            for found in (find(transactional, "fox"), find(transactional, None, {"n": {"$gte": 0}})):
                 assert keys_of(found) == ["k"]
             assert [key for key, _, _ in transactional.iterate_all()] == ["k"]
 

@@ -92,6 +92,19 @@ def load(backend: LTMBackend, items: Iterable[Item]) -> None:
     assert_success(transaction.commit())
 
 
+def find(
+    backend: LTMBackend,
+    query: Any = None,
+    metadata_filter: Any = None,
+    limit: Any = 10,
+    **options: Any,
+) -> Result:
+    """Search for entries that have every word."""
+    if "match" in backend.capabilities:
+        options["match"] = "all"
+    return backend.search(query, metadata_filter, limit, **options)
+
+
 def text_of(value: Any) -> str:
     """Return JSON text that differs wherever two values do: 1 and 1.0, 0.0 and -0.0, the order of keys."""
     return json.dumps(value, ensure_ascii=True)

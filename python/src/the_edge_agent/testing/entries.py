@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from the_edge_agent.memory.base import LTMBackend
-from the_edge_agent.testing.contract import ContractBase, assert_same, assert_success, contents, keys_of
+from the_edge_agent.testing.contract import ContractBase, assert_same, assert_success, contents, find, keys_of
 
 STORED = {"success": True, "stored": True}
 
@@ -15,7 +15,7 @@ class EntryRules(ContractBase):
 
     def test_the_store_is_empty_at_first(self, backend: LTMBackend) -> None:
         assert list(backend.iterate_all()) == []
-        assert_same(backend.search(), {"success": True, "results": [], "count": 0})
+        assert_same(find(backend), {"success": True, "results": [], "count": 0})
 
     def test_a_first_store_creates_version_1(self, backend: LTMBackend) -> None:
         assert_same(backend.store("k", "v"), {**STORED, "key": "k", "created": True, "version": 1})
@@ -39,13 +39,13 @@ class EntryRules(ContractBase):
         backend.store("k", 1, {"a": 1})
         backend.store("k", 1)
         assert backend.retrieve("k")["metadata"] is None
-        assert keys_of(backend.search(metadata_filter={"a": 1})) == []
+        assert keys_of(find(backend, metadata_filter={"a": 1})) == []
 
     def test_a_store_replaces_what_search_finds(self, backend: LTMBackend) -> None:
         backend.store("k", "fox")
         backend.store("k", "hound")
-        assert keys_of(backend.search("fox")) == []
-        assert keys_of(backend.search("hound")) == ["k"]
+        assert keys_of(find(backend, "fox")) == []
+        assert keys_of(find(backend, "hound")) == ["k"]
 
     def test_retrieve_answers_with_the_whole_entry(self, backend: LTMBackend) -> None:
         backend.store("k", {"x": [1, None]}, {"tag": "t"})
@@ -67,8 +67,8 @@ class EntryRules(ContractBase):
         backend.store("other", "fox", {"a": 1})
         assert_same(backend.delete("k"), {"success": True, "deleted": True, "key": "k"})
         assert backend.retrieve("k")["found"] is False
-        assert keys_of(backend.search("fox")) == keys_of(backend.search(metadata_filter={"a": 1})) == ["other"]
-        assert [key for key, _, _ in backend.iterate_all()] == keys_of(backend.search()) == ["other"]
+        assert keys_of(find(backend, "fox")) == keys_of(find(backend, metadata_filter={"a": 1})) == ["other"]
+        assert [key for key, _, _ in backend.iterate_all()] == keys_of(find(backend)) == ["other"]
 
     def test_delete_of_a_missing_key_says_so(self, backend: LTMBackend) -> None:
         assert_same(backend.delete("k"), {"success": True, "deleted": False, "key": "k"})
@@ -89,14 +89,17 @@ class EntryRules(ContractBase):
             expected = {"success": True, "value": value, "found": True, "metadata": None, "version": version}
             assert_same(backend.retrieve("k", default="default"), expected)
             found = {"key": "k", "value": value, "metadata": None, "score": 0.0}
-            assert_same(backend.search(), {"success": True, "results": [found], "count": 1})
+            assert_same(find(backend), {"success": True, "results": [found], "count": 1})
 
     def test_metadata_none_and_an_empty_object_stay_different(self, backend: LTMBackend) -> None:
         backend.store("none", 1, None)
         backend.store("empty", 1, {})
         assert backend.retrieve("none")["metadata"] is None
         assert backend.retrieve("empty")["metadata"] == {}
-        assert {entry["key"]: entry["metadata"] for entry in backend.search()["results"]} == {"none": None, "empty": {}}
+        assert {entry["key"]: entry["metadata"] for entry in find(backend)["results"]} == {
+            "none": None,
+            "empty": {},
+        }
         assert list(backend.iterate_all()) == [("empty", 1, {}), ("none", 1, None)]
 
     def test_what_is_changed_after_store_is_not_stored(self, backend: LTMBackend) -> None:
@@ -111,7 +114,7 @@ class EntryRules(ContractBase):
     def test_what_is_changed_after_a_read_is_not_stored(self, backend: LTMBackend) -> None:
         backend.store("k", {"list": [1]}, {"list": [1]})
         before = contents(backend)
-        for found in (backend.retrieve("k"), backend.search()["results"][0]):
+        for found in (backend.retrieve("k"), find(backend)["results"][0]):
             found["value"]["list"].append(2)
             found["metadata"]["list"].append(2)
         for _, value, metadata in backend.iterate_all():

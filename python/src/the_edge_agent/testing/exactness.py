@@ -7,7 +7,16 @@ import unicodedata
 from typing import Any, Final
 
 from the_edge_agent.memory.base import LTMBackend
-from the_edge_agent.testing.contract import ContractBase, assert_same, assert_success, generator, keys_of, load, text_of
+from the_edge_agent.testing.contract import (
+    ContractBase,
+    assert_same,
+    assert_success,
+    find,
+    generator,
+    keys_of,
+    load,
+    text_of,
+)
 
 HOSTILE_TEXTS: Final[dict[str, str]] = {
     "lower case": "a",
@@ -158,7 +167,7 @@ class ExactnessRules(ContractBase):
         """Store an entry and return what each read method makes of it, as texts that show every difference."""
         assert_success(backend.store("k", value, metadata))
         ((_, iterated_value, iterated_metadata),) = backend.iterate_all()
-        found = (backend.retrieve("k"), backend.search(prefix="k")["results"][0])
+        found = (backend.retrieve("k"), find(backend, prefix="k")["results"][0])
         read = [(entry["value"], entry["metadata"]) for entry in found]
         return [text_of(entry) for entry in (*read, (iterated_value, iterated_metadata))]
 
@@ -203,7 +212,7 @@ class ExactnessRules(ContractBase):
             stored = {"success": True, "stored": True, "key": key, "created": True, "version": 1}
             assert_same(backend.store(key, 1), stored)
             assert backend.retrieve(key)["value"] == 1
-            assert keys_of(backend.search(prefix=key)) == [item[0] for item in backend.iterate_all(key)] == [key]
+            assert keys_of(find(backend, prefix=key)) == [item[0] for item in backend.iterate_all(key)] == [key]
             assert_same(backend.delete(key), {"success": True, "deleted": True, "key": key})
             assert backend.retrieve(key)["found"] is False
 
@@ -213,12 +222,12 @@ class ExactnessRules(ContractBase):
         assert {key: backend.retrieve(key)["value"] for key in HOSTILE_TEXTS.values()} == {
             key: name for name, key in HOSTILE_TEXTS.items()
         }
-        assert {entry["key"]: entry["value"] for entry in backend.search(limit=1000)["results"]} == {
+        assert {entry["key"]: entry["value"] for entry in find(backend, limit=1000)["results"]} == {
             key: name for name, key in HOSTILE_TEXTS.items()
         }
         for deleted, key in enumerate(HOSTILE_TEXTS.values(), start=1):
             assert backend.delete(key)["deleted"] is True
-            assert backend.search(limit=1000)["count"] == len(HOSTILE_TEXTS) - deleted
+            assert find(backend, limit=1000)["count"] == len(HOSTILE_TEXTS) - deleted
 
 
 def _integers(value: Any) -> list[int]:

@@ -18,6 +18,7 @@ from the_edge_agent.testing.contract import (
     assert_same,
     assert_success,
     contents,
+    find,
     generator,
     keys_of,
 )
@@ -115,8 +116,8 @@ class ExpiryRules(ContractBase):
             expiring.store(key, "fox fox", {"n": 1})
         store_expired(expiring, "b", "c", "d")
         for query, condition in ((None, None), ("fox", None), (None, {"n": 1}), ("fox", {"n": 1})):
-            assert keys_of(expiring.search(query, condition, limit=2)) == ["z", "a"]
-            assert keys_of(expiring.search(query, condition, limit=1, offset=1)) == ["a"]
+            assert keys_of(find(expiring, query, condition, limit=2)) == ["z", "a"]
+            assert keys_of(find(expiring, query, condition, limit=1, offset=1)) == ["a"]
         assert_same(expiring.list_keys(limit=2), {"success": True, "keys": ["a", "z"], "next": None})
         assert_same(expiring.list_keys(limit=1, after="a"), {"success": True, "keys": ["z"], "next": None})
 
@@ -143,8 +144,8 @@ class ExpiryRules(ContractBase):
         assert_same(expiring.store("k", "hound"), stored("k", 1))
         found = {"success": True, "value": "hound", "found": True, "metadata": None, "version": 1}
         assert_same(expiring.retrieve("k"), found)
-        assert keys_of(expiring.search("gone")) == []
-        assert keys_of(expiring.search()) == ["k", "other"]
+        assert keys_of(find(expiring, "gone")) == []
+        assert keys_of(find(expiring)) == ["k", "other"]
         assert_same(expiring.store("k", "hound"), stored("k", 2))
 
     def test_a_delete_of_an_expired_entry_finds_none(self, expiring: LTMBackend) -> None:

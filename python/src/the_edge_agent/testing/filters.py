@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from the_edge_agent.memory.base import LTMBackend
-from the_edge_agent.testing.contract import ContractBase, assert_success, differences, keys_of, load
+from the_edge_agent.testing.contract import ContractBase, assert_success, differences, find, keys_of, load
 
 RECORDS: Final[dict[str, dict[str, Any] | None]] = {
     "none": None,
@@ -259,7 +259,7 @@ class FilterRules(ContractBase):
     @pytest.mark.parametrize("query", [None, "value -unicorn"], ids=["alone", "with a query"])
     def test_each_form_of_filter_finds_what_it_must(self, backend: LTMBackend, query: str | None) -> None:
         load(backend, [(key, "value", metadata) for key, metadata in RECORDS.items()])
-        found = {name: set(keys_of(backend.search(query, wanted, 100))) for name, (wanted, _) in FILTERS.items()}
+        found = {name: set(keys_of(find(backend, query, wanted, 100))) for name, (wanted, _) in FILTERS.items()}
         assert differences(found, {name: set(expected) for name, (_, expected) in FILTERS.items()}) == {}
 
     def test_numbers_are_compared_exactly(self, backend: LTMBackend) -> None:
@@ -271,13 +271,13 @@ class FilterRules(ContractBase):
                 "$gte": {repr(other) for other in EXACT_NUMBERS if other >= number},
             }
             for op, keys in expected.items():
-                found = backend.search(metadata_filter={"n": {op: number}}, limit=100)
+                found = find(backend, metadata_filter={"n": {op: number}}, limit=100)
                 assert set(keys_of(found)) == keys, (op, number)
 
     def test_numbers_in_lists_and_objects_are_compared_exactly(self, backend: LTMBackend) -> None:
         load(backend, [(repr(number), None, {"n": [{"x": number}]}) for number in EXACT_NUMBERS])
         for number in EXACT_NUMBERS:
-            found = keys_of(backend.search(metadata_filter={"n": [{"x": number}]}, limit=100))
+            found = keys_of(find(backend, metadata_filter={"n": [{"x": number}]}, limit=100))
             assert set(found) == {repr(other) for other in EXACT_NUMBERS if other == number}, number
 
     def test_any_text_is_a_key_of_metadata(self, backend: LTMBackend) -> None:
@@ -286,17 +286,17 @@ class FilterRules(ContractBase):
         for place, key in enumerate(HOSTILE_KEYS):
             if not key.startswith("$"):  # which would be an operator
                 for condition in (place, {"$gte": 0}, {"$exists": True}, {"$ne": None}):
-                    assert keys_of(backend.search(metadata_filter={key: condition})) == [f"k{place}"], key
-                    assert keys_of(backend.search(metadata_filter={"outer": {key: condition}})) == [f"n{place}"], key
+                    assert keys_of(find(backend, metadata_filter={key: condition})) == [f"k{place}"], key
+                    assert keys_of(find(backend, metadata_filter={"outer": {key: condition}})) == [f"n{place}"], key
             whole = {"outer": {"$eq": {key: place}}}
-            assert keys_of(backend.search(metadata_filter=whole)) == [f"n{place}"], key
+            assert keys_of(find(backend, metadata_filter=whole)) == [f"n{place}"], key
 
     def test_any_text_is_a_value_of_metadata(self, backend: LTMBackend) -> None:
         load(backend, [(f"k{place}", None, {"text": text}) for place, text in enumerate(HOSTILE_KEYS)])
         ordered = sorted(HOSTILE_KEYS)
         for place, text in enumerate(HOSTILE_KEYS):
-            assert keys_of(backend.search(metadata_filter={"text": text})) == [f"k{place}"], text
-            above = backend.search(metadata_filter={"text": {"$gt": text}}, limit=100)
+            assert keys_of(find(backend, metadata_filter={"text": text})) == [f"k{place}"], text
+            above = find(backend, metadata_filter={"text": {"$gt": text}}, limit=100)
             assert above["count"] == len(ordered) - 1 - ordered.index(text), text
 
     def test_a_filter_may_be_deep(self, backend: LTMBackend) -> None:
@@ -304,8 +304,8 @@ class FilterRules(ContractBase):
         for _ in range(29):
             metadata = {"k": metadata}
         backend.store("k", 1, metadata)
-        assert keys_of(backend.search(metadata_filter=metadata)) == ["k"]
-        assert keys_of(backend.search(metadata_filter={"$not": {"$not": metadata}})) == ["k"]
+        assert keys_of(find(backend, metadata_filter=metadata)) == ["k"]
+        assert keys_of(find(backend, metadata_filter={"$not": {"$not": metadata}})) == ["k"]
 
     @pytest.mark.parametrize("width", [100, 600])
     def test_a_filter_may_be_wide(self, backend: LTMBackend, width: int) -> None:
@@ -319,19 +319,19 @@ class FilterRules(ContractBase):
             ({"n7": {"$in": [*range(width)]}}, True),
             ({"n7": {"$nin": [str(number) for number in range(width)]}}, True),
         ):
-            assert keys_of(backend.search(metadata_filter=wide)) == ["k"] * found
+            assert keys_of(find(backend, metadata_filter=wide)) == ["k"] * found
 
     def test_a_filter_is_applied_before_the_limit(self, backend: LTMBackend) -> None:
         load(backend, [("wanted", "fox", {"n": 1})])
         load(backend, [(f"k{number}", "fox fox", {"n": 0}) for number in range(600)])
         for query in (None, "fox", "-unicorn"):
-            assert keys_of(backend.search(query, {"n": 1}, limit=1)) == ["wanted"]
+            assert keys_of(find(backend, query, {"n": 1}, limit=1)) == ["wanted"]
 
     def test_a_filter_sees_the_newest_metadata(self, backend: LTMBackend) -> None:
         for number in range(10):
             backend.store("k", 1, {"n": number, "only": {str(number): True}})
-            assert keys_of(backend.search(metadata_filter={"n": number})) == ["k"]
-            assert keys_of(backend.search(metadata_filter={"n": number - 1})) == []
-            assert keys_of(backend.search(metadata_filter={"only": {str(number - 1): {"$exists": True}}})) == []
+            assert keys_of(find(backend, metadata_filter={"n": number})) == ["k"]
+            assert keys_of(find(backend, metadata_filter={"n": number - 1})) == []
+            assert keys_of(find(backend, metadata_filter={"only": {str(number - 1): {"$exists": True}}})) == []
         assert assert_success(backend.delete("k"))["deleted"] is True
-        assert keys_of(backend.search(metadata_filter={"n": 9})) == []
+        assert keys_of(find(backend, metadata_filter={"n": 9})) == []

@@ -10,7 +10,7 @@ import pytest
 
 from the_edge_agent.memory.base import LTMBackend
 from the_edge_agent.testing import corpus
-from the_edge_agent.testing.contract import ContractBase, Item, generator, text_of
+from the_edge_agent.testing.contract import ContractBase, Item, find, generator, text_of
 from the_edge_agent.testing.model import Model, page
 
 ENTRIES: Final = 400
@@ -37,7 +37,7 @@ class GeneratedRules(ContractBase):
             conditions = {name: arguments.get(name) for name in ("query", "metadata_filter", "prefix")}
             matching = model.matching(**conditions)
             found, expected = (
-                backend.search(**arguments),
+                find(backend, **arguments),
                 page(matching, arguments["limit"], arguments.get("offset", 0)),
             )
             assert _readable(found) == _readable(expected), self._describe(kind, example, arguments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from the_edge_agent.memory.base import LTMBackend
-from the_edge_agent.testing.contract import ContractBase, assert_success, keys_of, load, text_of
+from the_edge_agent.testing.contract import ContractBase, assert_success, find, keys_of, load, text_of
 from the_edge_agent.testing.exactness import HOSTILE_TEXTS
 
 LAST: Final = "\U0010ffff"
@@ -135,13 +135,13 @@ class IterationRules(ContractBase):
             expected = sorted(key for key in TREE if key.startswith(prefix))
             assert [key for key, _, _ in backend.iterate_all(prefix)] == expected, ascii(prefix)
             for query, condition in ((None, None), ("fox", None), (None, {"n": 1}), ("fox", {"n": 1})):
-                found = backend.search(query, condition, limit=1000, prefix=prefix)
+                found = find(backend, query, condition, limit=1000, prefix=prefix)
                 assert sorted(keys_of(found)) == expected, (ascii(prefix), query, condition)
 
     def test_no_prefix_selects_all(self, backend: LTMBackend) -> None:
         load(backend, [(key, 1, None) for key in TREE])
         assert len(list(backend.iterate_all(None))) == len(list(backend.iterate_all())) == len(TREE)
-        assert backend.search(prefix=None, limit=1000)["count"] == len(TREE)
+        assert find(backend, prefix=None, limit=1000)["count"] == len(TREE)
 
     def test_iterate_all_yields_all_of_many_entries(self, backend: LTMBackend) -> None:
         load(backend, [(f"k{number:05}", number, None) for number in range(2100)])
@@ -188,7 +188,7 @@ class IterationRules(ContractBase):
         iterators = [backend.iterate_all() for _ in range(40)]
         assert [next(iterator)[0] for iterator in iterators] == ["k000"] * 40
         assert_success(backend.store("k", 1))
-        assert backend.search(limit=1000)["count"] == 101
+        assert find(backend, limit=1000)["count"] == 101
         assert [next(iterator)[0] for iterator in iterators] == ["k001"] * 40
         del iterators
         assert_success(backend.delete("k"))

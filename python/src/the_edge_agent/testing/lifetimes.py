@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from the_edge_agent.memory.base import LTMBackend
-from the_edge_agent.testing.contract import assert_success, keys_of
+from the_edge_agent.testing.contract import assert_success, find, keys_of
 
 SHORT: Final = 0.3  # seconds; long enough to be seen first
 SOON: Final = 0.02  # seconds; for entries that only have to be expired
@@ -16,13 +16,13 @@ LONG: Final = 600.0  # seconds; longer than any test
 
 SEEN: Final[dict[str, Callable[[LTMBackend], bool]]] = {
     "retrieve": lambda backend: bool(assert_success(backend.retrieve("k"))["found"]),
-    "search": lambda backend: "k" in keys_of(backend.search()),
-    "search for a word": lambda backend: "k" in keys_of(backend.search("fox")),
-    "search for a phrase": lambda backend: "k" in keys_of(backend.search('"red fox"')),
-    "search without a word": lambda backend: "k" in keys_of(backend.search("-hound")),
-    "search with a filter": lambda backend: "k" in keys_of(backend.search(metadata_filter={"n": 1})),
-    "search with a prefix": lambda backend: "k" in keys_of(backend.search(prefix="k")),
-    "search with everything": lambda backend: "k" in keys_of(backend.search("fox", {"n": 1}, prefix="k")),
+    "search": lambda backend: "k" in keys_of(find(backend)),
+    "search for a word": lambda backend: "k" in keys_of(find(backend, "fox")),
+    "search for a phrase": lambda backend: "k" in keys_of(find(backend, '"red fox"')),
+    "search without a word": lambda backend: "k" in keys_of(find(backend, "-hound")),
+    "search with a filter": lambda backend: "k" in keys_of(find(backend, metadata_filter={"n": 1})),
+    "search with a prefix": lambda backend: "k" in keys_of(find(backend, prefix="k")),
+    "search with everything": lambda backend: "k" in keys_of(find(backend, "fox", {"n": 1}, prefix="k")),
     "retrieve_many": lambda backend: assert_success(backend.retrieve_many(["other", "k"]))["entries"]["k"] is not None,
     "list_keys": lambda backend: "k" in assert_success(backend.list_keys())["keys"],
     "list_keys with a prefix": lambda backend: "k" in assert_success(backend.list_keys("k", 1))["keys"],

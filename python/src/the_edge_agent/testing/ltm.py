@@ -17,6 +17,7 @@ from the_edge_agent.testing.listing import ListingRules
 from the_edge_agent.testing.many_keys import ManyKeysRules
 from the_edge_agent.testing.persistence import PersistenceRules
 from the_edge_agent.testing.queries import QueryRules
+from the_edge_agent.testing.questions import QuestionRules
 from the_edge_agent.testing.ranking import RankRules
 from the_edge_agent.testing.times import TimeRules
 from the_edge_agent.testing.transactions import TransactionRules
@@ -30,6 +31,7 @@ class LTMContract(
     QueryRules,
     FilterRules,
     RankRules,
+    QuestionRules,
     GeneratedRules,
     TransactionRules,
     BatchRules,

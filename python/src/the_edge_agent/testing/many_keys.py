@@ -14,6 +14,7 @@ from the_edge_agent.testing.contract import (
     assert_success,
     contents,
     differences,
+    find,
     generator,
     keys_of,
     load,
@@ -129,7 +130,7 @@ class ManyKeysRules(ContractBase):
         result = transactional.delete_many(["d", "missing", "a"])
         assert_same(result, {"success": True, "deleted_count": 2})
         assert transactional.list_keys()["keys"] == ["b", "c"]
-        assert keys_of(transactional.search("fox", {"n": 1})) == ["b", "c"]
+        assert keys_of(find(transactional, "fox", {"n": 1})) == ["b", "c"]
         assert transactional.store("a", 1)["created"] is True
 
     def test_delete_many_counts_a_key_that_comes_twice_once(self, transactional: LTMBackend) -> None:

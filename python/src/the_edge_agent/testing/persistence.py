@@ -7,7 +7,7 @@ from typing import Any
 
 from the_edge_agent.memory.base import LTMBackend
 from the_edge_agent.testing import corpus
-from the_edge_agent.testing.contract import OpenBackend, generator, load, text_of
+from the_edge_agent.testing.contract import OpenBackend, find, generator, load, text_of
 from the_edge_agent.testing.exactness import HOSTILE_TEXTS, VALUES
 from the_edge_agent.testing.lifetimes import LONG, store_expired
 from the_edge_agent.testing.workers import WorkerRules, run_together
@@ -20,9 +20,9 @@ def answers(backend: LTMBackend) -> str:
     conditions: list[dict[str, Any] | None] = [None, {"n": {"$gt": 0}}, {"text": {"$ne": "a"}}, {"object": {}}]
     for query in (None, "fox", "fo*", '"the red"', "-fox", "日本", "😀", "!!!"):
         for metadata_filter in conditions:
-            found.append(backend.search(query, metadata_filter, limit=50, offset=1))
+            found.append(find(backend, query, metadata_filter, limit=50, offset=1))
     for prefix in corpus.PREFIXES:
-        found += [backend.search(prefix=prefix, limit=1000), backend.list_keys(prefix, 3), backend.count(prefix)]
+        found += [find(backend, prefix=prefix, limit=1000), backend.list_keys(prefix, 3), backend.count(prefix)]
     found += [backend.retrieve_many(["missing", *(key for key, _, _ in everything)]), backend.list_keys(limit=1000)]
     return text_of(found)
 

@@ -8,7 +8,16 @@ from typing import Any, Final
 import pytest
 
 from the_edge_agent.memory.base import LTMBackend
-from the_edge_agent.testing.contract import ContractBase, Item, assert_same, assert_success, differences, keys_of, load
+from the_edge_agent.testing.contract import (
+    ContractBase,
+    Item,
+    assert_same,
+    assert_success,
+    differences,
+    find,
+    keys_of,
+    load,
+)
 
 LIBRARY: Final[tuple[Item, ...]] = (
     ("d-sentence", "The quick red fox meets a hound.", None),
@@ -189,47 +198,47 @@ class QueryRules(ContractBase):
 
     def test_each_form_of_query_finds_what_it_must(self, backend: LTMBackend) -> None:
         load(backend, LIBRARY)
-        found = {name: set(keys_of(backend.search(query, limit=100))) for name, (query, _) in QUERIES.items()}
+        found = {name: set(keys_of(find(backend, query, limit=100))) for name, (query, _) in QUERIES.items()}
         assert differences(found, {name: set(expected) for name, (_, expected) in QUERIES.items()}) == {}
 
     def test_a_result_is_the_whole_entry_with_its_score(self, backend: LTMBackend) -> None:
         backend.store("k", {"text": "fox"}, {"a": 1})
-        (found,) = assert_success(backend.search("fox"))["results"]
+        (found,) = assert_success(find(backend, "fox"))["results"]
         assert found.pop("score") > 0
         assert_same(found, {"key": "k", "value": {"text": "fox"}, "metadata": {"a": 1}})
 
     def test_10_results_at_most_unless_told_otherwise(self, backend: LTMBackend) -> None:
         load(backend, [(f"k{number:02}", "fox", None) for number in range(12)])
-        assert backend.search()["count"] == backend.search("fox")["count"] == 10
-        assert backend.search("fox", limit=12)["count"] == 12
+        assert find(backend)["count"] == find(backend, "fox")["count"] == 10
+        assert find(backend, "fox", limit=12)["count"] == 12
 
     def test_positional_arguments_are_query_filter_and_limit(self, backend: LTMBackend) -> None:
         load(backend, [(f"k{number}", "fox", {"n": number}) for number in range(4)])
-        found = keys_of(backend.search("fox", {"n": {"$gte": 1}}, 2))
+        found = keys_of(find(backend, "fox", {"n": {"$gte": 1}}, 2))
         assert len(found) == 2
         assert "k0" not in found
 
     def test_words_may_be_in_different_parts_of_an_entry(self, backend: LTMBackend) -> None:
         backend.store("alpha", {"text": "beta"}, {"tag": "gamma"})
-        assert keys_of(backend.search("gamma alpha beta")) == ["alpha"]
+        assert keys_of(find(backend, "gamma alpha beta")) == ["alpha"]
 
     def test_a_phrase_never_crosses_from_one_string_to_the_next(self, backend: LTMBackend) -> None:
         load(backend, [(f"{name} red", value, metadata) for name, (value, metadata) in SPLIT_PHRASES.items()])
-        assert set(keys_of(backend.search("red fox"))) == {f"{name} red" for name in SPLIT_PHRASES}
+        assert set(keys_of(find(backend, "red fox"))) == {f"{name} red" for name in SPLIT_PHRASES}
         for phrase in ('"red fox"', "red-fox", '"fox red"', "red_fox"):
-            assert keys_of(backend.search(phrase)) == [], phrase
+            assert keys_of(find(backend, phrase)) == [], phrase
 
     def test_no_word_is_too_short_or_too_common(self, backend: LTMBackend) -> None:
         words = ["a", "i", "the", "is", "of", "to", "x", "q", "qz", "0", "com", "www", "and", "or", "not", "de", "la"]
         load(backend, [(f"k{number}", f"{word} sentence", None) for number, word in enumerate(words)])
         for number, word in enumerate(words):
-            assert keys_of(backend.search(word)) == [f"k{number}"], word
+            assert keys_of(find(backend, word)) == [f"k{number}"], word
 
     def test_words_beyond_200_000_characters_are_not_indexed(self, backend: LTMBackend) -> None:
         text = " ".join(f"w{number}" for number in range(40_000))
         backend.store("key-word", text, {"tag": "meta"})
         found = {
-            word: backend.search(word)["count"]
+            word: find(backend, word)["count"]
             for word in ("key-word", "w0", "w9999", '"w9998 w9999"', "w39999", "meta")
         }
         assert found == {"key-word": 1, "w0": 1, "w9999": 1, '"w9998 w9999"': 1, "w39999": 0, "meta": 0}
@@ -240,27 +249,27 @@ class QueryRules(ContractBase):
         lengths = [*range(8, 18), 39, 40, *range(75, 81), 155, 156, 300]
         load(backend, [(f"k{length}", letter * length + "a", None) for length in lengths])
         for length in lengths:
-            assert keys_of(backend.search(letter * length + "a")) == [f"k{length}"]
-            assert keys_of(backend.search(letter * length)) == keys_of(backend.search(letter * length + "b")) == []
+            assert keys_of(find(backend, letter * length + "a")) == [f"k{length}"]
+            assert keys_of(find(backend, letter * length)) == keys_of(find(backend, letter * length + "b")) == []
             longer = [other for other in lengths if other >= length]
-            assert set(keys_of(backend.search(letter * length + "*", limit=99))) == {f"k{other}" for other in longer}
-            assert backend.search(f"-{letter * length}a", limit=99)["count"] == len(lengths) - 1
+            assert set(keys_of(find(backend, letter * length + "*", limit=99))) == {f"k{other}" for other in longer}
+            assert find(backend, f"-{letter * length}a", limit=99)["count"] == len(lengths) - 1
 
     def test_a_query_may_have_200_words(self, backend: LTMBackend) -> None:
         words = [f"w{number}" for number in range(200)]
         backend.store("k", " ".join(words))
         for query in (" ".join(words), f'"{" ".join(words)}"', "k " + " ".join(f"-n{word}" for word in words[1:])):
-            assert keys_of(backend.search(query)) == ["k"]
+            assert keys_of(find(backend, query)) == ["k"]
 
     def test_a_query_of_more_words_is_refused(self, backend: LTMBackend) -> None:
-        result = backend.search(" ".join(f"w{number}" for number in range(201)))
+        result = find(backend, " ".join(f"w{number}" for number in range(201)))
         assert result["success"] is False
         assert result["error_type"] == "validation_error"
 
     def test_search_sees_what_was_just_written(self, backend: LTMBackend) -> None:
         for number in range(20):
             backend.store("k", f"word{number}")
-            assert keys_of(backend.search(f"word{number}")) == ["k"]
-            assert keys_of(backend.search(f"word{number - 1}")) == []
+            assert keys_of(find(backend, f"word{number}")) == ["k"]
+            assert keys_of(find(backend, f"word{number - 1}")) == []
         backend.delete("k")
-        assert keys_of(backend.search("word19")) == []
+        assert keys_of(find(backend, "word19")) == []

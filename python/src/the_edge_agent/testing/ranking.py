@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any, Final
 
 from the_edge_agent.memory.base import LTMBackend
-from the_edge_agent.testing.contract import ContractBase, assert_same, assert_success, differences, keys_of, load
+from the_edge_agent.testing.contract import (
+    ContractBase,
+    assert_same,
+    assert_success,
+    differences,
+    find,
+    keys_of,
+    load,
+)
 from the_edge_agent.testing.exactness import ALIKE_UNTIL_THE_END
 from the_edge_agent.testing.model import Model
 
@@ -35,32 +43,32 @@ class RankRules(ContractBase):
         found = {}
         for name, (value, metadata, query, _) in SCORES.items():
             backend.store("k", value, metadata)
-            found[name] = [entry["score"] for entry in assert_success(backend.search(query))["results"]]
+            found[name] = [entry["score"] for entry in assert_success(find(backend, query))["results"]]
         assert differences(found, {name: [score] for name, (*_, score) in SCORES.items()}) == {}
 
     def test_the_best_comes_first_even_if_older(self, backend: LTMBackend) -> None:
         for key, value in [("best", "fox fox fox"), ("good", "fox fox"), ("fair", "fox"), ("none", "hound")]:
             backend.store(key, value)
-        assert keys_of(backend.search("fox")) == ["best", "good", "fair"]
+        assert keys_of(find(backend, "fox")) == ["best", "good", "fair"]
 
     def test_a_short_entry_beats_a_long_one(self, backend: LTMBackend) -> None:
         load(backend, [("a", "fox " + "filling " * 50, None), ("b", "fox", None)])
-        assert keys_of(backend.search("fox")) == ["b", "a"]
+        assert keys_of(find(backend, "fox")) == ["b", "a"]
 
     def test_equal_scores_are_newest_first(self, backend: LTMBackend) -> None:
         for key in ("b", "c", "a"):
             backend.store(key, "fox")
-        assert keys_of(backend.search("fox")) == keys_of(backend.search()) == ["a", "c", "b"]
+        assert keys_of(find(backend, "fox")) == keys_of(find(backend)) == ["a", "c", "b"]
 
     def test_without_words_newest_comes_first(self, backend: LTMBackend) -> None:
         for key in ("b", "c", "a"):
             backend.store(key, "fox", {"n": 1})
         for found in (
-            backend.search(),
-            backend.search(""),
-            backend.search("-hound"),
-            backend.search(metadata_filter={"n": 1}),
-            backend.search("-hound", {"n": {"$ne": 2}}, prefix=""),
+            find(backend),
+            find(backend, ""),
+            find(backend, "-hound"),
+            find(backend, metadata_filter={"n": 1}),
+            find(backend, "-hound", {"n": {"$ne": 2}}, prefix=""),
         ):
             assert keys_of(found) == ["a", "c", "b"]
             assert [entry["score"] for entry in found["results"]] == [0.0] * 3
@@ -70,42 +78,42 @@ class RankRules(ContractBase):
         wanted = sorted(ALIKE_UNTIL_THE_END)
         load(transactional, [(key, "fox", {"n": 1}) for key in ALIKE_UNTIL_THE_END])
         for limit in (1, 5, 1000):
-            assert keys_of(transactional.search(limit=limit)) == wanted[:limit]
-            assert keys_of(transactional.search("-hound", limit=limit)) == wanted[:limit]
-            assert keys_of(transactional.search(None, {"n": 1}, limit)) == wanted[:limit]
-            assert keys_of(transactional.search(limit=limit, offset=3)) == wanted[3 : 3 + limit]
+            assert keys_of(find(transactional, limit=limit)) == wanted[:limit]
+            assert keys_of(find(transactional, "-hound", limit=limit)) == wanted[:limit]
+            assert keys_of(find(transactional, None, {"n": 1}, limit)) == wanted[:limit]
+            assert keys_of(find(transactional, limit=limit, offset=3)) == wanted[3 : 3 + limit]
 
     def test_a_store_makes_an_entry_the_newest(self, backend: LTMBackend) -> None:
         for key in ("a", "b", "c", "a"):
             backend.store(key, "fox")
-        assert keys_of(backend.search("fox")) == keys_of(backend.search()) == ["a", "c", "b"]
+        assert keys_of(find(backend, "fox")) == keys_of(find(backend)) == ["a", "c", "b"]
 
     def test_a_read_does_not_make_an_entry_newer(self, backend: LTMBackend) -> None:
         for key in ("a", "b"):
             backend.store(key, "fox")
         backend.retrieve("a")
         backend.delete("missing")
-        assert keys_of(backend.search()) == ["b", "a"]
+        assert keys_of(find(backend)) == ["b", "a"]
 
     def test_what_one_transaction_wrote_is_equally_new_and_ordered_by_key(self, transactional: LTMBackend) -> None:
         hostile = ["\U00010000", "\uffff", "\ud7ff", "\ue000", "z", "a ", "a", "A", "á", "a\u0301", "_", "%", "10", "9"]
         load(transactional, [(key, "fox", {"n": 1}) for key in hostile])
-        assert keys_of(transactional.search(limit=100)) == sorted(hostile)
-        assert keys_of(transactional.search("-hound", {"n": 1}, limit=100)) == sorted(hostile)
+        assert keys_of(find(transactional, limit=100)) == sorted(hostile)
+        assert keys_of(find(transactional, "-hound", {"n": 1}, limit=100)) == sorted(hostile)
 
     def test_a_later_transaction_is_newer_as_a_whole(self, transactional: LTMBackend) -> None:
         load(transactional, [(key, "fox", None) for key in ("c", "a", "e")])
         load(transactional, [(key, "fox", None) for key in ("d", "b", "e")])
-        assert keys_of(transactional.search("fox")) == keys_of(transactional.search()) == ["b", "d", "e", "a", "c"]
+        assert keys_of(find(transactional, "fox")) == keys_of(find(transactional)) == ["b", "d", "e", "a", "c"]
 
     def test_offset_skips_and_limit_cuts(self, backend: LTMBackend) -> None:
         for number in range(6):
             backend.store(f"k{number}", "fox", {"n": 1})
         for query, condition in ((None, None), ("fox", None), (None, {"n": 1}), ("fox", {"n": 1}), ("-hound", None)):
-            assert keys_of(backend.search(query, condition, limit=2, offset=3)) == ["k2", "k1"]
-            assert keys_of(backend.search(query, condition, limit=10, offset=5)) == ["k0"]
-            assert keys_of(backend.search(query, condition, offset=6)) == []
-            assert keys_of(backend.search(query, condition, offset=10**6)) == []
+            assert keys_of(find(backend, query, condition, limit=2, offset=3)) == ["k2", "k1"]
+            assert keys_of(find(backend, query, condition, limit=10, offset=5)) == ["k0"]
+            assert keys_of(find(backend, query, condition, offset=6)) == []
+            assert keys_of(find(backend, query, condition, offset=10**6)) == []
 
     def test_pages_cover_every_match_once(self, backend: LTMBackend) -> None:
         model = Model()
@@ -119,7 +127,7 @@ class RankRules(ContractBase):
             (None, {"n": 1}),
             ("-hound", {"n": 1}),
         ):
-            pages = [keys_of(backend.search(query, condition, limit=7, offset=offset)) for offset in range(0, 105, 7)]
+            pages = [keys_of(find(backend, query, condition, limit=7, offset=offset)) for offset in range(0, 105, 7)]
             assert [key for page in pages for key in page] == keys_of(model.search(query, condition, 1000))
             assert len({key for page in pages for key in page}) == 100
 
@@ -129,14 +137,14 @@ class RankRules(ContractBase):
         for group in (range(300), range(300, 1000)):  # many ties, which pages of whatever size must not cut
             model.load(backend, [(f"k{number:04}", f"fox w{number}", {"n": 1}) for number in group])
         for condition in (None, {"n": 1}):
-            assert_same(backend.search("fox", condition), model.search("fox", condition))
-            assert "best" not in keys_of(backend.search("fox", condition, limit=1000))
-            assert keys_of(backend.search("fox", condition, limit=1001))[0] == "best"
-            assert keys_of(backend.search("fox w7", condition)) == ["k0007"]
-            assert keys_of(backend.search("fox -w8", condition))[0] == "best"
+            assert_same(find(backend, "fox", condition), model.search("fox", condition))
+            assert "best" not in keys_of(find(backend, "fox", condition, limit=1000))
+            assert keys_of(find(backend, "fox", condition, limit=1001))[0] == "best"
+            assert keys_of(find(backend, "fox w7", condition)) == ["k0007"]
+            assert keys_of(find(backend, "fox -w8", condition))[0] == "best"
 
     def test_what_is_no_match_takes_no_place_among_the_1000(self, backend: LTMBackend) -> None:
         load(backend, [("wanted", "fox", {"n": 1}), ("p/wanted", "fox", {"n": 2})])
         load(backend, [(f"k{number:04}", "fox fox", {"n": 0}) for number in range(1100)])
-        assert keys_of(backend.search("fox", {"n": {"$gte": 1}})) == ["wanted", "p/wanted"]
-        assert keys_of(backend.search("fox", prefix="p/")) == ["p/wanted"]
+        assert keys_of(find(backend, "fox", {"n": {"$gte": 1}})) == ["wanted", "p/wanted"]
+        assert keys_of(find(backend, "fox", prefix="p/")) == ["p/wanted"]

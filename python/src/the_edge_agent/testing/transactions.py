@@ -18,6 +18,7 @@ from the_edge_agent.testing.contract import (
     assert_same,
     assert_success,
     contents,
+    find,
     keys_of,
 )
 
@@ -68,9 +69,9 @@ class TransactionRules(ContractBase):
         transaction.store("old", 2)
         transaction.delete("old")
         assert contents(transactional) == before
-        assert keys_of(transactional.search()) == ["old"]
+        assert keys_of(find(transactional)) == ["old"]
         transaction.commit()
-        assert keys_of(transactional.search()) == ["new"]
+        assert keys_of(find(transactional)) == ["new"]
 
     def test_other_calls_go_on_while_a_transaction_is_open(self, transactional: LTMBackend) -> None:
         transactions = [transactional.transaction() for _ in range(50)]
@@ -138,7 +139,7 @@ class TransactionRules(ContractBase):
         result = assert_success(transaction.commit())
         assert result["operations"] == 1500
         assert [entry["version"] for entry in result["results"]] == [1] * 1000 + [2] * 500
-        assert keys_of(transactional.search(limit=3)) == ["k0000", "k0001", "k0002"]
+        assert keys_of(find(transactional, limit=3)) == ["k0000", "k0001", "k0002"]
 
     # --- rollback and second use -------------------------------------------------------------------
 

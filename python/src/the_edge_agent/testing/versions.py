@@ -18,6 +18,7 @@ from the_edge_agent.testing.contract import (
     assert_same,
     assert_success,
     contents,
+    find,
     generator,
     keys_of,
 )
@@ -128,8 +129,8 @@ class VersionRules(WorkerRules):
         for version in (0, 2):
             assert_conflict(versioned.store("k", "hound", {"n": 2}, if_version=version), "k", 1)
         assert contents(versioned) == before
-        assert keys_of(versioned.search()) == keys_of(versioned.search("fox", {"n": 1})) == ["newer", "k"]
-        assert keys_of(versioned.search("hound")) == []
+        assert keys_of(find(versioned)) == keys_of(find(versioned, "fox", {"n": 1})) == ["newer", "k"]
+        assert keys_of(find(versioned, "hound")) == []
 
     def test_none_stores_over_any_version(self, versioned: LTMBackend) -> None:
         for version in range(1, 4):

@@ -7,17 +7,38 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, and_, delete, exc, false, insert, inspect, literal_column, select
+from sqlalchemy import (
+    Connection,
+    Select,
+    Table,
+    and_,
+    delete,
+    exc,
+    false,
+    insert,
+    inspect,
+    literal_column,
+    select,
+    update,
+)
 from sqlalchemy.schema import DropTable
 
-from the_edge_agent.memory.layouts import another_layout, check_kind
+from the_edge_agent.memory.languages import NONE, Language
+from the_edge_agent.memory.layouts import (
+    LANGUAGE,
+    SCHEMA_VERSION,
+    another_layout,
+    check_kind,
+    check_language_of,
+    kept_language,
+)
 from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql import legacy
 from the_edge_agent.memory.sql.dialects import Dialect, for_dialect
 from the_edge_agent.memory.sql.errors import breaks_constraint
 from the_edge_agent.memory.sql.rows import entry_parameters, entry_row
-from the_edge_agent.memory.sql.schema import SCHEMA_VERSION, Tables
+from the_edge_agent.memory.sql.schema import Tables
 
 
 @dataclass(frozen=True)
@@ -29,12 +50,14 @@ class Schema:
         dialect: of the server.
         packet: bytes that the server reads at once, None for no limit.
         search: whether the entries' table keeps words; None for who needs no such table and takes what is there.
+        language: that these words must be of; None for that of the table, English for a new one.
     """
 
     tables: Tables
     dialect: Dialect
     packet: int | None
     search: bool | None
+    language: str | None = None
 
     @classmethod
     def of(
@@ -44,6 +67,7 @@ class Schema:
         dialect_class: type[Dialect] | None,
         *,
         search: bool | None = None,
+        language: str | None = None,
     ) -> Schema:
         """Look at the server, and change nothing but these copies of the tables."""
         dialect_class = dialect_class or for_dialect(connection.dialect)
@@ -55,7 +79,7 @@ class Schema:
             table.kwargs.update(dialect.table_options)
         packet = dialect.max_entry_bytes(connection)
         connection.rollback()
-        return cls(tables, dialect, packet, search)
+        return cls(tables, dialect, packet, search, language)
 
     def statements(self, connection: Connection) -> list[str]:
         """Return the SQL that makes what is missing of the tables.
@@ -66,15 +90,25 @@ class Schema:
         self.check_layouts(connection)
         has_table = inspect(connection).has_table
         entries, *others = self.tables.all()
+        is_new = self.search is not None and not has_table(entries.name)
+        has_version = self.version(connection) is not None
         missing = [table for table in others if not has_table(table.name)]
-        if self.search is not None and not has_table(entries.name):
+        if has_version and not is_new and self.tables.settings in missing:
+            missing.remove(self.tables.settings)  # of an earlier release
+        if is_new:
             definitions = self.dialect.definitions(entries, *missing)
         else:
             definitions = Dialect.definitions(self.dialect, *missing) if missing else []
         compiled = [definition.compile(dialect=connection.dialect) for definition in definitions]
-        if self.version(connection) is None:
-            version = insert(self.tables.schema_version).values(id=1, version=SCHEMA_VERSION)
-            compiled.append(version.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
+        rows: list[Any] = []
+        if is_new and self.search and self._kept_language(connection) is None:
+            rows.append(insert(self.tables.settings).values(self._setting()))
+        if not has_version:
+            rows.append(insert(self.tables.schema_version).values(id=1, version=SCHEMA_VERSION))
+        elif is_new:
+            rows.append(update(self.tables.schema_version).values(version=SCHEMA_VERSION))
+        literal = {"literal_binds": True}
+        compiled += [row.compile(dialect=connection.dialect, compile_kwargs=literal) for row in rows]
         return [str(statement).strip() for statement in compiled]
 
     def is_complete(self, connection: Connection) -> bool:
@@ -95,6 +129,34 @@ class Schema:
         self.dialect.check_tables(connection, self.tables.all())
         connection.rollback()
         return is_complete
+
+    def language_of(self, connection: Connection) -> Language | None:
+        """Return the rules of the language of the entries' table, which is there; None if it keeps no words.
+
+        Raises:
+            LTMError: ``configuration_error`` for another language than is wanted.
+        """
+        if not self.search:
+            return None
+        kept = self._kept_language(connection)
+        connection.rollback()
+        return check_language_of(self.tables.entries.name, self.language, kept)
+
+    def kept_language(self, connection: Connection) -> str:
+        """Return the name of the language of the entries' table, which keeps words."""
+        return (self._kept_language(connection) or NONE).partition(" ")[0]
+
+    def _kept_language(self, connection: Connection) -> str | None:
+        settings = self.tables.settings
+        if not inspect(connection).has_table(settings.name):
+            return None
+        is_it = and_(settings.c.table_name == self.tables.entries.name, settings.c.name == LANGUAGE)
+        found = connection.scalar(select(settings.c.value).where(is_it))
+        return None if found is None else str(found)
+
+    def _setting(self) -> dict[str, str]:
+        value = kept_language(self.language)
+        return {"table_name": self.tables.entries.name, "name": LANGUAGE, "value": value}
 
     def _has_entries(self, connection: Connection) -> bool:
         """Return whether the entries' table is there, and refuse one of the other kind."""
@@ -133,12 +195,18 @@ class Schema:
         Raises:
             LTMError: ``configuration_error`` for a database that does not keep what we store.
         """
+        if self.search and legacy.will_be_made(connection, self.tables.entries):
+            # First: a table of entries that is there without a language keeps exact words.
+            connection.rollback()
+            self._in_transaction(connection, lambda connection: self.dialect.create(connection, self.tables.settings))
+            self._in_transaction(connection, self._write_language)
+        connection.rollback()
         self._in_transaction(connection, self._create_tables)
         self._check_kind(connection)  # another process may have made the table meanwhile, so that ours was not made
         self.dialect.check_tables(connection, self.tables.all())
         connection.rollback()
         if self.search is not None:
-            legacy.move_entries(connection, self.dialect, self.tables.entries)
+            legacy.move_entries(connection, self.dialect, self.tables.entries, self.language_of(connection))
             connection.rollback()
         if self.search is not None and not self.dialect.has_exact_keys:
             self._check_keys(connection)
@@ -158,9 +226,16 @@ class Schema:
         self._check_kind(connection)  # a text index over a table without words would break it
         self.dialect.create(connection, entries, *others)
 
+    def _write_language(self, connection: Connection) -> None:
+        if self._kept_language(connection) is None:
+            connection.execute(insert(self.tables.settings).values(self._setting()))
+
     def _write_version(self, connection: Connection) -> None:
-        if self.version(connection) is None:
+        version = self.version(connection)
+        if version is None:
             connection.execute(insert(self.tables.schema_version).values(id=1, version=SCHEMA_VERSION))
+        elif version < SCHEMA_VERSION:
+            connection.execute(update(self.tables.schema_version).values(version=SCHEMA_VERSION))
 
     def _check_keys(self, connection: Connection) -> None:
         """Refuse a database that merges or misorders keys, rounds times, or miscounts; the caller rolls back."""

@@ -14,6 +14,7 @@ from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import Pool, StaticPool
 
+from the_edge_agent.memory.languages import Language
 from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.results import LostDatabaseError, LTMError
 from the_edge_agent.memory.sql.connecting import Closable, first_connection, new_engine, with_a_pool_of_its_own
@@ -44,6 +45,7 @@ class Database:
     Safe for many threads; after a fork the child opens connections of its own.
 
     Attributes:
+        language: of the words; None before the start, and for a table without words.
         on_start: called after the start, when transactions can be run; if it raises, the next call starts anew.
     """
 
@@ -54,6 +56,7 @@ class Database:
         *,
         entries_name: str,
         search: bool | None = None,
+        language: str | None = None,
         dialect_class: type[Dialect] | None = None,
     ) -> None:
         """Check the source, a URL or an engine of the caller's; import no driver and connect to nothing.
@@ -63,6 +66,7 @@ class Database:
             options: of the engine.
             entries_name: the name of the entries' table.
             search: whether that table keeps words; None needs no such table and takes what is there.
+            language: that these words must be of; None for that of the table, English for a new one.
             dialect_class: in place of the database's own.
 
         Raises:
@@ -73,7 +77,8 @@ class Database:
         self.closed = False
         self._options = options
         self._entries_name = entries_name
-        self._search = search
+        self._search, self._language_name = search, language
+        self.language: Language | None = None
         self._dialect_class = dialect_class
         self._opened: _Opened | None = None
         self._starting = Tickets(1)
@@ -364,6 +369,10 @@ class Database:
             connection.rollback()
         if not is_complete:
             schema.create(connection)
+        if self._search:
+            self.language = schema.language_of(connection)
+            # Another database in its place must have the same.
+            self._language_name = None if self.language is None else self.language.name
 
     def _copy_tables(self) -> Tables:
         return copy_tables(self._entries_name, search=bool(self._search))
@@ -394,7 +403,13 @@ class Database:
         def attempt() -> tuple[Schema, Answer]:
             is_ours = self._shared is None
             with deadline.released(), first_connection(engine, deadline, is_ours=is_ours) as connection:
-                schema = Schema.of(connection, self._copy_tables(), self._dialect_class, search=self._search)
+                schema = Schema.of(
+                    connection,
+                    self._copy_tables(),
+                    self._dialect_class,
+                    search=self._search,
+                    language=self._language_name,
+                )
                 return schema, work(schema, connection)
 
         return retrying(attempt, deadline, again=lost_the_race)

@@ -10,6 +10,8 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Integer, Select, Text, bindparam, delete, func, select, type_coerce
 
 from the_edge_agent.memory.damage import TIMES, Damage, Facts, Lost, read_facts
+from the_edge_agent.memory.filters import Node
+from the_edge_agent.memory.languages import Language
 from the_edge_agent.memory.operations import Operation, Store, ends_by_itself, is_plain
 from the_edge_agent.memory.results import LTMError, Result, ok, stored
 from the_edge_agent.memory.sql.batches import batches, exact_bytes
@@ -17,7 +19,7 @@ from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.dialects.newest import bound_range
 from the_edge_agent.memory.sql.prepared import Prepared, Query
 from the_edge_agent.memory.sql.rows import entry_parameters, entry_row, moment_of
-from the_edge_agent.memory.sql.search import Attempt, Search, Searcher, prefix_bounds
+from the_edge_agent.memory.sql.search import Attempt, Reads, Search, Searcher, prefix_bounds
 from the_edge_agent.memory.sql.single_store import SingleStore
 from the_edge_agent.memory.sql.versions import VersionedStore
 
@@ -192,6 +194,12 @@ class Entries:
     def search(self, connection: Connection, search: Search) -> list[dict[str, Any] | Damage]:
         """Return ``[{"key", "value", "metadata", "score"}]``, best first."""
         return self._searcher.search(connection, search)
+
+    def reads(
+        self, connection: Connection, condition: Node | None, prefix: str, rules: Language, *, filters: bool
+    ) -> Reads:
+        """Return the reads of a question, see ``Searcher.reads``."""
+        return self._searcher.reads(connection, condition, prefix, rules, filters=filters)
 
     def search_undamaged(
         self, connection: Connection, search: Search, lost: Lost, *, filters: bool

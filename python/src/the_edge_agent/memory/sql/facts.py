@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, inspect
 from sqlalchemy.pool import Pool, QueuePool
 
-from the_edge_agent.memory.layouts import another_layout, keeps_words
+from the_edge_agent.memory.layouts import SCHEMA_VERSION, another_layout, keeps_words
 from the_edge_agent.memory.sql import legacy
 from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.dialects import Dialect
@@ -82,6 +82,8 @@ def _tables(schema: Schema, connection: Connection) -> dict[str, Any]:
     missing = [name for name in names if not inspect(connection).has_table(name)]
     foreign = ours.foreign_tables(connection)
     version = None if foreign else ours.version(connection)
+    if version is not None and version < SCHEMA_VERSION and ours.tables.settings.name in missing:
+        missing.remove(ours.tables.settings.name)  # an earlier release has made none
     is_complete = version is not None and not missing
     if not is_complete and not foreign:  # a start would create tables: it looks for what the dialect adds, too
         foreign = Schema.of(connection, copy_tables(search=False), type(schema.dialect)).foreign_tables(connection)
@@ -91,6 +93,7 @@ def _tables(schema: Schema, connection: Connection) -> dict[str, Any]:
         "state": state,
         "version": version,
         "full_text": None if foreign else has_words,
+        "language": ours.kept_language(connection) if has_words and not foreign else None,
         "missing_tables": missing,
         "foreign_tables": foreign,
     }

@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import DropTable
 
+from the_edge_agent.memory.languages import Language
 from the_edge_agent.memory.layouts import is_earlier
 from the_edge_agent.memory.operations import Store
 from the_edge_agent.memory.results import LTMError
@@ -41,7 +42,7 @@ def set_aside(connection: Connection, dialect: Dialect, entries: Table) -> None:
             connection.exec_driver_sql(f"ALTER TABLE {quote(name)} RENAME TO {quote(_table(name).name)}")
 
 
-def move_entries(connection: Connection, dialect: Dialect, entries: Table) -> None:
+def move_entries(connection: Connection, dialect: Dialect, entries: Table, language: Language | None) -> None:
     """Move the entries that were set aside, then drop their table.
 
     Each page is one transaction that moves its rows, so that it can be run again after a crash, and by
@@ -57,7 +58,7 @@ def move_entries(connection: Connection, dialect: Dialect, entries: Table) -> No
     moved = True
     while moved:
         with dialect.begin(connection, write=True):
-            moved = _move_page(connection, dialect, entries, earlier)
+            moved = _move_page(connection, dialect, entries, earlier, language)
     with connection.begin():
         connection.execute(DropTable(earlier, if_exists=True))
 
@@ -68,6 +69,11 @@ def is_foreign(connection: Connection, table: Table, *, may_be_earlier: bool) ->
     if columns is None or columns >= set(table.columns.keys()):
         return False
     return not (may_be_earlier and is_earlier(columns))
+
+
+def will_be_made(connection: Connection, entries: Table) -> bool:
+    """Return whether the table is not there, or one of the earlier layout that will be set aside."""
+    return not inspect(connection).has_table(entries.name) or _is_earlier_layout(connection, entries)
 
 
 def _is_earlier_layout(connection: Connection, entries: Table) -> bool:
@@ -92,7 +98,9 @@ def _table(entries_name: str) -> Table:
     )
 
 
-def _move_page(connection: Connection, dialect: Dialect, entries: Table, earlier: Table) -> bool:
+def _move_page(
+    connection: Connection, dialect: Dialect, entries: Table, earlier: Table, language: Language | None
+) -> bool:
     columns = earlier.c
     rows = connection.execute(select(earlier).order_by(columns.key).limit(_PAGE_ROWS).with_for_update()).all()
     if not rows:
@@ -101,16 +109,16 @@ def _move_page(connection: Connection, dialect: Dialect, entries: Table, earlier
     statement = insert(entries).values({**entry_row(dialect, entries), **times, "expires_at": None})
     now = datetime.now(timezone.utc)
     for key, value, metadata, created_at, updated_at in rows:
-        row = entry_parameters(dialect, _entry(key, value, metadata), now)
+        row = entry_parameters(dialect, _entry(key, value, metadata, language), now)
         del row["b_now"]
         connection.execute(statement, {**row, "b_created_at": created_at or now, "b_updated_at": updated_at or now})
     connection.execute(delete(earlier).where(columns.key.in_([row[0] for row in rows])))
     return True
 
 
-def _entry(key: str, value: Any, metadata: Any) -> Store:
+def _entry(key: str, value: Any, metadata: Any, language: Language | None) -> Store:
     try:
-        return Store.of(key, value, metadata)
+        return Store.of(key, value, metadata, rules=None if language is None else lambda: language)
     except LTMError as failure:
         problem = str(failure)
     raise LTMError("configuration_error", f"the entry {key!r} of the earlier layout cannot be kept: {problem}")

@@ -20,7 +20,6 @@ from the_edge_agent.memory.sql.column_types import (
     UTCDateTime,
 )
 
-SCHEMA_VERSION = 1
 _PREFIX = "ltm_"
 
 
@@ -100,6 +99,16 @@ class CatalogSnapshotEntry(Base):
     expires_at: Mapped[datetime | None] = mapped_column(UTCDateTime())
 
 
+class Setting(Base):
+    """What was decided when a table of entries was made: its language."""
+
+    __tablename__ = "ltm_settings"
+
+    table_name: Mapped[str] = mapped_column(Ascii(100), primary_key=True)
+    name: Mapped[str] = mapped_column(Ascii(100), primary_key=True)
+    value: Mapped[str] = mapped_column(LongText(), nullable=False)
+
+
 class SchemaVersion(Base):
     """One row: the version of the schema. Written last, so that it says that all the rest is there."""
 
@@ -117,11 +126,13 @@ class Tables:
     catalog: Table
     snapshots: Table
     snapshot_entries: Table
+    settings: Table
     schema_version: Table
 
     def all(self) -> list[Table]:
         """Return every table, in the order of creation."""
-        return [self.entries, self.catalog, self.snapshots, self.snapshot_entries, self.schema_version]
+        others = (self.snapshots, self.snapshot_entries, self.settings, self.schema_version)
+        return [self.entries, self.catalog, *others]
 
 
 @cache
@@ -147,7 +158,7 @@ def copy_tables(entries_name: str = LTMEntry.__tablename__, prefix: str = _PREFI
     original: Any = entry_class(LTMEntry.__tablename__, search=search)
     entries = original.__table__.to_metadata(metadata, name=entries_name)
     Index(f"ix_{entries_name}_updated_at", entries.c.updated_at.desc(), entries.c.key)
-    others = (CatalogEntry, CatalogSnapshot, CatalogSnapshotEntry, SchemaVersion)
+    others = (CatalogEntry, CatalogSnapshot, CatalogSnapshotEntry, Setting, SchemaVersion)
     originals = (Base.metadata.tables[mapped.__tablename__] for mapped in others)
     copies = (table.to_metadata(metadata, name=prefix + table.name.removeprefix(_PREFIX)) for table in originals)
     return Tables(entries, *copies)

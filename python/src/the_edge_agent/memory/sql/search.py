@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,14 +26,16 @@ from sqlalchemy import (
 
 from the_edge_agent.memory.damage import Damage, Lost, is_key, may_fit, undamaged
 from the_edge_agent.memory.filters import Node, alternatives, slotted
+from the_edge_agent.memory.languages import Language
+from the_edge_agent.memory.questions import Row
 from the_edge_agent.memory.sql.batches import BATCH_ITEMS
 from the_edge_agent.memory.sql.deadlines import in_time
 from the_edge_agent.memory.sql.dialects import Dialect
-from the_edge_agent.memory.sql.dialects.newest import Newest, Step, bound_range
+from the_edge_agent.memory.sql.dialects.newest import IS_PARTIAL, Newest, Step, bound_range
 from the_edge_agent.memory.sql.errors import LostRaceError
 from the_edge_agent.memory.sql.prepared import Prepared, Query
 from the_edge_agent.memory.sql.rows import entry_of
-from the_edge_agent.memory.text import RANK_WINDOW, Term, has_words, rank, score
+from the_edge_agent.memory.text import RANK_WINDOW, Term, has_words, positive_needles, rank, score, terms_of_prefix
 from the_edge_agent.memory.validation import end_of_prefix
 
 PAGE_ROWS = 500  # rows that Python filters at a time
@@ -151,12 +153,17 @@ class Searcher:
         parameters = {**self._texts.parameters(search.terms), **self._texts.wanted(groups), **bounds}
         for place, (path, value) in enumerate(filled):
             parameters |= self._filters.bound(place, path, value)
-        terms = tuple((term.negated, len(term.tokens) > 1) for term in search.terms)
+        terms = tuple((term.negated, term.is_told_by_index, len(term.variants)) for term in search.terms)
         shape = (terms, repr(node), wanted, len(bounds))  # repr: 1, 1.0 and True are equal
         return _Asked(node, wanted, parameters, shape)
 
     def _steps(self, search: Search, asked: _Asked, columns: Sequence[ColumnElement[Any]]) -> list[Step] | None:
-        """Return the query that selects the newest matches; None where Python filters."""
+        """Return what finds the newest matches; None where Python filters."""
+        newest = self._newest(search, asked, columns)
+        return None if newest is None else self._texts.steps(newest)
+
+    def _newest(self, search: Search, asked: _Asked, columns: Sequence[ColumnElement[Any]]) -> Newest | None:
+        """Return what is asked for; None where Python filters."""
         conditions = [self._visible]
         if asked.node is not None:
             condition = self._filters.condition(asked.node)
@@ -164,16 +171,81 @@ class Searcher:
                 return None
             conditions.append(condition)
         bounds = len(prefix_bounds(search.prefix))
-        return self._texts.steps(Newest(self._table, columns, search.terms, conditions, bounds, asked.wanted))
+        return Newest(self._table, columns, search.terms, conditions, bounds, asked.wanted)
 
     def _if_short(self, column: ColumnElement[str]) -> ColumnElement[str]:
         return case((self._dialect.size(column) <= _SHORT, column), else_=null())
+
+    def reads(
+        self, connection: Connection, condition: Node | None, prefix: str, rules: Language, *, filters: bool = True
+    ) -> Reads:
+        """Return the reads of a question.
+
+        Args:
+            connection: in a transaction of one state.
+            condition: the metadata filter.
+            prefix: of the keys.
+            rules: of the language.
+            filters: whether the database may decide the filter.
+        """
+        return Reads(self, connection, condition, prefix, rules, filters=filters)
+
+    def rows_of(
+        self,
+        connection: Connection,
+        search: Search,
+        kind: str,
+        now: Any,
+        *,
+        also: Sequence[Term] = (),
+        filters: bool = True,
+    ) -> Sequence[Sequence[Any]]:
+        """Return ``(key, updated_at, version, search text if it is short)`` of the entries that a search is for.
+
+        Args:
+            connection: in a transaction.
+            search: its ``limit`` is how many rows are wanted.
+            kind: ``newest``, or ``having`` for any of them.
+            now: what ``now`` has returned.
+            also: terms that all that match have, for an index.
+            filters: whether the database may decide the filter.
+        """
+        asked = self._asked(search)
+        columns = [self._key, self._updated_at, self._version, self._if_short(self._search_text)]
+        parameters = {**asked.parameters, **self._texts.parameters(search.terms, also)}
+        parameters |= {"b_rows": search.limit, "b_skipped": 0, "b_now": now}
+        shape = (kind, asked.shape)
+        kept = self._queries.get(shape) if filters else None
+        if kept is None:
+            newest = self._newest(search, asked, columns) if filters else None
+            if newest is None:
+                return self._filtered(connection, search, columns, parameters, search.limit)
+            steps = self._texts.steps(newest) if kind == "newest" else self._texts.having(newest)
+            if len(self._queries) >= _KEPT_QUERIES:
+                self._queries.clear()
+            kept = self._queries[shape] = [(step, Prepared(step.statement)) for step in steps]
+        rows: Sequence[Sequence[Any]] = ()
+        for step, prepared in kept:
+            if step.look_up is None:
+                rows = prepared.run(connection, {**parameters, **step.bounds}).rows
+            elif (found := step.look_up(connection, search.terms)) is not None:
+                rows = connection.execute(step.statement, {**parameters, **step.bounds, **found}).all()
+                step = step._replace(is_partial=step.is_partial or IS_PARTIAL in found)
+            else:
+                continue
+            if is_answer(step, rows, search.limit):
+                break
+        return rows
+
+    def now(self, connection: Connection) -> Any:
+        """Return the time to bind in all statements of a question."""
+        return self._dialect.clock(connection, statements=2)
 
     def search(self, connection: Connection, search: Search) -> list[dict[str, Any] | Damage]:
         """Return what no attempt can: ``[{"key", "value", "metadata", "score"}]``, best first, of one state."""
         scored = self._candidates(connection, search)
         scored.sort(key=lambda found: -found.score)  # stable: equal scores stay newest first, then by key
-        return self._entries(connection, scored[search.offset : search.offset + search.limit])
+        return self.entries(connection, scored[search.offset : search.offset + search.limit])
 
     def _candidates(self, connection: Connection, search: Search, *, counted: bool = False) -> list[_Candidate]:
         """Return the newest matches, newest first, then by key.
@@ -184,7 +256,7 @@ class Searcher:
             counted: whether SQL counts the words; otherwise the texts come, if they are short, which is quicker.
         """
         columns: list[ColumnElement[Any]] = [self._key, self._updated_at, self._version]
-        needles = [term.needle for term in search.terms if not term.negated]
+        needles = positive_needles(search.terms)
         counted = counted or search.window - search.limit > RANK_WINDOW
         if needles and counted:
             columns += [self._texts.token_count(), *map(self._texts.occurrences, needles)]
@@ -195,7 +267,7 @@ class Searcher:
         now = self._dialect.clock(connection, statements=2 if steps is None else 1)
         parameters = {**asked.parameters, "b_rows": search.window, "b_skipped": 0, "b_now": now}
         if steps is None:
-            rows = self._filtered(connection, search, columns, parameters)
+            rows = self._filtered(connection, search, columns, parameters, search.window)
         else:
             rows = _first_answer(connection, steps, search.terms, parameters)
         if needles and not counted and any(row[3] is None for row in rows):
@@ -209,7 +281,12 @@ class Searcher:
         return [_Candidate(row[0], row[1], row[2], score_of(row[found])) for row in in_time(rows)]
 
     def _filtered(
-        self, connection: Connection, search: Search, columns: Sequence[ColumnElement[Any]], parameters: Parameters
+        self,
+        connection: Connection,
+        search: Search,
+        columns: Sequence[ColumnElement[Any]],
+        parameters: Parameters,
+        most: int,
     ) -> Sequence[Sequence[Any]]:
         """Return the first rows whose metadata, their last column, satisfies a filter that is left to Python."""
         prefix = bound_range(self._key)[: len(prefix_bounds(search.prefix))]
@@ -218,7 +295,7 @@ class Searcher:
         with closing(self._rows(connection, statement, parameters)) as rows:
             condition = search.metadata_filter
             fitting = (row for row in in_time(rows) if condition is None or may_fit(condition, row[-1]))
-            return list(islice(fitting, search.window))
+            return list(islice(fitting, most))
 
     def undamaged(
         self, connection: Connection, search: Search, lost: Lost, *, filters: bool
@@ -269,7 +346,23 @@ class Searcher:
             now = {**now, "b_last": rows[-1][0]}
             page = older
 
-    def _entries(self, connection: Connection, chosen: Sequence[_Candidate]) -> list[dict[str, Any] | Damage]:
+    def text(self, connection: Connection, key: str) -> str:
+        """Return the search text of an entry.
+
+        Raises:
+            LostRaceError: it is gone, on a database that does not keep one state.
+        """
+        found = connection.scalar(select(self._search_text).where(self._key == key))
+        if found is None:
+            raise LostRaceError
+        return str(found)
+
+    def entries(self, connection: Connection, chosen: Sequence[_Candidate]) -> list[dict[str, Any] | Damage]:
+        """Return ``{"key", "value", "metadata", "score"}`` of candidates, in their order.
+
+        Raises:
+            LostRaceError: one was rewritten since it was read, on a database that does not keep one state.
+        """
         rows: dict[str, Sequence[Any]] = {}
         for start in range(0, len(chosen), BATCH_ITEMS):
             keys = [candidate.key for candidate in chosen[start : start + BATCH_ITEMS]]
@@ -279,8 +372,55 @@ class Searcher:
             if row is None and not is_key(candidate.key):  # which cannot be asked for
                 rows[candidate.key] = (candidate.key, *[None] * 5)
             elif row is None or (row[4], row[5]) != (candidate.updated_at, candidate.version):
-                raise LostRaceError  # rewritten since it was ranked, on a database that does not keep one state
+                raise LostRaceError
         return [_entry(rows[candidate.key], candidate.score) for candidate in chosen]
+
+
+class Reads:
+    """What a question reads on one connection, see ``Reader``; all at one time by which entries have expired."""
+
+    def __init__(
+        self,
+        searcher: Searcher,
+        connection: Connection,
+        condition: Node | None,
+        prefix: str,
+        rules: Language,
+        *,
+        filters: bool,
+    ) -> None:
+        self._searcher, self._connection = searcher, connection
+        self._condition, self._prefix, self._filters = condition, prefix, filters
+        self._prefix_terms = terms_of_prefix(prefix, rules)
+        self._read: dict[str, tuple[Any, int]] = {}
+        self._now = searcher.now(connection)
+
+    def newest(self, terms: Sequence[Term], most: int, *, filtered: bool) -> Iterable[Row]:
+        """Return the newest entries, see ``Reader.newest``."""
+        search = Search(terms, self._condition if filtered else None, self._prefix, most, 0)
+        return self._rows(search, "newest")
+
+    def having(self, terms: Sequence[Term], most: int) -> list[Row]:
+        """Return entries that satisfy terms, see ``Reader.having``."""
+        return self._rows(Search(terms, self._condition, self._prefix, most + 1, 0), "having", self._prefix_terms)
+
+    def in_time(self, rows: Iterable[Row]) -> Iterable[Row]:
+        """Yield rows until the time of the call is over."""
+        return in_time(rows)
+
+    def text(self, key: str) -> str:
+        """Return the search text of an entry."""
+        return self._searcher.text(self._connection, key)
+
+    def entries(self, keys: Sequence[str]) -> list[dict[str, Any] | Damage]:
+        """Return entries, see ``Reader.entries``."""
+        chosen = [_Candidate(key, *self._read[key], 0.0) for key in keys]
+        return self._searcher.entries(self._connection, chosen)
+
+    def _rows(self, search: Search, kind: str, also: Sequence[Term] = ()) -> list[Row]:
+        rows = self._searcher.rows_of(self._connection, search, kind, self._now, also=also, filters=self._filters)
+        self._read |= {row[0]: (row[1], row[2]) for row in rows}
+        return [Row(row[0], row[1], row[3]) for row in rows]
 
 
 class _Asked(NamedTuple):
@@ -326,7 +466,7 @@ def results_of(search: Search, rows: Sequence[Sequence[Any]]) -> list[dict[str, 
     """Return the results that the rows of an ``Attempt`` are; None where one is too long to have come with them."""
     if not search.ranked:
         return [_entry(row, 0.0) for row in rows]
-    needles = [term.needle for term in search.terms if not term.negated]
+    needles = positive_needles(search.terms)
     if any(row[4] is None for row in rows):
         return None
     ranked = [(rank(needles, row[4]), row) for row in in_time(rows)]

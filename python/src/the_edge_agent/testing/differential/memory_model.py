@@ -179,10 +179,11 @@ class MemoryModel:
         metadata_filter: Any = None,
         limit: int = 10,
         *,
+        match: str = "all",
         prefix: str | None = None,
         offset: int = 0,
     ) -> Answer:
-        """See the docs."""
+        """See the docs; only for ``match="all"``, on exact words."""
         if query is not None and (len(query) > 100_000 or not conditions.is_json(query)):
             raise rules.refuse()
         try:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Engine, MetaData, Table, inspect
+from sqlalchemy import Connection, Engine, MetaData, Table, delete, inspect
 
 from the_edge_agent.memory import LTMError, PostgresBackend, SQLAlchemyBackend, SQLiteBackend
 from the_edge_agent.memory.sql.creation import Schema
@@ -20,6 +20,7 @@ _NATIVE: Final[Mapping[str, tuple[Any, str]]] = {
     "postgresql": (PostgresBackend, "postgres"),
 }
 _BEGINS: Final = "ltm_"  # of the tables that have no other name
+_OF_THE_DATABASE: Final = {"ltm_schema_version", "ltm_settings"}
 _OF_A_FILE: Final = ("", "-wal", "-shm", "-journal")
 
 
@@ -51,6 +52,8 @@ class Place:
         if (url is None) == (engine is None):
             raise LTMError("configuration_error", "either a URL or an engine is needed")
         self._given, self._engine, self._options = url, engine, dict(options or {})
+        if self._options.get("search", self._options.get("full_text", True)):
+            self._options.setdefault("language", "none")  # the model knows exact words
         self._url = with_installed_driver(parse_url(url)[0]) if engine is None else engine.url
         self._family = self._url.get_backend_name()
         self._native, self._with_catalog = native, with_catalog
@@ -132,13 +135,17 @@ class Place:
         begin = _BEGINS if self._uses_common_names else self._table
         ours = [name for name in present if name.lower().startswith(begin)]
         others = [name for name in present if name.lower().startswith(_BEGINS) and name not in ours]
-        if not self._has_tables and [name.lower() for name in others] == ["ltm_schema_version"]:
+        if not self._has_tables and {name.lower() for name in others} <= _OF_THE_DATABASE:
             ours += others
+            others = []
         connection.rollback()
         with schema.dialect.begin(connection, write=True):
             for name in sorted(ours, key=lambda name: "_fts_" in name):
                 # The table of the text index takes its parts with it.
                 Table(name, MetaData()).drop(connection, checkfirst=True)
+            if "ltm_settings" in {name.lower() for name in others}:
+                settings = schema.tables.settings
+                connection.execute(delete(settings).where(settings.c.table_name == self._table))
 
     def _beside(self, work: Callable[[Schema, Connection], T]) -> T:
         """Do something on a connection that is made as those of the memories are, so that it fails as they do."""

@@ -142,7 +142,7 @@ class Sequence:
         return {"calls": calls, "end": self._chance.choice(("commit", "commit", "commit", "with", "rollback", "raise"))}
 
     def _search(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = {"match": "all"}
         has_query, has_filter = self._chance.choice(((True, False), (False, True), (False, True), (True, True)))
         if has_query:
             found["query"] = self._query()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from the_edge_agent.memory import LTMBackend
 from the_edge_agent.workflow.actions.catalog import moment
@@ -59,9 +59,14 @@ def search(
     limit: int = 10,
     prefix: str | None = None,
     offset: int = 0,
+    match: Literal["any", "all"] | None = None,
+    explain: bool = False,
 ) -> Result:
-    """Search by words, by metadata and by the beginning of the key, best matches first."""
-    return memory.search(query, metadata_filter, limit, prefix=prefix, offset=offset)
+    """Search by a question or by words, by metadata and by the beginning of the key, best matches first."""
+    more: dict[str, Any] = {"match": match, "explain": explain} if "match" in memory.capabilities else {}
+    if not more:
+        memory.check_match(match, explain=explain)
+    return memory.search(query, metadata_filter, limit, prefix=prefix, offset=offset, **more)
 
 
 def list_keys(memory: LTMBackend, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:

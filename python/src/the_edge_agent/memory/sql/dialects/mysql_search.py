@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial, reduce
+from itertools import islice
 from typing import Any, Final
 from zlib import crc32
 
@@ -37,8 +38,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import ColumnCollectionConstraint
 from sqlalchemy.sql.compiler import DDLCompiler
 
-from the_edge_agent.memory.sql.dialects.mysql_words import BLOCK, INDEX, NUMBER, WordTable, both, count, numbers
-from the_edge_agent.memory.sql.dialects.newest import ROWS, SKIPPED, Newest, Step
+from the_edge_agent.memory.sql.dialects.mysql_words import BLOCK, INDEX, NUMBER, Places, WordTable, both, count, numbers
+from the_edge_agent.memory.sql.dialects.newest import IS_PARTIAL, ROWS, SKIPPED, Newest, Step
 from the_edge_agent.memory.sql.dialects.texts import TextConditions
 from the_edge_agent.memory.text import Term, has_words
 
@@ -54,6 +55,9 @@ _REMEMBERED: Final = 2.0  # seconds, how many there were: it decides what is tri
 _KEPT_QUERIES: Final = 1_000
 
 _OVERFULL: Final = 0  # the mark; no term
+_LATEST: Final = 2_002  # entries that are looked at first for a word: twice as many as prove that many have it
+_MOST_UNNUMBERED: Final = 4_000
+_MOST_LOOKED_UP: Final = 20_000
 _MAX_GROUPS: Final = 3  # that are asked for, one after the other, where the one before finds too much
 _SOME: Final[BindParameter[int]] = bindparam("b_some", type_=Integer())
 _NEWEST: Final[BindParameter[int]] = bindparam("b_newest", type_=Integer())
@@ -157,6 +161,34 @@ class TermConditions(TextConditions):
                 steps.append(Step(numbered.with_hint(self.table, words.hint), {}, look_up=look_up))
             steps.append(Step(late, {"b_newest": latest}, is_partial=True))
         return [*steps, *super().steps(newest)]
+
+    def having(self, newest: Newest) -> list[Step]:
+        """Look the words up in their table; of many entries, first in the latest blocks."""
+        every = super().having(newest)
+        words = self._words if has_words(newest.terms) else None
+        if words is None:
+            return every
+        where = [words.may_have("b_numbers"), *newest.conditions, *newest.prefix(), *self.exact(newest.terms)]
+        rows = select(*newest.columns).where(*where).limit(ROWS).with_hint(self.table, words.hint)
+        latest = partial(self._latest_numbers, words)
+        return [Step(rows, {}, look_up=latest), Step(rows, {}, look_up=partial(self._all_numbers, words)), *every]
+
+    def _latest_numbers(self, words: WordTable, connection: Connection, terms: Sequence[Term]) -> Any:
+        """Return the numbers of entries that may have all terms, of the latest blocks if there are many."""
+        found = self._places(words, connection, terms)
+        if words.unnumbered(connection, _MOST_UNNUMBERED + 1) > _MOST_UNNUMBERED:
+            return None
+        is_partial = {IS_PARTIAL: True} if count(found) > _LATEST else {}
+        return {"b_numbers": [*islice(numbers(found), _LATEST)], **is_partial}
+
+    def _all_numbers(self, words: WordTable, connection: Connection, terms: Sequence[Term]) -> Any:
+        found = self._places(words, connection, terms)
+        is_much = count(found) + words.unnumbered(connection, _MOST_LOOKED_UP + 1) > _MOST_LOOKED_UP
+        return None if is_much else {"b_numbers": [*numbers(found)]}
+
+    def _places(self, words: WordTable, connection: Connection, terms: Sequence[Term]) -> Places:
+        positive = [term for term in terms if not term.negated]
+        return reduce(both, words.places(connection, words.blocks(connection), positive))
 
     def _few(self, newest: Newest, group: int, size: int) -> Select[Any]:
         """Return the rows that one group finds; if there are too many entries, one without a key."""

@@ -428,7 +428,7 @@ def _patiently(run: Run, work: Callable[[Connection], Any]) -> Any:
 
 def _sequences(term: Term) -> Sequence[Sequence[str]]:
     """Return the tokens, of which an entry with the term has all of one sequence."""
-    return [term.tokens]
+    return term.variants
 
 
 def _postings(rows: Sequence[_Row]) -> list[tuple[str, str]]:

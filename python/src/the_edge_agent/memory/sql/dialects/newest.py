@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     CTE,
@@ -25,6 +25,8 @@ from sqlalchemy import (
 from the_edge_agent.memory.text import Term
 
 ROWS: BindParameter[int] = bindparam("b_rows", type_=Integer())
+#: The name of what a look-up returns besides if it has left something out: fewer rows than wanted are no answer then.
+IS_PARTIAL: Final = "b_is_partial"
 SKIPPED: BindParameter[int] = bindparam("b_skipped", type_=Integer())
 
 

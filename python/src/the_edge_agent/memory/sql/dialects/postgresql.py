@@ -46,7 +46,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from the_edge_agent.memory.codec import comparable_json, decode
 from the_edge_agent.memory.filters import Node, Path, Slot, nested
 from the_edge_agent.memory.poolers import PREPARES
-from the_edge_agent.memory.postgres_bounds import BOUNDS
+from the_edge_agent.memory.postgres_bounds import BOUNDS, looked_up
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.dialects.base import (
     COMMITS_ALONE,
@@ -418,8 +418,8 @@ class VectorConditions(IndexedTextConditions):
         return found if self._is_ours else found & _WHOLE_INDEX
 
     def words(self, terms: Sequence[Term]) -> str:
-        """Return the query for the full-text index."""
-        return " & ".join(map(_index_term, terms))
+        """Return what the index is asked for."""
+        return " & ".join(map(looked_up, terms))
 
 
 class JSONBConditions(FilterConditions):
@@ -498,11 +498,6 @@ def _jsonb(value: Any) -> ColumnElement[Any]:
 
 def _as_jsonb(written: ColumnElement[str]) -> ColumnElement[Any]:
     return cast(cast(written, Text), JSONB)
-
-
-def _index_term(term: Term) -> str:
-    *before, last = term.tokens
-    return " & ".join([*before, f"{last}:*" if term.prefix else last])
 
 
 class _Autocommit:

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Integer,
     Select,
     Table,
+    TableClause,
     Text,
     UnaryExpression,
     bindparam,
@@ -31,7 +32,7 @@ from the_edge_agent.memory.filters import Path
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test
 from the_edge_agent.memory.sql.dialects.newest import ROWS, Newest, Step, are_many, in_order
 from the_edge_agent.memory.sql.dialects.texts import WORDS, IndexedTextConditions
-from the_edge_agent.memory.sqlite_index import ASKED, BOUNDS, wanted_text
+from the_edge_agent.memory.sqlite_index import ASKED, BOUNDS, looked_up, wanted_text
 from the_edge_agent.memory.text import Term, has_words
 
 MAX_FILTER_LEVELS: Final = 5  # SQLite's parser runs out of stack a few levels further
@@ -65,8 +66,8 @@ class FTSConditions(IndexedTextConditions):
         return self.table.c.id.in_(self._found(words))
 
     def words(self, terms: Sequence[Term]) -> str:
-        """Return the query for the full-text index."""
-        return " AND ".join(map(_index_term, terms))
+        """Return what the index is asked for."""
+        return " AND ".join(map(looked_up, terms))
 
     def wanted(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
         """Return the query for the full-text index."""
@@ -74,20 +75,43 @@ class FTSConditions(IndexedTextConditions):
 
     def steps(self, newest: Newest) -> list[Step]:
         """Fetch and sort the matches if they are few; else look for enough of them among the newest entries."""
-        asked: list[ColumnElement[str]] = [WORDS] if has_words(newest.terms) else []
-        if newest.wanted and self._has_metadata_words:
-            asked.append(_ASKED)
-        if not asked:
-            return super().steps(newest)
-        found = self._found(asked[0] if len(asked) == 1 else asked[0] + literal_column("' AND '") + asked[1])
+        if not has_words(newest.terms) and not (newest.wanted and self._has_metadata_words):
+            return self._scans(newest) if newest.bounds else super().steps(newest)
+        found = self._found(self._asked(newest))
         few, late, every = self._few(newest, found), self._late(newest), self._chosen(newest, found)
         steps = []
         for most, latest in BOUNDS:
             steps += [Step(few, {"b_few": most}), Step(late, {"b_newest": latest}, is_partial=True)]
         return [*steps, Step(every.order_by(*newest.order), {})]
 
+    def _scans(self, newest: Newest) -> list[Step]:
+        """Look for enough that have the prefix among the newest entries; else sort all that have it by their times."""
+        number, exact = self.table.c.id, self.exact(newest.terms)
+        late = Step(self._late(newest), {"b_newest": BOUNDS[-1][1]}, is_partial=True)
+        every = select(*newest.columns).where(number.in_(newest.rows(number, where=exact)))
+        return [late, Step(every.order_by(*newest.order), {})]
+
+    def having(self, newest: Newest) -> list[Step]:
+        """Begin with the index, whose rows come one by one, so that it can end after a few."""
+        if not has_words(newest.terms):
+            return super().having(newest)
+        index, asked = self._index(), self._asked(newest)
+        where = [*newest.conditions, *newest.prefix(_unindexed(self.table.c.key)), *self.unsure(newest.terms)]
+        rows = select(*newest.columns).join_from(index, self.table, self.table.c.id == _unindexed(index.c.rowid))
+        return [Step(rows.where(literal_column(index.name).op("MATCH")(asked), *where).limit(ROWS), {})]
+
+    def _asked(self, newest: Newest) -> ColumnElement[str]:
+        """Return what the index is asked for; there must be something."""
+        asked: list[ColumnElement[str]] = [WORDS] if has_words(newest.terms) else []
+        if newest.wanted and self._has_metadata_words:
+            asked.append(_ASKED)
+        return asked[0] if len(asked) == 1 else asked[0] + literal_column("' AND '") + asked[1]
+
+    def _index(self) -> TableClause:
+        return table(f"{self.table.name}_fts", column("rowid", Integer))
+
     def _found(self, asked: ColumnElement[str]) -> Select[tuple[int]]:
-        index = table(f"{self.table.name}_fts", column("rowid", Integer))
+        index = self._index()
         return select(index.c.rowid).where(literal_column(index.name).op("MATCH")(asked))
 
     def _few(self, newest: Newest, found: Select[tuple[int]]) -> Select[Any]:
@@ -102,9 +126,8 @@ class FTSConditions(IndexedTextConditions):
         ages, time = self.table.alias("ages").c, self.table.c.updated_at
         oldest = select(ages.updated_at).order_by(ages.updated_at.desc(), ages.key).limit(1).offset(_NEWEST)
         is_late = time >= func.coalesce(oldest.scalar_subquery(), literal_column("''"))
-        # By the plus SQLite does not seek by the prefix, and sort all that have it.
-        key = UnaryExpression(self.table.c.key, operator=custom_op("+"), type_=self.table.c.key.type)
-        return newest.rows(where=[is_late, *self.exact(newest.terms)], key=key)
+        # SQLite would seek by the prefix, and sort all that have it.
+        return newest.rows(where=[is_late, *self.exact(newest.terms)], key=_unindexed(self.table.c.key))
 
     def _chosen(self, newest: Newest, found: Select[tuple[int]]) -> Select[Any]:
         """Return the rows of what the index finds, without an order: they are sorted before they are fetched."""
@@ -128,6 +151,11 @@ class JSONEachConditions(FilterConditions):
         return _at(readable, path, kinds, test)
 
 
+def _unindexed(expression: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return the same with a plus before it, so that SQLite uses no index for it."""
+    return UnaryExpression(expression, operator=custom_op("+"), type_=expression.type)
+
+
 def _at(parent: ColumnElement[Any], path: Path, kinds: Sequence[Kind], test: Test | None) -> ColumnElement[bool]:
     each = func.json_each(parent).table_valued("key", "type", "atom", "value").alias(f"level{len(path)}")
     conditions = [each.c.key == path[0]]
@@ -138,8 +166,3 @@ def _at(parent: ColumnElement[Any], path: Path, kinds: Sequence[Kind], test: Tes
         if test is not None:
             conditions.append(test(each.c.atom))
     return sql_exists(select(literal_column("1")).select_from(each).where(*conditions))
-
-
-def _index_term(term: Term) -> str:
-    *before, last = (f'"{token}"' for token in term.tokens)
-    return " AND ".join([*before, f"{last}*" if term.prefix else last])

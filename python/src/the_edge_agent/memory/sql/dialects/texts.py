@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, Integer, Table, Text, bindparam, func, not_
+from sqlalchemy import BindParameter, ColumnElement, Integer, Table, Text, bindparam, func, not_, or_, select
 
-from the_edge_agent.memory.sql.dialects.newest import Newest, Step
+from the_edge_agent.memory.sql.dialects.newest import ROWS, Newest, Step
 from the_edge_agent.memory.text import TOKEN_START, Term, has_words
 
 WORDS: BindParameter[str] = bindparam("b_words", type_=Text())
@@ -37,9 +37,18 @@ class TextConditions:
         """Return the places of the steps that are to be tried, each by itself, before a transaction tries all."""
         return [*takewhile(lambda place: steps[place].look_up is None, range(len(steps)))]
 
-    def parameters(self, terms: Sequence[Term]) -> dict[str, Any]:
-        """Return the values of the parameters for these terms."""
-        return {f"b_needle{place}": f"%{term.needle}%" for place, term in enumerate(terms)}
+    def having(self, newest: Newest) -> list[Step]:
+        """Return the statements for rows that match, in whatever order they are found quickest; see ``steps``."""
+        where = [*newest.conditions, *newest.prefix(), *self.matches(newest.terms)]
+        return [Step(select(*newest.columns).where(*where).limit(ROWS), {})]
+
+    def parameters(self, terms: Sequence[Term], also: Sequence[Term] = ()) -> dict[str, Any]:
+        """Return what the terms are bound to; an index may be asked for others too, which all that match have."""
+        return {
+            _name(place, number): f"%{needle}%"
+            for place, term in enumerate(terms)
+            for number, needle in enumerate(term.needles)
+        }
 
     def wanted(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
         """Return the query for a full-text index that stands for ``filters.alternatives``."""
@@ -48,18 +57,24 @@ class TextConditions:
     def contains(self, term: Term, place: int) -> ColumnElement[bool]:
         """Return the condition of the term at a place of the query, by looking at the whole search text."""
         column = self.table.c.search_text
-        found = column.like(bindparam(f"b_needle{place}", type_=column.type))
+        found = or_(
+            *(column.like(bindparam(_name(place, number), type_=column.type)) for number in range(len(term.variants)))
+        )
         return not_(found) if term.negated else found
 
-    def occurrences(self, needle: str) -> ColumnElement[int]:
-        """Return how often a string occurs in the search text."""
+    def occurrences(self, needles: Sequence[str]) -> ColumnElement[int]:
+        """Return how often strings occur in the search text."""
+        first, *others = map(self._occurrences, needles)
+        return sum(others, start=first)
+
+    def _occurrences(self, needle: str) -> ColumnElement[int]:
         column = self.table.c.search_text
         shorter = func.replace(column, needle, "", type_=Text())
         return (func.length(column, type_=Integer()) - func.length(shorter, type_=Integer())) // len(needle)
 
     def token_count(self) -> ColumnElement[int]:
         """Return how many tokens the search text has."""
-        return self.occurrences(TOKEN_START)
+        return self.occurrences([TOKEN_START])
 
 
 class IndexedTextConditions(TextConditions):
@@ -71,11 +86,12 @@ class IndexedTextConditions(TextConditions):
 
     def unsure(self, terms: Sequence[Term]) -> list[ColumnElement[bool]]:
         """Return the conditions of the terms of which the index cannot tell."""
-        return [self.contains(term, place) for place, term in enumerate(terms) if not is_told_by_index(term)]
+        return [self.contains(term, place) for place, term in enumerate(terms) if not term.is_told_by_index]
 
-    def parameters(self, terms: Sequence[Term]) -> dict[str, Any]:
-        """Return the values of the parameters for these terms."""
-        return {**super().parameters(terms), "b_words": self.words([term for term in terms if not term.negated])}
+    def parameters(self, terms: Sequence[Term], also: Sequence[Term] = ()) -> dict[str, Any]:
+        """Return what the terms are bound to."""
+        looked_for = [term for term in (*terms, *also) if not term.negated]
+        return {**super().parameters(terms), "b_words": self.words(looked_for)}
 
     def indexed(self, words: BindParameter[str]) -> ColumnElement[bool]:
         """Return the condition that the index has all that it is asked for."""
@@ -86,6 +102,5 @@ class IndexedTextConditions(TextConditions):
         raise NotImplementedError
 
 
-def is_told_by_index(term: Term) -> bool:
-    """Return whether the index alone tells of a term: it does not know the order of several tokens."""
-    return not term.negated and len(term.tokens) == 1
+def _name(place: int, number: int) -> str:
+    return f"b_needle{place}_{number}"

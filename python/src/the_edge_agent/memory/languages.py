@@ -1,0 +1,173 @@
+"""The languages of a memory: stems, by Snowball, and stop words.
+
+A stem is what the forms of a word share: ``runs`` and ``running`` are indexed as ``run``. Both libraries are imported
+when a language is needed, and not before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import unicodedata
+from collections.abc import Callable
+from functools import cache, cached_property
+from importlib import import_module
+from typing import Any, Final
+
+from the_edge_agent.memory.results import LTMError
+
+NONE: Final = "none"
+ENGLISH: Final = "english"
+
+# Their alphabets have no marks: accents are left out before a word is stemmed, so that résumé and resume are one word.
+# Elsewhere stems need them: the French -ées and the Russian й.
+_WITHOUT_MARKS: Final = frozenset({ENGLISH, "porter", "indonesian", "sesotho"})
+_LONGEST: Final = 60  # letters of a word that is stemmed; longer ones are no words, and would take long
+# The names by which the stop words of a language are kept: ISO 639-1.
+_CODES: Final = {
+    "danish": "da",
+    "dutch": "nl",
+    ENGLISH: "en",
+    "finnish": "fi",
+    "french": "fr",
+    "german": "de",
+    "hungarian": "hu",
+    "italian": "it",
+    "norwegian": "no",
+    "porter": "en",
+    "portuguese": "pt",
+    "russian": "ru",
+    "spanish": "es",
+    "swedish": "sv",
+    "turkish": "tr",
+}
+# What the words end with of which a fingerprint is made: endings that the rules of stemmers look at.
+_BEGINNINGS: Final = ("kontra", "mili", "красив", "γνωρ")
+_ENDINGS: Final = (
+    "s es ies ied ing ings ed edly eed ly ally ational ation ations ator alism iveness fulness ousness "
+    "ousli able ible ment ements ity ities ness y er ers est ize ized izing ful less ion ions e a o i ée "
+    "ées é er ait aient ons ez issement ité ités euse eux ante amente mente ción ciones idad ando iendo "
+    "aba aron ía ías ungen ung heit keit lich isch en ern em ende heden ingen ene ens erne igt lig heter "
+    "arna sti ista isti zione zioni ato ata ati ate ito isco osi osa ый ая ое ые ого ому ить ает ают ешь "
+    "ость ости ами ях ов ев ный ными ся лась ως ους ης ων ει εις ακι lar ler lik ini sinden nya kan"
+)
+
+
+class Language:
+    """The rules of one language; safe for many threads.
+
+    Attributes:
+        name: as Snowball calls it, or ``none`` for exact words.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Make the rules; import nothing yet."""
+        self.name = name
+        self._local = threading.local()
+
+    @property
+    def has_stems(self) -> bool:
+        """Whether words are stemmed."""
+        return self.name != NONE
+
+    @property
+    def keeps_marks(self) -> bool:
+        """Whether the stemmer needs the marks of letters."""
+        return self.has_stems and self.name not in _WITHOUT_MARKS
+
+    @property
+    def has_possessives(self) -> bool:
+        """Whether ``'s`` at the end of a word is no part of it."""
+        return self.name in (ENGLISH, "porter")
+
+    def stem(self, word: str) -> str:
+        """Return the stem of a word in lower case."""
+        if not self.has_stems or len(word) > _LONGEST:
+            return word
+        try:
+            stem = self._local.stem
+        except AttributeError:
+            stem = self._local.stem = self._new_stemmer()
+        return stem(word) or word
+
+    @cached_property
+    def stop_words(self) -> frozenset[str]:
+        """Words that tell nothing, such as ``the``, in lower case; empty for a language of which none are known."""
+        if self.name not in _CODES:
+            return frozenset()
+        lists: Any = import_module("whoosh.lang.stopwords").stoplists
+        return frozenset(map(str, lists[_CODES[self.name]]))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What differs between releases of the stemmer that stem words differently: a hash of the stems of a list."""
+        return _fingerprint(self.stem) if self.has_stems else ""
+
+    def _new_stemmer(self) -> Callable[[str], str]:
+        snowball: Any = import_module(f"snowballstemmer.{self.name}_stemmer")
+        python: Callable[[str], str] = getattr(snowball, f"{self.name.title().replace('_', '')}Stemmer")().stemWord
+        try:
+            native: Callable[[str], str] = import_module("Stemmer").Stemmer(self.name).stemWord
+        except (ImportError, KeyError):
+            return python
+        return native if _are_equal(self.name, native, python) else python
+
+    def __repr__(self) -> str:
+        """Name the language."""
+        return f"Language({self.name!r})"
+
+
+@cache
+def language(name: str) -> Language:
+    """Return the rules of a language.
+
+    Args:
+        name: ``none``, ``english``, or another that Snowball knows, in lower case.
+
+    Raises:
+        LTMError: ``configuration_error`` for another name; the message lists the known ones.
+    """
+    known = languages()
+    if name not in known:
+        raise LTMError("configuration_error", f"language must be one of {', '.join(known)}; not {name!r}")
+    return Language(name)
+
+
+def check_language(name: Any, *, search: bool = True) -> str | None:
+    """Return the name of a language, or None for the one that the table has.
+
+    Args:
+        name: the option.
+        search: whether the memory keeps words.
+
+    Raises:
+        LTMError: ``configuration_error``.
+    """
+    if name is None:
+        return None
+    if not search:
+        raise LTMError("configuration_error", "language is for words, and this memory keeps none (search=False)")
+    if not isinstance(name, str):
+        raise LTMError("configuration_error", f"language must be a string or None, not {type(name).__name__}")
+    return language(name.strip().lower()).name
+
+
+@cache
+def languages() -> tuple[str, ...]:
+    """Return the names of the languages, ``none`` first."""
+    snowball: Any = import_module("snowballstemmer")
+    module_names = {name for name in snowball.algorithms() if not name.endswith("_porter")}
+    return (NONE, *sorted(module_names))
+
+
+@cache
+def _are_equal(name: str, native: Callable[[str], str], python: Callable[[str], str]) -> bool:
+    """Return whether two stemmers of a language are of releases that stem alike."""
+    return _fingerprint(native) == _fingerprint(python)
+
+
+def _fingerprint(stem: Callable[[str], str]) -> str:
+    words = [
+        unicodedata.normalize("NFC", beginning + ending) for beginning in _BEGINNINGS for ending in _ENDINGS.split()
+    ]
+    return hashlib.sha256("\n".join(map(stem, words)).encode()).hexdigest()[:16]

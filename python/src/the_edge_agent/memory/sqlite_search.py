@@ -1,0 +1,229 @@
+"""Searches of the native SQLite memory: the full-text index finds what may match, the definitions in Python decide."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from itertools import islice
+from typing import Any, Final
+
+from the_edge_agent.memory.codec import encode_value
+from the_edge_agent.memory.damage import Damage
+from the_edge_agent.memory.filters import Node, alternatives, equalities
+from the_edge_agent.memory.languages import Language
+from the_edge_agent.memory.native_rows import best, fitting, range_of, result_of
+from the_edge_agent.memory.questions import SHORT, Row
+from the_edge_agent.memory.sqlite_database import SQLiteDatabase, now, written
+from the_edge_agent.memory.sqlite_index import ASKED, BOUNDS, looked_up, wanted_text
+from the_edge_agent.memory.text import Term, has_words, terms_of_prefix
+
+VISIBLE: Final = "(expires_at IS NULL OR expires_at > :now)"
+IN_PREFIX: Final = "key >= :prefix AND key < :end"
+# Four columns of a match: of one that is ranked, or is a result as it is.
+_RANKED: Final = "id, metadata, search_text, NULL"
+_WHOLE: Final = "key, metadata, value, storage_uri"
+_COUNTED: Final = f"key, metadata, updated_at, CASE WHEN length(search_text) <= {SHORT} THEN search_text END"
+# One look at the index: the matches, or if there are too many a row of nulls.
+_FEW: Final = """
+    WITH found AS (SELECT rowid FROM ltm_entries_fts WHERE ltm_entries_fts MATCH {asked} LIMIT :few + 1)
+    SELECT {columns}, updated_at, key FROM ltm_entries
+    WHERE id IN (SELECT rowid FROM found WHERE (SELECT count(*) FROM found) <= :few) AND {conditions}
+    UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, NULL WHERE (SELECT count(*) FROM found) > :few
+    ORDER BY updated_at DESC, key"""
+# SQLite would prefer the index of keys for a prefix, and sort all of its entries.
+_NEWEST: Final = """
+    SELECT {columns} FROM ltm_entries INDEXED BY ix_ltm_entries_updated_at
+    WHERE updated_at >= coalesce((
+        SELECT updated_at FROM ltm_entries ORDER BY updated_at DESC, key LIMIT 1 OFFSET :newest), '')
+    AND {conditions} ORDER BY updated_at DESC, key"""
+_ALL: Final = "SELECT {columns} FROM ltm_entries WHERE {conditions} ORDER BY updated_at DESC, key"
+# Rows are sorted by their times alone, and read then.
+_SORTED: Final = """
+    SELECT {columns} FROM ltm_entries
+    WHERE id IN (SELECT id FROM ltm_entries WHERE {conditions} ORDER BY updated_at DESC, key LIMIT :most)
+    ORDER BY updated_at DESC, key"""
+_IN_INDEX: Final = "id IN (SELECT rowid FROM ltm_entries_fts WHERE ltm_entries_fts MATCH {asked})"
+# In the order in which the index has them, so that it can end after a few.
+_HAVING: Final = """
+    SELECT {columns} FROM (SELECT rowid AS place FROM ltm_entries_fts WHERE ltm_entries_fts MATCH {asked})
+    CROSS JOIN ltm_entries ON id = place WHERE {conditions}"""
+_SCANNED: Final = "SELECT {columns} FROM ltm_entries WHERE {conditions}"
+_TEXT: Final = "SELECT search_text FROM ltm_entries WHERE key = ?"
+_BY_KEY: Final = f"SELECT {_WHOLE} FROM ltm_entries WHERE key = ?"  # noqa: S608 - our own names
+_BY_ID: Final = f"SELECT {_WHOLE} FROM ltm_entries WHERE id = ?"  # noqa: S608 - likewise
+_MOST_MENTIONED: Final = 20  # strings that are looked for; SQLite takes 1,000 conditions, and the filter decides
+
+
+class SQLiteSearch:
+    """The reads of one search, on a connection in a transaction or for one statement."""
+
+    def __init__(
+        self,
+        database: SQLiteDatabase,
+        connection: sqlite3.Connection,
+        condition: Node | None,
+        prefix: str,
+        rules: Language,
+    ) -> None:
+        """Fix the time at which entries have expired, and the part of the memory that is searched."""
+        self._database, self._connection = database, connection
+        self._condition, self._prefix = condition, prefix
+        self._prefix_terms = terms_of_prefix(prefix, rules) if database.has_full_text else []
+        self._values = range_values(prefix)
+
+    # --- as a ``Reader`` ---------------------------------------------------------------------------
+
+    def newest(self, terms: Sequence[Term], most: int, *, filtered: bool) -> Iterable[Row]:
+        """Return the newest entries, see ``Reader.newest``."""
+        rows = self.newest_rows(terms, most, columns=_COUNTED, filtered=filtered)
+        return [Row(key, moment, text) for key, _, moment, text in rows]
+
+    def having(self, terms: Sequence[Term], most: int) -> list[Row]:
+        """Return entries that satisfy terms, see ``Reader.having``."""
+        asked, values, unsure, recheck = self._conditions(terms, self._condition, in_prefix=True)
+        if asked:
+            sql = _HAVING.format(columns=_COUNTED, asked=asked, conditions=" AND ".join(unsure))
+        else:
+            sql = _SCANNED.format(columns=_COUNTED, conditions=" AND ".join([*recheck, *self._mentioned(values)]))
+        rows = self._fetched(sql, values, most + 1)
+        return [Row(key, moment, text) for key, _, moment, text in rows]
+
+    def in_time(self, rows: Iterable[Row]) -> Iterable[Row]:
+        """Yield rows until the time of the call is over."""
+        return self._database.in_time(rows)
+
+    def text(self, key: str) -> str:
+        """Return the search text of an entry."""
+        return str(self._connection.execute(_TEXT, (key,)).fetchone()[0])
+
+    def entries(self, keys: Sequence[str]) -> list[dict[str, Any] | Damage]:
+        """Return ``{"key", "value", "metadata", "score"}`` of entries, in this order."""
+        return [result_of(self._connection.execute(_BY_KEY, (key,)).fetchone()) for key in keys]
+
+    # --- for conditions that must all hold ---------------------------------------------------------
+
+    def newest_rows(
+        self,
+        terms: Sequence[Term],
+        most: int,
+        *,
+        columns: str | None = None,
+        skipped: int = 0,
+        filtered: bool = True,
+    ) -> list[Sequence[Any]]:
+        """Return the columns of the newest that match, of those to be skipped the first one.
+
+        With an index: few matches are fetched and sorted; of many there are enough among the newest entries, most
+        times; else all matches are fetched.
+        """
+        condition = self._condition if filtered else None
+        asked, values, unsure, recheck = self._conditions(terms, condition)
+        shown = columns or (_RANKED if has_words(terms) else _WHOLE)
+
+        def fetched(statement: str, conditions: Iterable[str], **bounds: int) -> list[Sequence[Any]]:
+            sql = statement.format(asked=asked, columns=shown, conditions=" AND ".join(conditions))
+            return self._fetched(sql, {**values, **bounds}, most, skipped=skipped, condition=condition)
+
+        def everything() -> list[str]:
+            return [*recheck, *(self._mentioned(values) if filtered else ())]
+
+        if asked:
+            for few, newest in BOUNDS:
+                rows = fetched(_FEW, unsure, few=max(few, most))
+                if not rows or rows[0][0] is not None:
+                    return rows
+                rows = fetched(_NEWEST, everything(), newest=max(newest, 4 * most))
+                if len(rows) == most:
+                    return rows
+            return fetched(_ALL, [_IN_INDEX.format(asked=asked), *unsure])
+        if not self._prefix:
+            return fetched(_ALL, everything())
+        rows = fetched(_NEWEST, everything(), newest=max(BOUNDS[-1][1], 4 * most))
+        if len(rows) == most:
+            return rows
+        return fetched(_ALL if condition else _SORTED, everything(), **({} if condition else {"most": most}))
+
+    def best(self, terms: Sequence[Term], first: int, most: int, window: int) -> list[dict[str, Any] | Damage]:
+        """Return the results that satisfy terms with words, best first."""
+        rows = self.newest_rows(terms, window)
+        found = best(self._database.in_time(rows), terms, first, most)
+        return [result_of(self._connection.execute(_BY_ID, (row[0],)).fetchone(), rank) for rank, row in found]
+
+    def all_matching(self, terms: Sequence[Term], *, keeps_words: bool) -> sqlite3.Cursor:
+        """Return all that may match, newest first, as ``undamaged`` takes it."""
+        asked, values, unsure, recheck = self._conditions(terms, self._condition)
+        conditions = [_IN_INDEX.format(asked=asked), *unsure] if asked else recheck
+        words = "search_text" if keeps_words else "''"
+        columns = f"key, value, metadata, {words}, storage_uri"
+        return self._connection.execute(_ALL.format(columns=columns, conditions=" AND ".join(conditions)), values)
+
+    # --- conditions --------------------------------------------------------------------------------
+
+    def _fetched(
+        self, sql: str, values: dict[str, Any], most: int, *, skipped: int = 0, condition: Node | bool | None = True
+    ) -> list[Sequence[Any]]:
+        wanted = self._condition if condition is True else condition
+        with closing(self._connection.execute(sql, values)) as rows:
+            found = enumerate(islice(fitting(self._database.in_time(rows), wanted), most))  # type: ignore[arg-type]
+            return [row[:1] if place < skipped else row[:4] for place, row in found]
+
+    def _mentioned(self, values: dict[str, Any]) -> list[str]:
+        conditions = []
+        for place, mentioned in enumerate(_mentioned(self._condition)[:_MOST_MENTIONED]):
+            values[f"mentioned{place}"] = mentioned
+            conditions.append(f"instr(metadata, :mentioned{place}) > 0")
+        return conditions
+
+    def _conditions(
+        self, terms: Sequence[Term], condition: Node | None, *, in_prefix: bool = False
+    ) -> tuple[str, dict[str, Any], list[str], list[str]]:
+        """Return what the index is asked for, the parameters, and the conditions on what it finds and on all others.
+
+        With ``in_prefix`` the index is asked for the words of the prefix too.
+        """
+        asked, values = self._asked(terms, condition, in_prefix=in_prefix)
+        values |= self._values
+        # SQLite would seek by a range of all keys, and sort.
+        shared = [VISIBLE, IN_PREFIX] if self._prefix else [VISIBLE]
+        unsure, recheck = [*shared], [*shared]
+        for place, term in enumerate(terms):
+            found = []
+            for number, needle in enumerate(term.needles):
+                values[f"needle{place}_{number}"] = needle
+                found.append(f"instr(search_text, :needle{place}_{number}) > 0")
+            recheck.append(f"({' OR '.join(found)}) = {int(not term.negated)}")
+            if not asked or not term.is_told_by_index:
+                unsure.append(recheck[-1])
+        return asked, values, unsure, recheck
+
+    def _asked(self, terms: Sequence[Term], condition: Node | None, *, in_prefix: bool) -> tuple[str, dict[str, Any]]:
+        """Return what the index is asked for, in SQL, and its parameters; nothing where it cannot help."""
+        parts, values = [], dict[str, Any]()
+        positive = [term for term in terms if not term.negated]
+        if positive and self._database.has_full_text:
+            parts.append(":words")
+            values["words"] = " AND ".join(map(looked_up, [*positive, *(self._prefix_terms if in_prefix else ())]))
+        groups = alternatives(condition) if self._database.has_metadata_words else []
+        if groups:
+            parts.append(ASKED.format(wanted="wanted"))
+            values["wanted"] = wanted_text(groups)
+        return " || ' AND ' || ".join(parts), values
+
+
+def range_values(prefix: str) -> dict[str, Any]:
+    """Return the parameters of ``VISIBLE`` and ``IN_PREFIX``."""
+    return {**range_of(prefix), "now": written(now())}
+
+
+def _mentioned(condition: Node | None) -> list[str]:
+    """Return JSON strings that metadata has as they are written here if it satisfies a filter, which decides."""
+    found: list[str] = []
+    for wanted in equalities(condition):
+        inner: Any = wanted
+        while isinstance(inner, dict):
+            (key, inner), *_ = inner.items()
+            found.append(encode_value(key))
+        if isinstance(inner, str):
+            found.append(encode_value(inner))
+    return found

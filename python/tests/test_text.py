@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from the_edge_agent.memory import LTMError
+from the_edge_agent.memory import LTMError, SQLiteBackend, words_of
+from the_edge_agent.memory.languages import language
 from the_edge_agent.memory.queries import parse_query as parse
 from the_edge_agent.memory.text import Term, matches, score, search_text, tokenize
 from the_edge_agent.testing.bad_input import BAD_QUERIES
@@ -45,6 +46,68 @@ def found(query: str | None, *values: Any) -> list[bool]:
     """Return for each value whether a query finds it, under a key without words."""
     terms = parse_query(query)
     return [terms is None or matches(search_text("-", value, None), terms) for value in values]
+
+
+# --- questions and languages ---------------------------------------------------------------------
+
+
+def asked_for(question: str, name: str = "english") -> list[tuple[str, bool]]:
+    """Return how each word that counts is shown, and whether it may go on."""
+    return [(term.shown, term.prefix) for term in parse(question, "any", language(name)).words or ()]
+
+
+@pytest.mark.parametrize(
+    "text", ["café's", "cafe\u0301's", "CAFE\u0301\u2019S", "café\uff07s", "ca\u00adfe\u00ad's-", "cafe's", "☃ cafe's"]
+)
+def test_a_possessive_is_left_out_however_it_is_written(text: str) -> None:
+    assert [stem for word, stem in words_of(text) if word != "☃"] == ["cafe"]
+
+
+@pytest.mark.parametrize("text", ["cafe'sb", "☃'s", "'s", "e 's", "'\u0301s"])
+def test_what_is_no_possessive_stays(text: str) -> None:
+    assert words_of(text)[-1][0] in ("s", "sb")
+
+
+def test_a_possessive_at_the_end_of_a_part_that_is_folded_by_itself_is_left_out() -> None:
+    for length in range(990, 1_010):
+        assert words_of("é" + "a" * (length - 1) + "'s b")[-2:] == [("e" + "a" * (length - 1),) * 2, ("b", "b")]
+
+
+@pytest.mark.parametrize("name", ["french", "russian", "hindi", "arabic"])
+def test_marks_that_belong_to_no_letter_are_no_words(name: str) -> None:
+    """The stem of one was empty, and a question for it found every entry."""
+    for text in ("❤\ufe0fs", "\u0301s", "❤\ufe0fmaison", "\u0301" * 50 + "maison"):
+        word = text.lstrip("❤\ufe0f\u0301")
+        assert words_of(text, name)[-1] == words_of(word, name)[0]
+        assert [
+            variant
+            for term in parse(text, "any", language(name)).words or ()
+            for variant in term.variants
+            if not variant
+        ] == []
+
+
+def test_operators_are_before_letters_only() -> None:
+    assert asked_for("-½ -٣ -² +Ⅷ -5 +49 --fox +-hen") == asked_for("½ ٣ ² Ⅷ 5 49 fox hen")
+    assert [term.negated for term in parse("-é -ё -日 -ʰ", "any").terms] == [True] * 4
+
+
+def test_of_too_many_words_those_are_taken_that_fit() -> None:
+    long = "x" * (77 * 200 + 1)
+    assert asked_for(f"{long} fox") == [("fox", False)]
+    assert len(asked_for('"' + " ".join(f"w{number}" for number in range(250)) + '" fox')) == 200
+    assert asked_for('"' + "fox red " * 150 + '"') == [("fox", False), ("red", False)]
+
+
+def test_explain_names_terms_as_the_question_has_them() -> None:
+    with SQLiteBackend() as memory:
+        memory.store("a", "The red fox meets Ada's Fóxhound")
+        for match, question, names in (
+            ("any", 'Foxes? FÓX* +Ada "Red  fox" +fox*', ["Ada", "fox*", "foxes", '"Red  fox"']),
+            ("all", 'Foxes FÓX* Ada "Red  fox" fox* -hen', ["Foxes", "FÓX*", "Ada", '"Red  fox"', "fox*"]),
+        ):
+            [entry] = memory.search(question, match=match, explain=True)["results"]  # type: ignore[arg-type]
+            assert [part["term"] for part in entry["explain"]] == names
 
 
 # --- tokens ----------------------------------------------------------------------------------------
@@ -227,7 +290,9 @@ def test_a_bad_query_is_refused(query: Any) -> None:
 def test_a_query_has_200_words_at_most() -> None:
     assert parse_query("w " * 200)
     assert parse_query("w" * 77 * 200)
-    with pytest.raises(LTMError, match="at most 200 words; a long word counts once for each 77 of its characters"):
+    with pytest.raises(
+        LTMError, match=r"at most 200 words that .*; a long word counts once for each 77 of its characters"
+    ):
         parse_query("w" * 77 * 201)
     for query in ("w " * 201, '"' + "w " * 201 + '"', "-w " * 201, "a.b " * 101):
         with pytest.raises(LTMError):

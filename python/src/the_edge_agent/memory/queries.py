@@ -21,7 +21,6 @@ MAX_QUERY_LENGTH: Final = 100_000  # characters: 200 words need fewer, and more 
 
 _ALL_PART: Final = re.compile(r'(-?)(?:"([^"]*)(?:"|$)|([^\s"]+))')
 _ANY_PART: Final = re.compile(r'([+-]?)"([^"]*)"|([^\s"]+)')
-_OPERATOR: Final = re.compile(r"[+-](?=[^\W\d_])")  # directly before a letter
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +125,8 @@ def escape(text: str) -> str:
 def _all_of(query: str, rules: Language) -> Query:
     terms = []
     for minus, phrase, word in _ALL_PART.findall(query):
-        term = term_of(word or phrase, rules, prefix=word.endswith("*"), negated=bool(minus))
+        shown = word or f'"{phrase}"'
+        term = term_of(word or phrase, rules, prefix=word.endswith("*"), negated=bool(minus), shown=shown)
         if term is not None:
             terms.append(term)
     _check_length(terms)
@@ -136,7 +136,7 @@ def _all_of(query: str, rules: Language) -> Query:
 def _any_of(query: str, rules: Language) -> Query:
     required, words = list[Term](), list[Term]()
     for sign, phrase, chunk in _ANY_PART.findall(query):
-        operator = sign or (chunk[0] if _OPERATOR.match(chunk) else "")
+        operator = sign or (chunk[0] if chunk.startswith(("+", "-")) and chunk[1:2].isalpha() else "")
         is_word = bool(chunk)
         if is_word and not operator:
             words += terms_of_words(chunk, rules, prefix=chunk.endswith("*"))
@@ -144,8 +144,14 @@ def _any_of(query: str, rules: Language) -> Query:
         shown = f'"{phrase}"' if not is_word else chunk[1:]
         text = chunk[1:] if is_word else phrase
         term = term_of(text, rules, prefix=chunk.endswith("*"), negated=operator == "-", shown=shown)
-        if term is not None:
-            (required if operator else words).append(term)
+        if term is None:
+            continue
+        if operator:
+            required.append(term)
+        elif term.length > MAX_QUERY_WORDS:
+            words += terms_of_words(phrase, rules, prefix=False)
+        else:
+            words.append(term)
     _check_length(required)
     wanted = [term for term in required if not term.negated]
     telling = [*wanted, *(term for term in words if not is_stop_word(term, rules))]
@@ -156,13 +162,12 @@ def _any_of(query: str, rules: Language) -> Query:
 
 
 def _first(terms: Sequence[Term]) -> list[Term]:
-    """Return the first terms, of at most so many words in all."""
+    """Return the first terms, of at most so many words in all; what no longer fits is left out."""
     found, length = [], 0
     for term in terms:
-        length += term.length
-        if length > MAX_QUERY_WORDS:
-            break
-        found.append(term)
+        if length + term.length <= MAX_QUERY_WORDS:
+            length += term.length
+            found.append(term)
     return found
 
 

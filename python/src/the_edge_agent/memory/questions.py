@@ -31,6 +31,7 @@ from the_edge_agent.memory.text import (
 
 SAMPLE: Final = 1_000  # of the newest entries, from which it is taken how much a word tells
 SCANNED: Final = 4  # times as many of the newest entries are scanned for words as may be candidates by one word
+_MOST: Final = 2**29 - 1  # candidates by one word: one more than are scanned for it is an INTEGER on every database
 _COMMON: Final = 0.2  # of the sample have a word that seems to be too common to be looked up
 SHORT: Final = 10_000  # characters of a search text that comes with its row
 
@@ -107,7 +108,7 @@ def ranked(reader: Reader, query: Query, *, first: int, most: int, has_filter: b
         has_filter: whether the search has a metadata filter.
     """
     words = query.words or ()
-    count_terms, few = Counter(words), max(RANK_WINDOW, first + most)
+    count_terms, few = Counter(words), min(max(RANK_WINDOW, first + most), _MOST)
 
     def count(rows: Iterable[Row]) -> list[_Counted]:
         found = []

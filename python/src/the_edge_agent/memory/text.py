@@ -38,7 +38,7 @@ _KEPT_LENGTH = 20  # characters of a word whose tokens are remembered
 _KEPT_RUNS = 20_000
 _FOLDED_LENGTH = 1_000  # characters normalised at a time: ordering a run of marks takes quadratic time
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
-_POSSESSIVE = re.compile(r"(?<=\w)['\u2019]s(?!\w)", re.IGNORECASE)
+_POSSESSIVE = re.compile(r"(?<=[^\W_])'s(?![^\W_])")  # of folded text
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,8 @@ def terms_of_words(text: str, rules: Language, *, prefix: bool) -> list[Term]:
         parts = [run[i : i + 2] for i in range(len(run) - 1)] or [run] if is_paired else [run]
         for part in parts:
             is_prefix = len(part) == 1 if is_paired else goes_on and place == len(runs) - 1
-            terms.append(Term(_variants([part], rules, prefix=is_prefix), is_prefix, shown=part))
+            shown = f"{part}*" if is_prefix and not is_paired else part
+            terms.append(Term(_variants([part], rules, prefix=is_prefix), is_prefix, shown=shown))
     return terms
 
 
@@ -286,13 +287,15 @@ def _stop_words(rules: Language) -> frozenset[str]:
 
 def _runs(text: str, rules: Language) -> Iterator[str]:
     """Yield the runs of one kind of script of a text: words, but parts of them where a script without spaces begins."""
-    if rules.has_possessives and ("'" in text or "\u2019" in text):
-        text = _POSSESSIVE.sub("", text)
     if text.isascii():
-        yield from _ASCII_WORD.findall(text.lower())
+        text = text.lower()
+        yield from _ASCII_WORD.findall(_POSSESSIVE.sub("", text) if rules.has_possessives and "'" in text else text)
         return
     if not rules.keeps_marks:
-        for word in _marked(text).split(" "):
+        folded = _marked(text, _WITH_APOSTROPHES if rules.has_possessives else None)
+        if "'" in folded:
+            folded = _POSSESSIVE.sub("", folded).replace("'", " ")
+        for word in folded.split(" "):
             if word:
                 yield from _PAIRED_RUN.findall(word)
         return
@@ -301,7 +304,8 @@ def _runs(text: str, rules: Language) -> Iterator[str]:
         if bare == word or _PAIRED_CHAR.search(bare):
             yield from _PAIRED_RUN.findall(bare)
         elif bare:  # a long run of marks is no word, and would take long
-            yield unicodedata.normalize("NFC", word) if len(word) <= _KEPT_LENGTH * 2 else bare
+            of_letters = word[word.index(bare[0]) :]  # without marks of what stands before it, such as an emoji
+            yield unicodedata.normalize("NFC", of_letters) if len(of_letters) <= _KEPT_LENGTH * 2 else bare
 
 
 def _marked(text: str, classes: _CharacterClasses | None = None) -> str:
@@ -315,8 +319,8 @@ def _marked(text: str, classes: _CharacterClasses | None = None) -> str:
     parts, kept = [], 0
     for at in range(0, len(text), _FOLDED_LENGTH):
         parts.append(_marked(text[at : at + _FOLDED_LENGTH], classes))
-        kept += len(parts[-1].translate(_UNMARKED)) - parts[-1].count(" ")
-        if kept > MAX_SEARCH_TEXT:  # each character but a space makes at least one of a token
+        kept += len(parts[-1].translate(_UNMARKED)) - parts[-1].count(" ") - parts[-1].count("'")
+        if kept > MAX_SEARCH_TEXT:  # each character of a word makes at least one of a token
             break
     return "".join(parts)
 
@@ -324,8 +328,8 @@ def _marked(text: str, classes: _CharacterClasses | None = None) -> str:
 class _CharacterClasses(dict[int, str]):
     """Letters and digits as they are, symbols between spaces, marks and joiners gone, all else a space."""
 
-    def __init__(self, *, keeps_marks: bool = False) -> None:
-        super().__init__()
+    def __init__(self, *, keeps_marks: bool = False, keeps_apostrophes: bool = False) -> None:
+        super().__init__({ord("'"): "'", 0x2019: "'"} if keeps_apostrophes else {})
         self._keeps_marks = keeps_marks
 
     def __missing__(self, code: int) -> str:
@@ -353,6 +357,7 @@ class _Marks(dict[int, str]):
 
 _MARKED = _CharacterClasses()
 _WITH_MARKS = _CharacterClasses(keeps_marks=True)
+_WITH_APOSTROPHES = _CharacterClasses(keeps_apostrophes=True)
 _UNMARKED = _Marks()
 
 
@@ -361,8 +366,8 @@ def _unmarked(word: str) -> str:
 
 
 def _kept(run: str, rules: Language) -> str:
-    """Return the stem of a word, without marks."""
-    return _unmarked(rules.stem(run))
+    """Return the stem of a word, without marks; the word, if nothing is left."""
+    return _unmarked(rules.stem(run)) or _unmarked(run)
 
 
 class _Pieces(dict[str, str]):

@@ -49,7 +49,7 @@ class FiveMethods(LTMBackend):
     def __init__(self) -> None:
         self._rows: dict[str, Row] = {}
         self._moment = 0
-        self._now = 0.0
+        self._now, self._time = 0.0, datetime.now(timezone.utc)
         self._turn = threading.RLock()
         self._closed = False
 
@@ -122,7 +122,7 @@ class FiveMethods(LTMBackend):
         with self._turn:
             if self._closed:
                 raise LTMError("connection_error", "this backend is closed")
-            self._now = time.monotonic()
+            self._now, self._time = time.monotonic(), datetime.now(timezone.utc)
             yield
 
     def _lives(self, row: Row) -> bool:
@@ -139,7 +139,7 @@ class FiveMethods(LTMBackend):
             raise conflict(store.key, version)
         metadata = None if store.metadata is None else decode(store.metadata)
         entry = Entry(store.key, decode(store.value), metadata, self._moment)
-        now = datetime.now(timezone.utc)
+        now = self._time
         ends = store.expires_at if store.ttl is None else now + store.ttl
         expires = None if ends is None else self._now + (ends - now).total_seconds()
         self._rows[store.key] = Row(entry, version + 1, expires, ends, row.created_at if row else now, now)

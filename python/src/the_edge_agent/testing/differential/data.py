@@ -26,7 +26,18 @@ WORDS: Final = (
     "ສະບາຍດີ", "ខ្មែរ", "မြန်မာ", "한국어", "한", "😀", "👍🏽", "👩\u200d🚀", "🇩🇪", "☃", "→", "€", "fox😀",
     "fox日本", "日本fox",
     "עברית", "العربية", "Ελλάδα", "ΣΊΣΥΦΟΣ", "σίσυφος", "москва", "МОСКВА", "ё", "е", "i\u0307", "zero\u200bwidth",
-    "soft\u00adhyphen", "w" * 77, "w" * 78, "w" * 200, "q" * 16, "é" * 20, "ǆ", "ǅ", "ŉ", "\u0345", "0", "00", "007",
+    "running", "runs", "runner's", "runners’", "FOX'S", "ponies", "happy", "happily", "résumé", "resumés", "maisons",
+    "étudiées", "étudier", "e\u0301tudie\u0301es", "l'été", "même", "красивый", "красивая", "книги", "книг", "ing",
+    "'s", "s", "t", "é" * 41, "w" * 59 + "s", "w" * 60 + "s", "fox日本é", "❤\ufe0fs", "soft\u00adhyphen",
+    "w" * 77, "w" * 78, "w" * 200, "q" * 16, "é" * 20, "ǆ", "ǅ", "ŉ", "\u0345", "0", "00", "007",
+)  # fmt: skip
+# What questions are full of: stop words of several languages, and forms of words above.
+ASKED: Final = (
+    "what", "What", "did", "the", "do", "is", "of", "in", "about", "when", "Where", "who's", "don't", "it's", "foxes",
+    "foxing", "reds", "hounds", "hounded", "run", "running", "runners", "pony", "happiness", "resume", "naively",
+    "fishes", "cafés", "que", "est-ce", "les", "la", "à", "où", "meme", "même", "maison", "études", "l'", "было", "что",
+    "это",
+    "красивые", "книга", "не", "日", "本", "東京", "😀", "1", "2024", "-5", "+49", "&", "—",
 )  # fmt: skip
 GAPS: Final = (" ", " ", " ", "  ", "\n", "\t", ", ", ". ", "-", "/", "\u3000", "\u00a0", "", "\u200b", "'")
 TEXTS: Final = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cached_property
@@ -33,13 +33,14 @@ class _Entry:
     version: int
     write: int
     created: int
+    vocabulary: words.Vocabulary
     expires_at: Lifetime | datetime | None = None
     is_expired: bool = False
 
     @cached_property
-    def strings(self) -> list[words.Words]:
+    def indexed(self) -> words.Indexed:
         """The words of the key and of each string and number."""
-        return words.strings_of(self.key, self.value, self.metadata)
+        return self.vocabulary.indexed(self.key, self.value, self.metadata)
 
     @property
     def expiry_order(self) -> tuple[Any, ...]:
@@ -52,8 +53,9 @@ class _Entry:
 class MemoryModel:
     """All entries, those that have expired and were not cleaned up included, and the catalog."""
 
-    def __init__(self) -> None:
-        """Have nothing."""
+    def __init__(self, language: str = "none") -> None:
+        """Have nothing; words will be those of a language."""
+        self._vocabulary = words.Vocabulary(language)
         self._rows: dict[str, _Entry] = {}
         self._writes = 0
         self._done: list[tuple[str, _Entry | None]] = []  # of the call: stores, and deletes as None
@@ -179,37 +181,40 @@ class MemoryModel:
         metadata_filter: Any = None,
         limit: int = 10,
         *,
-        match: str = "all",
+        match: Any = "any",
         prefix: str | None = None,
         offset: int = 0,
+        explain: Any = False,
     ) -> Answer:
-        """See the docs; only for ``match="all"``, on exact words."""
+        """See the docs."""
+        if match not in ("any", "all") or not isinstance(explain, bool):
+            raise rules.refuse()
         if query is not None and (len(query) > 100_000 or not conditions.is_json(query)):
             raise rules.refuse()
         try:
-            parts = words.parse(query)
+            question = self._vocabulary.parse(query, match)
         except words.TooManyWordsError:
             raise rules.refuse() from None
         check_filter(metadata_filter)
         rules.check_limit(limit)
         rules.check_part_of_key(prefix)
         rules.check_offset(offset)
+        newest = sorted(self._in_order(prefix), key=lambda entry: -entry.write)
         found = [
             entry
-            for entry in self._in_order(prefix)
-            if conditions.holds(metadata_filter, entry.metadata) and _has(entry, parts)
+            for entry in newest
+            if conditions.holds(metadata_filter, entry.metadata) and _satisfies(entry, question)
         ]
-        newest = sorted(found, key=lambda entry: -entry.write)[: max(1_000, offset + limit)]
-        scores = {entry.key: words.score(parts or [], entry.strings) for entry in newest}
-        ranked = sorted(newest, key=lambda entry: -scores[entry.key])[offset : offset + limit]
+        ranked = _ranked(found, newest, question, max(1_000, offset + limit))[offset : offset + limit]
         results = [
             {
                 "key": entry.key,
                 "value": Exact(entry.value),
                 "metadata": Exact(entry.metadata),
-                "score": scores[entry.key],
+                "score": score,
+                **({"explain": told} if explain else {}),
             }
-            for entry in ranked
+            for entry, score, told in ranked
         ]
         return {"success": True, "results": results, "count": len(results)}
 
@@ -297,7 +302,9 @@ class MemoryModel:
         version, created = (before.version + 1, before.created) if before else (1, write)
         end = in_utc(entry.get("expires_at")) if ttl is None else Lifetime(write, ttl)
         is_over = isinstance(end, datetime) and end < datetime.now(timezone.utc)
-        self._rows[key] = _Entry(key, entry["value"], entry.get("metadata"), version, write, created, end, is_over)
+        self._rows[key] = _Entry(
+            key, entry["value"], entry.get("metadata"), version, write, created, self._vocabulary, end, is_over
+        )
         self._done.append((key, self._rows[key]))
         return {"success": True, "stored": True, "key": key, "created": version == 1, "version": version}
 
@@ -337,11 +344,47 @@ def _fields(entry: _Entry) -> dict[str, Any]:
     return {"value": Exact(entry.value), "metadata": Exact(entry.metadata), "version": entry.version}
 
 
-def _has(entry: _Entry, parts: list[words.Wanted] | None) -> bool:
-    """Return whether an entry satisfies a query; one in which nothing can be looked for finds nothing."""
-    if parts is None:
+def _satisfies(entry: _Entry, question: words.Question | None) -> bool:
+    """Return whether an entry has what must occur and nothing that must not."""
+    if question is None:
         return True
-    return bool(parts) and all((part.count(entry.strings) > 0) != part.is_negated for part in parts)
+    return all((part.count(entry.indexed) > 0) != part.is_negated for part in question.conditions)
+
+
+def _ranked(
+    found: list[_Entry], newest: list[_Entry], question: words.Question | None, most: int
+) -> list[tuple[_Entry, float, list[dict[str, Any]]]]:
+    """Return entries with their scores and what explains these, best first.
+
+    Args:
+        found: entries under the prefix and the filter, with what must occur and nothing that must not; newest first.
+        newest: all entries under the prefix, newest first.
+        question: may ask for nothing that can be looked for, and then finds nothing.
+        most: N of docs/search.md.
+    """
+    if question is None:
+        return [(entry, 0.0, []) for entry in found]
+    if question.telling:
+        sample = newest[:1_000]
+        having = [sum(part.count(entry.indexed) > 0 for entry in sample) for part in question.telling]
+        rarities = [words.rarity(len(sample), count) for count in having]
+        found = _candidates(found, question.telling, most)
+    else:
+        rarities = [1.0 for part in question.conditions if not part.is_negated]
+        found = (found if question.conditions else [])[:most]
+    scored = [(entry, *words.score(question, rarities, entry.indexed)) for entry in found]
+    return sorted(scored, key=lambda each: -each[1])
+
+
+def _candidates(found: list[_Entry], telling: Sequence[words.Wanted], most: int) -> list[_Entry]:
+    """Return the entries that are looked at: for each word, and for all together, see docs/search.md."""
+    keys: set[str] = set()
+    for parts in (*([part] for part in telling), telling):
+        having = [entry for entry in found if all(part.count(entry.indexed) for part in parts)]
+        if len(having) > most:
+            having = [entry for entry in found[: 4 * most] if all(part.count(entry.indexed) for part in parts)]
+        keys |= {entry.key for entry in having}
+    return [entry for entry in found if entry.key in keys]
 
 
 def _ledger_of(entry: _Entry) -> dict[str, Any]:

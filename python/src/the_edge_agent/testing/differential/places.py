@@ -33,6 +33,7 @@ class Place:
     Attributes:
         handles: how many handles there are.
         lasts: whether the entries outlast a handle that is closed.
+        language: of the words.
     """
 
     def __init__(
@@ -52,8 +53,7 @@ class Place:
         if (url is None) == (engine is None):
             raise LTMError("configuration_error", "either a URL or an engine is needed")
         self._given, self._engine, self._options = url, engine, dict(options or {})
-        if self._options.get("search", self._options.get("full_text", True)):
-            self._options.setdefault("language", "none")  # the model knows exact words
+        self.language = str(self._options.get("language") or "english").strip().lower()
         self._url = with_installed_driver(parse_url(url)[0]) if engine is None else engine.url
         self._family = self._url.get_backend_name()
         self._native, self._with_catalog = native, with_catalog

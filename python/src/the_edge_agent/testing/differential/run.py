@@ -24,6 +24,7 @@ class Openable(Protocol):
 
     handles: int
     lasts: bool
+    language: str
 
     def opened(self) -> Any:
         """Give the handles on new, empty tables in a ``with`` block."""
@@ -120,7 +121,7 @@ class _Player:
     """Makes the same calls in the model and through the handles, each in a thread of its own."""
 
     def __init__(self, place: Openable, memories: list[Any], threads: list[ThreadPoolExecutor]) -> None:
-        self.model = MemoryModel()
+        self.model = MemoryModel(place.language)
         self._place, self._memories, self._threads = place, memories, threads
         self._comparison = Comparison()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from the_edge_agent.testing.differential.answers import SnapshotId
-from the_edge_agent.testing.differential.data import BAD_KEYS, NAMES, NUMBERS, WORDS, Data, nested
+from the_edge_agent.testing.differential.data import ASKED, BAD_KEYS, NAMES, NUMBERS, WORDS, Data, nested
 from the_edge_agent.testing.differential.memory_model import MOMENT, MemoryModel
 from the_edge_agent.testing.differential.operations import Operation
 
@@ -142,10 +142,20 @@ class Sequence:
         return {"calls": calls, "end": self._chance.choice(("commit", "commit", "commit", "with", "rollback", "raise"))}
 
     def _search(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"match": "all"}
-        has_query, has_filter = self._chance.choice(((True, False), (False, True), (False, True), (True, True)))
-        if has_query:
-            found["query"] = self._query()
+        found: dict[str, Any] = {}
+        has_query, has_filter = self._chance.choice(((True, False), (False, True), (True, True), (True, True)))
+        if has_query and self._is(0.65):
+            found["query"] = self._question()
+            if self._is(0.5):
+                found["match"] = "any"
+        else:
+            found["match"] = "all"
+            if has_query:
+                found["query"] = self._query()
+        if self._is(_BAD):
+            found |= self._chance.choice(({"match": "some"}, {"match": "ANY"}, {"match": 1}, {"explain": 1}))
+        elif self._is(0.4):
+            found["explain"] = self._is(0.9)
         if has_filter:
             found["metadata_filter"] = self._bad_filter() if self._is(0.08) else self._filter(2)
         if self._is(0.6):
@@ -183,6 +193,38 @@ class Sequence:
             place = self._chance.randrange(len(word))
             return word[place : place + self._chance.randint(1, 3)].strip() or word
         return self._chance.choice((word, word, word.upper(), word.lower(), word.swapcase()))
+
+    def _question(self) -> str | None:
+        """Return a question, or the parts of one that a person types, or what is no question."""
+        if self._is(0.04):
+            return self._chance.choice(
+                (None, "", " \n", "?!", "+", "-", "+ fox", '"', '+"', '-"fox', '""', '+""', '-"!!"', '"fox', 'a"fox',
+                 "\0", "--fox", "+-fox", "-5", "+49", "-½ fox", '-"fox" -red', "-fox", "\ud800", "a" * 100_001,
+                 "x" * 16_000,
+                 "q" * 4_000 + " fox", '"' + "fox red " * 150 + '"', "+fox " * 200, "+fox " * 201,
+                 "-a " + "fox " * 300, "*", "fox**", "fo*x", "'s", "fox's*", "fox's's", '"fox"*', 'fox"red fox"',
+                 'x-"fox"', '"a b"-fox')
+            )  # fmt: skip
+        most = self._chance.choice((2, 3, 8, 8, 8, 8, 40, 300))
+        parts = [self._question_part() for _ in range(self._chance.randint(1, most))]
+        text = self._chance.choice((" ", " ", " ", ", ", "\n", "\u3000")).join(parts)
+        return text + self._chance.choice(("", "", "?", "!", '"', " ...", "?)"))
+
+    def _question_part(self) -> str:
+        kind = self._chance.random()
+        if kind < 0.3:
+            return self._chance.choice(ASKED)
+        if kind < 0.75:
+            text = self._indexed_text() if self._is(0.7) else self._chance.choice(WORDS)
+            word = self._chance.choice(text.split() or [text])[:80]
+            ending = self._chance.choice(("", "", "", "'s", "\u2019s", "s", "ing", "é", "\u0301", "*"))
+            return self._chance.choice((word, word.upper(), word.title(), word[:4])) + ending
+        if kind < 0.85:
+            return self._chance.choice(("", "+", "+", "-")) + self._query_part()
+        word = self._query_part()
+        return self._chance.choice(
+            (f"({word})", f"{word},", f"{word}?", f"«{word}»", f"“{word}”", f"*{word}*", f"'{word}'")
+        )
 
     def _indexed_text(self) -> str:
         if not self._model.keys:

@@ -1,10 +1,14 @@
-"""The words of texts and queries as docs/search.md defines them, for the model."""
+"""The words of texts and questions as docs/search.md defines them, for the model."""
 
 from __future__ import annotations
 
+import math
 import unicodedata
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
 from typing import Any, Final
 
 # Scripts without spaces: Thai, Lao, Myanmar, Khmer, kana, Han. From docs/search.md, "What is a word".
@@ -25,52 +29,340 @@ _WITHOUT_SPACES: Final = (
 )
 _SKIN_TONES: Final = range(0x1F3FB, 0x1F400)
 _MAX_WORDS: Final = 200
+_COUNTS_ONCE: Final = 77  # characters of a word
+_LONGEST_STEMMED: Final = 60
+_LONGEST_WITH_MARKS: Final = 40
+
+# From docs/search.md, "The language".
+_STEMMED_WITHOUT_MARKS: Final = ("english", "porter", "indonesian", "sesotho")
+_WITH_POSSESSIVES: Final = ("english", "porter")
+_STOP_WORDS: Final = {
+    "danish": "da", "dutch": "nl", "english": "en", "finnish": "fi", "french": "fr", "german": "de", "hungarian": "hu",
+    "italian": "it", "norwegian": "no", "porter": "en", "portuguese": "pt", "russian": "ru", "spanish": "es",
+    "swedish": "sv", "turkish": "tr",
+}  # fmt: skip
 
 Words = tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """One part of a query: adjacent words, the last of which may go on if ``is_open``."""
-
-    words: Words
-    is_open: bool = False
-    is_negated: bool = False
-
-    def count(self, strings: Sequence[Words]) -> int:
-        """Return how often this occurs in the strings of an entry; occurrences do not overlap."""
-        return sum(self._count_in(words) for words in strings)
-
-    def _count_in(self, words: Words) -> int:
-        found = start = 0
-        size = len(self.words)
-        while start + size <= len(words):
-            if self._is_at(words, start):
-                found += 1
-                start += size
-            else:
-                start += 1
-        return found
-
-    def _is_at(self, words: Words, start: int) -> bool:
-        *before, last = words[start : start + len(self.words)]
-        if tuple(before) != self.words[:-1]:
-            return False
-        return last.startswith(self.words[-1]) if self.is_open else last == self.words[-1]
 
 
 class TooManyWordsError(Exception):
     """A query has more words than are allowed."""
 
 
-def words_of(text: str) -> Words:
-    """Return the words of one string."""
-    return tuple(word for run in _runs(text) for word in _split(run))
+class Indexed:
+    """The words of one entry, string by string."""
+
+    def __init__(self, strings: list[Words]) -> None:
+        """Count them."""
+        self.strings = strings
+        self.counts = Counter(word for words in strings for word in words)
+        self.length = sum(self.counts.values())
 
 
-def strings_of(*items: Any) -> list[Words]:
-    """Return the words of each string and number at any depth of JSON values."""
-    found, pending = [], list(items)
+@dataclass(frozen=True)
+class Wanted:
+    """One part of a query: adjacent words, the last of which may go on if ``is_open``.
+
+    Attributes:
+        forms: the words as they may be indexed.
+        shown: the part as ``explain`` names it.
+    """
+
+    forms: tuple[Words, ...]
+    is_open: bool = False
+    is_negated: bool = False
+    shown: str = field(default="", compare=False)
+
+    @property
+    def size(self) -> int:
+        """How many words it counts for."""
+        return sum(math.ceil(_written_length(word) / _COUNTS_ONCE) for words in self.forms for word in words)
+
+    def count(self, entry: Indexed) -> int:
+        """Return how often this occurs in an entry; occurrences of one form do not overlap."""
+        return sum(self._count_of(words, entry) for words in self.forms)
+
+    def _count_of(self, wanted: Words, entry: Indexed) -> int:
+        if len(wanted) > 1:
+            return sum(self._count_in(words, wanted) for words in entry.strings)
+        if self.is_open:
+            return sum(count for word, count in entry.counts.items() if word.startswith(wanted[0]))
+        return entry.counts[wanted[0]]
+
+    def _count_in(self, words: Words, wanted: Words) -> int:
+        found = start = 0
+        while start + len(wanted) <= len(words):
+            if self._is_at(words[start : start + len(wanted)], wanted):
+                found += 1
+                start += len(wanted)
+            else:
+                start += 1
+        return found
+
+    def _is_at(self, words: Words, wanted: Words) -> bool:
+        if words[:-1] != wanted[:-1]:
+            return False
+        return words[-1].startswith(wanted[-1]) if self.is_open else words[-1] == wanted[-1]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a query asks for.
+
+    Attributes:
+        conditions: what must and must not occur.
+        telling: what entries are found and ranked by, with ``match="any"``; empty if only conditions are asked.
+    """
+
+    conditions: tuple[Wanted, ...]
+    telling: tuple[Wanted, ...] = ()
+
+
+class Vocabulary:
+    """The words of one language; ``none`` has exact words."""
+
+    def __init__(self, language: str) -> None:
+        """Take a language by its name."""
+        self.language = language
+        self._has_stems = language != "none"
+        self._keeps_marks = self._has_stems and language not in _STEMMED_WITHOUT_MARKS
+        self._stems: dict[str, str] = {}
+
+    def words_of(self, text: str) -> Words:
+        """Return the words of one string, as they are indexed."""
+        return tuple(word for run in self._runs(text) for word in self._indexed(run))
+
+    def indexed(self, *items: Any) -> Indexed:
+        """Return the words of each string and number at any depth of JSON values."""
+        return Indexed([self.words_of(text) for text in _texts(items)])
+
+    def parse(self, query: str | None, match: str) -> Question | None:
+        """Return what a query asks for, None for no condition.
+
+        Raises:
+            TooManyWordsError: more than 200 words.
+        """
+        if query is None or not query or query.isspace():
+            return None
+        if match == "any":
+            return self._question(query)
+        conditions = tuple(self._conditions(query))
+        _check_size(conditions)
+        return Question(conditions)
+
+    # --- match="all" ----------------------------------------------------------------------------------
+
+    def _conditions(self, query: str) -> Iterator[Wanted]:
+        place = 0
+        while place < len(query):
+            if query[place].isspace():
+                place += 1
+                continue
+            is_negated = query[place] == "-" and place + 1 < len(query) and not query[place + 1].isspace()
+            place += is_negated
+            if query[place] == '"':
+                end = query.find('"', place + 1)
+                end = len(query) if end < 0 else end
+                text, shown, has_star = query[place + 1 : end], f'"{query[place + 1 : end]}"', False
+                place = end + 1
+            else:
+                end = _end_of_chunk(query, place)
+                text = shown = query[place:end]
+                has_star, place = text.endswith("*"), end
+            part = self._side_by_side(text, shown, is_negated=is_negated, has_star=has_star)
+            if part is not None:
+                yield part
+
+    def _side_by_side(self, text: str, shown: str, *, is_negated: bool, has_star: bool) -> Wanted | None:
+        runs = self._runs(text)
+        if not runs:
+            return None
+        if _has_no_spaces(runs[-1][0]):
+            is_open = len(runs[-1]) == 1
+        else:
+            is_open = has_star and _ends_with_letter(text.rstrip("*"))
+        return Wanted(self._forms(runs, is_open=is_open), is_open, is_negated, shown)
+
+    def _forms(self, runs: Sequence[str], *, is_open: bool) -> tuple[Words, ...]:
+        """Return the forms of adjacent words: with their marks and without; a word that may go on, as it is too."""
+        forms: list[Words] = []
+        for some in (runs, [_without_marks(run) for run in runs]):
+            words = [word for run in some for word in self._indexed(run)]
+            if _has_no_spaces(some[-1][0]):
+                if len(some[-1]) > 1:
+                    words.pop()  # the last character alone: what is looked for may go on
+                forms.append(tuple(words))
+                continue
+            forms.append(tuple(words))
+            if is_open:
+                forms.append((*words[:-1], _without_marks(some[-1])))
+        different = list(dict.fromkeys(forms))
+        if not is_open:
+            return tuple(different)
+        return tuple(one for one in different if not any(_is_beginning(other, one) for other in different))
+
+    # --- match="any" ----------------------------------------------------------------------------------
+
+    def _question(self, query: str) -> Question:
+        conditions: list[Wanted] = []
+        words: list[Wanted] = []
+        for sign, text, is_phrase in _parts(query):
+            if is_phrase or sign:
+                has_star = not is_phrase and text.endswith("*")
+                shown = f'"{text}"' if is_phrase else text
+                part = self._side_by_side(text, shown, is_negated=sign == "-", has_star=has_star)
+                if part is None:
+                    continue
+                if sign:
+                    conditions.append(part)
+                    continue
+                if part.size <= _MAX_WORDS:
+                    words.append(part)
+                    continue
+            words += self._each(text, has_star=not is_phrase and text.endswith("*"))
+        _check_size(conditions)
+        telling = [part for part in conditions if not part.is_negated]
+        telling += [part for part in words if not self._tells_nothing(part)]
+        kept: list[Wanted] = []
+        for part in dict.fromkeys(telling or words):
+            if sum(each.size for each in kept) + part.size <= _MAX_WORDS:
+                kept.append(part)
+        return Question(tuple(conditions), tuple(kept))
+
+    def _each(self, text: str, *, has_star: bool) -> Iterator[Wanted]:
+        runs = self._runs(text)
+        for place, run in enumerate(runs):
+            if _has_no_spaces(run[0]):
+                pairs = [run[start : start + 2] for start in range(len(run) - 1)]
+                yield from (Wanted(((pair,),), shown=pair) for pair in pairs)
+                if not pairs:
+                    yield Wanted(((run,),), is_open=True, shown=run)
+                continue
+            is_open = has_star and place == len(runs) - 1 and _ends_with_letter(text.rstrip("*"))
+            yield Wanted(self._forms([run], is_open=is_open), is_open, shown=run + "*" * is_open)
+
+    def _tells_nothing(self, part: Wanted) -> bool:
+        return not part.is_open and part.shown in self._stop_words
+
+    @cached_property
+    def _stop_words(self) -> set[str]:
+        if self.language not in _STOP_WORDS:
+            return set()
+        lists: Any = import_module("whoosh.lang.stopwords")
+        return {run for word in lists.stoplists[_STOP_WORDS[self.language]] for run in self._runs(word)}
+
+    # --- words ----------------------------------------------------------------------------------------
+
+    def _indexed(self, run: str) -> list[str]:
+        if _has_no_spaces(run[0]):
+            return [run[place : place + 2] for place in range(len(run))]
+        return [_without_marks(self._stem(run)) or _without_marks(run)]
+
+    def _stem(self, run: str) -> str:
+        if not self._has_stems or len(run) > _LONGEST_STEMMED:
+            return run
+        if run not in self._stems:
+            module = import_module(f"snowballstemmer.{self.language}_stemmer")
+            stemmer: Any = getattr(module, self.language.title().replace("_", "") + "Stemmer")()
+            self._stems[run] = stemmer.stemWord(run) or run
+        return self._stems[run]
+
+    def _runs(self, text: str) -> list[str]:
+        """Return runs of letters and digits of one kind of script; a symbol is a run of its own."""
+        characters = list(_characters(text))
+        if self.language in _WITH_POSSESSIVES:
+            characters = _without_possessives(characters)
+        runs: list[str] = []
+        pending = ""
+        for character, kind in [*characters, (" ", "gap")]:
+            if kind in ("letter", "mark"):
+                pending += character
+                continue
+            runs += self._runs_of(pending)
+            pending = ""
+            if kind == "symbol":
+                runs.append(character)
+        return runs
+
+    def _runs_of(self, letters: str) -> Iterator[str]:
+        """Yield the runs of letters, digits and marks between which nothing else is."""
+        bare = _without_marks(letters)
+        if not bare:
+            return
+        letters = letters[letters.index(bare[0]) :]  # marks at its beginning belong to no letter
+        is_marked = letters != bare and len(letters) <= _LONGEST_WITH_MARKS
+        if self._keeps_marks and is_marked and not any(map(_has_no_spaces, bare)):
+            yield unicodedata.normalize("NFC", letters)
+            return
+        run = ""
+        for character in bare:
+            if run and _has_no_spaces(run[-1]) != _has_no_spaces(character):
+                yield run
+                run = ""
+            run += character
+        yield run
+
+
+def score(question: Question, rarities: Iterable[float], entry: Indexed) -> tuple[float, list[dict[str, Any]]]:
+    """Return the score of an entry and what explains it; docs/search.md has the formula."""
+    parts = question.telling or [part for part in question.conditions if not part.is_negated]
+    added: list[float] = []
+    told: list[dict[str, Any]] = []
+    for part, rarity in zip(parts, rarities, strict=True):
+        occurs = part.count(entry)
+        added.append(rarity * (occurs * 2.2 / (occurs + 1.2 * (0.25 + 0.75 * entry.length / 100))))
+        if occurs:
+            told.append({"term": part.shown, "score": round(added[-1], 6)})
+    return round(math.fsum(added), 6), told
+
+
+def rarity(among: int, having: int) -> float:
+    """Return how much a word tells that ``having`` of ``among`` entries have."""
+    return round(math.log(1 + (among - having + 0.5) / (having + 0.5)), 6)
+
+
+def _parts(query: str) -> Iterator[tuple[str, str, bool]]:
+    """Yield the parts of a question: its operator, its text, and whether it is a phrase."""
+    place = 0
+    while place < len(query):
+        sign = query[place] if query[place] in "+-" else ""
+        after = place + len(sign)
+        is_quoted = query[after : after + 1] == '"'
+        end = query.find('"', after + 1) if is_quoted else -1
+        if end >= 0:
+            yield sign, query[after + 1 : end], True
+            place = end + 1
+        elif query[place].isspace() or query[place] == '"':
+            place += 1
+        else:
+            end = _end_of_chunk(query, place)
+            is_operator = sign and unicodedata.category(query[after : after + 1] or " ")[0] == "L"
+            yield (sign, query[after:end], False) if is_operator else ("", query[place:end], False)
+            place = end
+
+
+def _end_of_chunk(query: str, place: int) -> int:
+    while place < len(query) and not query[place].isspace() and query[place] != '"':
+        place += 1
+    return place
+
+
+def _check_size(parts: Iterable[Wanted]) -> None:
+    if sum(part.size for part in parts) > _MAX_WORDS:
+        raise TooManyWordsError
+
+
+def _written_length(word: str) -> int:
+    return sum(1 if character.isascii() and character != "q" else 5 for character in word)
+
+
+def _is_beginning(other: Words, one: Words) -> bool:
+    """Return whether what begins with ``one`` begins with ``other`` too, which is shorter."""
+    return other != one and other[:-1] == one[:-1] and one[-1].startswith(other[-1])
+
+
+def _texts(items: Iterable[Any]) -> Iterator[str]:
+    pending = list(items)
     while pending:
         item = pending.pop()
         if isinstance(item, dict):
@@ -78,84 +370,9 @@ def strings_of(*items: Any) -> list[Words]:
         elif isinstance(item, list):
             pending += item
         elif isinstance(item, str):
-            found.append(words_of(item))
+            yield item
         elif item is not None and not isinstance(item, bool):
-            found.append(words_of(repr(item)))
-    return found
-
-
-def parse(query: str | None) -> list[Wanted] | None:
-    """Return the parts of a query, None for no condition.
-
-    Raises:
-        TooManyWordsError: more than 200 words.
-    """
-    if query is None or not query or query.isspace():
-        return None
-    parts = [part for part in _parts(query) if part is not None]
-    if sum(len(part.words) for part in parts) > _MAX_WORDS:
-        raise TooManyWordsError
-    return parts
-
-
-def score(parts: Sequence[Wanted], strings: Sequence[Words]) -> float:
-    """Return the score of an entry; docs/search.md has the formula."""
-    length = sum(len(words) for words in strings)
-    total = 0.0
-    for part in parts:
-        if not part.is_negated:
-            occurs = part.count(strings)
-            total += occurs * 2.2 / (occurs + 1.2 * (0.25 + 0.75 * length / 100))
-    return round(total, 6)
-
-
-def _parts(query: str) -> Iterator[Wanted | None]:
-    place = 0
-    while place < len(query):
-        if query[place].isspace():
-            place += 1
-            continue
-        is_negated = query[place] == "-" and place + 1 < len(query) and not query[place + 1].isspace()
-        place += is_negated
-        if query[place] == '"':
-            end = query.find('"', place + 1)
-            end = len(query) if end < 0 else end
-            yield _wanted(query[place + 1 : end], is_negated, has_star=False)
-            place = end + 1
-        else:
-            end = place
-            while end < len(query) and not query[end].isspace() and query[end] != '"':
-                end += 1
-            word = query[place:end]
-            yield _wanted(word, is_negated, has_star=word.endswith("*"))
-            place = end
-
-
-def _wanted(text: str, is_negated: bool, *, has_star: bool) -> Wanted | None:
-    runs = _runs(text)
-    if not runs:
-        return None
-    words = [word for run in runs for word in _split(run)]
-    last = runs[-1]
-    if _has_no_spaces(last[0]):
-        if len(last) > 1:
-            words.pop()  # the last character alone: what is looked for may go on
-        return Wanted(tuple(words), is_open=len(last) == 1, is_negated=is_negated)
-    kept = [kind for _, kind in _characters(text.rstrip("*"))]
-    return Wanted(tuple(words), is_open=has_star and kept[-1] == "letter", is_negated=is_negated)
-
-
-def _runs(text: str) -> list[str]:
-    """Return runs of letters and digits of one kind of script; a symbol is a run of its own."""
-    runs: list[str] = []
-    goes_on = False
-    for character, kind in _characters(text):
-        if kind == "letter" and goes_on and _has_no_spaces(character) == _has_no_spaces(runs[-1][0]):
-            runs[-1] += character
-        elif kind != "gap":
-            runs.append(character)
-        goes_on = kind == "letter"
-    return runs
+            yield repr(item)
 
 
 def _characters(text: str) -> Iterator[tuple[str, str]]:
@@ -166,14 +383,32 @@ def _characters(text: str) -> Iterator[tuple[str, str]]:
             yield character, "letter"
         elif category == "So" or ord(character) in _SKIN_TONES:
             yield character, "symbol"
-        elif character == "\u200b" or not (category.startswith("M") or category == "Cf"):
+        elif category.startswith("M"):
+            yield character, "mark"
+        elif character == "\u200b" or category != "Cf":
             yield character, "gap"
 
 
-def _split(run: str) -> list[str]:
-    if not _has_no_spaces(run[0]):
-        return [run]
-    return [run[place : place + 2] for place in range(len(run))]
+def _without_possessives(characters: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Leave out marks, and each apostrophe with an s between a letter and what is none."""
+    bare = [(character, kind) for character, kind in characters if kind != "mark"]
+    kinds = ["gap", *(kind for _, kind in bare), "gap", "gap"]
+    left_out: set[int] = set()
+    for place in range(len(bare) - 1):
+        is_s = bare[place][0] in "'\u2019" and bare[place + 1][0] == "s"
+        if is_s and kinds[place] == "letter" and kinds[place + 3] != "letter":
+            left_out |= {place, place + 1}
+    return [each for place, each in enumerate(bare) if place not in left_out]
+
+
+def _ends_with_letter(text: str) -> bool:
+    kinds = [kind for _, kind in _characters(text) if kind != "mark"]
+    return kinds[-1:] == ["letter"]
+
+
+def _without_marks(word: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", word)
+    return "".join(character for character in decomposed if not unicodedata.category(character).startswith("M"))
 
 
 def _has_no_spaces(character: str) -> bool:

@@ -22,6 +22,7 @@ from pymysql.cursors import SSCursor
 from benchmarks.bare_catalog import BareCatalogOfMySQL
 from benchmarks.player import Found, Row, Scored
 from benchmarks.workload import Entry
+from the_edge_agent.memory.languages import ENGLISH, language
 from the_edge_agent.memory.sql.dialects.mysql_search import TERMS, term_parameters
 from the_edge_agent.memory.text import search_text, tokenize
 
@@ -147,7 +148,7 @@ class BareMySQL(BareCatalogOfMySQL):
 
     def search(self, word: str) -> list[Scored]:
         """See the base class."""
-        (token,) = tokenize(word)
+        (token,) = tokenize(word, language(ENGLISH))
         with self._connection.cursor() as cursor:
             cursor.execute(_SEARCH, {"needle": f"{token} ", "like": f"%{token} %"})
             return [(row[0], json.loads(row[1]), json.loads(row[2]), row[3]) for row in cursor.fetchall()]
@@ -231,7 +232,7 @@ def _named(statement: str) -> str:
 
 def _row(entry: Entry) -> tuple[str | int | None, ...]:
     value, metadata = json.dumps(entry.value, ensure_ascii=False), json.dumps(entry.metadata, ensure_ascii=False)
-    tokens = search_text(entry.key, entry.value, entry.metadata)
+    tokens = search_text(entry.key, entry.value, entry.metadata, language(ENGLISH))
     return entry.key, value, metadata, tokens, *term_parameters(entry.metadata).values()
 
 

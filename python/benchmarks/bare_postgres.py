@@ -17,6 +17,7 @@ from psycopg_pool import ConnectionPool
 from benchmarks.bare_catalog import BareCatalog
 from benchmarks.player import Found, Row, Scored
 from benchmarks.workload import Entry
+from the_edge_agent.memory.languages import ENGLISH, language
 from the_edge_agent.memory.text import search_text, tokenize
 
 _TABLES: Final = (
@@ -121,7 +122,7 @@ class BarePostgres(BareCatalog):
 
     def search(self, word: str) -> list[Scored]:
         """See the base class."""
-        (token,) = tokenize(word)
+        (token,) = tokenize(word, language(ENGLISH))
         with self._pool.connection() as connection:
             rows = connection.execute(_SEARCH, {"needle": f"{token} ", "token": token}).fetchall()
         return [(row[0], json.loads(row[1]), json.loads(row[2]), row[3]) for row in rows]
@@ -177,7 +178,7 @@ def _named(statement: str) -> bytes:
 
 def _row(entry: Entry) -> tuple[str, str, str, str, str]:
     value, metadata = json.dumps(entry.value, ensure_ascii=False), json.dumps(entry.metadata, ensure_ascii=False)
-    return entry.key, value, metadata, metadata, search_text(entry.key, entry.value, entry.metadata)
+    return entry.key, value, metadata, metadata, search_text(entry.key, entry.value, entry.metadata, language(ENGLISH))
 
 
 def _decoded(row: Sequence[Any]) -> Row:

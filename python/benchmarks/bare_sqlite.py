@@ -17,6 +17,7 @@ from typing import Any, Final
 from benchmarks.bare_catalog import BareCatalog
 from benchmarks.player import Found, Row, Scored
 from benchmarks.workload import Entry
+from the_edge_agent.memory.languages import ENGLISH, language
 from the_edge_agent.memory.sqlite_index import definitions
 from the_edge_agent.memory.text import search_text, tokenize
 
@@ -124,7 +125,7 @@ class BareSQLite(BareCatalog):
 
     def search(self, word: str) -> list[Scored]:
         """See the base class."""
-        (token,) = tokenize(word)
+        (token,) = tokenize(word, language(ENGLISH))
         values = {"needle": f"{token} ", "word": f'"{token}"', "now": _now()}
         rows = self._connection.execute(_SEARCH, values)
         return [(row[0], json.loads(row[1]), json.loads(row[2]), row[3]) for row in rows]
@@ -179,7 +180,7 @@ def _now() -> str:
 
 def _row(entry: Entry, now: str) -> tuple[str, str, str, str, str]:
     value, metadata = json.dumps(entry.value, ensure_ascii=False), json.dumps(entry.metadata, ensure_ascii=False)
-    return entry.key, value, metadata, search_text(entry.key, entry.value, entry.metadata), now
+    return entry.key, value, metadata, search_text(entry.key, entry.value, entry.metadata, language(ENGLISH)), now
 
 
 def _decoded(row: Sequence[Any]) -> Row:

@@ -20,7 +20,7 @@ _SAME: Final = {
 # How many times slower at 1,000,000 entries than at 10,000.
 GROWTH: Final[Mapping[str, float]] = {
     **dict.fromkeys(("get", "put", "list_keys"), 1.5),
-    **dict.fromkeys(("search_rare", "filter_ten"), 3.0),
+    **dict.fromkeys(("search_rare", "question", "filter_ten"), 3.0),
     **dict.fromkeys(("search_common", "filter_percent"), 10.0),
 }
 # Milliseconds, by the name of the start-up and of its step.

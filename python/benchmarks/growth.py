@@ -33,7 +33,7 @@ def curve(
     sharing = [each for each in contenders if each.kind in ("bare", "ours")]
     wanted = [each for each in OPERATIONS if each.name in names]
     found: dict[str, dict[str, list[float]]] = {
-        each.name: {contender.name: [] for contender in sharing} for each in wanted
+        each.name: {contender.name: [] for contender in sharing if contender.load().can(each.method)} for each in wanted
     }
     with ExitStack() as stack:
         place = stack.enter_context(new_place(sharing[0].database, folder))
@@ -64,4 +64,5 @@ def _rates(
         done = run_slice(players[each], operation, workload, seconds, repetition)
         return done.rate, done.seconds
 
-    return medians(interleaved([*players], measure, _REPETITIONS, seconds))
+    able = [each for each, player in players.items() if player.can(operation.method)]
+    return medians(interleaved(able, measure, _REPETITIONS, seconds))

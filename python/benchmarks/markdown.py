@@ -46,10 +46,29 @@ _RATES_ABOUT: Final = f"""\
 Units per second, and in brackets the ratio to the bare driver's. The goal is such a ratio; {_MISSED}: below it.
 {_NOTHING}: the contender has no such operation, or there is no goal."""
 _LIMITS: Final = Path(__file__).with_name("limits.md")
+RETRIEVAL: Final = Path(__file__).with_name("retrieval.md")
+_RETRIEVAL_ABOUT: Final = """\
+How many of the entries that answer a question are among the first ten, and how early they come. `make bench` does not
+measure this, because the questions are not ours to hand on; it includes the table that this command wrote last:
+
+```
+cd python && ../.venv-bench/bin/python -m benchmarks.retrieval FOLDER --url URL --write
+```
+
+`FOLDER` has a folder for each collection, with `docs.jsonl` (`{"id", "text"}`) and `queries.jsonl`
+(`{"query", "relevant": [ids]}`). `--url` names an empty database, on which ours must answer as on SQLite; it may be
+given several times.
+
+Ours is asked as it is by default, with the question as it is written; the entries were stored one after the other. The
+others are asked for any of the words. FTS5 has Porter's stems, and is asked with and without our stop words. PostgreSQL
+ranks by `ts_rank`, with its English configuration. `bm25s` has Snowball's stems and our stop words. The scores of ours
+depend on the newest 1,000 entries, those of the others on all of them."""
 _GROWTH_ABOUT: Final = f"""\
 The same operations as one memory grows: units per second, and how many times slower they are in the largest than in the
 smallest. {_MISSED}: slower than the goal. All contenders of a database share the tables. A common word and a filter of
-1 % have more matches in a larger memory; a rare word and a filter with ten matches have as many."""
+1 % have more matches in a larger memory; a rare word and a filter with ten matches have as many. The question has eight
+words: a third of all entries has each of three, 1 % have each of two, and ten entries have each of three. Only ours
+answer it: the bare driver and the peers have nothing that finds entries by some of the words."""
 _STARTS_ABOUT: Final = f"""\
 Milliseconds in fresh interpreters, medians, beyond the start of the interpreter itself, on a memory that is there.
 The first call is a `retrieve`. {_MISSED}: above the goal."""
@@ -84,6 +103,8 @@ def page(results: Results, chart: str | None) -> str:
         entries = results.facts.get("entries of put_many whose memory is measured", "many")
         parts.append(f"## Peak memory\n\n{_PEAKS_ABOUT.format(entries=entries)}\n")
         parts += [_peaks(database, found) for database, found in results.peaks.items()]
+    if chart and RETRIEVAL.exists():
+        parts.append(f"## Answers to questions\n\n{_RETRIEVAL_ABOUT}\n\n{RETRIEVAL.read_text(encoding='utf-8')}")
     return "\n".join(parts)
 
 

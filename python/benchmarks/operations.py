@@ -113,6 +113,14 @@ READS: Final = (
         lambda player, word: player.search(word),
     ),
     Operation(
+        "question",
+        "question of eight words",
+        "calls",
+        "question",
+        lambda workload, place: workload.question(workload.number(place)),
+        lambda player, question: player.question(question),
+    ),
+    Operation(
         "filter_percent",
         "filter, 1 %",
         "calls",

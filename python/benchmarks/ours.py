@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from benchmarks.player import Found, Player, Row, Scored
 from benchmarks.workload import Entry
 from the_edge_agent.memory import LTMBackend
-from the_edge_agent.memory.results import succeeded
+from the_edge_agent.memory.results import Result, succeeded
 
 
 class Ours(Player):
@@ -51,8 +51,11 @@ class Ours(Player):
 
     def search(self, word: str) -> list[Scored]:
         """See the base class."""
-        results = succeeded(self._backend.search(word, match="all"))["results"]
-        return [(found["key"], found["value"], found["metadata"], found["score"]) for found in results]
+        return _scored(self._backend.search(word, match="all"))
+
+    def question(self, question: str) -> list[Scored]:
+        """See the base class."""
+        return _scored(self._backend.search(question))
 
     def filter(self, name: str, value: str) -> list[Row]:
         """See the base class."""
@@ -104,6 +107,10 @@ class Ours(Player):
         return self._catalog
 
 
+def _scored(result: Result) -> list[Scored]:
+    return [(found["key"], found["value"], found["metadata"], found["score"]) for found in succeeded(result)["results"]]
+
+
 class OursOnSQLAlchemy(Ours):
     """``SQLAlchemyBackend`` on any database, with the usual options."""
 
@@ -134,7 +141,7 @@ class WithoutSearch(Ours):
     """A backend that keeps no text index; it is asked for no words."""
 
     options: ClassVar[Mapping[str, Any]] = {"search": False}
-    search = Player.search
+    search, question = Player.search, Player.question
 
 
 class OursOnSQLAlchemyWithoutSearch(WithoutSearch, OursOnSQLAlchemy):

@@ -50,6 +50,10 @@ class Player:
         """Return the ten entries that rank best for a word, among the newest 1,000 that have it."""
         raise NotImplementedError
 
+    def question(self, question: str) -> list[Scored]:
+        """Return the ten entries that rank best for some of the words of a question."""
+        raise NotImplementedError
+
     def filter(self, name: str, value: str) -> list[Row]:
         """Return the ten newest entries whose metadata has a value."""
         raise NotImplementedError

@@ -10,6 +10,7 @@ WORDS: Final = 60  # of the text of an entry
 BATCH: Final = 100  # entries of put_many and of retrieve_many
 PAGE: Final = 100  # keys of list_keys
 COMMON_WORD: Final = "harbour"  # in every second entry
+THIRDS: Final = ("lantern", "copper", "willow")  # each in a third of the entries, whatever others these have
 KINDS: Final = 100  # values of "kind": each in 1 % of the entries
 GROUP: Final = 10  # entries with one value of "group"
 BLOCK: Final = 1_000  # entries over which kinds and groups are spread; a size is a multiple of it
@@ -67,6 +68,20 @@ class Workload:
         """Return the value that ten entries have."""
         return f"group-{number // BLOCK * (BLOCK // GROUP) + number % (BLOCK // GROUP)}"
 
+    def question(self, number: int) -> str:
+        """Return eight words: of three a third of all entries has each, of two 1 %, of three ten entries."""
+        numbers = [(number + offset) % self.size for offset in (0, 1, 2)]
+        some = [self.kind_word(each) for each in numbers[:2]]
+        return " ".join([*THIRDS, *some, *map(self.group_word, numbers)])
+
+    def kind_word(self, number: int) -> str:
+        """Return the word that an entry has in common with 1 % of all."""
+        return f"sort{self.kind(number).removeprefix('kind-')}x"
+
+    def group_word(self, number: int) -> str:
+        """Return the word that an entry has in common with nine others."""
+        return f"team{self.group(number).removeprefix('group-')}x"
+
     def entry(self, number: int, *, edition: int = 0, key: str | None = None) -> Entry:
         """Return an entry.
 
@@ -76,8 +91,10 @@ class Workload:
             key: in place of its own.
         """
         start = (number * _STEP + edition * _SHUFFLE) % _RING
-        words = self._ring[start : start + WORDS - 2]
-        words += [self.rare_word(number), COMMON_WORD if number % 2 else "meadow"]
+        thirds = [word for place, word in enumerate(THIRDS) if number // 3**place % 3 == 0]
+        told = [self.rare_word(number), COMMON_WORD if number % 2 else "meadow"]
+        told += [*thirds, self.kind_word(number), self.group_word(number)]
+        words = [*self._ring[start : start + WORDS - len(told)], *told]
         value = {"text": " ".join(words), "number": number}
         metadata = {"kind": self.kind(number), "group": self.group(number), "number": number}
         return Entry(key or self.key(number), value, metadata)

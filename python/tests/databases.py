@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 
 from firebird_database import FirebirdDatabase, load_libraries
 from the_edge_agent.memory import (
+    LTMError,
     PostgresBackend,
     PostgresCatalog,
     SQLAlchemyBackend,
@@ -140,9 +141,14 @@ class Opener:
 
     def __call__(self, **options: Any) -> Any:
         """Return a new backend on the store; of exact words, unless told otherwise."""
-        if options.get("search", True):
-            options = {"language": "none", **options}
-        return _opened(self.target, self.url, _BACKENDS, options)
+        if not options.get("search", True) or "language" in options:
+            return _opened(self.target, self.url, _BACKENDS, options)
+        try:
+            return _opened(self.target, self.url, _BACKENDS, {"language": "none", **options})
+        except LTMError as error:
+            if "words of the language" not in str(error):
+                raise
+        return _opened(self.target, self.url, _BACKENDS, options)  # a table that somebody else has made
 
 
 @dataclass(frozen=True)

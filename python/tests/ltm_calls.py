@@ -84,7 +84,12 @@ offsets = st.sampled_from((0, 0, 0, 1, 2, 5))
 limits = st.sampled_from((1, 2, 3, 10, 10_000))
 searches = st.fixed_dictionaries(
     {"limit": limits, "offset": offsets},
-    optional={"query": st.sampled_from(QUERIES), "metadata_filter": st.sampled_from(FILTERS), "prefix": prefixes},
+    optional={
+        "query": st.sampled_from(QUERIES),
+        "metadata_filter": st.sampled_from(FILTERS),
+        "prefix": prefixes,
+        "match": st.sampled_from(("any", "all")),
+    },
 )
 values = st.sampled_from(VALUES) | st.sampled_from(VALUES) | _generated
 metadatas = (

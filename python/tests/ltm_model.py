@@ -70,10 +70,12 @@ class LTMModel:
         found = {"value": row.entry.value, "found": True, "metadata": row.entry.metadata, "version": row.version}
         return {"success": True, **found}
 
-    def search(self, query: str | None = None, metadata_filter: Any = None, limit: int = 10, **options: Any) -> Result:
+    def search(
+        self, query: str | None = None, metadata_filter: Any = None, limit: int = 10, match: str = "any", **options: Any
+    ) -> Result:
         oracle = Model()
         oracle.entries = {row.entry.key: row.entry for row in self._alive()}
-        return oracle.search(query, metadata_filter, limit, **options)
+        return (oracle.ask if match == "any" else oracle.search)(query, metadata_filter, limit, **options)
 
     def store_many(self, entries: Iterable[Mapping[str, Any]]) -> Result:
         results = self.commit([("store", dict(entry)) for entry in entries])["results"]

@@ -49,7 +49,7 @@ def test_its_tables_have_exact_keys_times_with_a_zone_and_no_index_it_refuses(
     assert "key VARCHAR(512)" in made
     assert "updated_at TIMESTAMP WITH TIME ZONE" in made
     statements = [str(found.compile(dialect=cockroach)) for found in dialect.definitions(*tables.all())]
-    assert len([found for found in statements if "CREATE TABLE IF NOT EXISTS" in found]) == 5
+    assert len([found for found in statements if "CREATE TABLE IF NOT EXISTS" in found]) == 6
     assert not [found for found in statements if "COLLATE" in found], "it has no collation C: strings are bytes"
 
 

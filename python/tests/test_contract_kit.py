@@ -135,5 +135,5 @@ def test_the_backend_in_the_documentation_keeps_the_contract(tmp_path: Path) -> 
     (tmp_path / "test_safe_notebook.py").write_text(for_safe)
     printed = run_pytest(tmp_path, "-k", "SafeNotebook or without or conflict or rollback", expected=0)
     skipped = {line.rpartition(": ")[2] for line in printed.splitlines() if line.startswith("SKIPPED")}
-    undeclared = ("times", "transactions", "ttl", "versions")
+    undeclared = ("match", "times", "transactions", "ttl", "versions")
     assert skipped == {f"the backend declares no {capability}" for capability in undeclared}

@@ -75,7 +75,7 @@ def test_memories_of_other_table_names_share_a_database_and_nothing_else(databas
         usual.store("k", "fox", {"n": 1})
         other.store("k", "hound", {"n": 2}, ttl=60)
         assert other.store("k2", "hound")["created"] is True
-        assert usual.search("fox OR hound")["count"] == usual.search("hound")["count"] == 0
+        assert usual.search("fox OR hound", match="all")["count"] == usual.search("hound")["count"] == 0
         assert [entry["value"] for entry in usual.search(metadata_filter={"n": {"$gt": 0}})["results"]] == ["fox"]
         assert other.search("hound", {"n": 2})["count"] == 1
         assert (usual.count()["count"], other.count()["count"]) == (1, 2)
@@ -107,6 +107,7 @@ def test_memories_of_other_table_names_share_a_database_and_nothing_else(databas
         ),
         *(
             "ltm_catalog",
+            "ltm_settings",
             "ltm_schema_version",
             "sqlite_master",
             "pg_class",

@@ -102,7 +102,7 @@ class TestCleaning(LeavesNothing):
         report = check_database(url)
         assert not report["success"]
         assert set(report["left_behind"]) <= {name for _, name in objects(url)}
-        assert len(report["left_behind"]) == 5
+        assert len(report["left_behind"]) == 6
         code, printed = tea("--url", url)
         assert (code, "left behind     perhaps tea_" in printed) == (1, True)
 

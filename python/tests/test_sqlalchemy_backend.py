@@ -305,7 +305,7 @@ def test_an_sqlite_without_its_extensions_answers_the_same(monkeypatch: pytest.M
     with SQLAlchemyBackend("sqlite://") as backend:
         backend.store("a", "the red fox", {"n": 1})
         backend.store("b", "the red hound", {"n": 2})
-        found = backend.search("red -hound", {"n": {"$lte": 1}})
+        found = backend.search("red -hound", {"n": {"$lte": 1}}, match="all")
         assert [(entry["key"], entry["score"]) for entry in found["results"]] == [("a", score([1], 5))]
 
 

@@ -98,10 +98,11 @@ def test_a_value_in_a_blob_storage_is_an_error_and_never_a_wrong_value(path: Pat
     storage = {"uri": str(tmp_path / "blobs"), "inline_threshold": 10}
     with SQLAlchemyBackend(f"sqlite:///{path}", storage=storage) as other, SQLiteBackend(path) as memory:
         other.store("large", "x" * 100)
-        for result in (memory.retrieve("large"), memory.search()):
-            assert result["error_type"] == "configuration_error"
-        with pytest.raises(LTMError, match="blob storage"):
-            list(memory.iterate_all())
+        found = memory.retrieve("large")
+        assert (found["error_type"], found["damaged"]) == ("query_error", ["large"])
+        assert "blob storage" in found["error"]
+        assert memory.search()["damaged"] == memory.search("large")["damaged"] == ["large"]
+        assert list(memory.iterate_all()) == []
         assert memory.store("large", 1)["version"] == 2
         assert memory.retrieve("large")["value"] == other.retrieve("large")["value"] == 1
 

@@ -82,13 +82,13 @@ def described(number: int) -> str:
 
 def found(memory: LTMBackend, *search: Any) -> list[Any]:
     query, condition, limit, offset = search
-    result = memory.search(query, condition, limit, offset=offset)
+    result = memory.search(query, condition, limit, match="all", offset=offset)
     assert result["success"], result
     return [(entry["key"], entry["score"]) for entry in result["results"]]
 
 
 def count_of(memory: LTMBackend, query: str) -> int:
-    result = memory.search(query, limit=10_000)
+    result = memory.search(query, limit=10_000, match="all")
     assert result["success"], result
     return int(result["count"])
 

@@ -173,7 +173,7 @@ class DatabaseBackend(LTMBackend):
 
     def _rules(self) -> Language:
         """Return the rules of the language of the table's words, which is known from the start on."""
-        if self._database.language is None:
+        if self._database.language is None and self._keeps_words:
             self._database.start()
         return self._database.language or EXACT
 

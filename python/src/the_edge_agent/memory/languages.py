@@ -53,6 +53,18 @@ _ENDINGS: Final = (
 )
 
 
+# The letters of other scripts: words of these end with each two of them.
+_LETTERS: Final = {
+    "arabic": (0x0621, 0x064B),
+    "armenian": (0x0561, 0x0587),
+    "hindi": (0x0905, 0x094E),
+    "nepali": (0x0905, 0x094E),
+    "persian": (0x0621, 0x064B),
+    "tamil": (0x0B85, 0x0BCE),
+    "yiddish": (0x05D0, 0x05EB),
+}
+
+
 class Language:
     """The rules of one language; safe for many threads.
 
@@ -101,7 +113,7 @@ class Language:
     @cached_property
     def fingerprint(self) -> str:
         """What differs between releases of the stemmer that stem words differently: a hash of the stems of a list."""
-        return _fingerprint(self.stem) if self.has_stems else ""
+        return _fingerprint(self.name, self.stem) if self.has_stems else ""
 
     def _new_stemmer(self) -> Callable[[str], str]:
         snowball: Any = import_module(f"snowballstemmer.{self.name}_stemmer")
@@ -163,11 +175,13 @@ def languages() -> tuple[str, ...]:
 @cache
 def _are_equal(name: str, native: Callable[[str], str], python: Callable[[str], str]) -> bool:
     """Return whether two stemmers of a language are of releases that stem alike."""
-    return _fingerprint(native) == _fingerprint(python)
+    return _fingerprint(name, native) == _fingerprint(name, python)
 
 
-def _fingerprint(stem: Callable[[str], str]) -> str:
+def _fingerprint(name: str, stem: Callable[[str], str]) -> str:
+    letters = [chr(code) for code in range(*_LETTERS.get(name, (0, 0)))]
     words = [
         unicodedata.normalize("NFC", beginning + ending) for beginning in _BEGINNINGS for ending in _ENDINGS.split()
     ]
+    words += ["".join([*letters[7:11], first, second]) for first in letters for second in letters]
     return hashlib.sha256("\n".join(map(stem, words)).encode()).hexdigest()[:16]

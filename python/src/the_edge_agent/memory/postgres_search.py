@@ -53,6 +53,9 @@ _SOME: Final = f"""
     {_NEWEST_FIRST}"""
 
 
+# A SELECT around it hides the words from the planner. If each is common, it expects entries that have all of them soon,
+# and reads the whole table where there are none.
+_WORDS: Final = "to_tsquery('simple', %(words)s)"
 # Evaluated before the scan. Another client of a pooler may have left a limit on what a GIN index finds.
 _WHOLE_INDEX: Final = "(SELECT set_config('gin_fuzzy_search_limit', '0', true)) = '0'"
 
@@ -137,6 +140,7 @@ class PostgresReads:
     def having(self, terms: Sequence[Term], most: int) -> list[QuestionRow]:
         """Return entries that satisfy terms, see ``Reader.having``."""
         where, values = _matching(self._connection, terms, self._condition, self._prefix, also=self._prefix_terms)
+        where = where.replace(_WORDS, f"(SELECT {_WORDS})")
         statement = _HAVING.format(columns=_OF_QUESTION, where=where)
         if self._condition is None:
             sql = f"{statement} LIMIT %(window)s"
@@ -196,7 +200,7 @@ def _matching(
         values |= range_of(prefix)
     positive = [term for term in terms if not term.negated]
     if positive:
-        conditions.append("search_vector @@ to_tsquery('simple', %(words)s)")
+        conditions.append(f"search_vector @@ {_WORDS}")
         values["words"] = " & ".join(map(looked_up, [*positive, *also]))
     for place, term in enumerate(terms):
         if term.is_told_by_index:

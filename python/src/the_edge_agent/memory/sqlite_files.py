@@ -160,7 +160,7 @@ class DatabaseFile:
         return [_identity(self._real + suffix) for suffix in _BESIDE]
 
     def _lost_write(self) -> LostDatabaseError:
-        return self._lost("; this write is lost with it, unless it is put back", unknown=True)
+        return self._lost("; this write may be lost with it", unknown=True)
 
     def _lost(self, more: str = "", **fields: bool) -> LostDatabaseError:
         if self._journal is not None:

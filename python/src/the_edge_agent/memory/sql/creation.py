@@ -21,7 +21,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.schema import DropTable
+from sqlalchemy.schema import CreateTable, DropTable
 
 from the_edge_agent.memory.languages import NONE, Language
 from the_edge_agent.memory.layouts import (
@@ -198,7 +198,7 @@ class Schema:
         if self.search and legacy.will_be_made(connection, self.tables.entries):
             # First: a table of entries that is there without a language keeps exact words.
             connection.rollback()
-            self._in_transaction(connection, lambda connection: self.dialect.create(connection, self.tables.settings))
+            self._in_transaction(connection, self._create_settings)
             self._in_transaction(connection, self._write_language)
         connection.rollback()
         self._in_transaction(connection, self._create_tables)
@@ -225,6 +225,10 @@ class Schema:
         legacy.set_aside(connection, self.dialect, entries)
         self._check_kind(connection)  # a text index over a table without words would break it
         self.dialect.create(connection, entries, *others)
+
+    def _create_settings(self, connection: Connection) -> None:
+        if not inspect(connection).has_table(self.tables.settings.name):
+            connection.execute(CreateTable(self.tables.settings))
 
     def _write_language(self, connection: Connection) -> None:
         if self._kept_language(connection) is None:

@@ -16,7 +16,7 @@ from the_edge_agent.memory.validation import check_flag, check_prepare_threshold
 MAX_TABLE_NAME: Final = 40  # characters; with what is added for indexes below PostgreSQL's 63
 _TABLE_NAME: Final = re.compile(r"[a-z_][a-z0-9_]*")
 _RESERVED_NAMES: Final = re.compile(
-    r"ltm_(catalog|snapshots|snapshot_entries|schema_version)|(sqlite|pg)_.*"  # of other tables
+    r"ltm_(catalog|snapshots|snapshot_entries|settings|schema_version)|(sqlite|pg)_.*"  # of other tables
     r"|.*_(fts|fts_.*|inserted|updated|deleted|earlier)"  # of what belongs to an entries' table
 )
 _OWN_OPTIONS: Final = ("url", "echo", "pool_size", "max_overflow", "pool_timeout", "connect_args")

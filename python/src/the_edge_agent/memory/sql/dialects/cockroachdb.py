@@ -19,6 +19,7 @@ class CockroachDBDialect(PostgreSQLDialect):
     exact_collation: ClassVar[str | None] = None
     key_type: ClassVar[TypeEngine[Any]] = String(MAX_KEY_LENGTH)
     has_exact_keys = False
+    hides_words: ClassVar[bool] = False  # it would not use the index
     time_type: ClassVar[TypeEngine[Any]] = DateTime(timezone=True)
 
     def exclusively(self, connection: Connection, name: str) -> AbstractContextManager[Any]:

@@ -291,6 +291,8 @@ class WordBlocks(Upkeep):
             if connection.execute(self._lock_listed, {"b_term": _MAKER}).first() is None:
                 connection.execute(self._list, {"block": _LIST, "term": _MAKER, "places": b""})
         rows = self._unnumbered_rows(connection)
+        if not rows:
+            return None
         block = time.time_ns() // 1_000_000  # another of the same millisecond is refused by the primary key
         name = connection.dialect.identifier_preparer.format_table(self._table)
         for some in _pieces(_postings(rows), _INSERTED):
@@ -306,8 +308,8 @@ class WordBlocks(Upkeep):
         while len(rows) < self.every and size < _MOST_TEXT:
             bound = {"b_after": after, "b_rows": min(_PAGE, self.every - len(rows))}
             page = [_Row(*row) for row in connection.execute(self._page, bound)]
-            if not page:
-                break
+            if not page:  # others have numbered them
+                return []
             rows += page
             size += sum(len(row.text) for row in page)
             after = page[-1].key

@@ -40,6 +40,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR, insert
 from sqlalchemy.engine import Dialect as EngineDialect
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.visitors import replacement_traverse
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -129,6 +130,8 @@ class PostgreSQLDialect(Dialect):
     commits_alone = True
     keeps_one_state = True
     has_exact_keys = True
+    #: Whether a question looks up words in a SELECT of its own: the planner must not guess how many entries have all.
+    hides_words: ClassVar[bool] = True
 
     def __init__(self, moment: TypeEngine[datetime]) -> None:
         """Make the dialect of one engine."""
@@ -333,7 +336,11 @@ class PostgreSQLDialect(Dialect):
 
     def texts(self, entries: Table) -> TextConditions:
         """Return the conditions on the tsvector."""
-        return VectorConditions(entries, is_ours=self._is_ours) if self._has_full_text else super().texts(entries)
+        return (
+            VectorConditions(entries, is_ours=self._is_ours, hides_words=self.hides_words)
+            if self._has_full_text
+            else super().texts(entries)
+        )
 
 
 def _columns(connection: Connection, table: Table) -> set[str]:
@@ -356,10 +363,16 @@ def _wrong_encoding(server: str, client: str) -> str:
 class VectorConditions(IndexedTextConditions):
     """Words looked up in the tsvector."""
 
-    def __init__(self, entries: Table, *, is_ours: bool) -> None:
-        """Make the conditions; ``is_ours`` says that the session has no limit on what an index finds."""
+    def __init__(self, entries: Table, *, is_ours: bool, hides_words: bool) -> None:
+        """Make the conditions.
+
+        Args:
+            entries: their table.
+            is_ours: whether the session has no limit on what an index finds.
+            hides_words: see ``PostgreSQLDialect.hides_words``.
+        """
         super().__init__(entries)
-        self._is_ours = is_ours
+        self._is_ours, self._hides_words = is_ours, hides_words
 
     def steps(self, newest: Newest) -> list[Step]:
         """Fetch and sort what the filter finds if that is not much; else look for enough among the newest entries."""
@@ -411,6 +424,19 @@ class VectorConditions(IndexedTextConditions):
 
     def _where(self, newest: Newest) -> list[ColumnElement[bool]]:
         return [*newest.conditions, *newest.prefix(), *self.exact(newest.terms)]
+
+    def having(self, newest: Newest) -> list[Step]:
+        """Return the statement for rows that match, with words that the planner does not see."""
+
+        def hidden(element: Any, **_: Any) -> Any:
+            is_asked = isinstance(element, FunctionElement) and getattr(element, "name", None) == "to_tsquery"
+            return select(element).scalar_subquery() if is_asked else None
+
+        steps = super().having(newest)
+        if not self._hides_words:
+            return steps
+        statements: list[Any] = [replacement_traverse(step.statement, {}, hidden) for step in steps]
+        return [step._replace(statement=statement) for step, statement in zip(steps, statements, strict=True)]
 
     def indexed(self, words: BindParameter[str]) -> ColumnElement[bool]:
         """Return the condition that the index has all that it is asked for."""

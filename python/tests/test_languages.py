@@ -1,0 +1,151 @@
+"""The language of a memory: stems, stop words, and what a table keeps of it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
+
+from databases import Database
+from the_edge_agent.memory import LTMError, SQLAlchemyBackend, SQLiteBackend, escape, words_of
+from the_edge_agent.memory.languages import language, languages
+from the_edge_agent.memory.queries import parse_query
+from the_edge_agent.memory.text import EXACT, matches, search_text, term_of
+
+PAIRS: Final[dict[str, list[tuple[str, str]]]] = {
+    "english": [
+        ("running", "runs"),
+        ("résumé", "resumes"),
+        ("café", "cafe"),
+        ("John’s", "john"),
+        ("Nations", "NATION"),
+    ],
+    "french": [("étudiées", "étudier"), ("cafe", "café"), ("nationale", "nationaux"), ("élèves", "élève")],
+    "german": [("Häuser", "haus"), ("Bücher", "buch"), ("Straße", "strassen"), ("laufen", "läuft")],
+    "russian": [("красивый", "красивая"), ("книги", "книга"), ("ёлка", "елки")],
+    "spanish": [("canciones", "canción"), ("comunicación", "comunicaciones"), ("hablo", "habló")],
+    "none": [("café", "CAFE"), ("Straße", "strasse")],
+}
+APART: Final[dict[str, list[tuple[str, str]]]] = {
+    "english": [("universe", "unit"), ("fox", "foxglove")],
+    "none": [("running", "runs"), ("foxes", "fox"), ("john's", "john")],
+}
+
+
+def finds(query: str, stored: str, name: str) -> bool:
+    rules = language(name)
+    term = term_of(query, rules)
+    assert term is not None
+    return matches(search_text("-", stored, None, rules), [term])
+
+
+@pytest.mark.parametrize(("name", "words"), [(name, pair) for name, pairs in PAIRS.items() for pair in pairs])
+def test_forms_of_a_word_find_each_other(name: str, words: tuple[str, str]) -> None:
+    if (name, words[0]) == ("german", "laufen"):  # a vowel of the stem changes: no rule of endings knows that
+        assert not finds(words[0], words[1], name)
+        return
+    assert finds(words[0], words[1], name)
+    assert finds(words[1], words[0], name)
+
+
+@pytest.mark.parametrize(("name", "words"), [(name, pair) for name, pairs in APART.items() for pair in pairs])
+def test_other_words_do_not(name: str, words: tuple[str, str]) -> None:
+    assert not finds(words[0], words[1], name)
+
+
+@pytest.mark.parametrize("name", ["english", "french", "german", "russian", "turkish"])
+def test_stop_words_count_for_nothing_unless_there_is_nothing_else(name: str) -> None:
+    rules = language(name)
+    stop = sorted(rules.stop_words)[:3]
+    asked = parse_query(f"{' '.join(stop)} telescope", "any", rules)
+    assert [term.shown for term in asked.words or ()] == ["telescope"]
+    assert parse_query(" ".join(stop), "any", rules).words
+
+
+def test_every_language_has_rules_of_its_own_and_a_fingerprint() -> None:
+    assert languages()[0] == "none"
+    prints = {name: language(name).fingerprint for name in languages()}
+    assert prints.pop("none") == ""
+    assert all(len(found) == 16 for found in prints.values())
+    assert len(set(prints.values())) > len(prints) * 0.9
+
+
+@pytest.mark.parametrize("name", ["klingon", "", 1, ["english"]])
+def test_an_unknown_language_is_refused(name: Any) -> None:
+    with pytest.raises(LTMError) as raised:
+        SQLiteBackend(language=name)
+    assert raised.value.result["error_type"] == "configuration_error"
+    with pytest.raises(LTMError, match="search=False"):
+        SQLiteBackend(language="english", search=False)
+
+
+def test_words_of_shows_what_is_indexed() -> None:
+    assert words_of("The Runners' café, 日本語 42!") == [
+        ("the", "the"),
+        ("runners", "runner"),
+        ("cafe", "cafe"),
+        ("日本", "日本"),
+        ("本語", "本語"),
+        ("語", "語"),
+        ("42", "42"),
+    ]
+    assert words_of("Runners", language="none") == [("runners", "runners")]
+
+
+@pytest.mark.parametrize("query", ['-a +b "c" d*', '"""', "+-+x", '-"a b"', "*", "a -5 +49"])
+def test_an_escaped_text_has_no_operators(query: str) -> None:
+    asked = parse_query(escape(query), "any", EXACT)
+    assert asked.terms == ()
+    assert not any(term.prefix for term in asked.words or ())
+
+
+@pytest.mark.targets("native", "portable", in_memory=False)
+def test_a_table_keeps_its_language(database: Database) -> None:
+    options: dict[str, Any] = {} if database.target.native else {"table_name": "agent_words"}
+    if database.target.native and database.target.server:
+        return  # its one table has been made already
+    with database.open(language=None, **options) as first:
+        first.store("k", "The foxes were running")
+        assert first.language == "english"
+    with pytest.raises(LTMError, match=r"language english.*language=french"):
+        database.open(language="french", **options)
+    for wanted in ("english", None):
+        with database.open(language=wanted, **options) as again:
+            assert again.language == "english"
+            assert [entry["key"] for entry in again.search("Did a fox run?")["results"]] == ["k"]
+            assert again.search("fox run", match="all")["count"] == 1
+            assert again.search('"fox were run"', match="all")["count"] == 1
+            assert again.search("-foxes", match="all")["count"] == 0
+
+
+def test_a_file_of_an_earlier_release_keeps_exact_words(tmp_path: Any) -> None:
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+    SQLAlchemyBackend(url, language="none").close()
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE ltm_settings"))
+        connection.execute(text("UPDATE ltm_schema_version SET version = 1"))
+    for open_memory in (lambda **more: SQLAlchemyBackend(url, **more), lambda **more: SQLiteBackend(url[10:], **more)):
+        with open_memory() as memory:
+            assert memory.language == "none"
+            memory.store("k", "foxes")
+            assert memory.search("fox")["count"] == 0
+            assert memory.search("foxes")["count"] == 1
+        with pytest.raises(LTMError, match=r"language none.*language=english"):
+            open_memory(language="english")
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT version FROM ltm_schema_version")).scalar() == 1
+
+
+def test_stems_of_another_release_are_told_of(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+    url = f"sqlite:///{tmp_path / 'other.db'}"
+    SQLAlchemyBackend(url).close()
+    with create_engine(url, poolclass=NullPool).begin() as connection:
+        connection.execute(text("UPDATE ltm_settings SET value = 'english 0123456789abcdef'"))
+    with caplog.at_level(logging.WARNING):
+        SQLAlchemyBackend(url).close()
+        SQLiteBackend(url[10:]).close()
+    assert len([message for message in caplog.messages if "stems some words of english otherwise" in message]) == 2

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import random
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -19,6 +20,15 @@ from the_edge_agent.memory.tickets import Tickets
 
 INTERRUPTS = of_this_run(60, 1000)  # of each class
 CONNECTIONS = 3
+
+
+@pytest.fixture(autouse=True)
+def no_garbage() -> Iterator[None]:
+    """Collect what exceptions have struck while it was made, so that no later test is warned of it."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
 
 
 def sessions(url: str) -> int:

@@ -11,8 +11,6 @@ from sqlalchemy.exc import OperationalError
 
 from databases import Database
 from memory_backend import FiveMethods, MemoryBackend
-from run_length import LONG
-from the_edge_agent.memory import LTMBackend
 from the_edge_agent.testing import LTMContract
 from the_edge_agent.testing.contract import OpenBackend, assert_failure, contents, load
 
@@ -85,11 +83,6 @@ class TestOthers(OnSQLAlchemy):
     """Memories on other databases and through other drivers than those that all our tests run on."""
 
     examples = 30
-
-    def test_questions_of_more_matches_than_candidates(self, asked: LTMBackend) -> None:
-        # Firebird reads each text for each word, which takes two minutes.
-        if asked.dialect != "firebird" or LONG:  # type: ignore[attr-defined]
-            super().test_questions_of_more_matches_than_candidates(asked)
 
 
 @pytest.mark.targets(other=True, native=True)

@@ -39,8 +39,9 @@ class FirebirdDatabase:
 
     def drop(self) -> None:
         """Drop the database."""
-        connection: Any = self._engine.raw_connection().driver_connection
-        with suppress(Exception):  # a connection that a test left is closed with the server
+        # A connection that a test left is closed with the server; a signal may have shut the client library down.
+        with suppress(Exception):
+            connection: Any = self._engine.raw_connection().driver_connection
             connection.drop_database()
 
 

@@ -25,6 +25,8 @@ INTERRUPTS = of_this_run(100, 1000)  # of each class
 SECONDS = 5.0  # that a call may take
 
 pytestmark = [
+    # An exception may strike a connection that is being made, so that nobody closes it.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.targets("native", family="sqlite", portable=False),
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]

@@ -26,6 +26,8 @@ MORE = 4  # sessions that the server is only about to end, or that nobody waits 
 INTERRUPTS = of_this_run(60, 600)
 
 pytestmark = [
+    # An exception may strike a connection that is being made, so that nobody closes it.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.targets(family="postgresql", native=True),
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]

@@ -25,8 +25,6 @@ INTERRUPTS = of_this_run(100, 1000)  # of each class
 SECONDS = 5.0  # that a call may take
 
 pytestmark = [
-    # An exception may strike a connection that is being made, so that nobody closes it.
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.targets("native", family="sqlite", portable=False),
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -37,7 +35,7 @@ def no_garbage() -> Iterator[None]:
     """Collect what exceptions have struck while it was made, so that no later test is warned of it."""
     yield
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
 
 

@@ -27,7 +27,7 @@ def no_garbage() -> Iterator[None]:
     """Collect what exceptions have struck while it was made, so that no later test is warned of it."""
     yield
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
 
 
@@ -74,8 +74,6 @@ def check(store: Any, call: Callable[[], Any], database: Database, before: int) 
 
 
 pytestmark = [
-    # An exception may strike a connection that is being made, so that nobody closes it.
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.targets("native", portable=False, in_memory=False, server=True),
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]

@@ -178,7 +178,7 @@ class DatabaseBackend(LTMBackend):
         return self._database.language or EXACT
 
     def _one_call(self) -> AbstractContextManager[Any]:
-        """Return what lets the Python part of a search end in time too."""
+        """Return a context in which the Python code of a search ends at the timeout too."""
         return nullcontext()
 
     def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int) -> Result:
@@ -188,12 +188,12 @@ class DatabaseBackend(LTMBackend):
     def _finished(self, find: Find) -> Result:
         """Return the result of a search of which ``find`` returns the entries and the damages.
 
-        ``find`` is called with the damaged entries, by key, of which it cannot know.
+        ``find`` gets a dict of entries, by key, whose value in the blob storage turned out to be damaged.
         """
         return search_result(*find({}))
 
     def _answer(self, answer: Callable[[Reader], Answer], condition: Node | None, prefix: str) -> Answer:
-        """Return what ``answer`` makes of reads of one state; it may be called again if these fail."""
+        """Call ``answer`` with the reads of one snapshot and return its result; if a read fails, call it again."""
         raise NotImplementedError
 
     def _require_words(self, query: str | None) -> None:

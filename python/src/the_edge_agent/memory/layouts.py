@@ -88,7 +88,7 @@ def check_kind(name: str, columns: Iterable[str], *, search: bool | None) -> Non
 
 
 def kept_language(name: str | None) -> str:
-    """Return what is kept of the language of a new table: its name, and the fingerprint of its stems.
+    """Return the setting that a new table keeps for its language: the name and the fingerprint of the stems.
 
     Args:
         name: of the language; None for English.

@@ -13,7 +13,7 @@ BOUNDS: Final = ((200, 2_000), (20_000, 40_000))
 
 
 def looked_up(term: Term) -> str:
-    """Return what the text index is asked for a term; its tokens are ASCII letters and digits."""
+    """Return the query for the text index that finds a term; its tokens are ASCII letters and digits."""
     end = ":*" if term.prefix else ""
     variants = [" & ".join(tokens) + end for tokens in term.variants]
     return variants[0] if len(variants) == 1 else f"({' | '.join(f'({variant})' for variant in variants)})"

@@ -89,7 +89,7 @@ def is_ready(connection: Any, search: bool | None) -> bool:
 
 
 def kept_language_in(connection: Any) -> str | None:
-    """Return what is kept of the language of the entries, see ``layouts.kept_language``; None for exact words."""
+    """Return the language setting of the entries' table, see ``layouts.kept_language``; None for exact words."""
     if not connection.execute(_HAS_SETTINGS).fetchone()[0]:
         return None
     setting = "SELECT value FROM ltm_settings WHERE table_name = %s AND name = %s"

@@ -70,7 +70,7 @@ def wanted_text(groups: Sequence[Sequence[dict[str, Any]]]) -> str:
 
 
 def looked_up(term: Term) -> str:
-    """Return what the full-text index is asked for a term; its tokens are ASCII letters and digits."""
+    """Return the query for the full-text index that finds a term; its tokens are ASCII letters and digits."""
     end = "*" if term.prefix else ""
     variants = [" AND ".join(f'"{token}"' for token in tokens) + end for tokens in term.variants]
     return variants[0] if len(variants) == 1 else f"({' OR '.join(f'({variant})' for variant in variants)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import random
 import signal
@@ -162,7 +163,7 @@ def test_no_lock_outlives_an_interrupt(database: Database) -> None:
     }
     path = make_url(database.url).database or ""
     try:
-        with closing(sqlite3.connect(path, timeout=5, isolation_level=None)) as other:
+        with closing(sqlite3.connect(path, timeout=0.1, isolation_level=None)) as other:
             for memory in memories.values():
                 calls = calls_of(memory, {})
                 for _ in range(INTERRUPTS):
@@ -185,6 +186,39 @@ def test_no_lock_outlives_an_interrupt(database: Database) -> None:
             memory.close()
         engine.dispose()
         gc.collect()  # connections that an interrupt tore out: their warnings are for this test to ignore
+
+
+@pytest.mark.targets("native", native=True, in_memory=False, family="sqlite")
+@pytest.mark.parametrize("method", ["__enter__", "__exit__"])
+def test_no_lock_outlives_an_interrupt_beside_a_with_block(
+    database: Database, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The generator of a context manager has begun and nobody ends it, as long as the traceback is there."""
+    manager: Any = contextlib._GeneratorContextManager
+    original = getattr(manager, method)
+
+    def interrupted(self: Any, *args: Any) -> Any:
+        is_aim = "transaction" in self.gen.__qualname__
+        if is_aim and method == "__exit__":
+            raise KeyboardInterrupt
+        answer = original(self, *args)
+        if is_aim:
+            raise KeyboardInterrupt
+        return answer
+
+    path = make_url(database.url).database or ""
+    with database.open() as memory, closing(sqlite3.connect(path, timeout=0.1, isolation_level=None)) as other:
+        memory.store("k", 1)
+        try:
+            with monkeypatch.context() as patched:
+                patched.setattr(manager, method, interrupted)
+                memory.delete_many(["k"])
+        except KeyboardInterrupt:
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("ROLLBACK")
+        else:
+            pytest.fail("nothing was interrupted")
+        assert memory.retrieve("k")["value"] == 1
 
 
 @pytest.mark.targets("native", native=True, in_memory=False, family="sqlite")

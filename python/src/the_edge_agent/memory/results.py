@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from traceback import clear_frames
 from typing import Any, Literal, ParamSpec, TypeAlias, get_args
 
 Result: TypeAlias = dict[str, Any]
@@ -108,7 +109,12 @@ Arguments = ParamSpec("Arguments")
 
 
 def returns_result(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Turn an ``LTMError`` raised inside ``method`` into its failure dict."""
+    """Turn an ``LTMError`` raised inside ``method`` into its failure dict.
+
+    An interrupt (``KeyboardInterrupt``, or what another thread raises in this one) may strike between a ``with`` and
+    its block. The generator behind the ``with`` then waits, with its lock, for as long as somebody keeps the traceback.
+    So the frames below this one are cleared, which closes it.
+    """
 
     @functools.wraps(method)
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -116,5 +122,10 @@ def returns_result(method: Callable[Arguments, Result]) -> Callable[Arguments, R
             return method(*args, **kwargs)
         except LTMError as failure:
             return failure.result
+        except Exception:
+            raise
+        except BaseException as interrupt:
+            clear_frames(interrupt.__traceback__)
+            raise
 
     return call

@@ -15,7 +15,7 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -166,18 +166,20 @@ def ours(documents: Sequence[tuple[str, str]], urls: Sequence[str] = ()) -> Iter
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tea-retrieval-")))
-        memories: dict[str, LTMBackend] = {"SQLiteBackend": SQLiteBackend(folder / "memory.db")}
-        _fill(memories["SQLiteBackend"], documents)
-        memories["SQLAlchemyBackend on SQLite"] = SQLAlchemyBackend(f"sqlite:///{folder / 'memory.db'}")
+        memories = dict[str, LTMBackend]()
+
+        def opened(name: str, memory: LTMBackend) -> LTMBackend:
+            memories[name] = stack.enter_context(memory)
+            return memory
+
+        _fill(opened("SQLiteBackend", SQLiteBackend(folder / "memory.db")), documents)
+        opened("SQLAlchemyBackend on SQLite", SQLAlchemyBackend(f"sqlite:///{folder / 'memory.db'}"))
         for url in urls:
             stack.enter_context(_emptied(url))
-            memory = SQLAlchemyBackend(url)
-            memories[f"SQLAlchemyBackend on {make_url(url).render_as_string()}"] = memory
-            _fill(memory, documents)
+            shown = make_url(url).render_as_string()
+            _fill(opened(f"SQLAlchemyBackend on {shown}", SQLAlchemyBackend(url)), documents)
             if make_url(url).get_backend_name() == "postgresql":
-                memories[f"PostgresBackend on {make_url(url).render_as_string()}"] = PostgresBackend(_plain(url))
-        for each in memories.values():
-            stack.callback(each.close)
+                opened(f"PostgresBackend on {shown}", PostgresBackend(_plain(url)))
         yield lambda query: _same({name: _asked(each, query) for name, each in memories.items()}, query)
 
 
@@ -232,19 +234,18 @@ def fts5(documents: Sequence[tuple[str, str]], *, stop_words: bool) -> Iterator[
         documents: id and text.
         stop_words: whether these are looked for too.
     """
-    connection = sqlite3.connect(":memory:")
-    connection.execute("CREATE VIRTUAL TABLE docs USING fts5(id UNINDEXED, text, tokenize='porter unicode61')")
-    connection.executemany("INSERT INTO docs VALUES (?, ?)", documents)
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("CREATE VIRTUAL TABLE docs USING fts5(id UNINDEXED, text, tokenize='porter unicode61')")
+        connection.executemany("INSERT INTO docs VALUES (?, ?)", documents)
 
-    def ask(query: str) -> Found:
-        asked = " OR ".join(f'"{word}"' for word in words_of(query, stop_words=stop_words))
-        if not asked:
-            return []
-        sql = "SELECT id, -rank FROM docs WHERE docs MATCH ? ORDER BY rank LIMIT ?"
-        return connection.execute(sql, (asked, TOP)).fetchall()
+        def ask(query: str) -> Found:
+            asked = " OR ".join(f'"{word}"' for word in words_of(query, stop_words=stop_words))
+            if not asked:
+                return []
+            sql = "SELECT id, -rank FROM docs WHERE docs MATCH ? ORDER BY rank LIMIT ?"
+            return connection.execute(sql, (asked, TOP)).fetchall()
 
-    yield ask
-    connection.close()
+        yield ask
 
 
 @contextmanager

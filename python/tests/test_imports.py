@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "memory.poolers": [],
     "memory.damage": ["memory.codec", "memory.filters", "memory.results", "memory.text", "memory.validation"],
     "memory.questions": [
+        "memory.plan",
         "memory.damage",
         "memory.filters",
         "memory.languages",
@@ -67,6 +68,7 @@ MAY_IMPORT = {
         "memory.codec",
     ],
     "memory.database_backend": [
+        "memory.plan",
         "memory.showing",
         "memory.base",
         "memory.catalog",
@@ -83,6 +85,7 @@ MAY_IMPORT = {
         "memory.text",
     ],
     "memory.sql": [
+        "memory.plan",
         "memory.showing",
         "memory.sql",
         "memory.layouts",
@@ -101,6 +104,7 @@ MAY_IMPORT = {
     "memory.sql.column_types": ["memory.sql.dialects", "memory.codec", "memory.validation"],
     "memory.sql.options": ["memory.showing", "memory.results", "memory.validation"],
     "memory.sql.search": [
+        "memory.plan",
         "memory.damage",
         "memory.sql",
         "memory.sql.deadlines",
@@ -117,6 +121,7 @@ MAY_IMPORT = {
     "memory.sql.errors": ["memory.poolers", "memory.results", "memory.sql.deadlines"],
     "memory.sql.prepared": [],
     "memory.sql.dialects": [
+        "memory.plan",
         "memory.sql.prepared",
         "memory.sql.dialects.base",
         "memory.sql.dialects.conditions",
@@ -137,7 +142,7 @@ MAY_IMPORT = {
         "memory.sql.dialects.upserts",
         "memory.sockets",
     ],
-    "memory.sql.dialects.newest": ["memory.text"],
+    "memory.sql.dialects.newest": ["memory.plan", "memory.text"],
     "memory.sql.dialects.upserts": ["memory.sql.errors", "memory.sql.prepared"],
     "memory.sql.dialects.probing": ["memory.sql.errors"],
     "memory.sql.dialects.mysql": [
@@ -157,6 +162,7 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.sql.dialects.mysql_search": [
+        "memory.plan",
         "memory.sql.dialects.mysql_words",
         "memory.sql.dialects.newest",
         "memory.sql.dialects.texts",
@@ -184,6 +190,7 @@ MAY_IMPORT = {
         "memory.sqlite_settings",
     ],
     "memory.sql.dialects.sqlite_search": [
+        "memory.plan",
         "memory.sql.dialects.conditions",
         "memory.sql.dialects.newest",
         "memory.sql.dialects.texts",
@@ -192,6 +199,7 @@ MAY_IMPORT = {
         "memory.text",
     ],
     "memory.sql.dialects.postgresql": [
+        "memory.plan",
         "memory.sql.dialects.base",
         "memory.sql.dialects.conditions",
         "memory.sql.dialects.newest",
@@ -201,7 +209,7 @@ MAY_IMPORT = {
         "memory.codec",
         "memory.filters",
         "memory.poolers",
-        "memory.postgres_bounds",
+        "memory.postgres_index",
         "memory.results",
         "memory.text",
         "memory.validation",
@@ -237,7 +245,7 @@ MAY_IMPORT = {
         "memory.tracking",
         "memory.validation",
     ],
-    "memory.sqlite_index": ["memory.text"],
+    "memory.sqlite_index": ["memory.plan", "memory.text"],
     "memory.sqlite_files": ["memory.results"],
     "memory.sqlite_settings": [],
     "memory.sqlite_database": [
@@ -251,6 +259,7 @@ MAY_IMPORT = {
         "memory.languages",
     ],
     "memory.sqlite_search": [
+        "memory.plan",
         "memory.codec",
         "memory.damage",
         "memory.filters",
@@ -274,6 +283,7 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.sqlite": [
+        "memory.plan",
         "memory.damage",
         "memory.native_rows",
         "memory.sqlite_database",
@@ -292,7 +302,8 @@ MAY_IMPORT = {
         "memory.questions",
         "memory.sqlite_search",
     ],
-    "memory.postgres_bounds": ["memory.text"],
+    "memory.plan": ["memory.damage", "memory.text"],
+    "memory.postgres_index": ["memory.text"],
     "memory.postgres_schema": ["memory.layouts", "memory.results"],
     "memory.postgres_errors": ["memory.poolers", "memory.results"],
     "memory.postgres_url": ["memory.showing", "memory.results"],
@@ -329,10 +340,11 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.postgres_search": [
+        "memory.plan",
         "memory.damage",
         "memory.results",
         "memory.native_rows",
-        "memory.postgres_bounds",
+        "memory.postgres_index",
         "memory.postgres_database",
         "memory.codec",
         "memory.filters",
@@ -341,6 +353,7 @@ MAY_IMPORT = {
         "memory.questions",
     ],
     "memory.postgres": [
+        "memory.plan",
         "memory.damage",
         "memory.postgres_search",
         "memory.native_rows",
@@ -367,6 +380,7 @@ MAY_IMPORT = {
         "memory.codec",
     ],
     "memory.sqlalchemy_backend": [
+        "memory.plan",
         "memory.damage",
         "memory.sql",
         "memory.database_backend",

@@ -21,9 +21,8 @@ from the_edge_agent.memory import (
     create_catalog_backend,
     create_ltm_backend,
     parse_ltm_config,
-    postgres_search,
 )
-from the_edge_agent.memory.sql.dialects import postgresql
+from the_edge_agent.memory.plan import BOUNDS, Bound
 
 pytestmark = pytest.mark.targets(family="postgresql", native=True)
 
@@ -67,8 +66,7 @@ def test_both_make_the_same_tables(database: Database) -> None:
 def test_a_filter_finds_the_same_whether_few_or_many_satisfy_it(
     database: Database, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (postgres_search, postgresql):
-        monkeypatch.setattr(module, "BOUNDS", ((few, 2 * few), (3 * few, 4 * few)))
+    monkeypatch.setitem(BOUNDS, "postgresql", (Bound(few, 2 * few), Bound(3 * few, 4 * few)))
     with PostgresBackend(database.url) as memory, SQLAlchemyBackend(database.url) as other:
         for start in range(0, 20, 4):  # four of one time each
             memory.store_many(

@@ -18,12 +18,12 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from databases import Database
-from the_edge_agent.memory import LTMBackend, SQLAlchemyBackend, SQLiteBackend, native_rows, text
-from the_edge_agent.memory import sqlite_search as native_sqlite_search
+from the_edge_agent.memory import LTMBackend, SQLAlchemyBackend, SQLiteBackend, native_rows, plan, text
 from the_edge_agent.memory.filters import alternatives, matches, parse_filter, slotted
+from the_edge_agent.memory.plan import Bound
 from the_edge_agent.memory.queries import parse_query
 from the_edge_agent.memory.sql import search as sql_search
-from the_edge_agent.memory.sql.dialects import mysql_search, postgresql, sqlite_search
+from the_edge_agent.memory.sql.dialects import mysql_search
 from the_edge_agent.memory.sql.search import Search
 from the_edge_agent.memory.sqlite_index import definitions
 
@@ -96,13 +96,15 @@ def nested(value: Any, levels: int) -> Any:
     return value
 
 
+def with_small_steps(monkeypatch: pytest.MonkeyPatch, family: str, bounds: Sequence[tuple[int, int]] = BOUNDS) -> None:
+    monkeypatch.setitem(plan.BOUNDS, family, tuple(Bound(*bound) for bound in bounds))
+
+
 @pytest.fixture(params=MAKES)
 def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Make:
     """A kind of memory whose steps are small."""
-    monkeypatch.setattr(native_sqlite_search, "BOUNDS", BOUNDS)
-    monkeypatch.setattr(sqlite_search, "BOUNDS", BOUNDS)
-    monkeypatch.setattr(native_rows, "RANK_WINDOW", WINDOW)
-    monkeypatch.setattr(sql_search, "RANK_WINDOW", WINDOW)
+    with_small_steps(monkeypatch, "sqlite")
+    monkeypatch.setattr(plan, "RANK_WINDOW", WINDOW)
     return MAKES[request.param]
 
 
@@ -190,12 +192,11 @@ def test_each_step_is_the_one_that_answers_some_search(path: Path, make: Make) -
 
 
 def answering(memory: SQLAlchemyBackend, query: str | None, condition: dict[str, Any] | None) -> tuple[int, int | None]:
-    """Return how many attempts there are at a search, and which of them answers."""
+    """Return how many steps of a search are a statement by themselves, and which of them answers."""
     search = Search(parse_query(query).terms, parse_filter(condition), "", 4, 0)
-    attempts = memory._database.start().statements.entries.search_attempts(search)
     answers = [
-        attempt.is_answered_by(memory._database.read(lambda _, each=attempt: each.query))  # type: ignore[misc]
-        for attempt in attempts
+        step.is_answered_by(memory._database.read(lambda _, each=step: each.statement), search.rows)  # type: ignore[misc]
+        for step in memory._database.start().statements.entries.search_alone(search)
     ]
     return len(answers), answers.index(True) if answers else None
 
@@ -206,7 +207,7 @@ def test_every_way_finds_the_same_on_postgresql(database: Database, monkeypatch:
     with database.open() as memory:
         fill(memory, random.Random(5))
         expected = [answers(memory, *search) for search in searches]
-    with_small_steps_on_postgresql(monkeypatch)
+    with_small_steps(monkeypatch, "postgresql")
     with database.open() as memory:  # statements are kept
         for search, wanted in zip(searches, expected, strict=True):
             assert answers(memory, *search) == wanted, search
@@ -214,7 +215,7 @@ def test_every_way_finds_the_same_on_postgresql(database: Database, monkeypatch:
 
 @pytest.mark.targets(family="postgresql", portable=False)
 def test_each_step_answers_some_search_on_postgresql(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_small_steps_on_postgresql(monkeypatch)
+    with_small_steps(monkeypatch, "postgresql")
     with database.open() as memory:
         assert isinstance(memory, SQLAlchemyBackend)
         fill(memory, random.Random(1), sizes=(1,))
@@ -222,18 +223,11 @@ def test_each_step_answers_some_search_on_postgresql(database: Database, monkeyp
     assert answered >= {(1, 0), (5, 0), (5, 1), (5, 2), (5, 3), (5, 4)}
 
 
-def with_small_steps_on_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:
-    from the_edge_agent.memory import postgres_search
-
-    for module in (postgres_search, postgresql):
-        monkeypatch.setattr(module, "BOUNDS", BOUNDS)
-
-
 @pytest.fixture
 def terms(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
     """A database of MySQL or MariaDB on which the steps are small."""
-    monkeypatch.setattr(mysql_search, "BOUNDS", BOUNDS)
-    monkeypatch.setattr(sql_search, "RANK_WINDOW", WINDOW)
+    with_small_steps(monkeypatch, "mysql")
+    monkeypatch.setattr(plan, "RANK_WINDOW", WINDOW)
     return database
 
 
@@ -277,19 +271,19 @@ def test_each_step_answers_some_search_with_terms(terms: Database) -> None:
 
 @of_mysql
 def test_a_look_at_the_newest_entries_reads_no_others(terms: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mysql_search, "BOUNDS", ((3, 150), (12, 250)))  # MariaDB finds it cheap to read up to 100
+    with_small_steps(monkeypatch, "mysql", ((3, 150), (12, 250)))  # MariaDB finds it cheap to read up to 100
     with terms.open(pool_size=1, max_overflow=0) as memory:
         for number in range(700):
             memory.store(f"k{number}", number, {"kind": "often", "n": number})
         search = Search((), parse_filter({"kind": "often", "n": {"$gt": 999}}), "", 4, 0)
-        attempts = memory._database.start().statements.entries.search_attempts(search)
-        looks = [attempt for attempt in attempts if attempt.step.is_partial]
+        steps = memory._database.start().statements.entries.search_alone(search)
+        looks = [step.statement for step in steps if step.is_partial]
         assert len(looks) == len(BOUNDS)
-        for attempt in looks:
+        for query in looks:
             run_in(memory, "FLUSH STATUS")
-            assert not memory._database.read(lambda _, each=attempt: each.query)
+            assert not memory._database.read(lambda _, each=query: each)
             ((_, count),) = run_in(memory, "SHOW SESSION STATUS LIKE 'Handler_read_next'")
-            assert int(count) <= 2 * attempt.step.bounds["b_newest"] + 4
+            assert int(count) <= 2 * query.parameters["b_newest"] + 4
 
 
 def run_in(memory: Any, statement: str) -> list[Any]:
@@ -336,8 +330,7 @@ def test_a_rank_that_python_computes_ends_in_time(database: Database, monkeypatc
 
     with database.open() as memory:
         memory.store_many([{"key": f"k{number}", "value": "fox"} for number in range(500)])
-    for module in (sql_search, native_rows):
-        monkeypatch.setattr(module, "rank", slowly)
+    monkeypatch.setattr(plan, "rank", slowly)
     with database.open(timeout=1) as memory:
         begin = time.monotonic()
         found = memory.search("fox", match="all")

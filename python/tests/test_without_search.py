@@ -28,7 +28,7 @@ from the_edge_agent.memory import (
     postgres_schema,
     sqlite_database,
 )
-from the_edge_agent.memory.native_rows import best
+from the_edge_agent.memory.plan import best, window_of
 from the_edge_agent.memory.queries import parse_query
 from the_edge_agent.memory.results import Result, ok
 from the_edge_agent.memory.sql.creation import Schema
@@ -201,10 +201,11 @@ def in_python(
         return found
     terms = parse_query(query).terms
     everything = search(None, metadata_filter, 10_000, prefix=more.get("prefix"))["results"]
-    rows = [(entry, None, search_text(entry["key"], entry["value"], entry["metadata"])) for entry in everything]
-    fitting = [row for row in rows if matches(row[2], terms)]
-    ranked = best(fitting, terms, more.get("offset", 0), limit)
-    return ok(results=[{**row[0], "score": rank} for rank, row in ranked], count=len(ranked))
+    rows = [(entry, search_text(entry["key"], entry["value"], entry["metadata"])) for entry in everything]
+    first, fitting = more.get("offset", 0), [row for row in rows if matches(row[1], terms)]
+    window = fitting[: window_of(terms, first, limit)]
+    ranked = best(window, [row[1] for row in window], terms, first, limit)
+    return ok(results=[{**entry, "score": score} for score, (entry, _) in ranked], count=len(ranked))
 
 
 @dataclass(frozen=True)

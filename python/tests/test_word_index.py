@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 from databases import Database
 from run_length import SEED, of_this_run
 from the_edge_agent.cli.app import app
-from the_edge_agent.memory import LTMBackend, LTMError, SQLAlchemyBackend
-from the_edge_agent.memory.sql import search as sql_search
+from the_edge_agent.memory import LTMBackend, LTMError, SQLAlchemyBackend, plan
+from the_edge_agent.memory.plan import Bound
 from the_edge_agent.memory.sql.dialects import mysql_search
 from the_edge_agent.memory.sql.dialects.mysql_words import (
     BLOCK,
@@ -71,8 +71,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let blocks, and what a search looks up, be small enough that some entries take every way."""
     monkeypatch.setattr(WordBlocks, "every", SMALL)
     monkeypatch.setattr(mysql_search, "LEAST_LOOKED_UP", 25)
-    monkeypatch.setattr(mysql_search, "BOUNDS", ((3, 12), (40, 60)))
-    monkeypatch.setattr(sql_search, "RANK_WINDOW", 10)
+    monkeypatch.setitem(plan.BOUNDS, "mysql", (Bound(3, 12), Bound(40, 60)))
+    monkeypatch.setattr(plan, "RANK_WINDOW", 10)
 
 
 def described(number: int) -> str:

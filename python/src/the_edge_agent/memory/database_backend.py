@@ -15,8 +15,9 @@ from the_edge_agent.memory.filters import Node, parse_filter
 from the_edge_agent.memory.languages import Language
 from the_edge_agent.memory.ledger import Ledger, open_ledger, sync
 from the_edge_agent.memory.operations import Delete, Operation, Store
+from the_edge_agent.memory.plan import Reader
 from the_edge_agent.memory.queries import check_explain, check_match, check_query, parse_query
-from the_edge_agent.memory.questions import Reader, answer, explain_all
+from the_edge_agent.memory.questions import answer, explain_all
 from the_edge_agent.memory.results import LTMError, Result, returns_result, succeeded
 from the_edge_agent.memory.showing import repr_of
 from the_edge_agent.memory.text import EXACT, Term

@@ -21,7 +21,7 @@ from the_edge_agent.memory.damage import (
 )
 from the_edge_agent.memory.filters import Node, matches
 from the_edge_agent.memory.results import Result
-from the_edge_agent.memory.text import RANK_WINDOW, Term, has_words, positive_needles, rank
+from the_edge_agent.memory.text import Term
 from the_edge_agent.memory.tracking import Tracked
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH, end_of_prefix
 
@@ -126,26 +126,6 @@ def undamaged_results(
     found, damages = undamaged(rows, terms, condition, first, most, not_here)
     results = [result_of((key, metadata, value, pointer), score) for score, (key, value, metadata, pointer) in found]
     return search_result([result for result in results if not isinstance(result, Damage)], damages)
-
-
-def best(rows: Iterable[Row], terms: Sequence[Term], first: int, most: int) -> list[tuple[float, Row]]:
-    """Return the scores and rows of search results, best first.
-
-    Args:
-        rows: ``(place, metadata, search_text, ...)`` of what matches, newest first, then by key.
-        terms: of the query.
-        first: how many results to skip.
-        most: how many to return.
-    """
-    needles = positive_needles(terms)
-    ranked = [(rank(needles, row[2]), row) for row in islice(rows, window_of(terms, first, most))]
-    ranked.sort(key=lambda found: -found[0])  # stable: equal scores stay newest first, then by key
-    return ranked[first : first + most]
-
-
-def window_of(terms: Sequence[Term], first: int, most: int) -> int:
-    """Return how many of the newest entries that fit may be among the results."""
-    return max(RANK_WINDOW, first + most) if has_words(terms) else first + most
 
 
 # --- catalogs --------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from the_edge_agent.memory.filters import Node
 from the_edge_agent.memory.languages import check_language
 from the_edge_agent.memory.native_rows import Page, entry_of, item_of, iterate, page_of, range_of, whole_of
 from the_edge_agent.memory.operations import Delete, Operation, Store, is_plain
+from the_edge_agent.memory.plan import Reader, all_matching
 from the_edge_agent.memory.postgres_database import (
     MICROSECONDS,
     ONE_STATE,
@@ -46,10 +47,8 @@ from the_edge_agent.memory.postgres_search import (
     VISIBLE,
     PostgresReads,
     results_at_once,
-    search_results,
     undamaged_of,
 )
-from the_edge_agent.memory.questions import Reader
 from the_edge_agent.memory.results import (
     LTMError,
     Result,
@@ -318,16 +317,14 @@ class PostgresBackend(DatabaseBackend):
         wanted = (terms, condition, prefix, first, most)
         found = self._database.run(lambda connection: results_at_once(connection, *wanted))
         if found is None:
-            found = self._database.run(lambda connection: search_results(connection, *wanted), ONE_STATE)
+            found = self._answer(lambda reader: all_matching(reader, terms, first, most), condition, prefix)
         if self._are_whole(found, first):
             return search_result(found)
         return self._database.run(lambda connection: undamaged_of(connection, *wanted), ONE_STATE)
 
     def _answer(self, answer: Callable[[Reader], Answer], condition: Node | None, prefix: str) -> Answer:
-        rules = self._rules()
-        return self._database.run(
-            lambda connection: answer(PostgresReads(connection, condition, prefix, rules)), ONE_STATE
-        )
+        reads = partial(PostgresReads, rules=self._rules(), keeps_words=self._keeps_words)
+        return self._database.run(lambda connection: answer(reads(connection, condition, prefix)), ONE_STATE)
 
 
 def _put_many(connection: Any, stores: Sequence[Any]) -> Iterator[Result]:

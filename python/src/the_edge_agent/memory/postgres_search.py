@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
+from operator import itemgetter
 from typing import Any, Final
 
 from the_edge_agent.memory.damage import Damage
 from the_edge_agent.memory.filters import Node, equalities
 from the_edge_agent.memory.languages import Language
-from the_edge_agent.memory.native_rows import Row, best, fitting, range_of, result_of, undamaged_results, window_of
-from the_edge_agent.memory.postgres_bounds import BOUNDS, looked_up
+from the_edge_agent.memory.native_rows import Row, fitting, range_of, result_of, undamaged_results
+from the_edge_agent.memory.plan import SHORT, Step, best, first_answer, is_late, ladder, window_of
+from the_edge_agent.memory.plan import Row as Read
 from the_edge_agent.memory.postgres_database import contained, in_time, streamed, utc
-from the_edge_agent.memory.questions import SHORT
-from the_edge_agent.memory.questions import Row as QuestionRow
+from the_edge_agent.memory.postgres_index import looked_up
 from the_edge_agent.memory.results import Result
-from the_edge_agent.memory.text import RANK_WINDOW, Term, has_words, terms_of_prefix
+from the_edge_agent.memory.text import Term, has_words, terms_of_prefix
 
 VISIBLE: Final = "(expires_at IS NULL OR expires_at > now())"
 IN_PREFIX: Final = "key >= %(prefix)s AND key < %(end)s"
 _WHOLE: Final = "SELECT key, metadata, value, storage_uri FROM ltm_entries WHERE key = ANY(%(keys)s)"
 # With what is ranked come short values only: most of them are not among the results.
-_OF_RANKED: Final = "search_text, CASE WHEN octet_length(value) <= 10000 THEN value END AS value, storage_uri"
+_OF_RANKED: Final = f"search_text, CASE WHEN octet_length(value) <= {SHORT} THEN value END AS value, storage_uri"
 _OF_RESULTS: Final = "'' AS search_text, value, storage_uri"
-_OF_QUESTION: Final = (
-    f"CASE WHEN octet_length(search_text) <= {SHORT} THEN search_text END AS search_text, "
-    f"{utc('updated_at')} AS value, storage_uri"
-)
-_TEXT: Final = "SELECT search_text FROM ltm_entries WHERE key = %(key)s"
+_SHORT_TEXT: Final = f"CASE WHEN octet_length(search_text) <= {SHORT} THEN search_text END"
+_OF_READ: Final = f"{{text}} AS search_text, {utc('updated_at')} AS value, storage_uri"
+_TEXTS: Final = "SELECT key, search_text FROM ltm_entries WHERE key = ANY(%(keys)s)"
 _ALL_OF: Final = "key, value, metadata, {words}, storage_uri"  # as ``undamaged`` takes them
 _NEWEST_FIRST: Final = "ORDER BY updated_at DESC, key"
 _ROWS: Final = "key, metadata, search_text, value, storage_uri"
@@ -38,12 +37,10 @@ _ALL: Final = f"{_STREAM} LIMIT %(window)s"
 _LATE: Final = f"""
     {_SELECT} (SELECT * FROM ltm_entries {_NEWEST_FIRST} LIMIT %(bound)s) AS newest
     WHERE {{where}} {_NEWEST_FIRST} LIMIT %(window)s"""
-# Matches, one more than the bound at most. If there are more, the second has a row of nulls in their place.
+# Matches that are few, sorted before they are fetched; if there are more than the bound, a row of nulls in their place.
+# Asked for the newest the planner would look at all entries from the newest on, because it takes each value of the
+# metadata to be common, without statistics and in a plan that is kept.
 _FEW: Final = f"""
-    WITH found AS MATERIALIZED (
-        SELECT key, metadata, {{columns}}, updated_at FROM ltm_entries WHERE {{where}} LIMIT %(bound)s + 1)
-    SELECT {_ROWS} FROM found {_NEWEST_FIRST}"""
-_SOME: Final = f"""
     WITH found AS MATERIALIZED (SELECT key, updated_at FROM ltm_entries WHERE {{where}} LIMIT %(bound)s + 1)
     SELECT {_ROWS} FROM (
         SELECT key, metadata, {{columns}}, updated_at FROM ltm_entries JOIN (
@@ -65,102 +62,90 @@ def results_at_once(
 ) -> list[dict[str, Any] | Damage] | None:
     """Return ``{"key", "value", "metadata", "score"}`` of what matches, best first; None where no one statement can."""
     window, is_in_index = window_of(terms, first, most), condition is None or bool(equalities(condition))
-    if window - most > RANK_WINDOW or (has_words(terms) and not is_in_index):
+    if is_late(terms, first, most) or (has_words(terms) and not is_in_index):
         return None  # too many values would come that are not among the results
     columns = _OF_RANKED if has_words(terms) else _OF_RESULTS
     rows = _newest_at_once(connection, columns, terms, condition, prefix, window)
-    return None if rows is None else _results(best(in_time(connection, rows), terms, first, most))
+    if rows is None:
+        return None
+    chosen = best(rows, map(itemgetter(2), in_time(connection, rows)), terms, first, most)
+    if any(row[3] is None for _, row in chosen):
+        return None
+    return [result_of((row[0], row[1], *row[3:5]), score) for score, row in chosen]
 
 
 def _newest_at_once(
     connection: Any, columns: str, terms: Sequence[Term], condition: Node | None, prefix: str, window: int
-) -> list[Row] | None:
+) -> Sequence[Row] | None:
     """Return the newest that match, newest first; None where no one statement can tell."""
     where, values = _matching(connection, terms, condition, prefix)
     values["window"] = window
 
-    def rows_of(statement: str, bound: int = 0) -> Sequence[Row]:
+    def step(statement: str, bound: int = 0) -> Step[str]:
         sql = statement.format(columns=columns, where=where)
-        rows: Sequence[Row] = connection.execute(sql, {**values, "bound": bound}).fetchall()
-        return rows
+        return Step(sql, {"bound": bound}, is_partial=statement == _LATE)
 
-    steps = [(_ALL, 0)]
-    if _finds_few(terms, condition):
-        (few, late), (some, later) = BOUNDS
-        rows = rows_of(_FEW, few)
-        if len(rows) <= few:
-            return [*islice(fitting(in_time(connection, rows), condition), window)]
-        steps = [(_LATE, late), (_SOME, some), (_LATE, later), *steps]
-    for statement, bound in steps:
-        rows = rows_of(statement, bound)
+    def read(step: Step[str]) -> Sequence[Row] | None:
+        rows: Sequence[Row] = connection.execute(step.statement, {**values, **step.bounds}).fetchall()
         found = [*fitting(in_time(connection, rows), condition)]
-        is_all = statement != _LATE and len(rows) < window and not (rows and rows[0][0] is None)
-        if is_all or (len(found) == window and found[0][0] is not None):
-            return found
-    return None  # of those that the index finds the filter does not like some
+        # Of those that the index finds, so many as are wanted, the filter does not like some.
+        return None if len(found) < len(rows) == window else found
 
-
-def _results(ranked: Sequence[tuple[float, Row]]) -> list[dict[str, Any] | Damage] | None:
-    if any(row[3] is None for _, row in ranked):
-        return None
-    return [result_of((row[0], row[1], *row[3:5]), score) for score, row in ranked]
-
-
-def search_results(
-    connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int
-) -> list[dict[str, Any] | Damage]:
-    """Return the same, in a transaction of one state."""
-    where, values = _matching(connection, terms, condition, prefix)
-    columns = "search_text" if has_words(terms) else "''"
-    with streamed(connection) as cursor:
-        rows = cursor.execute(_STREAM.format(columns=columns, where=where), values)
-        ranked = best(fitting(in_time(connection, rows), condition), terms, first, most)
-    found = connection.execute(_WHOLE, {"keys": [row[0] for _, row in ranked]}) if ranked else ()
-    whole = {row[0]: row for row in found}
-    return [result_of(whole[row[0]], score) for score, row in ranked]
+    if not _finds_few(terms, condition):
+        return first_answer([step(_ALL)], read, window)
+    steps = ladder(
+        "postgresql",
+        [lambda bound: step(_FEW, bound.matches)],
+        lambda bound: step(_LATE, bound.newest),
+        lambda: step(_ALL),
+    )
+    return first_answer(steps, read, window)
 
 
 class PostgresReads:
-    """What a question reads on one connection, in a transaction of one state; see ``Reader``."""
+    """What a search reads on one connection, in a transaction of one state; see ``Reader``."""
 
-    def __init__(self, connection: Any, condition: Node | None, prefix: str, rules: Language) -> None:
-        """Take the part of the memory that is searched."""
+    def __init__(
+        self, connection: Any, condition: Node | None, prefix: str, rules: Language, *, keeps_words: bool
+    ) -> None:
+        """Take the part of the memory that is searched, which may keep no words."""
+        self._columns = _OF_READ.format(text=_SHORT_TEXT if keeps_words else "''")
         self._connection, self._condition, self._prefix = connection, condition, prefix
         self._prefix_terms = terms_of_prefix(prefix, rules)
 
-    def newest(self, terms: Sequence[Term], most: int, *, filtered: bool) -> Iterable[QuestionRow]:
+    def newest(self, terms: Sequence[Term], most: int, *, filtered: bool) -> list[Read]:
         """Return the newest entries, see ``Reader.newest``."""
         condition = self._condition if filtered else None
-        rows = _newest_at_once(self._connection, _OF_QUESTION, terms, condition, self._prefix, most)
+        rows = _newest_at_once(self._connection, self._columns, terms, condition, self._prefix, most)
         if rows is None:
             where, values = _matching(self._connection, terms, condition, self._prefix)
-            rows = self._first(_STREAM.format(columns=_OF_QUESTION, where=where), values, most, condition)
-        return [QuestionRow(row[0], row[3], row[2]) for row in rows]
+            rows = self._first(_STREAM.format(columns=self._columns, where=where), values, most, condition)
+        return [Read(row[0], row[3], row[2]) for row in rows]
 
-    def having(self, terms: Sequence[Term], most: int) -> list[QuestionRow]:
+    def having(self, terms: Sequence[Term], most: int) -> list[Read]:
         """Return entries that satisfy terms, see ``Reader.having``."""
         where, values = _matching(self._connection, terms, self._condition, self._prefix, also=self._prefix_terms)
         where = where.replace(_WORDS, f"(SELECT {_WORDS})")
-        statement = _HAVING.format(columns=_OF_QUESTION, where=where)
+        statement = _HAVING.format(columns=self._columns, where=where)
         if self._condition is None:
             sql = f"{statement} LIMIT %(window)s"
             rows = self._connection.execute(sql, {**values, "window": most + 1}).fetchall()
         else:
             rows = self._first(statement, values, most + 1, self._condition)
-        return [QuestionRow(row[0], row[3], row[2]) for row in rows]
+        return [Read(row[0], row[3], row[2]) for row in rows]
 
     def _first(self, statement: str, values: dict[str, Any], most: int, condition: Node | None) -> list[Row]:
         with streamed(self._connection, most) as cursor:
             rows = in_time(self._connection, cursor.execute(statement, values))
             return [*islice(fitting(rows, condition), most)]
 
-    def in_time(self, rows: Iterable[Any]) -> Iterable[Any]:
+    def in_time(self, rows: Sequence[Any]) -> Iterable[Any]:
         """Yield rows until the time of the call is over."""
         return in_time(self._connection, rows)
 
-    def text(self, key: str) -> str:
-        """Return the search text of an entry."""
-        return str(self._connection.execute(_TEXT, {"key": key}).fetchone()[0])
+    def texts(self, keys: Sequence[str]) -> Mapping[str, str]:
+        """Return the search texts of entries."""
+        return dict(self._connection.execute(_TEXTS, {"keys": [*keys]}))
 
     def entries(self, keys: Sequence[str]) -> list[dict[str, Any] | Damage]:
         """Return ``{"key", "value", "metadata", "score"}`` of entries, in this order."""

@@ -6,15 +6,15 @@ word. All of it is of one state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from itertools import islice
 from math import fsum
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
-from the_edge_agent.memory.damage import Damage, is_key, read_entry
+from the_edge_agent.memory.damage import Damage
 from the_edge_agent.memory.filters import Node
 from the_edge_agent.memory.languages import Language
+from the_edge_agent.memory.plan import COMMON, SAMPLE, SCANNED, Reader, Row, entries_of, texts_of
 from the_edge_agent.memory.queries import Query
 from the_edge_agent.memory.results import Result
 from the_edge_agent.memory.text import (
@@ -29,49 +29,7 @@ from the_edge_agent.memory.text import (
     search_text,
 )
 
-SAMPLE: Final = 1_000  # of the newest entries, from which it is taken how much a word tells
-SCANNED: Final = 4  # times as many of the newest entries are scanned for words as may be candidates by one word
 _MOST: Final = 2**29 - 1  # candidates by one word: one more than are scanned for it is an INTEGER on every database
-_COMMON: Final = 0.2  # of the sample have a word that seems to be too common to be looked up
-SHORT: Final = 10_000  # characters of a search text that comes with its row
-
-
-class Row(NamedTuple):
-    """One entry that a database has read.
-
-    Attributes:
-        key: its key.
-        moment: when it was stored, in whatever type the database sorts by.
-        text: its search text; None if it is longer than ``SHORT``.
-    """
-
-    key: str
-    moment: Any
-    text: str | None
-
-
-class Reader(Protocol):
-    """What a database reads for one question: entries that have not expired, under its prefix. All is of one state."""
-
-    def newest(self, terms: Sequence[Term], most: int, *, filtered: bool) -> Iterable[Row]:
-        """Return the newest entries that satisfy terms, and with ``filtered`` the filter; newest first, then by key."""
-        ...
-
-    def having(self, terms: Sequence[Term], most: int) -> list[Row]:
-        """Return entries that satisfy terms and the filter, in any order: all, or one more than ``most`` of them."""
-        ...
-
-    def in_time(self, rows: Iterable[Row]) -> Iterable[Row]:
-        """Yield rows until the time of the call is over."""
-        ...
-
-    def text(self, key: str) -> str:
-        """Return the search text of an entry."""
-        ...
-
-    def entries(self, keys: Sequence[str]) -> list[dict[str, Any] | Damage]:
-        """Return ``{"key", "value", "metadata", "score"}`` of entries, in this order."""
-        ...
 
 
 class Ranked(NamedTuple):
@@ -110,20 +68,19 @@ def ranked(reader: Reader, query: Query, *, first: int, most: int, has_filter: b
     words = query.words or ()
     count_terms, few = Counter(words), min(max(RANK_WINDOW, first + most), _MOST)
 
-    def count(rows: Iterable[Row]) -> list[_Counted]:
-        found = []
-        for key, moment, short in reader.in_time(rows):
-            text = reader.text(key) if short is None else short
-            found.append(_Counted(key, moment, count_terms(text), text.count(TOKEN_START)))
-        return found
+    def count(rows: Sequence[Row]) -> list[_Counted]:
+        return [
+            _Counted(row.key, row.moment, count_terms(text), text.count(TOKEN_START))
+            for row, text in zip(rows, texts_of(reader, rows), strict=True)
+        ]
 
-    sample = count(islice(reader.newest((), SAMPLE, filtered=False), SAMPLE))
+    sample = count(reader.newest((), SAMPLE, filtered=False))
     frequencies = _frequencies(sample, len(words))
     rarities = [rarity(having, len(sample)) for having in frequencies]
     if len(sample) < SAMPLE and not has_filter and not query.terms:  # it is all that there is
         candidates = sample
     else:
-        is_common = any(frequency > len(sample) * _COMMON for frequency in frequencies)
+        is_common = any(frequency > len(sample) * COMMON for frequency in frequencies)
         candidates = _candidates(reader, query, count, few, has_filter=has_filter, is_common=is_common)
     found = {row.key: row for row in candidates if any(row.counts)}
     return _in_order([_ranked(row, rarities) for row in found.values()])
@@ -132,7 +89,7 @@ def ranked(reader: Reader, query: Query, *, first: int, most: int, has_filter: b
 def _candidates(
     reader: Reader,
     query: Query,
-    count: Callable[[Iterable[Row]], list[_Counted]],
+    count: Callable[[Sequence[Row]], list[_Counted]],
     few: int,
     *,
     has_filter: bool,
@@ -248,11 +205,9 @@ def _undamaged(
     while len(found) < wanted and place < len(candidates):
         some = candidates[place : place + wanted - len(found)]
         place += len(some)
-        keys = [candidate.key for candidate in some if is_key(candidate.key)]
-        entries = dict(zip(keys, reader.entries(keys), strict=True))
-        for candidate in some:
-            key = candidate.key
-            entry = known.get(key) or (entries[key] if is_key(key) else read_entry(key, "null", None))
+        entries = entries_of(reader, [candidate.key for candidate in some])
+        for candidate, read in zip(some, entries, strict=True):
+            entry = known.get(candidate.key) or read
             if isinstance(entry, Damage):
                 damages.append(entry)
             else:

@@ -32,7 +32,7 @@ from the_edge_agent.memory.database_backend import Answer, DatabaseBackend, Find
 from the_edge_agent.memory.filters import Node
 from the_edge_agent.memory.languages import check_language
 from the_edge_agent.memory.operations import Delete, Operation, Store, is_plain
-from the_edge_agent.memory.questions import Reader
+from the_edge_agent.memory.plan import Reader, all_matching, first_answer
 from the_edge_agent.memory.results import (
     LTMError,
     Result,
@@ -397,14 +397,13 @@ class SQLAlchemyBackend(DatabaseBackend):
         return {entry["key"]: self._values.whole(entry["key"], entry) for entry in found[0]}
 
     def _results(self, search: Search) -> list[dict[str, Any] | Damage]:
-        for attempt in self._database.start().statements.entries.search_attempts(search):
-            rows = self._database.read(lambda sql, query=attempt.query: query)  # type: ignore[misc]
-            if attempt.is_answered_by(rows):
-                found = results_of(search, rows)
-                if found is None:
-                    break
-                return found
-        return self._database.run(lambda connection, sql: sql.entries.search(connection, search), snapshot=True)
+        steps = self._database.start().statements.entries.search_alone(search)
+        rows = first_answer(steps, lambda step: self._database.read(lambda sql: step.statement), search.rows)
+        found = None if rows is None else results_of(search, rows)
+        if found is not None:
+            return found
+        asked = (search.terms, search.offset, search.limit)
+        return self._answer(lambda reader: all_matching(reader, *asked), search.metadata_filter, search.prefix)
 
     def _row(self, key: str) -> Sequence[Any] | None:
         rows = self._database.read(lambda sql: sql.entries.retrieve(key))

@@ -36,13 +36,11 @@ from the_edge_agent.memory.native_rows import (
     item_of,
     iterate,
     page_of,
-    result_of,
     undamaged_results,
     whole_of,
-    window_of,
 )
 from the_edge_agent.memory.operations import Delete, Operation, Store, is_plain
-from the_edge_agent.memory.questions import Reader
+from the_edge_agent.memory.plan import Reader
 from the_edge_agent.memory.results import (
     LTMError,
     Result,
@@ -258,21 +256,15 @@ class SQLiteBackend(DatabaseBackend):
             return page_of(rows, skip)
 
     def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int) -> Result:
-        window, is_ranked = window_of(terms, first, most), has_words(terms)
         # Without words each statement is of one state and has all that is wanted, or is of no use.
-        with self._database.transaction() if is_ranked else self._database.statement() as connection:
-            reads = self._reads(connection, condition, prefix)
-            if is_ranked:
-                results = reads.best(terms, first, most, window)
-            else:
-                results = [result_of(row) for row in reads.newest_rows(terms, window, skipped=first)[first:]]
+        begun = self._database.transaction() if has_words(terms) else self._database.statement()
+        with begun as connection:
+            results = self._reads(connection, condition, prefix).results(terms, first, most)
         if self._are_whole(results, first):
             return search_result(results)
         with (
             self._database.statement() as connection,
-            closing(
-                self._reads(connection, condition, prefix).all_matching(terms, keeps_words=self._keeps_words)
-            ) as matching,
+            closing(self._reads(connection, condition, prefix).every(terms, keeps_words=self._keeps_words)) as matching,
         ):
             return undamaged_results(self._database.in_time(matching), terms, condition, first, most)
 

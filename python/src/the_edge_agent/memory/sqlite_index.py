@@ -12,13 +12,9 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
+from the_edge_agent.memory.plan import GROUPS
 from the_edge_agent.memory.text import Term
 
-# How many matches are fetched at most (but as many as are wanted), and how many of the newest entries are looked at
-# (but four times as many), in turn until one suffices. Each step costs about as much as all before it.
-BOUNDS: Final = ((300, 4_000), (20_000, 40_000))
-
-_MAX_GROUPS: Final = 8  # that are asked for; a filter with more conditions is selective enough with so many
 _WORD: Final = (
     "'qx' || hex(substr(key, 1, 64)) || 'x' || CASE type WHEN 'text' THEN 's' || hex(substr(atom, 1, 40)) "
     "WHEN 'true' THEN 't' WHEN 'false' THEN 'f' ELSE 'n' || hex(CAST(atom AS INTEGER)) END"
@@ -66,7 +62,7 @@ def definitions(table: str, *, has_json: bool) -> list[str]:
 
 def wanted_text(groups: Sequence[Sequence[dict[str, Any]]]) -> str:
     """Return the value of the parameter of ``ASKED`` for ``filters.alternatives``."""
-    return json.dumps(groups[:_MAX_GROUPS])
+    return json.dumps(groups[: GROUPS["sqlite"]])
 
 
 def looked_up(term: Term) -> str:

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
+from operator import itemgetter
 from typing import Any, Final
 
 from the_edge_agent.memory.codec import encode_value
 from the_edge_agent.memory.damage import Damage
 from the_edge_agent.memory.filters import Node, alternatives, equalities
 from the_edge_agent.memory.languages import Language
-from the_edge_agent.memory.native_rows import best, fitting, range_of, result_of
-from the_edge_agent.memory.questions import SHORT, Row
+from the_edge_agent.memory.native_rows import fitting, range_of, result_of
+from the_edge_agent.memory.plan import (
+    MENTIONED,
+    SCANNED,
+    SHORT,
+    Bound,
+    Row,
+    Step,
+    best,
+    first_answer,
+    ladder,
+    window_of,
+)
 from the_edge_agent.memory.sqlite_database import SQLiteDatabase, now, written
-from the_edge_agent.memory.sqlite_index import ASKED, BOUNDS, looked_up, wanted_text
+from the_edge_agent.memory.sqlite_index import ASKED, looked_up, wanted_text
 from the_edge_agent.memory.text import Term, has_words, terms_of_prefix
 
 VISIBLE: Final = "(expires_at IS NULL OR expires_at > :now)"
 IN_PREFIX: Final = "key >= :prefix AND key < :end"
-# Four columns of a match: of one that is ranked, or is a result as it is.
-_RANKED: Final = "id, metadata, search_text, NULL"
+# Four columns of a match: of one that is a result as it is, that is ranked, or whose words are counted.
 _WHOLE: Final = "key, metadata, value, storage_uri"
+_RANKED: Final = "id, metadata, search_text, NULL"
 _COUNTED: Final = f"key, metadata, updated_at, CASE WHEN length(search_text) <= {SHORT} THEN search_text END"
 # One look at the index: the matches, or if there are too many a row of nulls.
 _FEW: Final = """
@@ -48,11 +60,10 @@ _IN_INDEX: Final = "id IN (SELECT rowid FROM ltm_entries_fts WHERE ltm_entries_f
 _HAVING: Final = """
     SELECT {columns} FROM (SELECT rowid AS place FROM ltm_entries_fts WHERE ltm_entries_fts MATCH {asked})
     CROSS JOIN ltm_entries ON id = place WHERE {conditions}"""
-_SCANNED: Final = "SELECT {columns} FROM ltm_entries WHERE {conditions}"
+_ANY: Final = "SELECT {columns} FROM ltm_entries WHERE {conditions}"
 _TEXT: Final = "SELECT search_text FROM ltm_entries WHERE key = ?"
 _BY_KEY: Final = f"SELECT {_WHOLE} FROM ltm_entries WHERE key = ?"  # noqa: S608 - our own names
 _BY_ID: Final = f"SELECT {_WHOLE} FROM ltm_entries WHERE id = ?"  # noqa: S608 - likewise
-_MOST_MENTIONED: Final = 20  # strings that are looked for; SQLite takes 1,000 conditions, and the filter decides
 
 
 class SQLiteSearch:
@@ -74,10 +85,10 @@ class SQLiteSearch:
 
     # --- as a ``Reader`` ---------------------------------------------------------------------------
 
-    def newest(self, terms: Sequence[Term], most: int, *, filtered: bool) -> Iterable[Row]:
+    def newest(self, terms: Sequence[Term], most: int, *, filtered: bool) -> list[Row]:
         """Return the newest entries, see ``Reader.newest``."""
-        rows = self.newest_rows(terms, most, columns=_COUNTED, filtered=filtered)
-        return [Row(key, moment, text) for key, _, moment, text in rows]
+        rows = self._newest(_COUNTED, terms, most, condition=self._condition if filtered else None)
+        return _as_read(rows)
 
     def having(self, terms: Sequence[Term], most: int) -> list[Row]:
         """Return entries that satisfy terms, see ``Reader.having``."""
@@ -85,17 +96,17 @@ class SQLiteSearch:
         if asked:
             sql = _HAVING.format(columns=_COUNTED, asked=asked, conditions=" AND ".join(unsure))
         else:
-            sql = _SCANNED.format(columns=_COUNTED, conditions=" AND ".join([*recheck, *self._mentioned(values)]))
-        rows = self._fetched(sql, values, most + 1)
-        return [Row(key, moment, text) for key, _, moment, text in rows]
+            sql = _ANY.format(columns=_COUNTED, conditions=" AND ".join([*recheck, *self._mentioned(values)]))
+        rows = self._fetched(sql, values, most + 1, self._condition)
+        return _as_read(rows)
 
-    def in_time(self, rows: Iterable[Row]) -> Iterable[Row]:
+    def in_time(self, rows: Sequence[Row]) -> Iterable[Row]:
         """Yield rows until the time of the call is over."""
         return self._database.in_time(rows)
 
-    def text(self, key: str) -> str:
-        """Return the search text of an entry."""
-        return str(self._connection.execute(_TEXT, (key,)).fetchone()[0])
+    def texts(self, keys: Sequence[str]) -> Mapping[str, str]:
+        """Return the search texts of entries."""
+        return {key: self._connection.execute(_TEXT, (key,)).fetchone()[0] for key in keys}
 
     def entries(self, keys: Sequence[str]) -> list[dict[str, Any] | Damage]:
         """Return ``{"key", "value", "metadata", "score"}`` of entries, in this order."""
@@ -103,54 +114,17 @@ class SQLiteSearch:
 
     # --- for conditions that must all hold ---------------------------------------------------------
 
-    def newest_rows(
-        self,
-        terms: Sequence[Term],
-        most: int,
-        *,
-        columns: str | None = None,
-        skipped: int = 0,
-        filtered: bool = True,
-    ) -> list[Sequence[Any]]:
-        """Return the columns of the newest that match, of those to be skipped the first one.
+    def results(self, terms: Sequence[Term], first: int, most: int) -> list[dict[str, Any] | Damage]:
+        """Return the results that satisfy terms, best first; without words in one statement, the newest first."""
+        is_ranked = has_words(terms)
+        columns, skipped = (_RANKED, 0) if is_ranked else (_WHOLE, first)
+        rows = self._newest(columns, terms, window_of(terms, first, most), condition=self._condition, skipped=skipped)
+        chosen = best(rows, map(itemgetter(2), self._database.in_time(rows)), terms, first, most)
+        if not is_ranked:
+            return [result_of(row[:4]) for _, row in chosen]
+        return [result_of(self._connection.execute(_BY_ID, (row[0],)).fetchone(), score) for score, row in chosen]
 
-        With an index: few matches are fetched and sorted; of many there are enough among the newest entries, most
-        times; else all matches are fetched.
-        """
-        condition = self._condition if filtered else None
-        asked, values, unsure, recheck = self._conditions(terms, condition)
-        shown = columns or (_RANKED if has_words(terms) else _WHOLE)
-
-        def fetched(statement: str, conditions: Iterable[str], **bounds: int) -> list[Sequence[Any]]:
-            sql = statement.format(asked=asked, columns=shown, conditions=" AND ".join(conditions))
-            return self._fetched(sql, {**values, **bounds}, most, skipped=skipped, condition=condition)
-
-        def everything() -> list[str]:
-            return [*recheck, *(self._mentioned(values) if filtered else ())]
-
-        if asked:
-            for few, newest in BOUNDS:
-                rows = fetched(_FEW, unsure, few=max(few, most))
-                if not rows or rows[0][0] is not None:
-                    return rows
-                rows = fetched(_NEWEST, everything(), newest=max(newest, 4 * most))
-                if len(rows) == most:
-                    return rows
-            return fetched(_ALL, [_IN_INDEX.format(asked=asked), *unsure])
-        if not self._prefix:
-            return fetched(_ALL, everything())
-        rows = fetched(_NEWEST, everything(), newest=max(BOUNDS[-1][1], 4 * most))
-        if len(rows) == most:
-            return rows
-        return fetched(_ALL if condition else _SORTED, everything(), **({} if condition else {"most": most}))
-
-    def best(self, terms: Sequence[Term], first: int, most: int, window: int) -> list[dict[str, Any] | Damage]:
-        """Return the results that satisfy terms with words, best first."""
-        rows = self.newest_rows(terms, window)
-        found = best(self._database.in_time(rows), terms, first, most)
-        return [result_of(self._connection.execute(_BY_ID, (row[0],)).fetchone(), rank) for rank, row in found]
-
-    def all_matching(self, terms: Sequence[Term], *, keeps_words: bool) -> sqlite3.Cursor:
+    def every(self, terms: Sequence[Term], *, keeps_words: bool) -> sqlite3.Cursor:
         """Return all that may match, newest first, as ``undamaged`` takes it."""
         asked, values, unsure, recheck = self._conditions(terms, self._condition)
         conditions = [_IN_INDEX.format(asked=asked), *unsure] if asked else recheck
@@ -158,19 +132,55 @@ class SQLiteSearch:
         columns = f"key, value, metadata, {words}, storage_uri"
         return self._connection.execute(_ALL.format(columns=columns, conditions=" AND ".join(conditions)), values)
 
+    # --- steps -------------------------------------------------------------------------------------
+
+    def _newest(
+        self, columns: str, terms: Sequence[Term], most: int, *, condition: Node | None, skipped: int = 0
+    ) -> Sequence[Sequence[Any]]:
+        """Return the columns of the newest that match, of those to be skipped the first one."""
+        asked, values, unsure, recheck = self._conditions(terms, condition)
+
+        def everything() -> str:
+            return " AND ".join([*recheck, *(self._mentioned(values) if condition else ())])
+
+        def step(statement: str, conditions: str, *, is_partial: bool = False, **bounds: int) -> Step[str]:
+            sql = statement.format(asked=asked, columns=columns, conditions=conditions)
+            return Step(sql, bounds, is_partial=is_partial)
+
+        def few(bound: Bound) -> Step[str]:
+            return step(_FEW, " AND ".join(unsure), few=max(bound.matches, most))
+
+        def late(bound: Bound) -> Step[str]:
+            return step(_NEWEST, everything(), is_partial=True, newest=max(bound.newest, SCANNED * most))
+
+        def every() -> Step[str]:
+            if asked:
+                return step(_ALL, " AND ".join([_IN_INDEX.format(asked=asked), *unsure]))
+            if self._prefix and not condition:
+                return step(_SORTED, everything(), most=most)
+            return step(_ALL, everything())
+
+        def read(step: Step[str]) -> Sequence[Sequence[Any]]:
+            return self._fetched(step.statement, {**values, **step.bounds}, most, condition, skipped=skipped)
+
+        is_laddered = asked or self._prefix
+        steps = ladder("sqlite", [few] if asked else [], late, every) if is_laddered else [every()]
+        rows = first_answer(steps, read, most)
+        assert rows is not None  # the last step always answers
+        return rows
+
     # --- conditions --------------------------------------------------------------------------------
 
     def _fetched(
-        self, sql: str, values: dict[str, Any], most: int, *, skipped: int = 0, condition: Node | bool | None = True
+        self, sql: str, values: dict[str, Any], most: int, condition: Node | None, *, skipped: int = 0
     ) -> list[Sequence[Any]]:
-        wanted = self._condition if condition is True else condition
         with closing(self._connection.execute(sql, values)) as rows:
-            found = enumerate(islice(fitting(self._database.in_time(rows), wanted), most))  # type: ignore[arg-type]
-            return [row[:1] if place < skipped else row[:4] for place, row in found]
+            found = islice(fitting(self._database.in_time(rows), condition), most)
+            return [*(row[:1] for row in islice(found, skipped)), *found]
 
     def _mentioned(self, values: dict[str, Any]) -> list[str]:
         conditions = []
-        for place, mentioned in enumerate(_mentioned(self._condition)[:_MOST_MENTIONED]):
+        for place, mentioned in enumerate(_mentioned(self._condition)[:MENTIONED]):
             values[f"mentioned{place}"] = mentioned
             conditions.append(f"instr(metadata, :mentioned{place}) > 0")
         return conditions
@@ -209,6 +219,11 @@ class SQLiteSearch:
             parts.append(ASKED.format(wanted="wanted"))
             values["wanted"] = wanted_text(groups)
         return " || ' AND ' || ".join(parts), values
+
+
+def _as_read(rows: Iterable[Sequence[Any]]) -> list[Row]:
+    """Return rows of ``_COUNTED`` as a reader does; by C, because there are thousands."""
+    return [*map(Row._make, map(itemgetter(0, 2, 3), rows))]
 
 
 def range_values(prefix: str) -> dict[str, Any]:

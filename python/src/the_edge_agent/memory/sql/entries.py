@@ -13,13 +13,14 @@ from the_edge_agent.memory.damage import TIMES, Damage, Facts, Lost, read_facts
 from the_edge_agent.memory.filters import Node
 from the_edge_agent.memory.languages import Language
 from the_edge_agent.memory.operations import Operation, Store, ends_by_itself, is_plain
+from the_edge_agent.memory.plan import Step
 from the_edge_agent.memory.results import LTMError, Result, ok, stored
 from the_edge_agent.memory.sql.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.dialects.newest import bound_range
 from the_edge_agent.memory.sql.prepared import Prepared, Query
 from the_edge_agent.memory.sql.rows import entry_parameters, entry_row, moment_of
-from the_edge_agent.memory.sql.search import Attempt, Reads, Search, Searcher, prefix_bounds
+from the_edge_agent.memory.sql.search import Reads, Search, Searcher, prefix_bounds
 from the_edge_agent.memory.sql.single_store import SingleStore
 from the_edge_agent.memory.sql.versions import VersionedStore
 
@@ -187,13 +188,9 @@ class Entries:
         """Return the query that counts the entries whose keys have a prefix."""
         return self._in_prefix(self._count, prefix, {})
 
-    def search_attempts(self, search: Search) -> list[Attempt]:
-        """Return the statements that may answer a search, see ``Searcher.attempts``."""
-        return self._searcher.attempts(search)
-
-    def search(self, connection: Connection, search: Search) -> list[dict[str, Any] | Damage]:
-        """Return ``[{"key", "value", "metadata", "score"}]``, best first."""
-        return self._searcher.search(connection, search)
+    def search_alone(self, search: Search) -> list[Step[Query]]:
+        """Return the steps that may answer a search, see ``Searcher.alone``."""
+        return self._searcher.alone(search)
 
     def reads(
         self, connection: Connection, condition: Node | None, prefix: str, rules: Language, *, filters: bool

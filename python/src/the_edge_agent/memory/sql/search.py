@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -24,22 +25,21 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from the_edge_agent.memory.damage import Damage, Lost, is_key, may_fit, undamaged
+from the_edge_agent.memory.damage import Damage, Lost, may_fit, undamaged
 from the_edge_agent.memory.filters import Node, alternatives, slotted
 from the_edge_agent.memory.languages import Language
-from the_edge_agent.memory.questions import Row
+from the_edge_agent.memory.plan import SHORT, Row, Rows, Step, best, first_answer, is_late, window_of
 from the_edge_agent.memory.sql.batches import BATCH_ITEMS
 from the_edge_agent.memory.sql.deadlines import in_time
 from the_edge_agent.memory.sql.dialects import Dialect
-from the_edge_agent.memory.sql.dialects.newest import IS_PARTIAL, Newest, Step, bound_range
+from the_edge_agent.memory.sql.dialects.newest import IS_PARTIAL, Newest, SQLStep, bound_range
 from the_edge_agent.memory.sql.errors import LostRaceError
 from the_edge_agent.memory.sql.prepared import Prepared, Query
 from the_edge_agent.memory.sql.rows import entry_of
-from the_edge_agent.memory.text import RANK_WINDOW, Term, has_words, positive_needles, rank, score, terms_of_prefix
+from the_edge_agent.memory.text import Term, has_words, terms_of_prefix
 from the_edge_agent.memory.validation import end_of_prefix
 
 PAGE_ROWS = 500  # rows that Python filters at a time
-_SHORT = 10_000  # characters of a value or search text that comes with every match that is ranked
 _MOST_ROWS = 2**31 - 1  # which is an INTEGER on every database
 _KEPT_QUERIES = 500  # compiled, by what they ask
 
@@ -72,26 +72,12 @@ class Search:
     @property
     def window(self) -> int:
         """How many of the newest matches may be among the results."""
-        wanted = min(self.offset + self.limit, _MOST_ROWS)
-        return max(RANK_WINDOW, wanted) if self.ranked else wanted
+        return min(window_of(self.terms, self.offset, self.limit), _MOST_ROWS)
 
-
-class Attempt(NamedTuple):
-    """A statement for the newest matches, which may not be able to tell.
-
-    Attributes:
-        query: the statement.
-        step: what it is.
-        wanted: how many rows it was asked for.
-    """
-
-    query: Query
-    step: Step
-    wanted: int
-
-    def is_answered_by(self, rows: Sequence[Sequence[Any]]) -> bool:
-        """Return whether the rows are what was asked for."""
-        return is_answer(self.step, rows, self.wanted)
+    @property
+    def rows(self) -> int:
+        """How many rows a statement by itself is asked for: what is ranked is skipped later."""
+        return self.window if self.ranked else self.limit
 
 
 class Searcher:
@@ -111,18 +97,20 @@ class Searcher:
         self._newest_first = (columns.updated_at.desc(), columns.key)
         self._version = columns.version
         self._search_text = type_coerce(columns.get("search_text", null()), Text())  # null: no words are searched
-        self._queries: dict[Any, list[tuple[Step, Prepared]]] = {}
+        self._queries: dict[Any, list[tuple[SQLStep, Prepared]]] = {}
         self._pointer = columns.storage_uri
         self._by_key = select(
             columns.key, self._value, self._metadata, self._pointer, columns.updated_at, columns.version
         ).where(columns.key.in_(bindparam("keys", expanding=True)))
+        texts = select(columns.key, self._search_text)
+        self._texts_by_key = texts.where(columns.key.in_(bindparam("keys", expanding=True)))
 
-    def attempts(self, search: Search) -> list[Attempt]:
-        """Return statements to be tried in turn for what ``results_of`` makes results of.
+    def alone(self, search: Search) -> list[Step[Query]]:
+        """Return steps, each a statement by itself, for what ``results_of`` makes results of.
 
         None where Python filters, and of late pages of what is ranked: too many values would come with them.
         """
-        if search.ranked and search.window - search.limit > RANK_WINDOW:
+        if is_late(search.terms, search.offset, search.limit):
             return []
         asked = self._asked(search)
         kept = self._queries.get(asked.shape)
@@ -137,11 +125,11 @@ class Searcher:
             if steps is None:  # not remembered: such a filter may be long
                 return []
             kept = self._queries[asked.shape] = [(step, Prepared(step.statement)) for step in steps]
-        rows, skipped = (search.window, 0) if search.ranked else (search.limit, search.offset)
-        parameters = {**asked.parameters, "b_rows": rows, "b_skipped": skipped, "b_now": self._dialect.clock()}
+        skipped = 0 if search.ranked else search.offset
+        parameters = {**asked.parameters, "b_rows": search.rows, "b_skipped": skipped, "b_now": self._dialect.clock()}
         places = self._texts.alone([step for step, _ in kept], search.terms)
         return [
-            Attempt(Query(prepared, {**parameters, **step.bounds}), step, rows)
+            Step(Query(prepared, {**parameters, **step.bounds}), is_partial=step.is_partial)
             for step, prepared in map(kept.__getitem__, places)
             if step.most is None or skipped < step.most
         ]
@@ -157,7 +145,7 @@ class Searcher:
         shape = (terms, repr(node), wanted, len(bounds))  # repr: 1, 1.0 and True are equal
         return _Asked(node, wanted, parameters, shape)
 
-    def _steps(self, search: Search, asked: _Asked, columns: Sequence[ColumnElement[Any]]) -> list[Step] | None:
+    def _steps(self, search: Search, asked: _Asked, columns: Sequence[ColumnElement[Any]]) -> list[SQLStep] | None:
         """Return what finds the newest matches; None where Python filters."""
         newest = self._newest(search, asked, columns)
         return None if newest is None else self._texts.steps(newest)
@@ -174,7 +162,7 @@ class Searcher:
         return Newest(self._table, columns, search.terms, conditions, bounds, asked.wanted)
 
     def _if_short(self, column: ColumnElement[str]) -> ColumnElement[str]:
-        return case((self._dialect.size(column) <= _SHORT, column), else_=null())
+        return case((self._dialect.size(column) <= SHORT, column), else_=null())
 
     def reads(
         self, connection: Connection, condition: Node | None, prefix: str, rules: Language, *, filters: bool = True
@@ -224,61 +212,24 @@ class Searcher:
             if len(self._queries) >= _KEPT_QUERIES:
                 self._queries.clear()
             kept = self._queries[shape] = [(step, Prepared(step.statement)) for step in steps]
-        rows: Sequence[Sequence[Any]] = ()
-        for step, prepared in kept:
+        known = {id(step): prepared for step, prepared in kept}
+
+        def read(step: SQLStep) -> Rows | None:
             if step.look_up is None:
-                rows = prepared.run(connection, {**parameters, **step.bounds}).rows
-            elif (found := step.look_up(connection, search.terms)) is not None:
-                rows = connection.execute(step.statement, {**parameters, **step.bounds, **found}).all()
-                step = step._replace(is_partial=step.is_partial or IS_PARTIAL in found)
-            else:
-                continue
-            if is_answer(step, rows, search.limit):
-                break
+                return known[id(step)].run(connection, {**parameters, **step.bounds}).rows
+            found = step.look_up(connection, search.terms)
+            if found is None:
+                return None
+            rows = connection.execute(step.statement, {**parameters, **step.bounds, **found}).all()
+            return None if IS_PARTIAL in found and len(rows) < search.limit else rows
+
+        rows = first_answer([step for step, _ in kept], read, search.limit)
+        assert rows is not None  # the last step always answers
         return rows
 
     def now(self, connection: Connection) -> Any:
         """Return the time to bind in all statements of a question."""
         return self._dialect.clock(connection, statements=2)
-
-    def search(self, connection: Connection, search: Search) -> list[dict[str, Any] | Damage]:
-        """Return what no attempt can: ``[{"key", "value", "metadata", "score"}]``, best first, of one state."""
-        scored = self._candidates(connection, search)
-        scored.sort(key=lambda found: -found.score)  # stable: equal scores stay newest first, then by key
-        return self.entries(connection, scored[search.offset : search.offset + search.limit])
-
-    def _candidates(self, connection: Connection, search: Search, *, counted: bool = False) -> list[_Candidate]:
-        """Return the newest matches, newest first, then by key.
-
-        Args:
-            connection: in a transaction.
-            search: that is asked for.
-            counted: whether SQL counts the words; otherwise the texts come, if they are short, which is quicker.
-        """
-        columns: list[ColumnElement[Any]] = [self._key, self._updated_at, self._version]
-        needles = positive_needles(search.terms)
-        counted = counted or search.window - search.limit > RANK_WINDOW
-        if needles and counted:
-            columns += [self._texts.token_count(), *map(self._texts.occurrences, needles)]
-        elif needles:
-            columns.append(self._if_short(self._search_text))
-        found, asked = slice(3, len(columns)), self._asked(search)
-        steps = self._steps(search, asked, columns)
-        now = self._dialect.clock(connection, statements=2 if steps is None else 1)
-        parameters = {**asked.parameters, "b_rows": search.window, "b_skipped": 0, "b_now": now}
-        if steps is None:
-            rows = self._filtered(connection, search, columns, parameters, search.window)
-        else:
-            rows = _first_answer(connection, steps, search.terms, parameters)
-        if needles and not counted and any(row[3] is None for row in rows):
-            return self._candidates(connection, search, counted=True)
-
-        def score_of(words: Sequence[Any]) -> float:
-            if not needles:
-                return 0.0
-            return score(words[1:], words[0]) if counted else rank(needles, words[0])
-
-        return [_Candidate(row[0], row[1], row[2], score_of(row[found])) for row in in_time(rows)]
 
     def _filtered(
         self,
@@ -346,34 +297,37 @@ class Searcher:
             now = {**now, "b_last": rows[-1][0]}
             page = older
 
-    def text(self, connection: Connection, key: str) -> str:
-        """Return the search text of an entry.
+    def texts(self, connection: Connection, keys: Sequence[str]) -> dict[str, str]:
+        """Return the search texts of entries.
 
         Raises:
-            LostRaceError: it is gone, on a database that does not keep one state.
+            LostRaceError: one is gone, on a database that does not keep one state.
         """
-        found = connection.scalar(select(self._search_text).where(self._key == key))
-        if found is None:
+        found = {row[0]: row[1] for row in connection.execute(self._texts_by_key, {"keys": keys})}
+        if len(found) < len(keys):
             raise LostRaceError
-        return str(found)
+        return found
 
-    def entries(self, connection: Connection, chosen: Sequence[_Candidate]) -> list[dict[str, Any] | Damage]:
-        """Return ``{"key", "value", "metadata", "score"}`` of candidates, in their order.
+    def entries(
+        self, connection: Connection, wanted: Mapping[str, tuple[datetime, int]]
+    ) -> list[dict[str, Any] | Damage]:
+        """Return ``{"key", "value", "metadata", "score"}`` of entries, in their order.
+
+        Args:
+            connection: in a transaction.
+            wanted: when each was stored, and its version, by its key.
 
         Raises:
             LostRaceError: one was rewritten since it was read, on a database that does not keep one state.
         """
         rows: dict[str, Sequence[Any]] = {}
-        for start in range(0, len(chosen), BATCH_ITEMS):
-            keys = [candidate.key for candidate in chosen[start : start + BATCH_ITEMS]]
-            rows |= {row[0]: row for row in connection.execute(self._by_key, {"keys": keys})}
-        for candidate in chosen:
-            row = rows.get(candidate.key)
-            if row is None and not is_key(candidate.key):  # which cannot be asked for
-                rows[candidate.key] = (candidate.key, *[None] * 5)
-            elif row is None or (row[4], row[5]) != (candidate.updated_at, candidate.version):
-                raise LostRaceError
-        return [_entry(rows[candidate.key], candidate.score) for candidate in chosen]
+        keys = [*wanted]
+        for start in range(0, len(keys), BATCH_ITEMS):
+            found = connection.execute(self._by_key, {"keys": keys[start : start + BATCH_ITEMS]})
+            rows |= {row[0]: row for row in found}
+        if any(key not in rows or (rows[key][4], rows[key][5]) != read for key, read in wanted.items()):
+            raise LostRaceError
+        return [_entry(rows[key], 0.0) for key in keys]
 
 
 class Reads:
@@ -395,7 +349,7 @@ class Reads:
         self._read: dict[str, tuple[Any, int]] = {}
         self._now = searcher.now(connection)
 
-    def newest(self, terms: Sequence[Term], most: int, *, filtered: bool) -> Iterable[Row]:
+    def newest(self, terms: Sequence[Term], most: int, *, filtered: bool) -> list[Row]:
         """Return the newest entries, see ``Reader.newest``."""
         search = Search(terms, self._condition if filtered else None, self._prefix, most, 0)
         return self._rows(search, "newest")
@@ -404,18 +358,17 @@ class Reads:
         """Return entries that satisfy terms, see ``Reader.having``."""
         return self._rows(Search(terms, self._condition, self._prefix, most + 1, 0), "having", self._prefix_terms)
 
-    def in_time(self, rows: Iterable[Row]) -> Iterable[Row]:
+    def in_time(self, rows: Sequence[Row]) -> Iterable[Row]:
         """Yield rows until the time of the call is over."""
         return in_time(rows)
 
-    def text(self, key: str) -> str:
-        """Return the search text of an entry."""
-        return self._searcher.text(self._connection, key)
+    def texts(self, keys: Sequence[str]) -> Mapping[str, str]:
+        """Return the search texts of entries."""
+        return self._searcher.texts(self._connection, keys)
 
     def entries(self, keys: Sequence[str]) -> list[dict[str, Any] | Damage]:
         """Return entries, see ``Reader.entries``."""
-        chosen = [_Candidate(key, *self._read[key], 0.0) for key in keys]
-        return self._searcher.entries(self._connection, chosen)
+        return self._searcher.entries(self._connection, {key: self._read[key] for key in keys})
 
     def _rows(self, search: Search, kind: str, also: Sequence[Term] = ()) -> list[Row]:
         rows = self._searcher.rows_of(self._connection, search, kind, self._now, also=also, filters=self._filters)
@@ -432,46 +385,13 @@ class _Asked(NamedTuple):
     shape: object
 
 
-class _Candidate(NamedTuple):
-    """A match that may be among the results."""
-
-    key: str
-    updated_at: datetime
-    version: int
-    score: float
-
-
-def is_answer(step: Step, rows: Sequence[Sequence[Any]], wanted: int) -> bool:
-    """Return whether the rows of a step are those wanted: enough, and none that says that there are too many."""
-    if step.is_partial:
-        return len(rows) == wanted
-    return not rows or rows[0][0] is not None
-
-
-def _first_answer(
-    connection: Connection, steps: Sequence[Step], terms: Sequence[Term], parameters: Parameters
-) -> Sequence[Sequence[Any]]:
-    rows: Sequence[Sequence[Any]] = ()
-    for step in steps:
-        found = step.look_up(connection, terms) if step.look_up is not None else {}
-        if found is None:
-            continue
-        rows = connection.execute(step.statement, {**parameters, **step.bounds, **found}).all()
-        if is_answer(step, rows, parameters["b_rows"]):
-            break
-    return rows
-
-
 def results_of(search: Search, rows: Sequence[Sequence[Any]]) -> list[dict[str, Any] | Damage] | None:
-    """Return the results that the rows of an ``Attempt`` are; None where one is too long to have come with them."""
+    """Return the results that the rows of a step of ``Searcher.alone`` are; None if one is too long for them."""
     if not search.ranked:
         return [_entry(row, 0.0) for row in rows]
-    needles = positive_needles(search.terms)
     if any(row[4] is None for row in rows):
         return None
-    ranked = [(rank(needles, row[4]), row) for row in in_time(rows)]
-    ranked.sort(key=lambda found: -found[0])  # stable: equal scores stay newest first, then by key
-    chosen = ranked[search.offset : search.offset + search.limit]
+    chosen = best(rows, map(itemgetter(4), in_time(rows)), search.terms, search.offset, search.limit)
     if any(row[1] is None for _, row in chosen):
         return None
     return [_entry(row, score) for score, row in chosen]
@@ -483,8 +403,8 @@ def prefix_bounds(prefix: str) -> dict[str, str]:
     return ({"b_from": prefix} if prefix else {}) | ({"b_to": after} if after is not None else {})
 
 
-def _entry(row: Sequence[Any], rank: float) -> dict[str, Any] | Damage:
+def _entry(row: Sequence[Any], score: float) -> dict[str, Any] | Damage:
     entry = entry_of(*row[:4])
     if isinstance(entry, Damage):
         return entry
-    return {"key": row[0], "value": entry["value"], "metadata": entry["metadata"], "score": rank}
+    return {"key": row[0], "value": entry["value"], "metadata": entry["metadata"], "score": score}

@@ -9,10 +9,10 @@ MariaDB has none over a list, and MySQL's multi-valued indexes refuse a store wh
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial, reduce
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from zlib import crc32
 
 from sqlalchemy import (
@@ -21,7 +21,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Integer,
-    Select,
     Table,
     and_,
     bindparam,
@@ -38,27 +37,31 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import ColumnCollectionConstraint
 from sqlalchemy.sql.compiler import DDLCompiler
 
+from the_edge_agent.memory.plan import (
+    BOUNDS,
+    FEW_BLOCKS,
+    GROUPS,
+    LATEST,
+    LEAST_LOOKED_UP,
+    MOST_UNNUMBERED,
+    Bound,
+    Step,
+    ladder,
+)
 from the_edge_agent.memory.sql.dialects.mysql_words import BLOCK, INDEX, NUMBER, Places, WordTable, both, count, numbers
-from the_edge_agent.memory.sql.dialects.newest import IS_PARTIAL, ROWS, SKIPPED, Newest, Step
+from the_edge_agent.memory.sql.dialects.newest import IS_PARTIAL, ROWS, SKIPPED, Newest, SQLStep
 from the_edge_agent.memory.sql.dialects.texts import TextConditions
 from the_edge_agent.memory.text import Term, has_words
 
 TERMS: Final = tuple(f"term{number}" for number in range(1, 9))  # columns; each costs a store 6 to 12 microseconds
 
-# How many matches are fetched at most, and how many of the newest entries are looked at, in turn until one suffices.
-BOUNDS: Final = ((500, 4_000), (20_000, 40_000))
-
-LEAST_LOOKED_UP: Final = 4_000  # matches of words: with the entries that have no number yet
-
-_FEW_BLOCKS: Final = 1  # with so many, reading all entries is quicker than looking words up
 _REMEMBERED: Final = 2.0  # seconds, how many there were: it decides what is tried first, and no answer
 _KEPT_QUERIES: Final = 1_000
 
+LookUp: TypeAlias = Callable[[Bound], SQLStep]
+
 _OVERFULL: Final = 0  # the mark; no term
-_LATEST: Final = 2_002  # entries that are looked at first for a word: twice as many as prove that many have it
-_MOST_UNNUMBERED: Final = 4_000
-_MOST_LOOKED_UP: Final = 20_000
-_MAX_GROUPS: Final = 3  # that are asked for, one after the other, where the one before finds too much
+_MOST: Final = BOUNDS["mysql"][-1].matches
 _SOME: Final[BindParameter[int]] = bindparam("b_some", type_=Integer())
 _NEWEST: Final[BindParameter[int]] = bindparam("b_newest", type_=Integer())
 
@@ -111,7 +114,7 @@ class TermConditions(TextConditions):
         self._few_entries_until = 0.0
         self._many_until: dict[Sequence[Term], float] = {}
 
-    def alone(self, steps: Sequence[Step], terms: Sequence[Term]) -> Sequence[int]:
+    def alone(self, steps: Sequence[SQLStep], terms: Sequence[Term]) -> Sequence[int]:
         """Read all entries if there were few a moment ago; the newest, if many had these words."""
         if steps[0].look_up is None:
             return super().alone(steps, terms)
@@ -129,7 +132,7 @@ class TermConditions(TextConditions):
         found = reduce(both, words.places(connection, blocks, [term for term in terms if not term.negated]))
         room = most - count(found)
         unnumbered = words.unnumbered(connection, max(room, 0) + 1)
-        if len(blocks) <= _FEW_BLOCKS and unnumbered <= min(room, BLOCK):
+        if len(blocks) <= FEW_BLOCKS and unnumbered <= min(room, BLOCK):
             self._few_entries_until = now + _REMEMBERED
         if unnumbered <= room:
             return {"b_numbers": [*numbers(found)]}
@@ -142,27 +145,33 @@ class TermConditions(TextConditions):
         """Return the query for the full-text index: an entry must have one term of each group."""
         return {
             _name(place, number): term
-            for place, group in enumerate(groups[:_MAX_GROUPS])
+            for place, group in enumerate(groups[: GROUPS["mysql"]])
             for number, term in enumerate(term for found in group for term in _terms(found, ""))
         }
 
-    def steps(self, newest: Newest) -> list[Step]:
+    def steps(self, newest: Newest) -> list[SQLStep]:
         """Fetch and sort what a group finds if that is not much; else look for enough among the newest entries."""
-        asked = [self._few(newest, group, size) for group, size in enumerate(newest.wanted[:_MAX_GROUPS])]
+        look_ups = [self._few(newest, group, size) for group, size in enumerate(newest.wanted[: GROUPS["mysql"]])]
         words = self._words if has_words(newest.terms) else None
-        if not asked and words is None:
+        if not look_ups and words is None:
             return super().steps(newest)
-        late, steps = self._late(newest), list[Step]()
-        for most, latest in BOUNDS:
-            steps += [Step(few, {"b_some": most + 1}, most=most) for few in asked]
-            if words is not None:
-                numbered = newest.rows(where=[words.may_have("b_numbers"), *self.exact(newest.terms)])
-                look_up = partial(self._numbers, words, max(most, LEAST_LOOKED_UP))
-                steps.append(Step(numbered.with_hint(self.table, words.hint), {}, look_up=look_up))
-            steps.append(Step(late, {"b_newest": latest}, is_partial=True))
-        return [*steps, *super().steps(newest)]
+        if words is not None:
+            look_ups.append(self._numbered(newest, words))
+        (every,) = super().steps(newest)
+        return [*ladder("mysql", look_ups, self._late(newest), lambda: every)]
 
-    def having(self, newest: Newest) -> list[Step]:
+    def _numbered(self, newest: Newest, words: WordTable) -> LookUp:
+        """Return what makes the step for the rows that the table of words finds."""
+        rows = newest.rows(where=[words.may_have("b_numbers"), *self.exact(newest.terms)])
+        statement = rows.with_hint(self.table, words.hint)
+
+        def step(bound: Bound) -> SQLStep:
+            most = max(bound.matches, LEAST_LOOKED_UP)
+            return Step(statement, look_up=partial(self._numbers, words, most))
+
+        return step
+
+    def having(self, newest: Newest) -> list[SQLStep]:
         """Look the words up in their table; of many entries, first in the latest blocks."""
         every = super().having(newest)
         words = self._words if has_words(newest.terms) else None
@@ -170,28 +179,28 @@ class TermConditions(TextConditions):
             return every
         where = [words.may_have("b_numbers"), *newest.conditions, *newest.prefix(), *self.exact(newest.terms)]
         rows = select(*newest.columns).where(*where).limit(ROWS).with_hint(self.table, words.hint)
-        latest = partial(self._latest_numbers, words)
-        return [Step(rows, {}, look_up=latest), Step(rows, {}, look_up=partial(self._all_numbers, words)), *every]
+        look_ups = partial(self._latest_numbers, words), partial(self._all_numbers, words)
+        return [*(Step(rows, look_up=look_up) for look_up in look_ups), *every]
 
     def _latest_numbers(self, words: WordTable, connection: Connection, terms: Sequence[Term]) -> Any:
         """Return the numbers of entries that may have all terms, of the latest blocks if there are many."""
         found = self._places(words, connection, terms)
-        if words.unnumbered(connection, _MOST_UNNUMBERED + 1) > _MOST_UNNUMBERED:
+        if words.unnumbered(connection, MOST_UNNUMBERED + 1) > MOST_UNNUMBERED:
             return None
-        is_partial = {IS_PARTIAL: True} if count(found) > _LATEST else {}
-        return {"b_numbers": [*islice(numbers(found), _LATEST)], **is_partial}
+        is_partial = {IS_PARTIAL: True} if count(found) > LATEST else {}
+        return {"b_numbers": [*islice(numbers(found), LATEST)], **is_partial}
 
     def _all_numbers(self, words: WordTable, connection: Connection, terms: Sequence[Term]) -> Any:
         found = self._places(words, connection, terms)
-        is_much = count(found) + words.unnumbered(connection, _MOST_LOOKED_UP + 1) > _MOST_LOOKED_UP
+        is_much = count(found) + words.unnumbered(connection, _MOST + 1) > _MOST
         return None if is_much else {"b_numbers": [*numbers(found)]}
 
     def _places(self, words: WordTable, connection: Connection, terms: Sequence[Term]) -> Places:
         positive = [term for term in terms if not term.negated]
         return reduce(both, words.places(connection, words.blocks(connection), positive))
 
-    def _few(self, newest: Newest, group: int, size: int) -> Select[Any]:
-        """Return the rows that one group finds; if there are too many entries, one without a key."""
+    def _few(self, newest: Newest, group: int, size: int) -> LookUp:
+        """Return what makes the step for the rows that one group finds; for too many entries, for one without a key."""
         columns = self.table.c
         terms = [bindparam(_name(group, number), type_=Integer()) for number in range(size)]
         mark: ColumnElement[int] = literal_column(str(_OVERFULL), Integer())
@@ -209,14 +218,16 @@ class TermConditions(TextConditions):
             or_(is_few, found.c.place <= SKIPPED + 1),  # by itself: it is decided before the join
             or_(not_(is_few), and_(*newest.conditions, *newest.prefix(), *self.exact(newest.terms))),
         )
-        return rows.order_by(*newest.order).limit(ROWS).offset(SKIPPED)
+        statement = rows.order_by(*newest.order).limit(ROWS).offset(SKIPPED)
+        return lambda bound: Step(statement, {"b_some": bound.matches + 1}, most=bound.matches)
 
-    def _late(self, newest: Newest) -> Select[Any]:
-        """Return the rows among the newest entries."""
+    def _late(self, newest: Newest) -> LookUp:
+        """Return what makes the step for rows among the newest entries."""
         ages = self.table.alias("ages").c
         oldest = select(ages.updated_at).order_by(ages.updated_at.desc(), ages.key).limit(1).offset(_NEWEST)
         first = func.coalesce(oldest.scalar_subquery(), literal_column("TIMESTAMP'1000-01-01 00:00:00'"))
-        return newest.rows(where=[self.table.c.updated_at >= first, *self.exact(newest.terms)])
+        rows = newest.rows(where=[self.table.c.updated_at >= first, *self.exact(newest.terms)])
+        return lambda bound: Step(rows, {"b_newest": bound.newest}, is_partial=True)
 
 
 def _name(group: int, number: int) -> str:

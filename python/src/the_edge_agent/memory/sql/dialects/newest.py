@@ -1,16 +1,15 @@
-"""The newest entries that match: what is asked for, and statements that find them, to be tried in turn."""
+"""The newest entries that match: what is asked for, and parts of the statements that find them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import (
     CTE,
     BindParameter,
     ColumnElement,
-    Connection,
     Integer,
     ScalarSelect,
     Select,
@@ -22,31 +21,15 @@ from sqlalchemy import (
     union_all,
 )
 
+from the_edge_agent.memory.plan import Step
 from the_edge_agent.memory.text import Term
 
 ROWS: BindParameter[int] = bindparam("b_rows", type_=Integer())
 #: The name of what a look-up returns besides if it has left something out: fewer rows than wanted are no answer then.
 IS_PARTIAL: Final = "b_is_partial"
 SKIPPED: BindParameter[int] = bindparam("b_skipped", type_=Integer())
-
-
-class Step(NamedTuple):
-    """A statement for the rows wanted; a row without a key says that there are too many matches for it.
-
-    Attributes:
-        statement: to be bound to ``b_rows`` and ``b_skipped`` too.
-        bounds: what else it is bound to.
-        is_partial: whether fewer rows than wanted are no answer.
-        most: how many of the newest matches it can tell at most; of a page beyond them it cannot tell that it is empty.
-        look_up: asks first, in the same transaction, which must see one state, what else the statement is bound to for
-            these terms; None if it would find too much.
-    """
-
-    statement: Select[Any]
-    bounds: Mapping[str, int]
-    is_partial: bool = False
-    most: int | None = None
-    look_up: Callable[[Connection, Sequence[Term]], Mapping[str, Any] | None] | None = None
+#: Bound to ``b_rows`` and ``b_skipped`` too.
+SQLStep: TypeAlias = Step[Select[Any]]
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from sqlalchemy import (
-    CTE,
     BigInteger,
     BindParameter,
     Boolean,
@@ -21,8 +22,6 @@ from sqlalchemy import (
     Integer,
     Interval,
     Numeric,
-    ScalarSelect,
-    Select,
     String,
     Table,
     Text,
@@ -46,8 +45,9 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from the_edge_agent.memory.codec import comparable_json, decode
 from the_edge_agent.memory.filters import Node, Path, Slot, nested
+from the_edge_agent.memory.plan import Bound, Step, ladder
 from the_edge_agent.memory.poolers import PREPARES
-from the_edge_agent.memory.postgres_bounds import BOUNDS, looked_up
+from the_edge_agent.memory.postgres_index import looked_up
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.dialects.base import (
     COMMITS_ALONE,
@@ -58,7 +58,7 @@ from the_edge_agent.memory.sql.dialects.base import (
     Dialect,
 )
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test, is_ordered, slot_name
-from the_edge_agent.memory.sql.dialects.newest import ROWS, SKIPPED, Newest, Step, are_many, in_order
+from the_edge_agent.memory.sql.dialects.newest import ROWS, SKIPPED, Newest, SQLStep, are_many, in_order
 from the_edge_agent.memory.sql.dialects.probing import accepts
 from the_edge_agent.memory.sql.dialects.texts import IndexedTextConditions, TextConditions
 from the_edge_agent.memory.sql.dialects.upserts import OnConflict, Upsert
@@ -374,43 +374,28 @@ class VectorConditions(IndexedTextConditions):
         super().__init__(entries)
         self._is_ours, self._hides_words = is_ours, hides_words
 
-    def steps(self, newest: Newest) -> list[Step]:
+    def steps(self, newest: Newest) -> list[SQLStep]:
         """Fetch and sort what the filter finds if that is not much; else look for enough among the newest entries."""
-        steps = super().steps(newest)
+        (every,) = super().steps(newest)
         if not newest.wanted or has_words(newest.terms) or "metadata_json" not in self.table.c:
-            return steps
-        (few, late), (some, later) = BOUNDS
-        return [
-            Step(self._few(newest, few), {}),
-            Step(self._late(newest, late), {}, is_partial=True),
-            Step(self._some(newest, some), {}),
-            Step(self._late(newest, later), {}, is_partial=True),
-            *steps,
-        ]
+            return [every]
+        return [*ladder("postgresql", [partial(self._few, newest)], partial(self._late, newest), lambda: every)]
 
-    def _few(self, newest: Newest, most: int) -> Select[Any]:
-        """Return the rows; if there are too many matches, none but one of nulls."""
-        found, many = self._found(newest, most, *newest.columns)
-        chosen = select(*found.c).where(not_(many)).order_by(found.c.moment.desc(), next(iter(found.c)))
-        return in_order(select(*chosen.limit(ROWS).offset(SKIPPED).subquery("chosen").c), many)
-
-    def _some(self, newest: Newest, most: int) -> Select[Any]:
-        """Return the same, of more matches: they are sorted before they are fetched."""
-        found, many = self._found(newest, most, self.table.c.key)
+    def _few(self, newest: Newest, bound: Bound) -> SQLStep:
+        """Return the step for the rows, sorted before they are fetched; if there are too many, for one of nulls."""
+        most, moment = bound.matches, type_coerce(self.table.c.updated_at, Text())  # sorted by, and not looked at
+        matching = select(self.table.c.key, moment.label("moment")).where(*self._where(newest))
+        found = matching.limit(literal_column(str(most + 1))).cte("found")
+        many = are_many(found, most)
         chosen = select(*found.c).where(not_(many)).order_by(found.c.moment.desc(), found.c.key)
         places = chosen.limit(ROWS).offset(SKIPPED).subquery("chosen")
         rows = select(*newest.columns, places.c.moment).join_from(self.table, places, self.table.c.key == places.c.key)
-        return in_order(rows, many)
+        return Step(in_order(rows, many))
 
-    def _found(self, newest: Newest, most: int, *columns: ColumnElement[Any]) -> tuple[CTE, ScalarSelect[bool]]:
-        """Return matches with their ``moment``, one more than these at most, and the condition that there are more."""
-        moment = type_coerce(self.table.c.updated_at, Text()).label("moment")  # is sorted by, and not looked at
-        found = select(*columns, moment).where(*self._where(newest)).limit(literal_column(str(most + 1))).cte("found")
-        return found, are_many(found, most)
-
-    def _late(self, newest: Newest, latest: int) -> Select[Any]:
-        """Return the rows among the newest entries; by the limit within, the planner looks at these and no others."""
-        entries = select(self.table).order_by(*newest.order).limit(literal_column(str(latest))).subquery("newest")
+    def _late(self, newest: Newest, bound: Bound) -> SQLStep:
+        """Return the step for rows among the newest; by the limit within, the planner looks at these and no others."""
+        latest: ColumnElement[int] = literal_column(str(bound.newest), Integer())
+        entries = select(self.table).order_by(*newest.order).limit(latest).subquery("newest")
 
         def moved(element: Any, **_: Any) -> Any:
             is_ours = isinstance(element, Column) and element.table is self.table
@@ -420,12 +405,13 @@ class VectorConditions(IndexedTextConditions):
             [replacement_traverse(each, {}, moved) for each in parts] for parts in (newest.columns, self._where(newest))
         )
         order = entries.c.updated_at.desc(), entries.c.key
-        return select(*columns).where(*where).order_by(*order).limit(ROWS).offset(SKIPPED)
+        rows = select(*columns).where(*where).order_by(*order).limit(ROWS).offset(SKIPPED)
+        return Step(rows, is_partial=True)
 
     def _where(self, newest: Newest) -> list[ColumnElement[bool]]:
         return [*newest.conditions, *newest.prefix(), *self.exact(newest.terms)]
 
-    def having(self, newest: Newest) -> list[Step]:
+    def having(self, newest: Newest) -> list[SQLStep]:
         """Return the statement for rows that match, with words that the planner does not see."""
 
         def hidden(element: Any, **_: Any) -> Any:
@@ -436,7 +422,7 @@ class VectorConditions(IndexedTextConditions):
         if not self._hides_words:
             return steps
         statements: list[Any] = [replacement_traverse(step.statement, {}, hidden) for step in steps]
-        return [step._replace(statement=statement) for step, statement in zip(steps, statements, strict=True)]
+        return [replace(step, statement=statement) for step, statement in zip(steps, statements, strict=True)]
 
     def indexed(self, words: BindParameter[str]) -> ColumnElement[bool]:
         """Return the condition that the index has all that it is asked for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -29,10 +29,11 @@ from sqlalchemy import exists as sql_exists
 from sqlalchemy.sql.operators import custom_op
 
 from the_edge_agent.memory.filters import Path
+from the_edge_agent.memory.plan import SCANNED, Bound, Step, ladder
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test
-from the_edge_agent.memory.sql.dialects.newest import ROWS, Newest, Step, are_many, in_order
+from the_edge_agent.memory.sql.dialects.newest import ROWS, Newest, SQLStep, are_many, in_order
 from the_edge_agent.memory.sql.dialects.texts import WORDS, IndexedTextConditions
-from the_edge_agent.memory.sqlite_index import ASKED, BOUNDS, looked_up, wanted_text
+from the_edge_agent.memory.sqlite_index import ASKED, looked_up, wanted_text
 from the_edge_agent.memory.text import Term, has_words
 
 MAX_FILTER_LEVELS: Final = 5  # SQLite's parser runs out of stack a few levels further
@@ -47,7 +48,7 @@ _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
     "object": ("object",),
 }
 _FEW: Final[ColumnElement[int]] = func.max(bindparam("b_few", type_=Integer()), ROWS)
-_NEWEST: Final[ColumnElement[int]] = func.max(bindparam("b_newest", type_=Integer()), ROWS * 4)
+_NEWEST: Final[ColumnElement[int]] = func.max(bindparam("b_newest", type_=Integer()), ROWS * SCANNED)
 _ASKED: Final[ColumnElement[str]] = (
     text(f"SELECT {ASKED.format(wanted='b_wanted')}").columns(column("asked", Text)).scalar_subquery()
 )
@@ -73,32 +74,34 @@ class FTSConditions(IndexedTextConditions):
         """Return the query for the full-text index."""
         return {"b_wanted": wanted_text(groups)} if groups else {}
 
-    def steps(self, newest: Newest) -> list[Step]:
+    def steps(self, newest: Newest) -> list[SQLStep]:
         """Fetch and sort the matches if they are few; else look for enough of them among the newest entries."""
         if not has_words(newest.terms) and not (newest.wanted and self._has_metadata_words):
             return self._scans(newest) if newest.bounds else super().steps(newest)
         found = self._found(self._asked(newest))
-        few, late, every = self._few(newest, found), self._late(newest), self._chosen(newest, found)
-        steps = []
-        for most, latest in BOUNDS:
-            steps += [Step(few, {"b_few": most}), Step(late, {"b_newest": latest}, is_partial=True)]
-        return [*steps, Step(every.order_by(*newest.order), {})]
+        few, every = self._few(newest, found), self._chosen(newest, found).order_by(*newest.order)
+        steps = ladder(
+            "sqlite",
+            [lambda bound: Step(few, {"b_few": bound.matches})],
+            self._late(newest),
+            lambda: Step(every),
+        )
+        return [*steps]
 
-    def _scans(self, newest: Newest) -> list[Step]:
+    def _scans(self, newest: Newest) -> list[SQLStep]:
         """Look for enough that have the prefix among the newest entries; else sort all that have it by their times."""
         number, exact = self.table.c.id, self.exact(newest.terms)
-        late = Step(self._late(newest), {"b_newest": BOUNDS[-1][1]}, is_partial=True)
         every = select(*newest.columns).where(number.in_(newest.rows(number, where=exact)))
-        return [late, Step(every.order_by(*newest.order), {})]
+        return [*ladder("sqlite", [], self._late(newest), lambda: Step(every.order_by(*newest.order)))]
 
-    def having(self, newest: Newest) -> list[Step]:
+    def having(self, newest: Newest) -> list[SQLStep]:
         """Begin with the index, whose rows come one by one, so that it can end after a few."""
         if not has_words(newest.terms):
             return super().having(newest)
         index, asked = self._index(), self._asked(newest)
         where = [*newest.conditions, *newest.prefix(_unindexed(self.table.c.key)), *self.unsure(newest.terms)]
         rows = select(*newest.columns).join_from(index, self.table, self.table.c.id == _unindexed(index.c.rowid))
-        return [Step(rows.where(literal_column(index.name).op("MATCH")(asked), *where).limit(ROWS), {})]
+        return [Step(rows.where(literal_column(index.name).op("MATCH")(asked), *where).limit(ROWS))]
 
     def _asked(self, newest: Newest) -> ColumnElement[str]:
         """Return what the index is asked for; there must be something."""
@@ -121,13 +124,14 @@ class FTSConditions(IndexedTextConditions):
         rows = self._chosen(newest, select(some.c.rowid).where(not_(many)))
         return in_order(rows.add_columns(type_coerce(self.table.c.updated_at, Text()).label("moment")), many)
 
-    def _late(self, newest: Newest) -> Select[Any]:
-        """Return the rows among the newest entries."""
+    def _late(self, newest: Newest) -> Callable[[Bound], SQLStep]:
+        """Return what makes the step for rows among the newest entries."""
         ages, time = self.table.alias("ages").c, self.table.c.updated_at
         oldest = select(ages.updated_at).order_by(ages.updated_at.desc(), ages.key).limit(1).offset(_NEWEST)
         is_late = time >= func.coalesce(oldest.scalar_subquery(), literal_column("''"))
         # SQLite would seek by the prefix, and sort all that have it.
-        return newest.rows(where=[is_late, *self.exact(newest.terms)], key=_unindexed(self.table.c.key))
+        rows = newest.rows(where=[is_late, *self.exact(newest.terms)], key=_unindexed(self.table.c.key))
+        return lambda bound: Step(rows, {"b_newest": bound.newest}, is_partial=True)
 
     def _chosen(self, newest: Newest, found: Select[tuple[int]]) -> Select[Any]:
         """Return the rows of what the index finds, without an order: they are sorted before they are fetched."""

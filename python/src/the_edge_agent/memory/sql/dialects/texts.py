@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, Integer, Table, Text, bindparam, func, not_, or_, select
+from sqlalchemy import BindParameter, ColumnElement, Table, Text, bindparam, not_, or_, select
 
-from the_edge_agent.memory.sql.dialects.newest import ROWS, Newest, Step
-from the_edge_agent.memory.text import TOKEN_START, Term, has_words
+from the_edge_agent.memory.plan import Step
+from the_edge_agent.memory.sql.dialects.newest import ROWS, Newest, SQLStep
+from the_edge_agent.memory.text import Term, has_words
 
 WORDS: BindParameter[str] = bindparam("b_words", type_=Text())
 
@@ -29,18 +30,18 @@ class TextConditions:
         """Return conditions that mean the same, by an index where there is one."""
         return self.exact(terms)
 
-    def steps(self, newest: Newest) -> list[Step]:
-        """Return the statements for the newest matches, of which the first answers whose rows suffice."""
-        return [Step(newest.rows(where=self.matches(newest.terms)), {})]
+    def steps(self, newest: Newest) -> list[SQLStep]:
+        """Return the steps for the newest matches, see ``plan.ladder``."""
+        return [Step(newest.rows(where=self.matches(newest.terms)))]
 
-    def alone(self, steps: Sequence[Step], terms: Sequence[Term]) -> Sequence[int]:
+    def alone(self, steps: Sequence[SQLStep], terms: Sequence[Term]) -> Sequence[int]:
         """Return the places of the steps that are to be tried, each by itself, before a transaction tries all."""
         return [*takewhile(lambda place: steps[place].look_up is None, range(len(steps)))]
 
-    def having(self, newest: Newest) -> list[Step]:
-        """Return the statements for rows that match, in whatever order they are found quickest; see ``steps``."""
+    def having(self, newest: Newest) -> list[SQLStep]:
+        """Return the steps for rows that match, in whatever order they are found quickest."""
         where = [*newest.conditions, *newest.prefix(), *self.matches(newest.terms)]
-        return [Step(select(*newest.columns).where(*where).limit(ROWS), {})]
+        return [Step(select(*newest.columns).where(*where).limit(ROWS))]
 
     def parameters(self, terms: Sequence[Term], also: Sequence[Term] = ()) -> dict[str, Any]:
         """Return what the terms are bound to; an index may be asked for others too, which all that match have."""
@@ -61,20 +62,6 @@ class TextConditions:
             *(column.like(bindparam(_name(place, number), type_=column.type)) for number in range(len(term.variants)))
         )
         return not_(found) if term.negated else found
-
-    def occurrences(self, needles: Sequence[str]) -> ColumnElement[int]:
-        """Return how often strings occur in the search text."""
-        first, *others = map(self._occurrences, needles)
-        return sum(others, start=first)
-
-    def _occurrences(self, needle: str) -> ColumnElement[int]:
-        column = self.table.c.search_text
-        shorter = func.replace(column, needle, "", type_=Text())
-        return (func.length(column, type_=Integer()) - func.length(shorter, type_=Integer())) // len(needle)
-
-    def token_count(self) -> ColumnElement[int]:
-        """Return how many tokens the search text has."""
-        return self.occurrences([TOKEN_START])
 
 
 class IndexedTextConditions(TextConditions):

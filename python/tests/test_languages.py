@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from databases import Database
+from databases import Database, drop_tables
 from the_edge_agent.memory import LTMError, SQLAlchemyBackend, SQLiteBackend, escape, words_of
+from the_edge_agent.memory.database_backend import DatabaseBackend
 from the_edge_agent.memory.languages import language, languages
 from the_edge_agent.memory.queries import parse_query
 from the_edge_agent.memory.text import EXACT, matches, search_text, term_of
@@ -149,3 +151,63 @@ def test_stems_of_another_release_are_told_of(tmp_path: Any, caplog: pytest.LogC
         SQLAlchemyBackend(url).close()
         SQLiteBackend(url[10:]).close()
     assert len([message for message in caplog.messages if "stems some words of english otherwise" in message]) == 2
+
+
+@pytest.fixture
+def engine(database: Database) -> Iterator[Engine]:
+    """An engine of a database without tables of ours, before the test and after it: others are of another language."""
+    engine = create_engine(database.url, poolclass=NullPool)
+    drop_tables(engine)
+    yield engine
+    drop_tables(engine)
+    engine.dispose()
+
+
+def run(engine: Engine, statement: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(statement.replace("{key}", engine.dialect.identifier_preparer.quote("key"))))
+
+
+@pytest.mark.targets(in_memory=False, portable=False)
+def test_optimize_stems_anew_what_another_release_has_stemmed(
+    engine: Engine, database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:  # a release that stems as if words were French
+        patched.setattr(DatabaseBackend, "_rules", lambda self: language("french"))
+        with SQLAlchemyBackend(database.url) as memory:
+            memory.store_many({"key": f"k{n}", "value": f"foxes running {n}", "metadata": {"n": n}} for n in range(450))
+            memory.store("gone", "foxes", ttl=0.001)
+    run(engine, "UPDATE ltm_settings SET value = 'english 0123456789abcdef'")
+    run(engine, "UPDATE ltm_entries SET value = '{' WHERE {key} = 'k7'")
+    with caplog.at_level(logging.WARNING), SQLAlchemyBackend(database.url) as memory:
+        assert "tea memory optimize" in caplog.text
+        before = memory.retrieve_many(["k1", "k3"])
+        assert memory.search("run", match="all")["count"] == 0
+        assert memory.store("k2", "a fox runs")["version"] == 2  # by this release
+        found = memory.optimize()
+        assert (found["success"], found["stemmed"]) == (True, 449)
+        assert memory.search("fox run", match="all", limit=1000)["count"] == 449
+        assert memory.retrieve_many(["k1", "k3"]) == before
+        assert memory.optimize()["stemmed"] == 0
+    caplog.clear()
+    with SQLAlchemyBackend(database.url) as memory:
+        assert memory.search("runs", match="all")["count"] == 10
+    assert "otherwise" not in caplog.text
+
+
+@pytest.mark.targets(in_memory=False, portable=False)
+def test_words_of_an_entry_that_was_stored_since_it_was_read_stay(
+    engine: Engine, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SQLAlchemyBackend(database.url) as memory, SQLAlchemyBackend(database.url) as writer:
+        memory.store_many({"key": key, "value": "foxes"} for key in ("again", "deleted", "over", "same"))
+        run(engine, "UPDATE ltm_settings SET value = 'english 0123456789abcdef'")
+        rows = list(memory._stemmed_rows(language("english")))
+        monkeypatch.setattr(memory, "_stemmed_rows", lambda rules: iter(rows))
+        writer.store("over", "hounds")
+        writer.delete("deleted")
+        writer.delete("again")
+        writer.store("again", "hounds")  # version 1 again
+        assert memory.optimize()["success"]
+        assert {entry["key"] for entry in memory.search("hound", match="all")["results"]} == {"again", "over"}
+        assert [entry["key"] for entry in memory.search("fox", match="all")["results"]] == ["same"]

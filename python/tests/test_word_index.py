@@ -178,8 +178,8 @@ def test_optimize_makes_all_blocks_and_leaves_nothing_to_do(database: Database) 
         memory._database.start().upkeep.is_due = lambda stores: False
         memory.store_many({"key": f"k{number}", "value": described(number)} for number in range(57))
         assert check(database) == 0
-        assert memory.optimize() == {"success": True, "blocks": 5, "entries": 50}
-        assert memory.optimize() == {"success": True, "blocks": 0, "entries": 0}
+        assert memory.optimize() == {"success": True, "stemmed": 0, "blocks": 5, "entries": 50}
+        assert memory.optimize() == {"success": True, "stemmed": 0, "blocks": 0, "entries": 0}
         assert count_of(memory, "steady") == 57
     assert check(database) == 50
 
@@ -354,7 +354,7 @@ def test_a_table_without_numbers_is_searched_as_before(database: Database, caplo
     with database.open(table_name="plain") as memory:
         memory.store_many({"key": f"k{number}", "value": described(number)} for number in range(40))
         assert count_of(memory, "even") == 20
-        assert memory.optimize() == {"success": True, "blocks": 0, "entries": 0}
+        assert memory.optimize() == {"success": True, "stemmed": 0, "blocks": 0, "entries": 0}
         assert memory._database.start().schema.dialect.search_path == "LIKE over search tokens"
     assert [message for message in caplog.messages if "words are searched with LIKE" in message] != []
     with connected(database) as connection:
@@ -390,7 +390,7 @@ def test_each_table_has_words_of_its_own_and_a_copy_without_them_misses_nothing(
 def test_a_memory_without_words_pays_nothing(database: Database) -> None:
     with database.open(table_name="wordless", search=False) as memory:
         memory.store("k", 1)
-        assert memory.optimize() == {"success": True, "blocks": 0, "entries": 0}
+        assert memory.optimize() == {"success": True, "stemmed": 0, "blocks": 0, "entries": 0}
         assert "number" not in {row[0] for row in rows_of(database, "SHOW COLUMNS FROM wordless")}
     assert rows_of(database, "SHOW TABLES LIKE 'wordless_words'") == []
     assert "number" not in "".join(database.open(table_name="wordless2", search=False, lazy=True).ddl())
@@ -417,7 +417,10 @@ def test_the_command_puts_all_words_into_the_index(database: Database) -> None:
         memory._database.start().upkeep.is_due = lambda stores: False
         memory.store_many({"key": f"k{number}", "value": described(number)} for number in range(35))
     result = CliRunner().invoke(app, ["memory", "optimize", "--url", database.url])
-    assert (result.exit_code, json.loads(result.stdout)) == (0, {"success": True, "blocks": 3, "entries": 30})
+    assert (result.exit_code, json.loads(result.stdout)) == (
+        0,
+        {"success": True, "stemmed": 0, "blocks": 3, "entries": 30},
+    )
     failed = CliRunner().invoke(app, ["memory", "optimize", "--url", database.url, "--table", "absent"])
     assert failed.exit_code == 1
     assert rows_of(database, "SHOW TABLES LIKE 'absent'") == []

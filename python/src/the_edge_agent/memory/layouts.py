@@ -119,7 +119,7 @@ def check_language_of(table: str, wanted: str | None, kept: str | None) -> Langu
     if rules.fingerprint != fingerprint:
         _logger.warning(
             "%s: the installed release of snowballstemmer stems some words of %s otherwise than the release that has "
-            "stored them, so that searches may miss these; store the entries anew, for example into another table",
+            "stored them, so that searches may miss these; run `tea memory optimize` (SQLAlchemyBackend.optimize())",
             table,
             name,
         )

@@ -33,8 +33,7 @@ class Bound(NamedTuple):
     newest: int
 
 
-#: Of each family, in turn; the second costs about ten times as much as the first. Measured, for the least times at
-#: 100,000 and at 1,000,000 entries: reading by key is quick on SQLite, and a sort is on MySQL.
+#: Of each family, in turn until one suffices. Each costs about as much as all before it.
 BOUNDS: Final[dict[str, tuple[Bound, ...]]] = {
     "sqlite": (Bound(300, 4_000), Bound(20_000, 40_000)),
     "postgresql": (Bound(200, 2_000), Bound(20_000, 40_000)),

@@ -30,7 +30,7 @@ from the_edge_agent.memory.damage import (
 )
 from the_edge_agent.memory.database_backend import Answer, DatabaseBackend, Find
 from the_edge_agent.memory.filters import Node
-from the_edge_agent.memory.languages import check_language
+from the_edge_agent.memory.languages import Language, check_language
 from the_edge_agent.memory.operations import Delete, Operation, Store, is_plain
 from the_edge_agent.memory.plan import Reader, all_matching, first_answer
 from the_edge_agent.memory.results import (
@@ -51,7 +51,7 @@ from the_edge_agent.memory.sql.rows import Pointer, entry_of, moment_of
 from the_edge_agent.memory.sql.schema import EntryColumns, LTMEntry, entry_class
 from the_edge_agent.memory.sql.search import Search, results_of
 from the_edge_agent.memory.sql.statements import Statements
-from the_edge_agent.memory.text import Term
+from the_edge_agent.memory.text import Term, search_text
 from the_edge_agent.memory.validation import (
     check_after,
     check_batch_size,
@@ -64,6 +64,7 @@ from the_edge_agent.memory.validation import (
 
 _PAGE_TEXT = 1_000_000  # characters that a page of iterate_all aims at
 _MAX_PAGE_ROWS = 1_000
+_STEMMED_AT_ONCE = 200  # entries, in one transaction
 _SMALL = 500_000  # bytes of an entry that every server reads, whatever its limit
 
 
@@ -228,17 +229,42 @@ class SQLAlchemyBackend(DatabaseBackend):
 
     @returns_result
     def optimize(self) -> Result:
-        """Put the words of all entries into the index now, where stores leave that for later: MySQL and MariaDB.
+        """Do now what keeps searches right and quick: stem words anew, and put words into the index.
 
-        After an import searches are slow until that is done. Safe beside readers and writers. It may take long,
-        about 0.1 milliseconds an entry; each of its transactions is short.
+        Words are stemmed anew if another release of the stemmer has stored them; the log has said so then. End first
+        the programs that use that release. On MySQL and MariaDB stores leave the index for later, so that searches are
+        slow after an import until this is done.
+
+        Safe beside readers and writers. It may take long: about 0.1 milliseconds an entry for the index, and as long as
+        a store of each entry for the stems. Each of its transactions is short. Done in part, it can be called again.
 
         Returns:
-            ``{"success": True, "blocks": int, "entries": int}``: how many blocks of the index were made, and of how
-            many entries; 0 where there is nothing to do, as on all other databases.
+            ``{"success": True, "stemmed": int, "blocks": int, "entries": int}``: of how many entries the words were
+            stemmed anew; how many blocks of the index were made, and of how many entries. 0 where nothing was to do.
         """
+        stemmed = self._stem_anew()
         blocks, entries = self._database.optimize()
-        return ok(blocks=blocks, entries=entries)
+        return ok(stemmed=stemmed, blocks=blocks, entries=entries)
+
+    def _stem_anew(self) -> int:
+        """Store the words of all entries anew if another stemmer has made them; return of how many entries."""
+        rules = self._rules()
+        if not self._keeps_words or self._database.run(lambda connection, sql: sql.stems.are_of(connection, rules)):
+            return 0
+        stemmed, rows = 0, self._stemmed_rows(rules)
+        while some := [*islice(rows, _STEMMED_AT_ONCE)]:
+            self._database.run(lambda connection, sql, some=some: sql.stems.renew(connection, some), write=True)  # type: ignore[misc]
+            stemmed += len(some)
+        self._database.run(lambda connection, sql: sql.stems.keep(connection, rules), write=True)
+        return stemmed
+
+    def _stemmed_rows(self, rules: Language) -> Iterator[tuple[str, int, Any, str]]:
+        """Yield key, version, time and search text of all entries that can be read."""
+        for row in self._rows("", whole=True):
+            key, text, metadata, pointer, version, _, updated_at, _ = row
+            entry = self._value_now(key, entry_of(key, text, metadata, pointer, version))
+            if entry is not None and not isinstance(entry, Damage):
+                yield key, version, updated_at, search_text(key, entry["value"], entry["metadata"], rules)
 
     @property
     def _engine(self) -> Engine | None:

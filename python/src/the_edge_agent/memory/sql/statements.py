@@ -14,6 +14,7 @@ from the_edge_agent.memory.results import Result
 from the_edge_agent.memory.sql.catalog import Catalog
 from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.entries import Entries
+from the_edge_agent.memory.sql.stems import Stems
 from the_edge_agent.memory.tracking import changes_of
 
 
@@ -31,6 +32,11 @@ class Statements:
     def entries(self) -> Entries:
         """The entries of long-term memory."""
         return Entries(self.schema)
+
+    @cached_property
+    def stems(self) -> Stems:
+        """The search texts of the entries, which keep words."""
+        return Stems(self.schema)
 
     @cached_property
     def catalog(self) -> Catalog:

@@ -368,6 +368,10 @@ class Dialect:
         """Return the parameters of ``metadata_columns`` for a JSON text."""
         return {"b_metadata": metadata}
 
+    def unindexed(self, table: Table) -> dict[str, ColumnElement[Any]]:
+        """Return the columns of the entries' table that are set when the words of an entry change, besides these."""
+        return {}
+
     def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
         """Return the upsert that stores rows of these bound columns, which begin with the primary key."""
         return Upsert(table, row)

@@ -308,9 +308,13 @@ class MySQLDialect(Dialect):
         return connection.scalar(select(cast(func.utc_timestamp(literal_column("6")), self.time_type)))
 
     def metadata_columns(self, table: Table) -> dict[str, ColumnElement[Any]]:
-        """Return the bound columns, with the terms of an entry, and without a number: its words may be others."""
+        """Return the bound columns, with the terms of an entry, and without a number."""
         terms = term_columns() if TERMS[0] in table.c else {}
-        return {**super().metadata_columns(table), **terms, **({NUMBER: null()} if NUMBER in table.c else {})}
+        return {**super().metadata_columns(table), **terms, **self.unindexed(table)}
+
+    def unindexed(self, table: Table) -> dict[str, ColumnElement[Any]]:
+        """Return the number, which the table of words knows by the earlier words."""
+        return {NUMBER: null()} if NUMBER in table.c else {}
 
     def metadata_parameters(self, metadata: str | None) -> dict[str, Any]:
         """Return the parameters."""

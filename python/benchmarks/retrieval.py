@@ -37,7 +37,7 @@ _WORD: Final = re.compile(r"\w+")
 SOURCES: Final[Mapping[str, str]] = {
     "locomo": "LoCoMo, conversations of two people over months (Maharana and others, ACL 2024), CC BY-NC 4.0. A turn "
     "is a document; the turns that a question's answer is in are relevant; adversarial questions are left out.",
-    "cranfield": "Cranfield, abstracts on aerodynamics (Cleverdon, 1967), published for research without a licence.",
+    "cranfield": "Cranfield, abstracts on aerodynamics (Cleverdon, 1967); we know of no licence for it.",
 }
 
 Found: TypeAlias = Sequence[tuple[str, float]]  # ids and scores, best first

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 from typer.testing import CliRunner
 
@@ -28,6 +29,7 @@ from the_edge_agent.memory.sql.dialects.mysql_words import (
     BLOCK,
     Places,
     WordBlocks,
+    WordTable,
     _packed,
     _unpacked,
     both,
@@ -47,6 +49,7 @@ FILTERS: Final = (None, {"kind": "often"}, {"n": 3})
 WRITERS: Final = 8
 SEARCHES: Final = of_this_run(60, 10_000)
 KILLS: Final = of_this_run(2, 50)
+CUTS: Final = of_this_run(40, 1_000)
 
 # Makes blocks of all entries and takes them apart again, until it is killed.
 MAKING: Final = """
@@ -254,6 +257,75 @@ def test_of_a_process_that_is_killed_while_it_makes_blocks_nothing_is_lost(datab
         memory.optimize()
         assert check(database) >= 290
         assert count_of(memory, "steady") == 300
+
+
+def test_of_connections_that_are_cut_while_blocks_are_made_nothing_is_lost(database: Database) -> None:
+    chance, ends, failures = random.Random(SEED), threading.Event(), list[Any]()
+
+    def make() -> None:
+        turn = 0
+        try:
+            with database.open(pool_size=1, max_overflow=0) as maker:
+                while not ends.is_set():
+                    for number in range(turn % 3, 300, 3):
+                        maker.store(f"k{number:03}", f"steady turn{turn} w{number}")
+                    maker.optimize()
+                    turn += 1
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    others = text(
+        "SELECT id FROM information_schema.processlist "
+        "WHERE db = DATABASE() AND id <> CONNECTION_ID() AND command <> 'Sleep'"
+    )
+    with database.open() as memory, connected(database) as killer:
+        memory.store_many({"key": f"k{number:03}", "value": f"steady w{number}"} for number in range(300))
+        thread = threading.Thread(target=make)
+        thread.start()
+        cut = 0
+        try:
+            while cut < CUTS and not failures:
+                ends.wait(chance.random() * 0.02)
+                for number in [*killer.scalars(others)]:
+                    with suppress(DBAPIError):  # it has just ended by itself
+                        killer.execute(text(f"KILL {number}"))
+                        cut += 1
+                if chance.random() < 0.1:
+                    assert count_of(memory, "steady") == 300
+        finally:
+            ends.set()
+            thread.join()
+        assert not failures
+        check(database)
+        assert memory.optimize()["success"]
+        assert check(database) >= 290
+        assert count_of(memory, "steady") == 300
+        for number in range(300):
+            assert [key for key, _ in found(memory, f"w{number}", None, 5, 0)] == [f"k{number:03}"]
+
+
+def test_others_number_the_entries_that_a_block_was_to_be_made_of(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count_unnumbered, counted = WordTable.unnumbered, list[int]()
+
+    def then_others_make_it(words: WordTable, connection: Any, most: int) -> int:
+        found = count_unnumbered(words, connection, most)
+        if not counted:
+            counted.append(found)
+            assert other.optimize() == {"success": True, "stemmed": 0, "blocks": 2, "entries": 20}
+        return found
+
+    with database.open() as memory, database.open() as other:
+        memory._database.start().upkeep.is_due = lambda stores: False
+        memory.store_many({"key": f"k{number}", "value": described(number)} for number in range(20))
+        other.count()
+        monkeypatch.setattr(WordTable, "unnumbered", then_others_make_it)
+        assert memory.optimize() == {"success": True, "stemmed": 0, "blocks": 0, "entries": 0}
+        assert counted
+        assert check(database) == 20
+        assert count_of(memory, "steady") == 20
 
 
 def test_an_entry_that_is_locked_keeps_the_others_of_its_block_from_nothing(database: Database) -> None:

@@ -47,6 +47,7 @@ QUERIES: Final = (
 )
 FILTERS: Final = (None, {"kind": "often"}, {"n": 3})
 WRITERS: Final = 8
+PAUSE: Final = 0.002  # seconds between the writes of one writer: they share the interpreter with the searches
 SEARCHES: Final = of_this_run(60, 10_000)
 KILLS: Final = of_this_run(2, 50)
 CUTS: Final = of_this_run(40, 1_000)
@@ -216,6 +217,7 @@ def test_a_word_that_never_leaves_an_entry_is_never_missed(database: Database) -
                     assert memory.store(key, f"other x{chance.random()}")["success"]
                     if chance.random() < 0.02:
                         assert memory.optimize()["success"]
+                    ends.wait(PAUSE)
         except BaseException as error:
             failures.append(error)
             raise

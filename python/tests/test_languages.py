@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from sqlalchemy.pool import NullPool
 
 from databases import Database, drop_tables
 from the_edge_agent.memory import LTMError, SQLAlchemyBackend, SQLiteBackend, escape, words_of
+from the_edge_agent.memory import languages as languages_module
 from the_edge_agent.memory.database_backend import DatabaseBackend
 from the_edge_agent.memory.languages import language, languages
 from the_edge_agent.memory.queries import parse_query
@@ -56,6 +58,16 @@ def test_forms_of_a_word_find_each_other(name: str, words: tuple[str, str]) -> N
 @pytest.mark.parametrize(("name", "words"), [(name, pair) for name, pairs in APART.items() for pair in pairs])
 def test_other_words_do_not(name: str, words: tuple[str, str]) -> None:
     assert not finds(words[0], words[1], name)
+
+
+def test_a_new_thread_imports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt while it does could leave the lock of all imports locked (Python 3.10)."""
+    rules, stems = language("english"), list[str]()
+    monkeypatch.setattr(languages_module, "import_module", lambda name: pytest.fail(f"{name} was imported"))
+    thread = threading.Thread(target=lambda: stems.append(rules.stem("running")))
+    thread.start()
+    thread.join()
+    assert stems == ["run"]
 
 
 @pytest.mark.parametrize("name", ["english", "french", "german", "russian", "turkish"])

@@ -73,9 +73,10 @@ class Language:
     """
 
     def __init__(self, name: str) -> None:
-        """Make the rules; import nothing yet."""
+        """Make the rules and import the stemmer: not in each thread, where an interrupt could keep imports locked."""
         self.name = name
         self._local = threading.local()
+        self._new_stemmer = _new_stemmer_of(name)
 
     @property
     def has_stems(self) -> bool:
@@ -115,15 +116,6 @@ class Language:
         """What differs between releases of the stemmer that stem words differently: a hash of the stems of a list."""
         return _fingerprint(self.name, self.stem) if self.has_stems else ""
 
-    def _new_stemmer(self) -> Callable[[str], str]:
-        snowball: Any = import_module(f"snowballstemmer.{self.name}_stemmer")
-        python: Callable[[str], str] = getattr(snowball, f"{self.name.title().replace('_', '')}Stemmer")().stemWord
-        try:
-            native: Callable[[str], str] = import_module("Stemmer").Stemmer(self.name).stemWord
-        except (ImportError, KeyError):
-            return python
-        return native if _are_equal(self.name, native, python) else python
-
     def __repr__(self) -> str:
         """Name the language."""
         return f"Language({self.name!r})"
@@ -139,9 +131,8 @@ def language(name: str) -> Language:
     Raises:
         LTMError: ``configuration_error`` for another name; the message lists the known ones.
     """
-    known = languages()
-    if name not in known:
-        raise LTMError("configuration_error", f"language must be one of {', '.join(known)}; not {name!r}")
+    if name != NONE and name not in languages():
+        raise LTMError("configuration_error", f"language must be one of {', '.join(languages())}; not {name!r}")
     return Language(name)
 
 
@@ -172,7 +163,29 @@ def languages() -> tuple[str, ...]:
     return (NONE, *sorted(module_names))
 
 
-@cache
+def _new_stemmer_of(name: str) -> Callable[[], Callable[[str], str]]:
+    """Return what makes a stemmer for one thread: PyStemmer's if it is there and stems alike, else Snowball's."""
+    if name == NONE:
+        return lambda: str
+    snowball: Any = import_module(f"snowballstemmer.{name}_stemmer")
+    in_python: Any = getattr(snowball, f"{name.title().replace('_', '')}Stemmer")
+
+    def python() -> Callable[[str], str]:
+        stem: Callable[[str], str] = in_python().stemWord
+        return stem
+
+    try:
+        in_c: Any = import_module("Stemmer").Stemmer
+
+        def native() -> Callable[[str], str]:
+            stem: Callable[[str], str] = in_c(name).stemWord
+            return stem
+
+        return native if _are_equal(name, native(), python()) else python
+    except (ImportError, KeyError):
+        return python
+
+
 def _are_equal(name: str, native: Callable[[str], str], python: Callable[[str], str]) -> bool:
     """Return whether two stemmers of a language are of releases that stem alike."""
     return _fingerprint(name, native) == _fingerprint(name, python)

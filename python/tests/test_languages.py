@@ -15,7 +15,7 @@ from databases import Database, drop_tables
 from the_edge_agent.memory import LTMError, SQLAlchemyBackend, SQLiteBackend, escape, words_of
 from the_edge_agent.memory import languages as languages_module
 from the_edge_agent.memory.database_backend import DatabaseBackend
-from the_edge_agent.memory.languages import language, languages
+from the_edge_agent.memory.languages import Language, language, languages
 from the_edge_agent.memory.queries import parse_query
 from the_edge_agent.memory.text import EXACT, matches, search_text, term_of
 
@@ -60,14 +60,15 @@ def test_other_words_do_not(name: str, words: tuple[str, str]) -> None:
     assert not finds(words[0], words[1], name)
 
 
-def test_a_new_thread_imports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An interrupt while it does could leave the lock of all imports locked (Python 3.10)."""
-    rules, stems = language("english"), list[str]()
+def test_calls_and_new_threads_import_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt while they do could leave the lock of all imports locked (Python 3.10)."""
+    rules, stems = Language("english"), list[str]()
     monkeypatch.setattr(languages_module, "import_module", lambda name: pytest.fail(f"{name} was imported"))
     thread = threading.Thread(target=lambda: stems.append(rules.stem("running")))
     thread.start()
     thread.join()
     assert stems == ["run"]
+    assert "the" in rules.stop_words
 
 
 @pytest.mark.parametrize("name", ["english", "french", "german", "russian", "turkish"])

@@ -70,11 +70,13 @@ class Language:
 
     Attributes:
         name: as Snowball calls it, or ``none`` for exact words.
+        stop_words: words that tell nothing, such as ``the``, in lower case; empty if none of the language are known.
     """
 
     def __init__(self, name: str) -> None:
-        """Make the rules and import the stemmer: not in each thread, where an interrupt could keep imports locked."""
+        """Import all that the rules need: no call does so later, when an interrupt could keep imports locked."""
         self.name = name
+        self.stop_words = _stop_words_of(name)
         self._local = threading.local()
         self._new_stemmer = _new_stemmer_of(name)
 
@@ -102,14 +104,6 @@ class Language:
         except AttributeError:
             stem = self._local.stem = self._new_stemmer()
         return stem(word) or word
-
-    @cached_property
-    def stop_words(self) -> frozenset[str]:
-        """Words that tell nothing, such as ``the``, in lower case; empty for a language of which none are known."""
-        if self.name not in _CODES:
-            return frozenset()
-        lists: Any = import_module("whoosh.lang.stopwords").stoplists
-        return frozenset(map(str, lists[_CODES[self.name]]))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -161,6 +155,13 @@ def languages() -> tuple[str, ...]:
     snowball: Any = import_module("snowballstemmer")
     module_names = {name for name in snowball.algorithms() if not name.endswith("_porter")}
     return (NONE, *sorted(module_names))
+
+
+def _stop_words_of(name: str) -> frozenset[str]:
+    if name not in _CODES:
+        return frozenset()
+    lists: Any = import_module("whoosh.lang.stopwords").stoplists
+    return frozenset(map(str, lists[_CODES[name]]))
 
 
 def _new_stemmer_of(name: str) -> Callable[[], Callable[[str], str]]:

@@ -98,6 +98,7 @@ def nested(value: Any, levels: int) -> Any:
 
 def with_small_steps(monkeypatch: pytest.MonkeyPatch, family: str, bounds: Sequence[tuple[int, int]] = BOUNDS) -> None:
     monkeypatch.setitem(plan.BOUNDS, family, tuple(Bound(*bound) for bound in bounds))
+    monkeypatch.setattr(plan, "SORTED_WHOLE", bounds[0][0])
 
 
 @pytest.fixture(params=MAKES)

@@ -32,6 +32,11 @@ class Bound(NamedTuple):
     matches: int
     newest: int
 
+    @property
+    def is_small(self) -> bool:
+        """Whether so many matches are better sorted with all that is wanted of them than read after the sort."""
+        return self.matches <= SORTED_WHOLE
+
 
 #: Of each family, in turn until one suffices. Each costs about as much as all before it.
 BOUNDS: Final[dict[str, tuple[Bound, ...]]] = {
@@ -39,6 +44,7 @@ BOUNDS: Final[dict[str, tuple[Bound, ...]]] = {
     "postgresql": (Bound(200, 2_000), Bound(20_000, 40_000)),
     "mysql": (Bound(500, 4_000), Bound(20_000, 40_000)),
 }
+SORTED_WHOLE: Final = 1_000  # matches that are sorted with all that is wanted of them; of more, only times and keys are
 SCANNED: Final = 4  # times as many of the newest entries are looked at as matches are wanted
 SAMPLE: Final = 1_000  # of the newest entries, from which it is taken how much a word tells
 COMMON: Final = 0.2  # of the sample have a word that seems to be too common to be looked up

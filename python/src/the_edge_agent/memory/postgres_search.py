@@ -11,7 +11,7 @@ from the_edge_agent.memory.damage import Damage
 from the_edge_agent.memory.filters import Node, equalities
 from the_edge_agent.memory.languages import Language
 from the_edge_agent.memory.native_rows import Row, fitting, range_of, result_of, undamaged_results
-from the_edge_agent.memory.plan import SHORT, Step, best, first_answer, is_late, ladder, window_of
+from the_edge_agent.memory.plan import SHORT, Bound, Step, best, first_answer, is_late, ladder, window_of
 from the_edge_agent.memory.plan import Row as Read
 from the_edge_agent.memory.postgres_database import contained, in_time, streamed, utc
 from the_edge_agent.memory.postgres_index import looked_up
@@ -37,10 +37,14 @@ _ALL: Final = f"{_STREAM} LIMIT %(window)s"
 _LATE: Final = f"""
     {_SELECT} (SELECT * FROM ltm_entries {_NEWEST_FIRST} LIMIT %(bound)s) AS newest
     WHERE {{where}} {_NEWEST_FIRST} LIMIT %(window)s"""
-# Matches that are few, sorted before they are fetched; if there are more than the bound, a row of nulls in their place.
+# Matches that are few, or one more. The second sorts them before they are fetched, and has a row of nulls for one more.
 # Asked for the newest the planner would look at all entries from the newest on, because it takes each value of the
 # metadata to be common, without statistics and in a plan that is kept.
 _FEW: Final = f"""
+    WITH found AS MATERIALIZED (
+        SELECT key, metadata, {{columns}}, updated_at FROM ltm_entries WHERE {{where}} LIMIT %(few)s + 1)
+    SELECT {_ROWS} FROM found {_NEWEST_FIRST}"""
+_SOME: Final = f"""
     WITH found AS MATERIALIZED (SELECT key, updated_at FROM ltm_entries WHERE {{where}} LIMIT %(bound)s + 1)
     SELECT {_ROWS} FROM (
         SELECT key, metadata, {{columns}}, updated_at FROM ltm_entries JOIN (
@@ -81,13 +85,18 @@ def _newest_at_once(
     where, values = _matching(connection, terms, condition, prefix)
     values["window"] = window
 
-    def step(statement: str, bound: int = 0) -> Step[str]:
+    def step(statement: str, **bounds: int) -> Step[str]:
         sql = statement.format(columns=columns, where=where)
-        return Step(sql, {"bound": bound}, is_partial=statement == _LATE)
+        return Step(sql, bounds, is_partial=statement == _LATE)
+
+    def few(bound: Bound) -> Step[str]:
+        return step(_FEW, few=bound.matches) if bound.is_small else step(_SOME, bound=bound.matches)
 
     def read(step: Step[str]) -> Sequence[Row] | None:
         rows: Sequence[Row] = connection.execute(step.statement, {**values, **step.bounds}).fetchall()
         found = [*fitting(in_time(connection, rows), condition)]
+        if "few" in step.bounds:
+            return found[:window] if len(rows) <= step.bounds["few"] else None
         # Of those that the index finds, so many as are wanted, the filter does not like some.
         return None if len(found) < len(rows) == window else found
 
@@ -95,8 +104,8 @@ def _newest_at_once(
         return first_answer([step(_ALL)], read, window)
     steps = ladder(
         "postgresql",
-        [lambda bound: step(_FEW, bound.matches)],
-        lambda bound: step(_LATE, bound.newest),
+        [few],
+        lambda bound: step(_LATE, bound=bound.newest),
         lambda: step(_ALL),
     )
     return first_answer(steps, read, window)

@@ -382,14 +382,16 @@ class VectorConditions(IndexedTextConditions):
         return [*ladder("postgresql", [partial(self._few, newest)], partial(self._late, newest), lambda: every)]
 
     def _few(self, newest: Newest, bound: Bound) -> SQLStep:
-        """Return the step for the rows, sorted before they are fetched; if there are too many, for one of nulls."""
-        most, moment = bound.matches, type_coerce(self.table.c.updated_at, Text())  # sorted by, and not looked at
-        matching = select(self.table.c.key, moment.label("moment")).where(*self._where(newest))
-        found = matching.limit(literal_column(str(most + 1))).cte("found")
-        many = are_many(found, most)
-        chosen = select(*found.c).where(not_(many)).order_by(found.c.moment.desc(), found.c.key)
-        places = chosen.limit(ROWS).offset(SKIPPED).subquery("chosen")
-        rows = select(*newest.columns, places.c.moment).join_from(self.table, places, self.table.c.key == places.c.key)
+        """Return the step for the rows, sorted before they are fetched if there may be many; for too many, of nulls."""
+        most, entries = bound.matches, self.table
+        moment = type_coerce(entries.c.updated_at, Text()).label("moment")  # sorted by, and not looked at
+        columns = newest.columns if bound.is_small else [entries.c.key]
+        found = select(*columns, moment).where(*self._where(newest)).limit(literal_column(str(most + 1))).cte("found")
+        many, key = are_many(found, most), next(iter(found.c))
+        chosen = select(*found.c).where(not_(many)).order_by(found.c.moment.desc(), key)
+        rows = select(*(places := chosen.limit(ROWS).offset(SKIPPED).subquery("chosen")).c)
+        if not bound.is_small:
+            rows = select(*newest.columns, places.c.moment).join_from(entries, places, entries.c.key == places.c.key)
         return Step(in_order(rows, many))
 
     def _late(self, newest: Newest, bound: Bound) -> SQLStep:

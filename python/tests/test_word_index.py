@@ -48,7 +48,7 @@ QUERIES: Final = (
 FILTERS: Final = (None, {"kind": "often"}, {"n": 3})
 WRITERS: Final = 8
 PAUSE: Final = 0.002  # seconds between the writes of one writer: they share the interpreter with the searches
-SEARCHES: Final = of_this_run(60, 10_000)
+SEARCHES: Final = of_this_run(60, 5_000)  # times two
 KILLS: Final = of_this_run(2, 50)
 CUTS: Final = of_this_run(15, 1_000)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event, inspect, select, text
 from sqlalchemy.pool import NullPool, QueuePool
+from typer.testing import CliRunner
 
 from databases import Database
 from engines import CANARY, own_dialect, refused
+from the_edge_agent.cli.app import app
 from the_edge_agent.memory import (
     LTMEntry,
     LTMError,
@@ -132,6 +135,17 @@ def test_the_longest_table_name_works(database: Database, engine: Engine) -> Non
     with engine.begin() as connection:
         connection.execute(text(f"DROP TABLE {name}"))
         connection.execute(text(f"DROP TABLE IF EXISTS {name}_fts"))
+
+
+def test_without_create_tables_no_file_is_made(tmp_path: Path) -> None:
+    for url in (f"sqlite:///{tmp_path / 'typo.db'}", f"sqlite:///file:{tmp_path / 'typo.db'}?uri=true"):
+        with pytest.raises(LTMError, match=r"there is no file .*typo\.db") as raised:
+            SQLAlchemyBackend(url, create_tables=False)
+        assert raised.value.error_type == "configuration_error"
+        result = CliRunner().invoke(app, ["memory", "optimize", "--url", url])
+        assert result.exit_code == 1
+        assert "look at --url and --table" in result.stdout
+    assert not [*tmp_path.iterdir()]
 
 
 @own_dialect

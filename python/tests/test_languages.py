@@ -110,6 +110,24 @@ def test_words_of_shows_what_is_indexed() -> None:
     assert words_of("Runners", language="none") == [("runners", "runners")]
 
 
+@pytest.mark.parametrize(("name", "word"), [("french", "7s"), ("porter", "4s"), ("arabic", "١٢")])
+def test_a_word_whose_stem_has_no_letters_is_kept_as_it_is(name: str, word: str) -> None:
+    assert words_of(word, name) == [(word, word)]
+    assert not finds(word, "7 4 12", name)
+
+
+def test_equal_words_that_must_occur_count_once() -> None:
+    assert len(parse_query("+fox " * 201, "any", EXACT).terms) == 1
+
+
+@pytest.mark.parametrize("text", [None, 1, b"fox"])
+def test_what_is_no_text_is_refused(text: Any) -> None:
+    for function in (escape, words_of):
+        with pytest.raises(LTMError, match="text must be a string") as raised:
+            function(text)
+        assert raised.value.error_type == "validation_error"
+
+
 @pytest.mark.parametrize("query", ['-a +b "c" d*', '"""', "+-+x", '-"a b"', "*", "a -5 +49"])
 def test_an_escaped_text_has_no_operators(query: str) -> None:
     asked = parse_query(escape(query), "any", EXACT)

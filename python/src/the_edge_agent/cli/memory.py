@@ -92,8 +92,11 @@ def optimize(
 def _optimized(url: str, table: str) -> dict[str, Any]:
     from the_edge_agent.memory import SQLAlchemyBackend
 
-    with SQLAlchemyBackend(url, table_name=table, create_tables=False) as memory:
-        return memory.optimize()
+    with SQLAlchemyBackend(url, table_name=table, create_tables=False, lazy=True) as memory:
+        found = memory.optimize()
+    if found.get("error_type") == "configuration_error" and "create_tables" in found["error"]:
+        found["error"] = f"no memory is there whose table is {table}; look at --url and --table"
+    return found
 
 
 @app.command()

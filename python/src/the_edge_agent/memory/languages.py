@@ -96,14 +96,15 @@ class Language:
         return self.name in (ENGLISH, "porter")
 
     def stem(self, word: str) -> str:
-        """Return the stem of a word in lower case."""
+        """Return the stem of a word in lower case; the word, if the stem has no letters."""
         if not self.has_stems or len(word) > _LONGEST:
             return word
         try:
             stem = self._local.stem
         except AttributeError:
             stem = self._local.stem = self._new_stemmer()
-        return stem(word) or word
+        found = stem(word)
+        return found if any(map(str.isalpha, found)) else word
 
     @cached_property
     def fingerprint(self) -> str:

@@ -70,9 +70,9 @@ def words_of(text: str, language: str = ENGLISH) -> list[tuple[str, str]]:
         language: ``none`` for exact words.
 
     Raises:
-        LTMError: ``configuration_error`` for an unknown language.
+        LTMError: ``configuration_error`` for an unknown language, ``validation_error`` for what is no text.
     """
-    return stems_of(text, language_of(check_language(language) or ENGLISH))
+    return stems_of(_checked_text(text), language_of(check_language(language) or ENGLISH))
 
 
 def check_query(query: Any) -> str | None:
@@ -118,8 +118,18 @@ def check_explain(explain: Any) -> bool:
 
 
 def escape(text: str) -> str:
-    """Return a text as a query in which nothing is an operator: its words, with spaces between."""
-    return re.sub(r'["*]', " ", re.sub(r"(?<!\S)[+\-]+", " ", text.replace('"', " ")))
+    """Return a text as a query in which nothing is an operator: its words, with spaces between.
+
+    Raises:
+        LTMError: ``validation_error`` for what is no text.
+    """
+    return re.sub(r'["*]', " ", re.sub(r"(?<!\S)[+\-]+", " ", _checked_text(text).replace('"', " ")))
+
+
+def _checked_text(text: Any) -> str:
+    if isinstance(text, str):
+        return text
+    raise LTMError("validation_error", f"text must be a string, not {type(text).__name__}")
 
 
 def _all_of(query: str, rules: Language) -> Query:
@@ -152,13 +162,14 @@ def _any_of(query: str, rules: Language) -> Query:
             words += terms_of_words(phrase, rules, prefix=False)
         else:
             words.append(term)
+    required = [*dict.fromkeys(required)]
     _check_length(required)
     wanted = [term for term in required if not term.negated]
     telling = [*wanted, *(term for term in words if not is_stop_word(term, rules))]
     counting = tuple(_first([*dict.fromkeys(telling or words)]))
     if not counting:
-        return Query(tuple(dict.fromkeys(required)), is_empty=not required)
-    return Query(tuple(dict.fromkeys(required)), counting)
+        return Query(tuple(required), is_empty=not required)
+    return Query(tuple(required), counting)
 
 
 def _first(terms: Sequence[Term]) -> list[Term]:

@@ -33,6 +33,10 @@ from the_edge_agent.memory.tickets import Tickets
 Answer = TypeVar("Answer")
 
 _logger = logging.getLogger("the_edge_agent.memory")
+_NO_TABLES: Final = (
+    "the tables are not there, and create_tables is false (of a catalog: auto_migrate); "
+    "create them with the statements of ddl()"
+)
 _CREATION_ATTEMPTS: Final = 12  # many processes may create the tables at once; each loser looks again
 _STATEMENT_BYTES: Final = 4096  # more than a store's statement has besides the entry
 _databases: WeakSet[Database] = WeakSet()
@@ -345,6 +349,10 @@ class Database:
         return opened
 
     def _open(self, deadline: Deadline) -> _Opened:
+        if self._shared is None and not self._options.create_tables:
+            file = for_name(self.url.get_backend_name()).new_file(self.url)
+            if file is not None:  # a connection would make it, and leave it there without tables
+                raise LTMError("configuration_error", f"there is no file {file}; {_NO_TABLES}")
         engine, keeper = self._engine()
         try:
             schema, _ = self._look(engine, deadline, self._make_ready)
@@ -359,11 +367,7 @@ class Database:
     def _make_ready(self, schema: Schema, connection: Connection) -> None:
         is_complete = schema.is_complete(connection)  # first: a database that is refused stays as it was
         if not is_complete and not self._options.create_tables:
-            raise LTMError(
-                "configuration_error",
-                "the tables are not there, and create_tables is false (of a catalog: auto_migrate); "
-                "create them with the statements of ddl()",
-            )
+            raise LTMError("configuration_error", _NO_TABLES)
         if self._shared is None:
             schema.dialect.set_up(connection)
             connection.rollback()

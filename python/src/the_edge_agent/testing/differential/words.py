@@ -220,6 +220,7 @@ class Vocabulary:
                     words.append(part)
                     continue
             words += self._each(text, has_star=not is_phrase and text.endswith("*"))
+        conditions = list(dict.fromkeys(conditions))
         _check_size(conditions)
         telling = [part for part in conditions if not part.is_negated]
         telling += [part for part in words if not self._tells_nothing(part)]
@@ -264,7 +265,9 @@ class Vocabulary:
         if run not in self._stems:
             module = import_module(f"snowballstemmer.{self.language}_stemmer")
             stemmer: Any = getattr(module, self.language.title().replace("_", "") + "Stemmer")()
-            self._stems[run] = stemmer.stemWord(run) or run
+            stem = stemmer.stemWord(run)
+            has_letters = any(unicodedata.category(character)[0] == "L" for character in stem)
+            self._stems[run] = stem if has_letters else run
         return self._stems[run]
 
     def _runs(self, text: str) -> list[str]:

@@ -110,8 +110,10 @@ def test_words_of_shows_what_is_indexed() -> None:
     assert words_of("Runners", language="none") == [("runners", "runners")]
 
 
-@pytest.mark.parametrize(("name", "word"), [("french", "7s"), ("porter", "4s"), ("arabic", "١٢")])
-def test_a_word_whose_stem_has_no_letters_is_kept_as_it_is(name: str, word: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "word"), [("french", "7s"), ("porter", "4s"), ("arabic", "١٢"), ("arabic", "١٢a"), ("english", "v2ing")]
+)
+def test_a_word_with_digits_is_kept_as_it_is(name: str, word: str) -> None:
     assert words_of(word, name) == [(word, word)]
     assert not finds(word, "7 4 12", name)
 

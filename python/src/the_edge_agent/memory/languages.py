@@ -96,8 +96,8 @@ class Language:
         return self.name in (ENGLISH, "porter")
 
     def stem(self, word: str) -> str:
-        """Return the stem of a word in lower case; the word, if the stem has no letters."""
-        if not self.has_stems or len(word) > _LONGEST:
+        """Return the stem of a word in lower case; the word, if it has digits, or the stem has no letters."""
+        if not self.has_stems or len(word) > _LONGEST or _has_digits(word):
             return word
         try:
             stem = self._local.stem
@@ -191,6 +191,13 @@ def _new_stemmer_of(name: str) -> Callable[[], Callable[[str], str]]:
 def _are_equal(name: str, native: Callable[[str], str], python: Callable[[str], str]) -> bool:
     """Return whether two stemmers of a language are of releases that stem alike."""
     return _fingerprint(name, native) == _fingerprint(name, python)
+
+
+def _has_digits(word: str) -> bool:
+    """Return whether a word has a character of category N, as numbers, names of versions and identifiers do."""
+    if word.isascii():
+        return not word.isalpha() and any(map(str.isdigit, word))
+    return any(unicodedata.category(character)[0] == "N" for character in word)
 
 
 def _fingerprint(name: str, stem: Callable[[str], str]) -> str:

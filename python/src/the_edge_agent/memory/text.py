@@ -374,23 +374,33 @@ def _kept(run: str, rules: Language) -> str:
 
 
 class _Pieces(dict[str, str]):
-    """The tokens of a run, each with a space behind; those of short ones are kept, because texts repeat their words."""
+    """The tokens of a run, each with a space behind; those of short ones are kept, because texts repeat their words.
+
+    When there are many, they become the earlier ones, among which a run is still found.
+    """
 
     def __init__(self, rules: Language) -> None:
         super().__init__()
         self._rules = rules
+        self._earlier: dict[str, str] = {}
 
     def __missing__(self, run: str) -> str:
+        pieces = self._earlier.get(run)
+        if pieces is None:
+            pieces = self._made(run)
+        if len(run) <= _KEPT_LENGTH:
+            if len(self) >= _KEPT_RUNS:
+                self._earlier = dict(self)
+                self.clear()
+            self[run] = pieces
+        return pieces
+
+    def _made(self, run: str) -> str:
         if _PAIRED_CHAR.match(run):
             tokens = [TOKEN_START + run[i : i + 2].translate(_ENCODED) for i in range(len(run))]
         else:
             tokens = [*_word_tokens(_kept(run, self._rules).translate(_ENCODED))]
-        pieces = " ".join([*tokens, ""])
-        if len(run) <= _KEPT_LENGTH:
-            if len(self) >= _KEPT_RUNS:
-                self.clear()
-            self[run] = pieces
-        return pieces
+        return " ".join([*tokens, ""])
 
 
 @cache

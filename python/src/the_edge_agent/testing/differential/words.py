@@ -260,7 +260,8 @@ class Vocabulary:
         return [_without_marks(self._stem(run)) or _without_marks(run)]
 
     def _stem(self, run: str) -> str:
-        if not self._has_stems or len(run) > _LONGEST_STEMMED:
+        has_digits = any(unicodedata.category(character)[0] == "N" for character in run)
+        if not self._has_stems or len(run) > _LONGEST_STEMMED or has_digits:
             return run
         if run not in self._stems:
             module = import_module(f"snowballstemmer.{self.language}_stemmer")

@@ -13,6 +13,7 @@ import pytest
 
 from databases import Database, Opener
 from the_edge_agent.memory import LTMBackend
+from the_edge_agent.memory.queries import MATCHES
 
 ENTRIES: Final = 10_000
 PER_TRANSACTION: Final = 250  # entries of one transaction share their time: ties
@@ -177,7 +178,9 @@ def test_the_largest_filters_and_pages_that_are_allowed(database: Database, quer
             assert backend.search(query, {"$and": [condition] * 2_000})["count"] == 1
         assert backend.search(query, keys)["count"] == 1
         for offset in (2**31 - 11, 2**31 - 1):
-            assert backend.search(query, offset=offset, limit=11) == {"success": True, "results": [], "count": 0}
+            for match in MATCHES:
+                found = backend.search(query, match=match, offset=offset, limit=11)
+                assert found == {"success": True, "results": [], "count": 0}
 
 
 @pytest.mark.targets("native", portable=False)

@@ -49,6 +49,7 @@ SCANNED: Final = 4  # times as many of the newest entries are looked at as match
 SAMPLE: Final = 1_000  # of the newest entries, from which it is taken how much a word tells
 COMMON: Final = 0.2  # of the sample have a word that seems to be too common to be looked up
 SHORT: Final = 10_000  # characters of a value or search text that comes with its row; a longer one is asked for by key
+MOST_ROWS: Final = 2**31 - 1  # that are asked for: an INTEGER on every database
 LONG_TEXTS: Final = 50  # that are asked for at a time
 
 # Words in rows of blocks (MySQL, MariaDB): how many entries are fetched by their numbers, and may be without a number.
@@ -165,7 +166,7 @@ class Reader(Protocol):
 
 def window_of(terms: Sequence[Term], first: int, most: int) -> int:
     """Return how many of the newest entries that match may be among the results."""
-    return max(RANK_WINDOW, first + most) if has_words(terms) else first + most
+    return min(max(RANK_WINDOW, first + most) if has_words(terms) else first + most, MOST_ROWS)
 
 
 def is_late(terms: Sequence[Term], first: int, most: int) -> bool:

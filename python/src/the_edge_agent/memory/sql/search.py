@@ -40,7 +40,6 @@ from the_edge_agent.memory.text import Term, has_words, terms_of_prefix
 from the_edge_agent.memory.validation import end_of_prefix
 
 PAGE_ROWS = 500  # rows that Python filters at a time
-_MOST_ROWS = 2**31 - 1  # which is an INTEGER on every database
 _KEPT_QUERIES = 500  # compiled, by what they ask
 
 Parameters = dict[str, Any]
@@ -72,7 +71,7 @@ class Search:
     @property
     def window(self) -> int:
         """How many of the newest matches may be among the results."""
-        return min(window_of(self.terms, self.offset, self.limit), _MOST_ROWS)
+        return window_of(self.terms, self.offset, self.limit)
 
     @property
     def rows(self) -> int:

@@ -199,3 +199,18 @@ def test_a_character_set_that_loses_characters_is_refused(database: Database, dr
         with SQLAlchemyBackend(url, connect_args={"init_command": begins}) as backend:
             backend.store("😀", "😀", {"😀": "é"})
             assert backend.search("😀", {"😀": "é"})["results"][0]["value"] == "😀"
+
+
+@pytest.mark.targets(of_mysql=True, portable=False)
+def test_long_keys_are_sorted_on_an_engine_of_the_callers(database: Database) -> None:
+    """By the servers' default a sort looks at the first 1,024 bytes of a key."""
+    engine = create_engine(database.url, pool_size=1, max_overflow=0)
+    keys = sorted("x" * length for length in range(490, 513))
+    with SQLAlchemyBackend(engine=engine) as memory:
+        memory.store_many({"key": key, "value": 1, "metadata": {"n": 1}} for key in reversed(keys))
+        assert memory.list_keys()["keys"] == keys
+        found = memory.search(None, {"n": 1}, limit=100)
+        assert [entry["key"] for entry in found["results"]] == keys  # of one time
+        with engine.connect() as connection:
+            assert connection.execute(text("SELECT @@max_sort_length")).scalar() == 2048
+    engine.dispose()

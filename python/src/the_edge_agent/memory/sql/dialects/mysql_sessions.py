@@ -107,6 +107,8 @@ def _assignments(settings: Sequence[_Setting]) -> list[str]:
 def check(connection: Connection, *, is_ours: bool) -> None:
     """Refuse a session with settings that change answers; leaves the connection in no transaction.
 
+    The servers' default of ``max_sort_length`` is too short for our keys, and is raised.
+
     Args:
         connection: on which nothing has been done yet.
         is_ours: whether its engine is one of ours, whose settings have been made already.
@@ -135,6 +137,11 @@ def check(connection: Connection, *, is_ours: bool) -> None:
         raise _refused(f"the server makes every table with {enforced} (enforce_storage_engine); have it take InnoDB")
     if row["log_bin"] and row["binlog_format"] == "STATEMENT" and row[level] == "READ-COMMITTED":
         _log_rows(connection, is_ours=is_ours)
+    if (
+        int(row["max_sort_length"]) < _KEY_BYTES
+    ):  # the default; a caller loses nothing by more
+        connection.exec_driver_sql(f"SET SESSION max_sort_length = {_KEY_BYTES}")
+        connection.rollback()
 
 
 def _log_rows(connection: Connection, *, is_ours: bool) -> None:

@@ -89,6 +89,7 @@ class Searcher:
         self._table, self._visible = entries, dialect.visible(entries)
         columns = entries.c
         self._key, self._updated_at = columns.key, columns.updated_at
+        self._moment = dialect.sortable(columns.updated_at)
         self._value, self._metadata = (
             type_coerce(columns.value, Text()),
             type_coerce(columns.metadata, Text()),
@@ -99,7 +100,7 @@ class Searcher:
         self._queries: dict[Any, list[tuple[SQLStep, Prepared]]] = {}
         self._pointer = columns.storage_uri
         self._by_key = select(
-            columns.key, self._value, self._metadata, self._pointer, columns.updated_at, columns.version
+            columns.key, self._value, self._metadata, self._pointer, self._moment, columns.version
         ).where(columns.key.in_(bindparam("keys", expanding=True)))
         texts = select(columns.key, self._search_text)
         self._texts_by_key = texts.where(columns.key.in_(bindparam("keys", expanding=True)))
@@ -198,7 +199,7 @@ class Searcher:
             filters: whether the database may decide the filter.
         """
         asked = self._asked(search)
-        columns = [self._key, self._updated_at, self._version, self._if_short(self._search_text)]
+        columns = [self._key, self._moment, self._version, self._if_short(self._search_text)]
         parameters = {**asked.parameters, **self._texts.parameters(search.terms, also)}
         parameters |= {"b_rows": search.limit, "b_skipped": 0, "b_now": now}
         shape = (kind, asked.shape)

@@ -368,6 +368,10 @@ class Dialect:
         """Return the parameters of ``metadata_columns`` for a JSON text."""
         return {"b_metadata": metadata}
 
+    def sortable(self, moment: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Return what is read of a time by which Python sorts entries, in whatever type is quick to read."""
+        return moment
+
     def unindexed(self, table: Table) -> dict[str, ColumnElement[Any]]:
         """Return the columns of the entries' table that are set when the words of an entry change, besides these."""
         return {}

@@ -137,9 +137,7 @@ def check(connection: Connection, *, is_ours: bool) -> None:
         raise _refused(f"the server makes every table with {enforced} (enforce_storage_engine); have it take InnoDB")
     if row["log_bin"] and row["binlog_format"] == "STATEMENT" and row[level] == "READ-COMMITTED":
         _log_rows(connection, is_ours=is_ours)
-    if (
-        int(row["max_sort_length"]) < _KEY_BYTES
-    ):  # the default; a caller loses nothing by more
+    if int(row["max_sort_length"]) < _KEY_BYTES:  # the default; a caller loses nothing by more
         connection.exec_driver_sql(f"SET SESSION max_sort_length = {_KEY_BYTES}")
         connection.rollback()
 

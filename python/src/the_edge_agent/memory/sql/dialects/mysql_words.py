@@ -235,6 +235,9 @@ class WordBlocks(Upkeep):
         self._drop = delete(words.table).where(rows.block == bindparam("b_block"))
         in_block = [number >= bindparam("b_from", type_=BigInteger()), number < bindparam("b_to", type_=BigInteger())]
         self._live = select(columns.key).with_hint(words.entries, words.hint).where(*in_block)
+        self._live_count = (
+            select(func.count()).select_from(words.entries).with_hint(words.entries, words.hint).where(*in_block)
+        )
         self._forget = (
             update(words.entries)
             .where(columns.key.in_(bindparam("b_keys", expanding=True)), *in_block)
@@ -361,10 +364,13 @@ class WordBlocks(Upkeep):
 
     def _thin_out(self, run: Run, blocks: dict[int, int], most: int) -> None:
         """Drop the emptiest of these blocks, if half of their entries are gone or written anew."""
-        live = {block: len(run(partial(self._keys_of, block))) for block in blocks}
+        live = {block: run(partial(self._size_of, block)) for block in blocks}
         emptiest = sorted(blocks, key=lambda block: live[block])
         for block in islice((block for block in emptiest if live[block] * 2 <= blocks[block]), most):
             self._dissolve(run, block)
+
+    def _size_of(self, block: int, connection: Connection) -> int:
+        return int(connection.scalar(self._live_count, _range(block)) or 0)
 
     def _keys_of(self, block: int, connection: Connection) -> list[str]:
         return sorted(connection.scalars(self._live, _range(block)))

@@ -89,7 +89,7 @@ class Sessions:
         return int(self._connection.execute(query, [state]).fetchone()[0])
 
     def wait_for(self, state: str, count: int) -> None:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 10
         while self.count(state) != count:
             assert time.monotonic() < end, f"{self.count(state)} sessions are {state}"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -168,3 +170,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterat
     yield
     if line := not_tested():
         terminalreporter.write_line(line, red=fails_the_run(), yellow=not fails_the_run())
+
+
+@pytest.fixture
+def no_garbage() -> Iterator[None]:
+    """Collect what an interrupt has left half made, so that no later test is warned of it."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()

@@ -9,8 +9,7 @@ import signal
 import sqlite3
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -26,18 +25,10 @@ INTERRUPTS = of_this_run(100, 1000)  # of each class
 SECONDS = 5.0  # that a call may take
 
 pytestmark = [
+    pytest.mark.usefixtures("no_garbage"),
     pytest.mark.targets("native", family="sqlite", portable=False),
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def no_garbage() -> Iterator[None]:
-    """Collect what exceptions have struck while it was made, so that no later test is warned of it."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 def check_served(call: Callable[[], dict[str, Any]]) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,15 +19,6 @@ from the_edge_agent.memory.tickets import Tickets
 
 INTERRUPTS = of_this_run(60, 1000)  # of each class
 CONNECTIONS = 3
-
-
-@pytest.fixture(autouse=True)
-def no_garbage() -> Iterator[None]:
-    """Collect what exceptions have struck while it was made, so that no later test is warned of it."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 def sessions(url: str) -> int:
@@ -74,6 +64,7 @@ def check(store: Any, call: Callable[[], Any], database: Database, before: int) 
 
 
 pytestmark = [
+    pytest.mark.usefixtures("no_garbage"),
     pytest.mark.targets("native", portable=False, in_memory=False, server=True),
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]

@@ -166,7 +166,10 @@ def _stop_words_of(name: str) -> frozenset[str]:
 
 
 def _new_stemmer_of(name: str) -> Callable[[], Callable[[str], str]]:
-    """Return what makes a stemmer for one thread: PyStemmer's if it is there and stems alike, else Snowball's."""
+    """Return a function that makes a stemmer; each thread needs its own.
+
+    The stemmer is PyStemmer's if that is installed and gives the same stems as Snowball in Python, else Snowball's.
+    """
     if name == NONE:
         return lambda: str
     snowball: Any = import_module(f"snowballstemmer.{name}_stemmer")

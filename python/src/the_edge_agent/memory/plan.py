@@ -24,9 +24,11 @@ Rows: TypeAlias = Sequence[Sequence[Any]]
 class Bound(NamedTuple):
     """How far a search goes before it tries something else.
 
+    On SQLite both grow with the page: to as many matches as are wanted, and ``SCANNED`` times as many entries.
+
     Attributes:
-        matches: that are looked up, or as many as are wanted if these are more.
-        newest: entries that are looked at for matches, or ``SCANNED`` times as many as are wanted.
+        matches: how many are looked up at most.
+        newest: how many of the newest entries are looked at.
     """
 
     matches: int
@@ -34,7 +36,7 @@ class Bound(NamedTuple):
 
     @property
     def is_small(self) -> bool:
-        """Whether so many matches are better sorted with all that is wanted of them than read after the sort."""
+        """Whether the rows of so many matches are sorted whole; of more, times and keys are sorted, then rows read."""
         return self.matches <= SORTED_WHOLE
 
 
@@ -170,7 +172,7 @@ def window_of(terms: Sequence[Term], first: int, most: int) -> int:
 
 
 def is_late(terms: Sequence[Term], first: int, most: int) -> bool:
-    """Return whether so many entries are ranked and not among the results that their values should not be read."""
+    """Return whether a page is so late that most entries that are ranked for it are not among its results."""
     return has_words(terms) and window_of(terms, first, most) - most > RANK_WINDOW
 
 

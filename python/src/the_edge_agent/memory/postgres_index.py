@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from the_edge_agent.memory.text import Term
+
+# A condition that is always true. PostgreSQL evaluates it before the scan, and then a GIN index finds all that match:
+# another client of a pooler may have left a limit in the session.
+WHOLE_INDEX: Final = "(SELECT set_config('gin_fuzzy_search_limit', '0', true)) = '0'"
 
 
 def looked_up(term: Term) -> str:

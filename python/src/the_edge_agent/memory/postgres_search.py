@@ -14,7 +14,7 @@ from the_edge_agent.memory.native_rows import Row, fitting, range_of, result_of,
 from the_edge_agent.memory.plan import SHORT, Bound, Step, best, first_answer, is_late, ladder, window_of
 from the_edge_agent.memory.plan import Row as Read
 from the_edge_agent.memory.postgres_database import contained, in_time, streamed, utc
-from the_edge_agent.memory.postgres_index import looked_up
+from the_edge_agent.memory.postgres_index import WHOLE_INDEX, looked_up
 from the_edge_agent.memory.results import Result
 from the_edge_agent.memory.text import Term, has_words, terms_of_prefix
 
@@ -57,8 +57,6 @@ _SOME: Final = f"""
 # A SELECT around it hides the words from the planner. If each is common, it expects entries that have all of them soon,
 # and reads the whole table where there are none.
 _WORDS: Final = "to_tsquery('simple', %(words)s)"
-# Evaluated before the scan. Another client of a pooler may have left a limit on what a GIN index finds.
-_WHOLE_INDEX: Final = "(SELECT set_config('gin_fuzzy_search_limit', '0', true)) = '0'"
 
 
 def results_at_once(
@@ -188,7 +186,7 @@ def _matching(
     in_index, values = contained(condition)
     conditions = [VISIBLE, in_index]
     if not connection.is_direct and (values or terms):
-        conditions.append(_WHOLE_INDEX)
+        conditions.append(WHOLE_INDEX)
     if prefix:  # a range of all keys would look selective to the planner of a prepared statement
         conditions.append(IN_PREFIX)
         values |= range_of(prefix)

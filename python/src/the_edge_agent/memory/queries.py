@@ -45,7 +45,7 @@ class Query:
 
 
 def parse_query(query: Any, match: Any = "all", rules: Language = EXACT) -> Query:
-    """Return what a query asks for.
+    """Read a query: the words that count, and the words that must or must not occur.
 
     Args:
         query: text, or None.

@@ -14,11 +14,10 @@ from typing import Any, Final, NamedTuple
 from the_edge_agent.memory.damage import Damage
 from the_edge_agent.memory.filters import Node
 from the_edge_agent.memory.languages import Language
-from the_edge_agent.memory.plan import COMMON, SAMPLE, SCANNED, Reader, Row, entries_of, texts_of
+from the_edge_agent.memory.plan import COMMON, SAMPLE, SCANNED, Reader, Row, entries_of, texts_of, window_of
 from the_edge_agent.memory.queries import Query
 from the_edge_agent.memory.results import Result
 from the_edge_agent.memory.text import (
-    RANK_WINDOW,
     TOKEN_START,
     Counter,
     Term,
@@ -66,7 +65,7 @@ def ranked(reader: Reader, query: Query, *, first: int, most: int, has_filter: b
         has_filter: whether the search has a metadata filter.
     """
     words = query.words or ()
-    count_terms, few = Counter(words), min(max(RANK_WINDOW, first + most), _MOST)
+    count_terms, few = Counter(words), min(window_of(words, first, most), _MOST)
 
     def count(rows: Sequence[Row]) -> list[_Counted]:
         return [
@@ -136,7 +135,7 @@ def _in_order(candidates: list[Ranked]) -> list[Ranked]:
 
 
 def _sortable(value: Any) -> tuple[int, Any]:
-    """Return what sorts as a key or a time does; those of damaged entries, which may be none, come first."""
+    """Return a key or a time in a form that sorts; a damaged one, which may have any type, comes first."""
     if isinstance(value, datetime):
         return 2, value
     return (1, value) if isinstance(value, str) else (0, 0)
@@ -167,7 +166,7 @@ def answer(
         most: how many to return.
         explain: whether each result has an ``explain`` too.
         checks_skipped: whether those that are skipped are read too, because damage is known of.
-        known: damaged entries, by key, of which the reader does not know.
+        known: entries whose values in the blob storage are damaged, by key; the reader cannot see that.
     """
     checks_skipped = checks_skipped or bool(first and known)
     candidates = ranked(reader, query, first=first, most=most, has_filter=condition is not None)

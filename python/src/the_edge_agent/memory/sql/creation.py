@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Select,
     Table,
@@ -101,7 +102,7 @@ class Schema:
             definitions = Dialect.definitions(self.dialect, *missing) if missing else []
         compiled = [definition.compile(dialect=connection.dialect) for definition in definitions]
         rows: list[Any] = []
-        if is_new and self.search and self._kept_language(connection) is None:
+        if is_new and self.search and self.language_setting(connection) is None:
             rows.append(insert(self.tables.settings).values(self._setting()))
         if not has_version:
             rows.append(insert(self.tables.schema_version).values(id=1, version=SCHEMA_VERSION))
@@ -138,20 +139,26 @@ class Schema:
         """
         if not self.search:
             return None
-        kept = self._kept_language(connection)
+        kept = self.language_setting(connection)
         connection.rollback()
         return check_language_of(self.tables.entries.name, self.language, kept)
 
     def kept_language(self, connection: Connection) -> str:
         """Return the name of the language of the entries' table, which keeps words."""
-        return (self._kept_language(connection) or NONE).partition(" ")[0]
+        return (self.language_setting(connection) or NONE).partition(" ")[0]
 
-    def _kept_language(self, connection: Connection) -> str | None:
+    @property
+    def is_language(self) -> ColumnElement[bool]:
+        """The condition for the row of the settings that keeps the language of the entries' table."""
+        settings = self.tables.settings
+        return and_(settings.c.table_name == self.tables.entries.name, settings.c.name == LANGUAGE)
+
+    def language_setting(self, connection: Connection) -> str | None:
+        """Return the setting, see ``layouts.kept_language``; None if there is none."""
         settings = self.tables.settings
         if not inspect(connection).has_table(settings.name):
             return None
-        is_it = and_(settings.c.table_name == self.tables.entries.name, settings.c.name == LANGUAGE)
-        found = connection.scalar(select(settings.c.value).where(is_it))
+        found = connection.scalar(select(settings.c.value).where(self.is_language))
         return None if found is None else str(found)
 
     def _setting(self) -> dict[str, str]:
@@ -231,7 +238,7 @@ class Schema:
             connection.execute(CreateTable(self.tables.settings))
 
     def _write_language(self, connection: Connection) -> None:
-        if self._kept_language(connection) is None:
+        if self.language_setting(connection) is None:
             connection.execute(insert(self.tables.settings).values(self._setting()))
 
     def _write_version(self, connection: Connection) -> None:

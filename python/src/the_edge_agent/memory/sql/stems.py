@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, select, update
+from sqlalchemy import Connection, and_, bindparam, update
 
 from the_edge_agent.memory.languages import Language
-from the_edge_agent.memory.layouts import LANGUAGE, kept_language
+from the_edge_agent.memory.layouts import kept_language
 from the_edge_agent.memory.sql.creation import Schema
 
 
@@ -17,7 +17,7 @@ class Stems:
 
     def __init__(self, schema: Schema) -> None:
         """Build the statements."""
-        entries, settings = schema.tables.entries, schema.tables.settings
+        self._schema, entries = schema, schema.tables.entries
         columns = entries.c
         is_same = and_(
             columns.key == bindparam("b_key"),
@@ -26,13 +26,11 @@ class Stems:
         )
         words = {"search_text": bindparam("b_words", type_=columns.search_text.type)}
         self._renew = update(entries).where(is_same).values({**words, **schema.dialect.unindexed(entries)})
-        is_it = and_(settings.c.table_name == entries.name, settings.c.name == LANGUAGE)
-        self._kept = select(settings.c.value).where(is_it)
-        self._keep = update(settings).where(is_it).values(value=bindparam("b_value"))
+        self._keep = update(schema.tables.settings).where(schema.is_language).values(value=bindparam("b_value"))
 
     def are_of(self, connection: Connection, rules: Language) -> bool:
         """Return whether the installed stemmer has made them; words that are exact need none."""
-        return not rules.has_stems or connection.scalar(self._kept) == kept_language(rules.name)
+        return not rules.has_stems or self._schema.language_setting(connection) == kept_language(rules.name)
 
     def renew(self, connection: Connection, rows: Sequence[tuple[str, int, Any, str]]) -> None:
         """Store search texts, of ``(key, version, updated_at, search text)``, unless the entry was written since."""

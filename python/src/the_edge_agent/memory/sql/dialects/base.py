@@ -369,7 +369,7 @@ class Dialect:
         return {"b_metadata": metadata}
 
     def sortable(self, moment: ColumnElement[Any]) -> ColumnElement[Any]:
-        """Return what is read of a time by which Python sorts entries, in whatever type is quick to read."""
+        """Return a column of times in the form in which Python reads it quickest and can sort by it."""
         return moment
 
     def unindexed(self, table: Table) -> dict[str, ColumnElement[Any]]:

@@ -89,6 +89,7 @@ _LIKE_INSTEAD: Final = "no table of words, or no numbers in the entries' table: 
 _IN_TRANSACTION: Final = 1  # SERVER_STATUS_IN_TRANS
 _LENT: Final = "the_edge_agent.lent"
 _ROWS: Final = (250, 100, 50, 20, 10, 5, 2, 1)  # of one insert: few sizes, so that few statements are compiled
+_TIME_LENGTH: Final = 26  # characters of a time with its microseconds
 
 
 class MySQLDialect(Dialect):
@@ -315,7 +316,7 @@ class MySQLDialect(Dialect):
 
     def sortable(self, moment: ColumnElement[Any]) -> ColumnElement[Any]:
         """Return it as text: PyMySQL takes longer to make a time than for the rest of the row."""
-        return cast(moment, String(26))
+        return cast(moment, String(_TIME_LENGTH))
 
     def unindexed(self, table: Table) -> dict[str, ColumnElement[Any]]:
         """Return the number, which the table of words knows by the earlier words."""

@@ -161,7 +161,7 @@ class TermConditions(TextConditions):
         return [*ladder("mysql", look_ups, self._late(newest), lambda: every)]
 
     def _numbered(self, newest: Newest, words: WordTable) -> LookUp:
-        """Return what makes the step for the rows that the table of words finds."""
+        """Return a function that makes, for a bound, the step that reads what the table of words finds."""
         rows = newest.rows(where=[words.may_have("b_numbers"), *self.exact(newest.terms)])
         statement = rows.with_hint(self.table, words.hint)
 
@@ -200,7 +200,10 @@ class TermConditions(TextConditions):
         return reduce(both, words.places(connection, words.blocks(connection), positive))
 
     def _few(self, newest: Newest, group: int, size: int) -> LookUp:
-        """Return what makes the step for the rows that one group finds; for too many entries, for one without a key."""
+        """Return a function that makes, for a bound, the step that reads what one group of the filter finds.
+
+        For too many entries its statement returns one row without a key.
+        """
         columns = self.table.c
         terms = [bindparam(_name(group, number), type_=Integer()) for number in range(size)]
         mark: ColumnElement[int] = literal_column(str(_OVERFULL), Integer())
@@ -222,7 +225,7 @@ class TermConditions(TextConditions):
         return lambda bound: Step(statement, {"b_some": bound.matches + 1}, most=bound.matches)
 
     def _late(self, newest: Newest) -> LookUp:
-        """Return what makes the step for rows among the newest entries."""
+        """Return a function that makes, for a bound, the step that reads matches among the newest entries."""
         ages = self.table.alias("ages").c
         oldest = select(ages.updated_at).order_by(ages.updated_at.desc(), ages.key).limit(1).offset(_NEWEST)
         first = func.coalesce(oldest.scalar_subquery(), literal_column("TIMESTAMP'1000-01-01 00:00:00'"))

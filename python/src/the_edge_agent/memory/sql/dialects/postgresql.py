@@ -47,7 +47,7 @@ from the_edge_agent.memory.codec import comparable_json, decode
 from the_edge_agent.memory.filters import Node, Path, Slot, nested
 from the_edge_agent.memory.plan import Bound, Step, ladder
 from the_edge_agent.memory.poolers import PREPARES
-from the_edge_agent.memory.postgres_index import looked_up
+from the_edge_agent.memory.postgres_index import WHOLE_INDEX, looked_up
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.dialects.base import (
     COMMITS_ALONE,
@@ -83,12 +83,7 @@ _COLUMNS: Final = text(
     "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(:name) AND attnum > 0 AND NOT attisdropped"
 )
 _SIMPLE: Final[ColumnElement[Any]] = literal_column("'simple'::regconfig")
-
-
-# Evaluated before the scan. A session that is not ours may limit what a GIN index finds.
-_WHOLE_INDEX: Final[ColumnElement[bool]] = literal_column(
-    "(SELECT set_config('gin_fuzzy_search_limit', '0', true)) = '0'", type_=Boolean()
-)
+_WHOLE_INDEX: Final[ColumnElement[bool]] = literal_column(WHOLE_INDEX, type_=Boolean())
 _AS_TEXT: Final[ColumnElement[str]] = literal_column("""'YYYY-MM-DD HH24:MI:SS.US"+00:00"AD'""", type_=Text())
 _ASCII: Final = "SQL_ASCII"  # as which drivers return bytes
 
@@ -432,7 +427,7 @@ class VectorConditions(IndexedTextConditions):
         return found if self._is_ours else found & _WHOLE_INDEX
 
     def words(self, terms: Sequence[Term]) -> str:
-        """Return what the index is asked for."""
+        """Return the query for the index, which asks for every token of these terms."""
         return " & ".join(map(looked_up, terms))
 
 

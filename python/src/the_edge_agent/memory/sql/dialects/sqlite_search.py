@@ -67,7 +67,7 @@ class FTSConditions(IndexedTextConditions):
         return self.table.c.id.in_(self._found(words))
 
     def words(self, terms: Sequence[Term]) -> str:
-        """Return what the index is asked for."""
+        """Return the query for the index, which asks for every token of these terms."""
         return " AND ".join(map(looked_up, terms))
 
     def wanted(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class FTSConditions(IndexedTextConditions):
         return in_order(rows.add_columns(type_coerce(self.table.c.updated_at, Text()).label("moment")), many)
 
     def _late(self, newest: Newest) -> Callable[[Bound], SQLStep]:
-        """Return what makes the step for rows among the newest entries."""
+        """Return a function that makes, for a bound, the step that reads matches among the newest entries."""
         ages, time = self.table.alias("ages").c, self.table.c.updated_at
         oldest = select(ages.updated_at).order_by(ages.updated_at.desc(), ages.key).limit(1).offset(_NEWEST)
         is_late = time >= func.coalesce(oldest.scalar_subquery(), literal_column("''"))

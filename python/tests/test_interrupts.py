@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, make_url
+from sqlalchemy.engine.base import RootTransaction
 
 from databases import Database
 from interrupts import at_once, torn_out
@@ -209,6 +210,26 @@ def test_no_lock_outlives_an_interrupt_beside_a_with_block(
             other.execute("ROLLBACK")
         else:
             pytest.fail("nothing was interrupted")
+        assert memory.retrieve("k")["value"] == 1
+
+
+@pytest.mark.targets(native=False, in_memory=False, family="sqlite")
+def test_an_interrupt_is_raised_though_sqlalchemy_warns_of_its_transaction(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(transaction: Any) -> None:
+        transaction.connection._transaction = None  # as between two lines of it
+        raise KeyboardInterrupt
+
+    path = make_url(database.url).database or ""
+    with database.open() as memory, closing(sqlite3.connect(path, timeout=0.1, isolation_level=None)) as other:
+        memory.store("k", 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(RootTransaction, "_do_commit", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                memory.delete_many(["k"])
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("ROLLBACK")
         assert memory.retrieve("k")["value"] == 1
 
 

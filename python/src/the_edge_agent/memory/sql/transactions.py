@@ -11,7 +11,7 @@ from traceback import clear_frames
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, PoolProxiedConnection
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SAWarning, SQLAlchemyError
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from the_edge_agent.memory.results import LostDatabaseError, LTMError
@@ -77,11 +77,13 @@ def run_transaction(
                     raise
                 finally:
                     connection.close()
-            except AssertionError as error:  # of SQLAlchemy, whose transaction KeyboardInterrupt has half closed
+            # Of SQLAlchemy, whose transaction KeyboardInterrupt has half closed; the second where warnings are errors.
+            except (AssertionError, SAWarning) as error:
                 _close_again(connection)
-                if error.__context__ is None or isinstance(error.__context__, Exception):
+                interrupt = _interrupt_behind(error)
+                if interrupt is None:
                     raise
-                raise error.__context__ from None
+                raise interrupt from None
             except BaseException as error:
                 _close_again(connection)
                 if not isinstance(error, Exception):  # SQLAlchemy has closed the connection, and SQLite keeps the lock
@@ -145,6 +147,14 @@ def _done(work: Callable[[Connection], Answer], connection: Connection, dialect:
             dialect.cancel(connection.connection.driver_connection)
             connection.invalidate()
         raise
+
+
+def _interrupt_behind(error: BaseException) -> BaseException | None:
+    """Return the interrupt during whose handling an error was raised, None if there was none."""
+    behind: BaseException | None = error
+    while isinstance(behind, Exception):
+        behind = behind.__context__
+    return behind
 
 
 def _close_again(connection: Connection) -> None:

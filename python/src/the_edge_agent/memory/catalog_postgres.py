@@ -125,6 +125,7 @@ class PostgresCatalog(DatabaseCatalog):
         timeout: float = 30.0,
         connect_timeout: float = 10.0,
         lazy: bool = False,
+        idle_transaction_timeout: float | None = None,
         prepare_threshold: int | None = None,
     ) -> None:
         """Connect and create the tables, unless ``lazy``.
@@ -135,6 +136,8 @@ class PostgresCatalog(DatabaseCatalog):
             timeout: seconds that a call may take, the wait for a connection included.
             connect_timeout: seconds that connecting may take.
             lazy: connect at the first call.
+            idle_transaction_timeout: seconds after which the server ends a transaction of a client that sends nothing
+                more, so that its locks are free; None for half of ``timeout``, at least 5; 0 for the server's setting.
             prepare_threshold: after how many runs the server keeps a statement prepared; None for never. Never behind
                 a connection pooler in transaction mode, where a statement of another client would run in its place.
 
@@ -148,6 +151,7 @@ class PostgresCatalog(DatabaseCatalog):
             pool_size=pool_size,
             timeout=timeout,
             connect_timeout=connect_timeout,
+            idle_transaction_timeout=idle_transaction_timeout,
             prepare_threshold=prepare_threshold,
         )
         if check_flag("lazy", lazy):

@@ -143,6 +143,7 @@ class PostgresBackend(DatabaseBackend):
         timeout: float = 30.0,
         connect_timeout: float = 10.0,
         lazy: bool = False,
+        idle_transaction_timeout: float | None = None,
         prepare_threshold: int | None = None,
         search: bool = True,
         language: str | None = None,
@@ -156,6 +157,8 @@ class PostgresBackend(DatabaseBackend):
             timeout: seconds that a call may take, the wait for a connection included.
             connect_timeout: seconds that connecting may take.
             lazy: connect at the first call.
+            idle_transaction_timeout: seconds after which the server ends a transaction of a client that sends nothing
+                more, so that its locks are free; None for half of ``timeout``, at least 5; 0 for the server's setting.
             prepare_threshold: after how many runs the server keeps a statement prepared; None for never. Never behind
                 a connection pooler in transaction mode, where a statement of another client would run in its place.
             search: whether words can be searched; see ``SQLAlchemyBackend``.
@@ -172,6 +175,7 @@ class PostgresBackend(DatabaseBackend):
             "pool_size": pool_size,
             "timeout": timeout,
             "connect_timeout": connect_timeout,
+            "idle_transaction_timeout": idle_transaction_timeout,
             "prepare_threshold": prepare_threshold,
         }
         self._keeps_words = check_flag("search", search)

@@ -32,7 +32,7 @@ from the_edge_agent.memory.postgres_schema import create_tables, is_ready, kept_
 from the_edge_agent.memory.postgres_url import parse_url
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.showing import kind_of
-from the_edge_agent.memory.validation import check_prepare_threshold, check_seconds
+from the_edge_agent.memory.validation import check_idle_timeout, check_prepare_threshold, check_seconds
 
 Answer = TypeVar("Answer")
 Row = TypeVar("Row")
@@ -81,6 +81,7 @@ class PostgresDatabase:
         pool_size: Any,
         timeout: Any,
         connect_timeout: Any,
+        idle_transaction_timeout: Any,
         prepare_threshold: Any,
         search: bool | None = None,
         language: str | None = None,
@@ -92,6 +93,8 @@ class PostgresDatabase:
             pool_size: how many connections there may be.
             timeout: seconds that a call may take, the wait for a connection included.
             connect_timeout: seconds that connecting may take.
+            idle_transaction_timeout: seconds after which the server ends a transaction whose client sends nothing; 0
+                leaves that to the server, None stands for half of ``timeout``, at least 5.
             prepare_threshold: how often a statement runs before the server keeps it prepared; None for never.
             search: whether the entries' table keeps words; None needs no such table and takes what is there.
             language: that these words must be of; None for that of the table, English for a new one.
@@ -108,6 +111,7 @@ class PostgresDatabase:
         self.language: Language | None = None
         self._timeout = check_seconds("timeout", timeout)
         self._connect_timeout = check_seconds("connect_timeout", connect_timeout)
+        self._idle = check_idle_timeout(idle_transaction_timeout, self._timeout)
         self._prepare_threshold = check_prepare_threshold(prepare_threshold)
         self.closed = self._is_ready = False
         self._pool: Pool | None = None
@@ -306,6 +310,7 @@ class PostgresDatabase:
                     size=self._pool_size,
                     timeout=self._timeout,
                     connect_timeout=self._connect_timeout,
+                    idle=self._idle,
                     prepare_threshold=self._prepare_threshold,
                 )
             return self._pool

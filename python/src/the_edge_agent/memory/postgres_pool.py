@@ -15,6 +15,7 @@ from psycopg.pq import TransactionStatus
 
 from the_edge_agent.memory.in_time import LateError, call_in_time
 from the_edge_agent.memory.postgres_errors import OutOfTimeError, refusal_of
+from the_edge_agent.memory.postgres_sessions import lock_timeout, session_settings
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sockets import has_ended
 from the_edge_agent.memory.tickets import Ticket, Tickets
@@ -37,16 +38,13 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     age = 0
     is_direct = False
 
-    def set_up(self, lock_timeout: int, seconds: float) -> None:
-        """Limit waits for locks, in milliseconds, if the session is ours: a pooler hands it to strangers.
-
-        A pooler has told us a process id of its own.
-        """
+    def set_up(self, *, timeout: float, idle: float, seconds: float) -> None:
+        """Make the settings of the session, in so many seconds; see ``session_settings``."""
         self.deadline = time.monotonic() + seconds
-        settings = {"lock_timeout": lock_timeout, "gin_fuzzy_search_limit": 0}
-        calls = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
-        is_ours = f"pg_backend_pid() = {self.info.backend_pid}"
-        self.is_direct = self.execute(f"SELECT {calls} WHERE {is_ours}").fetchone() is not None
+        settings = session_settings(
+            timeout=timeout, idle=idle, server_version=self.info.server_version, process=self.info.backend_pid
+        )
+        self.is_direct = self.execute(settings).fetchone() is not None
         self.deadline = math.inf
 
     def wait(self, gen: Any, *arguments: Any, **options: Any) -> Any:
@@ -83,7 +81,7 @@ class Pool:
     """
 
     def __init__(
-        self, url: str, *, size: int, timeout: float, connect_timeout: float, prepare_threshold: int | None
+        self, url: str, *, size: int, timeout: float, connect_timeout: float, idle: float, prepare_threshold: int | None
     ) -> None:
         """Connect to nothing.
 
@@ -92,6 +90,7 @@ class Pool:
             size: how many connections there may be.
             timeout: seconds that a call may take.
             connect_timeout: seconds that connecting may take.
+            idle: seconds after which the server ends a transaction whose client sends nothing; 0 for its own setting.
             prepare_threshold: psycopg's.
         """
         self._url, self._connect_timeout = url, min(connect_timeout, timeout)
@@ -101,10 +100,10 @@ class Pool:
             "connect_timeout": max(1, math.ceil(self._connect_timeout)),
             "prepare_threshold": prepare_threshold,
         }
-        # The server ends a wait for a lock before the call's deadline, so that no session of ours stays behind.
-        self.lock_timeout = max(1, round(timeout * 900))
+        self._timeout, self._idle = timeout, idle
+        self.lock_timeout = lock_timeout(timeout)
         self._tickets = Tickets(size)
-        self._idle: deque[Connection] = deque()
+        self._unused: deque[Connection] = deque()
         self._age = 0
         self._is_closed = False
 
@@ -164,14 +163,14 @@ class Pool:
             connection.close()
             return
         connection.deadline = math.inf
-        self._idle.append(connection)
+        self._unused.append(connection)
         if self._is_closed:
             self._close_idle()
 
     def _idle_one(self) -> Connection | None:
-        while self._idle:
+        while self._unused:
             try:
-                connection = self._idle.pop()
+                connection = self._unused.pop()
             except IndexError:  # another thread was quicker
                 return None
             if connection.age == self._age and not has_ended(connection.fileno()):
@@ -180,9 +179,9 @@ class Pool:
         return None
 
     def _close_idle(self) -> None:
-        while self._idle:
+        while self._unused:
             try:
-                self._idle.pop().close()
+                self._unused.pop().close()
             except IndexError:
                 return
 
@@ -207,7 +206,7 @@ class Pool:
         """Connect; the ticket stays taken meanwhile, also when an exception has ended the wait for this."""
         connection = Connection.connect(self._url, **self._options)
         try:
-            connection.set_up(self.lock_timeout, seconds)
+            connection.set_up(timeout=self._timeout, idle=self._idle, seconds=seconds)
         except BaseException:
             connection.close()
             raise

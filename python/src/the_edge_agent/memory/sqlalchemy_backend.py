@@ -104,6 +104,7 @@ class SQLAlchemyBackend(DatabaseBackend):
         pool_timeout: float = 10.0,
         connect_timeout: float = 10.0,
         timeout: float = 30.0,
+        idle_transaction_timeout: float | None = None,
         prepare_threshold: int | None = None,
         engine_args: Mapping[str, Any] | None = None,
         connect_args: Mapping[str, Any] | None = None,
@@ -136,6 +137,8 @@ class SQLAlchemyBackend(DatabaseBackend):
             pool_timeout: seconds to wait for a free connection.
             connect_timeout: seconds to wait for the server when connecting.
             timeout: seconds that a call may take, all waiting and trying again included.
+            idle_transaction_timeout: seconds after which the server ends a transaction of a client that sends nothing
+                more, so that its locks are free; None for half of ``timeout``, at least 5; 0 for the server's setting.
             prepare_threshold: with psycopg, after how many runs the server keeps a statement prepared; None for never.
                 Never behind a connection pooler in transaction mode, where a statement of another client would run in
                 its place.
@@ -152,6 +155,7 @@ class SQLAlchemyBackend(DatabaseBackend):
             pool_timeout=pool_timeout,
             connect_timeout=connect_timeout,
             timeout=timeout,
+            idle_transaction_timeout=idle_transaction_timeout,
             prepare_threshold=prepare_threshold,
             echo=echo,
             create_tables=create_tables,

@@ -11,6 +11,7 @@ from the_edge_agent.memory.showing import kind_of
 
 MAX_KEY_LENGTH = 512  # characters; 2,048 bytes of UTF-8 fit the index of every supported database
 MAX_LIMIT = 10_000
+_LEAST_IDLE = 5.0  # seconds; a busy machine may keep a transaction waiting for a while
 MAX_OFFSET = 2**31 - 1
 MAX_VERSION = 2**63 - 1
 MAX_TTL = timedelta(days=36_525)  # 100 years: every database's last date is farther away
@@ -77,6 +78,17 @@ def check_seconds(name: str, seconds: Any) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < 1e6:
         raise LTMError("configuration_error", f"{name} must be a positive number of seconds, not {kind_of(seconds)}")
     return float(seconds)
+
+
+def check_idle_timeout(seconds: Any, timeout: float) -> float:
+    """Return ``idle_transaction_timeout`` in seconds; of None half of the time that a call has, at least 5.
+
+    Raises:
+        LTMError: ``configuration_error``.
+    """
+    if seconds is None:
+        return max(_LEAST_IDLE, timeout / 2)
+    return 0.0 if seconds == 0 and seconds is not False else check_seconds("idle_transaction_timeout", seconds)
 
 
 def check_prepare_threshold(times: Any) -> int | None:

@@ -24,6 +24,7 @@ from the_edge_agent.memory.sql.options import EngineOptions
 from the_edge_agent.memory.sql.transactions import CHECKED, check_session, connect
 from the_edge_agent.memory.sql.url import load_dialect, missing_driver, with_installed_driver
 from the_edge_agent.memory.tickets import Ticket, Tickets
+from the_edge_agent.memory.validation import check_idle_timeout
 
 _TICKET: Final = "the_edge_agent.ticket"
 _connecting = threading.local()
@@ -148,7 +149,7 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
             **{**engine_options, **options.engine_args, "execution_options": execution_options},
         )
         _limit_connecting(engine, family, options.connect_timeout)
-        _set_up_sessions(engine, family, options.timeout)
+        _set_up_sessions(engine, family, options)
         return engine, family.prepare_engine(engine)
     except ImportError:
         problem = missing_driver(url)
@@ -201,11 +202,13 @@ def _preparing(family: type[Dialect], driver: str, threshold: int | None) -> dic
     raise LTMError("configuration_error", "prepare_threshold is for PostgreSQL with the driver psycopg; leave it out")
 
 
-def _set_up_sessions(engine: Engine, family: type[Dialect], timeout: float) -> None:
+def _set_up_sessions(engine: Engine, family: type[Dialect], options: EngineOptions) -> None:
+    idle = check_idle_timeout(options.idle_transaction_timeout, options.timeout)
+
     @event.listens_for(engine, "connect", insert=True)  # before SQLAlchemy asks for modes that we change
     def set_up(driver_connection: Any, record: Any) -> None:
         record.info[CHECKED] = True
-        settings = family.session_settings(timeout, driver_connection)
+        settings = family.session_settings(options.timeout, idle, driver_connection)
         if not settings:
             return
         cursor = driver_connection.cursor()

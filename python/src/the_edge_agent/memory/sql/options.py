@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.showing import kind_of
-from the_edge_agent.memory.validation import check_flag, check_prepare_threshold
+from the_edge_agent.memory.validation import check_flag, check_idle_timeout, check_prepare_threshold
 
 MAX_TABLE_NAME: Final = 40  # characters; with what is added for indexes below PostgreSQL's 63
 _TABLE_NAME: Final = re.compile(r"[a-z_][a-z0-9_]*")
@@ -38,6 +38,7 @@ class EngineOptions:
     timeout: float = 30.0
     echo: bool = False
     create_tables: bool = True
+    idle_transaction_timeout: float | None = None
     prepare_threshold: int | None = None
     engine_args: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may hold a secret
     connect_args: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -50,6 +51,7 @@ class EngineOptions:
             _check_seconds(name, getattr(self, name))
         check_flag("echo", self.echo)
         check_flag("create_tables", self.create_tables)
+        check_idle_timeout(self.idle_transaction_timeout, self.timeout)
         check_prepare_threshold(self.prepare_threshold)
         _check_mapping("engine_args", self.engine_args)
         _check_mapping("connect_args", self.connect_args)

@@ -200,8 +200,14 @@ class Dialect:
         return None
 
     @classmethod
-    def session_settings(cls, timeout: float, driver_connection: Any) -> list[str]:
-        """Return the statements that set up a new connection of our own for calls of so many seconds."""
+    def session_settings(cls, timeout: float, idle: float, driver_connection: Any) -> list[str]:
+        """Return the statements that set up a new connection of our own.
+
+        Args:
+            timeout: seconds that a call may take.
+            idle: seconds after which the server ends a transaction whose client sends nothing; 0 for its own setting.
+            driver_connection: the connection.
+        """
         return []
 
     @classmethod

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from sqlalchemy import Connection, DateTime, String
 from sqlalchemy.types import TypeEngine
 
+from the_edge_agent.memory.postgres_sessions import lock_timeout
 from the_edge_agent.memory.sql.dialects.base import Dialect
 from the_edge_agent.memory.sql.dialects.postgresql import PostgreSQLDialect
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH
@@ -21,6 +22,12 @@ class CockroachDBDialect(PostgreSQLDialect):
     has_exact_keys = False
     hides_words: ClassVar[bool] = False  # it would not use the index
     time_type: ClassVar[TypeEngine[Any]] = DateTime(timezone=True)
+
+    @classmethod
+    def session_settings(cls, timeout: float, idle: float, driver_connection: Any) -> list[str]:
+        """Limit the waits that this server knows of."""
+        limits = {"lock_timeout": lock_timeout(timeout), "idle_in_transaction_session_timeout": round(idle * 1_000)}
+        return [f"SET {name} = {limit}" for name, limit in limits.items() if limit]
 
     def exclusively(self, connection: Connection, name: str) -> AbstractContextManager[Any]:
         """Lock every row: there is no LOCK TABLE."""

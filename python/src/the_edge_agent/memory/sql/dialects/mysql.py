@@ -221,9 +221,9 @@ class MySQLDialect(Dialect):
         return url, options
 
     @classmethod
-    def session_settings(cls, timeout: float, driver_connection: Any) -> list[str]:
+    def session_settings(cls, timeout: float, idle: float, driver_connection: Any) -> list[str]:
         """Set all that answers depend on, whatever the server, the user or ``connect_args`` have set."""
-        return [settings(timeout)]
+        return [settings(timeout, idle)]
 
     @classmethod
     def check_session(cls, connection: Connection, *, is_ours: bool) -> None:

@@ -7,6 +7,7 @@ answers (``tests/session_variables.py``). What made a difference is here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import ceil
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, event
@@ -76,6 +77,7 @@ _LEVEL: Final = "= 'READ-COMMITTED'"
 # to look first where the newest entries end, so that it reads no others.
 _FAST_MYSQL: Final = "range_optimizer_max_mem_size = 0"
 _FAST_MARIADB: Final = "expensive_subquery_limit = 100000"
+_POOLED: Final = 4  # times as long connections may wait in a pool on MySQL
 _LOG: Final = ("log_bin", "binlog_format")
 _MARIADB_ALONE: Final = ("enforce_storage_engine",)
 _CLOCK_ERROR: Final = "TIMESTAMPDIFF(SECOND, NOW(), SYSDATE())"  # NOW is what timestamp says, SYSDATE the clock
@@ -87,15 +89,23 @@ _LOG_REMEDY: Final = (
 )
 
 
-def settings(timeout: float) -> str:
-    """Return the statement that sets up a session of ours for calls of so many seconds.
+def settings(timeout: float, idle: float) -> str:
+    """Return the statement that sets up a session of ours.
 
     The server ends a wait for a lock before the call's deadline, so that no session of ours stays behind.
+
+    Args:
+        timeout: seconds that a call may take.
+        idle: seconds after which the server ends a transaction whose client sends nothing; 0 for its own setting.
+            MySQL cannot tell such a session from one that waits in a pool, and ends both after four times as long.
     """
     lock_wait = f"innodb_lock_wait_timeout = {max(1, int(timeout) - 1)}"
     common = [lock_wait, *_assignments(_COMMON), _LIVE_CLOCK, _AUTOCOMMIT]
     of_mysql = [f"transaction_isolation {_LEVEL}", *_assignments(_OF_MYSQL), _FAST_MYSQL]
     of_mariadb = [f"tx_isolation {_LEVEL}", *_assignments(_OF_MARIADB), _FAST_MARIADB]
+    if idle:
+        of_mysql.append(f"wait_timeout = {ceil(_POOLED * idle)}")
+        of_mariadb.append(f"idle_write_transaction_timeout = {ceil(idle)}")
     # MariaDB passes over what is for MySQL 5.7 to 9, and MySQL over what is for MariaDB.
     return f"SET SESSION {', '.join(common)} /*!80000 , {', '.join(of_mysql)} */ /*M! , {', '.join(of_mariadb)} */"
 

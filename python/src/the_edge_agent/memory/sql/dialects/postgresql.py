@@ -48,6 +48,7 @@ from the_edge_agent.memory.filters import Node, Path, Slot, nested
 from the_edge_agent.memory.plan import Bound, Step, ladder
 from the_edge_agent.memory.poolers import PREPARES
 from the_edge_agent.memory.postgres_index import WHOLE_INDEX, looked_up
+from the_edge_agent.memory.postgres_sessions import lock_timeout, session_settings
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.dialects.base import (
     COMMITS_ALONE,
@@ -146,14 +147,11 @@ class PostgreSQLDialect(Dialect):
         return "JSONB" if all(self._has_json.values()) else super().filter_path
 
     @classmethod
-    def session_settings(cls, timeout: float, driver_connection: Any) -> list[str]:
-        """Have the server end a wait for a lock before the call's deadline, so that no session of ours stays behind.
-
-        A pooler hands its sessions to strangers: they stay as they are. It has told the driver a process id of its own.
-        """
-        settings = {"lock_timeout": _lock_timeout(timeout), "gin_fuzzy_search_limit": 0}
-        calls = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
-        return [f"SELECT {calls} WHERE pg_backend_pid() = {driver_connection.info.backend_pid}"]
+    def session_settings(cls, timeout: float, idle: float, driver_connection: Any) -> list[str]:
+        """Return the one statement, see ``postgres_sessions.session_settings``."""
+        info = driver_connection.info
+        version, process = info.server_version, info.backend_pid
+        return [session_settings(timeout=timeout, idle=idle, server_version=version, process=process)]
 
     @classmethod
     def reason(cls, error: Exception) -> str | None:
@@ -262,7 +260,7 @@ class PostgreSQLDialect(Dialect):
         seconds = connection.get_execution_options().get(SECONDS)
         settings = ["SET LOCAL gin_fuzzy_search_limit = 0"]
         if seconds is not None:
-            settings.append(f"SET LOCAL lock_timeout = {_lock_timeout(seconds)}")
+            settings.append(f"SET LOCAL lock_timeout = {lock_timeout(seconds)}")
         driver_connection: Any = connection.connection.driver_connection
         if connection.dialect.driver not in self.preparing_drivers:
             with super().begin(connection, write=True) as transaction:
@@ -341,11 +339,6 @@ class PostgreSQLDialect(Dialect):
 def _columns(connection: Connection, table: Table) -> set[str]:
     name = connection.dialect.identifier_preparer.format_table(table)
     return set(connection.scalars(_COLUMNS, {"name": name}))
-
-
-def _lock_timeout(seconds: float) -> int:
-    """Return the milliseconds that a call of so many seconds may wait for a lock."""
-    return max(1, round(seconds * 900))
 
 
 def _wrong_encoding(server: str, client: str) -> str:

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from typing import Any, Final
 from weakref import ref
 
+from the_edge_agent.memory.forks import SQLiteCall
 from the_edge_agent.memory.languages import Language
 from the_edge_agent.memory.layouts import (
     LANGUAGE_OF,
@@ -149,25 +150,26 @@ class SQLiteDatabase:
         deadline = time.monotonic() + self._timeout
         loan = _Loan(deadline)
         problem: sqlite3.Error | None = None
-        try:
+        with SQLiteCall():
             try:
                 try:
-                    connection = self._take(loan)
-                    self._call.deadline = deadline
-                    yield connection
-                    if write and loan.file is not None:
-                        loan.file.check_written(connection)
-                except sqlite3.Error as error:
-                    problem = error
-                    if loan.file is not None and self._is_ready:
-                        loan.file.check()
-            except LostDatabaseError:
-                self._leave(loan.file)
-                raise
+                    try:
+                        connection = self._take(loan)
+                        self._call.deadline = deadline
+                        yield connection
+                        if write and loan.file is not None:
+                            loan.file.check_written(connection)
+                    except sqlite3.Error as error:
+                        problem = error
+                        if loan.file is not None and self._is_ready:
+                            loan.file.check()
+                except LostDatabaseError:
+                    self._leave(loan.file)
+                    raise
+                finally:
+                    self._give(loan)
             finally:
-                self._give(loan)
-        finally:
-            self._give(loan)  # an exception of a signal or another thread may have struck before the first one
+                self._give(loan)  # an exception of a signal or another thread may have struck before the first one
         if loan.struck:
             raise loan.struck.pop()
         if problem is not None:
@@ -191,11 +193,15 @@ class SQLiteDatabase:
 
     def close(self) -> None:
         """Close every connection, those in use when their transactions end; idempotent."""
+        if os.getpid() != self._process:
+            self._after_fork()
         with self._lock:
             self.closed = True
             idle, self._idle = self._idle, []
-        for connection in idle:
-            self._close(connection)
+        if idle:
+            with SQLiteCall():
+                for connection in idle:
+                    self._close(connection)
 
     def _start_anew(self) -> None:
         self._process, self._lock, self._turns = os.getpid(), threading.Lock(), Tickets(1)

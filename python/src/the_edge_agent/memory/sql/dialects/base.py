@@ -241,6 +241,11 @@ class Dialect:
         return -1
 
     @classmethod
+    def call(cls) -> AbstractContextManager[None]:
+        """Return a context for all that one call does with the driver."""
+        return nullcontext()
+
+    @classmethod
     def stop(cls, driver_connection: Any) -> None:
         """Make a connection give up what it is waiting for; called from another thread."""
         shut_down(cls.socket_of(driver_connection))

@@ -38,6 +38,7 @@ from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import asbool
 
+from the_edge_agent.memory.forks import SQLiteCall
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.deadlines import current
 from the_edge_agent.memory.sql.dialects.base import (
@@ -141,6 +142,11 @@ class SQLiteDialect(Dialect):
             return url, {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
         named = url.set(database=f"file:/{uuid.uuid4()}").update_query_dict({"vfs": "memdb", "uri": "true"})
         return named, {}
+
+    @classmethod
+    def call(cls) -> AbstractContextManager[None]:
+        """Let forks wait for the call."""
+        return SQLiteCall()
 
     @classmethod
     def located(cls, url: URL) -> URL:

@@ -33,6 +33,9 @@ MAY_IMPORT = {
     "memory.tickets": [],
     "memory.in_time": [],
     "memory.poolers": [],
+    "memory.postgres_sessions": [],
+    "memory.forks": ["memory.results"],
+    "memory.writes": ["memory.operations", "memory.results"],
     "memory.damage": ["memory.codec", "memory.filters", "memory.results", "memory.text", "memory.validation"],
     "memory.questions": [
         "memory.plan",
@@ -85,6 +88,8 @@ MAY_IMPORT = {
         "memory.text",
     ],
     "memory.sql": [
+        "memory.writes",
+        "memory.validation",
         "memory.plan",
         "memory.showing",
         "memory.sql",
@@ -177,6 +182,7 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.sql.dialects.sqlite": [
+        "memory.forks",
         "memory.sql.dialects.base",
         "memory.sql.dialects.conditions",
         "memory.sql.dialects.probing",
@@ -199,6 +205,7 @@ MAY_IMPORT = {
         "memory.text",
     ],
     "memory.sql.dialects.postgresql": [
+        "memory.postgres_sessions",
         "memory.plan",
         "memory.sql.dialects.base",
         "memory.sql.dialects.conditions",
@@ -215,6 +222,7 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.sql.dialects.cockroachdb": [
+        "memory.postgres_sessions",
         "memory.sql.dialects.base",
         "memory.sql.dialects.postgresql",
         "memory.validation",
@@ -249,6 +257,7 @@ MAY_IMPORT = {
     "memory.sqlite_files": ["memory.results"],
     "memory.sqlite_settings": [],
     "memory.sqlite_database": [
+        "memory.forks",
         "memory.layouts",
         "memory.results",
         "memory.sqlite_files",
@@ -308,6 +317,7 @@ MAY_IMPORT = {
     "memory.postgres_errors": ["memory.poolers", "memory.results"],
     "memory.postgres_url": ["memory.showing", "memory.results"],
     "memory.postgres_pool": [
+        "memory.postgres_sessions",
         "memory.in_time",
         "memory.postgres_errors",
         "memory.results",
@@ -315,6 +325,7 @@ MAY_IMPORT = {
         "memory.tickets",
     ],
     "memory.postgres_database": [
+        "memory.writes",
         "memory.showing",
         "memory.postgres_errors",
         "memory.postgres_pool",
@@ -353,6 +364,7 @@ MAY_IMPORT = {
         "memory.questions",
     ],
     "memory.postgres": [
+        "memory.writes",
         "memory.plan",
         "memory.damage",
         "memory.postgres_search",
@@ -380,6 +392,7 @@ MAY_IMPORT = {
         "memory.codec",
     ],
     "memory.sqlalchemy_backend": [
+        "memory.writes",
         "memory.plan",
         "memory.damage",
         "memory.sql",

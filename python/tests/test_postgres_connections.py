@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import make_url
 
 from databases import Database
-from faults import Proxy, kill_connections
+from faults.connections import Proxy, kill_connections
 from the_edge_agent.memory import LTMBackend, LTMError, PostgresBackend
 from the_edge_agent.memory.postgres_database import WRITE
 from the_edge_agent.memory.postgres_errors import OutOfTimeError, refusal_of
@@ -90,43 +90,6 @@ def test_every_call_succeeds_after_every_connection_was_killed(
             result = call(memory)
             assert result["success"] is True, (name, result)
         assert memory.count() == {"success": True, "count": 4}
-
-
-def test_a_connection_lost_at_commit_says_that_the_outcome_is_unknown(database: Database) -> None:
-    with PostgresBackend(database.url) as memory:
-        memory.store("k", 1)
-        work = memory._run
-
-        def cut(connection: Any, operations: Any) -> Any:
-            results = work(connection, operations)
-            kill_connections(database, connection.info.backend_pid)
-            return results
-
-        memory._run = cut  # type: ignore[method-assign]
-        result = memory.store("k", "two", if_version=1)
-    assert (result["success"], result["error_type"], result["unknown"]) == (False, "connection_error", True)
-
-
-@pytest.mark.parametrize("cut", ["request", "reply"])
-def test_a_store_cut_off_is_done_once_and_says_so(database: Database, cut: Any) -> None:
-    with PostgresBackend(database.url) as memory, Proxy(database.url) as proxy:
-        memory.store("k", "fox")
-
-        def store_cut_off(key: str, when_cut: Callable[[], object] = lambda: None) -> Result:
-            with PostgresBackend(proxy.url, pool_size=1) as behind:
-                assert behind.retrieve("k")["found"]
-                time.sleep(0.05)  # an entry written a moment before could be another's
-                proxy.cut, proxy.when_cut = cut, when_cut
-                return behind.store(key, "a fox", {"n": 1})
-
-        for key, version in (("new", 1), ("k", 2), ("k", 3)):
-            result = store_cut_off(key)
-            assert result == {"success": True, "stored": True, "key": key, "created": version == 1, "version": version}
-            assert memory.retrieve(key)["version"] == version
-        for key in ("another", "k"):
-            result = store_cut_off(key, partial(memory.store, key, "another's"))
-            assert (result["success"], result["error_type"], result["unknown"]) == (False, "connection_error", True)
-            assert memory.retrieve(key)["value"] == "another's"
 
 
 def test_with_a_server_that_falls_silent_every_call_ends_at_its_deadline(database: Database) -> None:

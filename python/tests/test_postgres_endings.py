@@ -30,7 +30,7 @@ PROGRAMS = {
     "a silent server": "memory = PostgresBackend(silent, lazy=True, timeout=0.5)\nassert not memory.count()['success']",
     "no server": "memory = PostgresBackend(nowhere, lazy=True)\nassert not memory.count()['success']",
     "a lost connection": (
-        "memory = PostgresBackend(url)\n"
+        "memory = PostgresBackend(url, timeout=1)\n"
         "try: memory._database.run(lambda c: c.execute('SELECT pg_terminate_backend(pg_backend_pid())'))\n"
         "except LTMError: pass\n"
         "assert memory.count()['success']"

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 from databases import Database
-from faults import OTHERS
+from faults.connections import OTHERS
 from the_edge_agent.memory import LTMError, PostgresBackend, SQLAlchemyBackend
 from the_edge_agent.memory.postgres_database import WRITE
 

@@ -6,7 +6,6 @@ and order are decided by the functions that define them, in Python, over rows th
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
@@ -33,9 +32,9 @@ from the_edge_agent.memory.native_rows import Page, entry_of, item_of, iterate, 
 from the_edge_agent.memory.operations import Delete, Operation, Store, is_plain
 from the_edge_agent.memory.plan import Reader, all_matching
 from the_edge_agent.memory.postgres_database import (
+    ALONE,
     MICROSECONDS,
     ONE_STATE,
-    WRITE,
     PostgresDatabase,
     in_utc,
     microseconds,
@@ -68,6 +67,7 @@ from the_edge_agent.memory.validation import (
     check_limit,
     check_prefix,
 )
+from the_edge_agent.memory.writes import Change, Seen, Write
 
 # An upsert in one statement, at the time of the server. An expired entry counts as absent: the store is then a create.
 _UPSERT: Final = """
@@ -95,10 +95,11 @@ _STORE: Final = {
 _PUT: Final = {words: f"{store} RETURNING version" for words, store in _STORE.items()}
 _CREATE: Final = {words: f"{store} WHERE e.expires_at <= now() RETURNING version" for words, store in _STORE.items()}
 _VERSION: Final = f"SELECT version FROM ltm_entries WHERE key = %(key)s AND {VISIBLE} FOR UPDATE"
-# What became of a store whose end was not told; this waits for who is writing the row.
-_WRITTEN: Final = f"""
-    SELECT version, write_id = %(write_id)s, now() - updated_at <= %(elapsed)s{MICROSECONDS}
-    FROM ltm_entries WHERE key = %(key)s FOR UPDATE"""
+# What tells of the writes of rows; it waits for those who are writing them. Of a time that is infinite there is no age.
+_WRITTEN: Final = """
+    SELECT key, version, write_id, CASE WHEN isfinite(updated_at) THEN extract(epoch FROM now() - updated_at) END,
+           coalesce(expires_at <= now(), false)
+    FROM ltm_entries WHERE key = ANY(%(keys)s) ORDER BY key FOR UPDATE"""
 _DELETE: Final = f"DELETE FROM ltm_entries WHERE key = %(key)s AND {VISIBLE}"
 # Rows are locked in the order of their keys, so that no two transactions wait for each other; a subquery in place of
 # MATERIALIZED may run again for each row, with other rows.
@@ -195,15 +196,17 @@ class PostgresBackend(DatabaseBackend):
     @returns_result
     def delete_many(self, keys: Iterable[str]) -> Result:
         """Delete the entries at many keys; see ``LTMBackend.delete_many``."""
-        deletes = [Delete(key) for key in check_keys(keys)]
+        wanted = check_keys(keys)
+        deletes = [*map(Delete, wanted)]
 
-        def work(connection: Any) -> int:
-            found = connection.execute(_DELETE_MANY, {"keys": [delete.key for delete in deletes]}).rowcount
+        def work(connection: Any, _: Write) -> int:
+            found = connection.execute(_DELETE_MANY, {"keys": wanted}).rowcount
             if self._here is not None:
                 self._here.follow(connection, deletes)
             return int(found)
 
-        result = ok(deleted_count=self._database.run(work, WRITE))
+        count = self._database.write(work, lambda counts: Change(deleted=wanted if counts[-1] else ()), _look)
+        result = ok(deleted_count=count)
         self._record(deletes, [result])
         return result
 
@@ -212,32 +215,36 @@ class PostgresBackend(DatabaseBackend):
         """Remove expired entries; see ``LTMBackend.cleanup_expired``."""
         most = check_batch_size(batch_size)
 
-        def work(connection: Any) -> Result:
+        def work(connection: Any, _: Write) -> tuple[list[str], int]:
             if not connection.execute(_EXPIRED_COUNT).fetchone()[0]:  # then also those may ask who may only read
-                return ok(deleted_count=0, remaining_count=0)
+                return [], 0
             keys = [row[0] for row in connection.execute(_CLEAN, {"most": most})]
             remaining = connection.execute(_EXPIRED_COUNT).fetchone()[0]
             if self._here is not None:
                 self._here.forget(connection, keys)
-            return ok(deleted_count=len(keys), remaining_count=remaining)
+            return keys, remaining
 
-        return self._database.run(work, WRITE)
+        keys, remaining = self._database.write(work, lambda found: Change(deleted=found[-1][0], of_expired=True), _look)
+        return ok(deleted_count=len(keys), remaining_count=remaining)
 
     def _write(self, operations: Sequence[Operation]) -> list[Result]:
         if len(operations) == 1 and is_plain(operations[0]) and self._here is None:
             return [self._store_alone(operations[0])]
-        return self._database.run(lambda connection: self._run(connection, operations), WRITE)
+        run = partial(self._run, operations)
+        return self._database.write(run, lambda results: Change.of(operations, results[-1]), _look)
 
     def _store_alone(self, store: Store) -> Result:
-        """Store one entry by one statement that commits by itself, recognised later if nobody told how it ended."""
-        row = {**_parameters(store), "write_id": str(uuid.uuid4())}
-        version = self._database.run_alone(
-            lambda connection: _put(connection, row)[0],
-            lambda connection, elapsed: _version_written(connection, row, elapsed),
-        )
-        return stored(store.key, version)
+        """Store one entry by one statement that commits by itself."""
+        row = _parameters(store)
 
-    def _run(self, connection: Any, operations: Sequence[Operation]) -> list[Result]:
+        def work(connection: Any, write: Write) -> int:
+            version: int = _put(connection, {**row, "write_id": write.id})[0]
+            return version
+
+        change = Change({store.key}, is_plain=True)
+        return stored(store.key, self._database.write(work, lambda _: change, _look, ALONE))
+
+    def _run(self, operations: Sequence[Operation], connection: Any, write: Write) -> list[Result]:
         """Run stores and deletes, by key and then in their order: what is done to other keys makes no difference.
 
         Raises:
@@ -249,11 +256,16 @@ class PostgresBackend(DatabaseBackend):
         for are_plain, group in groupby(places, key=lambda place: is_plain(operations[place])):
             some = [*group]
             if are_plain and len(some) > 1:
-                results |= zip(some, _put_many(connection, [operations[place] for place in some]), strict=True)
+                stores: list[Any] = [operations[place] for place in some]
+                rows = [
+                    {**_parameters(store), "write_id": write.of(place)}
+                    for place, store in zip(some, stores, strict=True)
+                ]
+                results |= zip(some, _put_many(connection, rows), strict=True)
                 continue
             for place in some:
                 try:
-                    results[place] = _do(connection, operations[place])
+                    results[place] = _do(connection, operations[place], write.of(place))
                 except LTMError as failure:
                     conflicts[place] = failure
         if conflicts:
@@ -331,13 +343,12 @@ class PostgresBackend(DatabaseBackend):
         return self._database.run(lambda connection: answer(reads(connection, condition, prefix)), ONE_STATE)
 
 
-def _put_many(connection: Any, stores: Sequence[Any]) -> Iterator[Result]:
+def _put_many(connection: Any, rows: Sequence[dict[str, Any]]) -> Iterator[Result]:
     """Store one after the other, without a wait for each answer."""
     with connection.cursor() as cursor:
-        has_words = stores[0].search_text is not None
-        cursor.executemany(_PUT[has_words], [_parameters(store) for store in stores], returning=True)
-        for store in stores:
-            yield stored(store.key, cursor.fetchone()[0])
+        cursor.executemany(_PUT[rows[0]["search_text"] is not None], rows, returning=True)
+        for row in rows:
+            yield stored(row["key"], cursor.fetchone()[0])
             cursor.nextset()
 
 
@@ -345,35 +356,29 @@ def _put(connection: Any, row: Mapping[str, Any], statement: Mapping[bool, str] 
     return connection.execute(statement[row["search_text"] is not None], row).fetchone()
 
 
-def _do(connection: Any, operation: Operation) -> Result:
+def _do(connection: Any, operation: Operation, write_id: str) -> Result:
     if isinstance(operation, Delete):
         found = connection.execute(_DELETE, {"key": operation.key}).rowcount
         return ok(deleted=bool(found), key=operation.key)
+    values = {**_parameters(operation), "write_id": write_id}
     if operation.if_version is None:
-        return stored(operation.key, _put(connection, _parameters(operation))[0])
+        return stored(operation.key, _put(connection, values)[0])
     version = _locked_version(connection, operation.key)
     row = None
     if version == operation.if_version:
         statement = _PUT if version else _CREATE
-        row = _put(connection, _parameters(operation), statement)
+        row = _put(connection, values, statement)
     if row is None:  # at last, of an entry that others have created meanwhile
         raise conflict(operation.key, version or _locked_version(connection, operation.key))
     return stored(operation.key, row[0])
 
 
-def _version_written(connection: Any, row: Mapping[str, Any], elapsed: Callable[[], timedelta]) -> int:
-    """Return the version that a store has given to an entry, or store it now; see ``SingleStore``.
+def _look(connection: Any, keys: Sequence[str]) -> list[Seen]:
+    return [_seen(*row) for row in connection.execute(_WRITTEN, {"keys": [*keys]})]
 
-    Raises:
-        LTMError: another store has written the entry since; what became of this one cannot be known.
-    """
-    # The time since, taken after BEGIN, is longer than it is by the server's now().
-    found = connection.execute(_WRITTEN, {**row, "elapsed": microseconds(elapsed())}).fetchone()
-    if found and found[1]:
-        return int(found[0])
-    if found and found[2]:
-        raise LTMError("connection_error", "another store has written the entry since the connection was lost")
-    return int(_put(connection, row)[0])
+
+def _seen(key: str, version: int, write_id: str | None, age: Any, is_expired: bool) -> Seen:
+    return Seen(key, version, write_id, None if age is None else timedelta(seconds=float(age)), is_expired)
 
 
 def _locked_version(connection: Any, key: str) -> int:

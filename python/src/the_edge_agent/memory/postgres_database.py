@@ -8,11 +8,11 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
 try:
@@ -26,17 +26,17 @@ from the_edge_agent.memory.codec import comparable_json
 from the_edge_agent.memory.filters import Node, equalities
 from the_edge_agent.memory.languages import Language
 from the_edge_agent.memory.layouts import check_language_of
-from the_edge_agent.memory.postgres_errors import OutOfTimeError, failure_of, is_lost
+from the_edge_agent.memory.postgres_errors import CutError, OutOfTimeError, failure_of, is_lost
 from the_edge_agent.memory.postgres_pool import Pool, closed
 from the_edge_agent.memory.postgres_schema import create_tables, is_ready, kept_language_in
 from the_edge_agent.memory.postgres_url import parse_url
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.showing import kind_of
 from the_edge_agent.memory.validation import check_idle_timeout, check_prepare_threshold, check_seconds
+from the_edge_agent.memory.writes import Change, Seen, Write, Writer, version_of
 
 Answer = TypeVar("Answer")
 Row = TypeVar("Row")
-Elapsed: TypeAlias = Callable[[], timedelta]
 
 # Where each transaction begins; None runs one statement by itself. A database that is read-only by default stays so.
 ALONE: Final = "commit"  # no statement: what is run commits by itself
@@ -115,6 +115,7 @@ class PostgresDatabase:
         self._prepare_threshold = check_prepare_threshold(prepare_threshold)
         self.closed = self._is_ready = False
         self._pool: Pool | None = None
+        self._writer = Writer(self._timeout)
         self.on_start: Callable[[], None] | None = None
         self._lock = threading.Lock()
         _databases.add(self)
@@ -127,13 +128,15 @@ class PostgresDatabase:
         """
         self._in_time(self._make_ready)
 
-    def run(self, work: Callable[[Any], Answer], begin: str | None = None) -> Answer:
+    def run(self, work: Callable[[Any], Answer], begin: str | None = None, deadline: float | None = None) -> Answer:
         """Run ``work`` on a connection, started first if need be.
 
         Args:
             work: gets the connection; is run again if it gave way to another transaction, or if the connection was
                 lost before anything was committed.
-            begin: ``WRITE``, ``ONE_STATE``, or None for a single statement that reads.
+            begin: ``WRITE``, ``ONE_STATE``, ``ALONE`` for a single statement that writes and commits by itself, or None
+                for one that reads.
+            deadline: of the call, by Python's monotonic clock; None if it begins now.
 
         Raises:
             LTMError: nothing has changed then, unless its result says ``unknown: True``.
@@ -143,39 +146,43 @@ class PostgresDatabase:
             self._make_ready(deadline)
             return self._retrying(work, begin, deadline)
 
-        return self._in_time(call)
+        return self._in_time(call, deadline)
 
-    def run_alone(self, work: Callable[[Any], Answer], again: Callable[[Any, Elapsed], Answer]) -> Answer:
-        """Run ``work``, a statement that writes and commits by itself, started first if need be.
+    def write(
+        self,
+        work: Callable[[Any, Write], Answer],
+        change: Callable[[list[Answer]], Change],
+        look: Callable[[Any, Sequence[str]], Sequence[Seen]],
+        begin: str = WRITE,
+    ) -> Answer:
+        """Run ``work``, which writes entries; if the connection is lost at its end, find out what became of it.
 
         Args:
-            work: gets the connection.
-            again: finds out in a transaction what ``work`` has done, if the connection was lost after it was sent, or
-                does it; gets the connection, and what returns the time since before it was sent.
+            work: gets the connection, and the write to which its rows belong. By itself it returns a version.
+            change: returns what was changed; gets the answers that ``work`` has returned.
+            look: returns the rows at keys, see ``Write.settled``.
+            begin: ``WRITE``, or ``ALONE`` for a single statement that commits by itself.
 
         Raises:
             LTMError: nothing has changed then, unless its result says ``unknown: True``.
         """
+        write, deadline = self._writer.begin(), time.monotonic() + self._timeout
+        answers: list[Any] = []
 
-        def call(deadline: float) -> Answer:
-            self._make_ready(deadline)
-            begun = time.monotonic()
+        def once(connection: Any) -> Answer:
+            answers.append(work(connection, write))
+            return answers[-1]  # type: ignore[no-any-return]
 
-            def elapsed() -> timedelta:
-                return timedelta(seconds=time.monotonic() - begun)
+        def done(rows: Sequence[Seen]) -> Any:
+            return answers[-1] if answers else version_of(rows)
 
-            try:
-                return self._retrying(work, ALONE, deadline)
-            except LTMError as failure:
-                if "unknown" not in failure.result or time.monotonic() > deadline:
-                    raise
-                unknown = failure
-            try:
-                return self._retrying(lambda connection: again(connection, elapsed), WRITE, deadline)
-            except (LTMError, OutOfTimeError):
-                raise unknown from None
-
-        return self._in_time(call)
+        answer: Answer = write.settled(
+            lambda: self.run(once, begin, deadline),
+            lambda: change(answers),
+            lambda keys: self.run(lambda connection: look(connection, keys), None, deadline),
+            done,
+        )
+        return answer
 
     def is_at(self, url: Any) -> bool:
         """Return whether a URL leads to this database.
@@ -201,16 +208,16 @@ class PostgresDatabase:
         """Leave the parent's connections alone, in the child."""
         if self._pool is not None:
             _inherited.append(self._pool)
-        self._pool, self._lock = None, threading.Lock()
+        self._pool, self._lock, self._writer = None, threading.Lock(), Writer(self._timeout)
 
     def __str__(self) -> str:
         """Show where the database is, without the password."""
         return str(self._place)
 
-    def _in_time(self, call: Callable[[float], Answer]) -> Answer:
+    def _in_time(self, call: Callable[[float], Answer], deadline: float | None = None) -> Answer:
         problem: LTMError
         try:
-            return call(time.monotonic() + self._timeout)
+            return call(time.monotonic() + self._timeout if deadline is None else deadline)
         except OutOfTimeError:
             problem = self._out_of_time()
         raise problem
@@ -249,12 +256,14 @@ class PostgresDatabase:
         codes: tuple[str, ...] = _GAVE_WAY,
         attempts: float = math.inf,
     ) -> Answer:
-        """Run ``work``, again for errors with one of ``codes`` while attempts are left, and for one lost connection."""
-        pause, was_replaced = _FIRST_PAUSE, False
+        """Run ``work``, again for errors with one of ``codes`` while attempts are left, and for lost connections."""
+        pause, is_first_loss = _FIRST_PAUSE, True
         while True:
             progress, attempts = _Progress(), attempts - 1
             try:
                 return self._transact(work, begin, deadline, progress)
+            except CutError as error:
+                failure, lost, late, code = LTMError.of(error.result), True, False, ""
             except psycopg.Error as error:
                 failure, lost = failure_of(error), is_lost(error)
                 late, code = isinstance(error, OutOfTimeError), error.sqlstate or ""
@@ -264,16 +273,15 @@ class PostgresDatabase:
             if fields:
                 raise LTMError.of({**failure.result, **fields})
             again = code in codes and attempts > 0
-            if not again and (was_replaced or not lost):
+            if time.monotonic() + pause > deadline or not (again or lost):
                 raise failure
-            was_replaced = was_replaced or lost
             if lost and self._pool is not None:
                 self._pool.replace_all()  # the others are as old
-            if time.monotonic() + pause > deadline:
-                raise failure
-            if not lost:
-                time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads retries, keeps no secret
-                pause = min(2 * pause, _LONGEST_PAUSE)
+            if lost and is_first_loss:
+                is_first_loss = False
+                continue
+            time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads retries, keeps no secret
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _transact(
         self, work: Callable[[Any], Answer], begin: str | None, deadline: float, progress: _Progress

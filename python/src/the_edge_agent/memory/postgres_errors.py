@@ -41,6 +41,8 @@ _FAILURES: Final[dict[str, tuple[ErrorType, str]]] = {
     "42703": ("query_error", "a table or column is missing; was it dropped, or never created?"),
     "42501": ("query_error", "the user lacks a privilege that this call needs"),
 }
+# What libpq, and the server, say of a connection that was cut while it was made.
+_CUT: Final = "server closed the connection|connection has been closed|reset by peer|terminating connection"
 # While connecting libpq gives no code: its texts.
 _REFUSALS: Final[tuple[tuple[str, ErrorType, str], ...]] = (
     ("password|pg_hba.conf|role .* does not exist", "auth_failed", "the database refused the user name or password"),
@@ -58,6 +60,10 @@ _REFUSALS: Final[tuple[tuple[str, ErrorType, str], ...]] = (
 
 class OutOfTimeError(psycopg.OperationalError):
     """The time of a call is over."""
+
+
+class CutError(LTMError):
+    """A connection was cut while it was made or set up; another one may serve."""
 
 
 def is_lost(error: psycopg.Error) -> bool:
@@ -82,7 +88,13 @@ def failure_of(error: psycopg.Error) -> LTMError:
 
 
 def refusal_of(error: Exception) -> LTMError:
-    """Return why there is no connection."""
+    """Return why there is no connection: a ``CutError`` if there was one, and the server has ended it.
+
+    libpq has no code for that, and other texts for a connection that it never had.
+    """
+    is_late = isinstance(error, OutOfTimeError)
+    if not is_late and (getattr(error, "sqlstate", None) == "57P01" or re.search(_CUT, str(error))):
+        return CutError("connection_error", "lost the connection to the database")
     if isinstance(error, (TypeError, ValueError)):  # Python's own, as of a host whose name is too long
         shown = type(error).__name__
         return LTMError("configuration_error", f"the driver does not accept the url or one of its options ({shown})")

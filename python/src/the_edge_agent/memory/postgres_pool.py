@@ -67,10 +67,12 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     def drop(self) -> None:
         """Close it, and first end what the server still does for it: psycopg does so for KeyboardInterrupt alone."""
-        if self.info.transaction_status == TransactionStatus.ACTIVE:
-            with suppress(psycopg.Error):
-                self.cancel_safe(timeout=_TO_CANCEL)
-        self.close()
+        try:
+            if self.info.transaction_status == TransactionStatus.ACTIVE:
+                with suppress(psycopg.Error):
+                    self.cancel_safe(timeout=_TO_CANCEL)
+        finally:  # an interrupt may strike here too
+            self.close()
 
 
 class Pool:

@@ -61,6 +61,7 @@ from the_edge_agent.memory.validation import (
     check_limit,
     check_prefix,
 )
+from the_edge_agent.memory.writes import Change, Write
 
 _PAGE_TEXT = 1_000_000  # characters that a page of iterate_all aims at
 _MAX_PAGE_ROWS = 1_000
@@ -73,12 +74,12 @@ class SQLAlchemyBackend(DatabaseBackend):
 
     The contract of each method is ``LTMBackend``'s, the same on every database. Safe for many threads and for
     forks: a child opens connections of its own. A call takes a connection from the pool and runs in one
-    transaction; it is run again as a whole when it lost to a concurrent one, and once when the connection turned
-    out to be lost before anything was committed. No call takes longer than ``timeout``.
+    transaction; it is run again as a whole when it lost to a concurrent one, or when the connection was lost before
+    anything was committed. No call takes longer than ``timeout``.
 
-    A connection that is lost while COMMIT is under way is the one failure that may have stored something: its
-    result says ``"unknown": True``. A single store commits by itself; it is recognised by the ``write_id`` that its row
-    keeps, unless another one has overwritten it since.
+    When the connection is lost while COMMIT is under way, the ``write_id`` that each row keeps tells whether the write
+    was done; see ``memory/writes.py``. Where it cannot tell, the failure says ``"unknown": True``: the one kind of
+    failure that may have stored something.
     """
 
     _database: Database
@@ -312,8 +313,9 @@ class SQLAlchemyBackend(DatabaseBackend):
     def delete_many(self, keys: Iterable[str]) -> Result:
         """Delete the entries at many keys; see ``LTMBackend.delete_many``."""
         wanted = check_keys(keys)
-        deleted = self._database.run(
-            lambda connection, sql: sql.delete_many(connection, wanted, ledger=self._ledger.is_here), write=True
+        deleted = self._database.write(
+            lambda connection, sql, _: sql.delete_many(connection, wanted, ledger=self._ledger.is_here),
+            lambda count: Change(deleted=wanted if count else ()),
         )
         self._record([Delete(key) for key in wanted], [ok(deleted_count=deleted)])
         return ok(deleted_count=deleted)
@@ -340,8 +342,9 @@ class SQLAlchemyBackend(DatabaseBackend):
     def cleanup_expired(self, batch_size: int = 100) -> Result:
         """Remove expired entries; see ``LTMBackend.cleanup_expired``."""
         most = check_batch_size(batch_size)
-        deleted, remaining = self._database.run(
-            lambda connection, sql: sql.cleanup_expired(connection, most, ledger=self._ledger.is_here), write=True
+        _, deleted, remaining = self._database.write(
+            lambda connection, sql, _: sql.cleanup_expired(connection, most, ledger=self._ledger.is_here),
+            lambda found: Change(deleted=found[0], of_expired=True),
         )
         return ok(deleted_count=deleted, remaining_count=remaining)
 
@@ -464,11 +467,11 @@ class SQLAlchemyBackend(DatabaseBackend):
         if len(placed) == 1 and (version := self._stored_alone(placed[0])) is not None:
             return [stored(placed[0].key, version)]
 
-        def work(connection: Connection, sql: Statements) -> list[Result]:
+        def work(connection: Connection, sql: Statements, write: Write | None) -> list[Result]:
             self._values.keep(connection, sql, placed)
-            return sql.apply(connection, placed, ledger=self._ledger.is_here)
+            return sql.apply(connection, placed, write, ledger=self._ledger.is_here)
 
-        return self._database.run(work, write=True)
+        return self._database.write(work, partial(Change.of, placed))
 
     def _stored_alone(self, operation: Operation) -> int | None:
         """Return the version of a store that is a transaction by itself; None where it takes more."""

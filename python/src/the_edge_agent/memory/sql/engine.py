@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
@@ -29,6 +29,7 @@ from the_edge_agent.memory.sql.statements import Statements
 from the_edge_agent.memory.sql.transactions import retrying, run_alone, run_transaction
 from the_edge_agent.memory.sql.url import SafeURL, parse_url, with_installed_driver
 from the_edge_agent.memory.tickets import Tickets
+from the_edge_agent.memory.writes import Change, Seen, Write, Writer, version_of
 
 Answer = TypeVar("Answer")
 
@@ -78,6 +79,7 @@ class Database:
         """
         self._shared = source if isinstance(source, Engine) else None
         self.url, self._hidden_args = (SafeURL(*source.url), {}) if isinstance(source, Engine) else _located(source)
+        self._family = for_name(self.url.get_backend_name())
         self.closed = False
         self._options = options
         self._entries_name = entries_name
@@ -85,6 +87,7 @@ class Database:
         self.language: Language | None = None
         self._dialect_class = dialect_class
         self._opened: _Opened | None = None
+        self._writer = Writer(options.timeout)
         self._starting = Tickets(1)
         self.on_start: Callable[[], None] | None = None
         _databases.add(self)
@@ -152,7 +155,7 @@ class Database:
             return self.run(lambda connection, sql: query(sql).run(connection).rows)
         pool = opened.engine.pool
         try:
-            with Deadline(self._seconds()) as deadline:
+            with self._family.call(), Deadline(self._seconds()) as deadline:
                 return run_alone(opened.engine, opened.schema.dialect, query(opened.statements), deadline).rows
         except LostDatabaseError:
             self._leave_lost(opened)
@@ -169,15 +172,62 @@ class Database:
         opened = self._direct()
         if opened is None or not opened.statements.entries.single.is_possible:
             return None
-        pool = opened.engine.pool
+        pool, single = opened.engine.pool, opened.statements.entries.single
+
+        def store_alone(write: Write | None) -> int:
+            with self._family.call(), Deadline(self._seconds()) as deadline:
+                return single.store(opened.engine, store, deadline, write)
+
         try:
-            with Deadline(self._seconds()) as deadline:
-                return opened.statements.entries.single.store(opened.engine, store, deadline)
+            if not opened.schema.dialect.socket_drivers:  # a file has no connection to lose
+                return store_alone(None)
+            return self._settled(store_alone, lambda: Change({store.key}, is_plain=True), version_of)
         except LostDatabaseError:
             self._leave_lost(opened)
             raise
         finally:
             self._leave(opened, pool)
+
+    def write(
+        self, work: Callable[[Connection, Statements, Write | None], Answer], change: Callable[[Answer], Change]
+    ) -> Answer:
+        """Run ``work`` in one transaction that writes entries, started first if need be.
+
+        If the connection is lost at its end, a look at the rows tells what became of it; see ``memory/writes.py``.
+
+        Args:
+            work: gets the write to which its rows belong, None where no connection can be lost.
+            change: returns what an answer of ``work`` has changed.
+
+        Raises:
+            LTMError: nothing has changed then, unless its result says ``unknown: True``.
+        """
+        answers: list[Answer] = []
+
+        def attempt(write: Write | None) -> Answer:
+            def once(connection: Connection, sql: Statements) -> Answer:
+                answers.append(work(connection, sql, write))
+                return answers[-1]
+
+            return self.run(once, write=True)
+
+        if not self._family.socket_drivers:
+            return attempt(None)
+        return self._settled(attempt, lambda: change(answers[-1]), lambda _: answers[-1])
+
+    def _settled(
+        self,
+        attempt: Callable[[Write | None], Answer],
+        change: Callable[[], Change],
+        done: Callable[[Sequence[Seen]], Answer],
+    ) -> Answer:
+        write = self._writer.begin()
+
+        def look(keys: Sequence[str]) -> list[Seen]:
+            return self.run(lambda connection, sql: sql.entries.written(connection, keys))
+
+        with one_end(self._seconds()):
+            return write.settled(lambda: attempt(write), change, look, done)
 
     def tend(self, stores: int) -> None:
         """Do what follows stores, if it is time; what fails is done another time, for the stores have not failed."""
@@ -251,9 +301,8 @@ class Database:
         """
         other = with_installed_driver(_located(url)[0])
         is_kept = other.database not in (None, "", ":memory:")
-        family = for_name(other.get_backend_name())
-        mine = family.identity(with_installed_driver(self.url))
-        return is_kept and self._shared is None and mine == family.identity(other)
+        mine = self._family.identity(with_installed_driver(self.url))
+        return is_kept and self._shared is None and mine == for_name(other.get_backend_name()).identity(other)
 
     def is_same(self, other: Database) -> bool:
         """Return whether this is another ``Database`` on the same database."""
@@ -286,6 +335,7 @@ class Database:
     def after_fork(self) -> None:
         """Leave the parent's connections alone, in the child."""
         self._starting = Tickets(1)
+        self._writer = Writer(self._options.timeout)
         opened = self._opened
         if opened is None:
             return
@@ -326,7 +376,7 @@ class Database:
             opened.close()
 
     def _in_time(self, work: Callable[[Deadline], Answer]) -> Answer:
-        with Deadline(self._seconds()) as deadline:
+        with self._family.call(), Deadline(self._seconds()) as deadline:
             return work(deadline)
 
     def _seconds(self) -> float:
@@ -350,7 +400,7 @@ class Database:
 
     def _open(self, deadline: Deadline) -> _Opened:
         if self._shared is None and not self._options.create_tables:
-            file = for_name(self.url.get_backend_name()).new_file(self.url)
+            file = self._family.new_file(self.url)
             if file is not None:  # a connection would make it, and leave it there without tables
                 raise LTMError("configuration_error", f"there is no file {file}; {_NO_TABLES}")
         engine, keeper = self._engine()
@@ -387,7 +437,9 @@ class Database:
         return self._shared, None
 
     def _dispose(self, engine: Engine, keeper: Closable | None) -> None:
-        if self._shared is None:
+        if self._shared is not None:
+            return
+        with suppress(LTMError), self._family.call():  # a forked process may have to leave it alone
             engine.dispose()
             if keeper is not None:
                 keeper.close()

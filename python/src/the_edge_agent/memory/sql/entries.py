@@ -23,6 +23,7 @@ from the_edge_agent.memory.sql.rows import entry_parameters, entry_row, moment_o
 from the_edge_agent.memory.sql.search import Reads, Search, Searcher, prefix_bounds
 from the_edge_agent.memory.sql.single_store import SingleStore
 from the_edge_agent.memory.sql.versions import VersionedStore
+from the_edge_agent.memory.writes import Seen, Write
 
 _WIDEST: Final = 4  # bytes of a character, escaped or not
 
@@ -41,7 +42,7 @@ class Entries:
         visible, expired = dialect.visible(table), dialect.expired(table)
         self._upsert = dialect.upsert(table, entry_row(dialect, table))
         self._versioned = VersionedStore(dialect, self._upsert)
-        self.single = SingleStore(dialect, table, self._upsert)
+        self.single = SingleStore(dialect, self._upsert)
         self._key = columns.key
         value, metadata = type_coerce(columns.value, Text()), type_coerce(columns.metadata, Text())
         is_one, is_among = columns.key == bindparam("b_key"), columns.key.in_(bindparam("b_keys", expanding=True))
@@ -64,11 +65,16 @@ class Entries:
         self._expired = select(columns.key).where(expired).order_by(columns.expires_at, columns.key).limit(rows)
         self._clean = delete(table).where(is_among, expired)
         self._expired_count = select(func.count()).select_from(table).where(expired)
+        moment = type_coerce(dialect.now, columns.updated_at.type).label("now")
+        written = select(columns.key, columns.version, columns.write_id, columns.updated_at, moment, expired)
+        self._written = written.where(is_among).order_by(columns.key).with_for_update()
 
     # --- writes ------------------------------------------------------------------------------------
 
-    def apply(self, connection: Connection, operations: Sequence[Operation], now: datetime | None) -> list[Result]:
-        """Run stores and deletes at the time ``now``; return the result of each, in their order.
+    def apply(
+        self, connection: Connection, operations: Sequence[Operation], now: datetime | None, write: Write | None
+    ) -> list[Result]:
+        """Run stores and deletes at the time ``now``, as one write; return the result of each, in their order.
 
         Rows are locked in the order of their keys, so that concurrent transactions do not deadlock; per key
         the order of the operations stays. Keys that are only stored, whatever is there, are stored together.
@@ -82,11 +88,12 @@ class Entries:
         groups = ([*group] for _, group in groupby(by_key, key=lambda place: operations[place].key))
         for are_plain, run in groupby(groups, key=lambda places: _are_one([operations[place] for place in places])):
             if are_plain:
-                results.update(self._store_together(connection, operations, [*run], now))
+                results.update(self._store_together(connection, operations, [*run], now, write))
             else:
                 for place in chain(*run):
                     try:
-                        results[place] = self._apply_one(connection, operations[place], now)
+                        write_id = None if write is None else write.of(place)
+                        results[place] = self._apply_one(connection, operations[place], now, write_id)
                     except LTMError as failure:
                         conflicts[place] = failure
         if conflicts:
@@ -94,21 +101,35 @@ class Entries:
         return [results[place] for place in range(len(operations))]
 
     def _store_together(
-        self, connection: Connection, operations: Sequence[Any], groups: list[Places], now: datetime | None
+        self,
+        connection: Connection,
+        operations: Sequence[Any],
+        groups: list[Places],
+        now: datetime | None,
+        write: Write | None,
     ) -> Iterator[tuple[int, Result]]:
         """Store the last of each key's values, and count the others in its version."""
+        write_id = None if write is None else write.id
         if len(groups) == 1:
-            yield from self._stored(operations, groups, self._upsert_one(connection, operations, groups[0], now))
+            versions = self._upsert_one(connection, operations, groups[0], now, write_id)
+            yield from self._stored(operations, groups, versions)
             return
         for batch in batches(groups, lambda places: _most_bytes(operations[places[-1]]), self._packet):
-            rows = [entry_parameters(self._dialect, operations[places[-1]], now, len(places)) for places in batch]
+            rows = [
+                entry_parameters(self._dialect, operations[places[-1]], now, len(places), write_id) for places in batch
+            ]
             yield from self._stored(operations, batch, self._upsert.many(connection, rows))
 
     def _upsert_one(
-        self, connection: Connection, operations: Sequence[Any], places: Places, now: datetime | None
+        self,
+        connection: Connection,
+        operations: Sequence[Any],
+        places: Places,
+        now: datetime | None,
+        write_id: str | None,
     ) -> dict[str, int]:
         store = operations[places[-1]]
-        row = entry_parameters(self._dialect, store, now, len(places))
+        row = entry_parameters(self._dialect, store, now, len(places), write_id)
         return {store.key: self._upsert.one(connection, row)}
 
     def _stored(
@@ -120,11 +141,13 @@ class Entries:
             for version, place in enumerate(places, start=first):
                 yield place, stored(key, version)
 
-    def _apply_one(self, connection: Connection, operation: Operation, now: datetime | None) -> Result:
+    def _apply_one(
+        self, connection: Connection, operation: Operation, now: datetime | None, write_id: str | None
+    ) -> Result:
         if not isinstance(operation, Store):
             found = self._delete.run(connection, {"b_key": operation.key, "b_now": now}).rowcount
             return ok(deleted=bool(found), key=operation.key)
-        row = entry_parameters(self._dialect, operation, now)
+        row = entry_parameters(self._dialect, operation, now, write_id=write_id)
         if operation.if_version is None:
             return stored(operation.key, self._upsert.one(connection, row))
         return stored(operation.key, self._versioned.store(connection, row, operation.if_version))
@@ -143,6 +166,13 @@ class Entries:
         parts = self._batches_of_keys(keys)
         deleted = sum(connection.execute(self._clean, {"b_keys": part, **now}).rowcount for part in parts)
         return keys, deleted, connection.scalar(self._expired_count, now) or 0
+
+    def written(self, connection: Connection, keys: Sequence[str]) -> list[Seen]:
+        """Return what tells of the writes of rows, after waiting for those who are writing them."""
+        parts = self._batches_of_keys(keys)
+        now = self._now(connection, len(parts))
+        found = (connection.execute(self._written, {"b_keys": part, **now}) for part in parts)
+        return [_seen(*row) for rows in found for row in rows]
 
     # --- reads -------------------------------------------------------------------------------------
 
@@ -218,6 +248,11 @@ class Entries:
 def _are_one(operations: Sequence[Operation]) -> bool:
     """Return whether operations on one key are stores of which only the last one counts."""
     return all(map(is_plain, operations)) and not any(map(ends_by_itself, operations[:-1]))
+
+
+def _seen(key: str, version: int, write_id: str | None, updated_at: Any, now: datetime, is_expired: Any) -> Seen:
+    age = now - updated_at if isinstance(updated_at, datetime) else None
+    return Seen(key, version, write_id, age, bool(is_expired))
 
 
 def _by_prefix(statement: Select[Any], key: ColumnElement[str]) -> tuple[Prepared, Prepared, Prepared]:

@@ -286,9 +286,17 @@ def _failure(meaning: _Meaning, code: str) -> Failure:
     )
 
 
+def _is_cut(error: BaseException | None) -> bool:
+    """Return whether a connection was cut while it was made, in the middle of the TLS handshake included."""
+    is_ended = isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError)
+    return is_ended or type(error).__name__ == "SSLEOFError"
+
+
 def _by_code(original: Any) -> tuple[str, _Meaning | None]:
     number = original.args[0] if getattr(original, "args", ()) else None
     if isinstance(number, int) and not isinstance(original, OSError):
+        if number == 2003 and _is_cut(getattr(original, "original_exception", None)):  # of PyMySQL
+            return f"error {number}", _LOST
         if number in (2003, 2013) and "timed out" in str(original):
             return f"error {number}", _CONNECT_TIMEOUT
         if number == 1290 and not re.search("read.only", str(original)):  # it stands for every option of the server

@@ -45,14 +45,16 @@ def entry_row(dialect: Dialect, entries: Table) -> dict[str, Any]:
     }
 
 
-def entry_parameters(dialect: Dialect, store: Store, now: datetime | None, count: int = 1) -> dict[str, Any]:
+def entry_parameters(
+    dialect: Dialect, store: Store, now: datetime | None, count: int = 1, write_id: str | None = None
+) -> dict[str, Any]:
     """Return the parameters of a store that stands for ``count`` stores of the same key."""
     return {
         "b_key": store.key,
         "b_value": store.kept_value,
         **dialect.metadata_parameters(store.metadata),
         "b_search_text": store.search_text,
-        "b_write_id": None,
+        "b_write_id": write_id,
         "b_storage_uri": store.pointer,
         **_time_parameters(store.ttl, store.expires_at, now),
         "b_count": count,

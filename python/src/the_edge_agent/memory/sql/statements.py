@@ -16,6 +16,7 @@ from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.entries import Entries
 from the_edge_agent.memory.sql.stems import Stems
 from the_edge_agent.memory.tracking import changes_of
+from the_edge_agent.memory.writes import Write
 
 
 class Statements:
@@ -66,14 +67,16 @@ class Statements:
             remove(pointer)
         return len(orphans), len(orphans[:most])
 
-    def apply(self, connection: Connection, operations: Sequence[Operation], *, ledger: bool) -> list[Result]:
-        """Run stores and deletes; return the result of each, in their order.
+    def apply(
+        self, connection: Connection, operations: Sequence[Operation], write: Write | None, *, ledger: bool
+    ) -> list[Result]:
+        """Run stores and deletes as one write; return the result of each, in their order.
 
         Raises:
             LTMError: ``conflict``.
         """
         now = self.clock(connection, len(operations) * (2 if ledger else 1))
-        results = self.entries.apply(connection, operations, now)
+        results = self.entries.apply(connection, operations, now, write)
         if ledger:
             deleted, tracked = changes_of(operations)
             self.catalog.delete(connection, _ids(deleted), now)
@@ -88,13 +91,13 @@ class Statements:
             self.catalog.delete(connection, _ids(keys), now)
         return deleted
 
-    def cleanup_expired(self, connection: Connection, batch_size: int, *, ledger: bool) -> tuple[int, int]:
-        """Remove some expired entries; return how many, and how many remain."""
+    def cleanup_expired(self, connection: Connection, batch_size: int, *, ledger: bool) -> tuple[list[str], int, int]:
+        """Remove some expired entries; return their keys, how many were removed, and how many remain."""
         now = self.clock(connection, 3)
         keys, deleted, remaining = self.entries.cleanup_expired(connection, batch_size, now)
         if ledger:
             self.catalog.forget(connection, _ids(keys), now)
-        return deleted, remaining
+        return keys, deleted, remaining
 
 
 def _ids(keys: Sequence[str]) -> list[str]:

@@ -43,8 +43,8 @@ def run_transaction(
     Args:
         engine: where.
         dialect: how its transactions begin.
-        work: runs statements on the connection; called again from the start after a conflict, and once when the
-            connection was lost before COMMIT was sent, so that surely nothing was done.
+        work: runs statements on the connection; called again from the start after a conflict, and when the connection
+            was lost before COMMIT was sent, so that surely nothing was done.
         deadline: of the call.
         write: whether ``work`` writes.
         snapshot: whether all of its reads must see one state.
@@ -54,7 +54,6 @@ def run_transaction(
             connection was lost while COMMIT was under way.
     """
     is_committing = False
-    is_lost_once = _Once()
 
     def attempt() -> Answer:
         nonlocal is_committing
@@ -91,7 +90,7 @@ def run_transaction(
                 raise
 
     def again(failure: Failure) -> bool:
-        return failure.retry or (failure.lost and not is_committing and is_lost_once())
+        return failure.retry or (failure.lost and not is_committing)
 
     def unknown(failure: Failure) -> bool:
         return is_committing and _is_cut(failure, deadline)
@@ -109,7 +108,6 @@ def run_alone(engine: Engine, dialect: Dialect, query: Query, deadline: Deadline
             so that it may have written.
     """
     is_sent = False
-    is_lost_once = _Once()
 
     def attempt() -> Outcome:
         nonlocal is_sent
@@ -133,7 +131,7 @@ def run_alone(engine: Engine, dialect: Dialect, query: Query, deadline: Deadline
             pooled.close()
 
     def again(failure: Failure) -> bool:
-        return failure.retry or (failure.lost and is_lost_once())
+        return failure.retry or failure.lost
 
     return retrying(attempt, deadline, again=again, unknown=lambda failure: is_sent and _is_cut(failure, deadline))
 
@@ -184,17 +182,6 @@ def _pooled(engine: Engine, dialect: Dialect, deadline: Deadline) -> PoolProxied
         if not has_ended(dialect.socket_of(pooled.driver_connection)):
             return pooled
         pooled.invalidate()
-
-
-class _Once:
-    """True the first time that it is called."""
-
-    def __init__(self) -> None:
-        self._times = 0
-
-    def __call__(self) -> bool:
-        self._times += 1
-        return self._times == 1
 
 
 def retrying(

@@ -1,4 +1,4 @@
-"""What the tests do to connections: kill them on the server, and stand between as a proxy that falls silent."""
+"""What faults do to connections: kill them on the server, or cut, slow and stop them in a proxy before it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import socket
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.pool import NullPool
-
-from databases import Database
 
 OTHERS = {
     "postgresql": "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
@@ -23,7 +21,15 @@ KILL = {"postgresql": "SELECT pg_terminate_backend({})", "mysql": "KILL {}"}
 SESSION = {"postgresql": "SELECT pg_backend_pid()", "mysql": "SELECT connection_id()"}
 
 
-def kill_connections(database: Database, *only: int) -> int:
+class Addressed(Protocol):
+    """A database, with its URL."""
+
+    @property
+    def url(self) -> str:
+        """The URL, for SQLAlchemy."""
+
+
+def kill_connections(database: Addressed, *only: int) -> int:
     """End every connection to a database, or only these, and return how many there were."""
     engine = create_engine(database.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
@@ -44,6 +50,7 @@ class Proxy:
 
     ``cut`` has it end the next connection that sends something in place of passing that on: a ``request``, which the
     server never sees then, or a ``reply``, so that the client is not told what was done; ``when_cut`` is called before.
+    With ``skip`` so many of them pass first.
     """
 
     def __init__(self, url: str) -> None:
@@ -55,6 +62,7 @@ class Proxy:
         )
         self.silent = threading.Event()
         self.cut: Literal["request", "reply"] | None = None
+        self.skip = 0
         self.when_cut: Callable[[], object] = lambda: None
         self._servers: set[Any] = set()
         self._ended = threading.Event()
@@ -99,8 +107,10 @@ class Proxy:
         with contextlib.suppress(OSError):
             data = source.recv(65536)
         if data and self.cut == ("reply" if source in self._servers else "request"):
-            self.cut, data = None, b""
-            self.when_cut()
+            self.skip -= 1
+            if self.skip < 0:
+                self.cut, self.skip, data = None, 0, b""
+                self.when_cut()
         if data:
             with contextlib.suppress(OSError):
                 ready.data.sendall(data)

@@ -121,13 +121,15 @@ def demo() -> Path:
 
 def _candidates(supported: set[int]) -> list[Path]:
     """Return programs that may be a supported Python: this one, those on PATH, those of pyenv and uv."""
-    home = os.environ.get("HOME") or "/nonexistent"
+    home = os.environ.get("HOME")
     folders = [Path(entry) for entry in os.environ.get("PATH", os.defpath).split(os.pathsep) if entry]
-    pyenvs = [Path(os.environ.get("PYENV_ROOT") or f"{home}/.pyenv")]
+    root = os.environ.get("PYENV_ROOT") or (f"{home}/.pyenv" if home else None)
+    pyenvs = [Path(root)] if root else []
     pyenvs += [folder.parent for folder in folders if folder.name == "shims"]
     for pyenv in dict.fromkeys(pyenvs):
         folders += sorted(pyenv.glob("versions/*/bin"))
-    folders += sorted(Path(home, ".local/share/uv/python").glob("*/bin"))
+    if home:
+        folders += sorted(Path(home, ".local/share/uv/python").glob("*/bin"))
     named = [folder / f"python3.{minor}" for folder in folders for minor in sorted(supported)]
     return [Path(sys.executable), *dict.fromkeys(path for path in named if os.access(path, os.X_OK))]
 

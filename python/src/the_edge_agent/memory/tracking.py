@@ -16,8 +16,8 @@ from the_edge_agent.memory.validation import check_expiry, check_items, check_ke
 LOW_PART: Final = 2**32
 MAX_HASH_LENGTH: Final = 200
 SNAPSHOT_ID_LENGTH: Final = 36
-_REQUIRED: Final = frozenset({"key", "content_hash", "storage_uri", "byte_size", "metadata"})
-_OPTIONAL: Final = frozenset({"inlined_value", "expires_at"})
+_REQUIRED: Final = frozenset({"key", "content_hash", "byte_size"})
+_OPTIONAL: Final = frozenset({"storage_uri", "metadata", "inlined_value", "expires_at"})
 _REFUSALS: Final = ("validation_error", "serialization_error")  # of one entry; any other failure is the whole batch's
 
 
@@ -102,7 +102,7 @@ def check_batch(
     """Check and encode the arguments of ``store_batch``.
 
     Args:
-        entries: dicts of the arguments of ``track_entry``.
+        entries: dicts of the arguments of ``track_entry``; see ``CatalogBackend.store_batch``.
         atomic: whether one bad entry refuses all.
         check: raises for what this catalog cannot keep besides.
 
@@ -186,10 +186,10 @@ def _tracked(entry: Any, place: str, check: Callable[[Tracked], None] | None) ->
     if not isinstance(entry, Mapping):
         raise LTMError("validation_error", f"{place} must be a dict, not {type(entry).__name__}")
     if not entry.keys() >= _REQUIRED or not entry.keys() <= _REQUIRED | _OPTIONAL:
-        known = ", ".join(sorted(_REQUIRED))
-        raise LTMError("validation_error", f"{place} must have {known}, may have inlined_value and expires_at")
+        required, optional = ", ".join(sorted(_REQUIRED)), ", ".join(sorted(_OPTIONAL))
+        raise LTMError("validation_error", f"{place} must have {required}; it may have {optional}")
     try:
-        tracked = Tracked.of(**entry)
+        tracked = Tracked.of(**{"storage_uri": None, "metadata": {}, **entry})
         if check is not None:
             check(tracked)
     except LTMError as failure:

@@ -99,6 +99,13 @@ class CatalogBatchRules(CatalogBase):
         track(catalog, "k", inlined_value=1, expires_at=None)
         track_all(catalog, [entry_of("k")])
         assert (found(catalog, "k")["inlined_value"], found(catalog, "k")["expires_at"]) == (None, None)
+        optional = ("storage_uri", "metadata", "inlined_value")
+        track(catalog, "k", storage_uri="s", metadata={"old": 1}, inlined_value=1)
+        required = {name: value for name, value in entry_of("k").items() if name not in optional}
+        assert_same(catalog.store_batch([required]), stored(1))
+        assert {name: found(catalog, "k")[name] for name in optional} == dict(
+            zip(optional, (None, {}, None), strict=True)
+        )
 
     def test_an_empty_batch_stores_nothing(self, catalog: CatalogBackend) -> None:
         collections: list[Iterable[Entry]] = [[], (), iter([])]

@@ -186,6 +186,54 @@ class TestWhichMemory:
         with pytest.raises(ValueError, match="ltm_"):
             YAMLEngine(**options)
 
+    @pytest.mark.parametrize(
+        "words",
+        [
+            {"enable_tracing": False, "trace_exporter": "console", "trace_verbose": True},
+            {"enable_graph": False, "graph_path": "graph.db", "graph_backend_type": "kuzu"},
+            {"enable_metadata_store": False, "enable_blob_storage": False, "enable_query_engine": False},
+            {"enable_vector_index": False, "embedding_fn": len, "enable_code_execution": False},
+            {"lua_enabled": False, "lua_timeout": 30.0, "prolog_timeout": 5, "prolog_sandbox": True},
+            {"opik_enabled": False, "opik_api_key": "key", "opik_llm_tracing": True},
+            {"graph_backend": None, "memory_backend": None, "trace_exporter": None, "opik_trace_export": False},
+        ],
+        ids=lambda words: "+".join(words),
+    )
+    def test_words_that_switch_off_a_part_that_there_is_not_are_taken(self, words: dict[str, Any]) -> None:
+        with YAMLEngine(**words) as engine:
+            assert engine.ltm_backend is not None
+
+    @pytest.mark.parametrize(
+        ("words", "named"),
+        [
+            ({"enable_graph": True}, "`enable_graph`: there are no graph databases here"),
+            ({"graph_path": "secret.db"}, "`graph_path`: there are no graph databases here"),
+            ({"enable_tracing": True, "trace_exporter": "console"}, "`enable_tracing`: there is no tracing here"),
+            ({"opik_enabled": None, "vector_index": object()}, "`vector_index`: there is no vector index here"),
+            ({"lua_enabled": True, "lua_timeout": 1.0}, "`lua_enabled`: there is no Lua here"),
+            ({"opik_api_key": "secret"}, "`opik_api_key`: there is no Opik here"),
+            ({"memory_backend": object()}, "`memory_backend`: there is no memory for one session here"),
+        ],
+        ids=lambda case: "+".join(case) if isinstance(case, dict) else "",
+    )
+    def test_words_that_switch_such_a_part_on_are_refused_by_name(self, words: dict[str, Any], named: str) -> None:
+        with pytest.raises(ValueError, match=named) as caught:
+            YAMLEngine(**words)
+        assert "secret" not in str(caught.value)
+
+    def test_an_unknown_word_is_a_type_error_that_names_the_nearest(self) -> None:
+        with pytest.raises(TypeError, match="'enable_ltn'; did you mean `enable_ltm`"):
+            YAMLEngine(enable_ltn=False)
+
+    def test_actions_of_a_program_are_there_from_the_beginning(self) -> None:
+        def double(state: dict[str, Any], number: int) -> dict[str, Any]:
+            return {"success": True, "doubled": 2 * number}
+
+        node = {"name": "n", "uses": "my.double", "with": {"number": 4}, "output": "found"}
+        with YAMLEngine(actions_registry={"my.double": double}) as engine:
+            *_, last = engine.load_from_dict({"nodes": [node]}).invoke()
+        assert last["state"]["found"]["doubled"] == 8
+
     def test_switched_off_it_is_not_made_and_its_actions_fail(self, log: list[str]) -> None:
         with YAMLEngine(enable_ltm=False, ltm_backend_type="recorder") as engine:
             engine.load_from_dict(agent_with())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from os import PathLike, environ, fspath
 from threading import RLock
@@ -9,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from the_edge_agent.memory import LTMBackend, LTMError, create_ltm_backend, parse_ltm_config
+from the_edge_agent.workflow.absent import check_absent_parts
 from the_edge_agent.workflow.actions.registry import Action, build_registry
 from the_edge_agent.workflow.errors import WorkflowFileError
 from the_edge_agent.workflow.graph import CompiledGraph
@@ -53,6 +55,8 @@ class YAMLEngine:
         ltm_config: Mapping[str, Any] | None = None,
         allow_code: bool = True,
         env: Mapping[str, str] | Iterable[str] | None = None,
+        actions_registry: Mapping[str, Action] | None = None,
+        **absent: Any,
     ) -> None:
         """Make an engine.
 
@@ -65,13 +69,17 @@ class YAMLEngine:
             allow_code: False refuses files with ``run`` nodes or ``settings.ltm``, and bounds what one run may do.
             env: the environment variables that files may read: their names, or a mapping of names to values. None
                 means all of them; with ``allow_code=False``, none.
+            actions_registry: actions of the host, by name, besides or in place of the built-in ones.
+            absent: words of parts that this engine does not have, such as ``enable_graph`` and ``lua_enabled``, for
+                programs that switch these parts off.
 
         Raises:
             LTMError: the memory can't be made.
-            TypeError: ``env`` is a text, or has a name or value that is none.
+            TypeError: an unknown word; ``env`` is a text, or has a name or value that is none.
             ValueError: more than one of ``ltm_backend``, ``ltm_path`` and ``ltm_config``, or a backend and a
-                type.
+                type; a word that switches on a part that there is not.
         """
+        check_absent_parts(absent, inspect.signature(YAMLEngine).parameters)
         if sum(given is not None for given in (ltm_backend, ltm_path, ltm_config)) > 1:
             raise ValueError("give one of ltm_backend, ltm_path and ltm_config")
         if ltm_backend is not None and ltm_backend_type is not None:
@@ -88,7 +96,7 @@ class YAMLEngine:
             config = {"path": fspath(ltm_path)} if ltm_path is not None else dict(ltm_config or {})
             self._ltm_backend = parse_ltm_config({"ltm": {"backend": ltm_backend_type or "sqlalchemy", **config}})
             self._owns_backend = True
-        self.actions_registry: dict[str, Action] = build_registry(self._memory)
+        self.actions_registry: dict[str, Action] = {**build_registry(self._memory), **(actions_registry or {})}
 
     @property
     def ltm_backend(self) -> LTMBackend | None:

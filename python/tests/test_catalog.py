@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from the_edge_agent.memory import SQLAlchemyCatalog
+from the_edge_agent.memory import SQLAlchemyCatalog, SQLiteCatalog
 from the_edge_agent.memory.catalog import (
     compute_content_hash,
     create_catalog_backend,
     generate_entry_id,
     get_registered_catalog_backends,
+    parse_catalog_config,
     register_catalog_backend,
 )
 
@@ -80,3 +81,15 @@ def test_a_registered_catalog_is_created_by_its_name() -> None:
     for wrong in ("", " "):
         with pytest.raises(ValueError, match="non-empty"):
             register_catalog_backend(wrong, SQLAlchemyCatalog)
+
+
+def test_the_module_of_catalogs_has_what_makes_one_of_a_configuration(tmp_path: Path) -> None:
+    for config, kind in (
+        ({"type": "sqlalchemy", "url": "sqlite://"}, SQLAlchemyCatalog),
+        ({"type": "sqlite", "path": ":memory:"}, SQLiteCatalog),
+        ({"path": str(tmp_path / "catalog.db")}, SQLiteCatalog),
+    ):
+        given = dict(config)
+        with parse_catalog_config(config) as catalog:
+            assert isinstance(catalog, kind)
+        assert config == given

@@ -75,11 +75,12 @@ def test_the_dialect_is_sqlalchemys_name(database: Database) -> None:
 def test_a_lazy_catalog_connects_on_first_use(tmp_path: Path) -> None:
     file = tmp_path / "ltm.db"
     catalog = SQLAlchemyCatalog(f"sqlite:///{file}", lazy=True)
-    assert (catalog._engine, file.exists()) == (None, False)
+    assert (catalog._engine, catalog._session_factory, file.exists()) == (None, None, False)
+    assert (catalog._initialized, catalog._closed) == (False, False)
     assert catalog.get_entry("k") is None
-    assert file.exists()
+    assert (catalog._initialized, catalog._session_factory is None, file.exists()) == (True, False, True)
     catalog.close()
-    assert catalog._engine is None
+    assert (catalog._engine, catalog._initialized, catalog._closed) == (None, False, True)
 
 
 def test_a_lazy_catalog_loads_no_driver() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ MAY_IMPORT = {
     "memory": ["memory"],
     "memory.results": [],
     "memory.showing": [],
+    "memory.names": [],
     "memory.codec": ["memory.results"],
     "memory.validation": ["memory.showing", "memory.results"],
     "memory.text": ["memory.results", "memory.validation", "memory.languages"],
@@ -47,6 +49,7 @@ MAY_IMPORT = {
         "memory.text",
     ],
     "memory.base": [
+        "memory.names",
         "memory.damage",
         "memory.operations",
         "memory.registry",
@@ -57,7 +60,7 @@ MAY_IMPORT = {
         "memory.queries",
         "memory.text",
     ],
-    "memory.catalog": ["memory.showing", "memory.registry", "memory.results"],
+    "memory.catalog": ["memory.names", "memory.showing", "memory.registry", "memory.results"],
     "memory.tracking": ["memory.catalog", "memory.codec", "memory.operations", "memory.results", "memory.validation"],
     "memory.config": ["memory.base", "memory.catalog", "memory.results"],
     "memory.blobs": ["memory.results", "memory.validation"],
@@ -568,3 +571,28 @@ def test_an_unknown_name_of_the_memory_is_an_attribute_error() -> None:
 
     with pytest.raises(AttributeError, match="Nonsense"):
         _ = memory.Nonsense
+
+
+OLD_NAMES = {
+    "the_edge_agent": (
+        "LTMBackend LongTermMemoryBackend PostgresBackend SQLAlchemyBackend SQLiteBackend create_ltm_backend "
+        "expand_env_vars get_registered_backends parse_backend_config register_backend"
+    ),
+    "the_edge_agent.memory.base": "expand_env_vars expand_ltm_config parse_backend_config parse_ltm_config",
+    "the_edge_agent.memory.catalog": "parse_catalog_config",
+}
+
+
+@pytest.mark.parametrize("module", OLD_NAMES)
+def test_names_that_programs_import_from_another_place_are_those_of_the_memory(module: str) -> None:
+    import the_edge_agent.memory as memory
+
+    for name in OLD_NAMES[module].split():
+        assert getattr(import_module(module), name) is getattr(memory, name)
+    with pytest.raises(AttributeError, match=f"'{module}' has no attribute 'Nonsense'"):
+        _ = import_module(module).Nonsense
+
+
+def test_importing_the_package_loads_nothing_of_it() -> None:
+    code = "import sys, the_edge_agent; print([name for name in sys.modules if name.startswith('the_edge_agent.')])"
+    assert run_python(code) == "[]"

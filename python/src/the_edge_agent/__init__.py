@@ -6,11 +6,40 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from the_edge_agent.memory import (
+        LongTermMemoryBackend,
+        LTMBackend,
+        PostgresBackend,
+        SQLAlchemyBackend,
+        SQLiteBackend,
+        create_ltm_backend,
+        expand_env_vars,
+        get_registered_backends,
+        parse_backend_config,
+        register_backend,
+    )
     from the_edge_agent.workflow import NodeError, WorkflowError, WorkflowFileError, YAMLEngine
 
     __version__: str
 
-__all__ = ["NodeError", "WorkflowError", "WorkflowFileError", "YAMLEngine", "__version__"]
+_OF_WORKFLOWS = ("NodeError", "WorkflowError", "WorkflowFileError", "YAMLEngine")
+__all__ = [
+    "LTMBackend",
+    "LongTermMemoryBackend",
+    "NodeError",
+    "PostgresBackend",
+    "SQLAlchemyBackend",
+    "SQLiteBackend",
+    "WorkflowError",
+    "WorkflowFileError",
+    "YAMLEngine",
+    "__version__",
+    "create_ltm_backend",
+    "expand_env_vars",
+    "get_registered_backends",
+    "parse_backend_config",
+    "register_backend",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,7 +47,8 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         return import_module("importlib.metadata").version("the-edge-agent")
     if name in __all__:
-        return getattr(import_module("the_edge_agent.workflow"), name)
+        part = "workflow" if name in _OF_WORKFLOWS else "memory"
+        return getattr(import_module(f"the_edge_agent.{part}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from the_edge_agent.memory.damage import Damage, Readable, whole_entries
 from the_edge_agent.memory.languages import Language
+from the_edge_agent.memory.names import found_in
 from the_edge_agent.memory.operations import Delete, Operation, Store, stores_of
 from the_edge_agent.memory.queries import check_explain, check_match
 from the_edge_agent.memory.registry import Registry
@@ -36,6 +37,9 @@ from the_edge_agent.memory.validation import (
 )
 
 Self = TypeVar("Self", bound="LTMBackend")
+
+_CONFIGURING: Final = ("expand_env_vars", "expand_ltm_config", "parse_backend_config", "parse_ltm_config")
+__getattr__ = found_in("the_edge_agent.memory.config", __name__, *_CONFIGURING)
 
 
 class LTMBackend(ABC):

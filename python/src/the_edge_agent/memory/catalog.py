@@ -9,11 +9,14 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, ClassVar, Final, Protocol, TypeAlias, TypeVar, runtime_checkable
 
+from the_edge_agent.memory.names import found_in
 from the_edge_agent.memory.registry import Registry
 from the_edge_agent.memory.results import Result
 from the_edge_agent.memory.showing import repr_of
 
 Self = TypeVar("Self", bound="DatabaseCatalog")
+
+__getattr__ = found_in("the_edge_agent.memory.config", __name__, "parse_catalog_config")
 
 
 @runtime_checkable
@@ -87,7 +90,9 @@ class CatalogBackend(Protocol):
         """Track many entries.
 
         Args:
-            entries: dicts of the arguments of ``track_entry``; a key that comes twice is tracked twice.
+            entries: dicts of the arguments of ``track_entry``; a key that comes twice is tracked twice. An entry
+                may leave out ``storage_uri`` (None is meant), ``metadata`` (``{}``), ``inlined_value`` and
+                ``expires_at`` (None).
             atomic: store all or none; otherwise each that can be stored.
 
         Returns:

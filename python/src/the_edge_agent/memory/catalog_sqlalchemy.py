@@ -20,7 +20,7 @@ from the_edge_agent.memory.filters import parse_filter
 from the_edge_agent.memory.results import Result, ok, returns_result
 from the_edge_agent.memory.sql.catalog import sent_bytes
 from the_edge_agent.memory.sql.dialects import Dialect
-from the_edge_agent.memory.sql.engine import Database
+from the_edge_agent.memory.sql.engine import Database, OnDatabase
 from the_edge_agent.memory.sql.errors import UnreadableMetadataError
 from the_edge_agent.memory.sql.options import EngineOptions, check_source
 from the_edge_agent.memory.sql.schema import LTMEntry
@@ -39,7 +39,7 @@ from the_edge_agent.memory.validation import (
 _SMALL: Final = 500_000  # bytes of an entry that every server reads, whatever its limit
 
 
-class SQLAlchemyCatalog(DatabaseCatalog):
+class SQLAlchemyCatalog(OnDatabase, DatabaseCatalog):
     """A ``CatalogBackend`` on SQLite, PostgreSQL, MySQL, MariaDB, or any database that SQLAlchemy speaks to.
 
     The contract of each method is ``CatalogBackend``'s, the same on every database; ``get_snapshot``,
@@ -139,10 +139,6 @@ class SQLAlchemyCatalog(DatabaseCatalog):
             LTMError: the database cannot be reached.
         """
         return self._database.ddl()
-
-    @property
-    def _engine(self) -> Engine | None:
-        return self._database.engine
 
     # --- entries -----------------------------------------------------------------------------------
 

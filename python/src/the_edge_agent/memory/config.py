@@ -22,6 +22,7 @@ from the_edge_agent.memory.results import LTMError
 
 _DEFAULT_BACKEND: Final = "sqlalchemy"
 _DEFAULT_CATALOG: Final = "sqlalchemy"
+_CATALOG_OF_A_PATH: Final = "sqlite"
 _FLAT: Final = "ltm_"  # ltm_url at the top level means url in the block
 _PATHS: Final = ("path", "db_path")  # of an SQLite file
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
@@ -128,7 +129,8 @@ def parse_catalog_config(config: str | Mapping[str, Any]) -> CatalogBackend:
     """Return the catalog that a ``catalog`` block describes; the caller closes it.
 
     Args:
-        config: the name of a catalog, or a mapping of its ``type`` and options, with environment variables.
+        config: the name of a catalog, or a mapping of its ``type`` and options, with environment variables. Without
+            a type, ``path`` means ``sqlite``, and all else ``sqlalchemy``.
 
     Raises:
         LTMError: ``configuration_error`` that names the key, or what the constructor raises.
@@ -147,7 +149,7 @@ def catalog_options(config: str | Mapping[str, Any]) -> tuple[CatalogFactory, di
     if not isinstance(block, Mapping) or not all(isinstance(key, str) for key in block):
         raise _invalid("catalog must be the name of a catalog or a mapping such as {type: sqlalchemy}")
     options: dict[str, Any] = dict(block)
-    name = options.pop("type", _DEFAULT_CATALOG)
+    name = options.pop("type", _CATALOG_OF_A_PATH if "path" in options else _DEFAULT_CATALOG)
     problem: LTMError
     try:
         factory = find_catalog_factory(name)

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 try:
     from sqlalchemy import URL, Connection, Engine
-    from sqlalchemy.orm import Session, sessionmaker
 except ImportError as error:
     raise ImportError(
         'SQLAlchemyBackend needs SQLAlchemy; install it with: pip install "the-edge-agent[sqlalchemy]"'
@@ -42,7 +41,7 @@ from the_edge_agent.memory.results import (
     stored,
 )
 from the_edge_agent.memory.sql.dialects import Dialect
-from the_edge_agent.memory.sql.engine import Database
+from the_edge_agent.memory.sql.engine import Database, OnDatabase
 from the_edge_agent.memory.sql.entries import sent_bytes
 from the_edge_agent.memory.sql.errors import UnreadableMetadataError
 from the_edge_agent.memory.sql.large_values import LargeValues
@@ -69,7 +68,7 @@ _STEMMED_AT_ONCE = 200  # entries, in one transaction
 _SMALL = 500_000  # bytes of an entry that every server reads, whatever its limit
 
 
-class SQLAlchemyBackend(DatabaseBackend):
+class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
     """Long-term memory on SQLite, PostgreSQL, MySQL, MariaDB, or any database that SQLAlchemy speaks to.
 
     The contract of each method is ``LTMBackend``'s, the same on every database. Safe for many threads and for
@@ -270,23 +269,6 @@ class SQLAlchemyBackend(DatabaseBackend):
             entry = self._value_now(key, entry_of(key, text, metadata, pointer, version))
             if entry is not None and not isinstance(entry, Damage):
                 yield key, version, updated_at, search_text(key, entry["value"], entry["metadata"], rules)
-
-    @property
-    def _engine(self) -> Engine | None:
-        return self._database.engine
-
-    @property
-    def _session_factory(self) -> sessionmaker[Session] | None:
-        """Sessions for the caller's own queries over ``entry_class``; None before a lazy start and after close."""
-        return self._database.sessions
-
-    @property
-    def _initialized(self) -> bool:
-        return self._database.engine is not None
-
-    @property
-    def _closed(self) -> bool:
-        return self._database.closed
 
     @returns_result
     def retrieve(self, key: str, default: Any = None) -> Result:

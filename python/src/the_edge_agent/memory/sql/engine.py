@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
 from sqlalchemy import URL, Connection, Engine
-from sqlalchemy.orm import sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import Pool, StaticPool
 
 from the_edge_agent.memory.languages import Language
@@ -469,6 +469,29 @@ class Database:
                 return schema, work(schema, connection)
 
         return retrying(attempt, deadline, again=lost_the_race)
+
+
+class OnDatabase:
+    """What a memory and a catalog tell of their database, which the subclass sets."""
+
+    _database: Database
+
+    @property
+    def _engine(self) -> Engine | None:
+        return self._database.engine
+
+    @property
+    def _session_factory(self) -> sessionmaker[Session] | None:
+        """Sessions for the caller's own queries; None before a lazy start and after close."""
+        return self._database.sessions
+
+    @property
+    def _initialized(self) -> bool:
+        return self._database.engine is not None
+
+    @property
+    def _closed(self) -> bool:
+        return self._database.closed
 
 
 class _Opened:

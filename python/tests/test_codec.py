@@ -117,6 +117,40 @@ def test_one_wrong_part_anywhere_is_refused(value: Any, wrong: Any, data: st.Dat
     assert refused(encode_value, container) == "serialization_error"
 
 
+def in_lists(value: Any, depth: int) -> Any:
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+WRONG_PARTS: dict[str, tuple[Any, str]] = {
+    "itself": (math.nan, "value"),
+    "in an object in a list": (
+        {"n": 1, "items": [1, 2.5, None, {"a": {}, "when": NOT_JSON["datetime"]}]},
+        ".items[3].when",
+    ),
+    "the first of two": ([[], [1, (2,)], {3}], "[1][1]"),
+    "an object with such a key": ({"a": {"b": {1: 2}}}, ".a.b"),
+    "a key that is not shown": ({"first": 1, "p@ss word": [b"x"]}, "[key 2][0]"),
+    "a lone surrogate": ({"a": ["\ud800"]}, ".a[0]"),
+    "the part that leads back": ({"a": [NOT_JSON["circular list"]]}, ".a[0][0]"),
+    "deep": ({"a": [[nested(30), NOT_JSON["circular dict"]]], "b": 1}, ".a[0][1].self[0]"),
+    "deeper than is shown": (in_lists(math.inf, 30), "value" + "[0]" * 19 + "..."),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_PARTS)
+def test_the_part_that_is_not_json_is_named_by_its_path(name: str) -> None:
+    value, path = WRONG_PARTS[name]
+    with pytest.raises(LTMError) as raised:
+        encode_value(value)
+    assert f"{path} cannot be kept exactly as JSON: " in str(raised.value)
+    assert str(raised.value).startswith("value")
+    if name != "deeper than is shown":
+        with pytest.raises(LTMError, match=r"^metadata\.b"):
+            encode_metadata({"b": value})
+
+
 @given(JSON, st.sampled_from([math.inf, -math.inf, math.nan, "\ud800", "\udfff\ud800", {"\udbff": 1}, nested(501)]))
 def test_what_is_refused_is_unreadable(value: Any, wrong: Any) -> None:
     for container in ([value, wrong], {"a": value, "b": [wrong]}):
@@ -191,7 +225,8 @@ def test_what_equals_its_json_is_kept_as_that(value: Any, plain: Any) -> None:
 
 
 def test_an_error_never_shows_the_value() -> None:
-    for wrong in (["canary", math.nan], {"canary": b"canary"}, ["canary\ud800"], ("canary",)):
+    strange = {"canary !": b"", "https://canary@h": b"", "canary" * 9: b""}
+    for wrong in (["canary", math.nan], {"a": b"canary"}, ["canary\ud800"], ("canary",), strange):
         with pytest.raises(LTMError) as raised:
             encode_value(wrong)
         assert "canary" not in str(raised.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from the_edge_agent.memory.results import LTMError
@@ -15,6 +15,8 @@ MAX_METADATA_DEPTH = 30
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1  # beyond it no two databases compare integers alike
 _LARGEST = sys.float_info.max
 _LEVELS_IN_TEXT = 8
+_MOST_STEPS = 20  # of a path in an error
+_ORDINARY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,29}")  # of a key that an error may show
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -221,7 +223,50 @@ def encode_json(value: Any, what: str, max_depth: int) -> str:
         problem = "it holds a lone surrogate"
     except (TypeError, ValueError) as error:
         problem = str(error)
-    raise LTMError("serialization_error", f"{what} cannot be kept exactly as JSON: {problem}")
+    place = _place_of_fault(value, what)
+    raise LTMError("serialization_error", f"{place} cannot be kept exactly as JSON: {problem}")
+
+
+def _place_of_fault(value: Any, what: str) -> str:
+    """Return the path of the first part of a value that JSON does not keep, such as ``value.items[3].when``."""
+    steps: list[str] = [""]
+    inside: dict[int, None] = {id(steps): None}  # the containers around the parts, outermost first
+    parts = [iter([(what, value)])]
+    while parts:
+        for step, part in parts[-1]:
+            if id(part) in inside or not _is_kept(part):
+                path = [*steps[1:], step]
+                return "".join(path[:_MOST_STEPS]) + ("..." if len(path) > _MOST_STEPS else "")
+            if isinstance(part, (dict, list)):
+                parts.append(_parts_of(part))
+                steps.append(step)
+                inside[id(part)] = None
+                break
+        else:
+            parts.pop()
+            steps.pop()
+            inside.popitem()
+    return what
+
+
+def _parts_of(container: dict[str, Any] | list[Any]) -> Iterator[tuple[str, Any]]:
+    if isinstance(container, list):
+        yield from ((f"[{index}]", item) for index, item in enumerate(container))
+    else:
+        for number, (key, item) in enumerate(container.items(), 1):
+            yield f".{key}" if _ORDINARY_NAME.fullmatch(key) else f"[key {number}]", item
+
+
+def _is_kept(part: Any) -> bool:
+    """Return whether JSON keeps a value; of a container its keys."""
+    if isinstance(part, list):
+        return True
+    if isinstance(part, dict):
+        return all(isinstance(key, str) and _is_encodable(key) for key in part)
+    try:
+        return _is_encodable(part) and bool(_decode_written(_dumps(part))[0] == part)
+    except (TypeError, ValueError):
+        return False
 
 
 def comparable_json(value: Any) -> str:

@@ -389,6 +389,17 @@ class TestActions:
         ):
             list(engine.load_from_dict({"nodes": [{"name": "a", "run": "actions.ltm_stor(key='k')"}]}).invoke())
 
+    @pytest.mark.parametrize("name", ["llm_call", "ltm_delet", "ltm_deletes", "ltm_clean", "catalog_search"])
+    def test_no_action_of_another_namespace_and_none_that_removes_something_is_suggested(self, name: str) -> None:
+        with YAMLEngine() as engine, pytest.raises(NodeError) as caught:
+            list(engine.load_from_dict({"nodes": [{"name": "a", "run": f"actions.{name}()"}]}).invoke())
+        assert str(caught.value) == f"node `a`: AttributeError: there is no action `{name}` (line 1 of its `run`)"
+
+    def test_a_conflict_names_the_key(self) -> None:
+        node = {"name": "a", "uses": "ltm.store", "with": {"key": "plan", "value": 1, "if_version": 4}}
+        with YAMLEngine() as engine, pytest.raises(NodeError, match=r"\(conflict of the key 'plan'\)"):
+            list(engine.load_from_dict({"nodes": [node]}).invoke())
+
     def test_one_that_does_not_tell_its_arguments_gets_what_is_written(self) -> None:
         with YAMLEngine() as engine:
             engine.actions_registry["my.dict"] = dict

@@ -200,6 +200,25 @@ class TestRun:
         assert str(code_failure("raise KeyError")) == "node `one`: KeyError (line 1 of its `run`)"
         assert len(str(code_failure("raise ValueError('x' * 10_000)"))) < 1000
 
+    def test_an_error_in_a_function_that_code_calls_shows_the_line_of_the_function(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "helper_of_code.py").write_text("def halve(x):\n    y = 2\n    return y / x\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        problem = "ZeroDivisionError: division by zero"
+        error = code_failure("import helper_of_code\n\nx = helper_of_code.halve(0)")
+        assert str(error) == f"node `one`: {problem} (in `halve`, helper_of_code.py:3) (line 3 of its `run`)"
+        nodes = [
+            {"name": "a", "run": "def f(x):\n    return 1 / x\nstate['f'] = f"},
+            {"name": "b", "run": "\ny = state['f'](0)"},
+        ]
+        told = "(in `f`, line 2 of the `run` of node `a`) (line 2 of its `run`)"
+        assert str(failure(*nodes)) == f"node `b`: {problem} {told}"
+        assert str(code_failure("x = json.loads('nonsense')")).endswith("(char 0) (line 1 of its `run`)")
+
+    def test_a_long_message_does_not_hide_the_line(self) -> None:
+        assert str(code_failure("raise ValueError('x' * 10_000)")).endswith("… (line 1 of its `run`)")
+
     def test_endless_recursion_fails_the_node(self) -> None:
         assert code_failure("def f(): f()\nf()").error_type == "RecursionError"
 

@@ -9,17 +9,24 @@ from __future__ import annotations
 import ast
 import builtins
 import json
+import re
+import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import CodeType
+from pathlib import Path
+from types import CodeType, FrameType
 from typing import Any
 
-from the_edge_agent.workflow.errors import ActionError, describe
+from the_edge_agent.workflow.errors import ActionError, describe, one_line
 
 NAMES = ("state", "variables", "actions", "json")
 
 _FUNCTION = "run"
+_NODE = re.compile(r"<run of node (.*)>")
+_LONGEST = 400  # characters of a message before the place, which must be seen too
+_PACKAGES = frozenset({"site-packages", "dist-packages"})
+_NOT_OF_USERS = (Path(sysconfig.get_path("stdlib")), Path(__file__).parents[1])
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 
 
@@ -89,10 +96,41 @@ class RunCode:
         return updates
 
     def _failure(self, error: BaseException) -> CodeError:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == self.filename]
+        frames = traceback.walk_tb(error.__traceback__)
+        lines = [line for frame, line in frames if frame.f_code.co_filename == self.filename]
+        line = lines[-1] if lines else None
         if isinstance(error, ActionError):
-            return CodeError(error.message, line=lines[-1] if lines else None, kind=error.error_type)
-        return CodeError(describe(error), line=lines[-1] if lines else None, kind=type(error).__name__)
+            return CodeError(error.message, line=line, kind=error.error_type)
+        return CodeError(_describe(error, self.filename), line=line, kind=type(error).__name__)
+
+
+def _describe(error: BaseException, filename: str) -> str:
+    """Return the kind and the message of an exception, and where it was raised if that was not in this file."""
+    frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__) if _is_of_users(frame)]
+    frame, line = frames[-1] if frames else (None, 0)
+    if frame is None or frame.f_code.co_filename == filename:
+        return describe(error)
+    node = _NODE.fullmatch(frame.f_code.co_filename)
+    place = f"line {line} of the `run` of node `{node[1]}`" if node else f"{_file_of(frame).name}:{line}"
+    return f"{one_line(describe(error), _LONGEST)} (in `{frame.f_code.co_name}`, {place})"
+
+
+def _is_of_users(frame: FrameType) -> bool:
+    """Return whether a frame is neither Python's, nor ours, nor of an installed package."""
+    name = frame.f_code.co_filename
+    if name.startswith("<"):
+        return _NODE.fullmatch(name) is not None
+    file = _file_of(frame)
+    return not any(file.is_relative_to(folder) for folder in _NOT_OF_USERS) and not _PACKAGES & {*file.parts}
+
+
+def _file_of(frame: FrameType) -> Path:
+    return Path(frame.f_code.co_filename).absolute()
+
+
+def file_name(node: str) -> str:
+    """Return the name under which the code of a node is compiled."""
+    return f"<run of node {node}>"
 
 
 def compile_code(text: str, filename: str) -> RunCode:

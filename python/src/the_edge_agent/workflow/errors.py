@@ -89,7 +89,10 @@ class ActionError(WorkflowError):
         """Make the error of a result."""
         self.result = result
         self.error_type = str(result.get("error_type", "action_error"))
-        super().__init__(f"`{action}` failed: {result.get('error', 'no reason given')} ({self.error_type})")
+        kind = self.error_type
+        if kind == "conflict" and "key" in result:
+            kind += f" of the key {result['key']!r}"
+        super().__init__(f"`{action}` failed: {result.get('error', 'no reason given')} ({kind})")
 
 
 def one_line(text: str, limit: int = 600) -> str:
@@ -101,10 +104,16 @@ def one_line(text: str, limit: int = 600) -> str:
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """Return ``; did you mean `x`?`` for the word of ``words`` most like ``word``, else nothing."""
+    match = most_like(word, words, 0.5)
+    return f"; did you mean `{match}`?" if match else ""
+
+
+def most_like(word: str, words: Iterable[str], likeness: float) -> str | None:
+    """Return the word of ``words`` most like ``word``, None if none has at least this likeness, from 0 to 1."""
     if len(word) > _LONGEST_WORD:  # comparing takes quadratic time
-        return ""
-    matches = get_close_matches(word, [known for known in words if len(known) <= _LONGEST_WORD], n=1, cutoff=0.5)
-    return f"; did you mean `{matches[0]}`?" if matches else ""
+        return None
+    short = [known for known in words if len(known) <= _LONGEST_WORD]
+    return next(iter(get_close_matches(word, short, n=1, cutoff=likeness)), None)
 
 
 def describe(error: BaseException) -> str:

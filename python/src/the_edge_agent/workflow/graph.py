@@ -10,12 +10,14 @@ from the_edge_agent.workflow import budget
 from the_edge_agent.workflow.actions.registry import Action, Actions, call_action
 from the_edge_agent.workflow.budget import BudgetError, Work
 from the_edge_agent.workflow.code import CodeError
-from the_edge_agent.workflow.errors import ActionError, NodeError, Place, WorkflowError, describe
+from the_edge_agent.workflow.errors import ActionError, NodeError, Place, WorkflowError, describe, one_line
 from the_edge_agent.workflow.model import Agent, Node, RunBody, UsesBody
 from the_edge_agent.workflow.templates import Renderer, TemplateError
 
 State = dict[str, Any]
 Event = dict[str, Any]
+
+_LONGEST = 500  # characters of a message before the line, which must be seen too
 
 
 class CompiledGraph:
@@ -112,7 +114,9 @@ class CompiledGraph:
                 place = Place(place.source, place.path, body.line_before + error.line, 1)
             elif error.line is not None:
                 line = f" (line {error.line} of its `run`)"
-            raise NodeError(node.name, f"{error}{line}", error_type=error.kind, place=place) from error.__cause__
+            raise NodeError(
+                node.name, f"{one_line(str(error), _LONGEST)}{line}", error_type=error.kind, place=place
+            ) from error.__cause__
         return {**state, **updates}
 
     def _use(self, node: Node, body: UsesBody, state: State, work: Work | None) -> State:

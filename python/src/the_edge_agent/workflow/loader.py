@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from the_edge_agent.memory import LTMError, expand_env_vars
-from the_edge_agent.workflow.actions.registry import Action, check_arguments
-from the_edge_agent.workflow.code import CodeError, compile_code
+from the_edge_agent.workflow.actions.registry import Action, check_arguments, nearest_action
+from the_edge_agent.workflow.code import CodeError, compile_code, file_name
 from the_edge_agent.workflow.errors import Place, WorkflowFileError, nearest
 from the_edge_agent.workflow.model import Agent, Body, Node, RunBody, UsesBody
 from the_edge_agent.workflow.reading import Document, Path, show_path
@@ -182,7 +182,7 @@ class _Loader:
         if not self._text(path, text).strip():
             raise self._refused(path, f"`run` of node `{name}` is empty")
         try:
-            return RunBody(compile_code(text, f"<run of node {name}>"), line_before)
+            return RunBody(compile_code(text, file_name(name)), line_before)
         except CodeError as error:
             place = self._document.place(path)
             if place.line is not None and error.line is not None:
@@ -195,7 +195,7 @@ class _Loader:
         action = self._text((*path, "uses"), node["uses"])
         if action not in self._actions:
             names = sorted(name for name in self._actions if not name.startswith("actions."))
-            hint = nearest(action, self._actions) or f"; there are {', '.join(f'`{name}`' for name in names)}"
+            hint = nearest_action(action, self._actions) or f"; there are {', '.join(f'`{name}`' for name in names)}"
             raise self._refused((*path, "uses"), f"unknown action `{action}`{hint}")
         values = self._mapping((*path, "with"), node.get("with"))
         if problem := check_arguments(self._actions[action], list(values)):

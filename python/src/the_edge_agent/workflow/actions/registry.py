@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from the_edge_agent.memory import LTMBackend, LTMError
 from the_edge_agent.workflow.actions.catalog import CATALOG_ACTIONS
 from the_edge_agent.workflow.actions.ltm import LTM_ACTIONS
-from the_edge_agent.workflow.errors import ActionError, nearest
+from the_edge_agent.workflow.errors import ActionError, most_like, nearest
 
 Action: TypeAlias = Callable[..., Any]
 """Called as ``action(state, **arguments)``; a result with ``success: False`` is a failure."""
 
 _ALIAS = "actions."
+_SEPARATOR = re.compile(r"[._]")
+_REMOVES = frozenset({"clean", "cleanup", "clear", "delete", "drop", "erase", "forget", "purge", "remove"})
+_LIKENESS = 0.6  # of names of actions, without their namespaces
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -34,6 +38,27 @@ def build_registry(memory: Callable[[], LTMBackend]) -> dict[str, Action]:
 def alias(name: str) -> str:
     """Return the second name of an action: ``actions.ltm_store`` for ``ltm.store``."""
     return _ALIAS + name.replace(".", "_")
+
+
+def nearest_action(name: str, names: Iterable[str]) -> str:
+    """Return ``; did you mean `x`?`` for the action most like ``name`` in the same namespace, else nothing.
+
+    An action that removes something is never suggested: somebody may try it.
+    """
+    namespace, word = _split(name)
+    alike: dict[str, str] = {}
+    for known in names:
+        place, known_word = _split(known)
+        if place == namespace and (known_word not in alike or known.startswith(_ALIAS) == name.startswith(_ALIAS)):
+            alike[known_word] = known
+    match = most_like(word, alike, _LIKENESS)
+    return "" if match is None or _REMOVES & {*_SEPARATOR.split(match)} else f"; did you mean `{alike[match]}`?"
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return the namespace of an action and the rest of its name: ``ltm`` and ``store_many``."""
+    *namespace, word = _SEPARATOR.split(name.removeprefix(_ALIAS), maxsplit=1)
+    return "".join(namespace), word.replace(".", "_")
 
 
 def check_arguments(action: Action, names: list[str]) -> tuple[str, str] | None:
@@ -91,7 +116,7 @@ class Actions:
         for full_name in self._registry:
             names.setdefault(full_name.removeprefix(_ALIAS).replace(".", "_"), full_name)
         if name not in names:
-            raise AttributeError(f"there is no action `{name}`{nearest(name, names)}")
+            raise AttributeError(f"there is no action `{name}`{nearest_action(name, names)}")
 
         def call(*args: Any, **arguments: Any) -> Any:
             return call_action(self._registry, names[name], self._state, *args, **arguments)

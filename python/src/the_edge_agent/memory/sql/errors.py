@@ -36,6 +36,7 @@ class Failure:
         retry: whether the same transaction may succeed when it is run again.
         lost: whether the connection is gone, so that another one may serve.
         waited: whether it was a wait for a lock that took too long, and would again.
+        undone: whether the database has told that the statement is undone, however the call ended.
         denied: whether a privilege is missing or nothing can be written, which no other attempt changes.
         unreadable: whether it was metadata that the database cannot read.
     """
@@ -45,6 +46,7 @@ class Failure:
     retry: bool = False
     lost: bool = False
     waited: bool = False
+    undone: bool = False
     denied: bool = False
     unreadable: bool = False
 
@@ -73,6 +75,7 @@ _UNREACHABLE: Final[_Meaning] = (
 _NO_FILE: Final[_Meaning] = ("connection_error", False, "cannot open the database file; is its folder there?")
 _CONNECT_TIMEOUT: Final[_Meaning] = ("connection_timeout", False, "the database did not answer in time")
 _INTERRUPTED: Final[_Meaning] = ("connection_timeout", True, "the statement was interrupted")
+_UNDONE: Final[_Meaning] = ("connection_timeout", True, "the statement was interrupted, and is undone")  # SQLite
 _POOL: Final[_Meaning] = (
     "connection_timeout",
     False,
@@ -179,7 +182,7 @@ _MYSQL: Final[dict[int, _Meaning]] = {
 _SQLITE: Final[dict[str, _Meaning]] = {
     "BUSY": _LOCK_WAIT,
     "LOCKED": _LOCK_WAIT,
-    "INTERRUPT": _INTERRUPTED,
+    "INTERRUPT": _UNDONE,
     "READONLY": _READ_ONLY,
     "CANTOPEN": _NO_FILE,
     "NOTADB": ("connection_error", False, "the file is not an SQLite database"),
@@ -209,7 +212,7 @@ _TEXTS: Final[tuple[tuple[str, _Meaning], ...]] = (
     (r"IO Error: Cannot open file|IO Error: Could not read from file", _NO_FILE),
     (r"INTERRUPT Error", _INTERRUPTED),
     (r"^Constraint Error", _CONSTRAINT),
-    (r"^interrupted$", _INTERRUPTED),
+    (r"^interrupted$", _UNDONE),
     (r"readonly database", _READ_ONLY),
     (r"unable to open database file", _NO_FILE),
     (r"file is not a database", _SQLITE["NOTADB"]),
@@ -281,6 +284,7 @@ def _failure(meaning: _Meaning, code: str) -> Failure:
         retry,
         lost=meaning in (_LOST, _BROKEN_PROTOCOL),
         waited=meaning is _LOCK_WAIT,
+        undone=meaning in (_LOCK_WAIT, _UNDONE),
         denied=meaning in (_DENIED, _READ_ONLY),
         unreadable=meaning is _UNREADABLE,
     )

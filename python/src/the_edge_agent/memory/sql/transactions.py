@@ -173,7 +173,7 @@ def _tears_out(error: BaseException, dialect: Dialect) -> bool:
 def _is_cut(failure: Failure, deadline: Deadline) -> bool:
     """Return whether nobody has told how a statement ended."""
     is_cut = failure.error_type in ("connection_error", "connection_timeout") and not failure.denied
-    return deadline.expired or is_cut
+    return (deadline.expired or is_cut) and not failure.undone
 
 
 def _pooled(engine: Engine, dialect: Dialect, deadline: Deadline) -> PoolProxiedConnection:
@@ -209,7 +209,7 @@ def retrying(
                 raise
             failure = classify(error)
         fields = {"unknown": True} if unknown(failure) else {}
-        if deadline.expired:
+        if deadline.expired and not failure.waited:
             raise out_of_time(deadline.seconds).exception(**fields)
         is_late = deadline.remaining() <= (deadline.seconds / 2 if failure.waited else pause)
         if fields or is_late or not again(failure):

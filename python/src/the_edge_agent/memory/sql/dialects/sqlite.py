@@ -7,7 +7,7 @@ import os
 import sqlite3
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime
 from math import ceil
 from pathlib import Path as FilePath
@@ -286,13 +286,17 @@ class SQLiteDialect(Dialect):
         if self._file is not None:
             self._file.check_read()
         driver_connection = connection.connection.driver_connection
-        transaction = super().begin(connection, write=write)
+        transaction, callers = super().begin(connection, write=write), None
         if driver_connection is not None and driver_connection.text_factory is str:  # a caller's
-            driver_connection.text_factory = TOLERANT
-            transaction = _Tolerant(transaction, driver_connection)
-        if write:
+            transaction = callers = _OnCallers(transaction, driver_connection, write=write)
+        elif write:
             _wait_for_writers(connection)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        except BaseException:
+            if callers is not None:
+                callers.give_back()
+            raise
         return transaction if self._file is None or not write else _Kept(transaction, self._file, driver_connection)
 
     def alone(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
@@ -322,11 +326,25 @@ class SQLiteDialect(Dialect):
         return FTSConditions(entries, has_metadata_words=self._has_metadata_words)
 
 
-class _Tolerant:
-    """Ends a transaction on a caller's connection, and gives it its text_factory back."""
+class _OnCallers:
+    """Ends a transaction on a caller's connection, and gives it its settings back."""
 
-    def __init__(self, transaction: AbstractContextManager[Any], driver_connection: Any) -> None:
+    def __init__(self, transaction: AbstractContextManager[Any], driver_connection: Any, *, write: bool) -> None:
         self._transaction, self._connection = transaction, driver_connection
+        self._busy_timeout: int | None = None
+        if write:
+            self._wait_no_longer_than_the_call()
+        driver_connection.text_factory = TOLERANT
+
+    def _wait_no_longer_than_the_call(self) -> None:
+        deadline = current()
+        if deadline is None:
+            return
+        milliseconds = int(deadline.remaining() * 1000)
+        kept = self._connection.execute("PRAGMA busy_timeout").fetchone()[0]
+        if kept > milliseconds:
+            self._connection.execute(f"PRAGMA busy_timeout={milliseconds}")
+            self._busy_timeout = kept
 
     def __enter__(self) -> Any:
         return self._transaction.__enter__()
@@ -334,8 +352,18 @@ class _Tolerant:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        try:
+            self._connection.text_factory = str
+            self._transaction.__exit__(kind, error, trace)
+        finally:
+            self.give_back()
+
+    def give_back(self) -> None:
+        """Give the connection its settings back."""
         self._connection.text_factory = str
-        self._transaction.__exit__(kind, error, trace)
+        if self._busy_timeout is not None:
+            with suppress(Exception):  # the connection may be closed
+                self._connection.execute(f"PRAGMA busy_timeout={self._busy_timeout}")
 
 
 class _Kept:
@@ -425,9 +453,9 @@ def _columns(connection: Connection, name: str) -> set[str]:
 
 
 def _wait_for_writers(connection: Connection) -> None:
-    """Let the connection wait for another writer as long as the call may take, in whole seconds; seldom a change."""
+    """Let the connection wait for another writer as long as the call may take, in tenths of seconds."""
     deadline = current()
-    seconds = BUSY_TIMEOUT if deadline is None else min(BUSY_TIMEOUT, ceil(deadline.remaining()))
-    if connection.info.get(_BUSY_TIMEOUT, seconds) != seconds:  # a caller's connection has its own
+    seconds = BUSY_TIMEOUT if deadline is None else min(BUSY_TIMEOUT, ceil(deadline.remaining() * 10) / 10)
+    if connection.info.get(_BUSY_TIMEOUT, seconds) != seconds:  # seldom
         connection.exec_driver_sql(f"PRAGMA busy_timeout={int(seconds * 1000)}")
         connection.info[_BUSY_TIMEOUT] = seconds

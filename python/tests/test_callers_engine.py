@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy import Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool, StaticPool
 
@@ -232,3 +232,64 @@ def test_a_refused_statement_of_a_callers_engine_shows_no_value(database: Databa
         event.remove(engine, "before_cursor_execute", fail)
         assert result["error_type"] == "query_error"
         assert CANARY not in str(result)
+
+
+# --- settings of SQLAlchemy -----------------------------------------------------------------------------
+
+
+def check_that_it_works(engine: Engine) -> None:
+    with SQLAlchemyBackend(engine=engine, catalog="sqlalchemy") as backend:
+        entries = [{"key": f"k{n}", "value": {"text": f"red fox {n}", "n": n}, "metadata": {"n": n}} for n in range(5)]
+        assert backend.store_many(entries)["success"] is True
+        assert backend.store("k0", {"text": "red dog", "n": 7}, {"n": 7}, ttl=3600)["version"] == 2
+        assert backend.store("k0", 1, if_version=1)["error_type"] == "conflict"
+        assert [found["key"] for found in backend.search("fox", {"n": {"$gte": 3}}, match="all")["results"]] == [
+            "k3",
+            "k4",
+        ]
+        assert backend.search("dog -fox")["count"] == 1
+        assert [key for key, _, _ in backend.iterate_all("k")] == [f"k{n}" for n in range(5)]
+        catalog: Any = backend.catalog
+        snapshot = catalog.create_snapshot("s")
+        assert backend.delete_many(["k1", "k2"])["success"] is True
+        assert [gone["key"] for gone in catalog.get_deleted_entries(snapshot)] == ["k1", "k2"]
+        assert catalog.get_snapshot(snapshot)["entry_count"] == 5
+        assert [entry["key"] for entry in catalog.list_entries("k", {"n": 7})] == ["k0"]
+        assert backend.cleanup_expired() == {"success": True, "deleted_count": 0, "remaining_count": 0}
+        assert backend.optimize()["success"] is True
+    engine.dispose()
+
+
+@own_dialect
+def test_short_labels_change_nothing(database: Database) -> None:
+    check_that_it_works(create_engine(database.url, label_length=8))
+
+
+@pytest.mark.targets(family="sqlite", portable=False, in_memory=False)
+@pytest.mark.parametrize("begin", ["BEGIN", "BEGIN IMMEDIATE"])
+def test_an_engine_of_sqlite_whose_listeners_begin_the_transactions_works(database: Database, begin: str) -> None:
+    engine = create_engine(database.url)  # the recipe of SQLAlchemy's documentation
+
+    @event.listens_for(engine, "connect")
+    def connected(driver_connection: Any, record: Any) -> None:
+        driver_connection.isolation_level = None
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Any) -> None:
+        connection.exec_driver_sql(begin)
+
+    check_that_it_works(engine)
+
+
+@own_dialect
+def test_tables_of_another_schema_and_numbered_parameters_are_refused_by_name(database: Database) -> None:
+    engine = create_engine(database.url)
+    there = {None: "another", "shop": "shop_of_somebody"}
+    assert "schema_translate_map" in refused(engine=engine.execution_options(schema_translate_map=there))
+    harmless = {"shop": "another", None: inspect(engine).default_schema_name}
+    with SQLAlchemyBackend(engine=engine.execution_options(schema_translate_map=harmless)) as backend:
+        assert backend.store("k", 1)["success"] is True
+        assert backend.retrieve("k")["value"] == 1
+    engine.dispose()
+    made: Any = create_engine("sqlite://", paramstyle="numeric")
+    assert "paramstyle" in refused(engine=made)

@@ -186,6 +186,7 @@ MAY_IMPORT = {
     ],
     "memory.sql.dialects.sqlite": [
         "memory.forks",
+        "memory.sql.errors",
         "memory.sql.dialects.base",
         "memory.sql.dialects.conditions",
         "memory.sql.dialects.probing",

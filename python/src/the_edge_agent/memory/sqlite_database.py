@@ -159,6 +159,8 @@ class SQLiteDatabase:
                         yield connection
                         if write and loan.file is not None:
                             loan.file.check_written(connection)
+                        elif loan.file is not None and loan.file.is_frozen:
+                            loan.file.check()
                     except sqlite3.Error as error:
                         problem = error
                         if loan.file is not None and self._is_ready:
@@ -288,13 +290,11 @@ class SQLiteDatabase:
         failure: LTMError | None = None
         try:
             with nullcontext() if loan.file is None else loan.file.opening():
-                loan.connection = connection = sqlite3.connect(
-                    self.path,
-                    timeout=self._timeout,
-                    isolation_level=None,
-                    check_same_thread=False,
-                    factory=_Connection,
-                )
+                loan.connection = connection = self._opened(self.path)
+                uri = None if loan.file is None else loan.file.frozen(connection)
+                if uri is not None:
+                    connection.close()
+                    loan.connection = connection = self._opened(uri, is_uri=True)
             self._borrowers[connection] = loan
             connection.watch()
             connection.text_factory = TOLERANT
@@ -306,6 +306,16 @@ class SQLiteDatabase:
         except sqlite3.Error as error:
             failure = failure_of(error)
         raise failure
+
+    def _opened(self, place: str, *, is_uri: bool = False) -> _Connection:
+        return sqlite3.connect(
+            place,
+            timeout=self._timeout,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=_Connection,
+            uri=is_uri,
+        )
 
     def _make_ready(self, connection: sqlite3.Connection, deadline: float) -> None:
         """Create the tables unless they are there, and look at what the database can do."""

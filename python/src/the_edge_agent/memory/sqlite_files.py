@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeAlias
+from urllib.parse import quote
 from weakref import WeakValueDictionary
 
 from the_edge_agent.memory.results import LostDatabaseError, LTMError
@@ -22,6 +23,11 @@ _CLOCK_STEP: Final = 2_500_000_000  # nanoseconds; the time of a folder is as co
 _OURS_ALONE: Final = 0o600
 _GONE: Final = "the file of the database was removed or replaced while it was open"
 _NEXT: Final = "the next call opens the file that is there then, or creates it"
+_CHANGED: Final = (
+    "somebody has written into the file of the database, which is read without locks because its folder is read-only; "
+    "try again"
+)
+_NOTHING_BESIDE: Final = ("readonly database", "unable to open database file")  # where files beside are missing, too
 _WAL: Final = "-wal"
 _BESIDE: Final = (_WAL, "-shm")
 _STALE: Final = (
@@ -63,6 +69,40 @@ class DatabaseFile:
         self._settled: dict[int, tuple[int, int, int]] = {}  # the folder as it was when those were last looked at
         self._next_look = 0.0
         self._journal: _Journal | None = None
+        self._frozen: os.stat_result | None = None
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether SQLite reads the file without locks, so that each read needs a look whether it has changed."""
+        return self._frozen is not None
+
+    def frozen(self, connection: Any) -> str | None:
+        """Return a URI for what this new connection cannot read, and remember the file as it is; else None.
+
+        SQLite reads no file in WAL mode in a folder where it can create no files. As long as there is no -wal, what it
+        needs is in the file; ``immutable`` lets it read that.
+        """
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+            return None
+        except Exception as error:  # of whatever driver
+            if not any(text in str(error) for text in _NOTHING_BESIDE):
+                return None
+        found = self._unjournaled()
+        if found is None or not os.access(self.path, os.R_OK):
+            return None
+        self._frozen = found
+        return f"file:{quote(self.path)}?mode=ro&immutable=1"
+
+    def _unjournaled(self) -> os.stat_result | None:
+        """Return the state of the file if no journal is beside it, of which SQLite would have to read more."""
+        try:
+            return None if any(map(os.path.exists, self._journals())) else os.stat(self.path)
+        except OSError:
+            return None
+
+    def _journals(self) -> list[str]:
+        return [os.path.realpath(self.path) + suffix for suffix in (_WAL, "-journal")]
 
     @contextmanager
     def opening(self, *, create: bool = True) -> Iterator[None]:
@@ -113,7 +153,7 @@ class DatabaseFile:
             LostDatabaseError: it is another one, or none; nothing was done.
         """
         now = time.monotonic()
-        if now >= self._next_look:
+        if now >= self._next_look or self.is_frozen:
             self.check()
             self._next_look = now + _BETWEEN_LOOKS
 
@@ -125,6 +165,10 @@ class DatabaseFile:
         """
         if _identity(self.path) != self._main:
             raise self._lost()
+        if self._frozen is not None:
+            now = self._unjournaled()
+            if now is None or (now.st_size, now.st_mtime_ns) != (self._frozen.st_size, self._frozen.st_mtime_ns):
+                raise LostDatabaseError("connection_error", _CHANGED)
 
     def check_written(self, connection: Any) -> None:
         """Look at the files after a connection has committed, before anybody is told.

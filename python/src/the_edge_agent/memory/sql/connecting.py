@@ -231,6 +231,7 @@ def first_connection(engine: Engine, deadline: Deadline, *, is_ours: bool) -> Co
     """
     try:
         connection = connect(engine, deadline)
+        _check_schema(connection)
         if is_ours:  # else it has been looked at already
             check_session(connection, is_ours=True)
         return connection
@@ -240,6 +241,22 @@ def first_connection(engine: Engine, deadline: Deadline, *, is_ours: bool) -> Co
             f"({type(error).__name__})"
         )
     raise LTMError("configuration_error", message)
+
+
+def _check_schema(connection: Connection) -> None:
+    """Close a connection that would look for our tables in one schema and write them into another.
+
+    Raises:
+        LTMError: ``configuration_error``.
+    """
+    schemas = connection.get_execution_options().get("schema_translate_map") or {}
+    if schemas.get(None) not in (None, connection.dialect.default_schema_name):
+        connection.close()
+        raise LTMError(
+            "configuration_error",
+            "schema_translate_map puts tables without a schema into another one; leave None out of it, and give the "
+            "memory an engine whose connections have that schema as their own",
+        )
 
 
 def with_a_pool_of_its_own(engine: Engine) -> Engine:

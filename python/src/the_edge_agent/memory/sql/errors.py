@@ -67,6 +67,11 @@ _STATEMENT_TIMEOUT: Final[_Meaning] = (
 )
 _LOST: Final[_Meaning] = ("connection_error", False, "lost the connection to the database")
 _READ_ONLY: Final[_Meaning] = ("connection_error", False, "the database is read-only")
+_NO_FILES_BESIDE: Final[_Meaning] = (
+    "connection_error",
+    False,
+    "the folder of the file is read-only, where SQLite reads nothing in WAL mode; open it with ?immutable=1&uri=true",
+)
 _UNREACHABLE: Final[_Meaning] = (
     "connection_error",
     False,
@@ -184,6 +189,7 @@ _SQLITE: Final[dict[str, _Meaning]] = {
     "LOCKED": _LOCK_WAIT,
     "INTERRUPT": _UNDONE,
     "READONLY": _READ_ONLY,
+    "READONLY_DIRECTORY": _NO_FILES_BESIDE,
     "CANTOPEN": _NO_FILE,
     "NOTADB": ("connection_error", False, "the file is not an SQLite database"),
     "CORRUPT": ("connection_error", False, "the file is damaged"),
@@ -285,7 +291,7 @@ def _failure(meaning: _Meaning, code: str) -> Failure:
         lost=meaning in (_LOST, _BROKEN_PROTOCOL),
         waited=meaning is _LOCK_WAIT,
         undone=meaning in (_LOCK_WAIT, _UNDONE),
-        denied=meaning in (_DENIED, _READ_ONLY),
+        denied=meaning in (_DENIED, _READ_ONLY, _NO_FILES_BESIDE),
         unreadable=meaning is _UNREADABLE,
     )
 
@@ -316,5 +322,6 @@ def _by_code(original: Any) -> tuple[str, _Meaning | None]:
         return f"SQLSTATE {sqlstate}", _SQLSTATE.get(sqlstate) or _SQLSTATE_CLASS.get(sqlstate[:2], _REFUSED)
     name = getattr(original, "sqlite_errorname", None)
     if name:
-        return name, _SQLITE.get(name.removeprefix("SQLITE_").partition("_")[0])
+        kind = name.removeprefix("SQLITE_")
+        return name, _SQLITE.get(kind) or _SQLITE.get(kind.partition("_")[0])
     return "", None

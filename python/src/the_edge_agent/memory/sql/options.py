@@ -68,6 +68,8 @@ class EngineOptions:
         """
         if not isinstance(engine, Engine):
             raise _invalid(f"engine must be a SQLAlchemy Engine, not {type(engine).__name__}")
+        if engine.dialect.paramstyle.startswith("numeric"):
+            raise _invalid("the engine has paramstyle='numeric', which drivers bind in another order; leave it out")
         unused = EngineOptions(timeout=self.timeout, create_tables=self.create_tables)
         for name in self.__slots__:
             if getattr(self, name) != getattr(unused, name):

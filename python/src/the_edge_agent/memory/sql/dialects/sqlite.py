@@ -54,6 +54,7 @@ from the_edge_agent.memory.sql.dialects.probing import accepts
 from the_edge_agent.memory.sql.dialects.sqlite_search import FTSConditions, JSONEachConditions
 from the_edge_agent.memory.sql.dialects.texts import TextConditions
 from the_edge_agent.memory.sql.dialects.upserts import OnConflict, Upsert
+from the_edge_agent.memory.sql.errors import classify
 from the_edge_agent.memory.sqlite_files import DatabaseFile, absolute
 from the_edge_agent.memory.sqlite_index import definitions
 from the_edge_agent.memory.sqlite_settings import OURS, TOLERANT, objection
@@ -229,8 +230,12 @@ class SQLiteDialect(Dialect):
         driver_connection.interrupt()
 
     def set_up(self, connection: Connection) -> None:
-        """Switch to WAL, which lasts."""
-        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        """Switch to WAL, which lasts; a file that is read-only stays as it is."""
+        try:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        except DBAPIError as error:
+            if not classify(error).denied:
+                raise
 
     def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
         """Refuse settings that change answers, then look at what the tables and this SQLite have.
@@ -292,21 +297,30 @@ class SQLiteDialect(Dialect):
         elif write:
             _wait_for_writers(connection)
         try:
-            connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+            has_begun = driver_connection is not None and driver_connection.in_transaction  # by a caller's listener
+            if has_begun and write:
+                connection.exec_driver_sql("ROLLBACK")
+            if write or not has_begun:
+                connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
         except BaseException:
             if callers is not None:
                 callers.give_back()
             raise
-        return transaction if self._file is None or not write else _Kept(transaction, self._file, driver_connection)
+        return self._kept(transaction, driver_connection, write=write)
 
     def alone(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
         """Commit what is written: a statement that reads begins no transaction."""
         if self._file is not None:
             self._file.check_read()
-        if not write:
-            return nullcontext()
-        ended = super().alone(driver_connection, write=True)
-        return ended if self._file is None else _Kept(ended, self._file, driver_connection)
+        ended = super().alone(driver_connection, write=True) if write else nullcontext()
+        return self._kept(ended, driver_connection, write=write)
+
+    def _kept(
+        self, transaction: AbstractContextManager[Any], driver_connection: Any, *, write: bool
+    ) -> AbstractContextManager[Any]:
+        if self._file is None or not (write or self._file.is_frozen):
+            return transaction
+        return _Kept(transaction, self._file, driver_connection if write else None)
 
     def hold(self, connection: Connection, table: Table, *, alone: bool) -> None:
         """Do nothing: BEGIN IMMEDIATE has locked the database."""
@@ -367,7 +381,10 @@ class _OnCallers:
 
 
 class _Kept:
-    """Ends a transaction that writes, and looks whether what it has written can be found."""
+    """Ends a transaction, and looks at the file: what was written must be found there, or what was read be unchanged.
+
+    It was read if there is no connection.
+    """
 
     def __init__(self, transaction: AbstractContextManager[Any], file: DatabaseFile, driver_connection: Any) -> None:
         self._transaction, self._file, self._connection = transaction, file, driver_connection
@@ -379,7 +396,9 @@ class _Kept:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._transaction.__exit__(kind, error, trace)
-        if error is None:
+        if error is None and self._connection is None:
+            self._file.check()
+        elif error is None:
             self._file.check_written(self._connection)
         elif isinstance(error, DBAPIError):
             self._file.check()
@@ -436,6 +455,10 @@ def _look_after(engine: Engine, file: DatabaseFile) -> None:
         try:
             with file.opening(create=can_create):
                 connection = dialect.connect(*args, **kwargs)
+                uri = file.frozen(connection)
+                if uri is not None:
+                    connection.close()
+                    connection = dialect.connect(uri, **{**kwargs, "uri": True})
         except LTMError:
             if connection is not None:
                 connection.close()

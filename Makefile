@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test table configurations bench lint servers venv clean
+.PHONY: help demo test table configurations faults bench lint servers venv clean
 
 help: ## List what can be done
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ table: ## Write docs/contract_table.md, from a run of the contract on all databa
 
 configurations: ## Run the differential test on many servers, drivers and engines; ARGS="--only mysql --operations 2000 --restart"
 	@$(PYTHON) scripts/configurations.py $(ARGS)
+
+faults: ## Kill, cut and fill servers, and count what is lost; ARGS="--only F[12] --targets mysql --short --restart"
+	@$(PYTHON) scripts/faults.py $(ARGS)
 
 bench: ## Write docs/benchmarks.md; SHORT=1 shows less, in minutes; ARGS="--only sqlite --operations get,put"
 	@$(PYTHON) scripts/bench.py $(if $(SHORT),--short) $(ARGS)

@@ -170,48 +170,6 @@ def test_one_write_id_is_one_store(backend: Any) -> None:
     assert store() == 3
 
 
-@on_servers
-def test_killed_under_load_no_call_fails_before_its_commit(database: Database) -> None:
-    with database.open(pool_size=4) as backend, ThreadPoolExecutor(4) as threads:
-        done = False
-
-        def read(number: int) -> list[Result]:
-            results = []
-            while not done:
-                results.append(backend.retrieve(f"k{number}"))
-            return results
-
-        futures = [threads.submit(read, number) for number in range(4)]
-        for _ in range(5):
-            kill_connections(database)
-            assert backend.retrieve("k")["success"] is True
-        done = True
-        results = [result for future in futures for result in future.result()]
-    assert [result for result in results if not result["success"]] == []
-
-
-@on_servers
-def test_killed_under_load_every_store_is_done_once(database: Database) -> None:
-    done = False
-
-    def write(memory: LTMBackend, number: int) -> int:
-        version = 0
-        while not done:
-            version += 1
-            result = memory.store(f"k{number}", "fox")
-            assert (result.get("version"), result.get("created")) == (version, version == 1), result
-            assert memory.retrieve(f"k{number}")["version"] == version
-        return version
-
-    with database.open(pool_size=4) as memory, ThreadPoolExecutor(4) as threads:
-        writers = [threads.submit(write, memory, number) for number in range(4)]
-        for _ in range(20):
-            kill_connections(database)
-            time.sleep(0.05)
-        done = True
-        assert all(writer.result() for writer in writers)
-
-
 # --- deadlines ---------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from . import cache
-from .engines import ENGINES, Engine, Place
+from .engines import ENGINES, RESTARTS, Engine, Place
 from .process import Account, ParentGoneError, UnavailableError, check_parent, heed_parent, last_line, started
 
 PREFIX = "tea-db-"
@@ -60,15 +60,32 @@ def _serve(engine: Engine, folder: Path, account: Account | None, settings: Mapp
     engine.prepare(root, place)
     for _ in range(5):
         port = _free_port()
-        log = folder / "log"
-        log.unlink(missing_ok=True)
-        command = engine.command(root, place, port)
-        with started(command, log=log, account=account, env=place.env, cwd=place.data, stop=engine.stop) as server:
-            if _wait_until_ready(engine, server, log, port):
-                (folder / "accounts").unlink(missing_ok=True)
-                _tell({"url": engine.url(root, place, port)})
-                _wait(engine, server, log)
+        deadline = None  # for the next start, after the first one
+        while True:
+            try:
+                if not _run_once(engine, root, place, port, is_first=deadline is None):
+                    break
+                deadline = time.monotonic() + START_SECONDS
+            except UnavailableError:
+                if deadline is None or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)  # what kept it from starting may pass, such as a full disk
     raise UnavailableError("no free port was found in five attempts")
+
+
+def _run_once(engine: Engine, root: Path, place: Place, port: int, *, is_first: bool) -> bool:
+    """Start the server and wait for its end; return false when somebody else has taken its port."""
+    log = place.folder / "log"
+    log.unlink(missing_ok=True)
+    command = engine.command(root, place, port)
+    with started(command, log=log, account=place.account, env=place.env, cwd=place.data, stop=engine.stop) as server:
+        if not _wait_until_ready(engine, server, log, port):
+            return False
+        (place.folder / "accounts").unlink(missing_ok=True)
+        if is_first:
+            _tell({"url": engine.url(root, place, port)})
+        _wait(engine, server, log)
+    return True
 
 
 def _wait_until_ready(engine: Engine, server: subprocess.Popen[bytes], log: Path, port: int) -> bool:
@@ -94,9 +111,12 @@ def _accepts(port: int) -> bool:
 
 
 def _wait(engine: Engine, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Return when the server was killed or has crashed, where it is to be started again then."""
     while server.poll() is None:
         check_parent()
-        time.sleep(0.05)
+        time.sleep(0.01)
+    if server.returncode < 0 and RESTARTS in os.environ:
+        return
     raise UnavailableError(f"{engine.name} stopped by itself: {last_line(log.read_text(errors='replace'))}")
 
 

@@ -1,0 +1,210 @@
+"""Runs fault tests and prints their figures: ``python -m faults --help``; ``make faults`` starts the servers too."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from faults import networks, places, processes, races
+from faults.figures import Figures
+from faults.targets import NAMES, Target, target
+
+PROJECT = Path(__file__).parents[1]
+STATE = PROJECT.parent / "build" / "faults.json"  # git ignores it
+OWN_SERVERS = "TEA_FAULTS_OWN_SERVERS"  # variable that is set where the servers may be killed
+_SERVERS = tuple(name for name in NAMES if not name.startswith("sqlite"))
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault test.
+
+    Attributes:
+        name: its number in our list of promises.
+        what: it does, in words.
+        run: does so many rounds of it, and counts.
+        rounds: of the long form.
+        short: rounds of the short form.
+        targets: on which it runs.
+        repeats: how often it runs, each time on a new database.
+        may_be_unknown: whether an answer may be ``unknown``.
+        may_fail: whether calls may fail otherwise.
+        needs: a variable that must be set for servers.
+    """
+
+    name: str
+    what: str
+    run: Callable[[Target, Figures, int, int], None]
+    rounds: int
+    short: int
+    targets: tuple[str, ...] = NAMES
+    repeats: int = 1
+    may_be_unknown: bool = False
+    may_fail: bool = False
+    needs: str = ""
+
+
+FAULTS = (
+    Fault("F1", "SIGKILL of the writing process", processes.kill_writers, 200, 1),
+    Fault(
+        "F2",
+        "SIGKILL of the server under 12 writers",
+        networks.kill_servers,
+        20,
+        1,
+        _SERVERS,
+        may_be_unknown=True,
+        may_fail=True,
+        needs=OWN_SERVERS,
+    ),
+    Fault("F3", "sessions ended under 8 writers", networks.kill_sessions, 1_000, 40, _SERVERS, may_be_unknown=True),
+    Fault("F4", "requests and replies cut", networks.lose_replies, 500, 25, _SERVERS, may_be_unknown=True),
+    Fault("F4s", "network silent in a call", networks.stall, 20, 1, _SERVERS, may_be_unknown=True),
+    Fault("F5", "64 threads on a pool of 2, 100 calls a round", races.crowd_pool, 100, 3, may_fail=True),
+    Fault("F6", "no space left", places.fill_disk, 5, 1, needs=places.DISK),
+    Fault("F7", "batches of 20 keys in any order, by 8 writers", races.batches_in_any_order, 1_250, 10),
+    Fault("F8", "32 writers, threads and processes, on 100 keys", processes.race_processes, 10, 1),
+    Fault("F9", "counters through if_version, by 8 writers", races.count_up, 500, 8),
+    Fault("F16", "forks beside threads", processes.fork_beside_threads, 50, 3),
+    Fault("F17", "32 processes on an empty database", processes.start_cold, 8, 1, repeats=50),
+    Fault("F21", "other time zones, and a clock that is an hour off", places.differ_in_time, 3, 1, _SERVERS),
+    Fault("F22", "snapshots beside writers", races.snapshots_beside_writers, 600, 5),
+)
+
+
+@dataclass
+class Row:
+    """What came of one fault test on one target."""
+
+    fault: str
+    target: str
+    seconds: float
+    figures: dict[str, float]
+    problems: list[str]
+
+
+def run(fault: Fault, name: str, rounds: int, seed: int) -> Row:
+    """Run a fault test on a target, and return its row."""
+    begun, figures = time.monotonic(), Figures()
+    problems: list[str] = []
+    for repeat in range(fault.repeats if rounds == fault.rounds else 1):
+        counted = Figures()
+        try:
+            with target(name) as place:
+                fault.run(place, counted, rounds, seed + repeat)
+        except Exception as error:
+            problems.append(f"{type(error).__name__}: {error}")
+        figures.add(**counted.as_dict())
+    problems += figures.problems(may_be_unknown=fault.may_be_unknown, may_fail=fault.may_fail)
+    return Row(fault.name, name, round(time.monotonic() - begun, 1), figures.as_dict(), problems)
+
+
+class State:
+    """The rows so far, in a file. Those of other sources are forgotten."""
+
+    def __init__(self, *, restart: bool) -> None:
+        """Read the file."""
+        digest = hashlib.sha256()
+        for folder in ("src", "faults"):
+            for path in sorted((PROJECT / folder).rglob("*.py")):
+                digest.update(path.read_bytes())
+        self._of = digest.hexdigest()
+        found: Any = json.loads(STATE.read_text()) if STATE.exists() and not restart else {}
+        rows = [Row(**row) for row in found.get("rows", [])] if found.get("of") == self._of else []
+        self.rows = {(row.fault, row.target): row for row in rows}
+
+    def add(self, row: Row) -> None:
+        """Keep a row; one with problems is run again next time."""
+        self.rows[row.fault, row.target] = row
+        STATE.parent.mkdir(exist_ok=True)
+        right = [vars(each) for each in self.rows.values() if not each.problems]
+        STATE.with_suffix(".new").write_text(json.dumps({"of": self._of, "rows": right}, indent=1))
+        STATE.with_suffix(".new").replace(STATE)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what has not been run with these sources; print the table, and return 0 when all is as it must be."""
+    given = _arguments(argv)
+    wanted = [
+        (fault, name)
+        for fault in FAULTS
+        for name in fault.targets
+        if re.fullmatch(given.only, fault.name) and name in given.targets and _has_what_it_needs(fault, name)
+    ]
+    state = State(restart=given.restart or given.short)
+    print(f"seed {given.seed}", flush=True)
+    for fault, name in wanted:
+        if (fault.name, name) in state.rows:
+            continue
+        row = run(fault, name, fault.short if given.short else fault.rounds, given.seed)
+        print(line(row), flush=True)
+        if given.short:
+            state.rows[fault.name, name] = row
+        else:
+            state.add(row)
+    rows = [state.rows[fault.name, name] for fault, name in wanted]
+    print("\n".join(["", *table(rows)]), flush=True)
+    return 1 if any(row.problems for row in rows) else 0
+
+
+def _has_what_it_needs(fault: Fault, name: str) -> bool:
+    """Return whether a fault can be tested here; ``make faults`` gives all what they need, one after the other."""
+    if name.startswith("sqlite"):
+        return places.DISK not in os.environ
+    return fault.needs in os.environ if fault.needs else places.DISK not in os.environ
+
+
+def line(row: Row) -> str:
+    """Return one row as a line of text."""
+    figures = " ".join(f"{name} {count}" for name, count in _shown(row).items())
+    mark = "WRONG" if row.problems else "ok"
+    return f"{mark:5} {row.fault:4} {row.target:18} {row.seconds:>7,.1f} s  {figures}  {'; '.join(row.problems)}"
+
+
+def _shown(row: Row) -> dict[str, str]:
+    return {name: f"{count:,.1f}" if name == "late" else f"{count:,.0f}" for name, count in row.figures.items()}
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """Return the rows as a Markdown table."""
+    names = [*Figures().as_dict()]
+    lines = [
+        f"| | what | database | {' | '.join(names)} | seconds |",
+        f"|---|---|---|{'---:|' * (len(names) + 1)}",
+    ]
+    what = {fault.name: fault.what for fault in FAULTS}
+    for row in rows:
+        counts = " | ".join(_shown(row).values())
+        lines.append(f"| {row.fault} | {what[row.fault]} | {row.target} | {counts} | {row.seconds:,.0f} |")
+    return lines
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
+    parser.add_argument("--only", default=".*", help="a regular expression for the names of faults, such as 'F[123]'")
+    parser.add_argument("--targets", type=_targets, default=NAMES, help=f"a list of {', '.join(NAMES)}")
+    parser.add_argument("--short", action="store_true", help="a few seconds of each")
+    parser.add_argument("--restart", action="store_true", help="run again what is done")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    return parser.parse_args(argv)
+
+
+def _targets(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if unknown := {*names} - {*NAMES}:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(NAMES)}")
+    return names
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""Faults of the machine: disks without space, clocks and time zones that differ."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import make_url
+
+from faults.figures import Figures, Writer, patient
+from faults.targets import Target
+
+DISK = "TEA_FAULTS_DISK"  # variable with the small file system that a server lies on
+_ROOM = 3_000_000  # bytes that are left
+_MOST_WRITES = 20_000
+_FILLING = """
+import sys
+from pathlib import Path
+from faults.places import files_without_room, fill
+from faults.targets import Target
+target = Target(*sys.argv[1:3])
+print(fill(target, files_without_room(Path(target.path))))
+"""
+# The clock of the client is hours off, and its time zone is another one. The server's time decides.
+_ELSEWHERE = """
+import datetime, os, sys, time
+real, ahead = datetime.datetime, datetime.timedelta(hours=int(sys.argv[4]))
+
+
+class AnyMoment(type):
+    def __instancecheck__(cls, value):
+        return isinstance(value, real)
+
+
+class Ahead(real, metaclass=AnyMoment):
+    @classmethod
+    def now(cls, tz=None):
+        return real.now(tz) + ahead
+
+    @classmethod
+    def utcnow(cls):
+        return real.now(datetime.timezone.utc).replace(tzinfo=None) + ahead
+
+
+datetime.datetime = Ahead
+from faults.places import look_at_clocks
+from faults.targets import Target
+print(look_at_clocks(Target(*sys.argv[1:3]), sys.argv[3]))
+"""
+# The zone of the client and of the server, and by how many hours the clock of the client is off.
+_ZONES = (("Pacific/Kiritimati", "+05:30", 1), ("America/St_Johns", "-09:30", -1), ("UTC", "+13:00", 1))
+
+
+def fill_disk(target: Target, figures: Figures, rounds: int, seed: int) -> None:
+    """F6: let writes fail because there is no space, make room, and write again.
+
+    A server must lie on a small file system, which a large file fills. SQLite writes in a process whose files may grow
+    no more.
+    """
+    for _ in range(rounds):
+        if target.is_server:
+            wrong = fill(target, _disk_without_room(Path(os.environ[DISK])))
+        else:
+            command = [sys.executable, "-c", _FILLING, target.name, target.url]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+            wrong = int(done.stdout) if not done.returncode else 1
+        figures.add(faults=1, wrong=wrong)
+
+
+def fill(target: Target, without_room: AbstractContextManager[None]) -> int:
+    """Write until that fails within a context, and again after it; return how many things were wrong."""
+    figures = Figures()
+    with target.open() as memory:
+        patient(memory.count)
+        writer = Writer(memory, "full", figures)
+        writer.write()
+        with without_room:
+            failure = _first_failure(memory)
+        wrong = int(failure.get("error_type") not in ("query_error", "connection_error"))
+        writer.look()
+        patient(lambda: memory.store("room", 1))
+        writer.write()
+        checked = memory.search("fox")["success"] and memory.delete("large/0")["success"]
+    return wrong + int(not checked) + figures.wrong + figures.lost + figures.reached
+
+
+@contextmanager
+def _disk_without_room(folder: Path) -> Iterator[None]:
+    """Fill a file system with one large file, but for a little."""
+    ballast = folder / "ballast"
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, shutil.disk_usage(folder).free - _ROOM))
+    try:
+        yield
+    finally:
+        ballast.unlink()
+
+
+@contextmanager
+def files_without_room(path: Path) -> Iterator[None]:
+    """Let no file of this process grow much larger than the files at a path are."""
+    largest = max(file.stat().st_size for file in path.parent.iterdir())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest + _ROOM, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def _first_failure(memory: Any) -> Any:
+    """Write entries until one fails, and return that failure."""
+    for number in range(_MOST_WRITES):
+        result = memory.store(f"large/{number}", "x" * 200_000)
+        if not result["success"]:
+            return result
+    return {}
+
+
+def differ_in_time(target: Target, figures: Figures, rounds: int, seed: int) -> None:
+    """F21: client and server in other time zones, and the clock of the client an hour off."""
+    for zone, session, hours in _ZONES[:rounds]:
+        command = [sys.executable, "-c", _ELSEWHERE, target.name, target.url, session, str(hours)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env={**os.environ, "TZ": zone})
+        figures.add(faults=1, wrong=int(done.stdout) if not done.returncode else 1)
+
+
+def look_at_clocks(target: Target, zone: str) -> int:
+    """Store entries that expire, and look at snapshots; return how many things were wrong."""
+    options: dict[str, Any] = {}
+    if target.name.startswith("postgresql"):
+        target.run(f"ALTER DATABASE {make_url(target.url).database} SET timezone = '{zone}'")
+    else:
+        options = {"connect_args": {"init_command": f"SET time_zone = '{zone}'"}}
+    catalog = "postgres" if target.is_native else "sqlalchemy"
+    wrong = 0
+    with target.open(catalog=catalog, **options) as memory:
+        now = _server_time(target)
+        assert abs(datetime.now(timezone.utc) - now) > timedelta(minutes=50)
+        memory.store("always", 1)
+        memory.store("short", 1, ttl=1.5)
+        memory.store("until", 1, expires_at=now + timedelta(seconds=1.5))
+        wrong += memory.count()["count"] != 3
+        snapshot = memory.catalog.create_snapshot("one")
+        memory.store("after", 1)
+        wrong += [entry["key"] for entry in memory.catalog.get_changed_entries(snapshot)] != ["after"]
+        wrong += memory.search()["results"][0]["key"] != "after"  # the newest
+        for entry in memory.iterate_entries():
+            wrong += abs(entry["updated_at"] - now) > timedelta(seconds=30)
+        time.sleep(2)
+        wrong += memory.count()["count"] != 2
+        wrong += memory.cleanup_expired()["deleted_count"] != 2
+        for name in ("always", "after"):
+            memory.delete(name)
+        memory.catalog.delete_snapshot(snapshot)
+    return int(wrong)
+
+
+def _server_time(target: Target) -> Any:
+    asked = {"postgresql": "SELECT extract(epoch FROM now())"}.get(
+        target.name.partition("-")[0], "SELECT unix_timestamp(now(6))"
+    )
+    return datetime.fromtimestamp(float(target.ask(asked)), timezone.utc)

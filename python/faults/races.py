@@ -1,0 +1,140 @@
+"""Calls that race each other: small pools, batches in any order, counters, snapshots beside writers."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+from faults.figures import Figures, patient
+from faults.targets import Target
+from the_edge_agent.memory import LTMError
+
+_CALLS_OF_A_ROUND = 100
+_KEYS = 20
+
+
+def crowd_pool(target: Target, figures: Figures, rounds: int, seed: int) -> None:
+    """F5: many threads on a pool of two; some leave iterations, some raise, some wait too long."""
+    moments = random.Random(seed)
+    choices = [moments.random() for _ in range(rounds * _CALLS_OF_A_ROUND)]
+    with target.open(pool_size=2) as memory:
+        memory.store_many([{"key": f"k{number}", "value": number} for number in range(_KEYS)])
+        with ThreadPoolExecutor(min(64, 8 * rounds)) as threads:
+            for result in threads.map(lambda choice: _call(memory, choice), choices):
+                allowed = (None, "connection_timeout", "validation_error")
+                figures.add(faults=1, wrong=int(result.get("error_type") not in allowed))
+                figures.add(reached=int(result.get("error_type") == "connection_timeout"))
+        figures.add(leaks=_checked_out(memory))
+
+
+def _call(memory: Any, choice: float) -> Any:
+    if choice < 0.2:
+        for _ in islice(memory.iterate_all(), 2):
+            pass  # the rest is never asked for
+        return {}
+    if choice < 0.3:
+        return memory.store("k1", 1, {"\0": 1})
+    if choice < 0.4:
+        try:
+            with memory.transaction() as transaction:
+                transaction.store("k2", 2)
+                raise KeyError
+        except (KeyError, LTMError):
+            return {}
+    if choice < 0.7:
+        return memory.store(f"k{int(choice * 1_000) % _KEYS}", choice)
+    return memory.search("fox") if choice < 0.8 else memory.retrieve("k1")
+
+
+def _checked_out(memory: Any) -> int:
+    """Return how many connections of the pool are in use."""
+    database = memory._database
+    if hasattr(memory, "_engine"):
+        return int(memory._engine.pool.checkedout())
+    if hasattr(database, "_pool"):
+        return int(database._pool._tickets.taken())
+    return sum(connection.loan is not None for connection in database._borrowers)
+
+
+def batches_in_any_order(target: Target, figures: Figures, rounds: int, seed: int) -> None:
+    """F7: batches over the same keys in random order, from eight writers; no deadlock reaches a caller."""
+    with target.open(pool_size=8) as memory:
+        patient(memory.count)
+
+        def write(writer: int) -> None:
+            moments = random.Random(seed + writer)
+            for _ in range(rounds):
+                keys = [f"k{number}" for number in range(_KEYS)]
+                moments.shuffle(keys)
+                result = memory.store_many([{"key": key, "value": writer} for key in keys])
+                figures.add(faults=1, **{"acknowledged" if result["success"] else "reached": 1})
+
+        with ThreadPoolExecutor(8) as threads:
+            for found in [threads.submit(write, writer) for writer in range(8)]:
+                found.result()
+        entries = memory.retrieve_many([f"k{number}" for number in range(_KEYS)])["entries"].values()
+        figures.add(lost=sum(entry["version"] != figures.acknowledged for entry in entries))
+        figures.add(half=int(len({entry["value"] for entry in entries}) > 1))
+
+
+def count_up(target: Target, figures: Figures, rounds: int, seed: int) -> None:
+    """F9: eight writers count one number up through ``if_version``; no update is lost."""
+    with target.open(pool_size=8) as memory:
+        memory.store("n", 0)
+
+        def write(_: int) -> None:
+            for _ in range(rounds):
+                while True:
+                    found = memory.retrieve("n")
+                    result = memory.store("n", found["value"] + 1, if_version=found["version"])
+                    if result["success"]:
+                        figures.add(acknowledged=1)
+                        break
+                    figures.add(faults=1, reached=int(result["error_type"] != "conflict"))
+
+        with ThreadPoolExecutor(8) as threads:
+            for done in [threads.submit(write, number) for number in range(8)]:
+                done.result()
+        found = memory.retrieve("n")
+        figures.add(lost=abs(found["value"] - figures.acknowledged), wrong=int(found["version"] != found["value"] + 1))
+
+
+def snapshots_beside_writers(target: Target, figures: Figures, rounds: int, seed: int) -> None:
+    """F22: writers commit while snapshots are made; what was written after a snapshot is among its changes."""
+    catalog = "sqlite" if target.name == "sqlite-native" else "postgres" if target.is_native else "sqlalchemy"
+    written: dict[str, float] = {}  # when the latest write of a key began
+    is_over = threading.Event()
+    with target.open(pool_size=6, catalog=catalog) as memory:
+        ledger = memory.catalog
+
+        def write(writer: int) -> None:
+            moments, number = random.Random(seed + writer), 0
+            while not is_over.is_set():
+                number += 1
+                keys = [f"w{writer}/{moments.randrange(_KEYS)}" for _ in range(moments.choice([1, 1, 4]))]
+                begun = time.monotonic()
+                result = memory.store_many([{"key": key, "value": [writer, number]} for key in keys])
+                if result["success"]:
+                    written.update(dict.fromkeys(keys, begun))
+                    figures.add(acknowledged=1)
+                else:
+                    figures.add(reached=1)
+
+        threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for number in range(rounds):
+            snapshot = ledger.create_snapshot(f"s{number}")
+            made = time.monotonic()
+            time.sleep(0.02)
+            known = {key for key, begun in [*written.items()] if begun > made}
+            changed = {entry["key"] for entry in ledger.get_changed_entries(snapshot)}
+            figures.add(faults=len(known), lost=len(known - changed))
+            ledger.delete_snapshot(snapshot)
+        is_over.set()
+        for thread in threads:
+            thread.join()

@@ -1,0 +1,120 @@
+"""The databases that fault tests run on, each with the class that is tested."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, make_url, text
+from sqlalchemy.pool import NullPool
+
+from the_edge_agent.memory import PostgresBackend, SQLAlchemyBackend, SQLiteBackend
+
+SERVERS = {"postgresql": "TEST_POSTGRES_URL", "mysql": "TEST_MYSQL_URL", "mariadb": "TEST_MARIADB_URL"}
+NAMES = ("sqlite", "sqlite-native", "postgresql", "postgresql-native", "mysql", "mariadb")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A database of its own, and the class that uses it.
+
+    Attributes:
+        name: one of ``NAMES``.
+        url: of the database, for SQLAlchemy.
+    """
+
+    name: str
+    url: str
+
+    @property
+    def is_server(self) -> bool:
+        """Whether it is a server, and no file."""
+        return not self.name.startswith("sqlite")
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the class does without SQLAlchemy."""
+        return self.name.endswith("-native")
+
+    @property
+    def path(self) -> str:
+        """The file of a database that is one."""
+        return str(make_url(self.url).database)
+
+    def open(self, *, pool_size: int = 5, url: str | None = None, **options: Any) -> Any:
+        """Open a memory; with ``url`` at another address, such as that of a proxy."""
+        return opened(self.name, url or self.url, pool_size=pool_size, **options)
+
+    def process(self) -> int:
+        """Return the process of the server."""
+        if self.name.startswith("postgresql"):
+            return int(str(self.ask("SELECT pg_read_file('postmaster.pid')")).split()[0])
+        return int(Path(str(self.ask("SELECT @@pid_file"))).read_text())
+
+    def kill(self) -> None:
+        """Kill the server, with all of its processes."""
+        found = [self.process()]
+        if self.name.startswith("postgresql"):
+            children = Path(f"/proc/{found[0]}/task/{found[0]}/children")
+            found += map(int, children.read_text().split())
+        for process in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+    def ask(self, query: str) -> Any:
+        """Return the value of a query, asked on a connection of its own."""
+        return self._run(lambda connection: connection.scalar(text(query)))
+
+    def run(self, statement: str) -> None:
+        """Run a statement on a connection of its own."""
+        self._run(lambda connection: connection.execute(text(statement)))
+
+    def _run(self, work: Callable[[Connection], Any]) -> Any:
+        engine = create_engine(self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            return work(connection)
+
+
+def opened(name: str, url: str, *, pool_size: int = 5, **options: Any) -> Any:
+    """Return a memory of the class that the name of a target stands for."""
+    place = make_url(url)
+    if name == "sqlite-native":
+        return SQLiteBackend(str(place.database), **options)
+    if name == "postgresql-native":
+        address = place.set(drivername="postgresql").render_as_string(hide_password=False)
+        return PostgresBackend(address, pool_size=pool_size, **options)
+    return SQLAlchemyBackend(url, pool_size=pool_size, max_overflow=0, **options)
+
+
+@contextlib.contextmanager
+def target(name: str) -> Iterator[Target]:
+    """Make a database of its own, and remove it in the end.
+
+    Raises:
+        LookupError: the environment names no server of this kind.
+    """
+    family = name.removesuffix("-native")
+    if family == "sqlite":
+        with tempfile.TemporaryDirectory() as folder:
+            yield Target(name, f"sqlite:///{folder}/memory.db")
+        return
+    address = os.environ.get(SERVERS[family])
+    if not address:
+        raise LookupError(f"{SERVERS[family]} is not set")
+    database = f"tea_faults_{secrets.token_hex(6)}"
+    engine = create_engine(address, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {database}"))
+    try:
+        yield Target(name, make_url(address).set(database=database).render_as_string(hide_password=False))
+    finally:
+        force = " WITH (FORCE)" if family == "postgresql" else ""
+        with engine.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {database}{force}"))

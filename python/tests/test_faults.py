@@ -1,0 +1,55 @@
+"""The fault tests in their short form; `make faults` runs the long one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from databases import SERVERS, chosen_targets
+from faults import targets
+from faults.__main__ import FAULTS, Fault, line, main, run
+from run_length import SEED
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+CHOSEN = {target.name for target in chosen_targets()}
+NAMES = [name for name in targets.NAMES if name in CHOSEN]
+
+
+def short_forms() -> list[tuple[Fault, str]]:
+    """Return the fault tests that need nothing of their own, each with the targets that were chosen."""
+    return [
+        (fault, name)
+        for fault in FAULTS
+        for name in fault.targets
+        if name in NAMES and (not fault.needs or name.startswith("sqlite"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fault", "name"), short_forms(), ids=[f"{fault.name}-{name}" for fault, name in short_forms()]
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of os.fork beside threads
+def test_nothing_is_lost_or_wrong(fault: Fault, name: str) -> None:
+    row = run(fault, name, fault.short, SEED)
+    assert not row.problems, line(row)
+
+
+@pytest.mark.skipif(not {*SERVERS} <= CHOSEN, reason="a choice of databases leaves servers out")
+def test_nothing_is_lost_when_servers_are_killed() -> None:
+    """F2, on servers that this test starts and kills."""
+    environment = {name: value for name, value in os.environ.items() if name not in SERVERS.values()}
+    environment |= {"TEA_SERVER_RESTARTS": "1", "TEA_FAULTS_OWN_SERVERS": "1"}
+    command = [sys.executable, str(SCRIPTS / "servers.py"), "run", "--only", "postgres,mariadb,mysql", "--"]
+    command += [sys.executable, "-m", "faults", "--short", "--only", "F2", "--seed", str(SEED)]
+    done = subprocess.run(command, cwd=SCRIPTS.parent / "python", env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_wrong_choice_of_targets_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--targets", "oracle"])
+    assert "unknown: oracle" in capsys.readouterr().err

@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import create_engine, exc, text
 from sqlalchemy.pool import NullPool
 
+from the_edge_agent.memory.meanings import Where
 from the_edge_agent.memory.results import ERROR_TYPES, LTMError, fail
 from the_edge_agent.memory.sql.deadlines import Deadline
-from the_edge_agent.memory.sql.errors import LostRaceError, classify
+from the_edge_agent.memory.sql.errors import ConnectingError, LostRaceError, classify
 from the_edge_agent.memory.sql.transactions import retrying
 
 
@@ -74,6 +75,11 @@ def wrapped(original: Exception, *, invalidated: bool = False) -> exc.DBAPIError
         (CodedError('FATAL:  password authentication failed for user "u"'), "auth_failed", False),
         (CodedError('FATAL:  database "x" does not exist'), "connection_error", False),
         (CodedError('FATAL:  role "x" does not exist'), "auth_failed", False),
+        (CodedError("the database system is in recovery mode"), "connection_error", False),
+        (CodedError("the database system is not yet accepting connections"), "connection_error", False),
+        (CodedError("could not send SSL negotiation packet: Connection reset by peer"), "connection_error", False),
+        (CodedError("connection failed: No route to host"), "connection_error", False),
+        (CodedError(sqlstate="57P05"), "connection_error", False),
         (CodedError("connection timeout expired"), "connection_timeout", False),
         (CodedError("connection failed: Connection refused"), "connection_error", False),
         (CodedError('invalid connection option "x"'), "configuration_error", False),
@@ -85,6 +91,32 @@ def test_an_error_is_what_its_code_says(original: CodedError, error_type: str, r
     failure = classify(wrapped(original))
     assert (failure.error_type, failure.retry) == (error_type, retry)
     assert failure.error_type in ERROR_TYPES
+
+
+class OperationalError(Exception):
+    """An error of psycopg as libpq raises it, without a code."""
+
+    sqlstate = pgconn = None
+
+
+@pytest.mark.parametrize("error", [OperationalError("etwas Neues"), wrapped(OperationalError("etwas Neues"))])
+def test_an_error_of_libpq_without_a_code_is_one_of_the_connection(error: Exception) -> None:
+    failure = classify(error)
+    assert (failure.error_type, failure.lost) == ("connection_error", True)
+
+
+@pytest.mark.parametrize(
+    ("number", "text", "error_type"),
+    [
+        (1130, "Host 'x' is not allowed to connect", "connection_error"),
+        (1203, "more than 'max_user_connections' active connections", "connection_error"),
+        (2003, "Can't connect to MySQL server on 'x' ([Errno -2] Name or service not known)", "connection_error"),
+        (3118, "Access denied for user 'x'. Account is locked.", "auth_failed"),
+    ],
+)
+def test_while_connecting_no_error_is_one_of_a_statement(number: int, text: str, error_type: str) -> None:
+    error = ConnectingError(wrapped(CodedError(number, text)), Where(host="nohost"), ())
+    assert classify(error).error_type == error_type
 
 
 def test_an_invalidated_connection_is_lost() -> None:

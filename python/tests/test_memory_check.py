@@ -309,7 +309,7 @@ class TestCommand(LeavesNothing):
         assert code == 1
         assert printed.splitlines() == [
             "database        postgresql://u:***@127.0.0.1:1/d",
-            "failed: cannot reach the database; is it running at this address? (connection_error)",
+            "failed: cannot reach the database; is it running at this address? (127.0.0.1:1) (connection_error)",
         ]
 
     def test_a_failure_in_json_says_what_was_learnt(self, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from psycopg.pq import TransactionStatus
 
 from the_edge_agent.memory.in_time import LateError, call_in_time
 from the_edge_agent.memory.postgres_errors import OutOfTimeError, refusal_of
+from the_edge_agent.memory.postgres_url import where_of
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sockets import has_ended
 from the_edge_agent.memory.tickets import Ticket, Tickets
@@ -94,6 +95,7 @@ class Pool:
             connect_timeout: seconds that connecting may take.
             prepare_threshold: psycopg's.
         """
+        self._where, self._sent = where_of(url)
         self._url, self._connect_timeout = url, min(connect_timeout, timeout)
         self._options: dict[str, Any] = {
             "autocommit": True,
@@ -195,9 +197,9 @@ class Pool:
             work = partial(self._connected, seconds, ticket)
             connection = call_in_time(work, seconds=seconds, undo=Connection.close)
         except LateError:
-            problem = refusal_of(OutOfTimeError("connecting timed out"))
+            problem = refusal_of(OutOfTimeError("connecting timed out"), self._where, self._sent)
         except Exception as error:  # the look-up of a host's name has errors that are not psycopg's
-            problem = refusal_of(error)
+            problem = refusal_of(error, self._where, self._sent)
         else:
             connection.age = age
             return connection

@@ -7,10 +7,13 @@ from typing import Any, Final, NamedTuple
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from the_edge_agent.memory.meanings import Where
 from the_edge_agent.memory.results import LTMError
-from the_edge_agent.memory.showing import has_raw_login
+from the_edge_agent.memory.showing import has_raw_login, words_of
 
 _SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
+
+_SHOWN: Final = ("user", "host", "hostaddr", "port", "dbname", "password")  # the last is hidden as a whole
 
 
 class Place(NamedTuple):
@@ -55,6 +58,15 @@ def parse_url(url: Any) -> tuple[str, Place]:
         if each and not (each.isdecimal() and 0 < int(each) < 65_536):
             raise _refused("the port in the url must be a number from 1 to 65,535")
     return f"postgresql://{rest}", found._replace(port=found.port or "5432")
+
+
+def where_of(url: str) -> tuple[Where, set[str]]:
+    """Return where a URL that libpq can read leads, and what no message may repeat of it."""
+    parts = {name: str(value) for name, value in conninfo_to_dict(url).items()}
+    host, port = parts.get("host", ""), parts.get("port", "") or "5432"
+    where = Where(parts.get("user", ""), host, "" if host.startswith("/") else port, parts.get("dbname", ""))
+    options = [value for name, value in parts.items() if name not in _SHOWN]
+    return where, {parts.get("password", "")} - {""} | words_of(options)
 
 
 def _parts(url: str) -> dict[str, Any] | None:

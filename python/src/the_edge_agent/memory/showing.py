@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, Final
 
 _SCHEME: Final = re.compile(r"[^:/?#@]*://")
 _USER_AND_PASSWORD: Final = re.compile(r"/[^/]*:[^/]*@")
 _ORDINARY_NAME: Final = re.compile(r"[a-z_]{1,20}")
+_SHORT: Final = 3  # characters
 _LONGEST_NUMBER: Final = 2**63
 
 
@@ -37,6 +39,11 @@ def has_raw_login(url: str) -> bool:
     if not server:  # a file, whose name may have an @
         return _USER_AND_PASSWORD.match(place) is not None
     return "@" in place
+
+
+def words_of(values: Iterable[str]) -> set[str]:
+    """Return the words of texts that may hold secrets, but those that are too short to be one."""
+    return {word for value in values for word in re.split(r"\W+", value) if len(word) > _SHORT}
 
 
 def repr_of(owner: Any) -> str:

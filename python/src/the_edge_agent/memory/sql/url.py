@@ -8,8 +8,9 @@ from typing import Any, Final
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from the_edge_agent.memory.meanings import Where
 from the_edge_agent.memory.results import LTMError
-from the_edge_agent.memory.showing import has_raw_login
+from the_edge_agent.memory.showing import has_raw_login, words_of
 
 # A URL without a driver takes the first of these that is installed: (SQLAlchemy's name, module).
 _MYSQL_DRIVERS: Final = (("mysqldb", "MySQLdb"), ("pymysql", "pymysql"))
@@ -38,6 +39,15 @@ _SHOWN: Final = (  # options of URLs that hold no secret; all others are hidden
     *("read_timeout", "sslmode", "ssl_disabled", "target_session_attrs", "timeout", "unix_socket", "uri"),
     *("use_unicode", "vfs", "write_timeout"),
 )
+
+
+_PORTS: Final = {
+    "postgresql": "5432",
+    "cockroachdb": "26257",
+    "mysql": "3306",
+    "mariadb": "3306",
+    "firebird": "3050",
+}
 
 
 class SafeURL(URL):
@@ -99,6 +109,24 @@ def parse_url(url: Any) -> tuple[URL, dict[str, Any]]:
         if name in hidden and parsed.password is None:
             parsed = parsed.set(password=str(hidden.pop(name)))
     return parsed, hidden
+
+
+def where_of(url: URL) -> Where:
+    """Return where a URL leads, as messages name it; the port is the usual one where it has none."""
+    host = url.host or _text_of(url, "host", "unix_socket")
+    port = str(url.port or "") or _text_of(url, "port") or _PORTS.get(url.get_backend_name(), "")
+    return Where(url.username or "", host, "" if host.startswith("/") else port, url.database or "")
+
+
+def sent_words(url: URL) -> set[str]:
+    """Return what no message may repeat of a URL: the password, and the words of options that may hold secrets."""
+    options = [str(value) for name, value in url.query.items() if not _is_shown(name, value)]
+    return words_of(options) | ({str(url.password)} if url.password else set())
+
+
+def _text_of(url: URL, *names: str) -> str:
+    values = (url.query.get(name) for name in names)
+    return next((value for value in values if isinstance(value, str)), "")
 
 
 def with_installed_driver(url: URL) -> URL:

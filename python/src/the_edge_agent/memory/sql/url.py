@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from the_edge_agent.memory.extras import EXTRAS, extra_of
 from the_edge_agent.memory.meanings import Where
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.showing import has_raw_login, words_of
@@ -18,17 +19,6 @@ _DRIVERS: Final = {
     "postgresql": (("psycopg", "psycopg"), ("psycopg2", "psycopg2")),
     "mysql": _MYSQL_DRIVERS,
     "mariadb": _MYSQL_DRIVERS,
-}
-# What our extras bring, the usual driver first: the extra, by SQLAlchemy's name of the dialect and of the driver.
-_MYSQL_EXTRAS: Final = {"pymysql": "mysql", "mysqldb": "mysqlclient", "mysqlconnector": "mysql-connector"}
-_EXTRAS: Final[dict[str, dict[str, str]]] = {
-    "sqlite": {"pysqlite": "sqlalchemy", "pysqlcipher": "sqlcipher"},
-    "postgresql": {"psycopg": "postgres", "psycopg2": "psycopg2"},
-    "mysql": _MYSQL_EXTRAS,
-    "mariadb": _MYSQL_EXTRAS,
-    "cockroachdb": {"psycopg": "cockroachdb"},
-    "duckdb": {"duckdb_sqlalchemy": "duckdb"},
-    "firebird": {"firebird": "firebird"},
 }
 _OTHER_DIALECTS: Final = ("cockroachdb", "duckdb", "firebird")  # that are not SQLAlchemy's own
 _MOVED: Final = ("pass", "pwd", "secret", "token")  # in names of options that the driver gets apart from the URL
@@ -148,28 +138,38 @@ def with_installed_driver(url: URL) -> URL:
 
 def missing_driver(url: URL) -> LTMError:
     """Return the failure that names what to install for a URL."""
-    backend, _, driver = url.drivername.partition("+")
-    extras = _EXTRAS.get(backend, {})
-    if driver and extras and driver not in extras:
-        others = ", ".join(f"{backend}+{name}:// (extra {extra})" for name, extra in extras.items())
-        advice = f"; drivers that work: {others}"
+    if extra := extra_of(url.drivername):
+        advice = f'; install it with: pip install "the-edge-agent[{extra}]"'
     else:
-        extra = extras.get(driver) or next(iter(extras.values()), None)
-        advice = f'; install it with: pip install "the-edge-agent[{extra}]"' if extra else ""
+        others = _drivers_that_work(url)
+        advice = f"; drivers that work: {others}" if others else ""
     return LTMError("dependency_missing", f"no driver for {url.drivername} is installed{advice}")
 
 
+def _drivers_that_work(url: URL) -> str:
+    backend = url.get_backend_name()
+    return ", ".join(f"{backend}+{name}:// (extra {extra})" for name, extra in EXTRAS.get(backend, {}).items())
+
+
+def asynchronous(url: URL) -> LTMError:
+    """Return the failure of a URL, or of an engine with it, whose driver is an asynchronous one."""
+    others = _drivers_that_work(url) or "a synchronous driver"
+    return LTMError("configuration_error", f"{url.drivername} is an asynchronous driver; use {others}")
+
+
 def load_dialect(url: URL) -> None:
-    """Check that SQLAlchemy knows the dialect of a URL.
+    """Check that SQLAlchemy knows the dialect of a URL, and that its driver is not asynchronous.
 
     Raises:
         LTMError: ``configuration_error``; ``dependency_missing`` for a dialect that an extra brings.
     """
     try:
-        url.get_dialect()
+        dialect = url.get_dialect()
         known = True
     except NoSuchModuleError:
         known = False
+    if known and dialect.is_async:
+        raise asynchronous(url)
     if not known and url.get_backend_name() in _OTHER_DIALECTS:
         raise missing_driver(url)
     if not known:

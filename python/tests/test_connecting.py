@@ -57,6 +57,54 @@ class TestAServerThatIsNotReady:
         assert "starting, stopping or recovering" in result["error"]
 
 
+GERMAN = {
+    "28P01": ("Passwort-Authentifizierung für Benutzer »bob« fehlgeschlagen", "auth_failed", "(user bob, "),
+    "28000": ("Rolle »bob« existiert nicht", "auth_failed", "(user bob, "),
+    "3D000": ("Datenbank »agents« existiert nicht", "connection_error", "no such database (agents, "),
+    "53300": ("tut mir leid, schon zu viele Verbindungen", "connection_error", "no connection left"),
+    "57P03": ("das Datenbanksystem startet", "connection_error", "starting, stopping or recovering"),
+    "42704": ("unbekannter Konfigurationsparameter »x«", "configuration_error", "an option of the url"),
+    "XX000": ("etwas Neues mit »s3cret«", "connection_error", "it says: FATAL:  etwas Neues mit …"),
+}
+
+
+@pytest.mark.parametrize("driver", OF_POSTGRES)
+class TestAServerThatSpeaksGerman:
+    @pytest.mark.parametrize("code", GERMAN)
+    def test_is_understood_by_its_codes(self, driver: str, code: str) -> None:
+        text, error_type, words = GERMAN[code]
+        with RefusingServer(code, text) as server:
+            result = refusal(of_refusing(server), driver)
+            assert server.count == 2  # the second attempt was traced
+            again = refusal(of_refusing(server), driver)
+            assert server.count == 3
+        assert (result["error_type"], words in result["error"]) == (error_type, True), result
+        assert again == result
+        assert "s3cret" not in str(result)
+
+    @pytest.mark.parametrize("code", GERMAN)
+    def test_is_quoted_where_no_code_can_be_learnt(
+        self, driver: str, code: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delattr("os.memfd_create", raising=False)
+        text = GERMAN[code][0].replace("»", "„").replace("«", "“")
+        with RefusingServer(code, text) as server:
+            result = refusal(of_refusing(server), driver)
+            assert server.count == 1
+        assert result["error_type"] == "connection_error"
+        assert f"it says: FATAL:  {text[:6]}" in result["error"]
+        assert "bob" not in result["error"]
+        assert "s3cret" not in str(result)
+
+    def test_is_not_quoted_with_a_part_of_the_url(self, driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delattr("os.memfd_create", raising=False)
+        for text in ("ungültig: c4nary-s3cret", "ungültig: an.option"):
+            with RefusingServer("42601", text) as server:
+                url = of_refusing(server).update_query_dict({"options": "-c an.option=1"})
+                result = refusal(url, driver)
+            assert result["error"] == "the database refused the connection"
+
+
 @of_servers
 def test_what_is_wrong_is_named(database: Database) -> None:
     url = make_url(database.url)

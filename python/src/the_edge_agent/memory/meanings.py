@@ -143,12 +143,16 @@ def by_text(text: str) -> Meaning | None:
     return next((meaning for pattern, meaning in _TEXTS if re.search(pattern, text, re.IGNORECASE)), None)
 
 
+def is_of_postgres(error: Any) -> bool:
+    """Return whether an error is one of psycopg's or psycopg2's."""
+    return hasattr(error, "pgconn") or hasattr(error, "pgcode")
+
+
 def is_of_libpq(error: Any) -> bool:
     """Return whether an error of psycopg or psycopg2 was raised by libpq: it has no code of the server's."""
     code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
-    is_of_postgres = hasattr(error, "pgconn") or hasattr(error, "pgcode")
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    return is_of_postgres and not code and bool(kinds & {"OperationalError", "InterfaceError"})
+    return is_of_postgres(error) and not code and bool(kinds & {"OperationalError", "InterfaceError"})
 
 
 def while_connecting(meaning: Meaning, code: str = "") -> Meaning:

@@ -9,7 +9,6 @@ import psycopg
 from the_edge_agent.memory.meanings import (
     LOST,
     REFUSED,
-    REFUSED_CONNECTION,
     WITHOUT_TRANSACTIONS,
     Where,
     by_sqlstate,
@@ -61,10 +60,9 @@ def refusal_of(error: Exception, where: Where, hidden: Collection[str]) -> LTMEr
     code = getattr(error, "sqlstate", None) or ""
     if takes_no_transactions(error):
         meaning = WITHOUT_TRANSACTIONS
-    elif code:
-        meaning = by_sqlstate(code)
     else:
-        said = refused_with(str(error), hidden) if isinstance(error, psycopg.Error) else REFUSED_CONNECTION
-        meaning = by_text(str(error)) or said
+        meaning = by_sqlstate(code) if code else by_text(str(error)) or REFUSED
+    if meaning is REFUSED and isinstance(error, psycopg.Error):
+        meaning = refused_with(str(error), hidden)
     meaning = while_connecting(meaning, code)
     return LTMError(meaning[0], message_of(meaning, where, f"SQLSTATE {code}" if code else ""))

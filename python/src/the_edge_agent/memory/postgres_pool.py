@@ -15,6 +15,7 @@ from psycopg.pq import TransactionStatus
 
 from the_edge_agent.memory.in_time import LateError, call_in_time
 from the_edge_agent.memory.postgres_errors import OutOfTimeError, refusal_of
+from the_edge_agent.memory.postgres_refusals import learn_code
 from the_edge_agent.memory.postgres_url import where_of
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sockets import has_ended
@@ -207,7 +208,12 @@ class Pool:
 
     def _connected(self, seconds: float, _: Ticket) -> Connection:
         """Connect; the ticket stays taken meanwhile, also when an exception has ended the wait for this."""
-        connection = Connection.connect(self._url, **self._options)
+        end = time.monotonic() + seconds
+        try:
+            connection = Connection.connect(self._url, **self._options)
+        except psycopg.Error as error:
+            learn_code(error, self._url, end - time.monotonic())
+            raise
         try:
             connection.set_up(self.lock_timeout, seconds)
         except BaseException:

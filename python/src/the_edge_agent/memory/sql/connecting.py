@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 from functools import partial
@@ -169,8 +170,9 @@ def _limit_connecting(engine: Engine, family: type[Dialect], connect_timeout: fl
         deadline = current()
         if deadline is None:
             return None
+        end = time.monotonic() + connect_timeout
         connection = deadline.call(
-            partial(_connected, dialect, args, kwargs, _ticket_of_this_thread()),
+            partial(_connected, family, dialect, args, kwargs, end, _ticket_of_this_thread()),
             seconds=connect_timeout,
             undo=lambda late: late.close(),
         )
@@ -178,9 +180,13 @@ def _limit_connecting(engine: Engine, family: type[Dialect], connect_timeout: fl
         return connection
 
 
-def _connected(dialect: Any, args: Any, kwargs: Any, _: Ticket | None) -> Any:
+def _connected(family: type[Dialect], dialect: Any, args: Any, kwargs: Any, end: float, _: Ticket | None) -> Any:
     """Connect; the ticket stays taken meanwhile, also when an exception has ended the wait for this."""
-    return dialect.connect(*args, **kwargs)
+    try:
+        return dialect.connect(*args, **kwargs)
+    except dialect.loaded_dbapi.Error as error:
+        family.learn_code(error, kwargs, end - time.monotonic())
+        raise
 
 
 def _ticket_of_this_thread() -> Ticket | None:

@@ -37,6 +37,7 @@ from the_edge_agent.memory.meanings import (
     by_sqlstate,
     by_text,
     is_of_libpq,
+    is_of_postgres,
     message_of,
     refused_with,
     while_connecting,
@@ -245,9 +246,9 @@ def _no_connection(error: ConnectingError) -> Failure:
     original = _original(error.error)
     code, meaning = _by_code(original)
     meaning = meaning or _by_text(original)
-    if meaning is None and is_of_libpq(original):
+    if meaning in (None, REFUSED) and is_of_postgres(original):
         meaning = refused_with(str(original), error.hidden)
-    elif meaning is None:
+    if meaning is None:
         meaning, code = REFUSED_CONNECTION, code or type(original).__name__
     return _failure(while_connecting(meaning, code.removeprefix(_STATE)), code, where=error.where)
 

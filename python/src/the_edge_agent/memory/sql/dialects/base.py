@@ -210,6 +210,16 @@ class Dialect:
         return None
 
     @classmethod
+    def learn_code(cls, error: Exception, parameters: Mapping[str, Any], seconds: float) -> None:
+        """Give an error of connecting the code that the driver keeps back, where it can be learnt in so many seconds.
+
+        Args:
+            error: of the driver.
+            parameters: of the connection, as they were given to the driver.
+            seconds: that it may take.
+        """
+
+    @classmethod
     def objection(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
         """Return why a connection cannot serve our transactions, None if it can; costs no round trip.
 

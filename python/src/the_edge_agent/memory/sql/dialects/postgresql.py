@@ -48,6 +48,7 @@ from the_edge_agent.memory.filters import Node, Path, Slot, nested
 from the_edge_agent.memory.plan import Bound, Step, ladder
 from the_edge_agent.memory.poolers import PREPARES
 from the_edge_agent.memory.postgres_index import WHOLE_INDEX, looked_up
+from the_edge_agent.memory.postgres_refusals import learn_code
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.dialects.base import (
     COMMITS_ALONE,
@@ -159,6 +160,11 @@ class PostgreSQLDialect(Dialect):
     def reason(cls, error: Exception) -> str | None:
         """Tell of a session whose texts are bytes: SQLAlchemy does not come as far as our probe there."""
         return _wrong_encoding(_ASCII, _ASCII) if "bytes-like" in str(error) else None
+
+    @classmethod
+    def learn_code(cls, error: Exception, parameters: Mapping[str, Any], seconds: float) -> None:
+        """Learn it from a trace: libpq gives a text in the server's language alone."""
+        learn_code(error, parameters, seconds)
 
     @classmethod
     def objection(cls, driver_connection: Any, *, is_shared: bool) -> str | None:

@@ -41,7 +41,7 @@ class RefusingServer:
 
     def _run(self) -> None:
         while not self._ended.is_set():
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, struct.error):  # also of a client that hangs up
                 client, _ = self._listener.accept()
                 with client:
                     client.settimeout(5)

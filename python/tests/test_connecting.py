@@ -32,13 +32,18 @@ of_servers = pytest.mark.targets(server=True, portable=False, native=False)
 NOT_READY = ("in recovery mode", "not yet accepting connections", "starting up", "shutting down")
 
 
-def refusal(url: URL, driver: str = "", **options: Any) -> Result:
-    """Return the failure of opening a memory by a driver; ``native`` is the class without SQLAlchemy."""
+def opened(url: URL, driver: str = "", **options: Any) -> Any:
+    """Return a memory by a driver; ``native`` is the class without SQLAlchemy."""
     kind: Callable[..., Any] = PostgresBackend if driver == "native" else SQLAlchemyBackend
     backend = url.get_backend_name()
     drivername = backend if driver in ("", "native") else f"{backend}+{driver}"
+    return kind(url.set(drivername=drivername).render_as_string(hide_password=False), **options)
+
+
+def refusal(url: URL, driver: str = "", **options: Any) -> Result:
+    """Return the failure of opening a memory by a driver."""
     with pytest.raises(LTMError) as raised:
-        kind(url.set(drivername=drivername).render_as_string(hide_password=False), **options)
+        opened(url, driver, **options)
     return raised.value.result
 
 

@@ -111,6 +111,9 @@ def test_an_error_of_libpq_without_a_code_is_one_of_the_connection(error: Except
         (1130, "Host 'x' is not allowed to connect", "connection_error"),
         (1203, "more than 'max_user_connections' active connections", "connection_error"),
         (2003, "Can't connect to MySQL server on 'x' ([Errno -2] Name or service not known)", "connection_error"),
+        (2026, "SSL is required but the server doesn't support it", "configuration_error"),
+        (2026, "TLS/SSL error: self-signed certificate in certificate chain", "connection_error"),
+        (2003, "Can't connect ([SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed)", "connection_error"),
         (3118, "Access denied for user 'x'. Account is locked.", "auth_failed"),
     ],
 )

@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "memory.transaction": ["memory.operations", "memory.results"],
     "memory.layouts": ["memory.results", "memory.languages"],
     "memory.extras": [],
+    "memory.certificates": ["memory.results"],
     "memory.registry": ["memory.extras", "memory.showing"],
     "memory.sockets": [],
     "memory.tickets": [],
@@ -87,6 +88,7 @@ MAY_IMPORT = {
         "memory.text",
     ],
     "memory.sql": [
+        "memory.certificates",
         "memory.extras",
         "memory.plan",
         "memory.showing",
@@ -311,7 +313,7 @@ MAY_IMPORT = {
     "memory.postgres_index": ["memory.text"],
     "memory.postgres_schema": ["memory.layouts", "memory.results"],
     "memory.postgres_errors": ["memory.meanings", "memory.poolers", "memory.results"],
-    "memory.postgres_url": ["memory.meanings", "memory.showing", "memory.results"],
+    "memory.postgres_url": ["memory.certificates", "memory.meanings", "memory.showing", "memory.results"],
     "memory.postgres_refusals": ["memory.meanings"],
     "memory.postgres_pool": [
         "memory.in_time",

@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 
 from databases import Database
 from memory_checks import run_sql
-from the_edge_agent.memory import LTMError, SQLAlchemyBackend, check_database
+from the_edge_agent.memory import LTMError, PostgresBackend, SQLAlchemyBackend, check_database
 
 SOON = 1.5  # seconds; what is tried again takes longer
 
@@ -177,4 +177,14 @@ def test_so_is_an_engine_with_one(make: Callable[[str], Any]) -> None:
         LTMError, match=r"psycopg_async is an asynchronous driver; use postgresql\+psycopg://"
     ) as raised:
         SQLAlchemyBackend(engine=make("postgresql+psycopg_async://h/d"))
+    assert raised.value.error_type == "configuration_error"
+
+
+@pytest.mark.parametrize("kind", [SQLAlchemyBackend, PostgresBackend])
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:p@h/d\n", "\tpostgresql://u:p@h/d", "postgresql://u:p@h/d ", "postgresql://u:p@h/\rd"]
+)
+def test_a_url_with_a_line_break_is_refused_at_once(kind: Callable[..., Any], url: str) -> None:
+    with pytest.raises(LTMError, match="the url has a line break") as raised:
+        kind(url, lazy=True)
     assert raised.value.error_type == "configuration_error"

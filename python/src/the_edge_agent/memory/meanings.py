@@ -17,11 +17,17 @@ class Where(NamedTuple):
     host: str = ""
     port: str = ""
     database: str = ""
+    options: tuple[str, ...] = ()  # of the url, by name
 
     @property
     def address(self) -> str:
         """The host with its port, empty if there is none."""
         return f"{self.host}:{self.port}" if self.host and self.port else self.host
+
+    @property
+    def for_encryption(self) -> str:
+        """The options of the url for TLS."""
+        return ", ".join(name for name in self.options if name.startswith("ssl"))
 
 
 NOWHERE: Final = Where()
@@ -61,8 +67,38 @@ FULL: Final[Meaning] = ("query_error", False, "the database has no space left")
 NO_TABLE: Final[Meaning] = ("query_error", False, "a table or column is missing; was it dropped, or never created?")
 DENIED: Final[Meaning] = ("query_error", False, "the user lacks a privilege that this call needs")
 REFUSED: Final[Meaning] = ("query_error", False, "the database refused the statement")
-UNKNOWN_OPTION: Final[Meaning] = ("configuration_error", False, "the driver does not know an option of the url")
+UNKNOWN_OPTION: Final[Meaning] = (
+    "configuration_error",
+    False,
+    "the driver does not know an option of the url, or its value",
+)
 BAD_OPTION: Final[Meaning] = ("configuration_error", False, "the server does not accept an option of the url")
+NO_TLS: Final[Meaning] = (
+    "configuration_error",
+    False,
+    "the server has no TLS, which the url asks for; set it up there, or leave the option out",
+)
+ONLY_TLS: Final[Meaning] = (
+    "configuration_error",
+    False,
+    "the server takes encrypted connections only; ask for TLS in the url: sslmode=require for PostgreSQL, ssl_ca=FILE "
+    "for MySQL and MariaDB",
+)
+NOT_ENCRYPTED: Final[Meaning] = (
+    "configuration_error",
+    False,
+    "the connection is not encrypted as the url asks for: the server has no TLS, or the driver passes the option over",
+)
+BAD_CERTIFICATE: Final[Meaning] = (
+    "connection_error",
+    False,
+    "the certificate of the server cannot be verified; does the url name its host and the right authority?",
+)
+TLS_FAILED: Final[Meaning] = (
+    "connection_error",
+    False,
+    "no encrypted connection comes about; do the certificates and the options of the url fit the server?",
+)
 POOLER_BROKE: Final[Meaning] = ("connection_error", False, BROKEN_PROTOCOL)
 WITHOUT_TRANSACTIONS: Final[Meaning] = ("configuration_error", False, NO_TRANSACTIONS)
 _PREPARED_ELSEWHERE: Final[Meaning] = ("configuration_error", False, PREPARED_ELSEWHERE)
@@ -119,12 +155,24 @@ _TEXTS: Final[tuple[tuple[str, Meaning], ...]] = (
 )
 
 
+# Of drivers while connecting, and of PgBouncer: by their libraries for TLS.
+_TEXTS_OF_TLS: Final[tuple[tuple[str, Meaning], ...]] = (
+    (r"does not support SSL|doesn't support (it|SSL)|SSL is required,? but", NO_TLS),
+    (r"SSL required|insecure transport", ONLY_TLS),
+    (r"closed unexpectedly|reset by peer|SYSCALL", LOST),
+    (
+        r"verify failed|does not match host name|not valid for|validation of peer certificate|self.signed",
+        BAD_CERTIFICATE,
+    ),
+    (r"(root|server|client|peer) certificate|certificate (verify|file)|\[SSL|SSL (error|connection)", TLS_FAILED),
+)
 # What a message names besides: an attribute of ``Where``.
 _NAMED: Final[dict[Meaning, str]] = {
     **dict.fromkeys((UNREACHABLE, CONNECT_TIMEOUT, NOT_READY, NO_CONNECTION), "address"),
     UNKNOWN_HOST: "host",
     NO_DATABASE: "database",
     AUTH: "user",
+    **dict.fromkeys((NO_TLS, NOT_ENCRYPTED, BAD_CERTIFICATE, TLS_FAILED), "for_encryption"),
 }
 _PLACE: Final = re.compile("^(connection failed: )?(connection to server .* failed: )?")
 _QUOTED: Final = re.compile(
@@ -141,6 +189,11 @@ def by_sqlstate(code: str) -> Meaning:
 def by_text(text: str) -> Meaning | None:
     """Return what an error without a code means, None if its text is unknown."""
     return next((meaning for pattern, meaning in _TEXTS if re.search(pattern, text, re.IGNORECASE)), None)
+
+
+def by_text_of_tls(text: str) -> Meaning | None:
+    """Return what an error means that a driver has raised in place of an encrypted connection, None for any other."""
+    return next((meaning for pattern, meaning in _TEXTS_OF_TLS if re.search(pattern, text, re.IGNORECASE)), None)
 
 
 def is_of_postgres(error: Any) -> bool:
@@ -179,9 +232,16 @@ def refused_with(text: str, hidden: Iterable[str]) -> Meaning:
     return error_type, retry, f"{message}; it says: {said}"
 
 
-def message_of(meaning: Meaning, where: Where, code: str = "") -> str:
-    """Return what to tell the user, with the name of what is wrong and the code."""
+def options_in(text: str, where: Where) -> list[str]:
+    """Return the options of the url that the text of an error names."""
+    return [option for option in where.options if re.search(rf"(?<![\w-]){option}(?![\w-])", text)]
+
+
+def message_of(meaning: Meaning, where: Where, code: str = "", text: str = "") -> str:
+    """Return what to tell the user, with the name of what is wrong, which may be in the error's text, and the code."""
     name = str(getattr(where, _NAMED.get(meaning, ""), ""))
     named = f"user {name}" if name and meaning is AUTH else name
+    if meaning in (UNKNOWN_OPTION, BAD_OPTION):
+        named = ", ".join(options_in(text, where))
     details = ", ".join(filter(None, (named, code)))
     return f"{meaning[2]} ({details})" if details else meaning[2]

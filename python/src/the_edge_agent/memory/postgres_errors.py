@@ -13,6 +13,7 @@ from the_edge_agent.memory.meanings import (
     Where,
     by_sqlstate,
     by_text,
+    by_text_of_tls,
     message_of,
     refused_with,
     while_connecting,
@@ -57,12 +58,12 @@ def refusal_of(error: Exception, where: Where, hidden: Collection[str]) -> LTMEr
     if isinstance(error, (TypeError, ValueError)):  # Python's own, as of a host whose name is too long
         shown = type(error).__name__
         return LTMError("configuration_error", f"the driver does not accept the url or one of its options ({shown})")
-    code = getattr(error, "sqlstate", None) or ""
+    code, text = getattr(error, "sqlstate", None) or "", str(error)
     if takes_no_transactions(error):
         meaning = WITHOUT_TRANSACTIONS
     else:
-        meaning = by_sqlstate(code) if code else by_text(str(error)) or REFUSED
+        meaning = by_sqlstate(code) if code else by_text_of_tls(text) or by_text(text) or REFUSED
     if meaning is REFUSED and isinstance(error, psycopg.Error):
-        meaning = refused_with(str(error), hidden)
+        meaning = refused_with(text, hidden)
     meaning = while_connecting(meaning, code)
-    return LTMError(meaning[0], message_of(meaning, where, f"SQLSTATE {code}" if code else ""))
+    return LTMError(meaning[0], message_of(meaning, where, f"SQLSTATE {code}" if code else "", text))

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from the_edge_agent.memory.meanings import by_text, is_of_libpq
+from the_edge_agent.memory.meanings import by_text, by_text_of_tls, is_of_libpq
 
 _CODE: Final = re.compile(rb'ErrorResponse\t.*? C "([0-9A-Z]{5})"')
 _MOST: Final = 100  # texts that are remembered
@@ -29,7 +29,7 @@ def learn_code(error: Any, parameters: Mapping[str, Any] | str, seconds: float) 
         seconds: that it may take.
     """
     text = str(error)
-    if not is_of_libpq(error) or by_text(text) is not None:
+    if not is_of_libpq(error) or by_text(text) or by_text_of_tls(text):
         return
     code = _codes.get(text) or _traced(parameters, seconds)
     if code is None:

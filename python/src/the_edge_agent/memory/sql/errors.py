@@ -22,11 +22,13 @@ from the_edge_agent.memory.meanings import (
     NO_DATABASE,
     NO_TABLE,
     NOWHERE,
+    ONLY_TLS,
     POOLER_BROKE,
     READ_ONLY,
     REFUSED,
     REFUSED_CONNECTION,
     STATEMENT_TIMEOUT,
+    TLS_FAILED,
     TOO_HIGH,
     TOO_LARGE,
     UNKNOWN_HOST,
@@ -36,6 +38,7 @@ from the_edge_agent.memory.meanings import (
     Where,
     by_sqlstate,
     by_text,
+    by_text_of_tls,
     is_of_libpq,
     is_of_postgres,
     message_of,
@@ -142,6 +145,8 @@ _MYSQL: Final[dict[int, Meaning]] = {
     **dict.fromkeys((1290, 1792, 1836), READ_ONLY),
     **dict.fromkeys((2002, 2003), UNREACHABLE),
     2005: UNKNOWN_HOST,
+    2026: TLS_FAILED,
+    3159: ONLY_TLS,
     **dict.fromkeys((1071, 1709), _SMALL_PAGES),
     **dict.fromkeys((1286, 3161), _NO_INNODB),
     1665: _LOGS_STATEMENTS,
@@ -204,6 +209,7 @@ _TEXTS: Final[tuple[tuple[str, Meaning], ...]] = (
         ("configuration_error", False, "the url says mariadb, and the server is MySQL; begin it with mysql"),
     ),
 )
+_OF_ANY_REASON: Final = (REFUSED, LOST, UNREACHABLE, POOLER_BROKE, TLS_FAILED)  # their texts may tell more
 
 
 def out_of_time(seconds: float) -> Failure:
@@ -244,13 +250,16 @@ def _no_connection(error: ConnectingError) -> Failure:
     if isinstance(error.error, DeadlineError):
         return _failure(CONNECT_TIMEOUT, where=error.where)
     original = _original(error.error)
+    text = str(original)
     code, meaning = _by_code(original)
+    if meaning in (None, *_OF_ANY_REASON):
+        meaning = by_text_of_tls(text) or meaning
     meaning = meaning or _by_text(original)
     if meaning in (None, REFUSED) and is_of_postgres(original):
-        meaning = refused_with(str(original), error.hidden)
+        meaning = refused_with(text, error.hidden)
     if meaning is None:
         meaning, code = REFUSED_CONNECTION, code or type(original).__name__
-    return _failure(while_connecting(meaning, code.removeprefix(_STATE)), code, where=error.where)
+    return _failure(while_connecting(meaning, code.removeprefix(_STATE)), code, where=error.where, text=text)
 
 
 def _original(error: BaseException) -> Any:
@@ -263,10 +272,10 @@ def _by_text(original: Any) -> Meaning | None:
     return next(known, None) or by_text(text)
 
 
-def _failure(meaning: Meaning, code: str = "", *, where: Where = NOWHERE) -> Failure:
+def _failure(meaning: Meaning, code: str = "", *, where: Where = NOWHERE, text: str = "") -> Failure:
     return Failure(
         meaning[0],
-        message_of(meaning, where, code),
+        message_of(meaning, where, code, text),
         retry=meaning[1],
         lost=meaning in (LOST, POOLER_BROKE),
         waited=meaning is LOCK_WAIT,

@@ -11,7 +11,14 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from the_edge_agent.memory.extras import EXTRAS, extra_of
 from the_edge_agent.memory.meanings import Where
 from the_edge_agent.memory.results import LTMError
-from the_edge_agent.memory.showing import has_raw_login, words_of
+from the_edge_agent.memory.showing import (
+    SECRET_WORDS,
+    STRAY_CHARACTER,
+    has_control_character,
+    has_raw_login,
+    ordinary,
+    words_of,
+)
 
 # A URL without a driver takes the first of these that is installed: (SQLAlchemy's name, module).
 _MYSQL_DRIVERS: Final = (("mysqldb", "MySQLdb"), ("pymysql", "pymysql"))
@@ -21,8 +28,7 @@ _DRIVERS: Final = {
     "mariadb": _MYSQL_DRIVERS,
 }
 _OTHER_DIALECTS: Final = ("cockroachdb", "duckdb", "firebird")  # that are not SQLAlchemy's own
-_MOVED: Final = ("pass", "pwd", "secret", "token")  # in names of options that the driver gets apart from the URL
-_SECRET_WORDS: Final = (*_MOVED, "key")
+_SECRET_WORDS: Final = (*SECRET_WORDS, "key")
 _SHOWN: Final = (  # options of URLs that hold no secret; all others are hidden
     *("application_name", "cache", "charset", "check_same_thread", "client_encoding", "connect_timeout"),
     *("fb_client_library", "host", "hostaddr", "immutable", "isolation_level", "mode", "nolock", "port"),
@@ -73,6 +79,8 @@ def parse_url(url: Any) -> tuple[URL, dict[str, Any]]:
     """
     if not isinstance(url, (str, URL)) or not url or "\0" in str(url):
         raise LTMError("configuration_error", "url must be a database URL such as sqlite:///memory.db")
+    if isinstance(url, str) and has_control_character(url):
+        raise LTMError("configuration_error", STRAY_CHARACTER)
     try:
         if isinstance(url, str) and has_raw_login(url):
             raise ValueError
@@ -93,7 +101,7 @@ def parse_url(url: Any) -> tuple[URL, dict[str, Any]]:
         )
     if parsed.port is not None and not 0 < parsed.port < 65_536:
         raise LTMError("configuration_error", "the port in the url must be a number from 1 to 65,535")
-    hidden = {name: value for name, value in parsed.query.items() if any(word in name for word in _MOVED)}
+    hidden = {name: value for name, value in parsed.query.items() if any(word in name for word in SECRET_WORDS)}
     parsed = parsed.difference_update_query(list(hidden))
     for name in ("password", "passwd"):
         if name in hidden and parsed.password is None:
@@ -105,7 +113,8 @@ def where_of(url: URL) -> Where:
     """Return where a URL leads, as messages name it; the port is the usual one where it has none."""
     host = url.host or _text_of(url, "host", "unix_socket")
     port = str(url.port or "") or _text_of(url, "port") or _PORTS.get(url.get_backend_name(), "")
-    return Where(url.username or "", host, "" if host.startswith("/") else port, url.database or "")
+    shown_port = "" if host.startswith("/") else port
+    return Where(url.username or "", host, shown_port, url.database or "", ordinary(url.query))
 
 
 def sent_words(url: URL) -> set[str]:

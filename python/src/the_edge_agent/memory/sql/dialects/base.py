@@ -113,6 +113,9 @@ class Dialect:
     #: The drivers that take psycopg's ``prepare_threshold``.
     preparing_drivers: ClassVar[frozenset[str]] = frozenset()
 
+    #: The statement whose row ends with an empty text on a connection that is not encrypted; None: drivers see to that.
+    cipher: ClassVar[str | None] = None
+
     #: The level of transactions where a caller's engine would commit each statement.
     isolation_level: ClassVar[str] = "READ COMMITTED"
 

@@ -62,6 +62,8 @@ def wrapped(original: Exception, *, invalidated: bool = False) -> exc.DBAPIError
         (CodedError(1290, "running with the --read-only option"), "connection_error", False),
         (CodedError(1290, "running with the --secure-timestamp=YES option"), "configuration_error", False),
         (CodedError(1071, "Specified key was too long"), "configuration_error", False),
+        (CodedError(1709, "Index column size too large"), "configuration_error", False),
+        (CodedError(1104, "The SELECT would examine more than MAX_JOIN_SIZE rows"), "configuration_error", False),
         (CodedError(1665, "binlog_format"), "configuration_error", False),
         (CodedError(1146, "Table doesn't exist"), "query_error", False),
         (CodedError(1064, "syntax; near 'timed out'"), "query_error", False),
@@ -128,6 +130,20 @@ def test_an_invalidated_connection_is_lost() -> None:
 
 def test_an_exhausted_pool_is_a_timeout() -> None:
     assert classify(exc.TimeoutError("QueuePool limit")).error_type == "connection_timeout"
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (1071, "innodb_page_size of 16384"),
+        (1709, "innodb_page_size of 16384"),
+        (1104, "sql_big_selects = 1"),
+        (1665, "set it to ROW or MIXED"),
+        (3159, "ssl_ca=FILE"),
+    ],
+)
+def test_an_error_of_the_server_s_settings_says_what_to_change(number: int, remedy: str) -> None:
+    assert remedy in classify(wrapped(CodedError(number, "refused"))).error
 
 
 def test_messages_hold_nothing_of_the_driver_s_text() -> None:

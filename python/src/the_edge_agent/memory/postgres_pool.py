@@ -15,6 +15,7 @@ from psycopg.pq import TransactionStatus
 
 from the_edge_agent.memory.in_time import LateError, call_in_time
 from the_edge_agent.memory.postgres_errors import OutOfTimeError, refusal_of
+from the_edge_agent.memory.postgres_levels import BEGIN_TO_SET_UP, READ_COMMITTED
 from the_edge_agent.memory.postgres_refusals import learn_code
 from the_edge_agent.memory.postgres_url import where_of
 from the_edge_agent.memory.results import LTMError
@@ -45,10 +46,12 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         A pooler has told us a process id of its own.
         """
         self.deadline = time.monotonic() + seconds
-        settings = {"lock_timeout": lock_timeout, "gin_fuzzy_search_limit": 0}
+        settings = {"lock_timeout": lock_timeout, "gin_fuzzy_search_limit": 0, **READ_COMMITTED}
         calls = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
         is_ours = f"pg_backend_pid() = {self.info.backend_pid}"
-        self.is_direct = self.execute(f"SELECT {calls} WHERE {is_ours}").fetchone() is not None
+        answer = self.execute(f"{BEGIN_TO_SET_UP}; SELECT {calls} WHERE {is_ours}; COMMIT")
+        answer.nextset()  # of BEGIN
+        self.is_direct = answer.fetchone() is not None
         self.deadline = math.inf
 
     def wait(self, gen: Any, *arguments: Any, **options: Any) -> Any:

@@ -124,7 +124,8 @@ _STATE: Final = "SQLSTATE "  # what a code of the standard is shown with
 _SMALL_PAGES: Final[Meaning] = (
     "configuration_error",
     False,
-    "the server takes no index over keys this long; it needs an innodb_page_size of 16384 or more",
+    "the server takes no index over keys this long; it needs an innodb_page_size of 16384 or more, which is chosen "
+    "when its data folder is made, and ROW_FORMAT=DYNAMIC for our tables",
 )
 _NO_INNODB: Final[Meaning] = (
     "configuration_error",
@@ -135,6 +136,11 @@ _LOGS_STATEMENTS: Final[Meaning] = (
     "configuration_error",
     False,
     "the server's binlog_format is STATEMENT, which takes no transaction at READ COMMITTED; set it to ROW or MIXED",
+)
+_FEW_ROWS: Final[Meaning] = (
+    "configuration_error",
+    False,
+    "the session may not look at so many rows (max_join_size); set sql_big_selects = 1 for it",
 )
 _FORBIDDEN: Final[Meaning] = ("configuration_error", False, "an option of the server forbids what this call needs")
 _MYSQL: Final[dict[int, Meaning]] = {
@@ -149,6 +155,7 @@ _MYSQL: Final[dict[int, Meaning]] = {
     3159: ONLY_TLS,
     **dict.fromkeys((1071, 1709), _SMALL_PAGES),
     **dict.fromkeys((1286, 3161), _NO_INNODB),
+    1104: _FEW_ROWS,
     1665: _LOGS_STATEMENTS,
     **dict.fromkeys((1040, 1203, 1226), NO_CONNECTION),
     **dict.fromkeys((1045, 1698, 1820, 1862, 3118, 4151), AUTH),

@@ -48,6 +48,7 @@ from the_edge_agent.memory.filters import Node, Path, Slot, nested
 from the_edge_agent.memory.plan import Bound, Step, ladder
 from the_edge_agent.memory.poolers import PREPARES
 from the_edge_agent.memory.postgres_index import WHOLE_INDEX, looked_up
+from the_edge_agent.memory.postgres_levels import BEGIN_ANEW_TO_SET_UP, READ_COMMITTED
 from the_edge_agent.memory.postgres_refusals import learn_code
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.dialects.base import (
@@ -152,9 +153,9 @@ class PostgreSQLDialect(Dialect):
 
         A pooler hands its sessions to strangers: they stay as they are. It has told the driver a process id of its own.
         """
-        settings = {"lock_timeout": _lock_timeout(timeout), "gin_fuzzy_search_limit": 0}
+        settings = {"lock_timeout": _lock_timeout(timeout), "gin_fuzzy_search_limit": 0, **READ_COMMITTED}
         calls = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
-        return [f"SELECT {calls} WHERE pg_backend_pid() = {driver_connection.info.backend_pid}"]
+        return [f"{BEGIN_ANEW_TO_SET_UP}; SELECT {calls} WHERE pg_backend_pid() = {driver_connection.info.backend_pid}"]
 
     @classmethod
     def reason(cls, error: Exception) -> str | None:
@@ -523,6 +524,11 @@ class _Autocommit:
 
     def __enter__(self) -> None:
         self._before = self._connection.autocommit
+        self._level = getattr(self._connection, "isolation_level", None)
+        # Else psycopg2 resets the session's own level, each time, to that of the database.
+        self._takes_level = self._level is not None and hasattr(self._connection, "set_session")
+        if self._takes_level:
+            self._connection.isolation_level = None
         self._connection.autocommit = True
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -531,3 +537,5 @@ class _Autocommit:
         # In the middle of a statement psycopg refuses: that must not replace an exception such as SystemExit.
         with nullcontext() if error is None else suppress(Exception):
             self._connection.autocommit = self._before
+            if self._takes_level:
+                self._connection.isolation_level = self._level

@@ -23,6 +23,7 @@ from the_edge_agent.memory.sockets import has_ended
 from the_edge_agent.memory.tickets import Ticket, Tickets
 
 _TO_CANCEL: Final = 1.0  # seconds
+_ENDS_A_PIPELINE: Final = "_exit_gen"  # psycopg's generator for it
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
@@ -39,6 +40,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     ticket: Ticket | None = None
     age = 0
     is_direct = False
+    _has_failed = False  # the last wait
 
     def set_up(self, lock_timeout: int, seconds: float) -> None:
         """Limit waits for locks, in milliseconds, if the session is ours: a pooler hands it to strangers.
@@ -55,8 +57,19 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         self.deadline = math.inf
 
     def wait(self, gen: Any, *arguments: Any, **options: Any) -> Any:
-        """Wait for the server; psycopg resumes ``gen`` ten times a second while nothing comes."""
-        return super().wait(self._until_the_deadline(gen), *arguments, **options)
+        """Wait for the server; psycopg resumes ``gen`` ten times a second while nothing comes.
+
+        The end of a pipeline raises nothing after an error in it, which goes on: psycopg would log both.
+        """
+        has_failed, self._has_failed = self._has_failed, True
+        try:
+            answer = super().wait(self._until_the_deadline(gen), *arguments, **options)
+        except psycopg.Error:
+            if has_failed and getattr(gen, "__name__", "") == _ENDS_A_PIPELINE:
+                return None
+            raise
+        self._has_failed = False
+        return answer
 
     def _until_the_deadline(self, gen: Any) -> Generator[Any, Any, Any]:
         try:

@@ -83,7 +83,7 @@ def _serve(names: list[str], settings: Settings) -> int:
         for name, value in session.environment().items():
             print(f"export {name}={shlex.quote(value)}", flush=True)
         code = report(session)
-        if not session.urls or code:
+        if code or not session.urls.keys() & {*names}:
             return 1
         print("Ctrl-C stops them.", file=sys.stderr, flush=True)
         while session.complete():

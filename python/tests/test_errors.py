@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import create_engine, exc, text
 from sqlalchemy.pool import NullPool
 
+from the_edge_agent.memory.meanings import Where
 from the_edge_agent.memory.results import ERROR_TYPES, LTMError, fail
 from the_edge_agent.memory.sql.deadlines import Deadline
-from the_edge_agent.memory.sql.errors import LostRaceError, classify
+from the_edge_agent.memory.sql.errors import ConnectingError, LostRaceError, classify
 from the_edge_agent.memory.sql.transactions import retrying
 
 
@@ -61,6 +62,8 @@ def wrapped(original: Exception, *, invalidated: bool = False) -> exc.DBAPIError
         (CodedError(1290, "running with the --read-only option"), "connection_error", False),
         (CodedError(1290, "running with the --secure-timestamp=YES option"), "configuration_error", False),
         (CodedError(1071, "Specified key was too long"), "configuration_error", False),
+        (CodedError(1709, "Index column size too large"), "configuration_error", False),
+        (CodedError(1104, "The SELECT would examine more than MAX_JOIN_SIZE rows"), "configuration_error", False),
         (CodedError(1665, "binlog_format"), "configuration_error", False),
         (CodedError(1146, "Table doesn't exist"), "query_error", False),
         (CodedError(1064, "syntax; near 'timed out'"), "query_error", False),
@@ -74,6 +77,11 @@ def wrapped(original: Exception, *, invalidated: bool = False) -> exc.DBAPIError
         (CodedError('FATAL:  password authentication failed for user "u"'), "auth_failed", False),
         (CodedError('FATAL:  database "x" does not exist'), "connection_error", False),
         (CodedError('FATAL:  role "x" does not exist'), "auth_failed", False),
+        (CodedError("the database system is in recovery mode"), "connection_error", False),
+        (CodedError("the database system is not yet accepting connections"), "connection_error", False),
+        (CodedError("could not send SSL negotiation packet: Connection reset by peer"), "connection_error", False),
+        (CodedError("connection failed: No route to host"), "connection_error", False),
+        (CodedError(sqlstate="57P05"), "connection_error", False),
         (CodedError("connection timeout expired"), "connection_timeout", False),
         (CodedError("connection failed: Connection refused"), "connection_error", False),
         (CodedError('invalid connection option "x"'), "configuration_error", False),
@@ -87,12 +95,55 @@ def test_an_error_is_what_its_code_says(original: CodedError, error_type: str, r
     assert failure.error_type in ERROR_TYPES
 
 
+class OperationalError(Exception):
+    """An error of psycopg as libpq raises it, without a code."""
+
+    sqlstate = pgconn = None
+
+
+@pytest.mark.parametrize("error", [OperationalError("etwas Neues"), wrapped(OperationalError("etwas Neues"))])
+def test_an_error_of_libpq_without_a_code_is_one_of_the_connection(error: Exception) -> None:
+    failure = classify(error)
+    assert (failure.error_type, failure.lost) == ("connection_error", True)
+
+
+@pytest.mark.parametrize(
+    ("number", "text", "error_type"),
+    [
+        (1130, "Host 'x' is not allowed to connect", "connection_error"),
+        (1203, "more than 'max_user_connections' active connections", "connection_error"),
+        (2003, "Can't connect to MySQL server on 'x' ([Errno -2] Name or service not known)", "connection_error"),
+        (2026, "SSL is required but the server doesn't support it", "configuration_error"),
+        (2026, "TLS/SSL error: self-signed certificate in certificate chain", "connection_error"),
+        (2003, "Can't connect ([SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed)", "connection_error"),
+        (3118, "Access denied for user 'x'. Account is locked.", "auth_failed"),
+    ],
+)
+def test_while_connecting_no_error_is_one_of_a_statement(number: int, text: str, error_type: str) -> None:
+    error = ConnectingError(wrapped(CodedError(number, text)), Where(host="nohost"), ())
+    assert classify(error).error_type == error_type
+
+
 def test_an_invalidated_connection_is_lost() -> None:
     assert classify(wrapped(CodedError(0, ""), invalidated=True)).error_type == "connection_error"
 
 
 def test_an_exhausted_pool_is_a_timeout() -> None:
     assert classify(exc.TimeoutError("QueuePool limit")).error_type == "connection_timeout"
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (1071, "innodb_page_size of 16384"),
+        (1709, "innodb_page_size of 16384"),
+        (1104, "sql_big_selects = 1"),
+        (1665, "set it to ROW or MIXED"),
+        (3159, "ssl_ca=FILE"),
+    ],
+)
+def test_an_error_of_the_server_s_settings_says_what_to_change(number: int, remedy: str) -> None:
+    assert remedy in classify(wrapped(CodedError(number, "refused"))).error
 
 
 def test_messages_hold_nothing_of_the_driver_s_text() -> None:

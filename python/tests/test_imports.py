@@ -30,7 +30,9 @@ MAY_IMPORT = {
     "memory.operations": ["memory.results", "memory.codec", "memory.text", "memory.validation", "memory.languages"],
     "memory.transaction": ["memory.operations", "memory.results"],
     "memory.layouts": ["memory.results", "memory.languages"],
-    "memory.registry": ["memory.showing"],
+    "memory.extras": [],
+    "memory.certificates": ["memory.results"],
+    "memory.registry": ["memory.extras", "memory.showing"],
     "memory.sockets": [],
     "memory.tickets": [],
     "memory.in_time": [],
@@ -38,6 +40,7 @@ MAY_IMPORT = {
     "memory.postgres_sessions": [],
     "memory.forks": ["memory.results"],
     "memory.writes": ["memory.operations", "memory.results"],
+    "memory.meanings": ["memory.poolers", "memory.results"],
     "memory.damage": ["memory.codec", "memory.filters", "memory.results", "memory.text", "memory.validation"],
     "memory.questions": [
         "memory.plan",
@@ -93,6 +96,8 @@ MAY_IMPORT = {
     "memory.sql": [
         "memory.writes",
         "memory.validation",
+        "memory.certificates",
+        "memory.extras",
         "memory.plan",
         "memory.showing",
         "memory.sql",
@@ -103,6 +108,7 @@ MAY_IMPORT = {
         "memory.damage",
         "memory.operations",
         "memory.tracking",
+        "memory.meanings",
         "memory.results",
         "memory.codec",
         "memory.text",
@@ -110,7 +116,7 @@ MAY_IMPORT = {
         "memory.languages",
     ],
     "memory.sql.column_types": ["memory.sql.dialects", "memory.codec", "memory.validation"],
-    "memory.sql.options": ["memory.showing", "memory.results", "memory.validation"],
+    "memory.sql.options": ["memory.showing", "memory.sql.url", "memory.results", "memory.validation"],
     "memory.sql.search": [
         "memory.plan",
         "memory.damage",
@@ -126,7 +132,7 @@ MAY_IMPORT = {
     "memory.sql.facts": ["memory.sql", "memory.layouts", "memory.validation"],
     "memory.sql.deadlines": ["memory.in_time"],
     "memory.sql.batches": [],
-    "memory.sql.errors": ["memory.poolers", "memory.results", "memory.sql.deadlines"],
+    "memory.sql.errors": ["memory.meanings", "memory.poolers", "memory.results", "memory.sql.deadlines"],
     "memory.sql.prepared": [],
     "memory.sql.dialects": [
         "memory.plan",
@@ -220,6 +226,7 @@ MAY_IMPORT = {
         "memory.codec",
         "memory.filters",
         "memory.poolers",
+        "memory.postgres_refusals",
         "memory.postgres_index",
         "memory.results",
         "memory.text",
@@ -318,12 +325,15 @@ MAY_IMPORT = {
     "memory.plan": ["memory.damage", "memory.text"],
     "memory.postgres_index": ["memory.text"],
     "memory.postgres_schema": ["memory.layouts", "memory.results"],
-    "memory.postgres_errors": ["memory.poolers", "memory.results"],
-    "memory.postgres_url": ["memory.showing", "memory.results"],
+    "memory.postgres_errors": ["memory.meanings", "memory.poolers", "memory.results"],
+    "memory.postgres_url": ["memory.certificates", "memory.meanings", "memory.showing", "memory.results"],
+    "memory.postgres_refusals": ["memory.meanings"],
     "memory.postgres_pool": [
         "memory.postgres_sessions",
         "memory.in_time",
         "memory.postgres_errors",
+        "memory.postgres_refusals",
+        "memory.postgres_url",
         "memory.results",
         "memory.sockets",
         "memory.tickets",
@@ -519,6 +529,27 @@ def test_the_memory_imports_without_sqlalchemy() -> None:
 def test_without_sqlalchemy_the_backend_names_the_extra(asking: str) -> None:
     code = f"import the_edge_agent.memory as m\ntry: {asking}\nexcept ImportError as error: print(error)"
     assert "the-edge-agent[sqlalchemy]" in run_python(WITHOUT_SQLALCHEMY + code)
+
+
+@pytest.mark.parametrize("make", ["create_ltm_backend", "create_catalog_backend"])
+@pytest.mark.parametrize(
+    ("url", "extra"),
+    [("postgres://h/d", "postgres"), ("mysql+mysqldb://h/d", "mysqlclient"), ("oracle://h/d", "sqlalchemy")],
+)
+def test_so_does_the_function_that_makes_one_and_it_is_the_extra_of_the_url(make: str, url: str, extra: str) -> None:
+    code = f"import the_edge_agent.memory as m\ntry: m.{make}(url='{url}')\nexcept ImportError as error: print(error)"
+    assert f"the-edge-agent[{extra}]" in run_python(WITHOUT_SQLALCHEMY + code)
+
+
+@pytest.mark.parametrize(
+    "config",
+    ["m.parse_ltm_config({'ltm': {'url': 'mariadb://h/d'}})", "m.parse_catalog_config({'url': 'mariadb://h/d'})"],
+)
+def test_so_does_a_configuration(config: str) -> None:
+    code = f"import the_edge_agent.memory as m\ntry: {config}\nexcept m.LTMError as failure: print(failure.result)"
+    found = run_python(WITHOUT_SQLALCHEMY + code)
+    assert "dependency_missing" in found
+    assert "the-edge-agent[mysql]" in found
 
 
 def test_without_sqlalchemy_a_configuration_names_the_extra() -> None:

@@ -309,7 +309,7 @@ class TestCommand(LeavesNothing):
         assert code == 1
         assert printed.splitlines() == [
             "database        postgresql://u:***@127.0.0.1:1/d",
-            "failed: cannot reach the database; is it running at this address? (connection_error)",
+            "failed: cannot reach the database; is it running at this address? (127.0.0.1:1) (connection_error)",
         ]
 
     def test_a_failure_in_json_says_what_was_learnt(self, tmp_path: Path) -> None:
@@ -337,12 +337,13 @@ class TestCommand(LeavesNothing):
         assert code == 2
         assert "s3cret" not in printed
 
-    def test_without_sqlalchemy_it_names_the_extra(self) -> None:
+    @pytest.mark.parametrize(("url", "extra"), [("sqlite://", "sqlalchemy"), ("postgresql://h/d", "postgres")])
+    def test_without_sqlalchemy_it_names_the_extra(self, url: str, extra: str) -> None:
         code = WITHOUT_SQLALCHEMY + (
             "from the_edge_agent.cli import main\n"
-            "sys.argv = ['tea', 'memory', 'check', '--json', '--url', 'sqlite://']\nmain()\n"
+            "sys.argv = ['tea', 'memory', 'check', '--json', '--url', '" + url + "']\nmain()\n"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=60)
         report = json.loads(done.stdout)
         assert (done.returncode, report["error_type"]) == (1, "dependency_missing")
-        assert "the-edge-agent[sqlalchemy]" in report["error"]
+        assert f"the-edge-agent[{extra}]" in report["error"]

@@ -12,6 +12,7 @@ from databases import Database, drop_tables
 from engines import refused
 from session_variables import callers_engine, first_difference, tried
 from the_edge_agent.memory import SQLAlchemyBackend
+from the_edge_agent.memory.results import Result
 
 of_mysql = pytest.mark.targets(of_mysql=True, portable=False)
 OTHER_ENGINES = {  # which keep our tables; MyISAM takes no long keys
@@ -214,3 +215,24 @@ def test_long_keys_are_sorted_on_an_engine_of_the_callers(database: Database) ->
         with engine.connect() as connection:
             assert connection.execute(text("SELECT @@max_sort_length")).scalar() == 2048
     engine.dispose()
+
+
+@of_mysql
+def test_a_limit_of_rows_that_an_application_sets_later_is_named_with_what_to_change(database: Database) -> None:
+    results = after_setting(database, "sql_big_selects = 0, max_join_size = 1")
+    assert {(result["error_type"], "set sql_big_selects = 1" in result["error"]) for result in results} == {
+        ("configuration_error", True)
+    }
+
+
+def after_setting(database: Database, settings: str) -> list[Result]:
+    """Return the failures of a search and a store after the application has changed the session's settings."""
+    engine = create_engine(database.url, isolation_level="READ COMMITTED", pool_size=1, max_overflow=0)
+    with SQLAlchemyBackend(engine=engine) as memory:
+        for number in range(3):
+            memory.store(f"k{number}", "fox", {"n": number})
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"SET SESSION {settings}")
+        results = [memory.search("fox", {"n": {"$gt": 0}}), memory.store("new", 1)]
+    engine.dispose()
+    return [result for result in results if not result["success"]]

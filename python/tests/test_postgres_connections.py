@@ -18,6 +18,7 @@ from sqlalchemy import make_url
 from databases import Database
 from faults.connections import Proxy, kill_connections
 from the_edge_agent.memory import LTMBackend, LTMError, PostgresBackend
+from the_edge_agent.memory.meanings import NOWHERE
 from the_edge_agent.memory.postgres_database import WRITE
 from the_edge_agent.memory.postgres_errors import OutOfTimeError, refusal_of
 from the_edge_agent.memory.results import Result
@@ -112,7 +113,9 @@ def test_with_a_server_that_falls_silent_every_call_ends_at_its_deadline(databas
 
 
 def test_a_server_that_falls_silent_while_a_session_is_set_up_is_a_timeout() -> None:
-    assert refusal_of(OutOfTimeError("the wait for the server timed out")).error_type == "connection_timeout"
+    assert (
+        refusal_of(OutOfTimeError("the wait for the server timed out"), NOWHERE, ()).error_type == "connection_timeout"
+    )
 
 
 def test_a_server_that_accepts_and_never_answers_ends_the_call_at_its_deadline(database: Database) -> None:
@@ -135,7 +138,8 @@ def test_so_it_is_when_it_never_answered_and_close_waits_for_nothing(options: di
                 return memory.count()
 
         result, seconds = run_timed(call)
-    assert (result["error_type"], result["error"]) == ("connection_timeout", "the database did not answer in time")
+    assert result["error_type"] == "connection_timeout"
+    assert result["error"] == f"the database did not answer in time (127.0.0.1:{make_url(url).port})"
     assert min(options.values()) - 0.1 < seconds < min(options.values()) + 1
 
 

@@ -10,11 +10,20 @@ from typing import Any, Final
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine, make_url, select
+from sqlalchemy import create_engine, literal_column, make_url, select
 
 from databases import Database, expire_all
 from run_length import of_this_run
-from the_edge_agent.memory import LTMEntry, PostgresBackend, PostgresCatalog, SQLAlchemyBackend, SQLAlchemyCatalog
+from the_edge_agent.memory import (
+    LTMEntry,
+    LTMError,
+    PostgresBackend,
+    PostgresCatalog,
+    SQLAlchemyBackend,
+    SQLAlchemyCatalog,
+)
+from the_edge_agent.memory.postgres_sessions import READ_COMMITTED
+from the_edge_agent.memory.sql.prepared import Prepared, Query
 
 pytestmark = pytest.mark.targets(family="postgresql", portable=False)
 
@@ -179,3 +188,40 @@ def _others(kind: str, setting: str, choices: list[str] | None, least: str | Non
     if kind == "enum":
         return [choice for choice in choices or () if choice != setting]
     return [bound for bound in (least, most) if bound not in (None, setting)]
+
+
+@pytest.mark.targets("native")
+def test_where_transactions_are_serializable_single_statements_and_set_ups_are_read_committed(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that follows another runs nothing that is serializable, not even what sets up a session."""
+    level = "current_setting('transaction_isolation')"
+    monkeypatch.setitem(READ_COMMITTED, "application_name", f"' || {level} || '")  # written while it is set up
+    for driver in ("",) if database.target.native else ("psycopg", "psycopg2"):
+        settings = {"default_transaction_isolation": "serializable"}
+        with sessions_with(database, settings), opened(database, driver) as (memory, _):
+            memory.store("k", "fox", {"n": 1})
+            memory.search("fox", {"n": 1})  # in a snapshot, whose level must not stay
+            assert alone(memory, level) == "read committed", driver
+            assert alone(memory, "current_setting('application_name')") == "read committed", driver
+
+
+def alone(memory: Any, expression: str) -> str:
+    """Return an expression as a statement has it that runs by itself."""
+    if isinstance(memory, PostgresBackend):
+        row: Any = memory._database.run(lambda connection: connection.execute(f"SELECT {expression}").fetchone())
+        return str(row[0])
+    query = Query(Prepared(select(literal_column(expression))), {})
+    return str(memory._database.read(lambda sql: query)[0][0])
+
+
+@pytest.mark.targets("native")
+def test_a_search_path_without_a_schema_is_named_by_every_class(database: Database) -> None:
+    for driver in ("",) if database.target.native else ("psycopg", "psycopg2"):
+        with (
+            sessions_with(database, {"search_path": "tea_no_such"}),
+            pytest.raises(LTMError, match="no schema of the search_path exists") as raised,
+            opened(database, driver),
+        ):
+            pass
+        assert raised.value.error_type == "configuration_error"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine
@@ -15,7 +17,7 @@ from sqlalchemy.pool import NullPool
 
 from databases import Database
 from memory_checks import run_sql
-from the_edge_agent.memory import LTMError, SQLAlchemyBackend, check_database
+from the_edge_agent.memory import LTMError, PostgresBackend, SQLAlchemyBackend, check_database
 
 SOON = 1.5  # seconds; what is tried again takes longer
 
@@ -144,3 +146,45 @@ class TestDuckDBFiles:
         (tmp_path / "text.db").write_text("no database " * 1_000)
         assert refusal_of(f"duckdb:///{tmp_path / name}") == ("connection_error", error)
         assert os.listdir(tmp_path) == ["text.db"]
+
+
+@pytest.mark.parametrize(
+    ("driver", "instead"),
+    [
+        ("sqlite+aiosqlite", "sqlite+pysqlite:// (extra sqlalchemy)"),
+        ("postgresql+asyncpg", "postgresql+psycopg:// (extra postgres)"),
+        ("postgresql+psycopg_async", "postgresql+psycopg:// (extra postgres)"),
+        ("mysql+aiomysql", "mysql+pymysql:// (extra mysql)"),
+        ("mariadb+asyncmy", "mariadb+pymysql:// (extra mysql)"),
+        ("mssql+aioodbc", "a synchronous driver"),
+    ],
+)
+def test_an_asynchronous_driver_is_refused_and_another_named(driver: str, instead: str) -> None:
+    error_type, error = refusal_of(f"{driver}://h/d" if "sqlite" not in driver else f"{driver}:///d")
+    assert error_type == "configuration_error"
+    assert error.startswith(f"{driver} is an asynchronous driver; use {instead}")
+
+
+def async_engine(url: str) -> Any:
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    return create_async_engine(url)
+
+
+@pytest.mark.parametrize("make", [create_engine, async_engine] if find_spec("greenlet") else [create_engine])
+def test_so_is_an_engine_with_one(make: Callable[[str], Any]) -> None:
+    with pytest.raises(
+        LTMError, match=r"psycopg_async is an asynchronous driver; use postgresql\+psycopg://"
+    ) as raised:
+        SQLAlchemyBackend(engine=make("postgresql+psycopg_async://h/d"))
+    assert raised.value.error_type == "configuration_error"
+
+
+@pytest.mark.parametrize("kind", [SQLAlchemyBackend, PostgresBackend])
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:p@h/d\n", "\tpostgresql://u:p@h/d", "postgresql://u:p@h/d ", "postgresql://u:p@h/\rd"]
+)
+def test_a_url_with_a_line_break_is_refused_at_once(kind: Callable[..., Any], url: str) -> None:
+    with pytest.raises(LTMError, match="the url has a line break") as raised:
+        kind(url, lazy=True)
+    assert raised.value.error_type == "configuration_error"

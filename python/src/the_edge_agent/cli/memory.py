@@ -134,10 +134,16 @@ def _synced(file: Path) -> dict[str, Any]:
 
 
 def _checked(url: str, timeout: float, *, data: bool) -> dict[str, Any]:
+    from the_edge_agent.memory import create_ltm_backend
+
     try:
         from the_edge_agent.memory import check_database
-    except ImportError as error:
-        return {"success": False, "error": str(error), "error_type": "dependency_missing"}
+    except ImportError:
+        try:
+            create_ltm_backend(url=url, lazy=True)
+        except ImportError as error:  # it names the extra that the url needs
+            return {"success": False, "error": str(error), "error_type": "dependency_missing"}
+        raise
     return check_database(url, timeout, data=data)
 
 

@@ -404,7 +404,8 @@ def create_ltm_backend(backend_type: str = "sqlalchemy", **options: Any) -> LTMB
         LTMError: the backend could not be built.
         ImportError: its optional dependency is missing; the message names the extra to install.
     """
-    return find_backend_factory(backend_type)(**constructor_options(backend_type, options))
+    factory = find_backend_factory(backend_type, options.get("url"))
+    return factory(**constructor_options(backend_type, options))
 
 
 def other_names(backend_type: str) -> tuple[str, ...]:
@@ -427,11 +428,11 @@ def constructor_options(backend_type: str, options: Mapping[str, Any]) -> dict[s
     return {**found, "search": values.pop()}
 
 
-def find_backend_factory(name: str) -> BackendFactory:
-    """Return the registered class or function of a name.
+def find_backend_factory(name: str, url: Any = None) -> BackendFactory:
+    """Return the registered class or function of a name, which is to serve a URL.
 
     Raises:
         ValueError: an unknown name; the message lists the known ones.
-        ImportError: its optional dependency is missing.
+        ImportError: its optional dependency is missing; the message names the extra that the URL needs.
     """
-    return _backends.find(name)
+    return _backends.find(name, url)

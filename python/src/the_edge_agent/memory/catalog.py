@@ -223,14 +223,14 @@ def create_catalog_backend(catalog_type: str = "sqlalchemy", **options: Any) -> 
         LTMError: the catalog could not be built.
         ImportError: its optional dependency is missing; the message names the extra to install.
     """
-    return find_catalog_factory(catalog_type)(**options)
+    return find_catalog_factory(catalog_type, options.get("url"))(**options)
 
 
-def find_catalog_factory(name: str) -> CatalogFactory:
-    """Return the registered class or function of a name.
+def find_catalog_factory(name: str, url: Any = None) -> CatalogFactory:
+    """Return the registered class or function of a name, which is to serve a URL.
 
     Raises:
         ValueError: an unknown name; the message lists the known ones.
-        ImportError: its optional dependency is missing.
+        ImportError: its optional dependency is missing; the message names the extra that the URL needs.
     """
-    return _catalogs.find(name)
+    return _catalogs.find(name, url)

@@ -108,7 +108,7 @@ def parse_ltm_config(settings: Mapping[str, Any], env: Mapping[str, str] | None 
     problem: LTMError
     try:
         name = _backend_name(config)
-        factory = find_backend_factory(name)
+        factory = find_backend_factory(name, config.get("url"))
         paths = _PATHS if name == _DEFAULT_BACKEND else ()
         _check_names(config, factory, "settings.ltm", {"backend", "catalog", *paths, *other_names(name)})
         name, options = _backend_options(config)
@@ -152,7 +152,7 @@ def catalog_options(config: str | Mapping[str, Any]) -> tuple[CatalogFactory, di
     name = options.pop("type", _CATALOG_OF_A_PATH if "path" in options else _DEFAULT_CATALOG)
     problem: LTMError
     try:
-        factory = find_catalog_factory(name)
+        factory = find_catalog_factory(name, options.get("url"))
     except ImportError as error:
         problem = LTMError("dependency_missing", str(error))
     except ValueError as error:

@@ -15,12 +15,15 @@ from psycopg.pq import TransactionStatus
 
 from the_edge_agent.memory.in_time import LateError, call_in_time
 from the_edge_agent.memory.postgres_errors import OutOfTimeError, refusal_of
-from the_edge_agent.memory.postgres_sessions import lock_timeout, session_settings
+from the_edge_agent.memory.postgres_refusals import learn_code
+from the_edge_agent.memory.postgres_sessions import BEGIN_TO_SET_UP, lock_timeout, session_settings
+from the_edge_agent.memory.postgres_url import where_of
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sockets import has_ended
 from the_edge_agent.memory.tickets import Ticket, Tickets
 
 _TO_CANCEL: Final = 1.0  # seconds
+_ENDS_A_PIPELINE: Final = "_exit_gen"  # psycopg's generator for it
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
@@ -37,6 +40,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     ticket: Ticket | None = None
     age = 0
     is_direct = False
+    _has_failed = False  # the last wait
 
     def set_up(self, *, timeout: float, idle: float, seconds: float) -> None:
         """Make the settings of the session, in so many seconds; see ``session_settings``."""
@@ -44,12 +48,25 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         settings = session_settings(
             timeout=timeout, idle=idle, server_version=self.info.server_version, process=self.info.backend_pid
         )
-        self.is_direct = self.execute(settings).fetchone() is not None
+        answer = self.execute(f"{BEGIN_TO_SET_UP}; {settings}; COMMIT")
+        answer.nextset()  # of BEGIN
+        self.is_direct = answer.fetchone() is not None
         self.deadline = math.inf
 
     def wait(self, gen: Any, *arguments: Any, **options: Any) -> Any:
-        """Wait for the server; psycopg resumes ``gen`` ten times a second while nothing comes."""
-        return super().wait(self._until_the_deadline(gen), *arguments, **options)
+        """Wait for the server; psycopg resumes ``gen`` ten times a second while nothing comes.
+
+        The end of a pipeline raises nothing after an error in it, which goes on: psycopg would log both.
+        """
+        has_failed, self._has_failed = self._has_failed, True
+        try:
+            answer = super().wait(self._until_the_deadline(gen), *arguments, **options)
+        except psycopg.Error:
+            if has_failed and getattr(gen, "__name__", "") == _ENDS_A_PIPELINE:
+                return None
+            raise
+        self._has_failed = False
+        return answer
 
     def _until_the_deadline(self, gen: Any) -> Generator[Any, Any, Any]:
         try:
@@ -95,6 +112,7 @@ class Pool:
             idle: seconds after which the server ends a transaction whose client sends nothing; 0 for its own setting.
             prepare_threshold: psycopg's.
         """
+        self._where, self._sent = where_of(url)
         self._url, self._connect_timeout = url, min(connect_timeout, timeout)
         self._options: dict[str, Any] = {
             "autocommit": True,
@@ -196,9 +214,9 @@ class Pool:
             work = partial(self._connected, seconds, ticket)
             connection = call_in_time(work, seconds=seconds, undo=Connection.close)
         except LateError:
-            problem = refusal_of(OutOfTimeError("connecting timed out"))
+            problem = refusal_of(OutOfTimeError("connecting timed out"), self._where, self._sent)
         except Exception as error:  # the look-up of a host's name has errors that are not psycopg's
-            problem = refusal_of(error)
+            problem = refusal_of(error, self._where, self._sent)
         else:
             connection.age = age
             return connection
@@ -206,7 +224,12 @@ class Pool:
 
     def _connected(self, seconds: float, _: Ticket) -> Connection:
         """Connect; the ticket stays taken meanwhile, also when an exception has ended the wait for this."""
-        connection = Connection.connect(self._url, **self._options)
+        end = time.monotonic() + seconds
+        try:
+            connection = Connection.connect(self._url, **self._options)
+        except psycopg.Error as error:
+            learn_code(error, self._url, end - time.monotonic())
+            raise
         try:
             connection.set_up(timeout=self._timeout, idle=self._idle, seconds=seconds)
         except BaseException:

@@ -1,4 +1,9 @@
-"""The settings of a PostgreSQL session of our own; the native classes and those on SQLAlchemy make the same ones."""
+"""The settings of a PostgreSQL session of our own; the native classes and those on SQLAlchemy make the same ones.
+
+Transactions that do not name their isolation are serializable if ``default_transaction_isolation`` says so. No server
+takes that which follows another one: not even a SELECT runs there then. So sessions of ours have READ COMMITTED, and
+name it while they are set up.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,9 @@ _CANNOT_CHECK: Final = "version() ~* 'visual c|mingw|msvc|windows'"
 _CHECK_EVERY: Final = 1_000  # milliseconds
 # A client whose machine is gone answers no probe: its session ends after 5 + 3 * 2 seconds.
 _PROBES: Final = {"tcp_keepalives_idle": 5, "tcp_keepalives_interval": 2, "tcp_keepalives_count": 3}
+READ_COMMITTED: Final = {"default_transaction_isolation": "read committed"}
+BEGIN_TO_SET_UP: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
+BEGIN_ANEW_TO_SET_UP: Final = f"COMMIT; {BEGIN_TO_SET_UP}"  # where the driver has begun already, without a level
 
 
 def lock_timeout(timeout: float) -> int:
@@ -32,7 +40,8 @@ def session_settings(*, timeout: float, idle: float, server_version: int, proces
         server_version: as libpq writes it, such as 180001.
         process: the process id that the server told the client when it connected.
     """
-    settings: dict[str, int] = {"lock_timeout": lock_timeout(timeout), "gin_fuzzy_search_limit": 0, **_PROBES}
+    limits = {"lock_timeout": lock_timeout(timeout), "gin_fuzzy_search_limit": 0}
+    settings: dict[str, int | str] = {**limits, **_PROBES, **READ_COMMITTED}
     if idle:
         milliseconds = max(1, round(idle * 1_000))
         settings |= {"idle_in_transaction_session_timeout": milliseconds, "tcp_user_timeout": milliseconds}
@@ -43,5 +52,5 @@ def session_settings(*, timeout: float, idle: float, server_version: int, proces
     return f"SELECT {calls} WHERE pg_backend_pid() = {process}"
 
 
-def _calls(settings: Mapping[str, int]) -> str:
+def _calls(settings: Mapping[str, int | str]) -> str:
     return ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qsl
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from the_edge_agent.memory.certificates import check_files
+from the_edge_agent.memory.meanings import Where
 from the_edge_agent.memory.results import LTMError
-from the_edge_agent.memory.showing import has_raw_login
+from the_edge_agent.memory.showing import STRAY_CHARACTER, has_control_character, has_raw_login, ordinary, words_of
 
 _SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
+
+_SHOWN: Final = ("user", "host", "hostaddr", "port", "dbname", "password")  # the last is hidden as a whole
 
 
 class Place(NamedTuple):
@@ -33,6 +38,8 @@ def parse_url(url: Any) -> tuple[str, Place]:
     Raises:
         LTMError: ``configuration_error``; it never shows the URL.
     """
+    if isinstance(url, str) and "\0" not in url and has_control_character(url):
+        raise _refused(STRAY_CHARACTER)
     scheme, separator, rest = url.partition("://") if isinstance(url, str) and "\0" not in url else ("", "", "")
     login = rest[: rest.partition("/")[0].rfind("@") + 1]
     place, _, options = rest[len(login) :].partition("?")
@@ -41,9 +48,10 @@ def parse_url(url: Any) -> tuple[str, Place]:
     is_ambiguous = has_raw_login(url) if separator else False
     parts = None if is_ambiguous else _parts(f"postgresql://{rest}")
     if parts is None and options and not is_ambiguous and _parts(f"postgresql://{login}{place}") is not None:
+        named = ", ".join(name for name in ordinary(dict(parse_qsl(options))) if not _is_known(name))
         raise _refused(
-            "the url has an option that PostgreSQL's client library does not know or cannot read; "
-            "pool_size, timeout and the like are no part of the url"
+            "the url has an option that PostgreSQL's client library does not know or cannot read"
+            f"{f' ({named})' if named else ''}; pool_size, timeout and the like are no part of the url"
         )
     if parts is None:
         raise _refused(
@@ -55,6 +63,25 @@ def parse_url(url: Any) -> tuple[str, Place]:
         if each and not (each.isdecimal() and 0 < int(each) < 65_536):
             raise _refused("the port in the url must be a number from 1 to 65,535")
     return f"postgresql://{rest}", found._replace(port=found.port or "5432")
+
+
+def where_of(url: str) -> tuple[Where, set[str]]:
+    """Return where a URL that libpq can read leads, and what no message may repeat of it.
+
+    Raises:
+        LTMError: ``configuration_error`` for an option that names a file that is not there.
+    """
+    parts = {name: str(value) for name, value in conninfo_to_dict(url).items()}
+    check_files(parts)
+    host, port = parts.get("host", ""), parts.get("port", "") or "5432"
+    others = ordinary(name for name in parts if name not in _SHOWN)
+    where = Where(parts.get("user", ""), host, "" if host.startswith("/") else port, parts.get("dbname", ""), others)
+    options = [value for name, value in parts.items() if name not in _SHOWN]
+    return where, {parts.get("password", "")} - {""} | words_of(options)
+
+
+def _is_known(option: str) -> bool:
+    return _parts(f"postgresql:///?{option}=1") is not None
 
 
 def _parts(url: str) -> dict[str, Any] | None:

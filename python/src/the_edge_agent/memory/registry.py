@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from the_edge_agent.memory.extras import naming_extra
 from the_edge_agent.memory.showing import name_of
 
 if TYPE_CHECKING:
@@ -40,19 +41,22 @@ class Registry:
         """Return the known names, sorted."""
         return sorted({*self._built_in, *self._registered, *(plugin.name.lower() for plugin in self._plugins())})
 
-    def find(self, name: str) -> Factory:
-        """Return the factory of a name.
+    def find(self, name: str, url: Any = None) -> Factory:
+        """Return the factory of a name, which is to serve a URL.
 
         Raises:
             ValueError: an unknown name; the message lists the known ones.
-            ImportError: its optional dependency is missing.
+            ImportError: its optional dependency is missing; the message names the extra that the URL needs.
         """
         wanted = name.strip().lower() if isinstance(name, str) else ""
         if wanted in self._registered:
             return self._registered[wanted]
         if wanted in self._built_in:
             module, _, attribute = self._built_in[wanted].partition(":")
-            factory: Factory = getattr(import_module(module), attribute)
+            try:
+                factory: Factory = getattr(import_module(module), attribute)
+            except ImportError as error:
+                raise ImportError(naming_extra(error, url)) from error
             return factory
         for plugin in self._plugins():
             if plugin.name.lower() == wanted:

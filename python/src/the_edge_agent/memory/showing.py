@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, Final
 
 _SCHEME: Final = re.compile(r"[^:/?#@]*://")
 _USER_AND_PASSWORD: Final = re.compile(r"/[^/]*:[^/]*@")
-_ORDINARY_NAME: Final = re.compile(r"[a-z_]{1,20}")
+_ORDINARY_NAME: Final = re.compile(r"[a-z_-]{1,20}")
+STRAY_CHARACTER: Final = (
+    "the url has a line break or another control character, or a space before or behind it; remove it"
+)
+SECRET_WORDS: Final = ("pass", "pwd", "secret", "token")
+_SHORT: Final = 3  # characters
 _LONGEST_NUMBER: Final = 2**63
 
 
@@ -20,6 +26,17 @@ def kind_of(value: Any) -> str:
 def name_of(name: Any) -> str:
     """Return how a message names what should be a known name: as it is if it looks like one, with a space before."""
     return f" {name!r}" if isinstance(name, str) and _ORDINARY_NAME.fullmatch(name.strip().lower()) else ""
+
+
+def ordinary(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names that look like those of options, and neither hold a secret nor name one."""
+    found = (name for name in names if _ORDINARY_NAME.fullmatch(name.lower()))
+    return tuple(name for name in found if not any(word in name.lower() for word in SECRET_WORDS))
+
+
+def has_control_character(url: str) -> bool:
+    """Return whether a URL has a line break or the like in it, or a space around it, as files and shells add them."""
+    return url != url.strip() or any(character < " " or character == "\x7f" for character in url)
 
 
 def has_raw_login(url: str) -> bool:
@@ -37,6 +54,11 @@ def has_raw_login(url: str) -> bool:
     if not server:  # a file, whose name may have an @
         return _USER_AND_PASSWORD.match(place) is not None
     return "@" in place
+
+
+def words_of(values: Iterable[str]) -> set[str]:
+    """Return the words of texts that may hold secrets, but those that are too short to be one."""
+    return {word for value in values for word in re.split(r"\W+", value) if len(word) > _SHORT}
 
 
 def repr_of(owner: Any) -> str:

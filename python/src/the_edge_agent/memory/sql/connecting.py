@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 from functools import partial
@@ -17,12 +18,14 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
+from the_edge_agent.memory.certificates import check_files
+from the_edge_agent.memory.meanings import NOT_ENCRYPTED, message_of, options_in
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.deadlines import Deadline, current
 from the_edge_agent.memory.sql.dialects import SECONDS, Dialect, for_dialect, for_name
 from the_edge_agent.memory.sql.options import EngineOptions
 from the_edge_agent.memory.sql.transactions import CHECKED, check_session, connect
-from the_edge_agent.memory.sql.url import load_dialect, missing_driver, with_installed_driver
+from the_edge_agent.memory.sql.url import load_dialect, missing_driver, where_of, with_installed_driver
 from the_edge_agent.memory.tickets import Ticket, Tickets
 from the_edge_agent.memory.validation import check_idle_timeout
 
@@ -117,6 +120,7 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
     url = with_installed_driver(url)
     load_dialect(url)
     family = for_name(url.get_backend_name())
+    check_files({**url.query, **hidden_args, **options.connect_args})
     family.check_options(url, {**hidden_args, **options.connect_args})
     url, engine_options = family.engine_options(url)
     driver_args = {
@@ -150,6 +154,8 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
         )
         _limit_connecting(engine, family, options.connect_timeout)
         _set_up_sessions(engine, family, options)
+        if family.cipher and _asks_for_encryption({**url.query, **driver_args}):
+            _require_encryption(engine, family.cipher)
         return engine, family.prepare_engine(engine)
     except ImportError:
         problem = missing_driver(url)
@@ -170,8 +176,9 @@ def _limit_connecting(engine: Engine, family: type[Dialect], connect_timeout: fl
         deadline = current()
         if deadline is None:
             return None
+        end = time.monotonic() + connect_timeout
         connection = deadline.call(
-            partial(_connected, dialect, args, kwargs, _ticket_of_this_thread()),
+            partial(_connected, family, dialect, args, kwargs, end, _ticket_of_this_thread()),
             seconds=connect_timeout,
             undo=lambda late: late.close(),
         )
@@ -179,9 +186,13 @@ def _limit_connecting(engine: Engine, family: type[Dialect], connect_timeout: fl
         return connection
 
 
-def _connected(dialect: Any, args: Any, kwargs: Any, _: Ticket | None) -> Any:
+def _connected(family: type[Dialect], dialect: Any, args: Any, kwargs: Any, end: float, _: Ticket | None) -> Any:
     """Connect; the ticket stays taken meanwhile, also when an exception has ended the wait for this."""
-    return dialect.connect(*args, **kwargs)
+    try:
+        return dialect.connect(*args, **kwargs)
+    except dialect.loaded_dbapi.Error as error:
+        family.learn_code(error, kwargs, end - time.monotonic())
+        raise
 
 
 def _ticket_of_this_thread() -> Ticket | None:
@@ -218,6 +229,24 @@ def _set_up_sessions(engine: Engine, family: type[Dialect], options: EngineOptio
         driver_connection.commit()
 
 
+def _asks_for_encryption(options: Mapping[str, Any]) -> bool:
+    return any(name.startswith("ssl") and name != "ssl_disabled" for name in options)
+
+
+def _require_encryption(engine: Engine, statement: str) -> None:
+    """Refuse connections that are not encrypted: mysqlclient and Connector/Python make them to a server without TLS."""
+
+    @event.listens_for(engine, "connect")
+    def look(driver_connection: Any, record: Any) -> None:
+        cursor = driver_connection.cursor()
+        cursor.execute(statement)
+        row = cursor.fetchone()
+        cursor.close()
+        if row is None or not row[-1]:
+            driver_connection.close()
+            raise LTMError(NOT_ENCRYPTED[0], message_of(NOT_ENCRYPTED, where_of(engine.url)))
+
+
 def first_connection(engine: Engine, deadline: Deadline, *, is_ours: bool) -> Connection:
     """Connect, and say clearly what a driver refuses with errors of Python's own.
 
@@ -235,10 +264,10 @@ def first_connection(engine: Engine, deadline: Deadline, *, is_ours: bool) -> Co
         if is_ours:  # else it has been looked at already
             check_session(connection, is_ours=True)
         return connection
-    except (TypeError, UnicodeError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
+        shown = ", ".join(options_in(str(error), where_of(engine.url))) or type(error).__name__
         message = for_dialect(engine.dialect).reason(error) or (
-            "the driver does not accept the url, one of its options, or the encoding of the database "
-            f"({type(error).__name__})"
+            f"the driver does not accept the url, one of its options, or the encoding of the database ({shown})"
         )
     raise LTMError("configuration_error", message)
 

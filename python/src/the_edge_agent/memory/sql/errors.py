@@ -3,23 +3,70 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import exc
 
-from the_edge_agent.memory.poolers import (
-    BROKEN_PROTOCOL,
-    NO_TRANSACTIONS,
-    PREPARED_ELSEWHERE,
-    takes_no_transactions,
+from the_edge_agent.memory.meanings import (
+    AUTH,
+    CONNECT_TIMEOUT,
+    CONSTRAINT,
+    DEADLOCK,
+    DENIED,
+    FULL,
+    LOCK_WAIT,
+    LOST,
+    NO_CONNECTION,
+    NO_DATABASE,
+    NO_TABLE,
+    NOWHERE,
+    ONLY_TLS,
+    POOLER_BROKE,
+    READ_ONLY,
+    REFUSED,
+    REFUSED_CONNECTION,
+    STATEMENT_TIMEOUT,
+    TLS_FAILED,
+    TOO_HIGH,
+    TOO_LARGE,
+    UNKNOWN_HOST,
+    UNREACHABLE,
+    WITHOUT_TRANSACTIONS,
+    Meaning,
+    Where,
+    by_sqlstate,
+    by_text,
+    by_text_of_tls,
+    is_of_libpq,
+    is_of_postgres,
+    message_of,
+    refused_with,
+    while_connecting,
 )
+from the_edge_agent.memory.poolers import takes_no_transactions
 from the_edge_agent.memory.results import ErrorType, LTMError
 from the_edge_agent.memory.sql.deadlines import DeadlineError
 
 
 class LostRaceError(Exception):
     """Another transaction created the row first: run the whole transaction again."""
+
+
+class ConnectingError(exc.SQLAlchemyError):
+    """There is no connection.
+
+    Attributes:
+        error: why, as SQLAlchemy or the driver has raised it.
+        where: the connection would lead.
+        hidden: what no message may show.
+    """
+
+    def __init__(self, error: BaseException, where: Where, hidden: Collection[str]) -> None:
+        """Keep all that tells why."""
+        super().__init__("there is no connection")
+        self.error, self.where, self.hidden = error, where, hidden
 
 
 class UnreadableMetadataError(LTMError):
@@ -56,199 +103,129 @@ class Failure:
         return kind(self.error_type, self.error, **fields)
 
 
-# What an error means: (error_type, retry the whole transaction, what to tell the user).
-_Meaning = tuple[ErrorType, bool, str]
-_DEADLOCK: Final[_Meaning] = ("lock_timeout", True, "gave way to concurrent transactions; try again")
-_LOCK_WAIT: Final[_Meaning] = ("lock_timeout", True, "waited too long for a lock; try again")
-_STATEMENT_TIMEOUT: Final[_Meaning] = (
-    "query_error",
-    False,
-    "the server cancelled the statement at its time limit",
-)
-_LOST: Final[_Meaning] = ("connection_error", False, "lost the connection to the database")
-_READ_ONLY: Final[_Meaning] = ("connection_error", False, "the database is read-only")
-_NO_FILES_BESIDE: Final[_Meaning] = (
+_NO_FILES_BESIDE: Final[Meaning] = (
     "connection_error",
     False,
     "the folder of the file is read-only, where SQLite reads nothing in WAL mode; open it with ?immutable=1&uri=true",
 )
-_UNREACHABLE: Final[_Meaning] = (
-    "connection_error",
-    False,
-    "cannot reach the database; is it running at this address?",
-)
-_NO_FILE: Final[_Meaning] = ("connection_error", False, "cannot open the database file; is its folder there?")
-_CONNECT_TIMEOUT: Final[_Meaning] = ("connection_timeout", False, "the database did not answer in time")
-_INTERRUPTED: Final[_Meaning] = ("connection_timeout", True, "the statement was interrupted")
-_UNDONE: Final[_Meaning] = ("connection_timeout", True, "the statement was interrupted, and is undone")  # SQLite
-_POOL: Final[_Meaning] = (
+_NO_FILE: Final[Meaning] = ("connection_error", False, "cannot open the database file; is its folder there?")
+_INTERRUPTED: Final[Meaning] = ("connection_timeout", True, "the statement was interrupted")
+_UNDONE: Final[Meaning] = ("connection_timeout", True, "the statement was interrupted, and is undone")  # SQLite
+_POOL: Final[Meaning] = (
     "connection_timeout",
     False,
     "no connection became free in the pool; raise pool_size",
 )
-_AUTH: Final[_Meaning] = ("auth_failed", False, "the database refused the user name or password")
-_NO_DATABASE: Final[_Meaning] = ("connection_error", False, "there is no such database")
-_ONE_PROCESS: Final[_Meaning] = (
+_ONE_PROCESS: Final[Meaning] = (
     "connection_error",
     False,
     "another process has the database open, and this database serves one process at a time",
 )
-_NO_CLIENT: Final[_Meaning] = (
+_NO_CLIENT: Final[Meaning] = (
     "dependency_missing",
     False,
     "the client library of Firebird was not found; install it, or name its file in the url: ?fb_client_library=",
 )
-_CONSTRAINT: Final[_Meaning] = ("validation_error", False, "the entry breaks a constraint of the table")
-_TOO_LARGE: Final[_Meaning] = ("validation_error", False, "the entry is larger than the database accepts")
-_UNREADABLE: Final[_Meaning] = ("query_error", False, "the database cannot read the metadata of an entry")
-_TOO_HIGH: Final[_Meaning] = (
-    "validation_error",
-    False,
-    "a number is out of range, such as a version after 2^63-1; delete the entry and store it anew",
-)
-_FULL: Final[_Meaning] = ("query_error", False, "the database has no space left")
-_NO_TABLE: Final[_Meaning] = (
-    "query_error",
-    False,
-    "a table or column is missing; was it dropped, or never created?",
-)
-_DENIED: Final[_Meaning] = ("query_error", False, "the user lacks a privilege that this call needs")
-_REFUSED: Final[_Meaning] = ("query_error", False, "the database refused the statement")
+_UNREADABLE: Final[Meaning] = ("query_error", False, "the database cannot read the metadata of an entry")
+_STATE: Final = "SQLSTATE "  # what a code of the standard is shown with
 
-_PREPARED_ELSEWHERE: Final[_Meaning] = ("configuration_error", False, PREPARED_ELSEWHERE)
-_BROKEN_PROTOCOL: Final[_Meaning] = ("connection_error", False, BROKEN_PROTOCOL)
-_NO_TRANSACTIONS: Final[_Meaning] = ("configuration_error", False, NO_TRANSACTIONS)
-
-_SQLSTATE: Final[dict[str, _Meaning]] = {
-    "40P01": _DEADLOCK,
-    "40001": _DEADLOCK,
-    "55P03": _LOCK_WAIT,
-    "57014": _STATEMENT_TIMEOUT,
-    "57P01": _LOST,
-    "57P02": _LOST,
-    "57P03": _UNREACHABLE,
-    "26000": _PREPARED_ELSEWHERE,
-    "42P05": _PREPARED_ELSEWHERE,
-    "08P01": _BROKEN_PROTOCOL,
-    "25006": _READ_ONLY,
-    "53300": ("connection_error", False, "the server has no connection left for us"),
-    "28000": _AUTH,
-    "28P01": _AUTH,
-    "3D000": _NO_DATABASE,
-    "3F000": ("configuration_error", False, "no schema of the search_path exists"),
-    "23505": _CONSTRAINT,
-    "23502": _CONSTRAINT,
-    "22001": _TOO_LARGE,
-    "22003": _TOO_HIGH,
-    "54000": _TOO_LARGE,
-    "53100": _FULL,
-    "42P01": _NO_TABLE,
-    "42703": _NO_TABLE,
-    "42501": _DENIED,
-}
-_SQLSTATE_CLASS: Final[dict[str, _Meaning]] = {"08": _LOST, "23": _CONSTRAINT}
-_SMALL_PAGES: Final[_Meaning] = (
+_SMALL_PAGES: Final[Meaning] = (
     "configuration_error",
     False,
-    "the server takes no index over keys this long; it needs an innodb_page_size of 16384 or more",
+    "the server takes no index over keys this long; it needs an innodb_page_size of 16384 or more, which is chosen "
+    "when its data folder is made, and ROW_FORMAT=DYNAMIC for our tables",
 )
-_NO_INNODB: Final[_Meaning] = (
+_NO_INNODB: Final[Meaning] = (
     "configuration_error",
     False,
     "the server has InnoDB switched off, which the tables need",
 )
-_LOGS_STATEMENTS: Final[_Meaning] = (
+_LOGS_STATEMENTS: Final[Meaning] = (
     "configuration_error",
     False,
     "the server's binlog_format is STATEMENT, which takes no transaction at READ COMMITTED; set it to ROW or MIXED",
 )
-_FORBIDDEN: Final[_Meaning] = ("configuration_error", False, "an option of the server forbids what this call needs")
-_MYSQL: Final[dict[int, _Meaning]] = {
-    **dict.fromkeys((1213, 1305, 1020, 3101, 1180), _DEADLOCK),
-    1205: _LOCK_WAIT,
-    **dict.fromkeys((3024, 1969), _STATEMENT_TIMEOUT),
-    **dict.fromkeys((2006, 2013, 2055, 4031, 1047, 1053), _LOST),
-    **dict.fromkeys((1290, 1792, 1836), _READ_ONLY),
-    **dict.fromkeys((2002, 2003, 2005), _UNREACHABLE),
+_FEW_ROWS: Final[Meaning] = (
+    "configuration_error",
+    False,
+    "the session may not look at so many rows (max_join_size); set sql_big_selects = 1 for it",
+)
+_FORBIDDEN: Final[Meaning] = ("configuration_error", False, "an option of the server forbids what this call needs")
+_MYSQL: Final[dict[int, Meaning]] = {
+    **dict.fromkeys((1213, 1305, 1020, 3101, 1180), DEADLOCK),
+    1205: LOCK_WAIT,
+    **dict.fromkeys((3024, 1969), STATEMENT_TIMEOUT),
+    **dict.fromkeys((2006, 2013, 2055, 4031, 1047, 1053), LOST),
+    **dict.fromkeys((1290, 1792, 1836), READ_ONLY),
+    **dict.fromkeys((2002, 2003), UNREACHABLE),
+    2005: UNKNOWN_HOST,
+    2026: TLS_FAILED,
+    3159: ONLY_TLS,
     **dict.fromkeys((1071, 1709), _SMALL_PAGES),
     **dict.fromkeys((1286, 3161), _NO_INNODB),
+    1104: _FEW_ROWS,
     1665: _LOGS_STATEMENTS,
-    1040: ("connection_error", False, "the server has no connection left for us"),
-    **dict.fromkeys((1045, 1698), _AUTH),
-    1049: _NO_DATABASE,
-    **dict.fromkeys((1062, 1048), _CONSTRAINT),
-    **dict.fromkeys((1406, 1153), _TOO_LARGE),
-    **dict.fromkeys((1264, 1690), _TOO_HIGH),
-    1114: _FULL,
+    **dict.fromkeys((1040, 1203, 1226), NO_CONNECTION),
+    **dict.fromkeys((1045, 1698, 1820, 1862, 3118, 4151), AUTH),
+    1049: NO_DATABASE,
+    **dict.fromkeys((1062, 1048), CONSTRAINT),
+    **dict.fromkeys((1406, 1153), TOO_LARGE),
+    **dict.fromkeys((1264, 1690), TOO_HIGH),
+    1114: FULL,
     3157: _UNREADABLE,  # nested deeper than 100 levels, of which JSON_VALID fails too
-    **dict.fromkeys((1146, 1054), _NO_TABLE),
-    **dict.fromkeys((1044, 1142), _DENIED),
+    **dict.fromkeys((1146, 1054), NO_TABLE),
+    **dict.fromkeys((1044, 1142), DENIED),
 }
-_SQLITE: Final[dict[str, _Meaning]] = {
-    "BUSY": _LOCK_WAIT,
-    "LOCKED": _LOCK_WAIT,
+_SQLITE: Final[dict[str, Meaning]] = {
+    "BUSY": LOCK_WAIT,
+    "LOCKED": LOCK_WAIT,
     "INTERRUPT": _UNDONE,
-    "READONLY": _READ_ONLY,
+    "READONLY": READ_ONLY,
     "READONLY_DIRECTORY": _NO_FILES_BESIDE,
     "CANTOPEN": _NO_FILE,
     "NOTADB": ("connection_error", False, "the file is not an SQLite database"),
     "CORRUPT": ("connection_error", False, "the file is damaged"),
-    "CONSTRAINT": _CONSTRAINT,
-    "TOOBIG": _TOO_LARGE,
-    "FULL": _FULL,
+    "CONSTRAINT": CONSTRAINT,
+    "TOOBIG": TOO_LARGE,
+    "FULL": FULL,
     "IOERR": ("query_error", False, "the file cannot be read or written"),
 }
 # Firebird's own numbers: where its SQLSTATE says too little, or something else.
-_FIREBIRD: Final[dict[int, _Meaning]] = {
-    **dict.fromkeys((335544336, 335544345, 335544510), _DEADLOCK),
-    335544721: _UNREACHABLE,
-    **dict.fromkeys((335544726, 335544727, 335544741, 335544856), _LOST),
+_FIREBIRD: Final[dict[int, Meaning]] = {
+    **dict.fromkeys((335544336, 335544345, 335544510), DEADLOCK),
+    335544721: UNREACHABLE,
+    **dict.fromkeys((335544726, 335544727, 335544741, 335544856), LOST),
     335544794: _INTERRUPTED,
-    335544344: _NO_DATABASE,
-    335544352: _DENIED,
-    335544580: _NO_TABLE,
+    335544344: NO_DATABASE,
+    335544352: DENIED,
+    335544580: NO_TABLE,
 }
-# Before Python 3.11 sqlite3 gives no code, and libpq gives none while connecting: their fixed English texts.
-_TEXTS: Final[tuple[tuple[str, _Meaning], ...]] = (
-    (r"database (table )?is locked", _LOCK_WAIT),
+# Before Python 3.11 sqlite3 gives no code, and DuckDB gives none at all: their fixed English texts.
+_TEXTS: Final[tuple[tuple[str, Meaning], ...]] = (
+    (r"database (table )?is locked", LOCK_WAIT),
     # DuckDB, which looks for conflicts when a transaction writes or commits.
-    (r"TransactionContext Error: (Conflict on|Failed to commit.* (constraint violation|conflict))", _DEADLOCK),
+    (r"TransactionContext Error: (Conflict on|Failed to commit.* (constraint violation|conflict))", DEADLOCK),
     (r"Could not set lock on file", _ONE_PROCESS),
     (r"not a valid DuckDB database", ("connection_error", False, "the file is not a DuckDB database")),
     (r"IO Error: Cannot open file|IO Error: Could not read from file", _NO_FILE),
     (r"INTERRUPT Error", _INTERRUPTED),
-    (r"^Constraint Error", _CONSTRAINT),
+    (r"^Constraint Error", CONSTRAINT),
     (r"^interrupted$", _UNDONE),
-    (r"readonly database", _READ_ONLY),
+    (r"readonly database", READ_ONLY),
     (r"unable to open database file", _NO_FILE),
     (r"file is not a database", _SQLITE["NOTADB"]),
     (r"disk image is malformed", _SQLITE["CORRUPT"]),
-    (r"disk is full", _FULL),
-    (r"string or blob too big", _TOO_LARGE),
-    (r"constraint failed", _CONSTRAINT),
-    (r"no such (table|column)", _NO_TABLE),
-    (
-        r"password authentication failed|no password supplied|no pg_hba.conf entry|role .* does not exist",
-        _AUTH,
-    ),
-    (r"database .* does not exist", _NO_DATABASE),
-    (r"timeout expired|connection timeout|timed out", _CONNECT_TIMEOUT),
-    (r"server closed the connection|connection is lost|connection is closed", _LOST),
-    (
-        r"starting up|shutting down|refused|could not translate|failed to resolve|is the server running",
-        _UNREACHABLE,
-    ),
-    (
-        r"invalid (connection option|dsn|\w+ value)",
-        ("configuration_error", False, "the driver does not know an option of the url"),
-    ),
-    (r"too many (clients|connections)|connection slots", _SQLSTATE["53300"]),
+    (r"disk is full", FULL),
+    (r"string or blob too big", TOO_LARGE),
+    (r"constraint failed", CONSTRAINT),
+    (r"no such (table|column)", NO_TABLE),
     (r"Firebird Client Library", _NO_CLIENT),
     (
         r"is not a MariaDB variant",  # SQLAlchemy
         ("configuration_error", False, "the url says mariadb, and the server is MySQL; begin it with mysql"),
     ),
 )
+_OF_ANY_REASON: Final = (REFUSED, LOST, UNREACHABLE, POOLER_BROKE, TLS_FAILED)  # their texts may tell more
 
 
 def out_of_time(seconds: float) -> Failure:
@@ -259,20 +236,22 @@ def out_of_time(seconds: float) -> Failure:
 def classify(error: BaseException) -> Failure:
     """Return the failure that stands for an error of SQLAlchemy or of a driver."""
     if isinstance(error, DeadlineError):
-        return _failure(_CONNECT_TIMEOUT, "")
+        return _failure(CONNECT_TIMEOUT)
     if isinstance(error, LostRaceError):
-        return _failure(_DEADLOCK, "")
+        return _failure(DEADLOCK)
     if isinstance(error, exc.TimeoutError):
-        return _failure(_POOL, "")
-    original: Any = getattr(error, "orig", None) or error
+        return _failure(_POOL)
+    if isinstance(error, ConnectingError):
+        return _no_connection(error)
+    original = _original(error)
     code, meaning = _by_code(original)
+    meaning = meaning or _by_text(original)
+    if meaning in (None, REFUSED) and getattr(error, "connection_invalidated", False):
+        meaning = LOST
+    if meaning is None and is_of_libpq(original):
+        meaning = LOST
     if meaning is None:
-        text = str(original)
-        meaning = next((known for pattern, known in _TEXTS if re.search(pattern, text, re.IGNORECASE)), None)
-    if getattr(error, "connection_invalidated", False) and (meaning is None or meaning is _REFUSED):
-        meaning = _LOST
-    if meaning is None:
-        meaning, code = _REFUSED, code or type(original).__name__
+        meaning, code = REFUSED, code or type(original).__name__
     return _failure(meaning, code)
 
 
@@ -282,16 +261,42 @@ def breaks_constraint(error: exc.DBAPIError) -> bool:
     return isinstance(error, exc.IntegrityError) or sqlstate.startswith("23")
 
 
-def _failure(meaning: _Meaning, code: str) -> Failure:
-    error_type, retry, message = meaning
+def _no_connection(error: ConnectingError) -> Failure:
+    """Return why there is no connection; a deadline in it is that of connecting."""
+    if isinstance(error.error, DeadlineError):
+        return _failure(CONNECT_TIMEOUT, where=error.where)
+    original = _original(error.error)
+    text = str(original)
+    code, meaning = _by_code(original)
+    if meaning in (None, *_OF_ANY_REASON):
+        meaning = by_text_of_tls(text) or meaning
+    meaning = meaning or _by_text(original)
+    if meaning in (None, REFUSED) and is_of_postgres(original):
+        meaning = refused_with(text, error.hidden)
+    if meaning is None:
+        meaning, code = REFUSED_CONNECTION, code or type(original).__name__
+    return _failure(while_connecting(meaning, code.removeprefix(_STATE)), code, where=error.where, text=text)
+
+
+def _original(error: BaseException) -> Any:
+    return getattr(error, "orig", None) or error
+
+
+def _by_text(original: Any) -> Meaning | None:
+    text = str(original)
+    known = (meaning for pattern, meaning in _TEXTS if re.search(pattern, text, re.IGNORECASE))
+    return next(known, None) or by_text(text)
+
+
+def _failure(meaning: Meaning, code: str = "", *, where: Where = NOWHERE, text: str = "") -> Failure:
     return Failure(
-        error_type,
-        f"{message} ({code})" if code else message,
-        retry,
-        lost=meaning in (_LOST, _BROKEN_PROTOCOL),
-        waited=meaning is _LOCK_WAIT,
-        undone=meaning in (_LOCK_WAIT, _UNDONE),
-        denied=meaning in (_DENIED, _READ_ONLY, _NO_FILES_BESIDE),
+        meaning[0],
+        message_of(meaning, where, code, text),
+        retry=meaning[1],
+        lost=meaning in (LOST, POOLER_BROKE),
+        waited=meaning is LOCK_WAIT,
+        undone=meaning in (LOCK_WAIT, _UNDONE),
+        denied=meaning[2] in (DENIED[2], READ_ONLY[2], _NO_FILES_BESIDE[2]),
         unreadable=meaning is _UNREADABLE,
     )
 
@@ -302,26 +307,31 @@ def _is_cut(error: BaseException | None) -> bool:
     return is_ended or type(error).__name__ == "SSLEOFError"
 
 
-def _by_code(original: Any) -> tuple[str, _Meaning | None]:
+def _by_code(original: Any) -> tuple[str, Meaning | None]:
     number = original.args[0] if getattr(original, "args", ()) else None
     if isinstance(number, int) and not isinstance(original, OSError):
         if number == 2003 and _is_cut(getattr(original, "original_exception", None)):  # of PyMySQL
-            return f"error {number}", _LOST
-        if number in (2003, 2013) and "timed out" in str(original):
-            return f"error {number}", _CONNECT_TIMEOUT
-        if number == 1290 and not re.search("read.only", str(original)):  # it stands for every option of the server
-            return f"error {number}", _FORBIDDEN
-        return f"error {number}", _MYSQL.get(number, _REFUSED)
+            return f"error {number}", LOST
+        return f"error {number}", _by_number(number, str(original))
     sqlstate = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
     for own in getattr(original, "gds_codes", None) or ():
         if own in _FIREBIRD:
             return f"error {own}", _FIREBIRD[own]
     if takes_no_transactions(original):  # psycopg2 keeps no code of what has also ended the connection
-        return "SQLSTATE 08P01", _NO_TRANSACTIONS
+        return f"{_STATE}08P01", WITHOUT_TRANSACTIONS
     if sqlstate:
-        return f"SQLSTATE {sqlstate}", _SQLSTATE.get(sqlstate) or _SQLSTATE_CLASS.get(sqlstate[:2], _REFUSED)
+        return f"{_STATE}{sqlstate}", by_sqlstate(sqlstate)
     name = getattr(original, "sqlite_errorname", None)
     if name:
         kind = name.removeprefix("SQLITE_")
         return name, _SQLITE.get(kind) or _SQLITE.get(kind.partition("_")[0])
     return "", None
+
+
+def _by_number(number: int, text: str) -> Meaning:
+    """Return what a number of MySQL or MariaDB means; some stand for several things, which their texts tell apart."""
+    if number in (2002, 2003, 2013) and (told := by_text(text)) in (CONNECT_TIMEOUT, UNKNOWN_HOST):
+        return told
+    if number == 1290 and not re.search("read.only", text):  # every option of the server
+        return _FORBIDDEN
+    return _MYSQL.get(number, REFUSED)

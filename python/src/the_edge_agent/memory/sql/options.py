@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.showing import kind_of
+from the_edge_agent.memory.sql.url import asynchronous
 from the_edge_agent.memory.validation import check_flag, check_idle_timeout, check_prepare_threshold
 
 MAX_TABLE_NAME: Final = 40  # characters; with what is added for indexes below PostgreSQL's 63
@@ -66,6 +67,8 @@ class EngineOptions:
         Raises:
             LTMError: ``configuration_error``.
         """
+        if getattr(getattr(engine, "dialect", None), "is_async", False):  # an AsyncEngine, or its sync_engine
+            raise asynchronous(engine.url)
         if not isinstance(engine, Engine):
             raise _invalid(f"engine must be a SQLAlchemy Engine, not {type(engine).__name__}")
         if engine.dialect.paramstyle.startswith("numeric"):

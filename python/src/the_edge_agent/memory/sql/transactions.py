@@ -19,6 +19,7 @@ from the_edge_agent.memory.sockets import has_ended
 from the_edge_agent.memory.sql.deadlines import Deadline, DeadlineError
 from the_edge_agent.memory.sql.dialects import BEGINS_ITSELF, Dialect, for_dialect
 from the_edge_agent.memory.sql.errors import Failure, LostRaceError, classify, out_of_time
+from the_edge_agent.memory.sql.opening import opened
 from the_edge_agent.memory.sql.prepared import Outcome, Query, forget
 
 Answer = TypeVar("Answer")
@@ -178,7 +179,7 @@ def _is_cut(failure: Failure, deadline: Deadline) -> bool:
 
 def _pooled(engine: Engine, dialect: Dialect, deadline: Deadline) -> PoolProxiedConnection:
     while True:
-        pooled = engine.raw_connection()
+        pooled = opened(engine, engine.raw_connection)
         if not has_ended(dialect.socket_of(pooled.driver_connection)):
             return pooled
         pooled.invalidate()
@@ -227,7 +228,7 @@ def connect(engine: Engine, deadline: Deadline) -> Connection:
     """Return a connection of the pool that is alive, as far as a look at its socket tells; guarded by the deadline."""
     family = for_dialect(engine.dialect)
     while True:
-        connection = engine.connect()
+        connection = opened(engine, engine.connect)
         if overrides := _overrides(engine, family):
             connection.execution_options(**overrides)
         driver_connection: Any = connection.connection.driver_connection

@@ -8,8 +8,17 @@ from typing import Any, Final
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from the_edge_agent.memory.extras import EXTRAS, extra_of
+from the_edge_agent.memory.meanings import Where
 from the_edge_agent.memory.results import LTMError
-from the_edge_agent.memory.showing import has_raw_login
+from the_edge_agent.memory.showing import (
+    SECRET_WORDS,
+    STRAY_CHARACTER,
+    has_control_character,
+    has_raw_login,
+    ordinary,
+    words_of,
+)
 
 # A URL without a driver takes the first of these that is installed: (SQLAlchemy's name, module).
 _MYSQL_DRIVERS: Final = (("mysqldb", "MySQLdb"), ("pymysql", "pymysql"))
@@ -18,26 +27,23 @@ _DRIVERS: Final = {
     "mysql": _MYSQL_DRIVERS,
     "mariadb": _MYSQL_DRIVERS,
 }
-# What our extras bring, the usual driver first: the extra, by SQLAlchemy's name of the dialect and of the driver.
-_MYSQL_EXTRAS: Final = {"pymysql": "mysql", "mysqldb": "mysqlclient", "mysqlconnector": "mysql-connector"}
-_EXTRAS: Final[dict[str, dict[str, str]]] = {
-    "sqlite": {"pysqlite": "sqlalchemy", "pysqlcipher": "sqlcipher"},
-    "postgresql": {"psycopg": "postgres", "psycopg2": "psycopg2"},
-    "mysql": _MYSQL_EXTRAS,
-    "mariadb": _MYSQL_EXTRAS,
-    "cockroachdb": {"psycopg": "cockroachdb"},
-    "duckdb": {"duckdb_sqlalchemy": "duckdb"},
-    "firebird": {"firebird": "firebird"},
-}
 _OTHER_DIALECTS: Final = ("cockroachdb", "duckdb", "firebird")  # that are not SQLAlchemy's own
-_MOVED: Final = ("pass", "pwd", "secret", "token")  # in names of options that the driver gets apart from the URL
-_SECRET_WORDS: Final = (*_MOVED, "key")
+_SECRET_WORDS: Final = (*SECRET_WORDS, "key")
 _SHOWN: Final = (  # options of URLs that hold no secret; all others are hidden
     *("application_name", "cache", "charset", "check_same_thread", "client_encoding", "connect_timeout"),
     *("fb_client_library", "host", "hostaddr", "immutable", "isolation_level", "mode", "nolock", "port"),
     *("read_timeout", "sslmode", "ssl_disabled", "target_session_attrs", "timeout", "unix_socket", "uri"),
     *("use_unicode", "vfs", "write_timeout"),
 )
+
+
+_PORTS: Final = {
+    "postgresql": "5432",
+    "cockroachdb": "26257",
+    "mysql": "3306",
+    "mariadb": "3306",
+    "firebird": "3050",
+}
 
 
 class SafeURL(URL):
@@ -73,6 +79,8 @@ def parse_url(url: Any) -> tuple[URL, dict[str, Any]]:
     """
     if not isinstance(url, (str, URL)) or not url or "\0" in str(url):
         raise LTMError("configuration_error", "url must be a database URL such as sqlite:///memory.db")
+    if isinstance(url, str) and has_control_character(url):
+        raise LTMError("configuration_error", STRAY_CHARACTER)
     try:
         if isinstance(url, str) and has_raw_login(url):
             raise ValueError
@@ -93,12 +101,31 @@ def parse_url(url: Any) -> tuple[URL, dict[str, Any]]:
         )
     if parsed.port is not None and not 0 < parsed.port < 65_536:
         raise LTMError("configuration_error", "the port in the url must be a number from 1 to 65,535")
-    hidden = {name: value for name, value in parsed.query.items() if any(word in name for word in _MOVED)}
+    hidden = {name: value for name, value in parsed.query.items() if any(word in name for word in SECRET_WORDS)}
     parsed = parsed.difference_update_query(list(hidden))
     for name in ("password", "passwd"):
         if name in hidden and parsed.password is None:
             parsed = parsed.set(password=str(hidden.pop(name)))
     return parsed, hidden
+
+
+def where_of(url: URL) -> Where:
+    """Return where a URL leads, as messages name it; the port is the usual one where it has none."""
+    host = url.host or _text_of(url, "host", "unix_socket")
+    port = str(url.port or "") or _text_of(url, "port") or _PORTS.get(url.get_backend_name(), "")
+    shown_port = "" if host.startswith("/") else port
+    return Where(url.username or "", host, shown_port, url.database or "", ordinary(url.query))
+
+
+def sent_words(url: URL) -> set[str]:
+    """Return what no message may repeat of a URL: the password, and the words of options that may hold secrets."""
+    options = [str(value) for name, value in url.query.items() if not _is_shown(name, value)]
+    return words_of(options) | ({str(url.password)} if url.password else set())
+
+
+def _text_of(url: URL, *names: str) -> str:
+    values = (url.query.get(name) for name in names)
+    return next((value for value in values if isinstance(value, str)), "")
 
 
 def with_installed_driver(url: URL) -> URL:
@@ -120,28 +147,38 @@ def with_installed_driver(url: URL) -> URL:
 
 def missing_driver(url: URL) -> LTMError:
     """Return the failure that names what to install for a URL."""
-    backend, _, driver = url.drivername.partition("+")
-    extras = _EXTRAS.get(backend, {})
-    if driver and extras and driver not in extras:
-        others = ", ".join(f"{backend}+{name}:// (extra {extra})" for name, extra in extras.items())
-        advice = f"; drivers that work: {others}"
+    if extra := extra_of(url.drivername):
+        advice = f'; install it with: pip install "the-edge-agent[{extra}]"'
     else:
-        extra = extras.get(driver) or next(iter(extras.values()), None)
-        advice = f'; install it with: pip install "the-edge-agent[{extra}]"' if extra else ""
+        others = _drivers_that_work(url)
+        advice = f"; drivers that work: {others}" if others else ""
     return LTMError("dependency_missing", f"no driver for {url.drivername} is installed{advice}")
 
 
+def _drivers_that_work(url: URL) -> str:
+    backend = url.get_backend_name()
+    return ", ".join(f"{backend}+{name}:// (extra {extra})" for name, extra in EXTRAS.get(backend, {}).items())
+
+
+def asynchronous(url: URL) -> LTMError:
+    """Return the failure of a URL, or of an engine with it, whose driver is an asynchronous one."""
+    others = _drivers_that_work(url) or "a synchronous driver"
+    return LTMError("configuration_error", f"{url.drivername} is an asynchronous driver; use {others}")
+
+
 def load_dialect(url: URL) -> None:
-    """Check that SQLAlchemy knows the dialect of a URL.
+    """Check that SQLAlchemy knows the dialect of a URL, and that its driver is not asynchronous.
 
     Raises:
         LTMError: ``configuration_error``; ``dependency_missing`` for a dialect that an extra brings.
     """
     try:
-        url.get_dialect()
+        dialect = url.get_dialect()
         known = True
     except NoSuchModuleError:
         known = False
+    if known and dialect.is_async:
+        raise asynchronous(url)
     if not known and url.get_backend_name() in _OTHER_DIALECTS:
         raise missing_driver(url)
     if not known:

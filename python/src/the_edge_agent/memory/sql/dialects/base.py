@@ -113,6 +113,9 @@ class Dialect:
     #: The drivers that take psycopg's ``prepare_threshold``.
     preparing_drivers: ClassVar[frozenset[str]] = frozenset()
 
+    #: The statement whose row ends with an empty text on a connection that is not encrypted; None: drivers see to that.
+    cipher: ClassVar[str | None] = None
+
     #: The level of transactions where a caller's engine would commit each statement.
     isolation_level: ClassVar[str] = "READ COMMITTED"
 
@@ -214,6 +217,16 @@ class Dialect:
     def reason(cls, error: Exception) -> str | None:
         """Explain an error that Python itself raised at the first connection; None if its reason is not known."""
         return None
+
+    @classmethod
+    def learn_code(cls, error: Exception, parameters: Mapping[str, Any], seconds: float) -> None:
+        """Give an error of connecting the code that the driver keeps back, where it can be learnt in so many seconds.
+
+        Args:
+            error: of the driver.
+            parameters: of the connection, as they were given to the driver.
+            seconds: that it may take.
+        """
 
     @classmethod
     def objection(cls, driver_connection: Any, *, is_shared: bool) -> str | None:

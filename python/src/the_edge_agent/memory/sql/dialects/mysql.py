@@ -89,6 +89,10 @@ _LIKE_INSTEAD: Final = "no table of words, or no numbers in the entries' table: 
 _IN_TRANSACTION: Final = 1  # SERVER_STATUS_IN_TRANS
 _LENT: Final = "the_edge_agent.lent"
 _ROWS: Final = (250, 100, 50, 20, 10, 5, 2, 1)  # of one insert: few sizes, so that few statements are compiled
+_NO_SSL: Final = (
+    "ssl is no option of the url; ssl_ca=FILE names the certificate of the authority that has signed the server's, and "
+    "encrypts the connection; all else goes into connect_args"
+)
 _TIME_LENGTH: Final = 26  # characters of a time with its microseconds
 
 
@@ -107,6 +111,7 @@ class MySQLDialect(Dialect):
     token_type: ClassVar[TypeEngine[Any]] = LONGTEXT(charset="ascii", collation="ascii_bin")
     time_type = DATETIME(fsp=6)
     socket_drivers = frozenset({"pymysql", "mysqldb", "mysqlconnector"})
+    cipher = "SHOW STATUS LIKE 'Ssl_cipher'"
     commits_alone = True
     table_options: ClassVar[Mapping[str, str]] = {
         f"{name}_{option}": value
@@ -207,7 +212,12 @@ class MySQLDialect(Dialect):
 
     @classmethod
     def check_options(cls, url: URL, connect_args: Mapping[str, Any]) -> None:
-        """Refuse a character set that loses characters. Its name in the URL may be in any case: ours replaces it."""
+        """Refuse a character set that loses characters, and ``ssl``, which drivers refuse in a URL or pass over.
+
+        The name of the character set in the URL may be in any case: ours replaces it.
+        """
+        if "ssl" in url.query:
+            raise LTMError("configuration_error", _NO_SSL)
         named = url.query.get("charset")
         check_charset(named.lower() if isinstance(named, str) else named, connect_args.get("charset"))
 

@@ -48,7 +48,8 @@ from the_edge_agent.memory.filters import Node, Path, Slot, nested
 from the_edge_agent.memory.plan import Bound, Step, ladder
 from the_edge_agent.memory.poolers import PREPARES
 from the_edge_agent.memory.postgres_index import WHOLE_INDEX, looked_up
-from the_edge_agent.memory.postgres_sessions import lock_timeout, session_settings
+from the_edge_agent.memory.postgres_refusals import learn_code
+from the_edge_agent.memory.postgres_sessions import BEGIN_ANEW_TO_SET_UP, lock_timeout, session_settings
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.dialects.base import (
     COMMITS_ALONE,
@@ -151,12 +152,18 @@ class PostgreSQLDialect(Dialect):
         """Return the one statement, see ``postgres_sessions.session_settings``."""
         info = driver_connection.info
         version, process = info.server_version, info.backend_pid
-        return [session_settings(timeout=timeout, idle=idle, server_version=version, process=process)]
+        settings = session_settings(timeout=timeout, idle=idle, server_version=version, process=process)
+        return [f"{BEGIN_ANEW_TO_SET_UP}; {settings}"]
 
     @classmethod
     def reason(cls, error: Exception) -> str | None:
         """Tell of a session whose texts are bytes: SQLAlchemy does not come as far as our probe there."""
         return _wrong_encoding(_ASCII, _ASCII) if "bytes-like" in str(error) else None
+
+    @classmethod
+    def learn_code(cls, error: Exception, parameters: Mapping[str, Any], seconds: float) -> None:
+        """Learn it from a trace: libpq gives a text in the server's language alone."""
+        learn_code(error, parameters, seconds)
 
     @classmethod
     def objection(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
@@ -510,6 +517,11 @@ class _Autocommit:
 
     def __enter__(self) -> None:
         self._before = self._connection.autocommit
+        self._level = getattr(self._connection, "isolation_level", None)
+        # Else psycopg2 resets the session's own level, each time, to that of the database.
+        self._takes_level = self._level is not None and hasattr(self._connection, "set_session")
+        if self._takes_level:
+            self._connection.isolation_level = None
         self._connection.autocommit = True
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -518,3 +530,5 @@ class _Autocommit:
         # In the middle of a statement psycopg refuses: that must not replace an exception such as SystemExit.
         with nullcontext() if error is None else suppress(Exception):
             self._connection.autocommit = self._before
+            if self._takes_level:
+                self._connection.isolation_level = self._level

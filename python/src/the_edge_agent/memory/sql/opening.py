@@ -1,0 +1,27 @@
+"""Connections of an engine: an error while one is made is marked as such, and says where it would lead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from the_edge_agent.memory.sql.deadlines import DeadlineError
+from the_edge_agent.memory.sql.errors import ConnectingError
+from the_edge_agent.memory.sql.url import sent_words, where_of
+
+Made = TypeVar("Made")
+
+
+def opened(engine: Engine, make: Callable[[], Made]) -> Made:
+    """Return what ``make`` returns: a connection of the engine.
+
+    Raises:
+        ConnectingError: there is none.
+    """
+    try:
+        return make()
+    except (DBAPIError, DeadlineError, OSError, engine.dialect.loaded_dbapi.Error) as error:
+        raise ConnectingError(error, where_of(engine.url), sent_words(engine.url)) from None

@@ -6,6 +6,7 @@ import ipaddress
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -70,19 +71,19 @@ def written(folder: Path, name: str, authority: Authority) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+def certificates() -> Iterator[Mapping[str, str]]:
     """The files of the authority, of another one, and of the server."""
-    folder = tmp_path_factory.mktemp("certificates")
-    for each in (folder, *folder.parents[:2]):
-        each.chmod(0o755)  # the server has an account of its own
-    ours = signed("tea tests")
-    server, key = written(folder, "server", signed("tea server", ours))
-    return {
-        "ca": written(folder, "ca", ours)[0],
-        "other": written(folder, "other", signed("tea tests"))[0],
-        "server": server,
-        "key": key,
-    }
+    with tempfile.TemporaryDirectory(prefix="tea-tls-") as name:  # pytest closes its own folders to other accounts
+        folder = Path(name)
+        folder.chmod(0o755)  # the server has an account of its own
+        ours = signed("tea tests")
+        server, key = written(folder, "server", signed("tea server", ours))
+        yield {
+            "ca": written(folder, "ca", ours)[0],
+            "other": written(folder, "other", signed("tea tests"))[0],
+            "server": server,
+            "key": key,
+        }
 
 
 @pytest.fixture(scope="session")

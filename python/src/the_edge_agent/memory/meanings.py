@@ -159,7 +159,7 @@ _TEXTS: Final[tuple[tuple[str, Meaning], ...]] = (
 _TEXTS_OF_TLS: Final[tuple[tuple[str, Meaning], ...]] = (
     (r"does not support SSL|doesn't support (it|SSL)|SSL is required,? but", NO_TLS),
     (r"SSL required|insecure transport", ONLY_TLS),
-    (r"closed unexpectedly|reset by peer|SYSCALL", LOST),
+    (r"closed unexpectedly|reset by peer|SYSCALL|EOF occurred", LOST),
     (
         r"verify failed|does not match host name|not valid for|validation of peer certificate|self.signed",
         BAD_CERTIFICATE,

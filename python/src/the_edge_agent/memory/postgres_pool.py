@@ -48,7 +48,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         settings = session_settings(
             timeout=timeout, idle=idle, server_version=self.info.server_version, process=self.info.backend_pid
         )
-        answer = self.execute(f"{BEGIN_TO_SET_UP}; {settings}; COMMIT")
+        answer = self.execute(f"{BEGIN_TO_SET_UP}; {settings}; COMMIT", prepare=False)  # several cannot be prepared
         answer.nextset()  # of BEGIN
         self.is_direct = answer.fetchone() is not None
         self.deadline = math.inf

@@ -215,6 +215,8 @@ def _preparing(family: type[Dialect], driver: str, threshold: int | None) -> dic
 
 def _set_up_sessions(engine: Engine, family: type[Dialect], options: EngineOptions) -> None:
     idle = check_idle_timeout(options.idle_transaction_timeout, options.timeout)
+    # Several statements in one text cannot be prepared.
+    unprepared = {"prepare": False} if engine.dialect.driver in family.preparing_drivers else {}
 
     @event.listens_for(engine, "connect", insert=True)  # before SQLAlchemy asks for modes that we change
     def set_up(driver_connection: Any, record: Any) -> None:
@@ -224,7 +226,7 @@ def _set_up_sessions(engine: Engine, family: type[Dialect], options: EngineOptio
             return
         cursor = driver_connection.cursor()
         for setting in settings:
-            cursor.execute(setting)
+            cursor.execute(setting, **unprepared)
         cursor.close()
         driver_connection.commit()
 

@@ -192,6 +192,7 @@ MAY_IMPORT = {
     ],
     "memory.sql.dialects.sqlite": [
         "memory.forks",
+        "memory.sqlite_damage",
         "memory.sql.errors",
         "memory.sql.dialects.base",
         "memory.sql.dialects.conditions",
@@ -267,10 +268,12 @@ MAY_IMPORT = {
     "memory.sqlite_index": ["memory.plan", "memory.text"],
     "memory.sqlite_files": ["memory.results"],
     "memory.sqlite_settings": [],
+    "memory.sqlite_damage": [],
     "memory.sqlite_database": [
         "memory.forks",
         "memory.layouts",
         "memory.results",
+        "memory.sqlite_damage",
         "memory.sqlite_files",
         "memory.sqlite_index",
         "memory.sqlite_settings",

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Text, inspect, select, type_coerce
+from sqlalchemy import Connection, Select, Text, inspect, select, type_coerce
 
-from the_edge_agent.memory.damage import TIMES, TRACKED, Damage, read_tracked, read_whole_entry
-from the_edge_agent.memory.results import LTMError, Result, ok
+from the_edge_agent.memory.damage import ROW, TIMES, TRACKED, Damage, around, is_of_file, read_tracked, read_whole_entry
+from the_edge_agent.memory.results import FILE_DAMAGED, LTMError, Result, ok
 from the_edge_agent.memory.self_test import STEPS
 from the_edge_agent.memory.sql.dialects import for_name
 from the_edge_agent.memory.sql.engine import Database
@@ -34,6 +34,7 @@ _SETTLING: Final = 0.5  # seconds in which a server ends the statement of a conn
 _PAGE_ROWS: Final = 200
 _ENTRY: Final = ("key", "value", "metadata", "storage_uri", "version", *TIMES)  # as ``_read_entry`` takes them
 _TYPED: Final = ("key", "version", "byte_size", *TIMES)
+_COPY: Final = "copy what can be read into a new one, all but the entries with the keys listed above"
 _OF_A_FILE: Final = ("uri", "mode", "cache")  # options that mean the file in the URL
 
 
@@ -63,12 +64,22 @@ def check_database(url: Any, timeout: float = 30.0, *, data: bool = False) -> Re
         parsed, _ = parse_url(url)
         report["url"] = repr(parsed)
         options = replace(options, connect_timeout=min(timeout, options.connect_timeout))
-        _Check(url, options, report).run(parsed)
-        if data:
-            _check_data(url, options, report)
+        problem = _failure(_Check(url, options, report).run, parsed)
+        if data and (problem is None or "schema" in report):
+            problem = _failure(_check_data, url, options, report) or problem
+        if problem is not None:
+            raise problem
     except LTMError as failure:
         return {**failure.result, **report}
     return ok(**report)
+
+
+def _failure(check: Callable[..., None], *arguments: Any) -> LTMError | None:
+    try:
+        check(*arguments)
+    except LTMError as failure:
+        return failure
+    return None
 
 
 def _check_data(url: Any, options: EngineOptions, report: dict[str, Any]) -> None:
@@ -80,16 +91,20 @@ def _check_data(url: Any, options: EngineOptions, report: dict[str, Any]) -> Non
     report["entries_read"], report["damaged"] = 0, []
     if report["missing_file"] is not None or report["schema"]["state"] != "complete":
         return
+    is_file = False
     database = Database(url, replace(options, create_tables=False), entries_name=LTMEntry.__tablename__)
     try:
         for place, read in (("memory", _read_entry), ("catalog", _read_tracked)):
             for entry in _rows(database, place, read):
                 report["entries_read"] += 1
                 if isinstance(entry, Damage):
+                    is_file = is_file or entry.what == ROW
                     report["damaged"].append({"place": place, "key": entry.key, "problem": entry.problem})
     finally:
         database.close()
     if count := len(report["damaged"]):
+        if is_file:
+            raise LTMError("connection_error", f"{FILE_DAMAGED}; {_COPY}")
         entries = "1 entry is" if count == 1 else f"{count:,} entries are"
         raise LTMError("query_error", f"{entries} damaged; store or delete the entries with the keys listed above")
 
@@ -98,18 +113,37 @@ def _rows(database: Database, place: str, read: Callable[[Sequence[Any]], Any]) 
     """Yield what ``read`` makes of each row of the entries or the catalog, by key, a page at a time."""
     after: Any = None
 
-    def page(connection: Connection, sql: Statements) -> Sequence[Sequence[Any]]:
+    def page(connection: Connection, sql: Statements, most: int = _PAGE_ROWS) -> Sequence[Sequence[Any]]:
         tables = sql.schema.tables
         if place == "memory" and not inspect(connection).has_table(tables.entries.name):
             return ()  # there is but a catalog
         table, names = (tables.entries, _ENTRY) if place == "memory" else (tables.catalog, TRACKED)
         columns = [table.c[name] if name in _TYPED else type_coerce(table.c[name], Text()) for name in names]
-        rows = select(*columns).order_by(table.c.key).limit(_PAGE_ROWS)
+        rows = select(*columns).order_by(table.c.key).limit(most)
         return connection.execute(rows if after is None else rows.where(table.c.key > after)).all()
 
-    while rows := database.run(page):
-        yield from map(read, rows)
-        after = rows[-1][0 if place == "memory" else 1]
+    def next_key(last: str) -> Any:
+        nonlocal after
+        after = last or None
+        return database.run(lambda connection, sql: connection.scalar(_next_key(sql, place, last)))
+
+    try:
+        while rows := database.run(page):
+            yield from map(read, rows)
+            after = rows[-1][0 if place == "memory" else 1]
+    except LTMError as failure:
+        if not is_of_file(failure):
+            raise
+    else:
+        return
+    one_by_one = around(after or "", next_key, lambda _: database.run(lambda connection, sql: page(connection, sql, 1)))
+    yield from (row if isinstance(row, Damage) else read(row) for row in one_by_one)
+
+
+def _next_key(sql: Statements, place: str, after: str) -> Select[Any]:
+    tables = sql.schema.tables
+    key = (tables.entries if place == "memory" else tables.catalog).c.key
+    return select(key).where(key > after).order_by(key).limit(1)
 
 
 def _read_entry(row: Sequence[Any]) -> Any:

@@ -13,11 +13,12 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from the_edge_agent.memory.codec import INT64_MAX, UnreadableError, decode, decode_metadata
 from the_edge_agent.memory.filters import Node, matches
-from the_edge_agent.memory.results import LTMError, Result, found_entries, ok
+from the_edge_agent.memory.results import FILE_DAMAGED, LTMError, Result, found_entries, ok
 from the_edge_agent.memory.text import RANK_WINDOW, Term, has_words, positive_needles, rank
 from the_edge_agent.memory.validation import MAX_KEY_LENGTH
 
 Item = TypeVar("Item")
+Row = TypeVar("Row")
 Moment: TypeAlias = Callable[[Any], "datetime | None"]
 Facts: TypeAlias = "tuple[datetime | None, str | None]"
 Lost: TypeAlias = "Callable[[str], Damage | None]"
@@ -36,6 +37,7 @@ _TEXTS: Final = ("id", "key", "content_hash", "name")
 _NUMBERS: Final = ("byte_size", "entry_count", "total_bytes")
 
 _INEXACT: Final = re.compile(r"\0\\x[0-9a-f]{2}")  # of bytes that are no UTF-8, on SQLite
+ROW: Final = "row"  # what is damaged where a row cannot be read at all
 _MOST_NAMED: Final = 10  # keys in a message
 
 
@@ -82,6 +84,37 @@ def place_after(keys: Sequence[Any]) -> tuple[Any, int]:
         if isinstance(key, str) and key and not ("\0" in key and _INEXACT.search(key)):
             return key, skip
     return None, len(keys)
+
+
+# --- around the damaged part of a file -------------------------------------------------------------
+
+
+def is_of_file(failure: LTMError) -> bool:
+    """Return whether a call failed because the file of the database is damaged."""
+    return failure.error_type == "connection_error" and str(failure).startswith(FILE_DAMAGED)
+
+
+def around(
+    after: str, next_key: Callable[[str], Any], next_row: Callable[[str], Sequence[Row]]
+) -> Iterator[Row | Damage]:
+    """Yield the rows after a key, one by one, and the damage of those that cannot be read.
+
+    Args:
+        after: the key.
+        next_key: returns the key after a key, from the index alone; None for none.
+        next_row: returns the row after a key, or nothing.
+
+    Raises:
+        LTMError: the index is damaged, too.
+    """
+    while isinstance(key := next_key(after), str):
+        try:
+            yield from next_row(after)
+        except LTMError as failure:
+            if not is_of_file(failure):
+                raise
+            yield Damage(key, ROW, "its row is in a damaged part of the file")
+        after = key
 
 
 # --- rows to entries -------------------------------------------------------------------------------

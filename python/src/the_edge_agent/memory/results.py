@@ -23,6 +23,7 @@ ErrorType: TypeAlias = Literal[
     "configuration_error",
 ]
 ENTRY_FIELDS = ("value", "metadata", "version")  # of an entry in the result of retrieve_many
+FILE_DAMAGED = "the file is damaged"  # how a failure begins that a damaged file is the reason of
 ERROR_TYPES: frozenset[str] = frozenset(get_args(ErrorType))
 
 

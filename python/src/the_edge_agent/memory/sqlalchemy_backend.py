@@ -9,7 +9,7 @@ from itertools import chain, islice
 from typing import Any, ClassVar
 
 try:
-    from sqlalchemy import URL, Connection, Engine
+    from sqlalchemy import URL, Connection, Engine, select
 except ImportError as error:
     raise ImportError(
         'SQLAlchemyBackend needs SQLAlchemy; install it with: pip install "the-edge-agent[sqlalchemy]"'
@@ -20,8 +20,10 @@ from the_edge_agent.memory.catalog import CatalogBackend
 from the_edge_agent.memory.damage import (
     Damage,
     Facts,
+    around,
     found_entry,
     is_key,
+    is_of_file,
     place_after,
     read_whole_entry,
     search_result,
@@ -265,6 +267,8 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
     def _stemmed_rows(self, rules: Language) -> Iterator[tuple[str, int, Any, str]]:
         """Yield key, version, time and search text of all entries that can be read."""
         for row in self._rows("", whole=True):
+            if isinstance(row, Damage):
+                continue
             key, text, metadata, pointer, version, _, updated_at, _ = row
             entry = self._value_now(key, entry_of(key, text, metadata, pointer, version))
             if entry is not None and not isinstance(entry, Damage):
@@ -332,12 +336,19 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
 
     def _iterate(self, prefix: str) -> Iterator[Any]:
         for row in self._rows(prefix):
+            if isinstance(row, Damage):
+                yield row
+                continue
             entry = self._value_now(row[0], entry_of(*row))
             if entry is not None:
                 yield entry if isinstance(entry, Damage) else (row[0], entry["value"], entry["metadata"])
 
     def _iterate_entries(self, prefix: str) -> Iterator[Any]:
-        for key, text, metadata, pointer, version, *times in self._rows(prefix, whole=True):
+        for row in self._rows(prefix, whole=True):
+            if isinstance(row, Damage):
+                yield row
+                continue
+            key, text, metadata, pointer, version, *times = row
             inline = text if pointer is None else "null"
             entry = read_whole_entry(key, inline, metadata, version, times, moment_of)
             if pointer is None or isinstance(entry, Damage):
@@ -345,15 +356,30 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
             elif (found := self._value_now(key, {**entry, "value": Pointer(pointer)})) is not None:
                 yield found
 
-    def _rows(self, prefix: str, *, whole: bool = False) -> Iterator[Sequence[Any]]:
+    def _rows(self, prefix: str, *, whole: bool = False) -> Iterator[Sequence[Any] | Damage]:
+        """Yield all rows, and go around those that are in a damaged part of the file."""
+        last = ""
+
         def page(after: str, rows: int) -> Sequence[Sequence[Any]]:
+            nonlocal last
+            last = after
             return self._database.read(lambda sql: sql.entries.page(prefix, after, rows, whole=whole))
 
         def rows_after(page: Sequence[Sequence[Any]]) -> int:
             size = sum(len(row[1]) + len(row[2] or "") for row in page) + 1
             return max(1, min(_MAX_PAGE_ROWS, len(page) * _PAGE_TEXT // size))
 
-        return chain.from_iterable(_pages(page, "", 16, rows_after))
+        def next_key(after: str) -> Any:
+            return self._database.run(lambda connection, sql: next_key_of(connection, sql, prefix, after))
+
+        try:
+            yield from chain.from_iterable(_pages(page, "", 16, rows_after))
+        except LTMError as failure:
+            if not is_of_file(failure):
+                raise
+        else:
+            return
+        yield from around(last, next_key, lambda after: page(after, 1))
 
     def _one_call(self) -> AbstractContextManager[Any]:
         return self._database.one_call()
@@ -469,6 +495,13 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
 
     def _facts(self, keys: Sequence[str]) -> dict[str, Facts | Damage]:
         return self._database.run(lambda connection, sql: sql.entries.facts(connection, keys))
+
+
+def next_key_of(connection: Connection, sql: Statements, prefix: str, after: str) -> Any:
+    """Return the next key above ``after``, from the index alone; None if it has not the prefix."""
+    key = sql.schema.tables.entries.c.key
+    found = connection.scalar(select(key).where(key > after, key >= prefix).order_by(key).limit(1))
+    return found if isinstance(found, str) and found.startswith(prefix) else None
 
 
 def _pages(

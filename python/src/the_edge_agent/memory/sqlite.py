@@ -20,8 +20,10 @@ from the_edge_agent.memory.catalog_sqlite import SQLiteCatalog
 from the_edge_agent.memory.damage import (
     Damage,
     Facts,
+    around,
     found_entry,
     is_key,
+    is_of_file,
     read_facts,
     read_version,
     search_result,
@@ -85,6 +87,9 @@ _DELETE: Final = f"DELETE FROM ltm_entries WHERE key = :key AND {VISIBLE}"
 _KEYS: Final = f"""
     SELECT key FROM ltm_entries
     WHERE key >= max(:prefix, :after) AND key < :end AND +key > :after AND {VISIBLE} ORDER BY key"""
+_NEXT_KEY: Final = (
+    "SELECT key FROM ltm_entries WHERE key >= max(:prefix, :after) AND key < :end AND key > :after LIMIT 1"
+)
 _END: Final = " AND key < :end"  # above all keys that are text; those that are none come after it
 _COUNT_ALL: Final = f"SELECT count(*) FROM ltm_entries WHERE {VISIBLE}"
 _COUNT: Final = f"{_COUNT_ALL} AND {IN_PREFIX}"
@@ -241,17 +246,59 @@ class SQLiteBackend(DatabaseBackend):
             return ok(count=connection.execute(counted, range_values(beginning)).fetchone()[0])
 
     def _iterate(self, prefix: str) -> Iterator[Any]:
-        return iterate(partial(self._page, _PAGE, prefix), item_of)
+        return self._pages(_PAGE, prefix, item_of)
 
     def _iterate_entries(self, prefix: str) -> Iterator[Any]:
-        return iterate(partial(self._page, _WHOLE_PAGE, prefix), partial(whole_of, moment=moment))
+        return self._pages(_WHOLE_PAGE, prefix, partial(whole_of, moment=moment))
 
-    def _page(self, statement: str, prefix: str, after: str, skip: int) -> Page:
+    def _pages(self, statement: str, prefix: str, item_of: Callable[[Any], Any]) -> Iterator[Any]:
+        """Yield what ``item_of`` makes of all rows, and go around those that are in a damaged part of the file."""
+        last = ""
+
+        def page(after: str, skip: int) -> Page:
+            nonlocal last
+            last = after
+            return self._page(statement, prefix, after, skip)
+
+        try:
+            yield from iterate(page, item_of)
+        except LTMError as failure:
+            if not is_of_file(failure):
+                raise
+        else:
+            return
+
+        def next_key(after: str) -> Any:
+            nonlocal last
+            last = after
+            return self._next_key(prefix, after)
+
+        rest = around(last, next_key, lambda after: self._page(statement, prefix, after, is_one=True)[0])
+        try:
+            yield from (row if isinstance(row, Damage) else item_of(row) for row in rest)
+        except LTMError as failure:
+            if not is_of_file(failure):
+                raise
+        else:
+            return
+        # The index of the keys is damaged. The table may be whole; all of it is sorted for each page.
+        table = statement.replace("FROM ltm_entries", "FROM ltm_entries NOT INDEXED")
+        begin = last
+        yield from iterate(lambda after, skip: self._page(table, prefix, after or begin, skip), item_of)
+
+    def _next_key(self, prefix: str, after: str) -> Any:
+        with self._database.statement() as connection:
+            row = connection.execute(_NEXT_KEY, {**range_values(prefix), "after": after}).fetchone()
+            return row and row[0]
+
+    def _page(self, statement: str, prefix: str, after: str, skip: int = 0, *, is_one: bool = False) -> Page:
         values = {**range_values(prefix), "after": after}
         if not prefix:
             statement = statement.replace(_END, "")
         if not after:  # an empty key, which somebody else has written, is not above it
             statement = statement.replace("+key >", "+key >=")
+        if is_one:
+            statement += " LIMIT 1"  # the driver is a row ahead
         with self._database.statement() as connection, closing(connection.execute(statement, values)) as rows:
             return page_of(rows, skip)
 

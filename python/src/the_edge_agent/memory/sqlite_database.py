@@ -23,7 +23,8 @@ from the_edge_agent.memory.layouts import (
     check_layouts,
     kept_language,
 )
-from the_edge_agent.memory.results import ErrorType, LostDatabaseError, LTMError
+from the_edge_agent.memory.results import FILE_DAMAGED, ErrorType, LostDatabaseError, LTMError
+from the_edge_agent.memory.sqlite_damage import is_damage
 from the_edge_agent.memory.sqlite_files import DatabaseFile, absolute
 from the_edge_agent.memory.sqlite_index import definitions
 from the_edge_agent.memory.sqlite_settings import OURS, TOLERANT, objection
@@ -59,19 +60,27 @@ _TABLES: Final = (
 )
 _SET_VERSION: Final = """
     INSERT INTO ltm_schema_version (id, version) VALUES (1, ?) ON CONFLICT DO UPDATE SET version = excluded.version"""
+_REFUSED: Final = f"the database refused the statement; its tables were changed, or {FILE_DAMAGED}"
+_CONSTRAINT: Final = "the entry breaks a constraint of the table"
+_MISSING: Final = "a table or column is missing; was it dropped, or never created?"
 # By SQLite's own English texts, which do not change: error codes came with Python 3.11.
 _FAILURES: Final[tuple[tuple[str, ErrorType, str], ...]] = (
     ("is locked", "lock_timeout", "waited too long for a lock; try again"),
     ("interrupted", "connection_timeout", "the database did not answer in time"),
     ("readonly database", "connection_error", "the database is read-only"),
     ("unable to open", "connection_error", "cannot open the database file; is its folder there?"),
-    ("not a database", "connection_error", "the file is not an SQLite database"),
-    ("malformed", "connection_error", "the file is damaged"),
-    ("constraint failed", "validation_error", "the entry breaks a constraint of the table"),
+    ("not a database", "connection_error", f"{FILE_DAMAGED}, or it is not an SQLite database"),
+    ("invalid fts5 file format", "connection_error", FILE_DAMAGED),
+    ("vtable constructor failed", "connection_error", FILE_DAMAGED),
+    ("same text encoding", "connection_error", f"{FILE_DAMAGED}, or its encoding is not UTF-8"),
+    ("unsupported file format", "connection_error", f"{FILE_DAMAGED}, or made by a later SQLite"),
+    ("malformed", "connection_error", FILE_DAMAGED),
+    ("constraint failed", "validation_error", _CONSTRAINT),
     ("too big", "validation_error", "the entry is larger than the database accepts"),
     ("is full", "query_error", "the database has no space left"),
-    ("no such", "query_error", "a table or column is missing; was it dropped, or never created?"),
+    ("no such", "query_error", _MISSING),
 )
+_MAY_BE_DAMAGE: Final = (_CONSTRAINT, _MISSING)
 
 
 class SQLiteDatabase:
@@ -149,7 +158,7 @@ class SQLiteDatabase:
         """
         deadline = time.monotonic() + self._timeout
         loan = _Loan(deadline)
-        problem: sqlite3.Error | None = None
+        problem: LTMError | None = None
         with SQLiteCall():
             try:
                 try:
@@ -162,9 +171,15 @@ class SQLiteDatabase:
                         elif loan.file is not None and loan.file.is_frozen:
                             loan.file.check()
                     except sqlite3.Error as error:
-                        problem = error
+                        problem = failure_of(error, loan.connection)
                         if loan.file is not None and self._is_ready:
                             loan.file.check()
+                    except LTMError:
+                        raise
+                    except Exception as error:  # of a row such as no call writes
+                        if not is_damage(error, loan.connection):
+                            raise
+                        problem = LTMError("connection_error", FILE_DAMAGED)
                 except LostDatabaseError:
                     self._leave(loan.file)
                     raise
@@ -175,7 +190,7 @@ class SQLiteDatabase:
         if loan.struck:
             raise loan.struck.pop()
         if problem is not None:
-            raise failure_of(problem)
+            raise problem
 
     def in_time(self, rows: Iterable[Any]) -> Iterator[Any]:
         """Yield rows within ``statement`` until its time is over: what Python does with them SQLite cannot stop."""
@@ -346,7 +361,7 @@ class SQLiteDatabase:
                     raise
             return
         except sqlite3.Error as error:
-            failure = failure_of(error)
+            failure = failure_of(error, connection)
         raise failure
 
 
@@ -402,12 +417,17 @@ def _watching(watched: ref[_Connection]) -> Iterator[bool]:
                 loan.struck.append(error)
 
 
-def failure_of(error: sqlite3.Error) -> LTMError:
-    """Return the failure that stands for an error of SQLite, without anything that is stored."""
-    for text, error_type, message in _FAILURES:
-        if text in str(error):
-            return LTMError(error_type, message)
-    return LTMError("query_error", f"the database refused the statement ({type(error).__name__})")
+def failure_of(error: sqlite3.Error, connection: sqlite3.Connection | None = None) -> LTMError:
+    """Return the failure that stands for an error of SQLite, without anything that is stored.
+
+    Args:
+        error: of SQLite.
+        connection: to find out by whether the file is damaged, where the error does not tell.
+    """
+    found = next(((kind, message) for text, kind, message in _FAILURES if text in str(error)), None)
+    if (found is None or found[1] in _MAY_BE_DAMAGE) and is_damage(error, connection):
+        found = "connection_error", FILE_DAMAGED
+    return LTMError(*(found or ("query_error", f"{_REFUSED} ({type(error).__name__})")))
 
 
 def now() -> datetime:

@@ -23,6 +23,7 @@ from the_edge_agent.memory.meanings import NOT_ENCRYPTED, message_of, options_in
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.deadlines import Deadline, current
 from the_edge_agent.memory.sql.dialects import SECONDS, Dialect, for_dialect, for_name
+from the_edge_agent.memory.sql.errors import DAMAGED
 from the_edge_agent.memory.sql.options import EngineOptions
 from the_edge_agent.memory.sql.transactions import CHECKED, check_session, connect
 from the_edge_agent.memory.sql.url import load_dialect, missing_driver, where_of, with_installed_driver
@@ -267,8 +268,11 @@ def first_connection(engine: Engine, deadline: Deadline, *, is_ours: bool) -> Co
             check_session(connection, is_ours=True)
         return connection
     except (AttributeError, TypeError, ValueError) as error:
+        family = for_dialect(engine.dialect)
+        if family.is_damage(error, None):
+            raise DAMAGED.exception() from None
         shown = ", ".join(options_in(str(error), where_of(engine.url))) or type(error).__name__
-        message = for_dialect(engine.dialect).reason(error) or (
+        message = family.reason(error) or (
             f"the driver does not accept the url, one of its options, or the encoding of the database ({shown})"
         )
     raise LTMError("configuration_error", message)

@@ -6,7 +6,8 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
@@ -20,8 +21,8 @@ from the_edge_agent.memory.results import LostDatabaseError, LTMError
 from the_edge_agent.memory.sql.connecting import Closable, first_connection, new_engine, with_a_pool_of_its_own
 from the_edge_agent.memory.sql.creation import Schema
 from the_edge_agent.memory.sql.deadlines import Deadline, DeadlineError, one_end
-from the_edge_agent.memory.sql.dialects import Dialect, for_name
-from the_edge_agent.memory.sql.errors import Failure, out_of_time
+from the_edge_agent.memory.sql.dialects import Dialect, for_dialect, for_name
+from the_edge_agent.memory.sql.errors import DAMAGED, Failure, may_be_damage, out_of_time
 from the_edge_agent.memory.sql.options import EngineOptions
 from the_edge_agent.memory.sql.prepared import Query, is_watched
 from the_edge_agent.memory.sql.schema import Tables, copy_tables
@@ -39,6 +40,7 @@ _NO_TABLES: Final = (
     "create them with the statements of ddl()"
 )
 _CREATION_ATTEMPTS: Final = 12  # many processes may create the tables at once; each loser looks again
+_TO_FIND_DAMAGE: Final = 2.0  # seconds at most, after a call that failed
 _STATEMENT_BYTES: Final = 4096  # more than a store's statement has besides the entry
 _databases: WeakSet[Database] = WeakSet()
 _inherited: list[Any] = []  # pools of a parent process: kept, because drivers say goodbye to the server on disposal
@@ -139,8 +141,13 @@ class Database:
             except LostDatabaseError:
                 self._leave_lost(opened)
                 raise
+            except Exception as error:
+                problem = self._damage(error, opened.engine)
+                if problem is None:
+                    raise
             finally:
                 self._leave(opened, pool)
+            raise problem
 
         return self._in_time(transact)
 
@@ -160,8 +167,13 @@ class Database:
         except LostDatabaseError:
             self._leave_lost(opened)
             raise
+        except Exception as error:
+            problem = self._damage(error, opened.engine)
+            if problem is None:
+                raise
         finally:
             self._leave(opened, pool)
+        raise problem
 
     def store(self, store: Store) -> int | None:
         """Store one entry by one statement that commits by itself, and return its version; None where that cannot be.
@@ -185,8 +197,13 @@ class Database:
         except LostDatabaseError:
             self._leave_lost(opened)
             raise
+        except Exception as error:
+            problem = self._damage(error, opened.engine)
+            if problem is None:
+                raise
         finally:
             self._leave(opened, pool)
+        raise problem
 
     def write(
         self, work: Callable[[Connection, Statements, Write | None], Answer], change: Callable[[Answer], Change]
@@ -288,8 +305,13 @@ class Database:
             engine, keeper = self._engine()
             try:
                 return self._look(engine, deadline, work)[1]
+            except Exception as error:
+                problem = self._damage(error, engine)
+                if problem is None:
+                    raise
             finally:
                 self._dispose(engine, keeper)
+            raise problem
 
         return self._in_time(look)
 
@@ -360,6 +382,22 @@ class Database:
             return None
         return opened
 
+    def _damage(self, error: Exception, engine: Engine) -> LTMError | None:
+        """Return the failure of a file that is damaged, if that is why a call failed in another way."""
+        family = for_dialect(engine.dialect)
+        if not family.finds_damage or (isinstance(error, LTMError) and not may_be_damage(error)):
+            return None
+        with (
+            suppress(Exception),
+            Deadline(min(self._seconds(), _TO_FIND_DAMAGE)) as deadline,
+            deadline.released(),
+            closing(engine.raw_connection()) as pooled,
+        ):
+            deadline.guard(partial(family.stop, pooled.driver_connection))
+            if family.is_damage(error, pooled.driver_connection):
+                return DAMAGED.exception()
+        return None
+
     def _leave(self, opened: _Opened, pool: Pool) -> None:
         """Close what a call has left in the pools, if they were closed meanwhile, which put a new pool in place."""
         if self._opened is not opened and self._shared is None:
@@ -404,11 +442,16 @@ class Database:
             if file is not None:  # a connection would make it, and leave it there without tables
                 raise LTMError("configuration_error", f"there is no file {file}; {_NO_TABLES}")
         engine, keeper = self._engine()
+        problem: LTMError | None = None
         try:
             schema, _ = self._look(engine, deadline, self._make_ready)
-        except BaseException:
+        except BaseException as error:
+            problem = self._damage(error, engine) if isinstance(error, Exception) else None
             self._dispose(engine, keeper)
-            raise
+            if problem is None:
+                raise
+        if problem is not None:
+            raise problem
         for fallback in schema.dialect.fallbacks:
             _logger.warning("%s: %s", engine.dialect.name, fallback)
         close = (lambda: None) if self._shared is not None else (lambda: self._dispose(engine, keeper))

@@ -46,7 +46,7 @@ from the_edge_agent.memory.meanings import (
     while_connecting,
 )
 from the_edge_agent.memory.poolers import takes_no_transactions
-from the_edge_agent.memory.results import ErrorType, LTMError
+from the_edge_agent.memory.results import FILE_DAMAGED, ErrorType, LTMError
 from the_edge_agent.memory.sql.deadlines import DeadlineError
 
 
@@ -127,6 +127,11 @@ _NO_CLIENT: Final[Meaning] = (
     "the client library of Firebird was not found; install it, or name its file in the url: ?fb_client_library=",
 )
 _UNREADABLE: Final[Meaning] = ("query_error", False, "the database cannot read the metadata of an entry")
+_REFUSED_BY_SQLITE: Final[Meaning] = (
+    "query_error",
+    False,
+    f"{REFUSED[2]}; its tables were changed, or {FILE_DAMAGED}",
+)
 _STATE: Final = "SQLSTATE "  # what a code of the standard is shown with
 
 _SMALL_PAGES: Final[Meaning] = (
@@ -183,8 +188,8 @@ _SQLITE: Final[dict[str, Meaning]] = {
     "READONLY": READ_ONLY,
     "READONLY_DIRECTORY": _NO_FILES_BESIDE,
     "CANTOPEN": _NO_FILE,
-    "NOTADB": ("connection_error", False, "the file is not an SQLite database"),
-    "CORRUPT": ("connection_error", False, "the file is damaged"),
+    "NOTADB": ("connection_error", False, f"{FILE_DAMAGED}, or it is not an SQLite database"),
+    "CORRUPT": ("connection_error", False, FILE_DAMAGED),
     "CONSTRAINT": CONSTRAINT,
     "TOOBIG": TOO_LARGE,
     "FULL": FULL,
@@ -215,6 +220,9 @@ _TEXTS: Final[tuple[tuple[str, Meaning], ...]] = (
     (r"unable to open database file", _NO_FILE),
     (r"file is not a database", _SQLITE["NOTADB"]),
     (r"disk image is malformed", _SQLITE["CORRUPT"]),
+    (r"invalid fts5 file format|vtable constructor failed", _SQLITE["CORRUPT"]),
+    (r"same text encoding", ("connection_error", False, f"{FILE_DAMAGED}, or its encoding is not UTF-8")),
+    (r"unsupported file format", ("connection_error", False, f"{FILE_DAMAGED}, or made by a later SQLite")),
     (r"disk is full", FULL),
     (r"string or blob too big", TOO_LARGE),
     (r"constraint failed", CONSTRAINT),
@@ -226,6 +234,15 @@ _TEXTS: Final[tuple[tuple[str, Meaning], ...]] = (
     ),
 )
 _OF_ANY_REASON: Final = (REFUSED, LOST, UNREACHABLE, POOLER_BROKE, TLS_FAILED)  # their texts may tell more
+
+
+DAMAGED: Final = Failure("connection_error", FILE_DAMAGED)
+
+
+def may_be_damage(failure: LTMError) -> bool:
+    """Return whether a failure may be that of a damaged file, of which the database did not tell."""
+    texts = (CONSTRAINT[2], NO_TABLE[2], REFUSED[2], DEADLOCK[2])
+    return "damaged" not in failure.result and str(failure).startswith(texts)
 
 
 def out_of_time(seconds: float) -> Failure:
@@ -251,7 +268,8 @@ def classify(error: BaseException) -> Failure:
     if meaning is None and is_of_libpq(original):
         meaning = LOST
     if meaning is None:
-        meaning, code = REFUSED, code or type(original).__name__
+        meaning = _REFUSED_BY_SQLITE if code.startswith("SQLITE_") else REFUSED
+        code = code or type(original).__name__
     return _failure(meaning, code)
 
 

@@ -197,6 +197,14 @@ class Dialect:
         """Return the file that connecting would create, None if it is there or the database is no file."""
         return None
 
+    #: Whether ``is_damage`` can tell of a file that is damaged.
+    finds_damage: ClassVar[bool] = False
+
+    @classmethod
+    def is_damage(cls, error: BaseException, driver_connection: Any) -> bool:
+        """Return whether an error that the driver does not explain came of a file that is damaged."""
+        return False
+
     @classmethod
     def prepare_engine(cls, engine: Engine) -> Any:
         """Attach what an engine of our own needs; return what must be closed after it, or None."""

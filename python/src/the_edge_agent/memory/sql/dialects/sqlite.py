@@ -55,6 +55,7 @@ from the_edge_agent.memory.sql.dialects.sqlite_search import FTSConditions, JSON
 from the_edge_agent.memory.sql.dialects.texts import TextConditions
 from the_edge_agent.memory.sql.dialects.upserts import OnConflict, Upsert
 from the_edge_agent.memory.sql.errors import classify
+from the_edge_agent.memory.sqlite_damage import is_damage
 from the_edge_agent.memory.sqlite_files import DatabaseFile, absolute
 from the_edge_agent.memory.sqlite_index import definitions
 from the_edge_agent.memory.sqlite_settings import OURS, TOLERANT, objection
@@ -106,6 +107,7 @@ class SQLiteDialect(Dialect):
     has_exact_keys = True
     commits_alone = True
     keeps_one_state = True
+    finds_damage = True
 
     def __init__(self, moment: TypeEngine[datetime]) -> None:
         """Make the dialect of one engine."""
@@ -223,6 +225,11 @@ class SQLiteDialect(Dialect):
         if isinstance(getattr(driver_connection, "autocommit", None), bool):
             return COMMITS_ALONE
         return IN_USE if is_shared and driver_connection.in_transaction else None
+
+    @classmethod
+    def is_damage(cls, error: BaseException, driver_connection: Any) -> bool:
+        """Ask SQLite, unless the error tells it already."""
+        return is_damage(error, driver_connection)
 
     @classmethod
     def stop(cls, driver_connection: Any) -> None:

@@ -12,6 +12,7 @@ from databases import Database, drop_tables
 from engines import refused
 from session_variables import callers_engine, first_difference, tried
 from the_edge_agent.memory import SQLAlchemyBackend
+from the_edge_agent.memory.sql.dialects import mysql_sessions
 
 of_mysql = pytest.mark.targets(of_mysql=True, portable=False)
 OTHER_ENGINES = {  # which keep our tables; MyISAM takes no long keys
@@ -99,6 +100,25 @@ def test_our_connections_rest_in_autocommit_so_that_a_single_call_is_one_stateme
         assert cursor.fetchall() in ([(1, "READ-COMMITTED")], ((1, "READ-COMMITTED"),))
         cursor.close()
         pooled.close()
+
+
+@pytest.mark.targets(family="mariadb", portable=False)
+def test_galera_does_not_run_a_statement_again_by_itself(database: Database) -> None:
+    with database.open() as backend, backend._engine.connect() as connection:
+        assert connection.scalar(text("SELECT @@wsrep_retry_autocommit")) == 0
+
+
+@of_mysql
+@pytest.mark.parametrize("driver", INSTALLED)
+def test_a_server_that_was_built_without_galera_gets_all_other_settings(
+    database: Database, driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mysql_sessions, "_GALERA", "no_such_variable = 0")
+    with SQLAlchemyBackend(make_url(database.url).set(drivername=f"mysql+{driver}")) as backend:
+        assert backend.store("k", 1)["created"] is True
+        assert isinstance(backend._engine, Engine)
+        with backend._engine.connect() as connection:
+            assert connection.scalar(text("SELECT @@max_sort_length")) == 2048
 
 
 @of_mysql

@@ -210,7 +210,7 @@ def _set_up_sessions(engine: Engine, family: type[Dialect], timeout: float) -> N
             return
         cursor = driver_connection.cursor()
         for setting in settings:
-            cursor.execute(setting)
+            family.set_up_session(cursor, setting)
         cursor.close()
         driver_connection.commit()
 

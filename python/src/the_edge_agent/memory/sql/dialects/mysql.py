@@ -58,7 +58,7 @@ from the_edge_agent.memory.sql.dialects.mysql_search import (
     term_columns,
     term_parameters,
 )
-from the_edge_agent.memory.sql.dialects.mysql_sessions import check, check_charset, settings
+from the_edge_agent.memory.sql.dialects.mysql_sessions import check, check_charset, settings, without_galera
 from the_edge_agent.memory.sql.dialects.mysql_words import NUMBER, WordBlocks, WordTable, words_table
 from the_edge_agent.memory.sql.dialects.probing import accepts
 from the_edge_agent.memory.sql.dialects.texts import TextConditions
@@ -87,6 +87,7 @@ _ENGINES: Final = text(
 _SCAN_INSTEAD: Final = "no terms of metadata in the entries' table: filters read entries from the newest on"
 _LIKE_INSTEAD: Final = "no table of words, or no numbers in the entries' table: words are searched with LIKE"
 _IN_TRANSACTION: Final = 1  # SERVER_STATUS_IN_TRANS
+_UNKNOWN_VARIABLE: Final = 1193
 _LENT: Final = "the_edge_agent.lent"
 _ROWS: Final = (250, 100, 50, 20, 10, 5, 2, 1)  # of one insert: few sizes, so that few statements are compiled
 _TIME_LENGTH: Final = 26  # characters of a time with its microseconds
@@ -224,6 +225,16 @@ class MySQLDialect(Dialect):
     def session_settings(cls, timeout: float, driver_connection: Any) -> list[str]:
         """Set all that answers depend on, whatever the server, the user or ``connect_args`` have set."""
         return [settings(timeout)]
+
+    @classmethod
+    def set_up_session(cls, cursor: Any, setting: str) -> None:
+        """Leave out what a server without Galera does not know."""
+        try:
+            cursor.execute(setting)
+        except Exception as error:
+            if error.args[:1] != (_UNKNOWN_VARIABLE,):
+                raise
+            cursor.execute(without_galera(setting))
 
     @classmethod
     def check_session(cls, connection: Connection, *, is_ours: bool) -> None:

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Engine, create_engine, inspect, make_url, text
 
 from databases import Database, drop_tables
 from engines import refused
@@ -184,6 +184,21 @@ def test_what_ddl_prints_makes_tables_of_innodb_wherever_it_is_run(database: Dat
         connection.execute(text("SET SESSION default_storage_engine = InnoDB"))
     backend.close()
     database.open(create_tables=False).close()
+
+
+@of_mysql
+def test_what_ddl_prints_may_run_twice_and_makes_the_indexes_too(database: Database, admin: Engine) -> None:
+    """A member of Group Replication replays what another one has run, and leaves its group if that fails."""
+    backend = SQLAlchemyBackend(database.url, catalog="sqlalchemy", lazy=True)
+    made = [statement for statement in backend.ddl() if statement.startswith("CREATE")]
+    with admin.begin() as connection:
+        for statement in made * 2:
+            connection.exec_driver_sql(statement.replace("%", "%%"))
+        indexed = [index["column_names"] for index in inspect(connection).get_indexes("ltm_entries")]
+        assert ["expires_at"] in indexed
+        assert ["updated_at", "key"] in indexed
+        assert [index["column_names"] for index in inspect(connection).get_indexes("ltm_catalog")] == [["key"]]
+    backend.close()
 
 
 @of_mysql

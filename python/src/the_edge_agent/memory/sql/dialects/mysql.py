@@ -55,6 +55,7 @@ from the_edge_agent.memory.sql.dialects.mysql_search import (
     TermConditions,
     add_number,
     add_terms,
+    make_indexes_inline,
     term_columns,
     term_parameters,
 )
@@ -158,11 +159,13 @@ class MySQLDialect(Dialect):
         self.fallbacks = [words for words, is_missing in missing.items() if is_missing]
 
     def extend(self, entries: Table, catalog: Table) -> None:
-        """Add the terms of the metadata and the number."""
+        """Add the terms of the metadata and the number; make the indexes parts of their tables."""
         if self._has_terms:
             add_terms(entries)
         if self._has_number:
             add_number(entries)
+        for table in (entries, catalog):
+            make_indexes_inline(table)
 
     def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
         """Add the table of words, before the entries: where these are there, it must be, too."""

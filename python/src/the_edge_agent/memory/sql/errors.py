@@ -34,9 +34,10 @@ class Failure:
         error_type: of the failure dict.
         error: the message, without secrets or stored values.
         retry: whether the same transaction may succeed when it is run again.
-        lost: whether the connection is gone, so that another one may serve.
+        lost: whether the connection is gone, or is of no more use, so that another one may serve.
         waited: whether it was a wait for a lock that took too long, and would again.
         denied: whether a privilege is missing or nothing can be written, which no other attempt changes.
+        untouched: whether the server has refused to write, so that surely nothing was written.
         unreadable: whether it was metadata that the database cannot read.
     """
 
@@ -46,6 +47,7 @@ class Failure:
     lost: bool = False
     waited: bool = False
     denied: bool = False
+    untouched: bool = False
     unreadable: bool = False
 
     def exception(self, **fields: Any) -> LTMError:
@@ -65,6 +67,14 @@ _STATEMENT_TIMEOUT: Final[_Meaning] = (
 )
 _LOST: Final[_Meaning] = ("connection_error", False, "lost the connection to the database")
 _READ_ONLY: Final[_Meaning] = ("connection_error", False, "the database is read-only")
+# Of a server, whose writes may go to another one by now: after a failover a new connection may lead there.
+_STANDBY: Final[_Meaning] = ("connection_error", False, "the database is read-only")
+_OUT_OF_CLUSTER: Final[_Meaning] = (
+    "connection_error",
+    False,
+    "this node has lost its cluster, or is joining it, and takes no statements meanwhile",
+)
+_ELSEWHERE: Final = (_STANDBY, _OUT_OF_CLUSTER)
 _UNREACHABLE: Final[_Meaning] = (
     "connection_error",
     False,
@@ -122,7 +132,7 @@ _SQLSTATE: Final[dict[str, _Meaning]] = {
     "26000": _PREPARED_ELSEWHERE,
     "42P05": _PREPARED_ELSEWHERE,
     "08P01": _BROKEN_PROTOCOL,
-    "25006": _READ_ONLY,
+    "25006": _STANDBY,
     "53300": ("connection_error", False, "the server has no connection left for us"),
     "28000": _AUTH,
     "28P01": _AUTH,
@@ -159,8 +169,9 @@ _MYSQL: Final[dict[int, _Meaning]] = {
     **dict.fromkeys((1213, 1305, 1020, 3101, 1180), _DEADLOCK),
     1205: _LOCK_WAIT,
     **dict.fromkeys((3024, 1969), _STATEMENT_TIMEOUT),
-    **dict.fromkeys((2006, 2013, 2055, 4031, 1047, 1053), _LOST),
-    **dict.fromkeys((1290, 1792, 1836), _READ_ONLY),
+    **dict.fromkeys((2006, 2013, 2055, 4031, 1053), _LOST),
+    **dict.fromkeys((1047, 3032, 3100), _OUT_OF_CLUSTER),
+    **dict.fromkeys((1290, 1792, 1836), _STANDBY),
     **dict.fromkeys((2002, 2003, 2005), _UNREACHABLE),
     **dict.fromkeys((1071, 1709), _SMALL_PAGES),
     **dict.fromkeys((1286, 3161), _NO_INNODB),
@@ -279,9 +290,10 @@ def _failure(meaning: _Meaning, code: str) -> Failure:
         error_type,
         f"{message} ({code})" if code else message,
         retry,
-        lost=meaning in (_LOST, _BROKEN_PROTOCOL),
+        lost=meaning in (_LOST, _BROKEN_PROTOCOL, *_ELSEWHERE),
         waited=meaning is _LOCK_WAIT,
-        denied=meaning in (_DENIED, _READ_ONLY),
+        denied=meaning in (_DENIED, _READ_ONLY, _STANDBY),
+        untouched=meaning in (_DENIED, _READ_ONLY, *_ELSEWHERE),
         unreadable=meaning is _UNREADABLE,
     )
 

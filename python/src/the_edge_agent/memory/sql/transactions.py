@@ -174,7 +174,7 @@ def _tears_out(error: BaseException, dialect: Dialect) -> bool:
 
 def _is_cut(failure: Failure, deadline: Deadline) -> bool:
     """Return whether nobody has told how a statement ended."""
-    is_cut = failure.error_type in ("connection_error", "connection_timeout") and not failure.denied
+    is_cut = failure.error_type in ("connection_error", "connection_timeout") and not failure.untouched
     return deadline.expired or is_cut
 
 

@@ -51,7 +51,8 @@ def main() -> int:
     with Session(list(CLUSTERS)) as clusters:  # which start while others than they are tested
         results.append(_part("SQLite, lowest versions", lowest, ONLY_SQLITE, "-k", NOT_OF_VERSIONS))
         clusters.wait()
-        results.append(_part("clusters", full, clusters.environment(), "--dist=loadgroup", "tests/test_clusters.py"))
+        # One after the other: tests change the mode of a cluster, and kill its nodes.
+        results.append(_part("clusters", full, clusters.environment(), "-n0", "tests/test_clusters.py"))
     results.append(_part("scripts", full, {}, "--rootdir", SCRIPTS, SCRIPTS / "tests"))
 
     print()

@@ -128,6 +128,11 @@ class Cluster:
         eventually(lambda: any(self.takes_writes(node) for node in range(len(self.urls))))
         return next(node for node in range(len(self.urls)) if self.takes_writes(node))
 
+    def is_in(self, mode: Mode, node: int) -> bool:
+        """Return whether a node of Group Replication knows of a mode, and takes writes if all nodes do in it."""
+        is_single = bool(self.ask(node, "SELECT @@group_replication_single_primary_mode"))
+        return is_single if mode == "single" else not is_single and self.takes_writes(node)
+
     def is_there(self, node: int) -> bool:
         """Return whether a node has the database."""
         return self._is(dict.fromkeys(VARIABLES, "SELECT 1"), node)
@@ -146,13 +151,12 @@ def cluster_of(name: str, mode: Mode) -> Iterator[Cluster]:
     eventually(nodes.is_whole)
     if name == "group_replication":
         nodes.ask(0, _SWITCH[mode])
+        eventually(lambda: all(nodes.is_in(mode, node) for node in range(len(nodes.urls))))
     database = f"tea_test_{secrets.token_hex(6)}"
     nodes.ask(nodes.writable(), f"CREATE DATABASE {database} CHARACTER SET utf8mb4")
     urls = [make_url(url).set(database=database).render_as_string(hide_password=False) for url in nodes.urls]
     made = Cluster(name, tuple(urls))
     eventually(lambda: all(made.is_there(node) for node in range(len(urls))))
-    if mode == "multi":
-        eventually(lambda: all(made.takes_writes(node) for node in range(len(urls))))
     try:
         yield made
     finally:

@@ -93,8 +93,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if _applies(item)]
     config.hook.pytest_deselected(items=without)
     for item in items:
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and "cluster" in item.callspec.params:
-            item.add_marker(pytest.mark.xdist_group(item.callspec.params["cluster"]))  # one test at a time on each
         if reason := _limit(item):
             item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 

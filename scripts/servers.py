@@ -12,12 +12,14 @@ import time
 from collections.abc import Sequence
 
 from dbservers import apt, lock
-from dbservers.engines import ENGINES
+from dbservers.clusters import CLUSTERS, Cluster
+from dbservers.engines import ENGINES, Engine
 from dbservers.keeper import keep
 from dbservers.session import Session
 from mysqlclient import PACKAGES
 
 GRACE_SECONDS = 15
+KNOWN: dict[str, Engine | Cluster] = {**ENGINES, **CLUSTERS}
 Settings = dict[str, dict[str, str]]
 
 
@@ -60,7 +62,7 @@ def report(session: Session) -> int:
 
 def _lock() -> int:
     """Add to the lock file what apt would download now, on both architectures."""
-    asked = [*(engine.packages() for engine in ENGINES.values()), ([*PACKAGES], None)]
+    asked = [*(each.packages() for each in KNOWN.values()), ([*PACKAGES], None)]
     for suite in (None, "sid"):
         groups = [packages for packages, of in asked if packages and of == suite]
         for architecture in ("amd64", "arm64"):
@@ -142,16 +144,16 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     run.add_argument("command", nargs="+", help="the command and its arguments, after --")
     actions.add_parser("lock", help="pin the packages that apt would download now, by their SHA-256")
     keeping = actions.add_parser("keep")
-    keeping.add_argument("name", choices=ENGINES)
+    keeping.add_argument("name", choices=KNOWN)
     keeping.add_argument("settings", nargs="*", type=_pair)
     return parser.parse_args(argv)
 
 
 def _names(text: str) -> list[str]:
     names = text.split(",")
-    unknown = set(names) - set(ENGINES)
+    unknown = set(names) - set(KNOWN)
     if unknown:
-        raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(ENGINES)}")
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(KNOWN)}")
     return names
 
 

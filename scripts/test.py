@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import venvs
-from dbservers.engines import ENGINES
+from dbservers.clusters import CLUSTERS
 from dbservers.session import Session, variable
-from servers import report
+from servers import KNOWN, report
 
 WORKERS = max(2, os.cpu_count() or 2)
 VERSIONS = "import platform as p, sqlalchemy as s; print(f'Python {p.python_version()}, SQLAlchemy {s.__version__}')"
@@ -48,16 +48,18 @@ def main() -> int:
             full, lowest = pool.submit(venvs.dev), pool.submit(venvs.lowest)
         session.wait()
         results = [_part("all databases, highest versions", full, session.environment())]
-    results += [
-        _part("SQLite, lowest versions", lowest, ONLY_SQLITE, "-k", NOT_OF_VERSIONS),
-        _part("scripts", full, {}, "--rootdir", SCRIPTS, SCRIPTS / "tests"),
-    ]
+    with Session(list(CLUSTERS)) as clusters:  # which start while others than they are tested
+        results.append(_part("SQLite, lowest versions", lowest, ONLY_SQLITE, "-k", NOT_OF_VERSIONS))
+        clusters.wait()
+        # One after the other: tests change the mode of a cluster, and kill its nodes.
+        results.append(_part("clusters", full, clusters.environment(), "-n0", "tests/test_clusters.py"))
+    results.append(_part("scripts", full, {}, "--rootdir", SCRIPTS, SCRIPTS / "tests"))
 
     print()
     for result in results:
         print(f"{'ok' if result.passed else 'FAILED'}: {result.name}: {result.versions}: {result.closing}")
-    print(f"databases that ran: {', '.join(['sqlite', *session.urls])}", flush=True)
-    missing = report(session)
+    print(f"databases that ran: {', '.join(['sqlite', *session.urls, *clusters.urls])}", flush=True)
+    missing = report(session) | report(clusters)
     return missing if all(result.passed for result in results) else 1
 
 
@@ -70,7 +72,7 @@ def _part(name: str, environment: Future[Path], extra: Mapping[str, str], *argum
         return Result(name, "could not be set up", str(error).splitlines()[0], passed=False)
     versions = subprocess.run([python, "-c", VERSIONS], capture_output=True, text=True, check=True).stdout.strip()
     print(f"\n{name}: {versions}", flush=True)
-    servers = {variable(engine) for engine in ENGINES}
+    servers = {variable(name) for name in KNOWN}
     env = {key: value for key, value in os.environ.items() if key not in servers} | dict(extra)
     closing = "pytest did not come to its end"
     process = subprocess.Popen(

@@ -95,7 +95,11 @@ class Proxy:
 
     def _accept(self, selector: selectors.BaseSelector) -> None:
         ours, _ = self._listener.accept()
-        theirs = socket.create_connection(self._target)
+        try:
+            theirs = socket.create_connection(self._target)
+        except OSError:
+            ours.close()
+            raise
         self._sockets += [ours, theirs]
         self._servers.add(theirs)
         selector.register(ours, selectors.EVENT_READ, theirs)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine, create_engine
 
+from clusters import VARIABLES, present
 from databases import (
     Database,
     Databases,
@@ -67,6 +68,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     Targets without SQLAlchemy, those of the portable dialect, and other databases and drivers are for those that say
     so, by a value or, for tests that run there too, by the name alone.
     """
+    if "cluster" in metafunc.fixturenames:
+        names = [name for marker in metafunc.definition.iter_markers("cluster") for name in marker.args] or VARIABLES
+        metafunc.parametrize("cluster", [name for name in names if name in present()], scope="module")
     if "target" not in metafunc.fixturenames:
         return
     shared = getattr(metafunc.cls, "shared_by_processes", None)
@@ -99,6 +103,8 @@ def _applies(item: pytest.Item) -> bool:
     if set(getattr(item.cls, "leaves_out", ())) & set(item.fixturenames):
         return False
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    if "cluster" in parameters:
+        return isinstance(parameters["cluster"], str)
     if "target" not in parameters:
         return True
     target = parameters["target"]

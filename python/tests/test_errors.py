@@ -124,6 +124,30 @@ def test_while_connecting_no_error_is_one_of_a_statement(number: int, text: str,
     assert classify(error).error_type == error_type
 
 
+@pytest.mark.parametrize(
+    "original",
+    [
+        CodedError(1047, "WSREP has not yet prepared node for application use"),
+        CodedError(1290, "running with the --super-read-only option"),
+        CodedError(1792, "in a READ ONLY transaction"),
+        CodedError(1836, "Running in read-only mode"),
+        CodedError(3032, "The server is currently in offline mode"),
+        CodedError(3100, "Error on observer while running replication hook 'before_commit'."),
+        CodedError(sqlstate="25006"),
+    ],
+)
+def test_a_server_that_takes_no_writes_has_written_nothing_and_another_may_serve(
+    original: Exception,
+) -> None:
+    failure = classify(wrapped(original))
+    assert (failure.error_type, failure.lost, failure.untouched) == ("connection_error", True, True)
+
+
+def test_a_connection_that_was_cut_may_have_written() -> None:
+    failure = classify(wrapped(CodedError(2013, "Lost connection")))
+    assert (failure.lost, failure.untouched) == (True, False)
+
+
 def test_an_invalidated_connection_is_lost() -> None:
     assert classify(wrapped(CodedError(0, ""), invalidated=True)).error_type == "connection_error"
 

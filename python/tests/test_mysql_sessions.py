@@ -6,13 +6,14 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Engine, create_engine, inspect, make_url, text
 
 from databases import Database, drop_tables
 from engines import refused
 from session_variables import callers_engine, first_difference, tried
 from the_edge_agent.memory import SQLAlchemyBackend
 from the_edge_agent.memory.results import Result
+from the_edge_agent.memory.sql.dialects import mysql_sessions
 
 of_mysql = pytest.mark.targets(of_mysql=True, portable=False)
 OTHER_ENGINES = {  # which keep our tables; MyISAM takes no long keys
@@ -102,6 +103,25 @@ def test_our_connections_rest_in_autocommit_so_that_a_single_call_is_one_stateme
         pooled.close()
 
 
+@pytest.mark.targets(family="mariadb", portable=False)
+def test_galera_does_not_run_a_statement_again_by_itself(database: Database) -> None:
+    with database.open() as backend, backend._engine.connect() as connection:
+        assert connection.scalar(text("SELECT @@wsrep_retry_autocommit")) == 0
+
+
+@of_mysql
+@pytest.mark.parametrize("driver", INSTALLED)
+def test_a_server_that_was_built_without_galera_gets_all_other_settings(
+    database: Database, driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mysql_sessions, "_GALERA", "no_such_variable = 0")
+    with SQLAlchemyBackend(make_url(database.url).set(drivername=f"mysql+{driver}")) as backend:
+        assert backend.store("k", 1)["created"] is True
+        assert isinstance(backend._engine, Engine)
+        with backend._engine.connect() as connection:
+            assert connection.scalar(text("SELECT @@max_sort_length")) == 2048
+
+
 @of_mysql
 def test_a_callers_engine_with_a_setting_that_changes_answers_is_refused_by_name(database: Database) -> None:
     for name, value in wrong_settings(database).items():
@@ -165,6 +185,21 @@ def test_what_ddl_prints_makes_tables_of_innodb_wherever_it_is_run(database: Dat
         connection.execute(text("SET SESSION default_storage_engine = InnoDB"))
     backend.close()
     database.open(create_tables=False).close()
+
+
+@of_mysql
+def test_what_ddl_prints_may_run_twice_and_makes_the_indexes_too(database: Database, admin: Engine) -> None:
+    """A member of Group Replication replays what another one has run, and leaves its group if that fails."""
+    backend = SQLAlchemyBackend(database.url, catalog="sqlalchemy", lazy=True)
+    made = [statement for statement in backend.ddl() if statement.startswith("CREATE")]
+    with admin.begin() as connection:
+        for statement in made * 2:
+            connection.exec_driver_sql(statement.replace("%", "%%"))
+        indexed = [index["column_names"] for index in inspect(connection).get_indexes("ltm_entries")]
+        assert ["expires_at"] in indexed
+        assert ["updated_at", "key"] in indexed
+        assert [index["column_names"] for index in inspect(connection).get_indexes("ltm_catalog")] == [["key"]]
+    backend.close()
 
 
 @of_mysql

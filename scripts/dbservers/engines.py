@@ -177,8 +177,17 @@ class MySQLFamily(Engine):
         """See the base class."""
         return [self._package, self._on_path]
 
-    def command(self, root: Path, place: Place, port: int) -> list[str | Path]:
-        """See the base class."""
+    def command(self, root: Path, place: Place, port: int, at_start: str | None = None) -> list[str | Path]:
+        """See the base class.
+
+        Args:
+            root: see there.
+            place: see there.
+            port: see there.
+            at_start: statements that the server runs when it starts; those that make the accounts if it is None.
+        """
+        if at_start is None:
+            at_start = self.accounts(place.password)
         return [
             *self.program(root),
             f"--datadir={place.data}",
@@ -186,7 +195,7 @@ class MySQLFamily(Engine):
             "--bind-address=127.0.0.1",
             f"--socket={place.folder / 'sock'}",
             f"--pid-file={place.data / 'pid'}",
-            f"--init-file={place.secret('accounts', self._accounts(place.password))}",
+            *([f"--init-file={place.secret('accounts', at_start)}"] if at_start else []),
             f"--max-connections={CONNECTIONS}",
             "--secure-file-priv=",
             f"--innodb-buffer-pool-size={os.environ.get(CACHE, '64')}M",
@@ -228,7 +237,9 @@ class MySQLFamily(Engine):
         origin = f"the package {self.package}" + (f" of {suite}" if suite else "")
         return cache.installed(self.name, origin, lambda root: apt.fetch(self.package, root, suite=suite))
 
-    def _accounts(self, password: str) -> str:
+    @staticmethod
+    def accounts(password: str) -> str:
+        """Return the statements that give the administrator a password and make the database of the tests."""
         return "\n".join(
             [
                 f"ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}';",
@@ -301,15 +312,15 @@ class MySQL(MySQLFamily):
     names = ("mysqld",)
     scheme = "mysql+pymysql://root:{password}@127.0.0.1:{port}/test"
 
-    def prepare(self, root: Path, place: Place) -> None:
-        """See the base class."""
-        options = ["--initialize-insecure", f"--datadir={place.data}", *self.creation_options(place)]
-        place.run("mysqld --initialize", [*self.program(root), *options])
+    def prepare(self, root: Path, place: Place, *options: str) -> None:
+        """Create the data folder, with further options."""
+        common = ["--initialize-insecure", f"--datadir={place.data}", *self.creation_options(place)]
+        place.run("mysqld --initialize", [*self.program(root), *common, *options])
 
-    def command(self, root: Path, place: Place, port: int) -> list[str | Path]:
+    def command(self, root: Path, place: Place, port: int, at_start: str | None = None) -> list[str | Path]:
         """See the base class."""
         binary_log = [] if "log_bin" in place.settings else ["--disable-log-bin"]
-        return [*super().command(root, place, port), "--mysqlx=OFF", *binary_log]
+        return [*super().command(root, place, port, at_start), "--mysqlx=OFF", *binary_log]
 
 
 class Firebird(Engine):

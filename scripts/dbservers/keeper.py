@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pwd
+import random
 import secrets
 import shutil
 import signal
@@ -16,9 +17,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from . import cache
+from .clusters import CLUSTERS, NODES, Cluster
 from .engines import ENGINES, RESTARTS, Engine, Place
 from .process import Account, ParentGoneError, UnavailableError, check_parent, heed_parent, last_line, started
 
@@ -26,16 +29,16 @@ PREFIX = "tea-db-"
 MINUTE = 60
 START_SECONDS = 90
 PORT_TAKEN = (b"Address already in use", b"could not create any TCP/IP sockets", b"Can't start server: Bind")
+PORTS_OF_NODES = (20_000, 32_000)
 # A socket's path may have some 100 bytes.
 LONGEST_BASE = 60
 
 
 def keep(name: str, settings: Mapping[str, str]) -> None:
-    """Run one server with these settings until standard input closes; print its URL, or why there is none."""
+    """Run a server or cluster with these settings until standard input closes; print its URL, or why there is none."""
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     heed_parent()
-    engine = ENGINES[name]
     try:
         account = _account()
         base = _base(account)
@@ -44,7 +47,10 @@ def keep(name: str, settings: Mapping[str, str]) -> None:
         try:
             with (folder / "lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                _serve(engine, folder, account, settings)
+                if name in CLUSTERS:
+                    _Nodes(CLUSTERS[name], folder, account, settings).serve()
+                else:
+                    _serve(ENGINES[name], folder, account, settings)
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             shutil.rmtree(folder, ignore_errors=True)
@@ -56,7 +62,7 @@ def keep(name: str, settings: Mapping[str, str]) -> None:
 
 def _serve(engine: Engine, folder: Path, account: Account | None, settings: Mapping[str, str]) -> None:
     root = cache.within_reach(engine.find(), account, folder)
-    place = _place(engine, folder, account, settings)
+    place = _place(folder, account, engine.stop, settings)
     engine.prepare(root, place)
     for _ in range(5):
         port = _free_port()
@@ -86,6 +92,52 @@ def _run_once(engine: Engine, root: Path, place: Place, port: int, *, is_first: 
             _tell({"url": engine.url(root, place, port)})
         _wait(engine, server, log)
     return True
+
+
+class _Nodes:
+    """The nodes of one cluster."""
+
+    def __init__(self, cluster: Cluster, folder: Path, account: Account | None, settings: Mapping[str, str]) -> None:
+        """Create their data."""
+        self._cluster = cluster
+        self._root = cache.within_reach(cluster.find(), account, folder)
+        if account:
+            os.chown(folder, account.uid, account.gid)
+        self._places = [_place(folder / f"node{n}", account, cluster.stop, settings) for n in range(NODES)]
+        cluster.prepare(self._root, self._places)
+        free = iter(_free_ports(NODES * cluster.ports))
+        self._ports = [[next(free) for _ in range(cluster.ports)] for _ in range(NODES)]
+
+    def serve(self) -> None:
+        """Start all, and again each that was killed."""
+        with ExitStack() as started_nodes:
+            running = [self._started(number, started_nodes, is_new=True) for number in range(NODES)]
+            for place in self._places:
+                (place.folder / "accounts").unlink(missing_ok=True)
+            _tell({"url": self._cluster.url(self._places, self._ports)})
+            while True:
+                for number, server in enumerate(running):
+                    if server.poll() is not None:
+                        running[number] = self._started(number, started_nodes, is_new=False)
+                check_parent()
+                time.sleep(0.05)
+
+    def _started(self, number: int, started_nodes: ExitStack, *, is_new: bool) -> subprocess.Popen[bytes]:
+        place, cluster = self._places[number], self._cluster
+        command = cluster.command(self._root, self._places, self._ports, number, is_new=is_new)
+        log = place.folder / "log"
+        log.unlink(missing_ok=True)
+        server = started_nodes.enter_context(
+            started(command, log=log, account=place.account, env=place.env, cwd=place.data, stop=cluster.stop)
+        )
+        deadline = time.monotonic() + START_SECONDS
+        while not all(words in log.read_bytes() for words in cluster.ready):
+            if server.poll() is not None or time.monotonic() > deadline:
+                said = last_line(log.read_text(errors="replace"))
+                raise UnavailableError(f"node {number} of {cluster.name} did not start: {said}")
+            check_parent()
+            time.sleep(0.02)
+        return server
 
 
 def _wait_until_ready(engine: Engine, server: subprocess.Popen[bytes], log: Path, port: int) -> bool:
@@ -150,12 +202,12 @@ def _sweep(base: Path) -> None:
             continue
 
 
-def _place(engine: Engine, folder: Path, account: Account | None, settings: Mapping[str, str]) -> Place:
+def _place(folder: Path, account: Account | None, stop: signal.Signals, settings: Mapping[str, str]) -> Place:
     """Make the folders of a server and the small environment it gets, free of the user's own settings."""
     work = folder / "work"
     programs = os.environ.get("PATH", os.defpath)
     env = {"PATH": programs, "LC_ALL": "C.UTF-8", "HOME": str(work), "TMPDIR": str(work)}
-    place = Place(folder, account, secrets.token_hex(16), env, engine.stop, settings)
+    place = Place(folder, account, secrets.token_hex(16), env, stop, settings)
     for path in (folder, place.data, work):
         path.mkdir(mode=0o700, exist_ok=True)
         if account:
@@ -167,6 +219,16 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return ports below those that connections take for themselves while a node is away."""
+    found: list[int] = []
+    for port in random.sample(range(*PORTS_OF_NODES), PORTS_OF_NODES[1] - PORTS_OF_NODES[0]):
+        with socket.socket() as probe:
+            if len(found) < count and probe.connect_ex(("127.0.0.1", port)) != 0:
+                found.append(port)
+    return found
 
 
 def _tell(message: dict[str, str]) -> None:

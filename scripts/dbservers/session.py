@@ -10,14 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from .clusters import CLUSTERS
 from .engines import BEHIND, ENGINES
 
 ENTRY = Path(__file__).parent.with_name("servers.py")
 
 
 def variable(name: str) -> str:
-    """Return the environment variable with the URL of a server."""
-    return f"TEST_{name.upper()}_URL"
+    """Return the environment variable with the URL of a server, or with those of a cluster's nodes."""
+    return f"TEST_{name.upper()}_URL{'S' if name in CLUSTERS else ''}"
 
 
 class Session:
@@ -45,7 +46,8 @@ class Session:
         self.given = tuple(self.urls)
         self.missing: dict[str, str] = {}
         self._keepers: dict[str, subprocess.Popen[str]] = {}
-        self._behind = {name: ENGINES[name].behind for name in names if name not in self.urls and ENGINES[name].behind}
+        poolers = [name for name in names if name not in self.urls and name not in CLUSTERS and ENGINES[name].behind]
+        self._behind = {name: ENGINES[name].behind for name in poolers}
         needed = {name for name in self._behind.values() if name}
         self.urls |= {name: url for name in needed - set(settings) if (url := os.environ.get(variable(name)))}
         try:

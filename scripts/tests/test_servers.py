@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 import servers
-from dbservers.session import Session
+from dbservers.clusters import CLUSTERS
+from dbservers.session import Session, variable
 
 ENTRY = Path(servers.__file__)
 TELL_AND_WAIT = "import os, signal; print(os.environ['TEST_POSTGRES_URL'], flush=True); signal.pause()"
@@ -161,6 +162,12 @@ def test_a_pooler_stands_before_the_postgresql_that_is_started_for_it() -> None:
 def test_a_setting_is_given_as_server_name_and_value() -> None:
     done = subprocess.run(command("true", settings=["mariadb.sql_mode"]), capture_output=True, text=True, check=False)
     assert (done.returncode, "'sql_mode' is no NAME=VALUE" in done.stderr) == (2, True)
+
+
+def test_a_cluster_is_started_when_it_is_asked_for_alone_and_given_as_the_urls_of_its_nodes() -> None:
+    assert [variable(name) for name in CLUSTERS] == ["TEST_GALERA_URLS", "TEST_GROUP_REPLICATION_URLS"]
+    assert not set(CLUSTERS) & set(servers._arguments(["serve"]).only)
+    assert servers._arguments(["serve", "--only", "galera"]).only == ["galera"]
 
 
 def test_a_url_that_is_given_is_used_as_it_is_and_nothing_is_started() -> None:

@@ -40,6 +40,13 @@ LOCK_WAIT: Final[Meaning] = ("lock_timeout", True, "waited too long for a lock; 
 STATEMENT_TIMEOUT: Final[Meaning] = ("query_error", False, "the server cancelled the statement at its time limit")
 LOST: Final[Meaning] = ("connection_error", False, "lost the connection to the database")
 READ_ONLY: Final[Meaning] = ("connection_error", False, "the database is read-only")
+# Of a server, whose writes may go to another one by now: after a failover a new connection may lead there.
+STANDBY: Final[Meaning] = ("connection_error", False, "the database is read-only")
+OUT_OF_CLUSTER: Final[Meaning] = (
+    "connection_error",
+    False,
+    "this node has lost its cluster, or is joining it, and takes no statements meanwhile",
+)
 UNREACHABLE: Final[Meaning] = (
     "connection_error",
     False,
@@ -116,7 +123,7 @@ SQLSTATE: Final[dict[str, Meaning]] = {
     "26000": _PREPARED_ELSEWHERE,
     "42P05": _PREPARED_ELSEWHERE,
     "08P01": POOLER_BROKE,
-    "25006": READ_ONLY,
+    "25006": STANDBY,
     "53300": NO_CONNECTION,
     "28000": AUTH,
     "28P01": AUTH,

@@ -23,7 +23,7 @@ from the_edge_agent.memory.meanings import NOT_ENCRYPTED, message_of, options_in
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.deadlines import Deadline, current
 from the_edge_agent.memory.sql.dialects import SECONDS, Dialect, for_dialect, for_name
-from the_edge_agent.memory.sql.errors import DAMAGED
+from the_edge_agent.memory.sql.errors import DAMAGED, classify
 from the_edge_agent.memory.sql.options import EngineOptions
 from the_edge_agent.memory.sql.transactions import CHECKED, check_session, connect
 from the_edge_agent.memory.sql.url import load_dialect, missing_driver, where_of, with_installed_driver
@@ -154,6 +154,7 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
             **{**engine_options, **options.engine_args, "execution_options": execution_options},
         )
         _limit_connecting(engine, family, options.connect_timeout)
+        _leave_what_serves_no_more(engine, family)
         _set_up_sessions(engine, family, options)
         if family.cipher and _asks_for_encryption({**url.query, **driver_args}):
             _require_encryption(engine, family.cipher)
@@ -187,6 +188,18 @@ def _limit_connecting(engine: Engine, family: type[Dialect], connect_timeout: fl
         return connection
 
 
+def _leave_what_serves_no_more(engine: Engine, family: type[Dialect]) -> None:
+    """Give up connections to a server that still answers, but takes no writes any more: others may lead elsewhere."""
+    if engine.dialect.driver not in family.socket_drivers:
+        return
+    is_disconnect = engine.dialect.is_disconnect
+
+    def is_of_no_use(error: Any, connection: Any, cursor: Any) -> bool:
+        return is_disconnect(error, connection, cursor) or classify(error).lost
+
+    engine.dialect.is_disconnect = is_of_no_use  # type: ignore[method-assign, assignment]
+
+
 def _connected(family: type[Dialect], dialect: Any, args: Any, kwargs: Any, end: float, _: Ticket | None) -> Any:
     """Connect; the ticket stays taken meanwhile, also when an exception has ended the wait for this."""
     try:
@@ -216,8 +229,6 @@ def _preparing(family: type[Dialect], driver: str, threshold: int | None) -> dic
 
 def _set_up_sessions(engine: Engine, family: type[Dialect], options: EngineOptions) -> None:
     idle = check_idle_timeout(options.idle_transaction_timeout, options.timeout)
-    # Several statements in one text cannot be prepared.
-    unprepared = {"prepare": False} if engine.dialect.driver in family.preparing_drivers else {}
 
     @event.listens_for(engine, "connect", insert=True)  # before SQLAlchemy asks for modes that we change
     def set_up(driver_connection: Any, record: Any) -> None:
@@ -227,7 +238,7 @@ def _set_up_sessions(engine: Engine, family: type[Dialect], options: EngineOptio
             return
         cursor = driver_connection.cursor()
         for setting in settings:
-            cursor.execute(setting, **unprepared)
+            family.set_up_session(cursor, setting)
         cursor.close()
         driver_connection.commit()
 

@@ -235,7 +235,7 @@ class Schema:
 
     def _create_settings(self, connection: Connection) -> None:
         if not inspect(connection).has_table(self.tables.settings.name):
-            connection.execute(CreateTable(self.tables.settings))
+            connection.execute(CreateTable(self.tables.settings, if_not_exists=True))
 
     def _write_language(self, connection: Connection) -> None:
         if self.language_setting(connection) is None:

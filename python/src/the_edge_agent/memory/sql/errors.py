@@ -23,10 +23,12 @@ from the_edge_agent.memory.meanings import (
     NO_TABLE,
     NOWHERE,
     ONLY_TLS,
+    OUT_OF_CLUSTER,
     POOLER_BROKE,
     READ_ONLY,
     REFUSED,
     REFUSED_CONNECTION,
+    STANDBY,
     STATEMENT_TIMEOUT,
     TLS_FAILED,
     TOO_HIGH,
@@ -81,10 +83,10 @@ class Failure:
         error_type: of the failure dict.
         error: the message, without secrets or stored values.
         retry: whether the same transaction may succeed when it is run again.
-        lost: whether the connection is gone, so that another one may serve.
+        lost: whether the connection is gone, or is of no more use, so that another one may serve.
         waited: whether it was a wait for a lock that took too long, and would again.
-        undone: whether the database has told that the statement is undone, however the call ended.
         denied: whether a privilege is missing or nothing can be written, which no other attempt changes.
+        untouched: whether the database has told that it has written nothing, however the call ended.
         unreadable: whether it was metadata that the database cannot read.
     """
 
@@ -92,9 +94,10 @@ class Failure:
     error: str
     retry: bool = False
     lost: bool = False
+    is_standby: bool = False
     waited: bool = False
-    undone: bool = False
     denied: bool = False
+    untouched: bool = False
     unreadable: bool = False
 
     def exception(self, **fields: Any) -> LTMError:
@@ -103,6 +106,7 @@ class Failure:
         return kind(self.error_type, self.error, **fields)
 
 
+_ELSEWHERE: Final = (STANDBY, OUT_OF_CLUSTER)
 _NO_FILES_BESIDE: Final[Meaning] = (
     "connection_error",
     False,
@@ -160,8 +164,9 @@ _MYSQL: Final[dict[int, Meaning]] = {
     **dict.fromkeys((1213, 1305, 1020, 3101, 1180), DEADLOCK),
     1205: LOCK_WAIT,
     **dict.fromkeys((3024, 1969), STATEMENT_TIMEOUT),
-    **dict.fromkeys((2006, 2013, 2055, 4031, 1047, 1053), LOST),
-    **dict.fromkeys((1290, 1792, 1836), READ_ONLY),
+    **dict.fromkeys((2006, 2013, 2055, 4031, 1053), LOST),
+    **dict.fromkeys((1047, 3032, 3100), OUT_OF_CLUSTER),
+    **dict.fromkeys((1290, 1792, 1836), STANDBY),
     **dict.fromkeys((2002, 2003), UNREACHABLE),
     2005: UNKNOWN_HOST,
     2026: TLS_FAILED,
@@ -311,10 +316,11 @@ def _failure(meaning: Meaning, code: str = "", *, where: Where = NOWHERE, text: 
         meaning[0],
         message_of(meaning, where, code, text),
         retry=meaning[1],
-        lost=meaning in (LOST, POOLER_BROKE),
+        lost=meaning in (LOST, POOLER_BROKE, *_ELSEWHERE),
+        is_standby=meaning is STANDBY,
         waited=meaning is LOCK_WAIT,
-        undone=meaning in (LOCK_WAIT, _UNDONE),
         denied=meaning[2] in (DENIED[2], READ_ONLY[2], _NO_FILES_BESIDE[2]),
+        untouched=meaning in (LOCK_WAIT, _UNDONE, DENIED, READ_ONLY, *_ELSEWHERE),
         unreadable=meaning is _UNREADABLE,
     )
 

@@ -90,8 +90,10 @@ def run_transaction(
                     clear_frames(error.__traceback__)  # as long as there is a cursor
                 raise
 
+    may_go_on = _GoingOn()
+
     def again(failure: Failure) -> bool:
-        return failure.retry or (failure.lost and not is_committing)
+        return may_go_on(failure, is_written=is_committing)
 
     def unknown(failure: Failure) -> bool:
         return is_committing and _is_cut(failure, deadline)
@@ -131,10 +133,7 @@ def run_alone(engine: Engine, dialect: Dialect, query: Query, deadline: Deadline
             deadline.release()
             pooled.close()
 
-    def again(failure: Failure) -> bool:
-        return failure.retry or failure.lost
-
-    return retrying(attempt, deadline, again=again, unknown=lambda failure: is_sent and _is_cut(failure, deadline))
+    return retrying(attempt, deadline, again=_GoingOn(), unknown=lambda failure: is_sent and _is_cut(failure, deadline))
 
 
 def _done(work: Callable[[Connection], Answer], connection: Connection, dialect: Dialect) -> Answer:
@@ -173,8 +172,8 @@ def _tears_out(error: BaseException, dialect: Dialect) -> bool:
 
 def _is_cut(failure: Failure, deadline: Deadline) -> bool:
     """Return whether nobody has told how a statement ended."""
-    is_cut = failure.error_type in ("connection_error", "connection_timeout") and not failure.denied
-    return (deadline.expired or is_cut) and not failure.undone
+    is_cut = failure.error_type in ("connection_error", "connection_timeout")
+    return (deadline.expired or is_cut) and not failure.untouched
 
 
 def _pooled(engine: Engine, dialect: Dialect, deadline: Deadline) -> PoolProxiedConnection:
@@ -183,6 +182,21 @@ def _pooled(engine: Engine, dialect: Dialect, deadline: Deadline) -> PoolProxied
         if not has_ended(dialect.socket_of(pooled.driver_connection)):
             return pooled
         pooled.invalidate()
+
+
+class _GoingOn:
+    """Whether a call is tried again after a failure: without end, but for servers that take no writes."""
+
+    def __init__(self) -> None:
+        self._was_standby = False
+
+    def __call__(self, failure: Failure, *, is_written: bool = False) -> bool:
+        if failure.retry:
+            return True
+        if not failure.lost or (is_written and not failure.untouched):
+            return False
+        was_standby, self._was_standby = self._was_standby, self._was_standby or failure.is_standby
+        return not (failure.is_standby and was_standby)
 
 
 def retrying(

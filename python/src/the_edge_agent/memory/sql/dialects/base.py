@@ -222,6 +222,11 @@ class Dialect:
         return []
 
     @classmethod
+    def set_up_session(cls, cursor: Any, setting: str) -> None:
+        """Run one of these statements, with a cursor of the driver."""
+        cursor.execute(setting)
+
+    @classmethod
     def reason(cls, error: Exception) -> str | None:
         """Explain an error that Python itself raised at the first connection; None if its reason is not known."""
         return None

@@ -55,10 +55,11 @@ from the_edge_agent.memory.sql.dialects.mysql_search import (
     TermConditions,
     add_number,
     add_terms,
+    make_indexes_inline,
     term_columns,
     term_parameters,
 )
-from the_edge_agent.memory.sql.dialects.mysql_sessions import check, check_charset, settings
+from the_edge_agent.memory.sql.dialects.mysql_sessions import check, check_charset, settings, without_galera
 from the_edge_agent.memory.sql.dialects.mysql_words import NUMBER, WordBlocks, WordTable, words_table
 from the_edge_agent.memory.sql.dialects.probing import accepts
 from the_edge_agent.memory.sql.dialects.texts import TextConditions
@@ -87,6 +88,7 @@ _ENGINES: Final = text(
 _SCAN_INSTEAD: Final = "no terms of metadata in the entries' table: filters read entries from the newest on"
 _LIKE_INSTEAD: Final = "no table of words, or no numbers in the entries' table: words are searched with LIKE"
 _IN_TRANSACTION: Final = 1  # SERVER_STATUS_IN_TRANS
+_UNKNOWN_VARIABLE: Final = 1193
 _LENT: Final = "the_edge_agent.lent"
 _ROWS: Final = (250, 100, 50, 20, 10, 5, 2, 1)  # of one insert: few sizes, so that few statements are compiled
 _NO_SSL: Final = (
@@ -162,11 +164,13 @@ class MySQLDialect(Dialect):
         self.fallbacks = [words for words, is_missing in missing.items() if is_missing]
 
     def extend(self, entries: Table, catalog: Table) -> None:
-        """Add the terms of the metadata and the number."""
+        """Add the terms of the metadata and the number; make the indexes parts of their tables."""
         if self._has_terms:
             add_terms(entries)
         if self._has_number:
             add_number(entries)
+        for table in (entries, catalog):
+            make_indexes_inline(table)
 
     def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
         """Add the table of words, before the entries: where these are there, it must be, too."""
@@ -234,6 +238,16 @@ class MySQLDialect(Dialect):
     def session_settings(cls, timeout: float, idle: float, driver_connection: Any) -> list[str]:
         """Set all that answers depend on, whatever the server, the user or ``connect_args`` have set."""
         return [settings(timeout, idle)]
+
+    @classmethod
+    def set_up_session(cls, cursor: Any, setting: str) -> None:
+        """Leave out what a server without Galera does not know."""
+        try:
+            cursor.execute(setting)
+        except Exception as error:
+            if error.args[:1] != (_UNKNOWN_VARIABLE,):
+                raise
+            cursor.execute(without_galera(setting))
 
     @classmethod
     def check_session(cls, connection: Connection, *, is_ours: bool) -> None:

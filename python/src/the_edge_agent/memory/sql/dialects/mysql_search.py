@@ -94,14 +94,30 @@ def term_parameters(metadata: dict[str, Any]) -> dict[str, int | None]:
     return {f"b_{name}": term for name, term in zip(TERMS, terms, strict=True)}
 
 
+def make_indexes_inline(table: Table) -> None:
+    """Have CREATE TABLE make the indexes of a table, too."""
+    for index in sorted(table.indexes, key=lambda index: str(index.name)):
+        table.append_constraint(_InlineIndex(*index.columns, name=str(index.name), order=index.expressions))
+    table.indexes.clear()
+
+
 class _InlineIndex(ColumnCollectionConstraint):
-    """An index within CREATE TABLE, which so many by themselves would make slow."""
+    """An index within CREATE TABLE.
+
+    So many indexes would be slow to make one by one. And CREATE INDEX knows no IF NOT EXISTS: two members of a Group
+    Replication that made the same index at once could not replay each other's statement, and left the group.
+    """
+
+    def __init__(self, *columns: Column[Any], name: str, order: Sequence[Any] = ()) -> None:
+        """Index columns, in an order that may be descending."""
+        super().__init__(*columns, name=name)
+        self.order = order or columns
 
 
 @compiles(_InlineIndex)
 def _define(index: _InlineIndex, compiler: DDLCompiler, **_: Any) -> str:
-    quote = compiler.preparer.quote
-    return f"INDEX {quote(str(index.name))} ({', '.join(quote(column.name) for column in index.columns)})"
+    order = [compiler.sql_compiler.process(each, include_table=False) for each in index.order]
+    return f"INDEX {compiler.preparer.quote(str(index.name))} ({', '.join(order)})"
 
 
 class TermConditions(TextConditions):

@@ -78,6 +78,9 @@ _LEVEL: Final = "= 'READ-COMMITTED'"
 _FAST_MYSQL: Final = "range_optimizer_max_mem_size = 0"
 _FAST_MARIADB: Final = "expensive_subquery_limit = 100000"
 _POOLED: Final = 4  # times as long connections may wait in a pool on MySQL
+# Galera runs a statement that commits alone again when another node has won, and gives the version of the first time.
+# We run it again ourselves. A statement of a transaction is never run again, so that engines of callers need nothing.
+_GALERA: Final = "wsrep_retry_autocommit = 0"
 _LOG: Final = ("log_bin", "binlog_format")
 _MARIADB_ALONE: Final = ("enforce_storage_engine",)
 _CLOCK_ERROR: Final = "TIMESTAMPDIFF(SECOND, NOW(), SYSDATE())"  # NOW is what timestamp says, SYSDATE the clock
@@ -102,12 +105,17 @@ def settings(timeout: float, idle: float) -> str:
     lock_wait = f"innodb_lock_wait_timeout = {max(1, int(timeout) - 1)}"
     common = [lock_wait, *_assignments(_COMMON), _LIVE_CLOCK, _AUTOCOMMIT]
     of_mysql = [f"transaction_isolation {_LEVEL}", *_assignments(_OF_MYSQL), _FAST_MYSQL]
-    of_mariadb = [f"tx_isolation {_LEVEL}", *_assignments(_OF_MARIADB), _FAST_MARIADB]
+    of_mariadb = [f"tx_isolation {_LEVEL}", *_assignments(_OF_MARIADB), _FAST_MARIADB, _GALERA]
     if idle:
         of_mysql.append(f"wait_timeout = {ceil(_POOLED * idle)}")
         of_mariadb.append(f"idle_write_transaction_timeout = {ceil(idle)}")
     # MariaDB passes over what is for MySQL 5.7 to 9, and MySQL over what is for MariaDB.
     return f"SET SESSION {', '.join(common)} /*!80000 , {', '.join(of_mysql)} */ /*M! , {', '.join(of_mariadb)} */"
+
+
+def without_galera(statement: str) -> str:
+    """Return what ``settings`` has returned for a MariaDB that was built without Galera."""
+    return statement.replace(f", {_GALERA}", "")
 
 
 def _assignments(settings: Sequence[_Setting]) -> list[str]:

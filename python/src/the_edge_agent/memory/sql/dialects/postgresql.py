@@ -156,6 +156,12 @@ class PostgreSQLDialect(Dialect):
         return [f"{BEGIN_ANEW_TO_SET_UP}; {settings}"]
 
     @classmethod
+    def set_up_session(cls, cursor: Any, setting: str) -> None:
+        """Let psycopg not prepare it: several statements in one text cannot be."""
+        unprepared = {"prepare": False} if hasattr(cursor.connection, "prepare_threshold") else {}
+        cursor.execute(setting, **unprepared)
+
+    @classmethod
     def reason(cls, error: Exception) -> str | None:
         """Tell of a session whose texts are bytes: SQLAlchemy does not come as far as our probe there."""
         return _wrong_encoding(_ASCII, _ASCII) if "bytes-like" in str(error) else None

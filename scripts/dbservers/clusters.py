@@ -1,0 +1,215 @@
+"""Says of each cluster which nodes it has, and how a node is started the first time and after it was killed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from . import apt, cache
+from .engines import MariaDB, MySQL, Place
+from .process import UnavailableError, last_line
+
+NODES = 3
+CHANNEL = """\
+CHANGE REPLICATION SOURCE TO SOURCE_USER='root', SOURCE_PASSWORD='{password}' FOR CHANNEL 'group_replication_recovery';
+"""
+
+
+class Cluster(ABC):
+    """Nodes on this machine that replicate to each other; a node that was killed is started again and joins anew.
+
+    Each node has several ports: that of SQL is the first.
+    """
+
+    name: str
+    ports: int  # of each node
+    ready: Sequence[bytes]  # what the log of a node says, all of it, when the node serves
+    stop = signal.SIGKILL
+
+    @abstractmethod
+    def packages(self) -> tuple[list[str], str | None]:
+        """Return the names of the packages that apt is asked for, and the suite if it is another than the machine's."""
+
+    @abstractmethod
+    def find(self) -> Path:
+        """Return the folder of the program.
+
+        Raises:
+            UnavailableError: it cannot be had.
+        """
+
+    @abstractmethod
+    def prepare(self, root: Path, places: Sequence[Place]) -> None:
+        """Create the data folders."""
+
+    @abstractmethod
+    def command(
+        self, root: Path, places: Sequence[Place], ports: Sequence[Sequence[int]], number: int, *, is_new: bool
+    ) -> list[str | Path]:
+        """Return the command line that starts a node.
+
+        Args:
+            root: the folder of the program.
+            places: of all nodes.
+            ports: of all nodes.
+            number: of this node, from 0 on.
+            is_new: whether it starts for the first time. The first node makes the cluster then.
+        """
+
+    def url(self, places: Sequence[Place], ports: Sequence[Sequence[int]]) -> str:
+        """Return the URLs of all nodes, with spaces between them."""
+        found = [MariaDB.scheme.format(password=places[0].password, port=sql) for sql, *_ in ports]
+        return " ".join(found)
+
+
+class Galera(Cluster):
+    """MariaDB with Galera. A new node gets a copy of another one's data, by ``wsrep_sst_local``."""
+
+    name = "galera"
+    ports = 3  # SQL, the group, what a node has missed
+    ready = (b"ready for connections.\n", b"Synchronized with group")
+    transfer = Path(__file__).with_name("wsrep_sst_local")
+
+    def packages(self) -> tuple[list[str], str | None]:
+        """See the base class."""
+        return [MariaDB.package, "galera-4"], None
+
+    def find(self) -> Path:
+        """See the base class."""
+        first, *others = self.packages()[0]
+
+        def fetch(root: Path) -> str:
+            return apt.fetch(first, root, also=others)
+
+        return cache.installed(self.name, f"the packages {first} and {', '.join(others)}", fetch)
+
+    def prepare(self, root: Path, places: Sequence[Place]) -> None:
+        """Create the data of the first node, which the others copy."""
+        MariaDB().prepare(root, places[0])
+        for place in places:
+            programs = place.folder / "bin"
+            programs.mkdir(mode=0o755)
+            shutil.copy(self.transfer, programs)
+            place.env["PATH"] = f"{programs}:{place.env['PATH']}"
+
+    def command(
+        self, root: Path, places: Sequence[Place], ports: Sequence[Sequence[int]], number: int, *, is_new: bool
+    ) -> list[str | Path]:
+        """See the base class."""
+        sql, group, missed = ports[number]
+        is_first = is_new and number == 0
+        provider = {
+            "base_host": "127.0.0.1",
+            "base_port": group,
+            "gmcast.listen_addr": f"tcp://127.0.0.1:{group}",
+            "ist.recv_addr": f"127.0.0.1:{missed}",
+            "gcache.size": "128M",  # what a node misses while it is away has room there
+            # Less than by default, so that tests wait less until the others go on without a node that was killed.
+            "evs.keepalive_period": "PT0.5S",
+            "evs.inactive_check_period": "PT0.2S",
+            "evs.suspect_timeout": "PT2S",
+            "evs.inactive_timeout": "PT5S",
+        }
+        settings = {
+            "binlog_format": "ROW",
+            "innodb_autoinc_lock_mode": "2",
+            "innodb_log_file_size": "16M",
+            "wsrep_on": "ON",
+            "wsrep_provider": f"{root / 'usr/lib/galera/libgalera_smm.so'}",
+            "wsrep_provider_options": ";".join(f"{name}={value}" for name, value in provider.items()),
+            "wsrep_cluster_name": "tests",
+            "wsrep_cluster_address": "gcomm://" + ",".join(f"127.0.0.1:{port}" for _, port, _ in ports),
+            "wsrep_node_name": f"node{number}",
+            "wsrep_node_address": f"127.0.0.1:{group}",
+            "wsrep_sst_method": self.transfer.name.removeprefix("wsrep_sst_"),
+        }
+        place = _with(places[number], settings)
+        if is_first:
+            return [*MariaDB().command(root, place, sql), "--wsrep-new-cluster"]
+        command = MariaDB().command(root, place, sql, at_start="")  # the accounts are in the copy
+        return command if is_new else [*command, f"--wsrep-start-position={self._position(place, command)}"]
+
+    def _position(self, place: Place, command: list[str | Path]) -> str:
+        """Return what a node has that was killed: from there on it gets what it has missed."""
+        said = place.run("mariadbd --wsrep-recover", [*command, "--wsrep-recover"])
+        match = re.search(r"Recovered position:\s*(\S+)", said)
+        if match is None:
+            raise UnavailableError(f"mariadbd --wsrep-recover: {last_line(said)}")
+        return match[1]
+
+
+class GroupReplication(Cluster):
+    """MySQL with Group Replication: one primary takes writes."""
+
+    name = "group_replication"
+    ports = 2  # SQL, the group
+    ready = (b"ready for connections.", b"This server was declared online")
+
+    def __init__(self) -> None:
+        """Name the group."""
+        self._group = str(uuid.uuid4())
+
+    def packages(self) -> tuple[list[str], str | None]:
+        """See the base class."""
+        return MySQL().packages()
+
+    def find(self) -> Path:
+        """See the base class."""
+        return MySQL().find()
+
+    def prepare(self, root: Path, places: Sequence[Place]) -> None:
+        """Create the data once, for all nodes, with the accounts: none of them writes what the others have not."""
+        first, *others = places
+        accounts = first.secret("accounts", MySQL.accounts(first.password))
+        MySQL().prepare(root, first, f"--init-file={accounts}")
+        (first.data / "auto.cnf").unlink()  # the number of the server, which each makes for itself
+        for place in others:
+            shutil.copytree(first.data, place.data, dirs_exist_ok=True)
+            if place.account:
+                for path in place.data.rglob("*"):
+                    shutil.chown(path, place.account.uid, place.account.gid)
+
+    def command(
+        self, root: Path, places: Sequence[Place], ports: Sequence[Sequence[int]], number: int, *, is_new: bool
+    ) -> list[str | Path]:
+        """See the base class."""
+        sql, group = ports[number]
+        options = {
+            "group_name": self._group,
+            "start_on_boot": "ON",
+            "bootstrap_group": "ON" if is_new and number == 0 else "OFF",
+            "local_address": f"127.0.0.1:{group}",
+            "group_seeds": ",".join(f"127.0.0.1:{port}" for _, port in ports),
+            "communication_stack": "XCOM",
+            "ip_allowlist": "127.0.0.1",
+            "ssl_mode": "DISABLED",
+            "recovery_get_public_key": "ON",
+            "member_expel_timeout": "0",  # seconds; a member that comes back before its end delays the election
+        }
+        settings = {
+            "log_bin": "binlog",
+            "gtid_mode": "ON",
+            "enforce_gtid_consistency": "ON",
+            "server_id": str(number + 1),
+            "report_host": "127.0.0.1",
+            "report_port": str(sql),
+            "super_read_only": "ON",  # until the group says that it is the primary
+            "plugin_load_add": "group_replication.so",
+            **{f"loose_group_replication_{name}": value for name, value in options.items()},
+        }
+        channel = CHANNEL.format(password=places[0].password) if is_new else ""  # the node keeps it
+        return MySQL().command(root, _with(places[number], settings), sql, at_start=channel)
+
+
+def _with(place: Place, settings: Mapping[str, str]) -> Place:
+    """Return the place with these settings, where it has no others."""
+    return replace(place, settings={**settings, **place.settings})
+
+
+CLUSTERS: dict[str, Cluster] = {cluster.name: cluster for cluster in (Galera(), GroupReplication())}

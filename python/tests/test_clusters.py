@@ -174,7 +174,7 @@ def test_a_callers_engine_on_each_node_tells_the_truth_too(nodes: Cluster) -> No
 
 @pytest.mark.cluster("galera")
 def test_a_node_without_its_cluster_refuses_and_serves_again_later(nodes: Cluster) -> None:
-    with SQLAlchemyBackend(nodes.urls[2], timeout=10) as memory:
+    with SQLAlchemyBackend(nodes.urls[2], timeout=2) as memory:
         assert memory.store("k0", 1)["success"]
         nodes.isolate(2, isolated=True)
         refusals = [memory.store("k0", 2), memory.store("k0", 2, if_version=1), memory.retrieve("k0")]

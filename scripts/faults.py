@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import venvs
+from dbservers.clusters import CLUSTERS
 from dbservers.engines import RESTARTS
 from dbservers.session import Session, variable
 from servers import report
@@ -25,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     """Start the servers, which the tests kill, and run the tests; return their exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
-    for name in _SERVERS:
+    for name in (*_SERVERS, *CLUSTERS):
         os.environ.pop(variable(name), None)  # of servers that others use
     os.environ[RESTARTS] = "1"
     try:
@@ -34,12 +35,18 @@ def main(argv: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     wanted, others = _targets(argv)
-    code = _run(python, [*others, *wanted], _SERVERS, {"TEA_FAULTS_OWN_SERVERS": "1"})
+    code = _run(python, argv, _SERVERS, {"TEA_FAULTS_OWN_SERVERS": "1"})
+    if code == 0 and not _asks_for_none(wanted, [*CLUSTERS]):
+        code = _run(python, argv, [*CLUSTERS], {})
     for name, targets in _TARGETS.items():
-        chosen = [each for each in targets if not wanted or each in wanted[1].split(",")]
-        if chosen and code == 0:
+        if code == 0 and not _asks_for_none(wanted, targets):
+            chosen = [each for each in targets if not wanted or each in wanted[1].split(",")]
             code = _on_a_small_disk(python, [*others, "--targets", ",".join(chosen)], name)
     return code
+
+
+def _asks_for_none(wanted: Sequence[str], targets: Sequence[str]) -> bool:
+    return bool(wanted) and not {*wanted[1].split(",")} & {*targets}
 
 
 def _targets(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from faults import networks, places, processes, races
+from faults import networks, nodes, places, processes, races
+from faults.clusters import VARIABLES
 from faults.figures import Figures
-from faults.targets import NAMES, Target, target
+from faults.targets import NAMES, OF_ONE_SERVER, Target, target
 
 PROJECT = Path(__file__).parents[1]
 STATE = PROJECT.parent / "build" / "faults.json"  # git ignores it
 OWN_SERVERS = "TEA_FAULTS_OWN_SERVERS"  # variable that is set where the servers may be killed
-_SERVERS = tuple(name for name in NAMES if not name.startswith("sqlite"))
+_SERVERS = tuple(name for name in OF_ONE_SERVER if not name.startswith("sqlite"))
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Fault:
     run: Callable[[Target, Figures, int, int], None]
     rounds: int
     short: int
-    targets: tuple[str, ...] = NAMES
+    targets: tuple[str, ...] = OF_ONE_SERVER
     repeats: int = 1
     may_be_unknown: bool = False
     may_fail: bool = False
@@ -77,6 +78,28 @@ FAULTS = (
     Fault("F9", "counters through if_version, by 8 writers", races.count_up, 500, 8),
     Fault("F16", "forks beside threads", processes.fork_beside_threads, 50, 3),
     Fault("F17", "32 processes on an empty database", processes.start_cold, 8, 1, repeats=50),
+    Fault(
+        "F19",
+        "SIGKILL of nodes of Galera under 12 writers",
+        nodes.kill_nodes,
+        20,
+        1,
+        ("galera",),
+        may_be_unknown=True,
+        may_fail=True,
+        needs=VARIABLES["galera"],
+    ),
+    Fault(
+        "F20",
+        "SIGKILL of the primary of Group Replication under 12 writers",
+        nodes.kill_primaries,
+        20,
+        1,
+        ("group_replication",),
+        may_be_unknown=True,
+        may_fail=True,
+        needs=VARIABLES["group_replication"],
+    ),
     Fault("F21", "other time zones, and a clock that is an hour off", places.differ_in_time, 3, 1, _SERVERS),
     Fault("F22", "snapshots beside writers", races.snapshots_beside_writers, 600, 5),
 )
@@ -159,9 +182,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _has_what_it_needs(fault: Fault, name: str) -> bool:
     """Return whether a fault can be tested here; ``make faults`` gives all what they need, one after the other."""
-    if name.startswith("sqlite"):
-        return places.DISK not in os.environ
-    return fault.needs in os.environ if fault.needs else places.DISK not in os.environ
+    if fault.needs and not name.startswith("sqlite"):
+        return fault.needs in os.environ
+    return not any(variable in os.environ for variable in (places.DISK, *VARIABLES.values()))
 
 
 def line(row: Row) -> str:

@@ -15,10 +15,12 @@ from typing import Any
 from sqlalchemy import Connection, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
+from faults.clusters import VARIABLES
 from the_edge_agent.memory import PostgresBackend, SQLAlchemyBackend, SQLiteBackend
 
 SERVERS = {"postgresql": "TEST_POSTGRES_URL", "mysql": "TEST_MYSQL_URL", "mariadb": "TEST_MARIADB_URL"}
-NAMES = ("sqlite", "sqlite-native", "postgresql", "postgresql-native", "mysql", "mariadb")
+OF_ONE_SERVER = ("sqlite", "sqlite-native", "postgresql", "postgresql-native", "mysql", "mariadb")
+NAMES = (*OF_ONE_SERVER, *VARIABLES)
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Target:
 
     Attributes:
         name: one of ``NAMES``.
-        url: of the database, for SQLAlchemy.
+        url: of the database, for SQLAlchemy; of a cluster the URLs of all nodes.
     """
 
     name: str
@@ -100,6 +102,9 @@ def target(name: str) -> Iterator[Target]:
     Raises:
         LookupError: the environment names no server of this kind.
     """
+    if name in VARIABLES:
+        yield Target(name, os.environ[VARIABLES[name]])
+        return
     family = name.removesuffix("-native")
     if family == "sqlite":
         with tempfile.TemporaryDirectory() as folder:

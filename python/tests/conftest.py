@@ -13,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine, create_engine
 
-from clusters import VARIABLES, present
 from databases import (
     Database,
     Databases,
@@ -24,6 +23,7 @@ from databases import (
     is_named,
     not_tested,
 )
+from faults.clusters import VARIABLES, present
 from limits import LIMITS
 from run_length import LONG, SEED, described, of_this_run
 from the_edge_agent.testing.workers import process_pool

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine
 
-from cluster_faults import Told, judged, killed_nodes, killed_primaries
-from clusters import Balancer, Cluster, cluster_of, eventually
+from faults.clusters import Balancer, Cluster, cluster_of, eventually
+from faults.nodes import Told, judged, killed_nodes, killed_primaries
 from run_length import SEED, of_this_run
 from the_edge_agent.memory import SQLAlchemyBackend
 

@@ -16,7 +16,7 @@ from run_length import SEED
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 CHOSEN = {target.name for target in chosen_targets()}
-NAMES = [name for name in targets.NAMES if name in CHOSEN]
+NAMES = [name for name in targets.OF_ONE_SERVER if name in CHOSEN]
 
 
 def short_forms() -> list[tuple[Fault, str]]:

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from clusters import Balancer, Cluster, eventually
+from faults.clusters import Balancer, Cluster, cluster_of, eventually
+from faults.figures import Figures
+from faults.targets import Target
 from the_edge_agent.memory import SQLAlchemyBackend
 
 _SHARED: Final = 20  # keys that all writers write
@@ -100,6 +102,23 @@ def killed_primaries(
     Arguments and result are those of ``killed_nodes``.
     """
     return _under_load(cluster, lambda _: cluster.writable(), kills, writers, seconds, timeout)
+
+
+def kill_nodes(target: Target, figures: Figures, rounds: int, seed: int) -> None:
+    """F19: kill nodes of Galera, one after the other."""
+    with cluster_of(target.name, "multi") as nodes:
+        _count(figures, killed_nodes(nodes, kills=rounds))
+
+
+def kill_primaries(target: Target, figures: Figures, rounds: int, seed: int) -> None:
+    """F20: kill the primary of Group Replication, again and again."""
+    with cluster_of(target.name, "single") as nodes:
+        _count(figures, killed_primaries(nodes, kills=rounds))
+
+
+def _count(figures: Figures, found: Mapping[str, Any]) -> None:
+    same = {name: found[name] for name in ("acknowledged", "lost", "wrong", "unknown", "late")}
+    figures.add(faults=found["kills"], reached=sum(found["reached_the_caller"].values()), **same)
 
 
 def _under_load(

@@ -1,4 +1,4 @@
-"""The clusters that the tests run on: which are there, how one is made ready, and a balancer before its nodes."""
+"""The clusters that tests run on: which are there, how one is made ready, and a balancer before its nodes."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ FAULTS = (
         needs=VARIABLES["group_replication"],
     ),
     Fault("F21", "other time zones, and a clock that is an hour off", places.differ_in_time, 3, 1, _SERVERS),
-    Fault("F22", "snapshots beside writers", races.snapshots_beside_writers, 600, 5),
+    Fault("F22", "snapshots beside writers", races.snapshots_beside_writers, 200, 5),
 )
 
 

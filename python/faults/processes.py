@@ -46,6 +46,7 @@ memory, is_over, failures = opened(name, url), threading.Event(), []
 
 def write(number):
     while not is_over.is_set():
+        time.sleep(0.001)  # its connection waits in the pool meanwhile
         result = memory.store(f"parent {number}", number)
         if not result["success"]:
             failures.append(result)

@@ -104,37 +104,35 @@ def count_up(target: Target, figures: Figures, rounds: int, seed: int) -> None:
 
 
 def snapshots_beside_writers(target: Target, figures: Figures, rounds: int, seed: int) -> None:
-    """F22: writers commit while snapshots are made; what was written after a snapshot is among its changes."""
+    """F22: writers commit while a snapshot is made; each entry is in the snapshot or among the changes since it.
+
+    All entries are new, so that their number tells.
+    """
     catalog = "sqlite" if target.name == "sqlite-native" else "postgres" if target.is_native else "sqlalchemy"
-    written: dict[str, float] = {}  # when the latest write of a key began
-    is_over = threading.Event()
-    with target.open(pool_size=6, catalog=catalog) as memory:
+    with target.open(pool_size=6, catalog=catalog) as memory, ThreadPoolExecutor(4) as threads:
         ledger = memory.catalog
-
-        def write(writer: int) -> None:
-            moments, number = random.Random(seed + writer), 0
-            while not is_over.is_set():
-                number += 1
-                keys = [f"w{writer}/{moments.randrange(_KEYS)}" for _ in range(moments.choice([1, 1, 4]))]
-                begun = time.monotonic()
-                result = memory.store_many([{"key": key, "value": [writer, number]} for key in keys])
-                if result["success"]:
-                    written.update(dict.fromkeys(keys, begun))
-                    figures.add(acknowledged=1)
-                else:
-                    figures.add(reached=1)
-
-        threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
-        for thread in threads:
-            thread.start()
         for number in range(rounds):
+            is_over = threading.Event()
+            writers = [
+                threads.submit(_write_anew, memory, figures, f"{number}/{writer}", is_over) for writer in range(4)
+            ]
+            time.sleep(0.01)
             snapshot = ledger.create_snapshot(f"s{number}")
-            made = time.monotonic()
-            time.sleep(0.02)
-            known = {key for key, begun in [*written.items()] if begun > made}
-            changed = {entry["key"] for entry in ledger.get_changed_entries(snapshot)}
-            figures.add(faults=len(known), lost=len(known - changed))
+            time.sleep(0.01)
+            is_over.set()
+            for writer in writers:
+                writer.result()
+            changed = len(ledger.get_changed_entries(snapshot))
+            kept = ledger.get_snapshot(snapshot)["entry_count"]
+            figures.add(faults=changed, lost=abs(memory.count()["count"] - kept - changed))
             ledger.delete_snapshot(snapshot)
-        is_over.set()
-        for thread in threads:
-            thread.join()
+
+
+def _write_anew(memory: Any, figures: Figures, name: str, is_over: threading.Event) -> None:
+    """Store new entries, one or some at a time."""
+    moments, number = random.Random(name), 0
+    while not is_over.is_set():
+        keys = [f"{name}/{number + place}" for place in range(moments.choice([1, 1, 4]))]
+        number += len(keys)
+        result = memory.store_many([{"key": key, "value": number} for key in keys])
+        figures.add(**{"acknowledged" if result["success"] else "reached": 1})

@@ -17,6 +17,10 @@ lost, a look at the rows tells what became of A:
    run again.
 4. In all other cases nobody can tell, and the answer says ``unknown: True``.
 
+A statement may also arrive late: after its call has ended, and after another store was acknowledged, which it then
+overwrites. ``if_version`` rules that out. A condition on the server's time in each statement would do so too, but is
+not free: it made a statement of 77 microseconds one of 93 on PostgreSQL, and one of 68 one of 90 on MySQL.
+
 The look waits for those who have locked a row, so it waits for A too, if the server still works on A. When A is run
 again it has the same ``write_id``: if the first run is committed after all, the row keeps its version.
 """

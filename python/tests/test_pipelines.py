@@ -42,7 +42,8 @@ def ending(database: Database, request: pytest.FixtureRequest) -> Iterator[str]:
 def test_nothing_is_logged_of_what_the_result_says(
     database: Database, ending: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with database.open(catalog=CATALOGS[database.target.native]) as memory, caplog.at_level(logging.WARNING):
+    opened = database.open(catalog=CATALOGS[database.target.native], timeout=1)
+    with opened as memory, caplog.at_level(logging.WARNING):
         result = memory.store_many([{"key": f"k{number}", "value": number} for number in range(20)])
     assert not result["success"]
     assert [record.getMessage() for record in caplog.records] == []

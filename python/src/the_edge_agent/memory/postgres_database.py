@@ -50,7 +50,8 @@ _TO_END: Final = 0.5  # seconds to end a transaction whose time is over
 _FIRST_PAUSE: Final = 0.05  # seconds between two attempts
 _LONGEST_PAUSE: Final = 1.0
 _CREATION_ATTEMPTS: Final = 12  # other classes create the same tables without our lock
-_STANDBY: Final = "25006"  # a server that takes no writes
+_STANDBY: Final = "25006"  # a server that takes no writes; after a failover they may go to another one
+_LASTING: Final = (_STANDBY, "08P01")  # another connection probably fails in the same way: one more attempt tells
 _GAVE_WAY: Final = ("40P01", "40001")
 _RACED: Final = ("23505", "42P07", "42710", "42P01", "XX000", *_GAVE_WAY)  # when others create the same tables
 
@@ -258,7 +259,7 @@ class PostgresDatabase:
         attempts: float = math.inf,
     ) -> Answer:
         """Run ``work``, again for errors with one of ``codes`` while attempts are left, and for lost connections."""
-        pause, is_first_loss, was_standby = _FIRST_PAUSE, True, False
+        pause, is_first_loss, was_lasting = _FIRST_PAUSE, True, False
         while True:
             progress, attempts = _Progress(), attempts - 1
             try:
@@ -267,9 +268,9 @@ class PostgresDatabase:
                 failure, lost, late, code = LTMError.of(error.result), True, False, ""
             except psycopg.Error as error:
                 late, code = isinstance(error, OutOfTimeError), error.sqlstate or ""
-                # After a failover the writes may go to another server: one more attempt tells.
-                is_elsewhere, was_standby = code == _STANDBY and not was_standby, was_standby or code == _STANDBY
-                failure, lost = failure_of(error), is_lost(error) or is_elsewhere
+                failure, lost = failure_of(error), is_lost(error) or code == _STANDBY
+                if code in _LASTING:
+                    lost, was_lasting = lost and not was_lasting, True
             is_untold = (lost or late) and code != _STANDBY
             fields = {"unknown": True} if progress.is_committing and is_untold else {}
             if late:

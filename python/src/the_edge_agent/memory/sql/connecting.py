@@ -23,7 +23,7 @@ from the_edge_agent.memory.meanings import NOT_ENCRYPTED, message_of, options_in
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.sql.deadlines import Deadline, current
 from the_edge_agent.memory.sql.dialects import SECONDS, Dialect, for_dialect, for_name
-from the_edge_agent.memory.sql.errors import DAMAGED, classify
+from the_edge_agent.memory.sql.errors import DAMAGED
 from the_edge_agent.memory.sql.options import EngineOptions
 from the_edge_agent.memory.sql.transactions import CHECKED, check_session, connect
 from the_edge_agent.memory.sql.url import load_dialect, missing_driver, where_of, with_installed_driver
@@ -154,7 +154,6 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
             **{**engine_options, **options.engine_args, "execution_options": execution_options},
         )
         _limit_connecting(engine, family, options.connect_timeout)
-        _leave_what_serves_no_more(engine, family)
         _set_up_sessions(engine, family, options)
         if family.cipher and _asks_for_encryption({**url.query, **driver_args}):
             _require_encryption(engine, family.cipher)
@@ -186,18 +185,6 @@ def _limit_connecting(engine: Engine, family: type[Dialect], connect_timeout: fl
         )
         deadline.guard(lambda: family.stop(connection))
         return connection
-
-
-def _leave_what_serves_no_more(engine: Engine, family: type[Dialect]) -> None:
-    """Give up connections to a server that still answers, but takes no writes any more: others may lead elsewhere."""
-    if engine.dialect.driver not in family.socket_drivers:
-        return
-    is_disconnect = engine.dialect.is_disconnect
-
-    def is_of_no_use(error: Any, connection: Any, cursor: Any) -> bool:
-        return is_disconnect(error, connection, cursor) or classify(error).lost
-
-    engine.dialect.is_disconnect = is_of_no_use  # type: ignore[method-assign, assignment]
 
 
 def _connected(family: type[Dialect], dialect: Any, args: Any, kwargs: Any, end: float, _: Ticket | None) -> Any:

@@ -83,7 +83,8 @@ class Failure:
         error_type: of the failure dict.
         error: the message, without secrets or stored values.
         retry: whether the same transaction may succeed when it is run again.
-        lost: whether the connection is gone, or is of no more use, so that another one may serve.
+        lost: whether the connection is gone, or of no more use, so that another one may serve.
+        is_lasting: whether another connection probably fails in the same way: one more attempt tells.
         waited: whether it was a wait for a lock that took too long, and would again.
         denied: whether a privilege is missing or nothing can be written, which no other attempt changes.
         untouched: whether the database has told that it has written nothing, however the call ended.
@@ -94,7 +95,7 @@ class Failure:
     error: str
     retry: bool = False
     lost: bool = False
-    is_standby: bool = False
+    is_lasting: bool = False
     waited: bool = False
     denied: bool = False
     untouched: bool = False
@@ -317,7 +318,7 @@ def _failure(meaning: Meaning, code: str = "", *, where: Where = NOWHERE, text: 
         message_of(meaning, where, code, text),
         retry=meaning[1],
         lost=meaning in (LOST, POOLER_BROKE, *_ELSEWHERE),
-        is_standby=meaning is STANDBY,
+        is_lasting=meaning in (STANDBY, POOLER_BROKE),
         waited=meaning is LOCK_WAIT,
         denied=meaning[2] in (DENIED[2], READ_ONLY[2], _NO_FILES_BESIDE[2]),
         untouched=meaning in (LOCK_WAIT, _UNDONE, DENIED, READ_ONLY, *_ELSEWHERE),

@@ -17,7 +17,7 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from the_edge_agent.memory.results import LostDatabaseError, LTMError
 from the_edge_agent.memory.sockets import has_ended
 from the_edge_agent.memory.sql.deadlines import Deadline, DeadlineError
-from the_edge_agent.memory.sql.dialects import BEGINS_ITSELF, Dialect, for_dialect
+from the_edge_agent.memory.sql.dialects import BEGINS_ITSELF, SECONDS, Dialect, for_dialect
 from the_edge_agent.memory.sql.errors import Failure, LostRaceError, classify, out_of_time
 from the_edge_agent.memory.sql.opening import opened
 from the_edge_agent.memory.sql.prepared import Outcome, Query, forget
@@ -74,6 +74,9 @@ def run_transaction(
                 except BaseException as error:
                     if deadline.expired or _tears_out(error, dialect):
                         connection.invalidate()
+                    elif _serves_no_more(error, engine) and not connection.invalidated:
+                        forget(engine, connection.connection, error)
+                        connection.invalidate(error)
                     raise
                 finally:
                     connection.close()
@@ -123,7 +126,7 @@ def run_alone(engine: Engine, dialect: Dialect, query: Query, deadline: Deadline
                 is_sent = write
                 return query.prepared.on(engine.dialect).run(driver_connection, query.parameters)
         except BaseException as error:
-            if getattr(error, "connection_invalidated", False):
+            if getattr(error, "connection_invalidated", False) or _serves_no_more(error, engine):
                 forget(engine, pooled, error)
             elif deadline.expired or _tears_out(error, dialect):
                 dialect.cancel(driver_connection)
@@ -170,6 +173,14 @@ def _tears_out(error: BaseException, dialect: Dialect) -> bool:
     return bool(dialect.socket_drivers) and not isinstance(error, (SQLAlchemyError, LostRaceError, LTMError))
 
 
+def _serves_no_more(error: BaseException, engine: Engine) -> bool:
+    """Return whether a server still answers, but takes no writes any more: another connection may lead elsewhere.
+
+    A caller's pool is left alone: it may be one for reading.
+    """
+    return isinstance(error, DBAPIError) and SECONDS in engine.get_execution_options() and classify(error).lost
+
+
 def _is_cut(failure: Failure, deadline: Deadline) -> bool:
     """Return whether nobody has told how a statement ended."""
     is_cut = failure.error_type in ("connection_error", "connection_timeout")
@@ -185,18 +196,18 @@ def _pooled(engine: Engine, dialect: Dialect, deadline: Deadline) -> PoolProxied
 
 
 class _GoingOn:
-    """Whether a call is tried again after a failure: without end, but for servers that take no writes."""
+    """Whether a call is tried again after a failure: until its deadline, but once where others fail the same way."""
 
     def __init__(self) -> None:
-        self._was_standby = False
+        self._was_lasting = False
 
     def __call__(self, failure: Failure, *, is_written: bool = False) -> bool:
         if failure.retry:
             return True
         if not failure.lost or (is_written and not failure.untouched):
             return False
-        was_standby, self._was_standby = self._was_standby, self._was_standby or failure.is_standby
-        return not (failure.is_standby and was_standby)
+        was_lasting, self._was_lasting = self._was_lasting, self._was_lasting or failure.is_lasting
+        return not (failure.is_lasting and was_lasting)
 
 
 def retrying(

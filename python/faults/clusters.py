@@ -16,7 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal
 
-import pymysql
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
@@ -72,6 +71,8 @@ class Cluster:
     def ask(self, node: int, question: str) -> Any:
         """Run a statement at a node, and return the first value of its first row, if any."""
         url = make_url(self.urls[node])
+        import pymysql  # not every environment of the tests has it
+
         with pymysql.connect(  # without SQLAlchemy, whose questions a node without its cluster refuses
             host=url.host,
             port=url.port or 0,
@@ -138,6 +139,8 @@ class Cluster:
         return self._is(dict.fromkeys(VARIABLES, "SELECT 1"), node)
 
     def _is(self, questions: Mapping[str, str], node: int) -> bool:
+        import pymysql
+
         try:
             return bool(self.ask(node, questions[self.name]))
         except pymysql.Error:

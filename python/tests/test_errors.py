@@ -143,8 +143,16 @@ def test_a_server_that_takes_no_writes_has_written_nothing_and_another_may_serve
     assert (failure.error_type, failure.lost, failure.untouched) == ("connection_error", True, True)
 
 
-def test_a_connection_that_was_cut_may_have_written() -> None:
-    failure = classify(wrapped(CodedError(2013, "Lost connection")))
+@pytest.mark.parametrize(
+    "original",
+    [
+        CodedError(2013, "Lost connection"),
+        CodedError(-1, "MySQL Connection not available"),
+        CodedError(sqlstate="25P03"),
+    ],
+)
+def test_a_connection_that_was_cut_may_have_written(original: Exception) -> None:
+    failure = classify(wrapped(original))
     assert (failure.lost, failure.untouched) == (True, False)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -357,3 +358,21 @@ def test_a_list_that_ends_at_its_limit_lets_the_next_write_through(
         assert len(reader.list_entries(limit=1)) == 1
         assert writer.track_entry("other", "sha256:1", None, 1, None)["success"]
         assert reader.track_entry("own", "sha256:1", None, 1, None)["success"]
+
+
+@pytest.mark.parametrize("kind", ["native", "sqlalchemy"])
+@pytest.mark.parametrize("is_new", [True, False])
+def test_the_start_waits_for_a_lock_no_longer_than_a_call_may(tmp_path: Path, kind: str, is_new: bool) -> None:
+    path, url = tmp_path / "memory.db", f"sqlite:///{tmp_path}/memory.db"
+    if not is_new:
+        SQLiteBackend(str(path)).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        begun = time.monotonic()
+        with pytest.raises(LTMError) as raised:
+            SQLiteBackend(str(path), timeout=1) if kind == "native" else SQLAlchemyBackend(
+                f"sqlite:///{path}", timeout=1
+            )
+    assert raised.value.error_type == "lock_timeout"
+    assert time.monotonic() - begun < 1.8

@@ -130,7 +130,9 @@ def test_a_journal_that_is_left_beside_a_file_is_never_passed_over(kind: str, fi
 def test_an_engine_of_the_callers_that_cannot_read_the_file_is_told_what_to_do(file: Path) -> None:
     file.parent.chmod(0o555)
     engine, immutable = (create_engine(f"sqlite:///{url}", poolclass=NullPool) for url in (file, f"file:{file}?{HOW}"))
-    with without_rights(), pytest.raises(LTMError, match=r"read-only, where SQLite .* \?immutable=1&uri=true"):
+    # Before Python 3.11 sqlite3 gives no code, and the text says less.
+    said = r"read-only, where SQLite .* \?immutable=1&uri=true" if sys.version_info >= (3, 11) else "read-only"
+    with without_rights(), pytest.raises(LTMError, match=said):
         SQLAlchemyBackend(engine=engine)
     with without_rights(), SQLAlchemyBackend(engine=immutable) as memory:
         check_it_can_be_read_only(memory)

@@ -119,6 +119,8 @@ SQLSTATE: Final[dict[str, Meaning]] = {
     "57P02": LOST,
     "57P04": LOST,
     "57P05": LOST,
+    "25P03": LOST,  # idle in a transaction for too long
+    "25P04": LOST,
     "57P03": NOT_READY,
     "26000": _PREPARED_ELSEWHERE,
     "42P05": _PREPARED_ELSEWHERE,
@@ -246,7 +248,8 @@ def options_in(text: str, where: Where) -> list[str]:
 
 def message_of(meaning: Meaning, where: Where, code: str = "", text: str = "") -> str:
     """Return what to tell the user, with the name of what is wrong, which may be in the error's text, and the code."""
-    name = str(getattr(where, _NAMED.get(meaning, ""), ""))
+    default = "address" if meaning[0] == "connection_error" else ""
+    name = str(getattr(where, _NAMED.get(meaning, default), ""))
     named = f"user {name}" if name and meaning is AUTH else name
     if meaning in (UNKNOWN_OPTION, BAD_OPTION):
         named = ", ".join(options_in(text, where))

@@ -34,7 +34,7 @@ def is_lost(error: psycopg.Error) -> bool:
     """Return whether the connection is gone, so that another one may serve."""
     code = error.sqlstate or ""
     is_of_libpq = not code and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
-    return code.startswith(("08", "57P")) or (is_of_libpq and not isinstance(error, OutOfTimeError))
+    return code.startswith(("08", "57P", "25P03", "25P04")) or (is_of_libpq and not isinstance(error, OutOfTimeError))
 
 
 def failure_of(error: psycopg.Error) -> LTMError:

@@ -81,11 +81,16 @@ class DatabaseFile:
 
         SQLite reads no file in WAL mode in a folder where it can create no files. As long as there is no -wal, what it
         needs is in the file; ``immutable`` lets it read that.
+
+        Raises:
+            Exception: of the driver: another process has locked the file for too long.
         """
         try:
             connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
             return None
         except Exception as error:  # of whatever driver
+            if "is locked" in str(error):  # it has waited as long as a call may
+                raise
             if not any(text in str(error) for text in _NOTHING_BESIDE):
                 return None
         found = self._unjournaled()

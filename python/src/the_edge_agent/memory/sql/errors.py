@@ -178,7 +178,7 @@ _MYSQL: Final[dict[int, Meaning]] = {
     1665: _LOGS_STATEMENTS,
     **dict.fromkeys((1040, 1203, 1226), NO_CONNECTION),
     **dict.fromkeys((1045, 1698, 1820, 1862, 3118, 4151), AUTH),
-    1049: NO_DATABASE,
+    **dict.fromkeys((1049, 1102), NO_DATABASE),
     **dict.fromkeys((1062, 1048), CONSTRAINT),
     **dict.fromkeys((1406, 1153), TOO_LARGE),
     **dict.fromkeys((1264, 1690), TOO_HIGH),
@@ -225,7 +225,7 @@ _TEXTS: Final[tuple[tuple[str, Meaning], ...]] = (
     (r"readonly database", READ_ONLY),
     (r"unable to open database file", _NO_FILE),
     (r"file is not a database", _SQLITE["NOTADB"]),
-    (r"disk image is malformed", _SQLITE["CORRUPT"]),
+    (r"malformed", _SQLITE["CORRUPT"]),
     (r"invalid fts5 file format|vtable constructor failed", _SQLITE["CORRUPT"]),
     (r"same text encoding", ("connection_error", False, f"{FILE_DAMAGED}, or its encoding is not UTF-8")),
     (r"unsupported file format", ("connection_error", False, f"{FILE_DAMAGED}, or made by a later SQLite")),
@@ -355,6 +355,8 @@ def _by_code(original: Any) -> tuple[str, Meaning | None]:
 
 def _by_number(number: int, text: str) -> Meaning:
     """Return what a number of MySQL or MariaDB means; some stand for several things, which their texts tell apart."""
+    if number == -1 and "Connection not available" in text:  # Connector/Python, of what it has found to be closed
+        return LOST
     if number in (2002, 2003, 2013) and (told := by_text(text)) in (CONNECT_TIMEOUT, UNKNOWN_HOST):
         return told
     if number == 1290 and not re.search("read.only", text):  # every option of the server

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import cached_property
 
 from sqlalchemy import Connection
 
@@ -28,21 +27,31 @@ class Statements:
     def __init__(self, schema: Schema) -> None:
         """Make the statements for the tables of one database."""
         self.schema = schema
+        # No cached_property, which has a lock before Python 3.12: a forked child may inherit it locked.
+        self._entries: Entries | None = None
+        self._stems: Stems | None = None
+        self._catalog: Catalog | None = None
 
-    @cached_property
+    @property
     def entries(self) -> Entries:
         """The entries of long-term memory."""
-        return Entries(self.schema)
+        if self._entries is None:
+            self._entries = Entries(self.schema)
+        return self._entries
 
-    @cached_property
+    @property
     def stems(self) -> Stems:
         """The search texts of the entries, which keep words."""
-        return Stems(self.schema)
+        if self._stems is None:
+            self._stems = Stems(self.schema)
+        return self._stems
 
-    @cached_property
+    @property
     def catalog(self) -> Catalog:
         """The catalog and its snapshots."""
-        return Catalog(self.schema)
+        if self._catalog is None:
+            self._catalog = Catalog(self.schema)
+        return self._catalog
 
     def clock(self, connection: Connection, statements: int = 1) -> datetime | None:
         """Return the time to bind in a transaction of that many statements."""

@@ -222,7 +222,7 @@ def retrying(
     Raises:
         LTMError: without the driver's error as its cause, which may hold secrets or stored values.
     """
-    pause = _FIRST_PAUSE
+    pause, lost = _FIRST_PAUSE, None
     while True:
         try:
             return attempt()
@@ -236,10 +236,12 @@ def retrying(
             failure = classify(error)
         fields = {"unknown": True} if unknown(failure) else {}
         if deadline.expired and not failure.waited:
-            raise out_of_time(deadline.seconds).exception(**fields)
+            late = out_of_time(deadline.seconds) if lost is None or fields else lost  # which says more
+            raise late.exception(**fields)
         is_late = deadline.remaining() <= (deadline.seconds / 2 if failure.waited else pause)
         if fields or is_late or not again(failure):
             raise failure.exception(**fields)
+        lost = failure if failure.lost else None
         time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads retries, keeps no secret
         pause = min(pause * 2, _LONGEST_PAUSE)
 

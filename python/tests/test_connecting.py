@@ -107,7 +107,8 @@ class TestAServerThatSpeaksGerman:
             with RefusingServer("42601", text) as server:
                 url = of_refusing(server).update_query_dict({"options": "-c an.option=1"})
                 result = refusal(url, driver)
-            assert result["error"] == "the database refused the connection"
+            address = f"127.0.0.1:{url.port}"
+            assert result["error"] == f"the database refused the connection ({address})"
 
 
 @of_servers

@@ -371,8 +371,6 @@ def test_the_start_waits_for_a_lock_no_longer_than_a_call_may(tmp_path: Path, ki
         other.execute("BEGIN EXCLUSIVE")
         begun = time.monotonic()
         with pytest.raises(LTMError) as raised:
-            SQLiteBackend(str(path), timeout=1) if kind == "native" else SQLAlchemyBackend(
-                f"sqlite:///{path}", timeout=1
-            )
+            SQLiteBackend(str(path), timeout=1) if kind == "native" else SQLAlchemyBackend(url, timeout=1)
     assert raised.value.error_type == "lock_timeout"
     assert time.monotonic() - begun < 1.8

@@ -466,7 +466,7 @@ def _look_after(engine: Engine, file: DatabaseFile) -> None:
                 if uri is not None:
                     connection.close()
                     connection = dialect.connect(uri, **{**kwargs, "uri": True})
-        except LTMError:
+        except Exception:
             if connection is not None:
                 connection.close()
             raise

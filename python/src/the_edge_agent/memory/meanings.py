@@ -191,17 +191,17 @@ _MOST_SAID: Final = 200  # characters
 
 
 def by_sqlstate(code: str) -> Meaning:
-    """Return what a code of the server means."""
+    """Return the meaning of a code of the server."""
     return SQLSTATE.get(code) or _SQLSTATE_CLASS.get(code[:2], REFUSED)
 
 
 def by_text(text: str) -> Meaning | None:
-    """Return what an error without a code means, None if its text is unknown."""
+    """Return the meaning of an error without a code, None if its text is unknown."""
     return next((meaning for pattern, meaning in _TEXTS if re.search(pattern, text, re.IGNORECASE)), None)
 
 
 def by_text_of_tls(text: str) -> Meaning | None:
-    """Return what an error means that a driver has raised in place of an encrypted connection, None for any other."""
+    """Return the meaning of an error that a driver raised in place of an encrypted connection, None for any other."""
     return next((meaning for pattern, meaning in _TEXTS_OF_TLS if re.search(pattern, text, re.IGNORECASE)), None)
 
 
@@ -218,7 +218,7 @@ def is_of_libpq(error: Any) -> bool:
 
 
 def while_connecting(meaning: Meaning, code: str = "") -> Meaning:
-    """Return what an error means that came instead of a connection: it is never one of a statement."""
+    """Return the meaning of an error that came instead of a connection: it is never one of a statement."""
     if code in _OF_OPTIONS:
         return BAD_OPTION
     if meaning is REFUSED:
@@ -228,7 +228,7 @@ def while_connecting(meaning: Meaning, code: str = "") -> Meaning:
 
 
 def refused_with(text: str, hidden: Iterable[str]) -> Meaning:
-    """Return what the text of an unknown error of the server means: it is shown, without anything that was sent.
+    """Return the meaning of an unknown error of the server: its text is shown, without anything that was sent.
 
     Args:
         text: of the error, in any language.
@@ -247,7 +247,7 @@ def options_in(text: str, where: Where) -> list[str]:
 
 
 def message_of(meaning: Meaning, where: Where, code: str = "", text: str = "") -> str:
-    """Return what to tell the user, with the name of what is wrong, which may be in the error's text, and the code."""
+    """Return the message for the user: it names the wrong part of the address, or the wrong option, and the code."""
     default = "address" if meaning[0] == "connection_error" else ""
     name = str(getattr(where, _NAMED.get(meaning, default), ""))
     named = f"user {name}" if name and meaning is AUTH else name

@@ -168,7 +168,7 @@ class Entries:
         return keys, deleted, connection.scalar(self._expired_count, now) or 0
 
     def written(self, connection: Connection, keys: Sequence[str]) -> list[Seen]:
-        """Return what tells of the writes of rows, after waiting for those who are writing them."""
+        """Return rows with their write ids and ages, after waiting for those who are writing them."""
         parts = self._batches_of_keys(keys)
         now = self._now(connection, len(parts))
         found = (connection.execute(self._written, {"b_keys": part, **now}) for part in parts)

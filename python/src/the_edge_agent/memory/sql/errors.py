@@ -246,7 +246,7 @@ DAMAGED: Final = Failure("connection_error", FILE_DAMAGED)
 
 
 def may_be_damage(failure: LTMError) -> bool:
-    """Return whether a failure may be that of a damaged file, of which the database did not tell."""
+    """Return whether a damaged file may be the reason of a failure, though the database did not say so."""
     texts = (CONSTRAINT[2], NO_TABLE[2], REFUSED[2], DEADLOCK[2])
     return "damaged" not in failure.result and str(failure).startswith(texts)
 
@@ -354,7 +354,7 @@ def _by_code(original: Any) -> tuple[str, Meaning | None]:
 
 
 def _by_number(number: int, text: str) -> Meaning:
-    """Return what a number of MySQL or MariaDB means; some stand for several things, which their texts tell apart."""
+    """Return the meaning of a number of MySQL or MariaDB; the texts of some tell which of several things they mean."""
     if number == -1 and "Connection not available" in text:  # Connector/Python, of what it has found to be closed
         return LOST
     if number in (2002, 2003, 2013) and (told := by_text(text)) in (CONNECT_TIMEOUT, UNKNOWN_HOST):

@@ -52,7 +52,8 @@ def main() -> int:
         results.append(_part("SQLite, lowest versions", lowest, ONLY_SQLITE, "-k", NOT_OF_VERSIONS))
         clusters.wait()
         # One after the other: tests change the mode of a cluster, and kill its nodes.
-        results.append(_part("clusters", full, clusters.environment(), "-n0", "tests/test_clusters.py"))
+        environment = {**clusters.environment(), **ONLY_SQLITE}
+        results.append(_part("clusters", full, environment, "-n0", "tests/test_clusters.py"))
     results.append(_part("scripts", full, {}, "--rootdir", SCRIPTS, SCRIPTS / "tests"))
 
     print()

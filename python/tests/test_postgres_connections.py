@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import make_url
 
@@ -249,3 +250,19 @@ def test_what_was_acknowledged_is_there_after_a_kill_and_the_ledger_agrees(datab
         assert memory.count()["count"] > acknowledged[-1]
         assert memory.sync_catalog() == {"success": True, "tracked_count": 0, "deleted_count": 0}
         assert len(catalog.list_entries(limit=10_000)) == memory.count()["count"]
+
+
+def test_a_conversation_that_a_pooler_ended_twice_is_unknown_if_it_was_at_commit(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = iter([False, True])
+
+    def broken(self: Any, work: Any, begin: Any, deadline: Any, progress: Any) -> Any:
+        progress.is_committing = next(commits)
+        raise psycopg.errors.ProtocolViolation
+
+    with PostgresBackend(database.url) as memory:
+        monkeypatch.setattr("the_edge_agent.memory.postgres_database.PostgresDatabase._transact", broken)
+        with pytest.raises(LTMError) as raised:
+            memory._database.run(lambda connection: None, WRITE)
+    assert raised.value.result["unknown"] is True

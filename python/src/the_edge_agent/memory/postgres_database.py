@@ -265,19 +265,19 @@ class PostgresDatabase:
             try:
                 return self._transact(work, begin, deadline, progress)
             except CutError as error:
-                failure, lost, late, code = LTMError.of(error.result), True, False, ""
+                failure, is_gone, late, code = LTMError.of(error.result), True, False, ""
             except psycopg.Error as error:
                 late, code = isinstance(error, OutOfTimeError), error.sqlstate or ""
-                failure, lost = failure_of(error), is_lost(error) or code == _STANDBY
-                if code in _LASTING:
-                    lost, was_lasting = lost and not was_lasting, True
-            is_untold = (lost or late) and code != _STANDBY
-            fields = {"unknown": True} if progress.is_committing and is_untold else {}
+                failure, is_gone = failure_of(error), is_lost(error)
+            fields = {"unknown": True} if progress.is_committing and (is_gone or late) else {}
             if late:
                 raise self._out_of_time(**fields)
             if fields:
                 raise LTMError.of({**failure.result, **fields})
             again = code in codes and attempts > 0
+            lost = is_gone or code == _STANDBY
+            if code in _LASTING:
+                lost, was_lasting = not was_lasting, True
             if time.monotonic() + pause > deadline or not (again or lost):
                 raise failure
             if lost and self._pool is not None:

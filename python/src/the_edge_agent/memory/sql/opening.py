@@ -16,7 +16,7 @@ Made = TypeVar("Made")
 
 
 def opened(engine: Engine, make: Callable[[], Made]) -> Made:
-    """Return what ``make`` returns: a connection of the engine.
+    """Return a connection of the engine, which ``make`` opens.
 
     Raises:
         ConnectingError: there is none.

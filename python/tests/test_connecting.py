@@ -68,7 +68,7 @@ GERMAN = {
     "3D000": ("Datenbank »agents« existiert nicht", "connection_error", "no such database (agents, "),
     "53300": ("tut mir leid, schon zu viele Verbindungen", "connection_error", "no connection left"),
     "57P03": ("das Datenbanksystem startet", "connection_error", "starting, stopping or recovering"),
-    "42704": ("unbekannter Konfigurationsparameter »x«", "configuration_error", "an option of the url"),
+    "42704": ("unbekannter Konfigurationsparameter »x«", "configuration_error", "one of the driver's options"),
     "XX000": ("etwas Neues mit »s3cret«", "connection_error", "it says: FATAL:  etwas Neues mit …"),
 }
 

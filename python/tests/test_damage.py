@@ -424,6 +424,22 @@ def test_a_damaged_entry_of_a_catalog_breaks_nothing(
         assert backend.sync_catalog() == {"success": True, "tracked_count": 0, "deleted_count": 3}
 
 
+@pytest.mark.targets("native", family="sqlite")
+@pytest.mark.parametrize("bad", BAD_KEYS)
+def test_a_key_of_a_catalog_that_no_store_takes_is_damage(database: Database, bad: str) -> None:
+    written, named = BAD_KEYS[bad]
+    with catalogued(database) as backend:
+        catalog = backend.catalog
+        before = catalog.create_snapshot("before")
+        run_sql(backend, f"UPDATE ltm_catalog SET key = {written} WHERE substr(key, 1, 3) = 'bad'")
+        listed, changed = catalog.list_entries(), catalog.get_changed_entries()
+        assert ([entry["key"] for entry in listed], listed.damaged) == (["a", "c"], [named])
+        assert (len(changed), changed.damaged) == (2, [named])
+        assert catalog.get_deleted_entries(before) == []
+        assert backend.sync_catalog() == {"success": True, "tracked_count": 1, "deleted_count": 0}, "a sync mends it"
+        assert [entry["key"] for entry in catalog.list_entries()] == ["a", BAD, "c"]
+
+
 @every_database
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
 @pytest.mark.parametrize("column", ["value", "metadata"])

@@ -144,7 +144,7 @@ class TestReport(LeavesNothing):
     def test_nor_is_its_folder(self, tmp_path: Path) -> None:
         report = check_database(f"sqlite:///{tmp_path / 'none' / 'new.db'}")
         assert (report["success"], report["error_type"]) == (False, "connection_error")
-        assert "is its folder there" in report["error"]
+        assert "there is no folder 'none'" in report["error"]
         assert os.listdir(tmp_path) == []
 
 

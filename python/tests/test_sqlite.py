@@ -197,7 +197,7 @@ def test_a_catalog_needs_a_path() -> None:
     ("content", "error_type", "message"),
     [
         (b"this is no database, " * 60, "connection_error", "not an SQLite database"),
-        (None, "connection_error", "is its folder there"),
+        (None, "connection_error", "there is no folder 'missing'"),
     ],
 )
 def test_a_file_that_cannot_be_opened(tmp_path: Path, content: bytes | None, error_type: str, message: str) -> None:

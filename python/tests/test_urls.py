@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 
 from databases import Database
 from memory_checks import run_sql
-from the_edge_agent.memory import LTMError, PostgresBackend, SQLAlchemyBackend, check_database
+from the_edge_agent.memory import LTMError, PostgresBackend, SQLAlchemyBackend, SQLiteBackend, check_database
 
 SOON = 1.5  # seconds; what is tried again takes longer
 
@@ -137,8 +137,8 @@ class TestDuckDBFiles:
     @pytest.mark.parametrize(
         ("name", "error"),
         [
-            ("none/new.db", "cannot open the database file; is its folder there?"),
-            ("", "cannot open the database file; is its folder there?"),
+            ("none/new.db", "cannot open the database file; is its folder there, and may this user read it?"),
+            ("", "cannot open the database file; is its folder there, and may this user read it?"),
             ("text.db", "the file is not a DuckDB database"),
         ],
     )
@@ -146,6 +146,73 @@ class TestDuckDBFiles:
         (tmp_path / "text.db").write_text("no database " * 1_000)
         assert refusal_of(f"duckdb:///{tmp_path / name}") == ("connection_error", error)
         assert os.listdir(tmp_path) == ["text.db"]
+
+
+class TestSQLiteFiles:
+    @pytest.mark.parametrize(
+        ("name", "error"),
+        [
+            ("none/new.db", "there is no folder 'none'"),
+            ("folder", "'folder' is a folder"),
+            ("pipe", "'pipe' is a pipe or a device"),
+        ],
+    )
+    def test_what_is_no_file_is_named(self, tmp_path: Path, name: str, error: str) -> None:
+        (tmp_path / "folder").mkdir()
+        os.mkfifo(tmp_path / "pipe")
+        file = tmp_path / name
+        refusal = ("connection_error", f"cannot open the database file: {error}")
+        assert refusal_of(f"sqlite:///{file}") == refusal
+        with SQLiteBackend(file, lazy=True) as memory:
+            result = memory.store("k", 1)
+        assert (result["error_type"], result["error"]) == refusal
+
+    def test_an_option_that_nobody_reads_is_named(self, tmp_path: Path) -> None:
+        error_type, error = refusal_of(f"sqlite:///{tmp_path / 'new.db'}?bogus=1")
+        assert (error_type, "or its value (bogus)" in error) == ("configuration_error", True)
+        assert os.listdir(tmp_path) == []
+
+
+def refusal_of_option(url: URL, option: str, value: str, where: str) -> str:
+    """Return the type of the error that names an option of the driver, and not its value."""
+    given: dict[str, Any] = {"connect_args": {option: value}}
+    if where == "in the url":
+        url, given = url.update_query_dict({option: value}), {}
+    with pytest.raises(LTMError) as raised:
+        SQLAlchemyBackend(text_of(url), **given)
+    assert option in str(raised.value)
+    assert value not in str(raised.value)
+    return raised.value.error_type
+
+
+@pytest.mark.parametrize("where", ["in the url", "beside it"])
+class TestOptionsThatAreRefusedAreNamed:
+    @pytest.mark.parametrize(("option", "value"), [("bogus", "yes"), ("timeout", "soon")])
+    def test_with_sqlite(self, tmp_path: Path, option: str, value: str, where: str) -> None:
+        url = make_url(f"sqlite:///{tmp_path / 'new.db'}")
+        assert refusal_of_option(url, option, value, where) == "configuration_error"
+
+    @pytest.mark.targets(family="postgresql", portable=False)
+    @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+    @pytest.mark.parametrize(
+        ("option", "value"), [("bogus", "yes"), ("sslmode", "maybe"), ("options", "-c nonsense=1"), ("ssl_ca", "/x")]
+    )
+    def test_with_postgresql(self, database: Database, driver: str, option: str, value: str, where: str) -> None:
+        url = make_url(database.url).set(drivername=f"postgresql+{driver}")
+        assert refusal_of_option(url, option, value, where) == "configuration_error"
+
+    @pytest.mark.targets(of_mysql=True, portable=False)
+    @pytest.mark.parametrize("driver", ["pymysql", "mysqldb", "mysqlconnector"])
+    @pytest.mark.parametrize(("option", "value"), [("bogus", "yes"), ("init_command", "NONSENSE")])
+    def test_with_mysql(self, database: Database, driver: str, option: str, value: str, where: str) -> None:
+        url = make_url(database.url).set(drivername=f"mysql+{driver}")
+        assert refusal_of_option(url, option, value, where) == "configuration_error"
+
+
+@pytest.mark.targets(of_mysql=True, portable=False)
+def test_the_host_that_is_named_is_the_one_that_was_tried(database: Database) -> None:
+    elsewhere = make_url(database.url).update_query_dict({"host": "nowhere.invalid"})
+    assert refusal_of(text_of(elsewhere))[1].endswith("(nowhere.invalid, error 2003)")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,15 @@ from typing import Any, Final
 
 from the_edge_agent.memory.catalog import DatabaseCatalog, generate_entry_id
 from the_edge_agent.memory.codec import comparable_json, decode
-from the_edge_agent.memory.damage import Listed, read_gone, read_snapshot, read_tracked, whole, whole_entries
+from the_edge_agent.memory.damage import (
+    Listed,
+    read_gone,
+    read_snapshot,
+    read_tracked,
+    read_tracked_at,
+    whole,
+    whole_entries,
+)
 from the_edge_agent.memory.filters import parse_filter
 from the_edge_agent.memory.native_rows import (
     first_tracked,
@@ -64,9 +72,9 @@ _TRACK: Final = f"""
             %(metadata_json)s::jsonb, %(metadata_hash)s,
             coalesce(%(expires_at)s::timestamptz, now() + %(ttl)s{MICROSECONDS}), now(), now(), 1)
     ON CONFLICT (id) DO UPDATE SET
-        content_hash = excluded.content_hash, storage_uri = excluded.storage_uri, byte_size = excluded.byte_size,
-        inlined_value = excluded.inlined_value, metadata = excluded.metadata, metadata_json = excluded.metadata_json,
-        metadata_hash = excluded.metadata_hash,
+        key = excluded.key, content_hash = excluded.content_hash, storage_uri = excluded.storage_uri,
+        byte_size = excluded.byte_size, inlined_value = excluded.inlined_value, metadata = excluded.metadata,
+        metadata_json = excluded.metadata_json, metadata_hash = excluded.metadata_hash,
         version = CASE WHEN c.expires_at <= now() THEN 1 WHEN c.version >= 1 THEN c.version + 1 END,
         created_at = CASE WHEN c.expires_at <= now() THEN now() ELSE c.created_at END,
         expires_at = excluded.expires_at, updated_at = now()
@@ -189,8 +197,8 @@ class PostgresCatalog(DatabaseCatalog):
     def get_entry(self, key: str) -> dict[str, Any] | None:
         """Return the entry of a key, None if there is none; see ``CatalogBackend.get_entry``."""
         wanted = {"id": generate_entry_id(check_key(key))}
-        row = self._database.run(lambda connection: connection.execute(_GET, wanted).fetchone())
-        return whole(row and read_tracked(row, in_utc))
+        rows = self._database.run(lambda connection: connection.execute(_GET, wanted).fetchall())
+        return whole(read_tracked_at([key], rows, in_utc)[key])
 
     def list_entries(
         self, prefix: str | None = None, metadata_filter: dict[str, Any] | None = None, limit: int = 100
@@ -225,8 +233,7 @@ class PostgresCatalog(DatabaseCatalog):
         wanted = check_keys(keys)
         ids = {"ids": [generate_entry_id(key) for key in wanted]}
         rows = self._database.run(lambda connection: connection.execute(_GET_MANY, ids).fetchall())
-        found = {row[1]: read_tracked(row, in_utc) for row in rows}
-        return whole_entries({key: found.get(key) for key in wanted})
+        return whole_entries(read_tracked_at(wanted, rows, in_utc))
 
     @returns_result
     def cleanup_expired(self, batch_size: int = 100) -> Result:

@@ -161,8 +161,8 @@ class SQLAlchemyCatalog(OnDatabase, DatabaseCatalog):
 
     def get_entry(self, key: str) -> dict[str, Any] | None:
         """Return the entry of a key, None if there is none; see ``CatalogBackend.get_entry``."""
-        entry_id = generate_entry_id(check_key(key))
-        return whole(self._database.run(lambda connection, sql: sql.catalog.get(connection, entry_id)))
+        wanted = check_key(key)
+        return whole(self._database.run(lambda connection, sql: sql.catalog.get(connection, wanted)))
 
     def list_entries(
         self, prefix: str | None = None, metadata_filter: dict[str, Any] | None = None, limit: int = 100
@@ -202,9 +202,9 @@ class SQLAlchemyCatalog(OnDatabase, DatabaseCatalog):
     def retrieve_batch(self, keys: Iterable[str]) -> Result:
         """Return the entries of many keys, of one state; see ``CatalogBackend.retrieve_batch``."""
         wanted = check_keys(keys)
-        ids = [generate_entry_id(key) for key in wanted]
-        found = self._database.run(lambda connection, sql: sql.catalog.get_many(connection, ids), snapshot=len(ids) > 1)
-        return whole_entries({key: found.get(key) for key in wanted})
+        several = len(wanted) > 1
+        found = self._database.run(lambda connection, sql: sql.catalog.get_many(connection, wanted), snapshot=several)
+        return whole_entries(found)
 
     @returns_result
     def cleanup_expired(self, batch_size: int = 100) -> Result:

@@ -11,7 +11,16 @@ from datetime import datetime
 from typing import Any, Final
 
 from the_edge_agent.memory.catalog import DatabaseCatalog, generate_entry_id
-from the_edge_agent.memory.damage import Damage, Listed, read_gone, read_snapshot, read_tracked, whole, whole_entries
+from the_edge_agent.memory.damage import (
+    Damage,
+    Listed,
+    read_gone,
+    read_snapshot,
+    read_tracked,
+    read_tracked_at,
+    whole,
+    whole_entries,
+)
 from the_edge_agent.memory.filters import parse_filter
 from the_edge_agent.memory.native_rows import (
     SNAPSHOTS,
@@ -53,8 +62,8 @@ _TRACK: Final = """
     VALUES (:id, :key, :content_hash, :storage_uri, :byte_size, :inlined_value, :metadata, :metadata_hash,
             :expires_at, :now, :now, 1)
     ON CONFLICT (id) DO UPDATE SET
-        content_hash = excluded.content_hash, storage_uri = excluded.storage_uri, byte_size = excluded.byte_size,
-        inlined_value = excluded.inlined_value, metadata = excluded.metadata,
+        key = excluded.key, content_hash = excluded.content_hash, storage_uri = excluded.storage_uri,
+        byte_size = excluded.byte_size, inlined_value = excluded.inlined_value, metadata = excluded.metadata,
         metadata_hash = excluded.metadata_hash,
         version = CASE WHEN expires_at <= :now THEN 1
                        WHEN typeof(version) = 'integer' AND version BETWEEN 1 AND 9223372036854775806
@@ -153,9 +162,9 @@ class SQLiteCatalog(DatabaseCatalog):
         """Return the first entries by key; see ``CatalogBackend.list_entries``."""
         beginning, condition, most = check_prefix(prefix), parse_filter(metadata_filter), check_limit(limit)
         with self._database.transaction() as connection:
-            values = {**range_of(beginning), "now": written(now())}
+            statement, values = (_LIST, range_of(beginning)) if beginning else (_ALL, {})
             # A statement that has rows left keeps the state of the file that it sees, and the next write would fail.
-            with closing(connection.execute(_LIST, values)) as rows:
+            with closing(connection.execute(statement, {**values, "now": written(now())})) as rows:
                 return first_tracked(self._database.in_time(rows), moment, condition, most)
 
     def delete_entry(self, key: str) -> bool:
@@ -263,10 +272,8 @@ class SQLiteCatalog(DatabaseCatalog):
     def _entries(self, keys: Sequence[str]) -> dict[str, dict[str, Any] | Damage | None]:
         with self._database.transaction() as connection:
             at = written(now())
-            found = {
-                key: connection.execute(_GET, {"id": generate_entry_id(key), "now": at}).fetchone() for key in keys
-            }
-        return {key: row and read_tracked(row, moment) for key, row in found.items()}
+            found = [connection.execute(_GET, {"id": generate_entry_id(key), "now": at}).fetchone() for key in keys]
+        return read_tracked_at(keys, filter(None, found), moment)
 
 
 def _track(connection: sqlite3.Connection, entry: Tracked, at: datetime) -> bool:

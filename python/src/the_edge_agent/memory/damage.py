@@ -11,6 +11,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
+from the_edge_agent.memory.catalog import generate_entry_id
 from the_edge_agent.memory.codec import INT64_MAX, UnreadableError, decode, decode_metadata
 from the_edge_agent.memory.filters import Node, matches
 from the_edge_agent.memory.results import FILE_DAMAGED, LTMError, Result, found_entries, ok
@@ -33,7 +34,7 @@ TRACKED: Final = (
 TIMES: Final = ("created_at", "updated_at", "expires_at")
 _GONE: Final = ("id", "key", "content_hash", "byte_size", "expires_at")
 _SNAPSHOT: Final = ("id", "name", "entry_count", "total_bytes", "created_at")
-_TEXTS: Final = ("id", "key", "content_hash", "name")
+_TEXTS: Final = ("id", "content_hash", "name")
 _NUMBERS: Final = ("byte_size", "entry_count", "total_bytes")
 
 _INEXACT: Final = re.compile(r"\0\\x[0-9a-f]{2}")  # of bytes that are no UTF-8, on SQLite
@@ -168,6 +169,20 @@ def read_tracked(row: Sequence[Any], moment: Moment) -> dict[str, Any] | Damage:
     return _read_columns(TRACKED, row, moment, row[1])
 
 
+def read_tracked_at(
+    keys: Sequence[str], rows: Iterable[Sequence[Any]], moment: Moment
+) -> dict[str, dict[str, Any] | Damage | None]:
+    """Return the entries of a catalog at keys, None for none, from the rows that have their ids."""
+    by_id = {row[0]: row for row in rows}
+    return {key: _read_tracked_at(key, by_id.get(generate_entry_id(key)), moment) for key in keys}
+
+
+def _read_tracked_at(key: str, row: Sequence[Any] | None, moment: Moment) -> dict[str, Any] | Damage | None:
+    if row is None:
+        return None
+    return read_tracked(row, moment) if row[1] == key else Damage(key, "key", "its row has another key")
+
+
 def read_gone(row: Sequence[Any], moment: Moment) -> dict[str, Any] | Damage:
     """Return what a snapshot has of an entry that is gone: its id, key, content_hash, byte_size and expires_at."""
     return _read_columns(_GONE, row, moment, row[1])
@@ -182,7 +197,9 @@ def _read_columns(names: Sequence[str], row: Sequence[Any], moment: Moment, key:
     found = dict(zip(names, row, strict=True))
     try:
         for name, raw in found.items():
-            if name in TIMES:
+            if name == "key":
+                _check_key(raw)
+            elif name in TIMES:
                 found[name] = read_time(raw, name, moment)
             elif name == "metadata":
                 found[name] = decode_metadata(raw)

@@ -17,7 +17,7 @@ class Where(NamedTuple):
     host: str = ""
     port: str = ""
     database: str = ""
-    options: tuple[str, ...] = ()  # of the url, by name
+    options: tuple[str, ...] = ()  # of the url and the driver's arguments, by name
 
     @property
     def address(self) -> str:
@@ -26,7 +26,7 @@ class Where(NamedTuple):
 
     @property
     def for_encryption(self) -> str:
-        """The options of the url for TLS."""
+        """The options for TLS."""
         return ", ".join(name for name in self.options if name.startswith("ssl"))
 
 
@@ -77,9 +77,9 @@ REFUSED: Final[Meaning] = ("query_error", False, "the database refused the state
 UNKNOWN_OPTION: Final[Meaning] = (
     "configuration_error",
     False,
-    "the driver does not know an option of the url, or its value",
+    "the driver does not know one of its options, or its value",
 )
-BAD_OPTION: Final[Meaning] = ("configuration_error", False, "the server does not accept an option of the url")
+BAD_OPTION: Final[Meaning] = ("configuration_error", False, "the server does not accept one of the driver's options")
 NO_TLS: Final[Meaning] = (
     "configuration_error",
     False,
@@ -143,7 +143,10 @@ SQLSTATE: Final[dict[str, Meaning]] = {
 }
 _SQLSTATE_CLASS: Final[dict[str, Meaning]] = {"08": LOST, "23": CONSTRAINT}
 # What these mean while connecting: the url is all that the server has been sent.
-_OF_OPTIONS: Final = ("22023", "42601", "42704", "55P02")
+_OF_OPTIONS: Final = (
+    *("22023", "42601", "42704", "55P02"),
+    *("error 1064", "error 1115", "error 1193", "error 1231", "error 1273"),
+)
 
 # While connecting, libpq gives no code. These texts are its own, psycopg's and the server's, all of them in English.
 _TEXTS: Final[tuple[tuple[str, Meaning], ...]] = (
@@ -173,7 +176,10 @@ _TEXTS_OF_TLS: Final[tuple[tuple[str, Meaning], ...]] = (
         r"verify failed|does not match host name|not valid for|validation of peer certificate|self.signed",
         BAD_CERTIFICATE,
     ),
-    (r"(root|server|client|peer) certificate|certificate (verify|file)|\[SSL|SSL (error|connection)", TLS_FAILED),
+    (
+        r"(root|server|client|peer) certificate|certificate (verify|file)|\[(SSL|X509|PEM)|SSL (error|connection)",
+        TLS_FAILED,
+    ),
 )
 # What a message names besides: an attribute of ``Where``.
 _NAMED: Final[dict[Meaning, str]] = {
@@ -242,8 +248,9 @@ def refused_with(text: str, hidden: Iterable[str]) -> Meaning:
 
 
 def options_in(text: str, where: Where) -> list[str]:
-    """Return the options of the url that the text of an error names."""
-    return [option for option in where.options if re.search(rf"(?<![\w-]){option}(?![\w-])", text)]
+    """Return the options that the text of an error names, or else all that were given."""
+    named = [option for option in where.options if re.search(rf"(?<![\w-]){option}(?![\w-])", text)]
+    return named or [*where.options]
 
 
 def message_of(meaning: Meaning, where: Where, code: str = "", text: str = "") -> str:

@@ -68,7 +68,11 @@ _FAILURES: Final[tuple[tuple[str, ErrorType, str], ...]] = (
     ("is locked", "lock_timeout", "waited too long for a lock; try again"),
     ("interrupted", "connection_timeout", "the database did not answer in time"),
     ("readonly database", "connection_error", "the database is read-only"),
-    ("unable to open", "connection_error", "cannot open the database file; is its folder there?"),
+    (
+        "unable to open",
+        "connection_error",
+        "cannot open the database file; is its folder there, and may this user read it?",
+    ),
     ("not a database", "connection_error", f"{FILE_DAMAGED}, or it is not an SQLite database"),
     ("invalid fts5 file format", "connection_error", FILE_DAMAGED),
     ("vtable constructor failed", "connection_error", FILE_DAMAGED),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -118,10 +119,12 @@ class DatabaseFile:
 
         Raises:
             LostDatabaseError: other connections have another file open, or the -wal of another file cannot be renamed.
+            LTMError: ``connection_error``: there can be no file.
         """
         before = _identity(self.path)
         if before is None and self._main is not None:
             raise self._lost()
+        _check_place(self.path)
         if before is None and create:
             _create(self.path)
             before = _identity(self.path)
@@ -302,6 +305,30 @@ def _identity(path: str) -> _Identity | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _check_place(path: str) -> None:
+    """Check that there is a file, or that one can be created.
+
+    Raises:
+        LTMError: ``connection_error`` its folder is missing, or it is a folder, a pipe or a device.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        folder = os.path.dirname(os.path.realpath(path))
+        if os.path.isdir(folder):
+            return
+        problem = f"there is no folder {os.path.basename(folder)!r}"
+    except OSError:  # SQLite says why
+        return
+    else:
+        if stat.S_ISREG(mode):
+            return
+        kind = "folder" if stat.S_ISDIR(mode) else "pipe or a device"
+        problem = f"{os.path.basename(path)!r} is a {kind}"
+    # The whole path is not shown: a variable in it may hold a secret.
+    raise LTMError("connection_error", f"cannot open the database file: {problem}")
 
 
 def _create(path: str) -> None:

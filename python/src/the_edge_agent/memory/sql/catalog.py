@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -23,7 +23,16 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from the_edge_agent.memory.damage import TRACKED, Damage, Listed, read_gone, read_snapshot, read_tracked
+from the_edge_agent.memory.catalog import generate_entry_id
+from the_edge_agent.memory.damage import (
+    TRACKED,
+    Damage,
+    Listed,
+    read_gone,
+    read_snapshot,
+    read_tracked,
+    read_tracked_at,
+)
 from the_edge_agent.memory.filters import Node, matches
 from the_edge_agent.memory.sql.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.creation import Schema
@@ -136,17 +145,17 @@ class Catalog:
 
     # --- reads -------------------------------------------------------------------------------------
 
-    def get(self, connection: Connection, entry_id: str) -> dict[str, Any] | Damage | None:
+    def get(self, connection: Connection, key: str) -> dict[str, Any] | Damage | None:
         """Return an entry, None if there is none."""
-        row = connection.execute(self._get, {"b_id": entry_id, **self._now(connection)}).first()
-        return None if row is None else read_tracked(row, moment_of)
+        rows = connection.execute(self._get, {"b_id": generate_entry_id(key), **self._now(connection)})
+        return read_tracked_at([key], rows, moment_of)[key]
 
-    def get_many(self, connection: Connection, entry_ids: Sequence[str]) -> dict[str, dict[str, Any] | Damage]:
-        """Return the entries that there are, by key."""
-        parts = [*batches(entry_ids, lambda _: _ID_BYTES, self._packet)]
+    def get_many(self, connection: Connection, keys: Sequence[str]) -> dict[str, dict[str, Any] | Damage | None]:
+        """Return the entries at keys, None for none."""
+        parts = [*batches([*map(generate_entry_id, keys)], lambda _: _ID_BYTES, self._packet)]
         now = self._now(connection, len(parts))
         found = (connection.execute(self._get_many, {"b_ids": part, **now}) for part in parts)
-        return {row[1]: read_tracked(row, moment_of) for rows in found for row in rows}
+        return read_tracked_at(keys, chain.from_iterable(found), moment_of)
 
     def list_entries(
         self, connection: Connection, prefix: str, condition: Node | None, limit: int, *, filters: bool = True

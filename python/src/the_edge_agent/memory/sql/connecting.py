@@ -21,12 +21,13 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from the_edge_agent.memory.certificates import check_files
 from the_edge_agent.memory.meanings import NOT_ENCRYPTED, message_of, options_in
 from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.showing import ordinary
 from the_edge_agent.memory.sql.deadlines import Deadline, current
 from the_edge_agent.memory.sql.dialects import SECONDS, Dialect, for_dialect, for_name
 from the_edge_agent.memory.sql.errors import DAMAGED
 from the_edge_agent.memory.sql.options import EngineOptions
 from the_edge_agent.memory.sql.transactions import CHECKED, check_session, connect
-from the_edge_agent.memory.sql.url import load_dialect, missing_driver, where_of, with_installed_driver
+from the_edge_agent.memory.sql.url import GIVEN, load_dialect, missing_driver, where_of, with_installed_driver
 from the_edge_agent.memory.tickets import Ticket, Tickets
 from the_edge_agent.memory.validation import check_idle_timeout
 
@@ -133,6 +134,7 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
     }
     execution_options = {
         SECONDS: options.timeout,
+        GIVEN: (*options.connect_args, *hidden_args),
         **engine_options.get("execution_options", {}),
         **(options.engine_args.get("execution_options") or {}),
     }
@@ -162,7 +164,8 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
         problem = missing_driver(url)
     except (ArgumentError, AttributeError, TypeError, ValueError) as error:
         named = re.match(r"Invalid argument\(s\) ([\w', ]+) sent", str(error))  # values it does not show
-        refused = f"it takes no {named[1]}" if named else type(error).__name__
+        given = ordinary([*url.query, *options.connect_args])
+        refused = f"it takes no {named[1]}" if named else ", ".join((*given, type(error).__name__))
         problem = LTMError("configuration_error", f"the engine cannot be created: {refused}")
     raise problem
 
@@ -245,7 +248,7 @@ def _require_encryption(engine: Engine, statement: str) -> None:
         cursor.close()
         if row is None or not row[-1]:
             driver_connection.close()
-            raise LTMError(NOT_ENCRYPTED[0], message_of(NOT_ENCRYPTED, where_of(engine.url)))
+            raise LTMError(NOT_ENCRYPTED[0], message_of(NOT_ENCRYPTED, where_of(engine)))
 
 
 def first_connection(engine: Engine, deadline: Deadline, *, is_ours: bool) -> Connection:
@@ -269,7 +272,7 @@ def first_connection(engine: Engine, deadline: Deadline, *, is_ours: bool) -> Co
         family = for_dialect(engine.dialect)
         if family.is_damage(error, None):
             raise DAMAGED.exception() from None
-        shown = ", ".join(options_in(str(error), where_of(engine.url))) or type(error).__name__
+        shown = ", ".join([*options_in(str(error), where_of(engine)), type(error).__name__])
         message = family.reason(error) or (
             f"the driver does not accept the url, one of its options, or the encoding of the database ({shown})"
         )

@@ -113,7 +113,11 @@ _NO_FILES_BESIDE: Final[Meaning] = (
     False,
     "the folder of the file is read-only, where SQLite reads nothing in WAL mode; open it with ?immutable=1&uri=true",
 )
-_NO_FILE: Final[Meaning] = ("connection_error", False, "cannot open the database file; is its folder there?")
+_NO_FILE: Final[Meaning] = (
+    "connection_error",
+    False,
+    "cannot open the database file; is its folder there, and may this user read it?",
+)
 _INTERRUPTED: Final[Meaning] = ("connection_timeout", True, "the statement was interrupted")
 _UNDONE: Final[Meaning] = ("connection_timeout", True, "the statement was interrupted, and is undone")  # SQLite
 _POOL: Final[Meaning] = (

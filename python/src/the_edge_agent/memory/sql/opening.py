@@ -24,4 +24,4 @@ def opened(engine: Engine, make: Callable[[], Made]) -> Made:
     try:
         return make()
     except (DBAPIError, DeadlineError, OSError, engine.dialect.loaded_dbapi.Error) as error:
-        raise ConnectingError(error, where_of(engine.url), sent_words(engine.url)) from None
+        raise ConnectingError(error, where_of(engine), sent_words(engine.url)) from None

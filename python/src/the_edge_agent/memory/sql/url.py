@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any, Final
 
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from the_edge_agent.memory.extras import EXTRAS, extra_of
@@ -36,6 +36,7 @@ _SHOWN: Final = (  # options of URLs that hold no secret; all others are hidden
     *("use_unicode", "vfs", "write_timeout"),
 )
 
+GIVEN: Final = "the_edge_agent.given"  # execution option: the names of the driver's arguments that the user has given
 
 _PORTS: Final = {
     "postgresql": "5432",
@@ -109,12 +110,14 @@ def parse_url(url: Any) -> tuple[URL, dict[str, Any]]:
     return parsed, hidden
 
 
-def where_of(url: URL) -> Where:
-    """Return where a URL leads, as messages name it; the port is the usual one where it has none."""
-    host = url.host or _text_of(url, "host", "unix_socket")
-    port = str(url.port or "") or _text_of(url, "port") or _PORTS.get(url.get_backend_name(), "")
+def where_of(engine: Engine) -> Where:
+    """Return where the connections of an engine lead, as messages name it; without a port it is the usual one."""
+    url = engine.url
+    host = _text_of(url, "unix_socket", "host") or url.host or ""  # drivers prefer options to the rest of the URL
+    port = _text_of(url, "port") or str(url.port or "") or _PORTS.get(url.get_backend_name(), "")
     shown_port = "" if host.startswith("/") else port
-    return Where(url.username or "", host, shown_port, url.database or "", ordinary(url.query))
+    options = ordinary([*url.query, *engine.get_execution_options().get(GIVEN, ())])
+    return Where(url.username or "", host, shown_port, url.database or "", options)
 
 
 def sent_words(url: URL) -> set[str]:

@@ -39,7 +39,9 @@ from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import asbool
 
 from the_edge_agent.memory.forks import SQLiteCall
+from the_edge_agent.memory.meanings import UNKNOWN_OPTION
 from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.showing import ordinary
 from the_edge_agent.memory.sql.deadlines import current
 from the_edge_agent.memory.sql.dialects.base import (
     COMMITS_ALONE,
@@ -70,6 +72,10 @@ _UNSOUND_DRIVERS: Final = frozenset({"libsql", "aiolibsql"})
 _BUSY_TIMEOUT: Final = "the_edge_agent.busy_timeout"
 _FILE: Final = "the_edge_agent.file"  # option of an engine of our own
 
+# The arguments of ``sqlite3.connect``.
+_DRIVER_OPTIONS: Final = frozenset(
+    ("timeout", "detect_types", "isolation_level", "check_same_thread", "factory", "cached_statements", "uri")
+)
 _FTS_TRIAL: Final = ("CREATE VIRTUAL TABLE temp.tea_trial USING fts5(text, tokenize='ascii', detail='none')",)
 _JSON_TRIAL: Final = (
     "SELECT each.key, each.type, each.atom, each.value, json_valid(tree.value) "
@@ -129,6 +135,14 @@ class SQLiteDialect(Dialect):
     def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
         """Return how long to wait for another writer."""
         return {"timeout": min(BUSY_TIMEOUT, timeout)}
+
+    @classmethod
+    def check_options(cls, url: URL, connect_args: Mapping[str, Any]) -> None:
+        """Refuse an option that neither the driver nor SQLite would read."""
+        unknown = ordinary(name for name in url.query if name not in _DRIVER_OPTIONS)
+        if unknown and url.get_driver_name() == "pysqlite" and not asbool(url.query.get("uri", False)):
+            advice = "what SQLite reads itself needs sqlite:///file:PATH?...&uri=true"
+            raise LTMError("configuration_error", f"{UNKNOWN_OPTION[2]} ({', '.join(unknown)}); {advice}")
 
     @classmethod
     def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:

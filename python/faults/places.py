@@ -18,6 +18,7 @@ from sqlalchemy import make_url
 
 from faults.figures import Figures, Writer, patient
 from faults.targets import Target
+from the_edge_agent.memory.results import succeeded
 
 DISK = "TEA_FAULTS_DISK"  # variable with the small file system that a server lies on
 _ROOM = 3_000_000  # bytes that are left
@@ -28,7 +29,7 @@ from pathlib import Path
 from faults.places import files_without_room, fill
 from faults.targets import Target
 target = Target(*sys.argv[1:3])
-print(fill(target, files_without_room(Path(target.path))))
+print(fill(target, files_without_room(Path(target.path)), sys.argv[3]))
 """
 # The clock of the client is hours off, and its time zone is another one. The server's time decides.
 _ELSEWHERE = """
@@ -66,30 +67,35 @@ def fill_disk(target: Target, figures: Figures, rounds: int, seed: int) -> None:
     A server must lie on a small file system, which a large file fills. SQLite writes in a process whose files may grow
     no more.
     """
-    for _ in range(rounds):
+    for number in range(rounds):
+        prefix = f"{number}/"
         if target.is_server:
-            wrong = fill(target, _disk_without_room(Path(os.environ[DISK])))
+            wrong = fill(target, _disk_without_room(Path(os.environ[DISK])), prefix)
         else:
-            command = [sys.executable, "-c", _FILLING, target.name, target.url]
+            command = [sys.executable, "-c", _FILLING, target.name, target.url, prefix]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
             wrong = int(done.stdout) if not done.returncode else 1
         figures.add(faults=1, wrong=wrong)
 
 
-def fill(target: Target, without_room: AbstractContextManager[None]) -> int:
-    """Write until that fails within a context, and again after it; return how many things were wrong."""
+def fill(target: Target, without_room: AbstractContextManager[None], prefix: str) -> int:
+    """Write until that fails within a context, and again after it; return how many things were wrong.
+
+    All keys begin with ``prefix``. The large entries are deleted at the end, so that the next round has room.
+    """
     figures = Figures()
     with target.open() as memory:
         patient(memory.count)
-        writer = Writer(memory, "full", figures)
+        writer = Writer(memory, f"{prefix}full", figures)
         writer.write()
         with without_room:
-            failure = _first_failure(memory)
+            failure = _first_failure(memory, prefix)
         wrong = int(failure.get("error_type") not in ("query_error", "connection_error"))
         writer.look()
         patient(lambda: memory.store("room", 1))
         writer.write()
-        checked = memory.search("fox")["success"] and memory.delete("large/0")["success"]
+        large = succeeded(memory.list_keys(prefix=f"{prefix}large/", limit=10_000))["keys"]
+        checked = memory.search("fox")["success"] and memory.delete_many(large).get("deleted_count") == len(large)
     return wrong + int(not checked) + figures.wrong + figures.lost + figures.reached
 
 
@@ -117,10 +123,10 @@ def files_without_room(path: Path) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def _first_failure(memory: Any) -> Any:
+def _first_failure(memory: Any, prefix: str) -> Any:
     """Write entries until one fails, and return that failure."""
     for number in range(_MOST_WRITES):
-        result = memory.store(f"large/{number}", "x" * 200_000)
+        result = memory.store(f"{prefix}large/{number}", "x" * 200_000)
         if not result["success"]:
             return result
     return {}

@@ -106,7 +106,7 @@ def count_up(target: Target, figures: Figures, rounds: int, seed: int) -> None:
 def snapshots_beside_writers(target: Target, figures: Figures, rounds: int, seed: int) -> None:
     """F22: writers commit while a snapshot is made; each entry is in the snapshot or among the changes since it.
 
-    All entries are new, so that their number tells.
+    All entries of a round are new, so that their number tells.
     """
     catalog = "sqlite" if target.name == "sqlite-native" else "postgres" if target.is_native else "sqlalchemy"
     with target.open(pool_size=6, catalog=catalog) as memory, ThreadPoolExecutor(4) as threads:
@@ -126,6 +126,8 @@ def snapshots_beside_writers(target: Target, figures: Figures, rounds: int, seed
             kept = ledger.get_snapshot(snapshot)["entry_count"]
             figures.add(faults=changed, lost=abs(memory.count()["count"] - kept - changed))
             ledger.delete_snapshot(snapshot)
+            # Else each snapshot would take longer than the one before, and the writers store more meanwhile.
+            memory.delete_many([item[0] for item in memory.iterate_all()])
 
 
 def _write_anew(memory: Any, figures: Figures, name: str, is_over: threading.Event) -> None:

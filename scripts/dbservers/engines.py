@@ -21,7 +21,7 @@ SBIN = ("/usr/sbin", "/usr/local/sbin", "/usr/libexec", "/opt/homebrew/bin", "/u
 WHEELS = Path(__file__).with_name("wheels.txt")
 CONNECTIONS = 300
 CACHE = "TEA_SERVER_CACHE"  # variable with the MB that a server keeps of its data in memory, where tests need less
-RESTARTS = "TEA_SERVER_RESTARTS"  # variable that has a server started again when it was killed
+RESTARTS = "TEA_SERVER_RESTARTS"  # variable that has a server started again when it has ended
 BEHIND = "TEA_SERVER_BEHIND"  # variable with the URL of the server that a pooler stands before
 
 

@@ -163,11 +163,11 @@ def _accepts(port: int) -> bool:
 
 
 def _wait(engine: Engine, server: subprocess.Popen[bytes], log: Path) -> None:
-    """Return when the server was killed or has crashed, where it is to be started again then."""
+    """Return when the server was killed, or has stopped by itself, where it is to be started again then."""
     while server.poll() is None:
         check_parent()
         time.sleep(0.01)
-    if server.returncode < 0 and RESTARTS in os.environ:
+    if RESTARTS in os.environ:
         return
     raise UnavailableError(f"{engine.name} stopped by itself: {last_line(log.read_text(errors='replace'))}")
 

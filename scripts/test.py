@@ -23,7 +23,8 @@ ONLY_SQLITE = {"TEA_TEST_DATABASES": "sqlite"}
 # Tests that take long and that no version of a library changes; tests of drivers that the lowest environment lacks.
 NOT_OF_VERSIONS = (
     "not (portable or many_at_once or kit or benchmarks or contract_table or TestMemory or TestNativeMemory "
-    "or cockroachdb or libsql or pymysql or duckdb or sqlcipher)"
+    "or cockroachdb or libsql or pymysql or duckdb or sqlcipher or sqlite-memory or state_machine or same_answers "
+    "or parity or differential or test_faults or test_imports or damaged_file or test_docs)"
 )
 SCRIPTS = Path(__file__).resolve().parent
 CLOSING = re.compile(r"=+ (.* in [\d.]+s\b.*) =+$")

@@ -38,7 +38,7 @@ OF_OTHERS = (*OF_DRIVERS, "exactness", "expiry", "snapshots", "changes")
 
 settings.register_profile(
     "tea",
-    max_examples=of_this_run(40, 1000),
+    max_examples=of_this_run(25, 1000),
     deadline=None,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],

@@ -7,6 +7,8 @@ tests other cases; ``make test SEED=20260131`` repeats a day's. Both reach the t
 from __future__ import annotations
 
 import os
+import random
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Final, TypeVar
 
@@ -24,6 +26,12 @@ os.environ[_SEED] = str(SEED)  # processes that are started from here have the s
 def of_this_run(short: _T, long: _T) -> _T:
     """Return the value for a run of this length."""
     return long if LONG else short
+
+
+def of_this_day(cases: Iterable[_T], count: int) -> list[_T]:
+    """Return so many of the cases, others each day, and all of them in the long form."""
+    found = list(cases)
+    return found if LONG or len(found) <= count else random.Random(SEED).sample(found, count)
 
 
 def described() -> str:

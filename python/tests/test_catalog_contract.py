@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from databases import Database
 from memory_catalog import MemoryCatalog, NineMethods
+from run_length import of_this_run
 from the_edge_agent.testing import CatalogContract
 from the_edge_agent.testing.catalog_base import OpenCatalog, contents, entry_of, result_of, track_all
 from the_edge_agent.testing.contract import assert_failure
@@ -89,14 +90,14 @@ class TestMemory(OnSQLAlchemy):
 class TestOthers(OnSQLAlchemy):
     """Catalogs on other databases and through other drivers than those that all our tests run on."""
 
-    examples = 30
+    examples = of_this_run(10, 30)
 
 
 @pytest.mark.targets(other=True, native=True)
 class TestOtherNative(OnADatabase):
     """The references by way of a pooler."""
 
-    examples = 30
+    examples = of_this_run(10, 30)
 
 
 @pytest.mark.targets(native=True)

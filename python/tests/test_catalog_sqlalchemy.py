@@ -308,7 +308,7 @@ def test_sessions_query_the_mapped_classes(database: Database, engine: Engine) -
 
 @own_dialect
 def test_many_keys_are_retrieved_in_one_call(database: Database) -> None:
-    keys = of_this_run(20_000, 100_000)
+    keys = of_this_run(6_000, 100_000)
     tracked = range(0, keys, 20)
     with database.open_catalog(timeout=120) as catalog:
         track_all(catalog, (entry_of(f"k{number}", byte_size=number) for number in tracked))

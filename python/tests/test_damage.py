@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from databases import Database, run_sql
+from run_length import of_this_day
 from the_edge_agent.memory import LTMError, SQLAlchemyBackend, check_database
 from the_edge_agent.testing.contract import assert_success, keys_of
 
@@ -114,7 +115,7 @@ def assert_every_call_goes_on(backend: Any, caplog: pytest.LogCaptureFixture) ->
 
 
 @every_database
-@pytest.mark.parametrize("damage", NO_VALUES)
+@pytest.mark.parametrize("damage", of_this_day(NO_VALUES, 3))
 def test_a_damaged_value_breaks_nothing(database: Database, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     with filled(database) as backend:
         write(backend, "value", NO_VALUES[damage])
@@ -144,7 +145,7 @@ def test_what_store_refuses_is_damage_so_that_a_copy_goes_on(
 
 
 @every_database
-@pytest.mark.parametrize("damage", NO_METADATA)
+@pytest.mark.parametrize("damage", of_this_day(NO_METADATA, 5))
 def test_damaged_metadata_breaks_nothing_and_fits_no_filter(
     database: Database, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -393,7 +394,7 @@ def catalogued(database: Database) -> Any:
 
 @every_database
 @pytest.mark.parametrize("column", ["metadata", "inlined_value"])
-@pytest.mark.parametrize("damage", ["cut short", "too deep", "an infinite number", "a lone surrogate"])
+@pytest.mark.parametrize("damage", of_this_day(["cut short", "too deep", "an infinite number", "a lone surrogate"], 2))
 def test_a_damaged_entry_of_a_catalog_breaks_nothing(
     database: Database, column: str, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -89,7 +89,7 @@ def test_every_database_answers_as_the_documentation_says(database: Database) ->
     for language in of_this_run(LANGUAGES[turn % len(LANGUAGES) :][:1], LANGUAGES):
         options = {"language": language}
         place = Place(database.url, native=database.target.native, with_catalog=True, options=options)
-        outcome = run(place, seed=SEED, operations=of_this_run(300, 10_000), with_catalog=True)
+        outcome = run(place, seed=SEED, operations=of_this_run(200, 10_000), with_catalog=True)
         assert outcome.difference is None, (language, outcome)
 
 
@@ -111,7 +111,7 @@ def test_names_that_a_collation_finds_equal_are_told_apart(name: str, other: str
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///{}/without-catalog.db"])
 def test_memories_without_a_catalog_and_in_memory_do_too(url: str, tmp_path: Path) -> None:
-    outcome = run(Place(url.format(tmp_path)), seed=SEED, operations=of_this_run(300, 20_000))
+    outcome = run(Place(url.format(tmp_path)), seed=SEED, operations=of_this_run(200, 20_000))
     assert outcome.difference is None, outcome
 
 

@@ -64,7 +64,14 @@ MAY_IMPORT = {
         "memory.text",
     ],
     "memory.catalog": ["memory.names", "memory.showing", "memory.registry", "memory.results"],
-    "memory.tracking": ["memory.catalog", "memory.codec", "memory.operations", "memory.results", "memory.validation"],
+    "memory.tracking": [
+        "memory.catalog",
+        "memory.codec",
+        "memory.damage",
+        "memory.operations",
+        "memory.results",
+        "memory.validation",
+    ],
     "memory.config": ["memory.base", "memory.catalog", "memory.results"],
     "memory.blobs": ["memory.results", "memory.validation"],
     "memory.ledger": [
@@ -191,6 +198,8 @@ MAY_IMPORT = {
         "memory.validation",
     ],
     "memory.sql.dialects.sqlite": [
+        "memory.meanings",
+        "memory.showing",
         "memory.forks",
         "memory.sqlite_damage",
         "memory.sql.errors",

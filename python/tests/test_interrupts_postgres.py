@@ -17,7 +17,7 @@ from interrupts import at_once, torn_out
 from run_length import SEED, of_this_run
 from the_edge_agent.memory.tickets import Tickets
 
-INTERRUPTS = of_this_run(60, 1000)  # of each class
+INTERRUPTS = of_this_run(30, 1000)  # of each class
 CONNECTIONS = 3
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from databases import Database
 from memory_backend import FiveMethods, MemoryBackend
+from run_length import of_this_run
 from the_edge_agent.testing import LTMContract
 from the_edge_agent.testing.contract import OpenBackend, assert_failure, contents, load
 
@@ -29,7 +30,7 @@ class OnADatabase(LTMContract):
 class OnSQLAlchemy(OnADatabase):
     """The contract through SQLAlchemy; each test must give its connections back."""
 
-    examples = 150  # by the oracle's time; the references make the full number
+    examples = of_this_run(40, 150)  # by the oracle's time; the references make the full number
 
     @pytest.fixture(autouse=True)
     def no_connection_is_kept(self, backend: Any) -> Iterator[None]:
@@ -68,7 +69,7 @@ class TestDatabases(OnSQLAlchemy):
 class TestPortable(OnSQLAlchemy):
     """Nothing but portable SQL, on each database."""
 
-    examples = 100
+    examples = of_this_run(20, 100)
 
 
 class TestMemory(OnSQLAlchemy):
@@ -82,14 +83,14 @@ class TestMemory(OnSQLAlchemy):
 class TestOthers(OnSQLAlchemy):
     """Memories on other databases and through other drivers than those that all our tests run on."""
 
-    examples = 30
+    examples = of_this_run(10, 30)
 
 
 @pytest.mark.targets(other=True, native=True)
 class TestOtherNative(OnADatabase):
     """The references by way of a pooler."""
 
-    examples = 30
+    examples = of_this_run(10, 30)
 
 
 @pytest.mark.targets(native=True)

@@ -13,7 +13,7 @@ from sqlalchemy import event
 from databases import Database
 from run_length import of_this_run
 
-ENTRIES: Final = of_this_run(20_000, 100_000)
+ENTRIES: Final = of_this_run(6_000, 100_000)
 EIGHTH: Final = f"k{7 * 7919 % ENTRIES:06}"  # the key of the eighth entry
 
 on_each_database = pytest.mark.targets(in_memory=False, portable=False)

@@ -18,6 +18,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from databases import Database
+from run_length import of_this_day
 from the_edge_agent.memory import LTMBackend, SQLAlchemyBackend, SQLiteBackend, native_rows, plan, text
 from the_edge_agent.memory.filters import alternatives, matches, parse_filter, slotted
 from the_edge_agent.memory.plan import Bound
@@ -173,7 +174,7 @@ def answers(memory: LTMBackend, *search: Any) -> list[Any]:
 
 
 def agree(memory: LTMBackend, path: Path) -> None:
-    for query, condition, page in product(QUERIES, FILTERS, PAGES):
+    for query, condition, page in of_this_day(product(QUERIES, FILTERS, PAGES), 60):
         assert answers(memory, query, condition, *page) == expected(path, query, condition, *page)
 
 
@@ -204,7 +205,8 @@ def answering(memory: SQLAlchemyBackend, query: str | None, condition: dict[str,
 
 @pytest.mark.targets("native", family="postgresql", portable=False)
 def test_every_way_finds_the_same_on_postgresql(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    searches = [(query, condition, *page) for query, condition, page in product(QUERIES, FILTERS, PAGES)]
+    chosen = of_this_day(product(QUERIES, FILTERS, PAGES), 60)
+    searches = [(query, condition, *page) for query, condition, page in chosen]
     with database.open() as memory:
         fill(memory, random.Random(5))
         expected = [answers(memory, *search) for search in searches]
@@ -238,7 +240,7 @@ def agree_with_sqlite(
     with terms.open(**options) as memory, SQLAlchemyBackend(f"sqlite:///{path}", **options) as reference:
         for each in (memory, reference):
             fill(each, random.Random(seed))
-        for search in product(queries, FILTERS, PAGES):
+        for search in of_this_day(product(queries, FILTERS, PAGES), 60):
             flat = (*search[:2], *search[2])
             assert answers(memory, *flat) == answers(reference, *flat), flat
 

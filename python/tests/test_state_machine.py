@@ -23,7 +23,7 @@ from the_edge_agent.memory import SQLAlchemyBackend
 from the_edge_agent.memory.operations import Operation, Store
 from the_edge_agent.memory.results import Result
 
-STEPS: Final = of_this_run(3_000, 200_000)
+STEPS: Final = of_this_run(1_500, 200_000)
 STEPS_PER_EXAMPLE: Final = 50
 PARTS: Final = 2  # so that processes share the work
 

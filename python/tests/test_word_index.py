@@ -48,8 +48,8 @@ QUERIES: Final = (
 FILTERS: Final = (None, {"kind": "often"}, {"n": 3})
 WRITERS: Final = 8
 PAUSE: Final = 0.002  # seconds between the writes of one writer: they share the interpreter with the searches
-SEARCHES: Final = of_this_run(60, 5_000)  # times two
-KILLS: Final = of_this_run(2, 50)
+SEARCHES: Final = of_this_run(30, 5_000)  # times two
+KILLS: Final = of_this_run(1, 50)
 CUTS: Final = of_this_run(15, 1_000)
 
 # Makes blocks of all entries and takes them apart again, until it is killed.

@@ -14,7 +14,6 @@ from the_edge_agent.memory.damage import (
     read_gone,
     read_snapshot,
     read_tracked,
-    read_tracked_at,
     whole,
     whole_entries,
 )
@@ -47,6 +46,7 @@ from the_edge_agent.memory.tracking import (
     check_snapshot_found,
     check_snapshot_id,
     check_total,
+    read_tracked_at,
 )
 from the_edge_agent.memory.validation import (
     check_batch_size,

@@ -17,7 +17,6 @@ from the_edge_agent.memory.damage import (
     read_gone,
     read_snapshot,
     read_tracked,
-    read_tracked_at,
     whole,
     whole_entries,
 )
@@ -40,6 +39,7 @@ from the_edge_agent.memory.tracking import (
     check_snapshot_found,
     check_snapshot_id,
     check_total,
+    read_tracked_at,
     total_of,
 )
 from the_edge_agent.memory.validation import (

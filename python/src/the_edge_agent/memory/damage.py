@@ -11,7 +11,6 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from the_edge_agent.memory.catalog import generate_entry_id
 from the_edge_agent.memory.codec import INT64_MAX, UnreadableError, decode, decode_metadata
 from the_edge_agent.memory.filters import Node, matches
 from the_edge_agent.memory.results import FILE_DAMAGED, LTMError, Result, found_entries, ok
@@ -167,20 +166,6 @@ def read_whole_entry(
 def read_tracked(row: Sequence[Any], moment: Moment) -> dict[str, Any] | Damage:
     """Return the entry of a catalog from its columns, in the order of ``TRACKED``."""
     return _read_columns(TRACKED, row, moment, row[1])
-
-
-def read_tracked_at(
-    keys: Sequence[str], rows: Iterable[Sequence[Any]], moment: Moment
-) -> dict[str, dict[str, Any] | Damage | None]:
-    """Return the entries of a catalog at keys, None for none, from the rows that have their ids."""
-    by_id = {row[0]: row for row in rows}
-    return {key: _read_tracked_at(key, by_id.get(generate_entry_id(key)), moment) for key in keys}
-
-
-def _read_tracked_at(key: str, row: Sequence[Any] | None, moment: Moment) -> dict[str, Any] | Damage | None:
-    if row is None:
-        return None
-    return read_tracked(row, moment) if row[1] == key else Damage(key, "key", "its row has another key")
 
 
 def read_gone(row: Sequence[Any], moment: Moment) -> dict[str, Any] | Damage:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from the_edge_agent.memory.catalog import compute_content_hash, generate_entry_id
 from the_edge_agent.memory.codec import INT64_MAX, MAX_VALUE_DEPTH, decode, encode_json, encode_metadata
+from the_edge_agent.memory.damage import Damage, Moment, read_tracked
 from the_edge_agent.memory.operations import Delete, Operation, Store
 from the_edge_agent.memory.results import LTMError
 from the_edge_agent.memory.validation import check_expiry, check_items, check_key, check_text
@@ -214,3 +215,17 @@ def _check_size(byte_size: Any) -> int:
     if isinstance(byte_size, bool) or not isinstance(byte_size, int) or not 0 <= byte_size <= INT64_MAX:
         raise LTMError("validation_error", "byte_size must be an integer from 0 to 2^63 - 1, or None")
     return int(byte_size)
+
+
+def read_tracked_at(
+    keys: Sequence[str], rows: Iterable[Sequence[Any]], moment: Moment
+) -> dict[str, dict[str, Any] | Damage | None]:
+    """Return the entries of a catalog at keys, None for none, from the rows that have their ids."""
+    by_id = {row[0]: row for row in rows}
+    return {key: _read_tracked_at(key, by_id.get(generate_entry_id(key)), moment) for key in keys}
+
+
+def _read_tracked_at(key: str, row: Sequence[Any] | None, moment: Moment) -> dict[str, Any] | Damage | None:
+    if row is None:
+        return None
+    return read_tracked(row, moment) if row[1] == key else Damage(key, "key", "its row has another key")

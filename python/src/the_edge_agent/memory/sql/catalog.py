@@ -28,10 +28,10 @@ from the_edge_agent.memory.damage import (
     TRACKED,
     Damage,
     Listed,
+    place_after,
     read_gone,
     read_snapshot,
     read_tracked,
-    read_tracked_at,
 )
 from the_edge_agent.memory.filters import Node, matches
 from the_edge_agent.memory.sql.batches import batches, exact_bytes
@@ -40,7 +40,14 @@ from the_edge_agent.memory.sql.deadlines import in_time
 from the_edge_agent.memory.sql.dialects.newest import bound_range
 from the_edge_agent.memory.sql.rows import catalog_parameters, catalog_row, moment_of
 from the_edge_agent.memory.sql.search import prefix_bounds
-from the_edge_agent.memory.tracking import LOW_PART, Tracked, check_snapshot_found, check_total, total_of
+from the_edge_agent.memory.tracking import (
+    LOW_PART,
+    Tracked,
+    check_snapshot_found,
+    check_total,
+    read_tracked_at,
+    total_of,
+)
 
 _ID_BYTES: Final = 64
 _WIDEST: Final = 4  # bytes of a character
@@ -235,13 +242,17 @@ class Catalog:
     def _pages(
         self, connection: Connection, statement: Select[Any], now: dict[str, Any]
     ) -> Iterator[dict[str, Any] | Damage]:
-        after = ""
+        beginning, skip = statement, 0
         while True:
-            rows = connection.execute(statement.where(self._key > after).limit(_PAGE_ROWS), now).all()
+            rows = connection.execute(beginning.limit(_PAGE_ROWS).offset(skip), now).all()
             yield from (read_tracked(row, moment_of) for row in rows)
             if len(rows) < _PAGE_ROWS:
                 return
-            after = rows[-1][1]
+            after, more = place_after([row[1] for row in rows])
+            if after is None:
+                skip += more
+            else:
+                beginning, skip = statement.where(self._key > after), more
 
 
 def _in_two(groups: Iterable[list[int]], entries: Sequence[Tracked]) -> Iterator[list[list[int]]]:

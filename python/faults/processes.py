@@ -92,6 +92,7 @@ def started(program: str, target: Target, *arguments: object) -> subprocess.Pope
 def kill_writers(target: Target, figures: Figures, rounds: int, seed: int) -> None:
     """F1: kill a process that writes, at random moments, and look at what is there."""
     moments, done = random.Random(seed), 0
+    acknowledged = {"single": 0, "batch": 0}  # the highest number of each; a process may end before its first batch
     with target.open() as memory:
         for _ in range(rounds):
             with started(_WRITING, target, done) as process:
@@ -100,7 +101,6 @@ def kill_writers(target: Target, figures: Figures, rounds: int, seed: int) -> No
                 time.sleep(moments.uniform(0, 0.3))
                 process.kill()
                 lines += process.stdout.readlines()
-            acknowledged = {"single": done, "batch": done}
             for line in lines:
                 if line.endswith("\n"):  # else it was killed in the middle of it
                     kind, number = line.split()

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 
 from benchmarks.player import Player
 from benchmarks.workload import Entry
-from the_edge_agent.memory.catalog import compute_content_hash, generate_entry_id
+from the_edge_agent.memory.contract.catalog import compute_content_hash, generate_entry_id
 
 _COLUMNS: Final = "id, {key}, content_hash, storage_uri, byte_size, inlined_value, metadata, metadata_hash, expires_at"
 _CATALOG: Final = (

@@ -22,9 +22,9 @@ from pymysql.cursors import SSCursor
 from benchmarks.bare_catalog import BareCatalogOfMySQL
 from benchmarks.player import Found, Row, Scored
 from benchmarks.workload import Entry
-from the_edge_agent.memory.languages import ENGLISH, language
-from the_edge_agent.memory.sql.dialects.mysql_search import TERMS, term_parameters
-from the_edge_agent.memory.text import search_text, tokenize
+from the_edge_agent.memory.core.languages import ENGLISH, language
+from the_edge_agent.memory.core.tokens import search_text, tokenize
+from the_edge_agent.memory.sql.dialects.mysql.search import TERMS, term_parameters
 
 _TABLE: Final = (
     "CREATE TABLE IF NOT EXISTS ltm_entries (`key` {key_type} NOT NULL, "
@@ -47,7 +47,7 @@ _WRITTEN: Final = ("value", "metadata", "search_text", *TERMS, "number", "expire
 _VISIBLE: Final = "(expires_at IS NULL OR expires_at > UTC_TIMESTAMP(6))"
 _GET: Final = f"SELECT value, metadata, version FROM ltm_entries WHERE `key` = %s AND {_VISIBLE}"
 _MANY: Final = f"SELECT `key`, value, metadata, version FROM ltm_entries WHERE `key` IN %s AND {_VISIBLE}"
-# The rank of the_edge_agent.memory.text.score, of one word: how often it occurs in how long an entry.
+# The rank of the_edge_agent.memory.core.tokens.score, of one word: how often it occurs in how long an entry.
 _SEARCH: Final = f"""
     WITH newest AS (
         SELECT `key`, updated_at,

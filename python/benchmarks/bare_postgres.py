@@ -17,8 +17,8 @@ from psycopg_pool import ConnectionPool
 from benchmarks.bare_catalog import BareCatalog
 from benchmarks.player import Found, Row, Scored
 from benchmarks.workload import Entry
-from the_edge_agent.memory.languages import ENGLISH, language
-from the_edge_agent.memory.text import search_text, tokenize
+from the_edge_agent.memory.core.languages import ENGLISH, language
+from the_edge_agent.memory.core.tokens import search_text, tokenize
 
 _TABLES: Final = (
     'CREATE TABLE IF NOT EXISTS ltm_entries (key VARCHAR(512) COLLATE "C" NOT NULL, value VARCHAR NOT NULL, '

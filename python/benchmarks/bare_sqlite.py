@@ -17,9 +17,9 @@ from typing import Any, Final
 from benchmarks.bare_catalog import BareCatalog
 from benchmarks.player import Found, Row, Scored
 from benchmarks.workload import Entry
-from the_edge_agent.memory.languages import ENGLISH, language
-from the_edge_agent.memory.sqlite_index import definitions
-from the_edge_agent.memory.text import search_text, tokenize
+from the_edge_agent.memory.core.languages import ENGLISH, language
+from the_edge_agent.memory.core.tokens import search_text, tokenize
+from the_edge_agent.memory.sqlite.index import definitions
 
 _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS ltm_entries (key VARCHAR(512) NOT NULL, value TEXT NOT NULL, metadata TEXT, "

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from benchmarks.player import Player
 from benchmarks.workload import BATCH, COMMON_WORD, PAGE, Workload
-from the_edge_agent.memory.catalog import compute_content_hash
+from the_edge_agent.memory.contract.catalog import compute_content_hash
 
 
 @dataclass(frozen=True)

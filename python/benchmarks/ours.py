@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from benchmarks.player import Found, Player, Row, Scored
 from benchmarks.workload import Entry
 from the_edge_agent.memory import LTMBackend
-from the_edge_agent.memory.results import Result, succeeded
+from the_edge_agent.memory.core.results import Result, succeeded
 
 
 class Ours(Player):

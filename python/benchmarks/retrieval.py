@@ -27,8 +27,8 @@ from sqlalchemy import MetaData, create_engine, inspect, make_url, text
 from benchmarks.arena import tell
 from benchmarks.markdown import NAMES, RETRIEVAL, table
 from the_edge_agent.memory import LTMBackend, PostgresBackend, SQLAlchemyBackend, SQLiteBackend
-from the_edge_agent.memory.languages import language
-from the_edge_agent.memory.results import succeeded
+from the_edge_agent.memory.core.languages import language
+from the_edge_agent.memory.core.results import succeeded
 
 TOP: Final = 10  # answers that are measured
 COMPARED: Final = 100  # answers that must be the same on all databases

@@ -18,7 +18,7 @@ from sqlalchemy import make_url
 
 from faults.figures import Figures, Writer, patient
 from faults.targets import Target
-from the_edge_agent.memory.results import succeeded
+from the_edge_agent.memory.core.results import succeeded
 
 DISK = "TEA_FAULTS_DISK"  # variable with the small file system that a server lies on
 _ROOM = 3_000_000  # bytes that are left

@@ -9,9 +9,10 @@ from itertools import groupby
 from typing import Any, Final, TypeVar
 
 from memory_backend import MemoryBackend
-from the_edge_agent.memory import LTMBackend, filters
-from the_edge_agent.memory.operations import Store
-from the_edge_agent.memory.results import Result, fail, ok, page_of_keys
+from the_edge_agent.memory import LTMBackend
+from the_edge_agent.memory.core import filters
+from the_edge_agent.memory.core.operations import Store
+from the_edge_agent.memory.core.results import Result, fail, ok, page_of_keys
 from the_edge_agent.testing.model import Entry
 
 FAULTS: Final[dict[type[LTMBackend], str]] = {}

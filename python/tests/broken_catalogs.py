@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from broken_races import wait_for
 from memory_catalog import MemoryCatalog, Row, checked
 from the_edge_agent.memory import LTMError
-from the_edge_agent.memory.results import Result, ok, returns_result
+from the_edge_agent.memory.core.results import Result, ok, returns_result
 
 Broken = TypeVar("Broken", bound=type[MemoryCatalog])
 

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from broken_backends import caught_by
 from memory_backend import FiveMethods, MemoryBackend, Row
 from the_edge_agent.memory import LTMError, LTMTransaction
-from the_edge_agent.memory.operations import Delete, Operation, Store
-from the_edge_agent.memory.results import Result, conflict, ok
+from the_edge_agent.memory.core.operations import Delete, Operation, Store
+from the_edge_agent.memory.core.results import Result, conflict, ok
 
 Answer = TypeVar("Answer")
 Items = Iterator[tuple[str, Any, dict[str, Any] | None]]

@@ -13,9 +13,9 @@ from typing import Any
 
 from broken_backends import caught_by
 from memory_backend import MemoryBackend, Row
-from the_edge_agent.memory.operations import Operation, Store, stores_of
-from the_edge_agent.memory.results import LTMError, Result, ok, returns_result
-from the_edge_agent.memory.validation import check_batch_size
+from the_edge_agent.memory.core.operations import Operation, Store, stores_of
+from the_edge_agent.memory.core.results import LTMError, Result, ok, returns_result
+from the_edge_agent.memory.core.validation import check_batch_size
 
 PATIENCE = 20.0  # seconds; passes only where no other thread comes
 

@@ -24,9 +24,9 @@ from the_edge_agent.memory import (
     SQLiteBackend,
     SQLiteCatalog,
 )
-from the_edge_agent.memory.postgres_database import WRITE
+from the_edge_agent.memory.postgres.database import WRITE
 from the_edge_agent.memory.sql.dialects import Dialect
-from the_edge_agent.memory.sql.url import parse_url, with_installed_driver
+from the_edge_agent.memory.sql.driver.url import parse_url, with_installed_driver
 
 SERVERS: Final[Mapping[str, str]] = {
     "postgresql": "TEST_POSTGRES_URL",

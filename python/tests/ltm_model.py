@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from the_edge_agent.memory.results import Result
+from the_edge_agent.memory.core.results import Result
 from the_edge_agent.testing.model import Entry, Model
 
 Call: TypeAlias = tuple[str, dict[str, Any]]

@@ -12,11 +12,11 @@ from datetime import datetime, timezone
 from typing import Any, ClassVar, Literal
 
 from the_edge_agent.memory import LTMBackend, LTMError, LTMTransaction
-from the_edge_agent.memory.codec import decode
-from the_edge_agent.memory.operations import Delete, Operation, Store
-from the_edge_agent.memory.queries import parse_query
-from the_edge_agent.memory.results import Result, conflict, ok, returns_result
-from the_edge_agent.memory.validation import check_batch_size, check_key, check_limit, check_offset, check_prefix
+from the_edge_agent.memory.core.codec import decode
+from the_edge_agent.memory.core.operations import Delete, Operation, Store
+from the_edge_agent.memory.core.query import parse_query
+from the_edge_agent.memory.core.results import Result, conflict, ok, returns_result
+from the_edge_agent.memory.core.validation import check_batch_size, check_key, check_limit, check_offset, check_prefix
 from the_edge_agent.testing.model import Entry, Model, explained
 
 

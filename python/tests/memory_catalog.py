@@ -10,12 +10,13 @@ from datetime import datetime, timezone
 from typing import Any, TypeAlias
 
 from memory_backend import fresh
-from the_edge_agent.memory import LTMError, filters
-from the_edge_agent.memory.catalog import compute_content_hash, generate_entry_id
-from the_edge_agent.memory.codec import encode_metadata, encode_value
-from the_edge_agent.memory.results import Result, fail, found_entries, ok, returns_result
-from the_edge_agent.memory.tracking import check_total
-from the_edge_agent.memory.validation import (
+from the_edge_agent.memory import LTMError
+from the_edge_agent.memory.contract.catalog import compute_content_hash, generate_entry_id
+from the_edge_agent.memory.contract.tracking import check_total
+from the_edge_agent.memory.core import filters
+from the_edge_agent.memory.core.codec import encode_metadata, encode_value
+from the_edge_agent.memory.core.results import Result, fail, found_entries, ok, returns_result
+from the_edge_agent.memory.core.validation import (
     check_batch_size,
     check_items,
     check_key,

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from databases import Database
 from the_edge_agent.cli.app import app
-from the_edge_agent.memory import self_test
+from the_edge_agent.memory.diagnostics import self_test
 
 STEPS: Final = ["create_tables", *(name for name, _ in self_test.STEPS), "clean_up"]
 

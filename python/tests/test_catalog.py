@@ -6,19 +6,19 @@ import hashlib
 import json
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from the_edge_agent.memory import SQLAlchemyCatalog, SQLiteCatalog
-from the_edge_agent.memory.catalog import (
+from the_edge_agent.memory.contract.catalog import (
     compute_content_hash,
     create_catalog_backend,
     generate_entry_id,
     get_registered_catalog_backends,
-    parse_catalog_config,
     register_catalog_backend,
 )
+from the_edge_agent.memory.contract.config import parse_catalog_config
 
 # --- hashes ------------------------------------------------------------------------------------------
 
@@ -53,7 +53,7 @@ def test_known_hashes_and_ids_stay_as_they_are() -> None:
 
 @pytest.fixture
 def _registry_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    from the_edge_agent.memory import catalog
+    from the_edge_agent.memory.contract import catalog
 
     monkeypatch.setattr(catalog._catalogs, "_registered", dict(catalog._catalogs._registered))
 
@@ -90,6 +90,6 @@ def test_the_module_of_catalogs_has_what_makes_one_of_a_configuration(tmp_path: 
         ({"path": str(tmp_path / "catalog.db")}, SQLiteCatalog),
     ):
         given = dict(config)
-        with parse_catalog_config(config) as catalog:
+        with cast(Any, parse_catalog_config(config)) as catalog:
             assert isinstance(catalog, kind)
         assert config == given

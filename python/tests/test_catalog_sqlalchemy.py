@@ -25,7 +25,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 from databases import CatalogOpener, Database
 from run_length import of_this_run
 from the_edge_agent.memory import CatalogEntry, CatalogSnapshot, LTMError, SQLAlchemyCatalog
-from the_edge_agent.memory.catalog import (
+from the_edge_agent.memory.contract.catalog import (
     CatalogBackend,
     generate_entry_id,
 )
@@ -85,7 +85,7 @@ def test_a_lazy_catalog_connects_on_first_use(tmp_path: Path) -> None:
 
 def test_a_lazy_catalog_loads_no_driver() -> None:
     code = (
-        "import sys; from the_edge_agent.memory.catalog import create_catalog_backend as create\n"
+        "import sys; from the_edge_agent.memory.contract.catalog import create_catalog_backend as create\n"
         "create('sqlalchemy', url='postgresql://u:p@127.0.0.1:1/x', lazy=True)\n"
         "create('sqlalchemy', url='mysql://u:p@127.0.0.1:1/x', lazy=True)\n"
         "print(sorted({'psycopg', 'psycopg2', 'pymysql', 'MySQLdb'} & set(sys.modules)))"

@@ -9,12 +9,12 @@ from sqlalchemy import URL, insert
 from sqlalchemy.engine import Dialect as EngineDialect
 from sqlalchemy.schema import CreateTable
 
-from the_edge_agent.memory.filters import parse_filter
-from the_edge_agent.memory.queries import parse_query
+from the_edge_agent.memory.core.filters import parse_filter
+from the_edge_agent.memory.core.query import parse_query
 from the_edge_agent.memory.sql.dialects import Dialect, for_dialect
-from the_edge_agent.memory.sql.dialects.postgresql import PostgreSQLDialect
-from the_edge_agent.memory.sql.rows import entry_row
-from the_edge_agent.memory.sql.schema import Tables, copy_tables
+from the_edge_agent.memory.sql.dialects.postgresql.dialect import PostgreSQLDialect
+from the_edge_agent.memory.sql.schema.rows import entry_row
+from the_edge_agent.memory.sql.schema.tables import Tables, copy_tables
 
 
 @pytest.fixture(scope="module")

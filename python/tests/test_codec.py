@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from the_edge_agent.memory import LTMError
-from the_edge_agent.memory.codec import UnreadableError, decode, decode_metadata, encode_metadata, encode_value
+from the_edge_agent.memory.core.codec import UnreadableError, decode, decode_metadata, encode_metadata, encode_value
 from the_edge_agent.testing.bad_input import BAD_METADATA, NOT_JSON, anywhere
 from the_edge_agent.testing.contract import text_of
 from the_edge_agent.testing.exactness import NUMBERS, VALUES, nested

@@ -19,7 +19,7 @@ from the_edge_agent.memory import (
     parse_ltm_config,
     register_backend,
 )
-from the_edge_agent.memory import base as registry
+from the_edge_agent.memory.contract import backend as registry
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 from databases import Database
 from refusing_server import RefusingServer
 from the_edge_agent.memory import LTMError, PostgresBackend, SQLAlchemyBackend
-from the_edge_agent.memory.results import Result
+from the_edge_agent.memory.core.results import Result
 
 MODULES = {
     "psycopg": "psycopg",

@@ -17,9 +17,9 @@ from sqlalchemy.pool import NullPool
 
 from databases import Database, Target
 from the_edge_agent.memory import LTMError, SQLAlchemyBackend
-from the_edge_agent.memory.sql.dialects.sqlite import SQLiteDialect
-from the_edge_agent.memory.sql.url import missing_driver
-from the_edge_agent.memory.text import score
+from the_edge_agent.memory.core.tokens import score
+from the_edge_agent.memory.sql.dialects.sqlite.dialect import SQLiteDialect
+from the_edge_agent.memory.sql.driver.url import missing_driver
 
 _LIKE: Final = "LIKE over search tokens"
 _PATHS: Final = {

@@ -191,4 +191,8 @@ def test_the_model_shares_no_rules_with_the_memories() -> None:
         for line in path.read_text(encoding="utf-8").splitlines()
         if line.startswith("from the_edge_agent.memory")
     }
-    assert taken == {"the_edge_agent.memory", "the_edge_agent.memory.sql.creation", "the_edge_agent.memory.sql.url"}
+    assert taken == {
+        "the_edge_agent.memory",
+        "the_edge_agent.memory.sql.schema.create",
+        "the_edge_agent.memory.sql.driver.url",
+    }

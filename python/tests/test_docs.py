@@ -69,8 +69,8 @@ def _as_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setattr("the_edge_agent.memory.base._backends._registered", {})
-    monkeypatch.setattr("the_edge_agent.memory.catalog._catalogs._registered", {})
+    monkeypatch.setattr("the_edge_agent.memory.contract.backend._backends._registered", {})
+    monkeypatch.setattr("the_edge_agent.memory.contract.catalog._catalogs._registered", {})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

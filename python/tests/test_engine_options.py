@@ -23,7 +23,7 @@ from the_edge_agent.memory import (
     parse_catalog_config,
     parse_ltm_config,
 )
-from the_edge_agent.memory.sql.options import MAX_TABLE_NAME
+from the_edge_agent.memory.sql.driver.options import MAX_TABLE_NAME
 
 # --- options of engine and driver --------------------------------------------------------------------
 

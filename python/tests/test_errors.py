@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import create_engine, exc, text
 from sqlalchemy.pool import NullPool
 
-from the_edge_agent.memory.meanings import Where
-from the_edge_agent.memory.results import ERROR_TYPES, LTMError, fail
-from the_edge_agent.memory.sql.deadlines import Deadline
-from the_edge_agent.memory.sql.errors import ConnectingError, LostRaceError, classify
+from the_edge_agent.memory.core.results import ERROR_TYPES, LTMError, fail
+from the_edge_agent.memory.database.errors import Where
+from the_edge_agent.memory.sql.driver.deadlines import Deadline
+from the_edge_agent.memory.sql.driver.errors import ConnectingError, LostRaceError, classify
 from the_edge_agent.memory.sql.transactions import retrying
 
 

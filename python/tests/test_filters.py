@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from the_edge_agent.memory import LTMError
-from the_edge_agent.memory.filters import equal, matches, parse_filter
+from the_edge_agent.memory.core.filters import equal, matches, parse_filter
 from the_edge_agent.testing.bad_input import BAD_FILTERS
 from the_edge_agent.testing.contract import text_of
 from the_edge_agent.testing.filters import EXACT_NUMBERS, FILTERS, HOSTILE_KEYS, RECORDS

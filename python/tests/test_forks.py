@@ -70,7 +70,7 @@ memory.close()
 print(hung)
 """
 IN_A_CALL = """
-from the_edge_agent.memory import forks
+from the_edge_agent.memory.sqlite import forks
 
 memory, entered, is_over = opened(), threading.Event(), threading.Event()
 

@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 from databases import Database
 from interrupts import at_once, torn_out
 from run_length import SEED, of_this_run
-from the_edge_agent.memory.tickets import Tickets
+from the_edge_agent.memory.database.tickets import Tickets
 
 INTERRUPTS = of_this_run(30, 1000)  # of each class
 CONNECTIONS = 3

@@ -13,11 +13,11 @@ from sqlalchemy.pool import NullPool
 
 from databases import Database, drop_tables
 from the_edge_agent.memory import LTMError, SQLAlchemyBackend, SQLiteBackend, escape, words_of
-from the_edge_agent.memory import languages as languages_module
-from the_edge_agent.memory.database_backend import DatabaseBackend
-from the_edge_agent.memory.languages import Language, language, languages
-from the_edge_agent.memory.queries import parse_query
-from the_edge_agent.memory.text import EXACT, matches, search_text, term_of
+from the_edge_agent.memory.core import languages as languages_module
+from the_edge_agent.memory.core.languages import Language, language, languages
+from the_edge_agent.memory.core.query import parse_query
+from the_edge_agent.memory.core.tokens import EXACT, matches, search_text, term_of
+from the_edge_agent.memory.database.backend import DatabaseBackend
 
 PAIRS: Final[dict[str, list[tuple[str, str]]]] = {
     "english": [

@@ -230,7 +230,7 @@ def test_where_that_would_take_long_the_memory_is_refused_until_it_is_synced(
 ) -> None:
     with database.open() as backend:
         backend.store_many([{"key": f"k{n}", "value": n} for n in range(5)])
-    monkeypatch.setattr("the_edge_agent.memory.database_backend.MOST_SYNCED", 4)
+    monkeypatch.setattr("the_edge_agent.memory.database.backend.MOST_SYNCED", 4)
     catalog = switched_on(database, tmp_path, where)
     with pytest.raises(LTMError, match=r"5 entries that it does not know.*sync_catalog\(\)") as raised:
         database.open(catalog=catalog)
@@ -252,7 +252,7 @@ def test_the_command_syncs_the_catalog_of_an_agent_s_memory(tmp_path: Path, monk
     agent.write_text(f"settings:\n  ltm: {{url: {url}, catalog: sqlalchemy}}\n", encoding="utf-8")
     with SQLAlchemyBackend(url) as backend:
         backend.store_many([{"key": f"k{n}", "value": n} for n in range(5)])
-    monkeypatch.setattr("the_edge_agent.memory.database_backend.MOST_SYNCED", 4)
+    monkeypatch.setattr("the_edge_agent.memory.database.backend.MOST_SYNCED", 4)
     done = CliRunner().invoke(app, ["memory", "sync", str(agent)])
     assert (done.exit_code, json.loads(done.stdout)["tracked_count"]) == (0, 5)
     with SQLAlchemyBackend(url, catalog="sqlalchemy") as backend:

@@ -18,10 +18,10 @@ from sqlalchemy.pool import NullPool
 from databases import Database
 from faults.connections import OTHERS, Proxy, kill_connections, session_of
 from the_edge_agent.memory import LTMBackend, LTMError, SQLAlchemyBackend
-from the_edge_agent.memory.operations import Store
-from the_edge_agent.memory.results import Result
+from the_edge_agent.memory.core.operations import Store
+from the_edge_agent.memory.core.results import Result
 from the_edge_agent.memory.sql import transactions
-from the_edge_agent.memory.sql.rows import entry_parameters
+from the_edge_agent.memory.sql.schema.rows import entry_parameters
 
 on_servers = pytest.mark.targets(server=True, portable=False)
 

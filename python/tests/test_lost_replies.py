@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 from databases import Database
 from faults.connections import Proxy, kill_connections
 from the_edge_agent.memory import PostgresBackend, SQLAlchemyBackend
-from the_edge_agent.memory.postgres_pool import Connection
+from the_edge_agent.memory.postgres.pool import Connection
 
 pytestmark = pytest.mark.targets("native", server=True, portable=False)
 

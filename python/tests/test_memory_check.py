@@ -19,12 +19,13 @@ from databases import Database, PortableBackend
 from memory_checks import STEPS, LeavesNothing, objects, on_files_and_servers, run_sql, steps_of, tea
 from test_imports import WITHOUT_SQLALCHEMY
 from the_edge_agent.cli.reports import check_report
-from the_edge_agent.memory import LTMError, check_database, self_test
-from the_edge_agent.memory import check as check_module
-from the_edge_agent.memory.layouts import SCHEMA_VERSION
+from the_edge_agent.memory import LTMError, check_database
+from the_edge_agent.memory.database.layouts import SCHEMA_VERSION
+from the_edge_agent.memory.diagnostics import check as check_module
+from the_edge_agent.memory.diagnostics import self_test
 from the_edge_agent.memory.sql.dialects import Dialect
-from the_edge_agent.memory.sql.options import EngineOptions
-from the_edge_agent.memory.sql.schema import copy_tables
+from the_edge_agent.memory.sql.driver.options import EngineOptions
+from the_edge_agent.memory.sql.schema.tables import copy_tables
 
 TEA: Final = Path(sys.executable).with_name("tea")
 KEYS: Final = {
@@ -120,7 +121,7 @@ class TestReport(LeavesNothing):
         assert check_database(url)["schema"]["foreign_tables"] == ["ltm_catalog"]
 
     def test_a_dialect_without_a_class_of_its_own_is_tested_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("the_edge_agent.memory.sql.creation.for_dialect", lambda dialect: Dialect)
+        monkeypatch.setattr("the_edge_agent.memory.sql.schema.create.for_dialect", lambda dialect: Dialect)
         report = check_database("sqlite://")
         assert report["success"], report
         assert (report["is_portable"], report["server"], report["filter_path"]) == (True, "sqlite", "Python")

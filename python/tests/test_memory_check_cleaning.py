@@ -16,9 +16,10 @@ from sqlalchemy import Connection
 from databases import Database
 from memory_checks import STEPS, LeavesNothing, objects, on_files_and_servers, run_sql, steps_of, tea
 from the_edge_agent.cli.memory import _ended_by_signals
-from the_edge_agent.memory import LTMError, check_database, self_test
-from the_edge_agent.memory import check as check_module
-from the_edge_agent.memory.sql.creation import Schema
+from the_edge_agent.memory import LTMError, check_database
+from the_edge_agent.memory.diagnostics import check as check_module
+from the_edge_agent.memory.diagnostics import self_test
+from the_edge_agent.memory.sql.schema.create import Schema
 
 
 def replaced(name: str, work: Callable[[Any], None]) -> tuple[tuple[str, Callable[[Any], None]], ...]:

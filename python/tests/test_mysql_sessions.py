@@ -12,8 +12,8 @@ from databases import Database, drop_tables
 from engines import refused
 from session_variables import callers_engine, first_difference, tried
 from the_edge_agent.memory import SQLAlchemyBackend
-from the_edge_agent.memory.results import Result
-from the_edge_agent.memory.sql.dialects import mysql_sessions
+from the_edge_agent.memory.core.results import Result
+from the_edge_agent.memory.sql.dialects.mysql import sessions as mysql_sessions
 
 of_mysql = pytest.mark.targets(of_mysql=True, portable=False)
 OTHER_ENGINES = {  # which keep our tables; MyISAM takes no long keys

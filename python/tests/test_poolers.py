@@ -16,8 +16,8 @@ from sqlalchemy import create_engine, make_url
 from databases import POOLERS, Database
 from engines import refused
 from the_edge_agent.memory import LTMError, PostgresBackend, SQLAlchemyBackend
-from the_edge_agent.memory.postgres_errors import failure_of
-from the_edge_agent.memory.sql.errors import classify
+from the_edge_agent.memory.postgres.errors import failure_of
+from the_edge_agent.memory.sql.driver.errors import classify
 
 pytestmark = pytest.mark.targets("other", "native", pooler="pgbouncer")
 

@@ -22,7 +22,7 @@ from the_edge_agent.memory import (
     create_ltm_backend,
     parse_ltm_config,
 )
-from the_edge_agent.memory.plan import BOUNDS, Bound
+from the_edge_agent.memory.database.search_plan import BOUNDS, Bound
 
 pytestmark = pytest.mark.targets(family="postgresql", native=True)
 

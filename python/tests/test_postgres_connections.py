@@ -19,10 +19,10 @@ from sqlalchemy import make_url
 from databases import Database
 from faults.connections import Proxy, kill_connections
 from the_edge_agent.memory import LTMBackend, LTMError, PostgresBackend
-from the_edge_agent.memory.meanings import NOWHERE
-from the_edge_agent.memory.postgres_database import WRITE
-from the_edge_agent.memory.postgres_errors import OutOfTimeError, refusal_of
-from the_edge_agent.memory.results import Result
+from the_edge_agent.memory.core.results import Result
+from the_edge_agent.memory.database.errors import NOWHERE
+from the_edge_agent.memory.postgres.database import WRITE
+from the_edge_agent.memory.postgres.errors import OutOfTimeError, refusal_of
 
 pytestmark = pytest.mark.targets(family="postgresql", native=True)
 
@@ -83,7 +83,7 @@ def test_every_call_succeeds_after_every_connection_was_killed(
     database: Database, monkeypatch: pytest.MonkeyPatch, seems_alive: bool
 ) -> None:
     if seems_alive:
-        monkeypatch.setattr("the_edge_agent.memory.postgres_pool.has_ended", lambda descriptor: False)
+        monkeypatch.setattr("the_edge_agent.memory.postgres.pool.has_ended", lambda descriptor: False)
     with PostgresBackend(database.url) as memory:
         memory.store_many([{"key": "k", "value": "fox", "metadata": {"n": 1}}, {"key": "other", "value": "hound"}])
         for name, call in CALLS.items():
@@ -262,7 +262,7 @@ def test_a_conversation_that_a_pooler_ended_twice_is_unknown_if_it_was_at_commit
         raise psycopg.errors.ProtocolViolation
 
     with PostgresBackend(database.url) as memory:
-        monkeypatch.setattr("the_edge_agent.memory.postgres_database.PostgresDatabase._transact", broken)
+        monkeypatch.setattr("the_edge_agent.memory.postgres.database.PostgresDatabase._transact", broken)
         with pytest.raises(LTMError) as raised:
             memory._database.run(lambda connection: None, WRITE)
     assert raised.value.result["unknown"] is True

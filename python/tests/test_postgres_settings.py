@@ -22,8 +22,8 @@ from the_edge_agent.memory import (
     SQLAlchemyBackend,
     SQLAlchemyCatalog,
 )
-from the_edge_agent.memory.postgres_sessions import READ_COMMITTED
-from the_edge_agent.memory.sql.prepared import Prepared, Query
+from the_edge_agent.memory.postgres.sessions import READ_COMMITTED
+from the_edge_agent.memory.sql.driver.prepared import Prepared, Query
 
 pytestmark = pytest.mark.targets(family="postgresql", portable=False)
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from databases import Database
 from the_edge_agent.memory import SQLAlchemyBackend
-from the_edge_agent.memory.sql.prepared import Prepared, is_watched
+from the_edge_agent.memory.sql.driver.prepared import Prepared, is_watched
 
 CALLS: Final[dict[str, Callable[[Any], Any]]] = {
     "retrieve": lambda memory: memory.retrieve("a"),

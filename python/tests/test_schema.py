@@ -16,9 +16,9 @@ from sqlalchemy.pool import NullPool
 from databases import Database, Opener, drop_tables
 from memory_checks import objects
 from the_edge_agent.memory import LTMError
-from the_edge_agent.memory.layouts import SCHEMA_VERSION
-from the_edge_agent.memory.sql.creation import Schema
-from the_edge_agent.memory.sql.schema import LTMEntry, copy_tables
+from the_edge_agent.memory.database.layouts import SCHEMA_VERSION
+from the_edge_agent.memory.sql.schema.create import Schema
+from the_edge_agent.memory.sql.schema.tables import LTMEntry, copy_tables
 from the_edge_agent.testing.workers import PROCESSES, run_together
 
 pytestmark = pytest.mark.targets("portable", in_memory=False)

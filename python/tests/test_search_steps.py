@@ -19,14 +19,17 @@ from sqlalchemy.pool import NullPool
 
 from databases import Database
 from run_length import of_this_day
-from the_edge_agent.memory import LTMBackend, SQLAlchemyBackend, SQLiteBackend, native_rows, plan, text
-from the_edge_agent.memory.filters import alternatives, matches, parse_filter, slotted
-from the_edge_agent.memory.plan import Bound
-from the_edge_agent.memory.queries import parse_query
-from the_edge_agent.memory.sql import search as sql_search
-from the_edge_agent.memory.sql.dialects import mysql_search
-from the_edge_agent.memory.sql.search import Search
-from the_edge_agent.memory.sqlite_index import definitions
+from the_edge_agent.memory import LTMBackend, SQLAlchemyBackend, SQLiteBackend
+from the_edge_agent.memory.core import tokens as text
+from the_edge_agent.memory.core.filters import alternatives, matches, parse_filter, slotted
+from the_edge_agent.memory.core.query import parse_query
+from the_edge_agent.memory.database import native_rows
+from the_edge_agent.memory.database import search_plan as plan
+from the_edge_agent.memory.database.search_plan import Bound
+from the_edge_agent.memory.sql.dialects.mysql import search as mysql_search
+from the_edge_agent.memory.sql.queries import search as sql_search
+from the_edge_agent.memory.sql.queries.search import Search
+from the_edge_agent.memory.sqlite.index import definitions
 
 Make = Callable[[Path], LTMBackend]
 MAKES: Final[dict[str, Make]] = {

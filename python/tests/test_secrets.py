@@ -27,7 +27,7 @@ from the_edge_agent.memory import (
     parse_catalog_config,
     parse_ltm_config,
 )
-from the_edge_agent.memory.showing import has_raw_login
+from the_edge_agent.memory.core.showing import has_raw_login
 
 CANARY = "c4nary-s3cret"
 CLASSES = [SQLAlchemyBackend, SQLiteBackend, PostgresBackend, SQLAlchemyCatalog, SQLiteCatalog, PostgresCatalog]

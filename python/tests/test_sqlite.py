@@ -27,8 +27,8 @@ from the_edge_agent.memory import (
     create_ltm_backend,
     parse_ltm_config,
 )
-from the_edge_agent.memory import sqlite_database as native
-from the_edge_agent.memory.native_rows import first_tracked
+from the_edge_agent.memory.database.native_rows import first_tracked
+from the_edge_agent.memory.sqlite import database as native
 
 
 @pytest.fixture
@@ -351,7 +351,7 @@ def test_a_list_that_ends_at_its_limit_lets_the_next_write_through(
         kept.append(rows)
         return first_tracked(rows, *rest)
 
-    monkeypatch.setattr("the_edge_agent.memory.catalog_sqlite.first_tracked", keeping)
+    monkeypatch.setattr("the_edge_agent.memory.sqlite.catalog.first_tracked", keeping)
     with SQLiteCatalog(tmp_path / "m.db") as reader, SQLiteCatalog(tmp_path / "m.db") as writer:
         for number in range(3):
             reader.track_entry(f"k{number}", "sha256:1", None, 1, None)

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from the_edge_agent.memory import LTMError, SQLAlchemyBackend, SQLAlchemyCatalog, SQLiteBackend
-from the_edge_agent.memory.sql import deadlines
+from the_edge_agent.memory.sql.driver import deadlines
 from the_edge_agent.testing.catalog_base import entry_of
 
 MEMORIES: dict[str, Callable[..., Any]] = {

@@ -17,7 +17,7 @@ from the_edge_agent.memory import (
     SQLiteBackend,
     SQLiteCatalog,
 )
-from the_edge_agent.memory.check import check_database
+from the_edge_agent.memory.diagnostics.check import check_database
 
 SetUp = Callable[[Any], object]
 

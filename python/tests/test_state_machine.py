@@ -20,8 +20,8 @@ from databases import Databases, Target, chosen_targets, is_named
 from ltm_machine import opened
 from run_length import of_this_run
 from the_edge_agent.memory import SQLAlchemyBackend
-from the_edge_agent.memory.operations import Operation, Store
-from the_edge_agent.memory.results import Result
+from the_edge_agent.memory.core.operations import Operation, Store
+from the_edge_agent.memory.core.results import Result
 
 STEPS: Final = of_this_run(1_500, 200_000)
 STEPS_PER_EXAMPLE: Final = 50

@@ -16,9 +16,9 @@ from sqlalchemy.exc import OperationalError
 
 from databases import Database
 from the_edge_agent.memory import LTMError, SQLAlchemyBackend, compute_content_hash, parse_ltm_config
-from the_edge_agent.memory.blobs import BlobStorage
-from the_edge_agent.memory.postgres import PostgresBackend
-from the_edge_agent.memory.sqlite import SQLiteBackend
+from the_edge_agent.memory.database.blobs import BlobStorage
+from the_edge_agent.memory.postgres.backend import PostgresBackend
+from the_edge_agent.memory.sqlite.backend import SQLiteBackend
 
 LARGE: dict[str, Any] = {
     "text": "fox " * 100,
@@ -293,7 +293,7 @@ def test_what_is_no_plain_file_of_the_storage_is_an_error_at_once(
             blob.parent.rename(tmp_path / "elsewhere")
             blob.parent.symlink_to(tmp_path / "elsewhere")
         elif kind == "too large":
-            monkeypatch.setattr("the_edge_agent.memory.blobs.LARGEST_BLOB", 100)
+            monkeypatch.setattr("the_edge_agent.memory.database.blobs.LARGEST_BLOB", 100)
         else:
             content = tmp_path / "content"
             blob.rename(content)

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from the_edge_agent.memory import LTMError, SQLiteBackend, words_of
-from the_edge_agent.memory.languages import language
-from the_edge_agent.memory.queries import parse_query as parse
-from the_edge_agent.memory.text import Term, matches, score, search_text, tokenize
+from the_edge_agent.memory.core.languages import language
+from the_edge_agent.memory.core.query import parse_query as parse
+from the_edge_agent.memory.core.tokens import Term, matches, score, search_text, tokenize
 from the_edge_agent.testing.bad_input import BAD_QUERIES
 from the_edge_agent.testing.queries import LIBRARY, QUERIES
 

@@ -22,7 +22,7 @@ from sqlalchemy.engine import URL
 from databases import Database
 from refusing_server import RefusingServer
 from test_connecting import DRIVERS, OF_POSTGRES, of_refusing, of_servers, opened, refusal
-from the_edge_agent.memory.sql.dialects.mysql import MySQLDialect
+from the_edge_agent.memory.sql.dialects.mysql.dialect import MySQLDialect
 
 SERVERS = Path(__file__).parents[2] / "scripts" / "servers.py"
 # PostgreSQL comes in a build without TLS: PgBouncer encrypts for it.

@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 from databases import Database
 from faults.connections import OTHERS
 from the_edge_agent.memory import LTMError, PostgresBackend, SQLAlchemyBackend
-from the_edge_agent.memory.postgres_database import WRITE
+from the_edge_agent.memory.postgres.database import WRITE
 
 on_servers = pytest.mark.targets("native", server=True, portable=False)
 

@@ -22,18 +22,18 @@ from the_edge_agent.memory import (
     SQLiteBackend,
     check_database,
     create_ltm_backend,
-    operations,
     parse_backend_config,
     parse_ltm_config,
-    postgres_schema,
-    sqlite_database,
 )
-from the_edge_agent.memory.plan import best, window_of
-from the_edge_agent.memory.queries import parse_query
-from the_edge_agent.memory.results import Result, ok
-from the_edge_agent.memory.sql.creation import Schema
+from the_edge_agent.memory.core import operations
+from the_edge_agent.memory.core.query import parse_query
+from the_edge_agent.memory.core.results import Result, ok
+from the_edge_agent.memory.core.tokens import matches, search_text
+from the_edge_agent.memory.database.search_plan import best, window_of
+from the_edge_agent.memory.postgres import schema as postgres_schema
 from the_edge_agent.memory.sql.dialects import Dialect
-from the_edge_agent.memory.text import matches, search_text
+from the_edge_agent.memory.sql.schema.create import Schema
+from the_edge_agent.memory.sqlite import database as sqlite_database
 from the_edge_agent.testing import LTMContract
 from the_edge_agent.testing.contract import OpenBackend, assert_failure, keys_of
 from the_edge_agent.testing.workers import PROCESSES, run_together

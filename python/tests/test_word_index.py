@@ -22,10 +22,11 @@ from typer.testing import CliRunner
 from databases import Database
 from run_length import SEED, of_this_run
 from the_edge_agent.cli.app import app
-from the_edge_agent.memory import LTMBackend, LTMError, SQLAlchemyBackend, plan
-from the_edge_agent.memory.plan import Bound
-from the_edge_agent.memory.sql.dialects import mysql_search
-from the_edge_agent.memory.sql.dialects.mysql_words import (
+from the_edge_agent.memory import LTMBackend, LTMError, SQLAlchemyBackend
+from the_edge_agent.memory.database import search_plan as plan
+from the_edge_agent.memory.database.search_plan import Bound
+from the_edge_agent.memory.sql.dialects.mysql import search as mysql_search
+from the_edge_agent.memory.sql.dialects.mysql.words import (
     BLOCK,
     Places,
     WordBlocks,
@@ -56,7 +57,7 @@ CUTS: Final = of_this_run(15, 1_000)
 MAKING: Final = """
 import sys
 from the_edge_agent.memory import SQLAlchemyBackend
-from the_edge_agent.memory.sql.dialects.mysql_words import WordBlocks
+from the_edge_agent.memory.sql.dialects.mysql.words import WordBlocks
 
 WordBlocks.every = 20
 with SQLAlchemyBackend(sys.argv[1]) as memory:

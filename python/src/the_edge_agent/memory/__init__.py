@@ -6,13 +6,13 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from the_edge_agent.memory.base import (
+from the_edge_agent.memory.contract.backend import (
     LTMBackend,
     create_ltm_backend,
     get_registered_backends,
     register_backend,
 )
-from the_edge_agent.memory.catalog import (
+from the_edge_agent.memory.contract.catalog import (
     CatalogBackend,
     compute_content_hash,
     create_catalog_backend,
@@ -20,26 +20,26 @@ from the_edge_agent.memory.catalog import (
     get_registered_catalog_backends,
     register_catalog_backend,
 )
-from the_edge_agent.memory.config import (
+from the_edge_agent.memory.contract.config import (
     expand_env_vars,
     expand_ltm_config,
     parse_backend_config,
     parse_catalog_config,
     parse_ltm_config,
 )
-from the_edge_agent.memory.queries import escape, words_of
-from the_edge_agent.memory.results import ERROR_TYPES, LTMError
-from the_edge_agent.memory.transaction import LTMTransaction
+from the_edge_agent.memory.contract.transaction import LTMTransaction
+from the_edge_agent.memory.core.query import escape, words_of
+from the_edge_agent.memory.core.results import ERROR_TYPES, LTMError
 
 if TYPE_CHECKING:
-    from the_edge_agent.memory.catalog_postgres import PostgresCatalog
-    from the_edge_agent.memory.catalog_sqlalchemy import SQLAlchemyCatalog
-    from the_edge_agent.memory.catalog_sqlite import SQLiteCatalog
-    from the_edge_agent.memory.check import check_database
-    from the_edge_agent.memory.postgres import PostgresBackend
-    from the_edge_agent.memory.sql.schema import CatalogEntry, CatalogSnapshot, LTMEntry
-    from the_edge_agent.memory.sqlalchemy_backend import SQLAlchemyBackend
-    from the_edge_agent.memory.sqlite import SQLiteBackend
+    from the_edge_agent.memory.diagnostics.check import check_database
+    from the_edge_agent.memory.postgres.backend import PostgresBackend
+    from the_edge_agent.memory.postgres.catalog import PostgresCatalog
+    from the_edge_agent.memory.sql.backend import SQLAlchemyBackend
+    from the_edge_agent.memory.sql.catalog import SQLAlchemyCatalog
+    from the_edge_agent.memory.sql.schema.tables import CatalogEntry, CatalogSnapshot, LTMEntry
+    from the_edge_agent.memory.sqlite.backend import SQLiteBackend
+    from the_edge_agent.memory.sqlite.catalog import SQLiteCatalog
 
 
 def _is_installed(name: str) -> bool:
@@ -53,16 +53,16 @@ SQLALCHEMY_AVAILABLE = _is_installed("sqlalchemy")
 LongTermMemoryBackend = LTMBackend
 
 _LAZY = {
-    "PostgresBackend": "the_edge_agent.memory.postgres",
-    "PostgresCatalog": "the_edge_agent.memory.catalog_postgres",
-    "SQLAlchemyBackend": "the_edge_agent.memory.sqlalchemy_backend",
-    "SQLAlchemyCatalog": "the_edge_agent.memory.catalog_sqlalchemy",
-    "SQLiteBackend": "the_edge_agent.memory.sqlite",
-    "SQLiteCatalog": "the_edge_agent.memory.catalog_sqlite",
-    "CatalogEntry": "the_edge_agent.memory.sql.schema",
-    "CatalogSnapshot": "the_edge_agent.memory.sql.schema",
-    "LTMEntry": "the_edge_agent.memory.sql.schema",
-    "check_database": "the_edge_agent.memory.check",
+    "PostgresBackend": "the_edge_agent.memory.postgres.backend",
+    "PostgresCatalog": "the_edge_agent.memory.postgres.catalog",
+    "SQLAlchemyBackend": "the_edge_agent.memory.sql.backend",
+    "SQLAlchemyCatalog": "the_edge_agent.memory.sql.catalog",
+    "SQLiteBackend": "the_edge_agent.memory.sqlite.backend",
+    "SQLiteCatalog": "the_edge_agent.memory.sqlite.catalog",
+    "CatalogEntry": "the_edge_agent.memory.sql.schema.tables",
+    "CatalogSnapshot": "the_edge_agent.memory.sql.schema.tables",
+    "LTMEntry": "the_edge_agent.memory.sql.schema.tables",
+    "check_database": "the_edge_agent.memory.diagnostics.check",
 }
 
 __all__ = [

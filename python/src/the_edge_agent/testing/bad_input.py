@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import pytest
 
-from the_edge_agent.memory.base import LTMBackend
-from the_edge_agent.memory.results import LTMError, Result
-from the_edge_agent.memory.transaction import LTMTransaction
+from the_edge_agent.memory.contract.backend import LTMBackend
+from the_edge_agent.memory.contract.transaction import LTMTransaction
+from the_edge_agent.memory.core.results import LTMError, Result
 from the_edge_agent.testing.contract import ContractBase, assert_failure, assert_success, contents, find, keys_of
 from the_edge_agent.testing.exactness import nested
 

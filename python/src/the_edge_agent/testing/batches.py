@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from the_edge_agent.memory.base import LTMBackend
+from the_edge_agent.memory.contract.backend import LTMBackend
 from the_edge_agent.testing.bad_input import BAD_KEYS, BAD_METADATA, NOT_JSON, assert_refused
 from the_edge_agent.testing.contract import (
     ContractBase,

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import pytest
 
-from the_edge_agent.memory.catalog import CatalogBackend
-from the_edge_agent.memory.results import Result
+from the_edge_agent.memory.contract.catalog import CatalogBackend
+from the_edge_agent.memory.core.results import Result
 from the_edge_agent.testing.bad_input import (
     BAD_FILTERS,
     BAD_KEYS,

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Final, Protocol, TypeAlias, TypeVar, cast
 
 import pytest
 
-from the_edge_agent.memory.catalog import CatalogBackend
-from the_edge_agent.memory.results import LTMError, Result
+from the_edge_agent.memory.contract.catalog import CatalogBackend
+from the_edge_agent.memory.core.results import LTMError, Result
 from the_edge_agent.testing.contract import assert_failure, assert_same, assert_success
 
 OpenCatalog: TypeAlias = Callable[[], CatalogBackend]

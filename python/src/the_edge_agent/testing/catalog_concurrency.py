@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import chain
 from typing import Any, Final, TypeAlias
 
-from the_edge_agent.memory.catalog import CatalogBackend
+from the_edge_agent.memory.contract.catalog import CatalogBackend
 from the_edge_agent.testing.catalog_base import (
     PAST,
     CatalogBase,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timezone
 from typing import Any
 
-from the_edge_agent.memory.catalog import CatalogBackend
+from the_edge_agent.memory.contract.catalog import CatalogBackend
 from the_edge_agent.testing.catalog_base import (
     FUTURE,
     PAST,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any, Final
 
-from the_edge_agent.memory.catalog import CatalogBackend
+from the_edge_agent.memory.contract.catalog import CatalogBackend
 from the_edge_agent.testing.catalog_base import FUTURE, CatalogBase, entry_of, found, id_of, track, track_all
 from the_edge_agent.testing.contract import differences, generator, text_of
 from the_edge_agent.testing.exactness import HOSTILE_TEXTS, METADATA, VALUES, nested, random_json

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from the_edge_agent.memory.catalog import CatalogBackend
+from the_edge_agent.memory.contract.catalog import CatalogBackend
 from the_edge_agent.testing.catalog_base import (
     FUTURE,
     PAST,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta, timezone
 from typing import Any, Final, cast
 
-from the_edge_agent.memory.catalog import CatalogBackend
+from the_edge_agent.memory.contract.catalog import CatalogBackend
 from the_edge_agent.testing.catalog_base import FUTURE, PAST, CatalogBase, Entry, FullCatalog, entry_of, keys
 from the_edge_agent.testing.catalog_model import CatalogModel, seen_of
 from the_edge_agent.testing.contract import assert_same, assert_success, generator

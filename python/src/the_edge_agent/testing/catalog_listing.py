@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import pytest
 
-from the_edge_agent.memory import filters
-from the_edge_agent.memory.catalog import CatalogBackend
+from the_edge_agent.memory.contract.catalog import CatalogBackend
+from the_edge_agent.memory.core import filters
 from the_edge_agent.testing import corpus
 from the_edge_agent.testing.catalog_base import CatalogBase, entry_of, keys, track, track_all
 from the_edge_agent.testing.contract import differences, generator

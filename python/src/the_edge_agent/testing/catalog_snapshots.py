@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import Any, Final
 
-from the_edge_agent.memory.catalog import CatalogBackend
+from the_edge_agent.memory.contract.catalog import CatalogBackend
 from the_edge_agent.testing.bad_input import assert_refused
 from the_edge_agent.testing.catalog_bad_input import BAD_NAMES
 from the_edge_agent.testing.catalog_base import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from the_edge_agent.memory.base import LTMBackend
+from the_edge_agent.memory.contract.backend import LTMBackend
 from the_edge_agent.testing.bad_input import BAD_LIMITS, assert_refused
 from the_edge_agent.testing.contract import (
     ContractBase,

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import pytest
 
-from the_edge_agent.memory.base import LTMBackend
-from the_edge_agent.memory.results import LTMError
+from the_edge_agent.memory.contract.backend import LTMBackend
+from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.testing.contract import ContractBase, OpenBackend, assert_failure, assert_success, find
 
 CALLS: Final[dict[str, Callable[[LTMBackend], dict[str, Any]]]] = {

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import chain
 from typing import Any, Final, TypeAlias
 
-from the_edge_agent.memory.base import LTMBackend
+from the_edge_agent.memory.contract.backend import LTMBackend
 from the_edge_agent.testing.contract import OpenBackend, assert_success, find, generator, keys_of, load
 from the_edge_agent.testing.workers import PROCESSES, WorkerRules, run_in_threads, run_together
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, TypeAlias
 
 import pytest
 
-from the_edge_agent.memory.base import LTMBackend
-from the_edge_agent.memory.results import Result
+from the_edge_agent.memory.contract.backend import LTMBackend
+from the_edge_agent.memory.core.results import Result
 
 OpenBackend: TypeAlias = Callable[[], LTMBackend]
 Item: TypeAlias = tuple[str, Any, dict[str, Any] | None]

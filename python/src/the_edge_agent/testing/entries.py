@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from the_edge_agent.memory.base import LTMBackend
+from the_edge_agent.memory.contract.backend import LTMBackend
 from the_edge_agent.testing.contract import ContractBase, assert_same, assert_success, contents, find, keys_of
 
 STORED = {"success": True, "stored": True}

@@ -6,7 +6,7 @@ import random
 import unicodedata
 from typing import Any, Final
 
-from the_edge_agent.memory.base import LTMBackend
+from the_edge_agent.memory.contract.backend import LTMBackend
 from the_edge_agent.testing.contract import (
     ContractBase,
     assert_same,

@@ -8,7 +8,7 @@ from decimal import Decimal
 from itertools import cycle
 from typing import Any, Final
 
-from the_edge_agent.memory.base import LTMBackend
+from the_edge_agent.memory.contract.backend import LTMBackend
 from the_edge_agent.testing.bad_input import assert_refused
 from the_edge_agent.testing.contract import (
     ContractBase,

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from the_edge_agent.memory.base import LTMBackend
+from the_edge_agent.memory.contract.backend import LTMBackend
 from the_edge_agent.testing import corpus
 from the_edge_agent.testing.contract import ContractBase, Item, find, generator, text_of
 from the_edge_agent.testing.model import Model, page

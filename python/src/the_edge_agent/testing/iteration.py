@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from the_edge_agent.memory.base import LTMBackend
+from the_edge_agent.memory.contract.backend import LTMBackend
 from the_edge_agent.testing.contract import ContractBase, assert_success, find, keys_of, load, text_of
 from the_edge_agent.testing.exactness import HOSTILE_TEXTS
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from the_edge_agent.memory.base import LTMBackend
+from the_edge_agent.memory.contract.backend import LTMBackend
 from the_edge_agent.testing.contract import assert_success, find, keys_of
 
 SHORT: Final = 0.3  # seconds; long enough to be seen first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from the_edge_agent.memory.base import LTMBackend
+from the_edge_agent.memory.contract.backend import LTMBackend
 from the_edge_agent.testing.contract import ContractBase, assert_same, assert_success, load
 from the_edge_agent.testing.exactness import HOSTILE_TEXTS
 from the_edge_agent.testing.iteration import LAST, PREFIXES, TREE

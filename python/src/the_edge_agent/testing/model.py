@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from the_edge_agent.memory import filters
-from the_edge_agent.memory.base import LTMBackend
-from the_edge_agent.memory.languages import language
-from the_edge_agent.memory.queries import parse_query
-from the_edge_agent.memory.text import (
+from the_edge_agent.memory.contract.backend import LTMBackend
+from the_edge_agent.memory.core import filters
+from the_edge_agent.memory.core.languages import language
+from the_edge_agent.memory.core.query import parse_query
+from the_edge_agent.memory.core.tokens import (
     RANK_WINDOW,
     TOKEN_START,
     Term,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from the_edge_agent.memory.base import LTMBackend
+from the_edge_agent.memory.contract.backend import LTMBackend
 from the_edge_agent.testing import corpus
 from the_edge_agent.testing.contract import OpenBackend, find, generator, load, text_of
 from the_edge_agent.testing.exactness import HOSTILE_TEXTS, VALUES

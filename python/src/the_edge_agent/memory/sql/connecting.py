@@ -18,18 +18,18 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
-from the_edge_agent.memory.certificates import check_files
-from the_edge_agent.memory.meanings import NOT_ENCRYPTED, message_of, options_in
-from the_edge_agent.memory.results import LTMError
-from the_edge_agent.memory.showing import ordinary
-from the_edge_agent.memory.sql.deadlines import Deadline, current
+from the_edge_agent.memory.core.results import LTMError
+from the_edge_agent.memory.core.showing import ordinary
+from the_edge_agent.memory.core.validation import check_idle_timeout
+from the_edge_agent.memory.database.certificates import check_files
+from the_edge_agent.memory.database.errors import NOT_ENCRYPTED, message_of, options_in
+from the_edge_agent.memory.database.tickets import Ticket, Tickets
 from the_edge_agent.memory.sql.dialects import SECONDS, Dialect, for_dialect, for_name
-from the_edge_agent.memory.sql.errors import DAMAGED
-from the_edge_agent.memory.sql.options import EngineOptions
+from the_edge_agent.memory.sql.driver.deadlines import Deadline, current
+from the_edge_agent.memory.sql.driver.errors import DAMAGED
+from the_edge_agent.memory.sql.driver.options import EngineOptions
+from the_edge_agent.memory.sql.driver.url import GIVEN, load_dialect, missing_driver, where_of, with_installed_driver
 from the_edge_agent.memory.sql.transactions import CHECKED, check_session, connect
-from the_edge_agent.memory.sql.url import GIVEN, load_dialect, missing_driver, where_of, with_installed_driver
-from the_edge_agent.memory.tickets import Ticket, Tickets
-from the_edge_agent.memory.validation import check_idle_timeout
 
 _TICKET: Final = "the_edge_agent.ticket"
 _connecting = threading.local()

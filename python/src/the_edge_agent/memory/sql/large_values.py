@@ -10,14 +10,14 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection
 
-from the_edge_agent.memory.blobs import BlobStorage, DamagedBlobError
-from the_edge_agent.memory.codec import UnreadableError, decode
-from the_edge_agent.memory.damage import Damage, Lost, not_here
-from the_edge_agent.memory.operations import Operation, Store
-from the_edge_agent.memory.results import LTMError
-from the_edge_agent.memory.sql.engine import Database
-from the_edge_agent.memory.sql.rows import Pointer
-from the_edge_agent.memory.sql.statements import Statements
+from the_edge_agent.memory.core.codec import UnreadableError, decode
+from the_edge_agent.memory.core.damage import Damage, Lost, not_here
+from the_edge_agent.memory.core.operations import Operation, Store
+from the_edge_agent.memory.core.results import LTMError
+from the_edge_agent.memory.database.blobs import BlobStorage, DamagedBlobError
+from the_edge_agent.memory.sql.database import Database
+from the_edge_agent.memory.sql.queries.statements import Statements
+from the_edge_agent.memory.sql.schema.rows import Pointer
 
 Found = TypeVar("Found")
 

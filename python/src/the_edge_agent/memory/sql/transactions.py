@@ -14,13 +14,13 @@ from sqlalchemy import Connection, Engine, PoolProxiedConnection
 from sqlalchemy.exc import DBAPIError, SAWarning, SQLAlchemyError
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
-from the_edge_agent.memory.results import LostDatabaseError, LTMError
-from the_edge_agent.memory.sockets import has_ended
-from the_edge_agent.memory.sql.deadlines import Deadline, DeadlineError
+from the_edge_agent.memory.core.results import LostDatabaseError, LTMError
+from the_edge_agent.memory.database.sockets import has_ended
 from the_edge_agent.memory.sql.dialects import BEGINS_ITSELF, SECONDS, Dialect, for_dialect
-from the_edge_agent.memory.sql.errors import Failure, LostRaceError, classify, out_of_time
-from the_edge_agent.memory.sql.opening import opened
-from the_edge_agent.memory.sql.prepared import Outcome, Query, forget
+from the_edge_agent.memory.sql.driver.deadlines import Deadline, DeadlineError
+from the_edge_agent.memory.sql.driver.errors import Failure, LostRaceError, classify, out_of_time
+from the_edge_agent.memory.sql.driver.opening import opened
+from the_edge_agent.memory.sql.driver.prepared import Outcome, Query, forget
 
 Answer = TypeVar("Answer")
 

@@ -11,8 +11,8 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import Connection, Engine, MetaData, Table, delete, inspect
 
 from the_edge_agent.memory import LTMError, PostgresBackend, SQLAlchemyBackend, SQLiteBackend
-from the_edge_agent.memory.sql.creation import Schema
-from the_edge_agent.memory.sql.url import parse_url, with_installed_driver
+from the_edge_agent.memory.sql.driver.url import parse_url, with_installed_driver
+from the_edge_agent.memory.sql.schema.create import Schema
 
 T = TypeVar("T")
 _NATIVE: Final[Mapping[str, tuple[Any, str]]] = {

@@ -9,17 +9,17 @@ from typing import Final
 from sqlalchemy.engine import Dialect as EngineDialect
 
 from the_edge_agent.memory.sql.dialects.base import BEGINS_ITSELF, SECONDS, Dialect
-from the_edge_agent.memory.sql.dialects.upserts import Upsert
+from the_edge_agent.memory.sql.dialects.upsert import Upsert
 
 _PACKAGE: Final = "the_edge_agent.memory.sql.dialects"
 _CLASSES: Final = {
-    "sqlite": ("sqlite", "SQLiteDialect"),
-    "postgresql": ("postgresql", "PostgreSQLDialect"),
-    "mysql": ("mysql", "MySQLDialect"),
-    "mariadb": ("mariadb", "MariaDBDialect"),
-    "cockroachdb": ("cockroachdb", "CockroachDBDialect"),
-    "duckdb": ("duckdb", "DuckDBDialect"),
-    "firebird": ("firebird", "FirebirdDialect"),
+    "sqlite": ("sqlite.dialect", "SQLiteDialect"),
+    "postgresql": ("postgresql.dialect", "PostgreSQLDialect"),
+    "mysql": ("mysql.dialect", "MySQLDialect"),
+    "mariadb": ("mysql.mariadb", "MariaDBDialect"),
+    "cockroachdb": ("contrib.cockroachdb", "CockroachDBDialect"),
+    "duckdb": ("contrib.duckdb", "DuckDBDialect"),
+    "firebird": ("contrib.firebird", "FirebirdDialect"),
 }
 
 

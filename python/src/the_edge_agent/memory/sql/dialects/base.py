@@ -34,11 +34,11 @@ from sqlalchemy.engine import URL
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 from sqlalchemy.types import TypeEngine
 
-from the_edge_agent.memory.sockets import shut_down
+from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
+from the_edge_agent.memory.database.sockets import shut_down
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions
-from the_edge_agent.memory.sql.dialects.texts import TextConditions
-from the_edge_agent.memory.sql.dialects.upserts import Upsert
-from the_edge_agent.memory.validation import MAX_KEY_LENGTH
+from the_edge_agent.memory.sql.dialects.text import TextConditions
+from the_edge_agent.memory.sql.dialects.upsert import Upsert
 
 COMMITS_ALONE: Final = (
     "the driver commits each statement by itself (autocommit), which no transaction survives; "

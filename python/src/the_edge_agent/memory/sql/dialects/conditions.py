@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from sqlalchemy import ColumnElement, Table, Text, and_, bindparam, false, func, not_, or_, true
 from sqlalchemy.types import NullType
 
-from the_edge_agent.memory.codec import INT64_MAX, INT64_MIN, encode_value
-from the_edge_agent.memory.filters import (
+from the_edge_agent.memory.core.codec import INT64_MAX, INT64_MIN, encode_value
+from the_edge_agent.memory.core.filters import (
     COMPARISONS,
     And,
     Compare,

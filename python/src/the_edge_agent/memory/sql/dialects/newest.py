@@ -21,8 +21,8 @@ from sqlalchemy import (
     union_all,
 )
 
-from the_edge_agent.memory.plan import Step
-from the_edge_agent.memory.text import Term
+from the_edge_agent.memory.core.tokens import Term
+from the_edge_agent.memory.database.search_plan import Step
 
 ROWS: BindParameter[int] = bindparam("b_rows", type_=Integer())
 #: The name of what a look-up returns besides if it has left something out: fewer rows than wanted are no answer then.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, NestedTransaction
 from sqlalchemy.exc import DBAPIError
 
-from the_edge_agent.memory.sql.errors import classify
+from the_edge_agent.memory.sql.driver.errors import classify
 
 
 def accepts(connection: Connection, *statements: str) -> bool:

@@ -1,0 +1,245 @@
+"""The rules for keys, prefixes, limits and options, the same for every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from the_edge_agent.memory.core.results import LTMError
+from the_edge_agent.memory.core.showing import kind_of
+
+MAX_KEY_LENGTH = 512  # characters; 2,048 bytes of UTF-8 fit the index of every supported database
+MAX_LIMIT = 10_000
+_LEAST_IDLE = 5.0  # seconds; a busy machine may keep a transaction waiting for a while
+MAX_OFFSET = 2**31 - 1
+MAX_VERSION = 2**63 - 1
+MAX_TTL = timedelta(days=36_525)  # 100 years: every database's last date is farther away
+
+
+def check_key(key: Any) -> str:
+    """Return ``key``: text of 1 to 512 characters without NUL or lone surrogates.
+
+    Raises:
+        LTMError: ``validation_error``.
+    """
+    if not isinstance(key, str):
+        raise LTMError("validation_error", f"key must be a string, not {type(key).__name__}")
+    if not key:
+        raise LTMError("validation_error", "key must not be empty")
+    return _check_text(key, "key")
+
+
+def check_prefix(prefix: Any) -> str:
+    """Return the key prefix, ``""`` for None.
+
+    Raises:
+        LTMError: ``validation_error`` for what no key can begin with.
+    """
+    return _check_optional(prefix, "prefix")
+
+
+def check_after(after: Any) -> str:
+    """Return the key above which a page of keys begins, ``""`` for None.
+
+    Raises:
+        LTMError: ``validation_error``.
+    """
+    return _check_optional(after, "after")
+
+
+def end_of_prefix(prefix: str) -> str | None:
+    """Return the least text above everything that begins with ``prefix``, None if there is none."""
+    while prefix:
+        code = ord(prefix[-1]) + 1
+        if code <= 0x10FFFF:
+            return prefix[:-1] + chr(0xE000 if code == 0xD800 else code)  # no surrogates
+        prefix = prefix[:-1]
+    return None
+
+
+def check_flag(name: str, flag: Any) -> bool:
+    """Return an option that is true or false.
+
+    Raises:
+        LTMError: ``configuration_error``.
+    """
+    if not isinstance(flag, bool):
+        raise LTMError("configuration_error", f"{name} must be true or false, not {kind_of(flag)}")
+    return flag
+
+
+def check_seconds(name: str, seconds: Any) -> float:
+    """Return an option that is a time in seconds.
+
+    Raises:
+        LTMError: ``configuration_error``.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < 1e6:
+        raise LTMError("configuration_error", f"{name} must be a positive number of seconds, not {kind_of(seconds)}")
+    return float(seconds)
+
+
+def check_idle_timeout(seconds: Any, timeout: float) -> float:
+    """Return ``idle_transaction_timeout`` in seconds; of None half of the time that a call has, at least 5.
+
+    Raises:
+        LTMError: ``configuration_error``.
+    """
+    if seconds is None:
+        return max(_LEAST_IDLE, timeout / 2)
+    return 0.0 if seconds == 0 and seconds is not False else check_seconds("idle_transaction_timeout", seconds)
+
+
+def check_prepare_threshold(times: Any) -> int | None:
+    """Return psycopg's ``prepare_threshold``: None, or after how many runs the server keeps a statement prepared.
+
+    Raises:
+        LTMError: ``configuration_error``.
+    """
+    if times is not None and (isinstance(times, bool) or not isinstance(times, int) or times < 0):
+        raise LTMError("configuration_error", f"prepare_threshold must be None or a whole number, not {kind_of(times)}")
+    return times
+
+
+def check_items(items: Any, what: str) -> list[Any]:
+    """Return a collection as a list.
+
+    Raises:
+        LTMError: ``validation_error`` for what is no collection, text and dicts included.
+    """
+    if not isinstance(items, Iterable) or isinstance(items, (str, bytes, Mapping)):
+        raise LTMError("validation_error", f"{what} must be a list, not {type(items).__name__}")
+    return list(items)
+
+
+def check_keys(keys: Any) -> list[str]:
+    """Return keys in their order, each once.
+
+    Raises:
+        LTMError: ``validation_error`` that names the first bad key by its place.
+    """
+    checked: dict[str, None] = {}
+    for place, key in enumerate(check_items(keys, "keys")):
+        try:
+            checked[check_key(key)] = None
+        except LTMError as failure:
+            raise failure.within(f"keys[{place}]") from None
+    return list(checked)
+
+
+def check_ttl(ttl: Any) -> timedelta | None:
+    """Return a lifetime in seconds as a timedelta, None for None.
+
+    Raises:
+        LTMError: ``validation_error`` for what is not a number of seconds from a microsecond to 100 years.
+    """
+    if ttl is None:
+        return None
+    is_number = isinstance(ttl, (int, float)) and not isinstance(ttl, bool)
+    if is_number and 0 < ttl <= MAX_TTL.total_seconds() and (lifetime := timedelta(seconds=ttl)):
+        return lifetime
+    raise LTMError("validation_error", "ttl must be a number of seconds above 0, up to 100 years, or None")
+
+
+def check_expiry(expires_at: Any) -> datetime | None:
+    """Return a time in UTC with microseconds, None for None; a naive one means UTC.
+
+    Raises:
+        LTMError: ``validation_error`` for what is no time.
+    """
+    if expires_at is None:
+        return None
+    if not isinstance(expires_at, datetime):
+        raise LTMError("validation_error", f"expires_at must be a datetime or None, not {type(expires_at).__name__}")
+    try:
+        is_naive = expires_at.utcoffset() is None
+        return expires_at.replace(tzinfo=timezone.utc) if is_naive else expires_at.astimezone(timezone.utc)
+    except OverflowError:
+        raise LTMError("validation_error", "expires_at must be between the years 1 and 9999 in UTC") from None
+
+
+def check_if_version(version: Any) -> int | None:
+    """Return the version that ``if_version`` asks for, None for None.
+
+    Raises:
+        LTMError: ``validation_error``.
+    """
+    return None if version is None else _check_int(version, "if_version", 0, MAX_VERSION)
+
+
+def check_batch_size(batch_size: Any) -> int:
+    """Return ``batch_size``, an integer from 1 to 10,000.
+
+    Raises:
+        LTMError: ``validation_error``.
+    """
+    return _check_int(batch_size, "batch_size", 1, MAX_LIMIT)
+
+
+def check_limit(limit: Any) -> int:
+    """Return ``limit``, an integer from 1 to 10,000.
+
+    Raises:
+        LTMError: ``validation_error``.
+    """
+    return _check_int(limit, "limit", 1, MAX_LIMIT)
+
+
+def check_offset(offset: Any) -> int:
+    """Return ``offset``, an integer of at least 0.
+
+    Raises:
+        LTMError: ``validation_error``.
+    """
+    return _check_int(offset, "offset", 0, MAX_OFFSET)
+
+
+def check_encodable(text: str, what: str) -> None:
+    """Refuse lone surrogates, which no database can store.
+
+    Raises:
+        LTMError: ``validation_error`` that begins with ``what``.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise LTMError("validation_error", f"{what} must not contain a lone surrogate") from None
+
+
+def _check_optional(text: Any, what: str) -> str:
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise LTMError("validation_error", f"{what} must be a string or None, not {type(text).__name__}")
+    return _check_text(text, what)
+
+
+def check_text(text: Any, what: str) -> str:
+    """Return text of any length without NUL or lone surrogates.
+
+    Raises:
+        LTMError: ``validation_error``.
+    """
+    if not isinstance(text, str):
+        raise LTMError("validation_error", f"{what} must be a string, not {type(text).__name__}")
+    return _check_characters(text, what)
+
+
+def _check_text(text: str, what: str) -> str:
+    if len(text) > MAX_KEY_LENGTH:
+        raise LTMError("validation_error", f"{what} must have at most {MAX_KEY_LENGTH} characters, not {len(text)}")
+    return _check_characters(text, what)
+
+
+def _check_characters(text: str, what: str) -> str:
+    if "\0" in text:
+        raise LTMError("validation_error", f"{what} must not contain a NUL character")
+    check_encodable(text, what)
+    return str.__str__(text)  # the plain text of a subclass: str() of an enum is its name
+
+
+def _check_int(number: Any, what: str, low: int, high: int) -> int:
+    if isinstance(number, bool) or not isinstance(number, int) or not low <= number <= high:
+        raise LTMError("validation_error", f"{what} must be an integer from {low:,} to {high:,}")
+    return int(number)

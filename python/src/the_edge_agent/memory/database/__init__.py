@@ -1,0 +1,1 @@
+"""What all families of memories share around a database: ledger, search plan, layouts, errors and blobs."""

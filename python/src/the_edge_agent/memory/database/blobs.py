@@ -1,0 +1,360 @@
+"""Blob storage: large values as files named by their content, in a folder, a bucket or the process's memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from typing import Any, Final
+
+from the_edge_agent.memory.core.results import LTMError
+from the_edge_agent.memory.core.validation import check_text
+
+# An explicit list: other file systems of fsspec run templates, follow references or chain to any address.
+_S3: Final = frozenset(
+    {
+        "anon",
+        "client_kwargs",
+        "config_kwargs",
+        "endpoint_url",
+        "key",
+        "profile",
+        "requester_pays",
+        "s3_additional_kwargs",
+        "secret",
+        "token",
+        "use_ssl",
+    }
+)
+_GCS: Final = frozenset(
+    {"access", "anon", "default_location", "endpoint_url", "project", "requester_pays", "timeout", "token"}
+)
+_AZURE: Final = frozenset(
+    {
+        "account_host",
+        "account_key",
+        "account_name",
+        "anon",
+        "client_id",
+        "client_secret",
+        "connection_string",
+        "credential",
+        "sas_token",
+        "tenant_id",
+    }
+)
+_PROTOCOLS: Final[Mapping[str, tuple[str, frozenset[str]]]] = {  # the extra to install, and the options
+    "file": ("storage", frozenset()),
+    "local": ("storage", frozenset()),
+    "memory": ("storage", frozenset()),
+    "s3": ("s3", _S3),
+    "s3a": ("s3", _S3),
+    "gs": ("gcs", _GCS),
+    "gcs": ("gcs", _GCS),
+    "abfs": ("azure", _AZURE),
+    "abfss": ("azure", _AZURE),
+    "az": ("azure", _AZURE),
+}
+_CLIENT_OPTIONS: Final = frozenset({"region_name", "endpoint_url", "use_ssl", "verify"})  # of `client_kwargs`
+_POINTER: Final = re.compile(r"sha256:([0-9a-f]{64})")
+_OPTIONS: Final = frozenset({"uri", "inline_threshold", "grace_period", "options"})
+_UNFINISHED: Final = ".part-"
+_OURS: Final = re.compile(r"([0-9a-f]{2})/((?=\1)[0-9a-f]{64})(\.part-[0-9a-f]{16})?")  # below the root
+_LONGEST_WRITE: Final = 3_600.0  # seconds after which an unfinished file is what a crash has left
+# Bytes. A row does not keep the size of its blob, so that this limits what a file put in its place can cost.
+LARGEST_BLOB: Final = 268_435_456
+
+
+class DamagedBlobError(LTMError):
+    """The storage can be read, and what is there is not the value of an entry; the message is about its value."""
+
+    def __init__(self, problem: str) -> None:
+        """Make the exception of the predicate of a sentence."""
+        super().__init__("query_error", f"its value {problem}")
+
+
+class BlobStorage:
+    """Values by the SHA-256 of their JSON text, so that equal values are stored once.
+
+    A pointer names a value by its digest alone: no pointer leads out of the root. Safe for many threads.
+
+    Attributes:
+        inline_threshold: the bytes up to which a value stays in the database.
+        grace_period: the seconds for which a blob is kept that no entry points to.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        inline_threshold: int = 65_536,
+        grace_period: float = 3_600.0,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Open a storage; its root is made with the first blob.
+
+        Args:
+            uri: a folder, or a URL: ``file://``, ``s3://bucket/path``, ``gs://``, ``abfs://``, ``memory://``.
+            inline_threshold: the bytes of JSON text up to which a value stays in the database.
+            grace_period: seconds.
+            options: arguments of fsspec's file system, such as ``{"anon": True}``; those of a list for each protocol.
+
+        Raises:
+            LTMError: ``configuration_error``, or ``dependency_missing`` that names the extra to install.
+        """
+        if not _is_text(uri):
+            raise _invalid("storage.uri must be a folder or a URL such as s3://bucket/path")
+        if isinstance(inline_threshold, bool) or not isinstance(inline_threshold, int) or inline_threshold < 0:
+            raise _invalid("storage.inline_threshold must be a number of bytes, 0 or more")
+        if isinstance(grace_period, bool) or not isinstance(grace_period, (int, float)) or not 0 <= grace_period < 1e9:
+            raise _invalid("storage.grace_period must be a number of seconds, 0 or more")
+        self.inline_threshold, self.grace_period = inline_threshold, float(grace_period)
+        self._files, root = _open(uri, dict(options or {}))
+        self._root = root.rstrip("/")
+        self._is_local = bool(getattr(self._files, "local_file", False))
+        self.uri: str = self._files.unstrip_protocol(self._root)
+
+    @classmethod
+    def of(cls, config: Any) -> BlobStorage:
+        """Return the storage of a ``storage`` block: ``{uri, inline_threshold, grace_period, options}``.
+
+        Raises:
+            LTMError: ``configuration_error`` that names the key.
+        """
+        if isinstance(config, cls):
+            return config
+        if not isinstance(config, Mapping) or "uri" not in config:
+            raise _invalid("storage must be a mapping such as {uri: ./blobs}")
+        for key in config:
+            if key not in _OPTIONS:
+                raise _invalid(f"storage has no key {key!r}; known: {', '.join(sorted(_OPTIONS))}")
+        options = config.get("options")
+        if options is not None and not isinstance(options, Mapping):
+            raise _invalid("storage.options must be a mapping")
+        return cls(**config)
+
+    def holds_inline(self, text: str) -> bool:
+        """Return whether a JSON text is small enough to stay in the database."""
+        # A character has at most 4 bytes, so that most texts need no closer look.
+        return len(text) * 4 <= self.inline_threshold or len(text.encode()) <= self.inline_threshold
+
+    def pointer(self, text: str) -> str:
+        """Return the pointer of a JSON text."""
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+    def put(self, text: str, *, look_inside: bool = True) -> str:
+        """Store a JSON text unless it is there, and return its pointer.
+
+        Args:
+            text: of a value.
+            look_inside: write anew what has been altered; otherwise its size is enough to know it.
+
+        Raises:
+            LTMError: ``validation_error``: the text is too large; ``query_error``: the storage cannot be written.
+        """
+        pointer, data = self.pointer(text), text.encode()
+        if len(data) > LARGEST_BLOB:
+            raise LTMError("validation_error", f"a value in the storage has up to {LARGEST_BLOB:,} bytes of JSON")
+        path = self._path(pointer)
+        with _Translated("write"):
+            if self._size(path) == len(data) and (not look_inside or self._content(path) == data):
+                return pointer
+            if self._is_local:  # a crash leaves no half blob under its name
+                unfinished = f"{path}{_UNFINISHED}{secrets.token_hex(8)}"
+                self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+                with open(unfinished, "xb", opener=_for_its_owner) as file:
+                    file.write(data)
+                self._replace(unfinished, path)
+            else:
+                self._files.pipe_file(path, data)
+        return pointer
+
+    def _replace(self, unfinished: str, path: str) -> None:
+        if self._files.isdir(path):  # a move would put the blob into it
+            self._files.rm_file(unfinished)
+            raise IsADirectoryError
+        self._files.mv(unfinished, path)
+
+    def get(self, pointer: str) -> str:
+        """Return the JSON text of a pointer.
+
+        Raises:
+            DamagedBlobError: the blob is missing, or is not what was stored.
+            LTMError: ``query_error``: the storage cannot be read.
+        """
+        path = self._path(pointer)
+        with _Translated("read"):
+            data = self._content(path)
+        if "sha256:" + hashlib.sha256(data).hexdigest() != pointer:
+            if self._is_local and not os.path.isdir(self._root):
+                raise LTMError("query_error", "cannot read the blob storage: its folder is not there")
+            raise DamagedBlobError(f"{'has been altered' if data else 'is missing'} in the blob storage")
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            pass  # its message shows the text
+        raise DamagedBlobError("is no text in the blob storage")
+
+    def older_than(self, seconds: float) -> Iterator[str]:
+        """Yield the pointers of the blobs that were last written so long ago; what a crash left half is removed.
+
+        A file that this class has not named, or not put there, is nobody's business here.
+        """
+        now = time.time()
+        with _Translated("list"):
+            found = sorted(self._listed())
+        for path, written in found:
+            _, digest, unfinished = _OURS.fullmatch(path).groups()  # type: ignore[union-attr]
+            age = now - written
+            if unfinished:
+                if age > max(seconds, _LONGEST_WRITE):
+                    self._remove(f"{self._root}/{path}")
+            elif age >= seconds:
+                yield f"sha256:{digest}"
+
+    def _listed(self) -> Iterator[tuple[str, float]]:
+        """Yield the paths below the root of the files that are ours, and when each was written."""
+        self._files.invalidate_cache()
+        if not self._files.exists(self._root):
+            return
+        folders = [info for info in self._files.ls(self._root, detail=True) if info["type"] == "directory"]
+        for folder in folders:
+            name = folder["name"].rstrip("/").rpartition("/")[2]
+            if not re.fullmatch("[0-9a-f]{2}", name) or folder.get("islink"):
+                continue
+            for info in self._files.ls(folder["name"], detail=True):
+                path = f"{name}/{info['name'].rpartition('/')[2]}"
+                if info["type"] == "file" and not info.get("islink") and _OURS.fullmatch(path):
+                    yield path, _written(self._files, info["name"], info)
+
+    def delete(self, pointer: str) -> None:
+        """Remove a blob, if it is there."""
+        self._remove(self._path(pointer))
+
+    def _remove(self, path: str) -> None:
+        with _Translated("delete"):
+            try:
+                self._files.rm_file(path)
+            except FileNotFoundError:
+                return
+
+    def _path(self, pointer: str) -> str:
+        found = _POINTER.fullmatch(pointer) if isinstance(pointer, str) else None
+        if found is None:
+            raise DamagedBlobError("has a pointer that is none of the blob storage")
+        return f"{self._root}/{found[1][:2]}/{found[1]}"
+
+    def _content(self, path: str) -> bytes:
+        """Return the bytes of a blob; none if it is not there, or not any more."""
+        if self._is_local and self._size(path) is None:
+            return b""
+        try:  # a bucket holds nothing but objects, so that one bounded request is enough
+            return bytes(self._files.cat_file(path, start=0, end=LARGEST_BLOB + 1))
+        except FileNotFoundError:
+            return b""
+
+    def _size(self, path: str) -> int | None:
+        """Return the bytes of a blob, None if it is not there; reading anything but a plain file could take forever."""
+        try:
+            self._files.invalidate_cache()
+            info = self._files.info(path)
+        except FileNotFoundError:
+            if not self._is_local or not os.path.lexists(path):
+                return None
+            info = {"type": "link"}  # to what is not there
+        is_elsewhere = (
+            self._is_local and os.path.realpath(path) != f"{os.path.realpath(self._root)}{path[len(self._root) :]}"
+        )
+        if info["type"] != "file" or info.get("islink") or is_elsewhere:
+            raise DamagedBlobError("is replaced by something else in the blob storage")
+        if info["size"] > LARGEST_BLOB:
+            raise DamagedBlobError(f"has more than {LARGEST_BLOB:,} bytes in the blob storage")
+        return int(info["size"])
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+class _Translated:
+    """Turns what a file system raises into an LTMError."""
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is not None and isinstance(error, Exception) and not isinstance(error, LTMError):
+            problem = LTMError("query_error", f"cannot {self._doing} the blob storage ({type(error).__name__})")
+            raise problem from None
+
+
+def _open(uri: str, options: dict[str, Any]) -> tuple[Any, str]:
+    protocol = _protocol(uri)
+    extra, known = _PROTOCOLS[protocol]
+    _check_options(protocol, known, options)
+    problem: LTMError
+    try:
+        import fsspec
+    except ImportError:
+        problem = _missing("storage")
+    else:
+        try:
+            files, root = fsspec.core.url_to_fs(uri, **options)
+            return files, root
+        except ImportError:
+            problem = _missing(extra)
+        except Exception as error:  # each file system has errors of its own
+            problem = _invalid(f"storage.uri cannot be opened ({type(error).__name__})")
+    raise problem
+
+
+def _protocol(uri: str) -> str:
+    protocol, separator, _ = uri.partition("://")
+    protocol = protocol if separator else "file"
+    # fsspec reads `a::b` as a chain of file systems and `data:` as a file system of its own.
+    if protocol not in _PROTOCOLS or "::" in uri or uri.startswith("data:"):
+        shown = ", ".join(f"{name}://" for name in _PROTOCOLS)
+        raise _invalid(f"storage.uri must be a folder, or a URL that begins with one of {shown}, without `::`")
+    return protocol
+
+
+def _check_options(protocol: str, known: frozenset[str], options: Mapping[str, Any]) -> None:
+    for name in options:
+        if name not in known:
+            listed = f"known: {', '.join(sorted(known))}" if known else "it takes none"
+            raise _invalid(f"storage.options of {protocol}:// has no key {name!r}; {listed}")
+    client = options.get("client_kwargs", {})
+    if not isinstance(client, Mapping) or not _CLIENT_OPTIONS.issuperset(client):
+        raise _invalid(f"storage.options.client_kwargs takes {', '.join(sorted(_CLIENT_OPTIONS))}")
+
+
+def _written(files: Any, path: str, info: Mapping[str, Any]) -> float:
+    moment = info.get("mtime") or info.get("LastModified") or info.get("last_modified") or info.get("created")
+    if moment is None:
+        moment = files.modified(path)
+    if isinstance(moment, datetime):
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+        return moment.timestamp()
+    return float(moment)
+
+
+def _is_text(uri: Any) -> bool:
+    try:
+        return bool(check_text(uri, "storage.uri"))
+    except LTMError:
+        return False
+
+
+def _missing(extra: str) -> LTMError:
+    return LTMError("dependency_missing", f'this storage needs: pip install "the-edge-agent[{extra}]"')
+
+
+def _invalid(message: str) -> LTMError:
+    return LTMError("configuration_error", message)

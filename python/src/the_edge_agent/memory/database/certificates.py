@@ -1,0 +1,27 @@
+"""Files for encrypted connections: drivers say little of one that is missing, or do without it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from the_edge_agent.memory.core.results import LTMError
+
+_FILES: Final = (
+    *("sslrootcert", "sslcert", "sslkey", "sslcrl", "sslcrldir"),  # of libpq
+    *("ssl_ca", "ssl_capath", "ssl_cert", "ssl_key"),  # of drivers for MySQL
+)
+_OF_THE_SYSTEM: Final = "system"  # libpq's name of the authorities that the system trusts
+
+
+def check_files(options: Mapping[str, Any]) -> None:
+    """Refuse an option of a driver that names a file or a folder that is not there.
+
+    Raises:
+        LTMError: ``configuration_error`` that names the option.
+    """
+    for name in _FILES:
+        value = options.get(name)
+        if isinstance(value, str) and value and value != _OF_THE_SYSTEM and not Path(value).exists():
+            raise LTMError("configuration_error", f"the file that {name} names is not there")

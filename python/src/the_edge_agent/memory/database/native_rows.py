@@ -1,0 +1,152 @@
+"""What the native memories and catalogs keep, and give back, in the same way on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Final, TypeAlias, TypeVar
+
+from the_edge_agent.memory.contract.tracking import Tracked
+from the_edge_agent.memory.core.damage import (
+    Damage,
+    Listed,
+    Moment,
+    may_fit,
+    not_here,
+    place_after,
+    read_entry,
+    read_tracked,
+    read_whole_entry,
+    search_result,
+    undamaged,
+)
+from the_edge_agent.memory.core.filters import Node, matches
+from the_edge_agent.memory.core.results import Result
+from the_edge_agent.memory.core.tokens import Term
+from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH, end_of_prefix
+
+Item = TypeVar("Item")
+
+Row: TypeAlias = Sequence[Any]
+Page: TypeAlias = tuple[list[Row], bool]  # rows, and whether they are the last
+
+
+def select_tracked(moment: Callable[[str], str]) -> str:
+    """Return the SELECT of catalog entries ``c``; ``moment`` makes of a column of times what is selected."""
+    times = ", ".join(moment(f"c.{name}") for name in ("expires_at", "created_at", "updated_at"))
+    columns = "c.id, c.key, c.content_hash, c.storage_uri, c.byte_size, c.inlined_value, c.metadata"
+    return f"SELECT {columns}, {times} FROM ltm_catalog c"  # noqa: S608 - our own names
+
+
+def select_snapshots(moment: Callable[[str], str]) -> str:
+    """Return the SELECT of snapshots, likewise."""
+    return f"SELECT id, name, entry_count, total_bytes, {moment('created_at')} FROM ltm_snapshots"  # noqa: S608 - likewise
+
+
+TRACKED: Final = select_tracked(str)
+SNAPSHOTS: Final = select_snapshots(str)
+_PAGE_TEXT: Final = 1_000_000  # characters after which a page of iterate_all ends
+_ABOVE_ALL_KEYS: Final = "\U0010ffff" * (MAX_KEY_LENGTH + 1)
+
+
+def range_of(prefix: str) -> dict[str, Any]:
+    """Return ``prefix`` and ``end`` of the keys that begin with a prefix: ``key >= prefix AND key < end``."""
+    return {"prefix": prefix, "end": end_of_prefix(prefix) or _ABOVE_ALL_KEYS}
+
+
+# --- memories --------------------------------------------------------------------------------------
+
+
+def entry_of(key: str, value: str, metadata: str | None, version: int, pointer: str | None) -> dict[str, Any] | Damage:
+    """Return ``{"value", "metadata", "version"}`` of a row; a value in a blob storage cannot be had here."""
+    if pointer is not None:
+        return not_here(key)
+    return read_entry(key, value, metadata, version)
+
+
+def page_of(rows: Iterable[Row], skip: int) -> Page:
+    """Return the first rows of ``(key, value, metadata, pointer, ...)`` after some, until their text is long."""
+    page, size = [], 0
+    for row in islice(rows, skip, None):
+        page.append(row)
+        size += len(row[1]) + len(row[2] or "")
+        if size > _PAGE_TEXT:
+            return page, False
+    return page, True
+
+
+def iterate(page_after: Callable[[str, int], Page], item_of: Callable[[Row], Item | Damage]) -> Iterator[Item | Damage]:
+    """Yield what ``item_of`` makes of the rows of page after page.
+
+    Each is asked for with the last key before it that can be asked for, and how many rows after that to skip.
+    """
+    after, skip, is_over = "", 0, False
+    while not is_over:
+        page, is_over = page_after(after, skip)
+        yield from map(item_of, page)
+        found, more = place_after([row[0] for row in page])
+        after, skip = (after, skip + more) if found is None else (found, more)
+
+
+def item_of(row: Row) -> tuple[str, Any, dict[str, Any] | None] | Damage:
+    """Return ``(key, value, metadata)`` of a row of ``(key, value, metadata, pointer)``."""
+    key, value, metadata, pointer = row
+    entry = entry_of(key, value, metadata, 1, pointer)
+    return entry if isinstance(entry, Damage) else (key, entry["value"], entry["metadata"])
+
+
+def whole_of(row: Row, moment: Moment) -> dict[str, Any] | Damage:
+    """Return the entry of a row of ``(key, value, metadata, pointer, version, created_at, updated_at, expires_at)``."""
+    key, value, metadata, pointer, version, *times = row
+    if pointer is not None:
+        return not_here(key)
+    return read_whole_entry(key, value, metadata, version, times, moment)
+
+
+def fitting(rows: Iterable[Row], condition: Node | None) -> Iterator[Row]:
+    """Return the rows of ``(place, metadata, ...)`` that satisfy a condition, or have no place."""
+    if condition is None:
+        return iter(rows)
+    return (row for row in rows if row[0] is None or may_fit(condition, row[1]))
+
+
+def result_of(row: Row, score: float = 0.0) -> dict[str, Any] | Damage:
+    """Return ``{"key", "value", "metadata", "score"}`` of a row of ``(key, metadata, value, pointer)``."""
+    key, metadata, value, pointer = row
+    entry = entry_of(key, value, metadata, 1, pointer)
+    if isinstance(entry, Damage):
+        return entry
+    return {"key": key, "value": entry["value"], "metadata": entry["metadata"], "score": score}
+
+
+def undamaged_results(
+    rows: Iterable[Row], terms: Sequence[Term], condition: Node | None, first: int, most: int
+) -> Result:
+    """Return the result of a search that came upon damage, from rows as ``undamaged`` takes them."""
+    found, damages = undamaged(rows, terms, condition, first, most, not_here)
+    results = [result_of((key, metadata, value, pointer), score) for score, (key, value, metadata, pointer) in found]
+    return search_result([result for result in results if not isinstance(result, Damage)], damages)
+
+
+# --- catalogs --------------------------------------------------------------------------------------
+
+
+def tracked_parameters(entry: Tracked) -> dict[str, Any]:
+    """Return the parameters of a tracked entry, but for its times."""
+    return {
+        "id": entry.entry_id,
+        "key": entry.key,
+        "content_hash": entry.content_hash,
+        "storage_uri": entry.storage_uri,
+        "byte_size": entry.byte_size,
+        "inlined_value": entry.inlined_value,
+        "metadata": entry.metadata,
+        "metadata_hash": entry.metadata_hash,
+    }
+
+
+def first_tracked(rows: Iterable[Row], moment: Moment, condition: Node | None, most: int) -> Listed[dict[str, Any]]:
+    """Return the entries of the first rows of ``TRACKED`` whose metadata satisfies a condition."""
+    return Listed(
+        (read_tracked(row, moment) for row in rows), lambda entry: matches(condition, entry["metadata"]), most
+    )

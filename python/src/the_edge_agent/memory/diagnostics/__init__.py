@@ -1,0 +1,1 @@
+"""The check of a database, and what it tells."""

@@ -1,0 +1,404 @@
+"""PostgresBackend: long-term memory in one PostgreSQL database, with psycopg and without SQLAlchemy.
+
+Words and plain metadata values are looked up in the indexes of the server; phrases, negations, whole filters, scores
+and order are decided by the functions that define them, in Python, over rows that are streamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+from itertools import groupby
+from typing import Any, Final
+
+from the_edge_agent.memory.contract.catalog import CatalogBackend
+from the_edge_agent.memory.core.codec import comparable_json, decode
+from the_edge_agent.memory.core.damage import (
+    TIMES,
+    Damage,
+    Facts,
+    found_entry,
+    read_facts,
+    read_version,
+    search_result,
+    whole_entries,
+)
+from the_edge_agent.memory.core.filters import Node
+from the_edge_agent.memory.core.languages import check_language
+from the_edge_agent.memory.core.operations import Delete, Operation, Store, is_plain
+from the_edge_agent.memory.core.results import (
+    LTMError,
+    Result,
+    conflict,
+    ok,
+    page_of_keys,
+    returns_result,
+    stored,
+)
+from the_edge_agent.memory.core.tokens import Term
+from the_edge_agent.memory.core.validation import (
+    check_after,
+    check_batch_size,
+    check_flag,
+    check_key,
+    check_keys,
+    check_limit,
+    check_prefix,
+)
+from the_edge_agent.memory.database.backend import Answer, DatabaseBackend
+from the_edge_agent.memory.database.native_rows import Page, entry_of, item_of, iterate, page_of, range_of, whole_of
+from the_edge_agent.memory.database.search_plan import Reader, all_matching
+from the_edge_agent.memory.database.writes import Change, Seen, Write
+from the_edge_agent.memory.postgres.catalog import PostgresCatalog
+from the_edge_agent.memory.postgres.database import (
+    ALONE,
+    MICROSECONDS,
+    ONE_STATE,
+    PostgresDatabase,
+    in_utc,
+    microseconds,
+    streamed,
+    utc,
+)
+from the_edge_agent.memory.postgres.search import (
+    IN_PREFIX,
+    VISIBLE,
+    PostgresReads,
+    results_at_once,
+    undamaged_of,
+)
+
+# An upsert in one statement, at the time of the server. An expired entry counts as absent: the store is then a create.
+_UPSERT: Final = """
+    INSERT INTO ltm_entries AS e (key, value, metadata, metadata_json, {names}version, expires_at, created_at,
+                                  updated_at, write_id)
+    VALUES (%(key)s, %(value)s, %(metadata)s, %(metadata_json)s::jsonb, {values}1,
+            coalesce(%(expires_at)s::timestamptz, now() + %(ttl)s{microseconds}), now(), now(), %(write_id)s)
+    ON CONFLICT (key) DO UPDATE SET
+        value = excluded.value, metadata = excluded.metadata, metadata_json = excluded.metadata_json,
+        {changes}
+        version = CASE WHEN e.expires_at <= now() THEN 1
+                       WHEN e.write_id = excluded.write_id THEN e.version WHEN e.version >= 1 THEN e.version + 1 END,
+        created_at = CASE WHEN e.expires_at <= now() THEN now() ELSE e.created_at END,
+        expires_at = excluded.expires_at, updated_at = now(), write_id = excluded.write_id, storage_uri = NULL"""
+# By whether the entry has search tokens.
+_STORE: Final = {
+    True: _UPSERT.format(
+        names="search_text, ",
+        values="%(search_text)s, ",
+        changes="search_text = excluded.search_text,",
+        microseconds=MICROSECONDS,
+    ),
+    False: _UPSERT.format(names="", values="", changes="", microseconds=MICROSECONDS),
+}
+_PUT: Final = {words: f"{store} RETURNING version" for words, store in _STORE.items()}
+_CREATE: Final = {words: f"{store} WHERE e.expires_at <= now() RETURNING version" for words, store in _STORE.items()}
+_VERSION: Final = f"SELECT version FROM ltm_entries WHERE key = %(key)s AND {VISIBLE} FOR UPDATE"
+# What tells of the writes of rows; it waits for those who are writing them. Of a time that is infinite there is no age.
+_WRITTEN: Final = """
+    SELECT key, version, write_id, CASE WHEN isfinite(updated_at) THEN extract(epoch FROM now() - updated_at) END,
+           coalesce(expires_at <= now(), false)
+    FROM ltm_entries WHERE key = ANY(%(keys)s) ORDER BY key FOR UPDATE"""
+_DELETE: Final = f"DELETE FROM ltm_entries WHERE key = %(key)s AND {VISIBLE}"
+# Rows are locked in the order of their keys, so that no two transactions wait for each other; a subquery in place of
+# MATERIALIZED may run again for each row, with other rows.
+_DELETE_MANY: Final = f"""
+    WITH gone AS MATERIALIZED (
+        SELECT key FROM ltm_entries WHERE key = ANY(%(keys)s) AND {VISIBLE} ORDER BY key FOR UPDATE)
+    DELETE FROM ltm_entries e USING gone WHERE e.key = gone.key"""
+_ENTRY: Final = f"SELECT key, value, metadata, version, storage_uri FROM ltm_entries WHERE key = %(key)s AND {VISIBLE}"
+_ENTRIES: Final = f"""
+    SELECT key, value, metadata, version, storage_uri FROM ltm_entries WHERE key = ANY(%(keys)s) AND {VISIBLE}"""
+_KEYS: Final = f"""
+    SELECT key FROM ltm_entries WHERE {IN_PREFIX} AND key > %(after)s AND {VISIBLE} ORDER BY key LIMIT %(most)s"""
+_COUNT: Final = f"SELECT count(*) FROM ltm_entries WHERE {IN_PREFIX} AND {VISIBLE}"
+_PAGE: Final = f"""
+    SELECT key, value, metadata, storage_uri FROM ltm_entries
+    WHERE {IN_PREFIX} AND key > %(after)s AND {VISIBLE} ORDER BY key"""
+_TIMES: Final = ", ".join(map(utc, TIMES))
+_WHOLE_PAGE: Final = _PAGE.replace("storage_uri", f"storage_uri, version, {_TIMES}")
+_CLEAN: Final = """
+    WITH gone AS MATERIALIZED (
+        SELECT key FROM ltm_entries WHERE expires_at <= now() ORDER BY expires_at, key LIMIT %(most)s FOR UPDATE)
+    DELETE FROM ltm_entries e USING gone WHERE e.key = gone.key RETURNING e.key"""
+_EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_entries WHERE expires_at <= now()"
+_FACTS: Final = f"SELECT key, {utc('expires_at')}, storage_uri, version FROM ltm_entries WHERE key = ANY(%(keys)s)"
+
+
+class PostgresBackend(DatabaseBackend):
+    """Long-term memory in one PostgreSQL database (12 or later); needs psycopg.
+
+    The contract of each method is ``LTMBackend``'s. Safe for many threads and processes; a forked child opens
+    connections of its own. ``SQLAlchemyBackend`` opens the same database too, also at the same time. Values in a blob
+    storage are read by that class only.
+    """
+
+    _database: PostgresDatabase
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        pool_size: int = 10,
+        timeout: float = 30.0,
+        connect_timeout: float = 10.0,
+        lazy: bool = False,
+        idle_transaction_timeout: float | None = None,
+        prepare_threshold: int | None = None,
+        search: bool = True,
+        language: str | None = None,
+        catalog: str | Mapping[str, Any] | CatalogBackend | None = None,
+    ) -> None:
+        """Connect and create the tables, unless ``lazy``.
+
+        Args:
+            url: ``postgresql://user:password@host:5432/database``, with libpq's options after a ``?``.
+            pool_size: how many connections there may be; they are made as they are needed.
+            timeout: seconds that a call may take, the wait for a connection included.
+            connect_timeout: seconds that connecting may take.
+            lazy: connect at the first call.
+            idle_transaction_timeout: seconds after which the server ends a transaction of a client that sends nothing
+                more, so that its locks are free; None for half of ``timeout``, at least 5; 0 for the server's setting.
+            prepare_threshold: after how many runs the server keeps a statement prepared; None for never. Never behind
+                a connection pooler in transaction mode, where a statement of another client would run in its place.
+            search: whether words can be searched; see ``SQLAlchemyBackend``.
+            language: of the words; see ``SQLAlchemyBackend``.
+            catalog: keeps the ledger of what is in memory: the name of a catalog, a mapping of its ``type`` and
+                options, or a catalog, which stays the caller's. In the same database it is written in the same
+                transaction; ``{"type": "postgres"}`` without a ``url`` means the same database.
+
+        Raises:
+            LTMError: ``configuration_error`` and, unless ``lazy``, ``connection_error``, ``connection_timeout`` or
+                ``auth_failed``. No message shows the password.
+        """
+        options = {
+            "pool_size": pool_size,
+            "timeout": timeout,
+            "connect_timeout": connect_timeout,
+            "idle_transaction_timeout": idle_transaction_timeout,
+            "prepare_threshold": prepare_threshold,
+        }
+        self._keeps_words = check_flag("search", search)
+        wanted = check_language(language, search=self._keeps_words)
+        self._database = PostgresDatabase(url, **options, search=self._keeps_words, language=wanted)
+        is_lazy = check_flag("lazy", lazy)
+        self._open_ledger(catalog, {**options, "lazy": is_lazy})
+        try:
+            if not is_lazy:
+                self._database.start()
+        except BaseException:
+            self.close()
+            raise
+
+    # --- writes ------------------------------------------------------------------------------------
+
+    @returns_result
+    def delete_many(self, keys: Iterable[str]) -> Result:
+        """Delete the entries at many keys; see ``LTMBackend.delete_many``."""
+        wanted = check_keys(keys)
+        deletes = [*map(Delete, wanted)]
+
+        def work(connection: Any, _: Write) -> int:
+            found = connection.execute(_DELETE_MANY, {"keys": wanted}).rowcount
+            if self._here is not None:
+                self._here.follow(connection, deletes)
+            return int(found)
+
+        count = self._database.write(work, lambda counts: Change(deleted=wanted if counts[-1] else ()), _look)
+        result = ok(deleted_count=count)
+        self._record(deletes, [result])
+        return result
+
+    @returns_result
+    def cleanup_expired(self, batch_size: int = 100) -> Result:
+        """Remove expired entries; see ``LTMBackend.cleanup_expired``."""
+        most = check_batch_size(batch_size)
+
+        def work(connection: Any, _: Write) -> tuple[list[str], int]:
+            if not connection.execute(_EXPIRED_COUNT).fetchone()[0]:  # then also those may ask who may only read
+                return [], 0
+            keys = [row[0] for row in connection.execute(_CLEAN, {"most": most})]
+            remaining = connection.execute(_EXPIRED_COUNT).fetchone()[0]
+            if self._here is not None:
+                self._here.forget(connection, keys)
+            return keys, remaining
+
+        keys, remaining = self._database.write(work, lambda found: Change(deleted=found[-1][0], of_expired=True), _look)
+        return ok(deleted_count=len(keys), remaining_count=remaining)
+
+    def _write(self, operations: Sequence[Operation]) -> list[Result]:
+        if len(operations) == 1 and is_plain(operations[0]) and self._here is None:
+            return [self._store_alone(operations[0])]
+        run = partial(self._run, operations)
+        return self._database.write(run, lambda results: Change.of(operations, results[-1]), _look)
+
+    def _store_alone(self, store: Store) -> Result:
+        """Store one entry by one statement that commits by itself."""
+        row = _parameters(store)
+
+        def work(connection: Any, write: Write) -> int:
+            version: int = _put(connection, {**row, "write_id": write.id})[0]
+            return version
+
+        change = Change({store.key}, is_plain=True)
+        return stored(store.key, self._database.write(work, lambda _: change, _look, ALONE))
+
+    def _run(self, operations: Sequence[Operation], connection: Any, write: Write) -> list[Result]:
+        """Run stores and deletes, by key and then in their order: what is done to other keys makes no difference.
+
+        Raises:
+            LTMError: ``conflict``, the first in the order of the operations.
+        """
+        results: dict[int, Result] = {}
+        conflicts: dict[int, LTMError] = {}
+        places = sorted(range(len(operations)), key=lambda place: operations[place].key)
+        for are_plain, group in groupby(places, key=lambda place: is_plain(operations[place])):
+            some = [*group]
+            if are_plain and len(some) > 1:
+                stores: list[Any] = [operations[place] for place in some]
+                rows = [
+                    {**_parameters(store), "write_id": write.of(place)}
+                    for place, store in zip(some, stores, strict=True)
+                ]
+                results |= zip(some, _put_many(connection, rows), strict=True)
+                continue
+            for place in some:
+                try:
+                    results[place] = _do(connection, operations[place], write.of(place))
+                except LTMError as failure:
+                    conflicts[place] = failure
+        if conflicts:
+            raise conflicts[min(conflicts)]
+        if self._here is not None:
+            self._here.follow(connection, operations)
+        return [results[place] for place in range(len(operations))]
+
+    @property
+    def _here(self) -> PostgresCatalog | None:
+        """The catalog in the same database, which is written in the same transaction."""
+        catalog = self._ledger.catalog
+        return catalog if self._ledger.is_here and isinstance(catalog, PostgresCatalog) else None
+
+    def _facts(self, keys: Sequence[str]) -> dict[str, Facts | Damage]:
+        rows = self._database.run(lambda connection: connection.execute(_FACTS, {"keys": [*keys]}).fetchall())
+        return {row[0]: read_facts(*row, moment=in_utc) for row in rows}
+
+    # --- reads -------------------------------------------------------------------------------------
+
+    @returns_result
+    def retrieve(self, key: str, default: Any = None) -> Result:
+        """Return the entry at ``key``; see ``LTMBackend.retrieve``."""
+        wanted = {"key": check_key(key)}
+        row = self._database.run(lambda connection: connection.execute(_ENTRY, wanted).fetchone())
+        if row is None:
+            return ok(value=default, found=False, metadata=None, version=None)
+        return found_entry(entry_of(*row))
+
+    @returns_result
+    def retrieve_many(self, keys: Iterable[str]) -> Result:
+        """Return the entries at many keys, of one state; see ``LTMBackend.retrieve_many``."""
+        wanted = check_keys(keys)
+        rows = self._database.run(lambda connection: connection.execute(_ENTRIES, {"keys": wanted}).fetchall())
+        found = {row[0]: entry_of(*row) for row in rows}
+        return whole_entries({key: found.get(key) for key in wanted})
+
+    @returns_result
+    def list_keys(self, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:
+        """Return a page of the keys; see ``LTMBackend.list_keys``."""
+        beginning, most, last = check_prefix(prefix), check_limit(limit), check_after(after)
+        values = {**range_of(beginning), "after": last, "most": most + 1}
+        rows = self._database.run(lambda connection: connection.execute(_KEYS, values).fetchall())
+        return page_of_keys([row[0] for row in rows], most)
+
+    @returns_result
+    def count(self, prefix: str | None = None) -> Result:
+        """Return how many entries there are; see ``LTMBackend.count``."""
+        values = range_of(check_prefix(prefix))
+        return ok(count=self._database.run(lambda connection: connection.execute(_COUNT, values).fetchone()[0]))
+
+    def _iterate(self, prefix: str) -> Iterator[Any]:
+        return iterate(partial(self._page, _PAGE, prefix), item_of)
+
+    def _iterate_entries(self, prefix: str) -> Iterator[Any]:
+        return iterate(partial(self._page, _WHOLE_PAGE, prefix), partial(whole_of, moment=in_utc))
+
+    def _page(self, statement: str, prefix: str, after: str, skip: int) -> Page:
+        values = {**range_of(prefix), "after": after}
+        if not after:  # an empty key, which somebody else has written, is not above it
+            statement = statement.replace("key > %(after)s", "key >= %(after)s")
+        return self._database.run(partial(_page, statement=statement, values=values, skip=skip), ONE_STATE)
+
+    def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int) -> Result:
+        wanted = (terms, condition, prefix, first, most)
+        found = self._database.run(lambda connection: results_at_once(connection, *wanted))
+        if found is None:
+            found = self._answer(lambda reader: all_matching(reader, terms, first, most), condition, prefix)
+        if self._are_whole(found, first):
+            return search_result(found)
+        return self._database.run(lambda connection: undamaged_of(connection, *wanted), ONE_STATE)
+
+    def _answer(self, answer: Callable[[Reader], Answer], condition: Node | None, prefix: str) -> Answer:
+        reads = partial(PostgresReads, rules=self._rules(), keeps_words=self._keeps_words)
+        return self._database.run(lambda connection: answer(reads(connection, condition, prefix)), ONE_STATE)
+
+
+def _put_many(connection: Any, rows: Sequence[dict[str, Any]]) -> Iterator[Result]:
+    """Store one after the other, without a wait for each answer."""
+    with connection.cursor() as cursor:
+        cursor.executemany(_PUT[rows[0]["search_text"] is not None], rows, returning=True)
+        for row in rows:
+            yield stored(row["key"], cursor.fetchone()[0])
+            cursor.nextset()
+
+
+def _put(connection: Any, row: Mapping[str, Any], statement: Mapping[bool, str] = _PUT) -> Any:
+    return connection.execute(statement[row["search_text"] is not None], row).fetchone()
+
+
+def _do(connection: Any, operation: Operation, write_id: str) -> Result:
+    if isinstance(operation, Delete):
+        found = connection.execute(_DELETE, {"key": operation.key}).rowcount
+        return ok(deleted=bool(found), key=operation.key)
+    values = {**_parameters(operation), "write_id": write_id}
+    if operation.if_version is None:
+        return stored(operation.key, _put(connection, values)[0])
+    version = _locked_version(connection, operation.key)
+    row = None
+    if version == operation.if_version:
+        statement = _PUT if version else _CREATE
+        row = _put(connection, values, statement)
+    if row is None:  # at last, of an entry that others have created meanwhile
+        raise conflict(operation.key, version or _locked_version(connection, operation.key))
+    return stored(operation.key, row[0])
+
+
+def _look(connection: Any, keys: Sequence[str]) -> list[Seen]:
+    return [_seen(*row) for row in connection.execute(_WRITTEN, {"keys": [*keys]})]
+
+
+def _seen(key: str, version: int, write_id: str | None, age: Any, is_expired: bool) -> Seen:
+    return Seen(key, version, write_id, None if age is None else timedelta(seconds=float(age)), is_expired)
+
+
+def _locked_version(connection: Any, key: str) -> int:
+    row = connection.execute(_VERSION, {"key": key}).fetchone()
+    return read_version(key, row[0]) if row else 0
+
+
+def _parameters(store: Store) -> dict[str, Any]:
+    return {
+        "key": store.key,
+        "value": store.value,
+        "metadata": store.metadata,
+        "metadata_json": comparable_json(decode(store.metadata or "{}")),
+        "search_text": store.search_text,
+        "ttl": microseconds(store.ttl),
+        "expires_at": store.expires_at,
+        "write_id": None,
+    }
+
+
+def _page(connection: Any, statement: str, values: dict[str, Any], skip: int) -> Page:
+    with streamed(connection) as cursor:
+        return page_of(cursor.execute(statement, values), skip)

@@ -1,0 +1,394 @@
+"""One PostgreSQL database through psycopg: the start, transactions and deadlines, forks and the end."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Final, TypeVar
+from weakref import WeakSet
+
+try:
+    import psycopg
+except ImportError as error:
+    raise ImportError(
+        'PostgresBackend and PostgresCatalog need psycopg; install it with: pip install "the-edge-agent[postgres]"'
+    ) from error
+
+from the_edge_agent.memory.core.codec import comparable_json
+from the_edge_agent.memory.core.filters import Node, equalities
+from the_edge_agent.memory.core.languages import Language
+from the_edge_agent.memory.core.results import LTMError
+from the_edge_agent.memory.core.showing import kind_of
+from the_edge_agent.memory.core.validation import check_idle_timeout, check_prepare_threshold, check_seconds
+from the_edge_agent.memory.database.layouts import check_language_of
+from the_edge_agent.memory.database.writes import Change, Seen, Write, Writer, version_of
+from the_edge_agent.memory.postgres.errors import CutError, OutOfTimeError, failure_of, is_lost
+from the_edge_agent.memory.postgres.pool import Pool, closed
+from the_edge_agent.memory.postgres.schema import create_tables, is_ready, kept_language_in
+from the_edge_agent.memory.postgres.url import parse_url
+
+Answer = TypeVar("Answer")
+Row = TypeVar("Row")
+
+# Where each transaction begins; None runs one statement by itself. A database that is read-only by default stays so.
+ALONE: Final = "commit"  # no statement: what is run commits by itself
+WRITE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
+ONE_STATE: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL gin_fuzzy_search_limit = 0"
+
+MICROSECONDS: Final = "::bigint * interval '1 microsecond'"
+
+_STREAMED_ROWS: Final = 100  # that come from the server at a time
+_TO_END: Final = 0.5  # seconds to end a transaction whose time is over
+_FIRST_PAUSE: Final = 0.05  # seconds between two attempts
+_LONGEST_PAUSE: Final = 1.0
+_CREATION_ATTEMPTS: Final = 12  # other classes create the same tables without our lock
+_STANDBY: Final = "25006"  # a server that takes no writes; after a failover they may go to another one
+_LASTING: Final = (_STANDBY, "08P01")  # another connection probably fails in the same way: one more attempt tells
+_GAVE_WAY: Final = ("40P01", "40001")
+_RACED: Final = ("23505", "42P07", "42710", "42P01", "XX000", *_GAVE_WAY)  # when others create the same tables
+
+_databases: WeakSet[PostgresDatabase] = WeakSet()
+_inherited: list[Any] = []  # pools of a parent process: what is dropped says goodbye to its server
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far a transaction has come: after COMMIT is sent nobody knows whether it happened."""
+
+    is_committing: bool = False
+
+
+class PostgresDatabase:
+    """A pool of connections that is opened on first use, makes the tables once, and runs transactions.
+
+    Safe for many threads; a forked child opens connections of its own.
+
+    Attributes:
+        language: of the words; None before the start, and for a table without words.
+        on_start: called after the start, when transactions can be run; if it raises, the next call starts anew.
+    """
+
+    def __init__(
+        self,
+        url: Any,
+        *,
+        pool_size: Any,
+        timeout: Any,
+        connect_timeout: Any,
+        idle_transaction_timeout: Any,
+        prepare_threshold: Any,
+        search: bool | None = None,
+        language: str | None = None,
+    ) -> None:
+        """Check the arguments; connect to nothing.
+
+        Args:
+            url: ``postgresql://user:password@host:port/database``.
+            pool_size: how many connections there may be.
+            timeout: seconds that a call may take, the wait for a connection included.
+            connect_timeout: seconds that connecting may take.
+            idle_transaction_timeout: seconds after which the server ends a transaction whose client sends nothing; 0
+                leaves that to the server, None stands for half of ``timeout``, at least 5.
+            prepare_threshold: how often a statement runs before the server keeps it prepared; None for never.
+            search: whether the entries' table keeps words; None needs no such table and takes what is there.
+            language: that these words must be of; None for that of the table, English for a new one.
+
+        Raises:
+            LTMError: ``configuration_error``; it never shows the URL.
+        """
+        self._url, self._place = parse_url(url)
+        if isinstance(pool_size, bool) or not isinstance(pool_size, int) or not 1 <= pool_size <= 1_000:
+            raise LTMError(
+                "configuration_error", f"pool_size must be an integer from 1 to 1,000, not {kind_of(pool_size)}"
+            )
+        self._pool_size, self._search, self._language_name = pool_size, search, language
+        self.language: Language | None = None
+        self._timeout = check_seconds("timeout", timeout)
+        self._connect_timeout = check_seconds("connect_timeout", connect_timeout)
+        self._idle = check_idle_timeout(idle_transaction_timeout, self._timeout)
+        self._prepare_threshold = check_prepare_threshold(prepare_threshold)
+        self.closed = self._is_ready = False
+        self._pool: Pool | None = None
+        self._writer = Writer(self._timeout)
+        self.on_start: Callable[[], None] | None = None
+        self._lock = threading.Lock()
+        _databases.add(self)
+
+    def start(self) -> None:
+        """Connect and create the tables, unless that is done.
+
+        Raises:
+            LTMError: the database cannot be used.
+        """
+        self._in_time(self._make_ready)
+
+    def run(self, work: Callable[[Any], Answer], begin: str | None = None, deadline: float | None = None) -> Answer:
+        """Run ``work`` on a connection, started first if need be.
+
+        Args:
+            work: gets the connection; is run again if it gave way to another transaction, or if the connection was
+                lost before anything was committed.
+            begin: ``WRITE``, ``ONE_STATE``, ``ALONE`` for a single statement that writes and commits by itself, or None
+                for one that reads.
+            deadline: of the call, by Python's monotonic clock; None if it begins now.
+
+        Raises:
+            LTMError: nothing has changed then, unless its result says ``unknown: True``.
+        """
+
+        def call(deadline: float) -> Answer:
+            self._make_ready(deadline)
+            return self._retrying(work, begin, deadline)
+
+        return self._in_time(call, deadline)
+
+    def write(
+        self,
+        work: Callable[[Any, Write], Answer],
+        change: Callable[[list[Answer]], Change],
+        look: Callable[[Any, Sequence[str]], Sequence[Seen]],
+        begin: str = WRITE,
+    ) -> Answer:
+        """Run ``work``, which writes entries; if the connection is lost at its end, find out what became of it.
+
+        Args:
+            work: gets the connection, and the write to which its rows belong. By itself it returns a version.
+            change: returns what was changed; gets the answers that ``work`` has returned.
+            look: returns the rows at keys, see ``Write.settled``.
+            begin: ``WRITE``, or ``ALONE`` for a single statement that commits by itself.
+
+        Raises:
+            LTMError: nothing has changed then, unless its result says ``unknown: True``.
+        """
+        write, deadline = self._writer.begin(), time.monotonic() + self._timeout
+        answers: list[Any] = []
+
+        def once(connection: Any) -> Answer:
+            answers.append(work(connection, write))
+            return answers[-1]  # type: ignore[no-any-return]
+
+        def done(rows: Sequence[Seen]) -> Any:
+            return answers[-1] if answers else version_of(rows)
+
+        answer: Answer = write.settled(
+            lambda: self.run(once, begin, deadline),
+            lambda: change(answers),
+            lambda keys: self.run(lambda connection: look(connection, keys), None, deadline),
+            done,
+        )
+        return answer
+
+    def is_at(self, url: Any) -> bool:
+        """Return whether a URL leads to this database.
+
+        Raises:
+            LTMError: ``configuration_error`` for what is no URL of PostgreSQL.
+        """
+        return parse_url(url)[1] == self._place
+
+    def is_same(self, other: PostgresDatabase) -> bool:
+        """Return whether this is another ``PostgresDatabase`` on the same database."""
+        return self._place == other._place
+
+    def close(self) -> None:
+        """Close every connection, those in use when their transactions end; idempotent."""
+        with self._lock:
+            self.closed = True
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+    def after_fork(self) -> None:
+        """Leave the parent's connections alone, in the child."""
+        if self._pool is not None:
+            _inherited.append(self._pool)
+        self._pool, self._lock, self._writer = None, threading.Lock(), Writer(self._timeout)
+
+    def __str__(self) -> str:
+        """Show where the database is, without the password."""
+        return str(self._place)
+
+    def _in_time(self, call: Callable[[float], Answer], deadline: float | None = None) -> Answer:
+        problem: LTMError
+        try:
+            return call(time.monotonic() + self._timeout if deadline is None else deadline)
+        except OutOfTimeError:
+            problem = self._out_of_time()
+        raise problem
+
+    def _out_of_time(self, **fields: Any) -> LTMError:
+        message = f"the database did not answer within {self._timeout:g} seconds"
+        return LTMError("connection_timeout", message, **fields)
+
+    def _make_ready(self, deadline: float) -> None:
+        if self.closed:
+            raise closed()
+        if self._is_ready:
+            return
+        # In a transaction: a pooler that takes none is found out at once.
+        if not self._retrying(partial(is_ready, search=self._search), ONE_STATE, deadline):
+            create = partial(create_tables, search=self._search, language=self._language_name)
+            self._retrying(create, WRITE, deadline, codes=_RACED, attempts=_CREATION_ATTEMPTS)
+        if self._search:
+            kept = self._retrying(kept_language_in, ONE_STATE, deadline)
+            self.language = check_language_of("ltm_entries", self._language_name, kept)
+            self._language_name = self.language.name  # of a database in its place too
+        self._is_ready = True
+        if self.on_start is not None:
+            try:
+                self.on_start()
+            except BaseException:
+                self._is_ready = False
+                raise
+
+    def _retrying(
+        self,
+        work: Callable[[Any], Answer],
+        begin: str | None,
+        deadline: float,
+        *,
+        codes: tuple[str, ...] = _GAVE_WAY,
+        attempts: float = math.inf,
+    ) -> Answer:
+        """Run ``work``, again for errors with one of ``codes`` while attempts are left, and for lost connections."""
+        pause, is_first_loss, was_lasting = _FIRST_PAUSE, True, False
+        while True:
+            progress, attempts = _Progress(), attempts - 1
+            try:
+                return self._transact(work, begin, deadline, progress)
+            except CutError as error:
+                failure, is_gone, late, code = LTMError.of(error.result), True, False, ""
+            except psycopg.Error as error:
+                late, code = isinstance(error, OutOfTimeError), error.sqlstate or ""
+                failure, is_gone = failure_of(error), is_lost(error)
+            fields = {"unknown": True} if progress.is_committing and (is_gone or late) else {}
+            if late:
+                raise self._out_of_time(**fields)
+            if fields:
+                raise LTMError.of({**failure.result, **fields})
+            again = code in codes and attempts > 0
+            lost = is_gone or code == _STANDBY
+            if code in _LASTING:
+                lost, was_lasting = not was_lasting, True
+            if time.monotonic() + pause > deadline or not (again or lost):
+                raise failure
+            if lost and self._pool is not None:
+                self._pool.replace_all()  # the others are as old
+            if lost and is_first_loss:
+                is_first_loss = False
+                continue
+            time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads retries, keeps no secret
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _transact(
+        self, work: Callable[[Any], Answer], begin: str | None, deadline: float, progress: _Progress
+    ) -> Answer:
+        pool = self._opened_pool()
+        connection = pool.take(deadline)
+        is_sound = False
+        try:
+            if begin is None or begin == ALONE:
+                progress.is_committing = begin == ALONE
+                answer = work(connection)
+            else:
+                # In one round trip. A setting of the session would stay with a pooler's, for strangers.
+                limit = f"; SET LOCAL lock_timeout = {pool.lock_timeout}" if begin == WRITE else ""
+                connection.execute(begin + limit, prepare=False)  # two statements cannot be prepared as one
+                answer = work(connection)
+                progress.is_committing = begin == WRITE
+                connection.execute("COMMIT")
+            is_sound = True
+            return answer
+        except (psycopg.Error, LTMError):
+            is_sound = True
+            raise
+        finally:
+            pool.give_back(connection, is_sound=is_sound)
+
+    def _opened_pool(self) -> Pool:
+        with self._lock:
+            if self.closed:
+                raise closed()
+            if self._pool is None:
+                self._pool = Pool(
+                    self._url,
+                    size=self._pool_size,
+                    timeout=self._timeout,
+                    connect_timeout=self._connect_timeout,
+                    idle=self._idle,
+                    prepare_threshold=self._prepare_threshold,
+                )
+            return self._pool
+
+
+def utc(column: str) -> str:
+    """Return the SQL for a time as ``in_utc`` reads it, whatever the session's TimeZone and DateStyle are."""
+    written = f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US"+00:00"AD')"""
+    return f"coalesce({written}, {column}::text)"  # to_char makes NULL of infinity
+
+
+def in_utc(moment: str | None) -> datetime | None:
+    """Return a time of the server's, written by ``utc``.
+
+    Raises:
+        ValueError: it is none of Python's: infinity, before the year 1 or after 9999.
+    """
+    return None if moment is None else datetime.fromisoformat(moment.removesuffix("AD"))
+
+
+def microseconds(duration: timedelta | None) -> int | None:
+    """Return a duration as it is bound to ``MICROSECONDS``, whatever the session's IntervalStyle is."""
+    return None if duration is None else duration // timedelta(microseconds=1)
+
+
+def contained(condition: Node | None) -> tuple[str, dict[str, Any]]:
+    """Return the part of a metadata filter that the index over the JSONB copy can look up, as SQL with parameters.
+
+    Every entry that satisfies the filter satisfies this too; ``matches`` decides.
+    """
+    found = [comparable_json(wanted) for wanted in equalities(condition)]
+    tests = [f"metadata_json @> %(metadata{place})s::jsonb" for place in range(len(found))]
+    return " AND ".join(["true", *tests]), {f"metadata{place}": text for place, text in enumerate(found)}
+
+
+def in_time(connection: Any, rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield rows until the time of the call is over: what Python does with them the server cannot stop.
+
+    Raises:
+        OutOfTimeError: it is over.
+    """
+    for row in rows:
+        if time.monotonic() > connection.deadline:
+            connection.deadline = time.monotonic() + _TO_END  # the server still answers: its cursor can be closed
+            raise OutOfTimeError("Python took too long")
+        yield row
+
+
+def streamed(connection: Any, most: int = _STREAMED_ROWS) -> Any:
+    """Return a cursor whose rows come a few at a time, ``most`` at the most."""
+    cursor = connection.cursor(name="rows")
+    cursor.itersize = min(most, _STREAMED_ROWS)
+    return cursor
+
+
+@atexit.register
+def _close_all() -> None:
+    for database in list(_databases):  # by itself a pool waits for its threads, which do not run any more then
+        database.close()
+
+
+def _after_fork() -> None:
+    for database in list(_databases):
+        database.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

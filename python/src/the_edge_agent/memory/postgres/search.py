@@ -1,0 +1,214 @@
+"""Searches of the native PostgreSQL memory: indexes find what may match, the functions that define it decide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from operator import itemgetter
+from typing import Any, Final
+
+from the_edge_agent.memory.core.damage import Damage
+from the_edge_agent.memory.core.filters import Node, equalities
+from the_edge_agent.memory.core.languages import Language
+from the_edge_agent.memory.core.results import Result
+from the_edge_agent.memory.core.tokens import Term, has_words, terms_of_prefix
+from the_edge_agent.memory.database.native_rows import Row, fitting, range_of, result_of, undamaged_results
+from the_edge_agent.memory.database.search_plan import (
+    SHORT,
+    Bound,
+    Step,
+    best,
+    first_answer,
+    is_late,
+    ladder,
+    window_of,
+)
+from the_edge_agent.memory.database.search_plan import Row as Read
+from the_edge_agent.memory.postgres.database import contained, in_time, streamed, utc
+from the_edge_agent.memory.postgres.index import WHOLE_INDEX, looked_up
+
+VISIBLE: Final = "(expires_at IS NULL OR expires_at > now())"
+IN_PREFIX: Final = "key >= %(prefix)s AND key < %(end)s"
+_WHOLE: Final = "SELECT key, metadata, value, storage_uri FROM ltm_entries WHERE key = ANY(%(keys)s)"
+# With what is ranked come short values only: most of them are not among the results.
+_OF_RANKED: Final = f"search_text, CASE WHEN octet_length(value) <= {SHORT} THEN value END AS value, storage_uri"
+_OF_RESULTS: Final = "'' AS search_text, value, storage_uri"
+_SHORT_TEXT: Final = f"CASE WHEN octet_length(search_text) <= {SHORT} THEN search_text END"
+_OF_READ: Final = f"{{text}} AS search_text, {utc('updated_at')} AS value, storage_uri"
+_TEXTS: Final = "SELECT key, search_text FROM ltm_entries WHERE key = ANY(%(keys)s)"
+_ALL_OF: Final = "key, value, metadata, {words}, storage_uri"  # as ``undamaged`` takes them
+_NEWEST_FIRST: Final = "ORDER BY updated_at DESC, key"
+_ROWS: Final = "key, metadata, search_text, value, storage_uri"
+_SELECT: Final = "SELECT key, metadata, {columns} FROM"
+_STREAM: Final = f"{_SELECT} ltm_entries WHERE {{where}} {_NEWEST_FIRST}"
+_HAVING: Final = f"{_SELECT} ltm_entries WHERE {{where}}"
+_ALL: Final = f"{_STREAM} LIMIT %(window)s"
+_LATE: Final = f"""
+    {_SELECT} (SELECT * FROM ltm_entries {_NEWEST_FIRST} LIMIT %(bound)s) AS newest
+    WHERE {{where}} {_NEWEST_FIRST} LIMIT %(window)s"""
+# Matches that are few, or one more. The second sorts them before they are fetched, and has a row of nulls for one more.
+# Asked for the newest the planner would look at all entries from the newest on, because it takes each value of the
+# metadata to be common, without statistics and in a plan that is kept.
+_FEW: Final = f"""
+    WITH found AS MATERIALIZED (
+        SELECT key, metadata, {{columns}}, updated_at FROM ltm_entries WHERE {{where}} LIMIT %(few)s + 1)
+    SELECT {_ROWS} FROM found {_NEWEST_FIRST}"""
+_SOME: Final = f"""
+    WITH found AS MATERIALIZED (SELECT key, updated_at FROM ltm_entries WHERE {{where}} LIMIT %(bound)s + 1)
+    SELECT {_ROWS} FROM (
+        SELECT key, metadata, {{columns}}, updated_at FROM ltm_entries JOIN (
+            SELECT key AS chosen FROM found WHERE (SELECT count(*) FROM found) <= %(bound)s
+            {_NEWEST_FIRST} LIMIT %(window)s) AS places ON key = chosen
+        UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, NULL WHERE (SELECT count(*) FROM found) > %(bound)s) AS rows
+    {_NEWEST_FIRST}"""
+
+
+# A SELECT around it hides the words from the planner. If each is common, it expects entries that have all of them soon,
+# and reads the whole table where there are none.
+_WORDS: Final = "to_tsquery('simple', %(words)s)"
+
+
+def results_at_once(
+    connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int
+) -> list[dict[str, Any] | Damage] | None:
+    """Return ``{"key", "value", "metadata", "score"}`` of what matches, best first; None where no one statement can."""
+    window, is_in_index = window_of(terms, first, most), condition is None or bool(equalities(condition))
+    if is_late(terms, first, most) or (has_words(terms) and not is_in_index):
+        return None  # too many values would come that are not among the results
+    columns = _OF_RANKED if has_words(terms) else _OF_RESULTS
+    rows = _newest_at_once(connection, columns, terms, condition, prefix, window)
+    if rows is None:
+        return None
+    chosen = best(rows, map(itemgetter(2), in_time(connection, rows)), terms, first, most)
+    if any(row[3] is None for _, row in chosen):
+        return None
+    return [result_of((row[0], row[1], *row[3:5]), score) for score, row in chosen]
+
+
+def _newest_at_once(
+    connection: Any, columns: str, terms: Sequence[Term], condition: Node | None, prefix: str, window: int
+) -> Sequence[Row] | None:
+    """Return the newest that match, newest first; None where no one statement can tell."""
+    where, values = _matching(connection, terms, condition, prefix)
+    values["window"] = window
+
+    def step(statement: str, **bounds: int) -> Step[str]:
+        sql = statement.format(columns=columns, where=where)
+        return Step(sql, bounds, is_partial=statement == _LATE)
+
+    def few(bound: Bound) -> Step[str]:
+        return step(_FEW, few=bound.matches) if bound.is_small else step(_SOME, bound=bound.matches)
+
+    def read(step: Step[str]) -> Sequence[Row] | None:
+        rows: Sequence[Row] = connection.execute(step.statement, {**values, **step.bounds}).fetchall()
+        found = [*fitting(in_time(connection, rows), condition)]
+        if "few" in step.bounds:
+            return found[:window] if len(rows) <= step.bounds["few"] else None
+        # Of those that the index finds, so many as are wanted, the filter does not like some.
+        return None if len(found) < len(rows) == window else found
+
+    if not _finds_few(terms, condition):
+        return first_answer([step(_ALL)], read, window)
+    steps = ladder(
+        "postgresql",
+        [few],
+        lambda bound: step(_LATE, bound=bound.newest),
+        lambda: step(_ALL),
+    )
+    return first_answer(steps, read, window)
+
+
+class PostgresReads:
+    """What a search reads on one connection, in a transaction of one state; see ``Reader``."""
+
+    def __init__(
+        self, connection: Any, condition: Node | None, prefix: str, rules: Language, *, keeps_words: bool
+    ) -> None:
+        """Take the part of the memory that is searched, which may keep no words."""
+        self._columns = _OF_READ.format(text=_SHORT_TEXT if keeps_words else "''")
+        self._connection, self._condition, self._prefix = connection, condition, prefix
+        self._prefix_terms = terms_of_prefix(prefix, rules)
+
+    def newest(self, terms: Sequence[Term], most: int, *, filtered: bool) -> list[Read]:
+        """Return the newest entries, see ``Reader.newest``."""
+        condition = self._condition if filtered else None
+        rows = _newest_at_once(self._connection, self._columns, terms, condition, self._prefix, most)
+        if rows is None:
+            where, values = _matching(self._connection, terms, condition, self._prefix)
+            rows = self._first(_STREAM.format(columns=self._columns, where=where), values, most, condition)
+        return [Read(row[0], row[3], row[2]) for row in rows]
+
+    def having(self, terms: Sequence[Term], most: int) -> list[Read]:
+        """Return entries that satisfy terms, see ``Reader.having``."""
+        where, values = _matching(self._connection, terms, self._condition, self._prefix, also=self._prefix_terms)
+        where = where.replace(_WORDS, f"(SELECT {_WORDS})")
+        statement = _HAVING.format(columns=self._columns, where=where)
+        if self._condition is None:
+            sql = f"{statement} LIMIT %(window)s"
+            rows = self._connection.execute(sql, {**values, "window": most + 1}).fetchall()
+        else:
+            rows = self._first(statement, values, most + 1, self._condition)
+        return [Read(row[0], row[3], row[2]) for row in rows]
+
+    def _first(self, statement: str, values: dict[str, Any], most: int, condition: Node | None) -> list[Row]:
+        with streamed(self._connection, most) as cursor:
+            rows = in_time(self._connection, cursor.execute(statement, values))
+            return [*islice(fitting(rows, condition), most)]
+
+    def in_time(self, rows: Sequence[Any]) -> Iterable[Any]:
+        """Yield rows until the time of the call is over."""
+        return in_time(self._connection, rows)
+
+    def texts(self, keys: Sequence[str]) -> Mapping[str, str]:
+        """Return the search texts of entries."""
+        return dict(self._connection.execute(_TEXTS, {"keys": [*keys]}))
+
+    def entries(self, keys: Sequence[str]) -> list[dict[str, Any] | Damage]:
+        """Return ``{"key", "value", "metadata", "score"}`` of entries, in this order."""
+        whole = {row[0]: row for row in self._connection.execute(_WHOLE, {"keys": [*keys]})}
+        return [result_of(whole[key]) for key in keys]
+
+
+def undamaged_of(
+    connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int
+) -> Result:
+    """Return the result of a search that came upon damage, in a transaction of one state."""
+    where, values = _matching(connection, terms, condition, prefix)
+    columns = _ALL_OF.format(words="search_text" if has_words(terms) else "''")
+    with streamed(connection) as cursor:
+        rows = cursor.execute(f"SELECT {columns} FROM ltm_entries WHERE {where} {_NEWEST_FIRST}", values)
+        return undamaged_results(in_time(connection, rows), terms, condition, first, most)
+
+
+def _finds_few(terms: Sequence[Term], condition: Node | None) -> bool:
+    """Return whether an index may find few entries of which the planner does not know that they are few."""
+    return bool(equalities(condition)) and all(term.negated for term in terms)
+
+
+def _matching(
+    connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str, *, also: Sequence[Term] = ()
+) -> tuple[str, dict[str, Any]]:
+    """Return the condition on entries that satisfy every term, and its parameters.
+
+    What satisfies the filter is among them. The index is asked for other terms too, which all that match have.
+    """
+    in_index, values = contained(condition)
+    conditions = [VISIBLE, in_index]
+    if not connection.is_direct and (values or terms):
+        conditions.append(WHOLE_INDEX)
+    if prefix:  # a range of all keys would look selective to the planner of a prepared statement
+        conditions.append(IN_PREFIX)
+        values |= range_of(prefix)
+    positive = [term for term in terms if not term.negated]
+    if positive:
+        conditions.append(f"search_vector @@ {_WORDS}")
+        values["words"] = " & ".join(map(looked_up, [*positive, *also]))
+    for place, term in enumerate(terms):
+        if term.is_told_by_index:
+            continue
+        found = []
+        for number, needle in enumerate(term.needles):
+            found.append(f"position(%(needle{place}_{number})s in search_text) > 0")
+            values[f"needle{place}_{number}"] = needle
+        conditions.append(f"({' OR '.join(found)}) = {not term.negated}")
+    return " AND ".join(conditions), values

@@ -1,0 +1,95 @@
+"""URLs of PostgreSQL: where they lead, as libpq reads them, and no secret where it could be shown."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qsl
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from the_edge_agent.memory.core.results import LTMError
+from the_edge_agent.memory.core.showing import STRAY_CHARACTER, has_control_character, has_raw_login, ordinary, words_of
+from the_edge_agent.memory.database.certificates import check_files
+from the_edge_agent.memory.database.errors import Where
+
+_SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
+
+_SHOWN: Final = ("user", "host", "hostaddr", "port", "dbname", "password")  # the last is hidden as a whole
+
+
+class Place(NamedTuple):
+    """Where a database is, without the password."""
+
+    user: str
+    host: str
+    port: str
+    name: str
+
+    def __str__(self) -> str:
+        """Show it as a URL."""
+        user, host, port, name = self
+        return f"postgresql://{user + ':***@' if user else ''}{host}{port and ':' + port}/{name}"
+
+
+def parse_url(url: Any) -> tuple[str, Place]:
+    """Return a URL as libpq reads it, and where it leads.
+
+    Raises:
+        LTMError: ``configuration_error``; it never shows the URL.
+    """
+    if isinstance(url, str) and "\0" not in url and has_control_character(url):
+        raise _refused(STRAY_CHARACTER)
+    scheme, separator, rest = url.partition("://") if isinstance(url, str) and "\0" not in url else ("", "", "")
+    login = rest[: rest.partition("/")[0].rfind("@") + 1]
+    place, _, options = rest[len(login) :].partition("?")
+    if not separator or scheme not in _SCHEMES:
+        raise _refused("url must be a PostgreSQL URL such as postgresql://user:password@host:5432/database")
+    is_ambiguous = has_raw_login(url) if separator else False
+    parts = None if is_ambiguous else _parts(f"postgresql://{rest}")
+    if parts is None and options and not is_ambiguous and _parts(f"postgresql://{login}{place}") is not None:
+        named = ", ".join(name for name in ordinary(dict(parse_qsl(options))) if not _is_known(name))
+        raise _refused(
+            "the url has an option that PostgreSQL's client library does not know or cannot read"
+            f"{f' ({named})' if named else ''}; pool_size, timeout and the like are no part of the url"
+        )
+    if parts is None:
+        raise _refused(
+            "url cannot be parsed; expected postgresql://user:password@host:port/database, "
+            "with special characters in user, password and database percent-encoded"
+        )
+    found = Place(*(str(parts.get(part, "")) for part in ("user", "host", "port", "dbname")))
+    for each in found.port.split(",") if found.port else ():  # one for each host
+        if each and not (each.isdecimal() and 0 < int(each) < 65_536):
+            raise _refused("the port in the url must be a number from 1 to 65,535")
+    return f"postgresql://{rest}", found._replace(port=found.port or "5432")
+
+
+def where_of(url: str) -> tuple[Where, set[str]]:
+    """Return where a URL that libpq can read leads, and what no message may repeat of it.
+
+    Raises:
+        LTMError: ``configuration_error`` for an option that names a file that is not there.
+    """
+    parts = {name: str(value) for name, value in conninfo_to_dict(url).items()}
+    check_files(parts)
+    host, port = parts.get("host", ""), parts.get("port", "") or "5432"
+    others = ordinary(name for name in parts if name not in _SHOWN)
+    where = Where(parts.get("user", ""), host, "" if host.startswith("/") else port, parts.get("dbname", ""), others)
+    options = [value for name, value in parts.items() if name not in _SHOWN]
+    return where, {parts.get("password", "")} - {""} | words_of(options)
+
+
+def _is_known(option: str) -> bool:
+    return _parts(f"postgresql:///?{option}=1") is not None
+
+
+def _parts(url: str) -> dict[str, Any] | None:
+    try:
+        return conninfo_to_dict(url)
+    except (psycopg.Error, UnicodeError):
+        return None
+
+
+def _refused(message: str) -> LTMError:
+    return LTMError("configuration_error", message)

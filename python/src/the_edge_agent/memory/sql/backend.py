@@ -1,0 +1,529 @@
+"""SQLAlchemyBackend: long-term memory on any SQL database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from itertools import chain, islice
+from typing import Any, ClassVar
+
+try:
+    from sqlalchemy import URL, Connection, Engine, select
+except ImportError as error:
+    raise ImportError(
+        'SQLAlchemyBackend needs SQLAlchemy; install it with: pip install "the-edge-agent[sqlalchemy]"'
+    ) from error
+
+from the_edge_agent.memory.contract.catalog import CatalogBackend
+from the_edge_agent.memory.core.damage import (
+    Damage,
+    Facts,
+    around,
+    found_entry,
+    is_key,
+    is_of_file,
+    place_after,
+    read_whole_entry,
+    search_result,
+    whole_entries,
+)
+from the_edge_agent.memory.core.filters import Node
+from the_edge_agent.memory.core.languages import Language, check_language
+from the_edge_agent.memory.core.operations import Delete, Operation, Store, is_plain
+from the_edge_agent.memory.core.results import (
+    LTMError,
+    Result,
+    ok,
+    page_of_keys,
+    returns_result,
+    stored,
+)
+from the_edge_agent.memory.core.tokens import Term, search_text
+from the_edge_agent.memory.core.validation import (
+    check_after,
+    check_batch_size,
+    check_flag,
+    check_key,
+    check_keys,
+    check_limit,
+    check_prefix,
+)
+from the_edge_agent.memory.database.backend import Answer, DatabaseBackend, Find
+from the_edge_agent.memory.database.blobs import BlobStorage
+from the_edge_agent.memory.database.search_plan import Reader, all_matching, first_answer
+from the_edge_agent.memory.database.writes import Change, Write
+from the_edge_agent.memory.sql.database import Database, OnDatabase
+from the_edge_agent.memory.sql.dialects import Dialect
+from the_edge_agent.memory.sql.driver.errors import UnreadableMetadataError
+from the_edge_agent.memory.sql.driver.options import EngineOptions, check_source, check_table_name
+from the_edge_agent.memory.sql.large_values import LargeValues
+from the_edge_agent.memory.sql.queries.entries import sent_bytes
+from the_edge_agent.memory.sql.queries.search import Search, results_of
+from the_edge_agent.memory.sql.queries.statements import Statements
+from the_edge_agent.memory.sql.schema.rows import Pointer, entry_of, moment_of
+from the_edge_agent.memory.sql.schema.tables import EntryColumns, LTMEntry, entry_class
+
+_PAGE_TEXT = 1_000_000  # characters that a page of iterate_all aims at
+_MAX_PAGE_ROWS = 1_000
+_STEMMED_AT_ONCE = 200  # entries, in one transaction
+_SMALL = 500_000  # bytes of an entry that every server reads, whatever its limit
+
+
+class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
+    """Long-term memory on SQLite, PostgreSQL, MySQL, MariaDB, or any database that SQLAlchemy speaks to.
+
+    The contract of each method is ``LTMBackend``'s, the same on every database. Safe for many threads and for
+    forks: a child opens connections of its own. A call takes a connection from the pool and runs in one
+    transaction; it is run again as a whole when it lost to a concurrent one, or when the connection was lost before
+    anything was committed. No call takes longer than ``timeout``.
+
+    When the connection is lost while COMMIT is under way, the ``write_id`` that each row keeps tells whether the write
+    was done; see ``memory/writes.py``. Where it cannot tell, the failure says ``"unknown": True``: the one kind of
+    failure that may have stored something.
+    """
+
+    _database: Database
+
+    #: Set in a subclass to use a dialect class of one's own in place of the database's.
+    dialect_class: ClassVar[type[Dialect] | None] = None
+
+    def __init__(
+        self,
+        url: str | URL | None = None,
+        pool_size: int = 5,
+        echo: bool = False,
+        lazy: bool = False,
+        *,
+        table_name: str = LTMEntry.__tablename__,
+        create_tables: bool = True,
+        search: bool = True,
+        language: str | None = None,
+        catalog: str | Mapping[str, Any] | CatalogBackend | None = None,
+        storage: Mapping[str, Any] | BlobStorage | None = None,
+        engine: Engine | None = None,
+        max_overflow: int = 10,
+        pool_timeout: float = 10.0,
+        connect_timeout: float = 10.0,
+        timeout: float = 30.0,
+        idle_transaction_timeout: float | None = None,
+        prepare_threshold: int | None = None,
+        engine_args: Mapping[str, Any] | None = None,
+        connect_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Connect and create the tables, unless ``lazy``. Either ``url`` or ``engine`` is needed.
+
+        Args:
+            url: a SQLAlchemy database URL: ``sqlite:///memory.db``, ``sqlite://`` (in memory),
+                ``postgresql://user:password@host/db``, ``mysql+pymysql://user:password@host/db``. Without a
+                driver the installed one is taken.
+            pool_size: connections kept open.
+            echo: log every statement, without the values.
+            lazy: import no driver and connect to nothing until the first call.
+            table_name: of the entries, so that several memories share a database: up to 40 lower-case letters,
+                digits and underscores.
+            create_tables: whether to create the tables that are missing; otherwise they must be there, see ``ddl``.
+            search: whether words can be searched. Without, nothing is kept for that, so that a store costs less;
+                ``search`` then takes filters and prefixes and no words. It is decided when the table is made.
+            language: of the words: ``english``, which a new table has unless it is told otherwise, another that
+                Snowball knows, or ``none`` for exact words. None takes what the table has. See docs/search.md.
+            catalog: keeps the ledger of what is in memory: the name of a catalog, a mapping of its ``type`` and
+                options, or a catalog, which stays the caller's. On the same database it is written in the same
+                transaction; ``url``, ``pool_size``, ``echo`` and ``lazy`` default to the backend's.
+            storage: where values go that are larger than its ``inline_threshold`` (65,536 bytes of JSON unless said
+                otherwise): a mapping of ``uri`` (a folder, or a URL that fsspec knows), ``inline_threshold``,
+                ``grace_period`` and ``options``. It belongs to this memory alone.
+            engine: an engine of the caller's, in place of ``url``, for example one that the application has
+                already. It is used as it is, shared and never disposed; nothing is attached to it or its pool.
+            max_overflow: connections above ``pool_size``, closed after use.
+            pool_timeout: seconds to wait for a free connection.
+            connect_timeout: seconds to wait for the server when connecting.
+            timeout: seconds that a call may take, all waiting and trying again included.
+            idle_transaction_timeout: seconds after which the server ends a transaction of a client that sends nothing
+                more, so that its locks are free; None for half of ``timeout``, at least 5; 0 for the server's setting.
+            prepare_threshold: with psycopg, after how many runs the server keeps a statement prepared; None for never.
+                Never behind a connection pooler in transaction mode, where a statement of another client would run in
+                its place.
+            engine_args: more arguments of SQLAlchemy's ``create_engine``, such as ``pool_recycle``.
+            connect_args: more arguments of the driver's ``connect``, such as ``sslmode``.
+
+        Raises:
+            LTMError: ``configuration_error``, ``dependency_missing`` and, unless ``lazy``,
+                ``connection_error``, ``connection_timeout`` or ``auth_failed``.
+        """
+        options = EngineOptions(
+            pool_size=pool_size,
+            max_overflow=max_overflow,
+            pool_timeout=pool_timeout,
+            connect_timeout=connect_timeout,
+            timeout=timeout,
+            idle_transaction_timeout=idle_transaction_timeout,
+            prepare_threshold=prepare_threshold,
+            echo=echo,
+            create_tables=create_tables,
+            engine_args={} if engine_args is None else engine_args,
+            connect_args={} if connect_args is None else connect_args,
+        )
+        source = check_source(url, engine, options)
+        blobs = None if storage is None else BlobStorage.of(storage)
+        entries_name = check_table_name(table_name)
+        self._entries_name = entries_name
+        self._keeps_words = check_flag("search", search)
+        self._language_name = check_language(language, search=self._keeps_words)
+        self._database = self._database_of(source, options)
+        self._values = LargeValues(blobs, self._database)
+        is_lazy = check_flag("lazy", lazy)
+        inherited = {"pool_size": pool_size, "echo": echo, "lazy": is_lazy}
+        if prepare_threshold is not None:  # which not every database takes
+            inherited["prepare_threshold"] = prepare_threshold
+        self._open_ledger(catalog, inherited)
+        try:
+            if self._ledger.is_here and entries_name != LTMEntry.__tablename__:
+                message = "a catalog on the same database keeps the ledger of ltm_entries, not of another table_name"
+                raise LTMError("configuration_error", message)
+            if not is_lazy:
+                self._database.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _database_of(self, source: Any, options: EngineOptions) -> Database:
+        return Database(
+            source,
+            options,
+            entries_name=self._entries_name,
+            search=self._keeps_words,
+            language=self._language_name,
+            dialect_class=self.dialect_class,
+        )
+
+    @property
+    def entry_class(self) -> type[EntryColumns]:
+        """The mapped class of the entries' table: ``LTMEntry``, or another for a ``table_name`` or ``search=False``."""
+        return entry_class(self._entries_name, search=self._keeps_words)
+
+    @property
+    def dialect(self) -> str:
+        """The name of SQLAlchemy's dialect, such as ``postgresql``; connects first if need be."""
+        return str(self._database.start().engine.dialect.name)
+
+    def ddl(self) -> list[str]:
+        """Return the SQL statements that create the tables of an empty database, for those who run DDL themselves.
+
+        Connects, because they depend on the server, and creates nothing; to be called on a backend that is
+        ``lazy`` while the tables are not there.
+
+        Raises:
+            LTMError: the database cannot be reached.
+        """
+        return self._database.ddl()
+
+    @returns_result
+    def cleanup_storage(self, batch_size: int = 100) -> Result:
+        """Remove blobs that no entry points to, and that are older than the storage's grace period.
+
+        Safe beside writers. The storage must belong to this memory alone.
+
+        Args:
+            batch_size: how many to remove in this call, 1 to 10,000.
+
+        Returns:
+            ``{"success": True, "deleted_count": int, "remaining_count": int}``.
+        """
+        deleted, remaining = self._values.clean(check_batch_size(batch_size))
+        return ok(deleted_count=deleted, remaining_count=remaining)
+
+    @returns_result
+    def optimize(self) -> Result:
+        """Do now what keeps searches right and quick: stem words anew, and put words into the index.
+
+        Words are stemmed anew if another release of the stemmer has stored them; the log has said so then. End first
+        the programs that use that release. On MySQL and MariaDB stores leave the index for later, so that searches are
+        slow after an import until this is done.
+
+        Safe beside readers and writers. It may take long: about 0.1 milliseconds an entry for the index, and as long as
+        a store of each entry for the stems. Each of its transactions is short. Done in part, it can be called again.
+
+        Returns:
+            ``{"success": True, "stemmed": int, "blocks": int, "entries": int}``: of how many entries the words were
+            stemmed anew; how many blocks of the index were made, and of how many entries. 0 where nothing was to do.
+        """
+        stemmed = self._stem_anew()
+        blocks, entries = self._database.optimize()
+        return ok(stemmed=stemmed, blocks=blocks, entries=entries)
+
+    def _stem_anew(self) -> int:
+        """Store the words of all entries anew if another stemmer has made them; return of how many entries."""
+        rules = self._rules()
+        if not self._keeps_words or self._database.run(lambda connection, sql: sql.stems.are_of(connection, rules)):
+            return 0
+        stemmed, rows = 0, self._stemmed_rows(rules)
+        while some := [*islice(rows, _STEMMED_AT_ONCE)]:
+            self._database.run(lambda connection, sql, some=some: sql.stems.renew(connection, some), write=True)  # type: ignore[misc]
+            stemmed += len(some)
+        self._database.run(lambda connection, sql: sql.stems.keep(connection, rules), write=True)
+        return stemmed
+
+    def _stemmed_rows(self, rules: Language) -> Iterator[tuple[str, int, Any, str]]:
+        """Yield key, version, time and search text of all entries that can be read."""
+        for row in self._rows("", whole=True):
+            if isinstance(row, Damage):
+                continue
+            key, text, metadata, pointer, version, _, updated_at, _ = row
+            entry = self._value_now(key, entry_of(key, text, metadata, pointer, version))
+            if entry is not None and not isinstance(entry, Damage):
+                yield key, version, updated_at, search_text(key, entry["value"], entry["metadata"], rules)
+
+    @returns_result
+    def retrieve(self, key: str, default: Any = None) -> Result:
+        """Return the entry at ``key``; see ``LTMBackend.retrieve``."""
+        entry = self._entry(check_key(key))
+        if entry is None:
+            return ok(value=default, found=False, metadata=None, version=None)
+        return found_entry(entry)
+
+    @returns_result
+    def retrieve_many(self, keys: Iterable[str]) -> Result:
+        """Return the entries at many keys, of one state; see ``LTMBackend.retrieve_many``."""
+        wanted = check_keys(keys)
+        takes_several = self._database.start().statements.entries.takes_several(wanted)
+        _, entries = self._values.read(
+            lambda: self._database.run(
+                lambda connection, sql: sql.entries.retrieve_many(connection, wanted), snapshot=takes_several
+            ),
+            lambda found: {key: self._entry_of(key, found.get(key)) for key in wanted},
+        )
+        return whole_entries(entries)
+
+    @returns_result
+    def delete_many(self, keys: Iterable[str]) -> Result:
+        """Delete the entries at many keys; see ``LTMBackend.delete_many``."""
+        wanted = check_keys(keys)
+        deleted = self._database.write(
+            lambda connection, sql, _: sql.delete_many(connection, wanted, ledger=self._ledger.is_here),
+            lambda count: Change(deleted=wanted if count else ()),
+        )
+        self._record([Delete(key) for key in wanted], [ok(deleted_count=deleted)])
+        return ok(deleted_count=deleted)
+
+    @returns_result
+    def list_keys(self, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:
+        """Return a page of the keys; see ``LTMBackend.list_keys``."""
+        beginning, wanted, last = check_prefix(prefix), check_limit(limit), check_after(after)
+
+        def page(after: str, rows: int) -> Sequence[Sequence[Any]]:
+            return self._database.read(lambda sql: sql.entries.list_keys(beginning, after, rows))
+
+        found = chain.from_iterable(_pages(page, last, wanted + 1, lambda rows: wanted + 1))
+        keys = (row[0] for row in found if is_key(row[0]))
+        return page_of_keys([*islice(keys, wanted + 1)], wanted)
+
+    @returns_result
+    def count(self, prefix: str | None = None) -> Result:
+        """Return how many entries there are; see ``LTMBackend.count``."""
+        beginning = check_prefix(prefix)
+        return ok(count=self._database.read(lambda sql: sql.entries.count(beginning))[0][0])
+
+    @returns_result
+    def cleanup_expired(self, batch_size: int = 100) -> Result:
+        """Remove expired entries; see ``LTMBackend.cleanup_expired``."""
+        most = check_batch_size(batch_size)
+        _, deleted, remaining = self._database.write(
+            lambda connection, sql, _: sql.cleanup_expired(connection, most, ledger=self._ledger.is_here),
+            lambda found: Change(deleted=found[0], of_expired=True),
+        )
+        return ok(deleted_count=deleted, remaining_count=remaining)
+
+    def _iterate(self, prefix: str) -> Iterator[Any]:
+        for row in self._rows(prefix):
+            if isinstance(row, Damage):
+                yield row
+                continue
+            entry = self._value_now(row[0], entry_of(*row))
+            if entry is not None:
+                yield entry if isinstance(entry, Damage) else (row[0], entry["value"], entry["metadata"])
+
+    def _iterate_entries(self, prefix: str) -> Iterator[Any]:
+        for row in self._rows(prefix, whole=True):
+            if isinstance(row, Damage):
+                yield row
+                continue
+            key, text, metadata, pointer, version, *times = row
+            inline = text if pointer is None else "null"
+            entry = read_whole_entry(key, inline, metadata, version, times, moment_of)
+            if pointer is None or isinstance(entry, Damage):
+                yield entry
+            elif (found := self._value_now(key, {**entry, "value": Pointer(pointer)})) is not None:
+                yield found
+
+    def _rows(self, prefix: str, *, whole: bool = False) -> Iterator[Sequence[Any] | Damage]:
+        """Yield all rows, and go around those that are in a damaged part of the file."""
+        last = ""
+
+        def page(after: str, rows: int) -> Sequence[Sequence[Any]]:
+            nonlocal last
+            last = after
+            return self._database.read(lambda sql: sql.entries.page(prefix, after, rows, whole=whole))
+
+        def rows_after(page: Sequence[Sequence[Any]]) -> int:
+            size = sum(len(row[1]) + len(row[2] or "") for row in page) + 1
+            return max(1, min(_MAX_PAGE_ROWS, len(page) * _PAGE_TEXT // size))
+
+        def next_key(after: str) -> Any:
+            return self._database.run(lambda connection, sql: next_key_of(connection, sql, prefix, after))
+
+        try:
+            yield from chain.from_iterable(_pages(page, "", 16, rows_after))
+        except LTMError as failure:
+            if not is_of_file(failure):
+                raise
+        else:
+            return
+        yield from around(last, next_key, lambda after: page(after, 1))
+
+    def _one_call(self) -> AbstractContextManager[Any]:
+        return self._database.one_call()
+
+    def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int) -> Result:
+        search = Search(terms, condition, prefix, most, first)
+        return self._finished(partial(self._found, search))
+
+    def _finished(self, find: Find) -> Result:
+        known: dict[str, Damage] = {}
+        while True:  # at most `limit` values are fetched at a time
+            (results, damages), entries = self._values.read(partial(find, known), self._fetched)
+            more = {key: entry for key, entry in entries.items() if isinstance(entry, Damage)}
+            if not more:
+                return search_result([entries[entry["key"]] for entry in results], damages)
+            known.update(more)
+
+    def _answer(self, answer: Callable[[Reader], Answer], condition: Node | None, prefix: str) -> Answer:
+        rules = self._rules()
+
+        def answered(*, filters: bool) -> Answer:
+            def work(connection: Connection, sql: Statements) -> Answer:
+                return answer(sql.entries.reads(connection, condition, prefix, rules, filters=filters))
+
+            return self._database.run(work, snapshot=True)
+
+        try:
+            return answered(filters=True)
+        except UnreadableMetadataError:
+            pass
+        return answered(filters=False)
+
+    def _found(self, search: Search, known: dict[str, Damage]) -> tuple[list[Any], Sequence[Damage]]:
+        if known:
+            self._knows_damage = True
+        try:
+            if known:
+                return self._undamaged(search, known)
+            results = self._results(search)
+            return (results, ()) if self._are_whole(results, search.offset) else self._undamaged(search, known)
+        except UnreadableMetadataError:
+            pass
+        return self._undamaged(search, known, filters=False)
+
+    def _undamaged(
+        self, search: Search, known: dict[str, Damage], *, filters: bool = True
+    ) -> tuple[list[Any], Sequence[Damage]]:
+        lost = self._values.lost(known)
+
+        def work(connection: Connection, sql: Statements) -> tuple[list[Any], Sequence[Damage]]:
+            return sql.entries.search_undamaged(connection, search, lost, filters=filters)
+
+        return self._database.run(work, snapshot=True)
+
+    def _fetched(self, found: tuple[list[Any], Sequence[Damage]]) -> dict[str, Any]:
+        return {entry["key"]: self._values.whole(entry["key"], entry) for entry in found[0]}
+
+    def _results(self, search: Search) -> list[dict[str, Any] | Damage]:
+        steps = self._database.start().statements.entries.search_alone(search)
+        rows = first_answer(steps, lambda step: self._database.read(lambda sql: step.statement), search.rows)
+        found = None if rows is None else results_of(search, rows)
+        if found is not None:
+            return found
+        asked = (search.terms, search.offset, search.limit)
+        return self._answer(lambda reader: all_matching(reader, *asked), search.metadata_filter, search.prefix)
+
+    def _row(self, key: str) -> Sequence[Any] | None:
+        rows = self._database.read(lambda sql: sql.entries.retrieve(key))
+        return rows[0] if rows else None
+
+    def _entry(self, key: str) -> dict[str, Any] | Damage | None:
+        _, entries = self._values.read(lambda: self._row(key), lambda row: {key: self._entry_of(key, row)})
+        return entries[key]
+
+    def _entry_of(self, key: str, row: Sequence[Any] | None) -> dict[str, Any] | Damage | None:
+        return None if row is None else self._values.whole(key, entry_of(*row))
+
+    def _value_now(self, key: str, entry: dict[str, Any] | Damage) -> dict[str, Any] | Damage | None:
+        """Return an entry with its value, None if it is gone by now."""
+        whole = self._values.whole(key, entry)
+        if isinstance(entry, Damage) or not isinstance(whole, Damage):
+            return whole
+        found = self._entry(key)  # replaced since its page was read?
+        return found if found is None or isinstance(found, Damage) else {**entry, **found}
+
+    def _apply(self, operations: Sequence[Operation]) -> list[Result]:
+        results = super()._apply(operations)
+        self._database.tend(len(operations))
+        return results
+
+    def _write(self, operations: Sequence[Operation]) -> list[Result]:
+        placed = [self._placed(operation) for operation in operations]
+        if len(placed) == 1 and (version := self._stored_alone(placed[0])) is not None:
+            return [stored(placed[0].key, version)]
+
+        def work(connection: Connection, sql: Statements, write: Write | None) -> list[Result]:
+            self._values.keep(connection, sql, placed)
+            return sql.apply(connection, placed, write, ledger=self._ledger.is_here)
+
+        return self._database.write(work, partial(Change.of, placed))
+
+    def _stored_alone(self, operation: Operation) -> int | None:
+        """Return the version of a store that is a transaction by itself; None where it takes more."""
+        if self._ledger.is_here or not is_plain(operation) or operation.pointer is not None:
+            return None
+        return self._database.store(operation)
+
+    def _placed(self, operation: Operation) -> Operation:
+        placed = self._values.place(operation)
+        if isinstance(placed, Store) and (size := sent_bytes(placed, _SMALL)) > _SMALL:
+            self._database.check_size(size)
+        return placed
+
+    def _facts(self, keys: Sequence[str]) -> dict[str, Facts | Damage]:
+        return self._database.run(lambda connection, sql: sql.entries.facts(connection, keys))
+
+
+def next_key_of(connection: Connection, sql: Statements, prefix: str, after: str) -> Any:
+    """Return the next key above ``after``, from the index alone; None if it has not the prefix."""
+    key = sql.schema.tables.entries.c.key
+    found = connection.scalar(select(key).where(key > after, key >= prefix).order_by(key).limit(1))
+    return found if isinstance(found, str) and found.startswith(prefix) else None
+
+
+def _pages(
+    read: Callable[[str, int], Sequence[Sequence[Any]]],
+    after: str,
+    rows: int,
+    rows_after: Callable[[Sequence[Sequence[Any]]], int],
+) -> Iterator[Sequence[Sequence[Any]]]:
+    """Yield page after page of rows that begin with their keys.
+
+    Args:
+        read: returns the first rows after a key, so many.
+        after: the key that the first page begins after.
+        rows: of the first page.
+        rows_after: how many rows the page after a page has.
+    """
+    skip = 0
+    while True:
+        page = read(after, rows + skip)
+        yield page[skip:]
+        if len(page) < rows + skip:
+            return
+        rows = rows_after(page)
+        found, skip = place_after([row[0] for row in page])
+        after = after if found is None else found

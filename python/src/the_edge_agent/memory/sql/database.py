@@ -1,0 +1,596 @@
+"""The database of one backend: lazy start, transactions, ownership of the engine, forks, close."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from typing import Any, Final, TypeVar
+from weakref import WeakSet
+
+from sqlalchemy import URL, Connection, Engine
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import Pool, StaticPool
+
+from the_edge_agent.memory.core.languages import Language
+from the_edge_agent.memory.core.operations import Store
+from the_edge_agent.memory.core.results import LostDatabaseError, LTMError
+from the_edge_agent.memory.database.tickets import Tickets
+from the_edge_agent.memory.database.writes import Change, Seen, Write, Writer, version_of
+from the_edge_agent.memory.sql.connecting import Closable, first_connection, new_engine, with_a_pool_of_its_own
+from the_edge_agent.memory.sql.dialects import Dialect, for_dialect, for_name
+from the_edge_agent.memory.sql.driver.deadlines import Deadline, DeadlineError, one_end
+from the_edge_agent.memory.sql.driver.errors import DAMAGED, Failure, may_be_damage, out_of_time
+from the_edge_agent.memory.sql.driver.options import EngineOptions
+from the_edge_agent.memory.sql.driver.prepared import Query, is_watched
+from the_edge_agent.memory.sql.driver.url import SafeURL, parse_url, with_installed_driver
+from the_edge_agent.memory.sql.queries.statements import Statements
+from the_edge_agent.memory.sql.schema.create import Schema
+from the_edge_agent.memory.sql.schema.tables import Tables, copy_tables
+from the_edge_agent.memory.sql.transactions import retrying, run_alone, run_transaction
+
+Answer = TypeVar("Answer")
+
+_logger = logging.getLogger("the_edge_agent.memory")
+_NO_TABLES: Final = (
+    "the tables are not there, and create_tables is false (of a catalog: auto_migrate); "
+    "create them with the statements of ddl()"
+)
+_CREATION_ATTEMPTS: Final = 12  # many processes may create the tables at once; each loser looks again
+_TO_FIND_DAMAGE: Final = 2.0  # seconds at most, after a call that failed
+_STATEMENT_BYTES: Final = 4096  # more than a store's statement has besides the entry
+_databases: WeakSet[Database] = WeakSet()
+_inherited: list[Any] = []  # pools of a parent process: kept, because drivers say goodbye to the server on disposal
+
+
+class Database:
+    """An engine that connects on first use, creates the tables once, and runs transactions.
+
+    Safe for many threads; after a fork the child opens connections of its own.
+
+    Attributes:
+        language: of the words; None before the start, and for a table without words.
+        on_start: called after the start, when transactions can be run; if it raises, the next call starts anew.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        options: EngineOptions,
+        *,
+        entries_name: str,
+        search: bool | None = None,
+        language: str | None = None,
+        dialect_class: type[Dialect] | None = None,
+    ) -> None:
+        """Check the source, a URL or an engine of the caller's; import no driver and connect to nothing.
+
+        Args:
+            source: the URL or the engine.
+            options: of the engine.
+            entries_name: the name of the entries' table.
+            search: whether that table keeps words; None needs no such table and takes what is there.
+            language: that these words must be of; None for that of the table, English for a new one.
+            dialect_class: in place of the database's own.
+
+        Raises:
+            LTMError: ``configuration_error``.
+        """
+        self._shared = source if isinstance(source, Engine) else None
+        self.url, self._hidden_args = (SafeURL(*source.url), {}) if isinstance(source, Engine) else _located(source)
+        self._family = for_name(self.url.get_backend_name())
+        self.closed = False
+        self._options = options
+        self._entries_name = entries_name
+        self._search, self._language_name = search, language
+        self.language: Language | None = None
+        self._dialect_class = dialect_class
+        self._opened: _Opened | None = None
+        self._writer = Writer(options.timeout)
+        self._starting = Tickets(1)
+        self.on_start: Callable[[], None] | None = None
+        _databases.add(self)
+
+    @property
+    def engine(self) -> Engine | None:
+        """The engine; None before the start and after close."""
+        return (self._shared or self._opened.engine) if self._opened else None
+
+    @property
+    def sessions(self) -> sessionmaker[Any] | None:
+        """What makes ORM sessions on the engine; None before the start and after close."""
+        return self._opened.sessions if self._opened else None
+
+    def start(self) -> _Opened:
+        """Connect and create the tables unless that is done.
+
+        Raises:
+            LTMError: after close, or when the database cannot be used; a later call tries again.
+        """
+        return self._opened or self._in_time(self._start)
+
+    def run(
+        self,
+        work: Callable[[Connection, Statements], Answer],
+        *,
+        write: bool = False,
+        snapshot: bool = False,
+    ) -> Answer:
+        """Run ``work`` in one transaction, started first if need be.
+
+        Raises:
+            LTMError: nothing has changed then, unless its result says ``unknown: True``.
+        """
+
+        def transact(deadline: Deadline) -> Answer:
+            opened = self._opened or self._start(deadline)
+            pool = opened.engine.pool
+            try:
+                with opened.turn(deadline):
+                    return run_transaction(
+                        opened.engine,
+                        opened.schema.dialect,
+                        lambda connection: work(connection, opened.statements),
+                        deadline,
+                        write=write,
+                        snapshot=snapshot,
+                    )
+            except LostDatabaseError:
+                self._leave_lost(opened)
+                raise
+            except Exception as error:
+                problem = self._damage(error, opened.engine)
+                if problem is None:
+                    raise
+            finally:
+                self._leave(opened, pool)
+            raise problem
+
+        return self._in_time(transact)
+
+    def read(self, query: Callable[[Statements], Query]) -> Sequence[Sequence[Any]]:
+        """Return the rows of one statement that only reads, started first if need be.
+
+        Raises:
+            LTMError: it failed.
+        """
+        opened = self._direct()
+        if opened is None:
+            return self.run(lambda connection, sql: query(sql).run(connection).rows)
+        pool = opened.engine.pool
+        try:
+            with self._family.call(), Deadline(self._seconds()) as deadline:
+                return run_alone(opened.engine, opened.schema.dialect, query(opened.statements), deadline).rows
+        except LostDatabaseError:
+            self._leave_lost(opened)
+            raise
+        except Exception as error:
+            problem = self._damage(error, opened.engine)
+            if problem is None:
+                raise
+        finally:
+            self._leave(opened, pool)
+        raise problem
+
+    def store(self, store: Store) -> int | None:
+        """Store one entry by one statement that commits by itself, and return its version; None where that cannot be.
+
+        Raises:
+            LTMError: nothing has changed then, unless its result says ``unknown: True``.
+        """
+        opened = self._direct()
+        if opened is None or not opened.statements.entries.single.is_possible:
+            return None
+        pool, single = opened.engine.pool, opened.statements.entries.single
+
+        def store_alone(write: Write | None) -> int:
+            with self._family.call(), Deadline(self._seconds()) as deadline:
+                return single.store(opened.engine, store, deadline, write)
+
+        try:
+            if not opened.schema.dialect.socket_drivers:  # a file has no connection to lose
+                return store_alone(None)
+            return self._settled(store_alone, lambda: Change({store.key}, is_plain=True), version_of)
+        except LostDatabaseError:
+            self._leave_lost(opened)
+            raise
+        except Exception as error:
+            problem = self._damage(error, opened.engine)
+            if problem is None:
+                raise
+        finally:
+            self._leave(opened, pool)
+        raise problem
+
+    def write(
+        self, work: Callable[[Connection, Statements, Write | None], Answer], change: Callable[[Answer], Change]
+    ) -> Answer:
+        """Run ``work`` in one transaction that writes entries, started first if need be.
+
+        If the connection is lost at its end, a look at the rows tells what became of it; see ``memory/writes.py``.
+
+        Args:
+            work: gets the write to which its rows belong, None where no connection can be lost.
+            change: returns what an answer of ``work`` has changed.
+
+        Raises:
+            LTMError: nothing has changed then, unless its result says ``unknown: True``.
+        """
+        answers: list[Answer] = []
+
+        def attempt(write: Write | None) -> Answer:
+            def once(connection: Connection, sql: Statements) -> Answer:
+                answers.append(work(connection, sql, write))
+                return answers[-1]
+
+            return self.run(once, write=True)
+
+        if not self._family.socket_drivers:
+            return attempt(None)
+        return self._settled(attempt, lambda: change(answers[-1]), lambda _: answers[-1])
+
+    def _settled(
+        self,
+        attempt: Callable[[Write | None], Answer],
+        change: Callable[[], Change],
+        done: Callable[[Sequence[Seen]], Answer],
+    ) -> Answer:
+        write = self._writer.begin()
+
+        def look(keys: Sequence[str]) -> list[Seen]:
+            return self.run(lambda connection, sql: sql.entries.written(connection, keys))
+
+        with one_end(self._seconds()):
+            return write.settled(lambda: attempt(write), change, look, done)
+
+    def tend(self, stores: int) -> None:
+        """Do what follows stores, if it is time; what fails is done another time, for the stores have not failed."""
+        opened = self._opened
+        if opened is None or opened.upkeep is None or not opened.upkeep.is_due(stores):
+            return
+        try:
+            with one_end(self._seconds() / 2):  # the other half was the store's
+                opened.upkeep.some(self._write)
+        except LTMError as failure:
+            _logger.info("words are put into the index later: %s", failure)
+
+    def optimize(self) -> tuple[int, int]:
+        """Do all of it now; return how many blocks were made, and for how many entries.
+
+        Raises:
+            LTMError: some of it is left.
+        """
+        upkeep = self.start().upkeep
+        return (0, 0) if upkeep is None else upkeep.all(self._write)
+
+    @contextmanager
+    def one_call(self) -> Iterator[None]:
+        """Let all that is done within, in Python too, end in the time of one call.
+
+        Raises:
+            LTMError: the time is over.
+        """
+        problem = None
+        with one_end(self._seconds()):
+            try:
+                yield
+            except DeadlineError:
+                problem = out_of_time(self._options.timeout).exception()
+        if problem is not None:
+            raise problem
+
+    def ddl(self) -> list[str]:
+        """Return the statements that create the tables; connects, and creates nothing.
+
+        Raises:
+            LTMError: the database cannot be reached.
+        """
+        return self.peek(lambda schema, connection: schema.statements(connection))
+
+    def peek(self, work: Callable[[Schema, Connection], Answer]) -> Answer:
+        """Do some work on a connection to the database, as it is: this starts nothing and creates no tables.
+
+        Raises:
+            LTMError: the database cannot be reached, or the work failed.
+        """
+
+        def look(deadline: Deadline) -> Answer:
+            if self.closed:
+                raise _closed()
+            if self._opened is not None:
+                return self._look(self._opened.engine, deadline, work)[1]
+            engine, keeper = self._engine()
+            try:
+                return self._look(engine, deadline, work)[1]
+            except Exception as error:
+                problem = self._damage(error, engine)
+                if problem is None:
+                    raise
+            finally:
+                self._dispose(engine, keeper)
+            raise problem
+
+        return self._in_time(look)
+
+    def is_at(self, url: Any) -> bool:
+        """Return whether a URL leads to this database; one in memory is each time another.
+
+        Raises:
+            LTMError: ``configuration_error`` for what is no database URL.
+        """
+        other = with_installed_driver(_located(url)[0])
+        is_kept = other.database not in (None, "", ":memory:")
+        mine = self._family.identity(with_installed_driver(self.url))
+        return is_kept and self._shared is None and mine == for_name(other.get_backend_name()).identity(other)
+
+    def is_same(self, other: Database) -> bool:
+        """Return whether this is another ``Database`` on the same database."""
+        if self._shared is not None or other._shared is not None:
+            return self._shared is other._shared
+        return self.is_at(other.url)
+
+    def check_size(self, size: int) -> None:
+        """Refuse an entry larger than the server reads in one packet.
+
+        Args:
+            size: its bytes as sent.
+
+        Raises:
+            LTMError: ``validation_error``.
+        """
+        packet = self.start().schema.packet
+        if packet is not None and size > largest_entry(packet):
+            message = f"the entry has {size:,} bytes as sent; the server accepts packets of {packet:,}"
+            raise LTMError("validation_error", message)
+
+    def close(self) -> None:
+        """Close every connection of an engine of our own; idempotent."""
+        with _held(self._starting, math.inf):
+            self.closed = True
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
+
+    def after_fork(self) -> None:
+        """Leave the parent's connections alone, in the child."""
+        self._starting = Tickets(1)
+        self._writer = Writer(self._options.timeout)
+        opened = self._opened
+        if opened is None:
+            return
+        _inherited.append(opened.engine.pool)
+        if self._shared is None:
+            opened.engine.dispose(close=False)
+        else:
+            opened.engine = with_a_pool_of_its_own(self._shared)
+        opened.one_at_a_time = opened.one_at_a_time and Tickets(1)
+
+    def __str__(self) -> str:
+        """Show the URL, without what may be secret in it."""
+        return repr(self.url)
+
+    def _write(self, work: Callable[[Connection], Answer]) -> Answer:
+        return self.run(lambda connection, _: work(connection), write=True)
+
+    def _direct(self) -> _Opened | None:
+        """Return what is started, if single statements may run on the driver's own connection."""
+        opened = self._opened
+        if opened is None or self._shared is not None or opened.one_at_a_time is not None or is_watched(opened.engine):
+            return None
+        return opened
+
+    def _damage(self, error: Exception, engine: Engine) -> LTMError | None:
+        """Return the failure of a file that is damaged, if that is why a call failed in another way."""
+        family = for_dialect(engine.dialect)
+        if not family.finds_damage or (isinstance(error, LTMError) and not may_be_damage(error)):
+            return None
+        with (
+            suppress(Exception),
+            Deadline(min(self._seconds(), _TO_FIND_DAMAGE)) as deadline,
+            deadline.released(),
+            closing(engine.raw_connection()) as pooled,
+        ):
+            deadline.guard(partial(family.stop, pooled.driver_connection))
+            if family.is_damage(error, pooled.driver_connection):
+                return DAMAGED.exception()
+        return None
+
+    def _leave(self, opened: _Opened, pool: Pool) -> None:
+        """Close what a call has left in the pools, if they were closed meanwhile, which put a new pool in place."""
+        if self._opened is not opened and self._shared is None:
+            pool.dispose()
+            opened.engine.pool.dispose()
+
+    def _leave_lost(self, opened: _Opened) -> None:
+        """Close what is open of a database that was taken away: the next call starts anew."""
+        with _held(self._starting, math.inf):
+            is_ours = self._opened is opened
+            if is_ours:
+                self._opened = None
+        if is_ours:
+            opened.close()
+
+    def _in_time(self, work: Callable[[Deadline], Answer]) -> Answer:
+        with self._family.call(), Deadline(self._seconds()) as deadline:
+            return work(deadline)
+
+    def _seconds(self) -> float:
+        """Return how long a call may take that begins now."""
+        return self._options.timeout
+
+    def _start(self, deadline: Deadline) -> _Opened:
+        with _held(self._starting, deadline.remaining()):
+            if self.closed:
+                raise _closed()
+            is_first = self._opened is None
+            opened = self._opened = self._opened or self._open(deadline)
+        if is_first and self.on_start is not None:
+            try:
+                self.on_start()
+            except BaseException:
+                self._opened = None
+                opened.close()
+                raise
+        return opened
+
+    def _open(self, deadline: Deadline) -> _Opened:
+        if self._shared is None and not self._options.create_tables:
+            file = self._family.new_file(self.url)
+            if file is not None:  # a connection would make it, and leave it there without tables
+                raise LTMError("configuration_error", f"there is no file {file}; {_NO_TABLES}")
+        engine, keeper = self._engine()
+        problem: LTMError | None = None
+        try:
+            schema, _ = self._look(engine, deadline, self._make_ready)
+        except BaseException as error:
+            problem = self._damage(error, engine) if isinstance(error, Exception) else None
+            self._dispose(engine, keeper)
+            if problem is None:
+                raise
+        if problem is not None:
+            raise problem
+        for fallback in schema.dialect.fallbacks:
+            _logger.warning("%s: %s", engine.dialect.name, fallback)
+        close = (lambda: None) if self._shared is not None else (lambda: self._dispose(engine, keeper))
+        return _Opened(engine, schema, close)
+
+    def _make_ready(self, schema: Schema, connection: Connection) -> None:
+        is_complete = schema.is_complete(connection)  # first: a database that is refused stays as it was
+        if not is_complete and not self._options.create_tables:
+            raise LTMError("configuration_error", _NO_TABLES)
+        if self._shared is None:
+            schema.dialect.set_up(connection)
+            connection.rollback()
+        if not is_complete:
+            schema.create(connection)
+        if self._search:
+            self.language = schema.language_of(connection)
+            # Another database in its place must have the same.
+            self._language_name = None if self.language is None else self.language.name
+
+    def _copy_tables(self) -> Tables:
+        return copy_tables(self._entries_name, search=bool(self._search))
+
+    def _engine(self) -> tuple[Engine, Closable | None]:
+        if self._shared is None:
+            return new_engine(self.url, self._options, self._hidden_args)
+        return self._shared, None
+
+    def _dispose(self, engine: Engine, keeper: Closable | None) -> None:
+        if self._shared is not None:
+            return
+        with suppress(LTMError), self._family.call():  # a forked process may have to leave it alone
+            engine.dispose()
+            if keeper is not None:
+                keeper.close()
+
+    def _look(
+        self, engine: Engine, deadline: Deadline, work: Callable[[Schema, Connection], Answer]
+    ) -> tuple[Schema, Answer]:
+        """Look at the server and do the work that makes it ready, again when another process was quicker."""
+        attempts = 0
+
+        def lost_the_race(failure: Failure) -> bool:
+            nonlocal attempts
+            attempts += 1
+            raced = failure.retry or failure.lost or failure.error_type in ("query_error", "validation_error")
+            return raced and not failure.denied and attempts < _CREATION_ATTEMPTS
+
+        def attempt() -> tuple[Schema, Answer]:
+            is_ours = self._shared is None
+            with deadline.released(), first_connection(engine, deadline, is_ours=is_ours) as connection:
+                schema = Schema.of(
+                    connection,
+                    self._copy_tables(),
+                    self._dialect_class,
+                    search=self._search,
+                    language=self._language_name,
+                )
+                return schema, work(schema, connection)
+
+        return retrying(attempt, deadline, again=lost_the_race)
+
+
+class OnDatabase:
+    """What a memory and a catalog tell of their database, which the subclass sets."""
+
+    _database: Database
+
+    @property
+    def _engine(self) -> Engine | None:
+        return self._database.engine
+
+    @property
+    def _session_factory(self) -> sessionmaker[Session] | None:
+        """Sessions for the caller's own queries; None before a lazy start and after close."""
+        return self._database.sessions
+
+    @property
+    def _initialized(self) -> bool:
+        return self._database.engine is not None
+
+    @property
+    def _closed(self) -> bool:
+        return self._database.closed
+
+
+class _Opened:
+    """A started engine and what was learnt of it."""
+
+    def __init__(self, engine: Engine, schema: Schema, close: Callable[[], None]) -> None:
+        self.engine = engine
+        self.schema = schema
+        self.statements = Statements(schema)
+        entries = schema.tables.entries
+        self.upkeep = schema.dialect.upkeep(entries) if schema.search else None
+        self.close = close
+        self.sessions = sessionmaker(engine)
+        # One connection for all threads: each transaction waits for its turn.
+        self.one_at_a_time = Tickets(1) if isinstance(engine.pool, StaticPool) else None
+
+    @contextmanager
+    def turn(self, deadline: Deadline) -> Iterator[None]:
+        """Wait for the turn of this call, where there is but one connection."""
+        if self.one_at_a_time is None:
+            yield
+        else:
+            with _held(self.one_at_a_time, deadline.remaining()):
+                yield
+
+
+def largest_entry(packet: int) -> int:
+    """Return the bytes that an entry may have as sent, where the server reads packets of so many."""
+    return packet - _STATEMENT_BYTES
+
+
+def _located(url: Any) -> tuple[URL, dict[str, Any]]:
+    parsed, hidden = parse_url(url)
+    return for_name(parsed.get_backend_name()).located(parsed), hidden
+
+
+def _closed() -> LTMError:
+    return LTMError("connection_error", "this backend is closed")
+
+
+@contextmanager
+def _held(turns: Tickets, seconds: float) -> Iterator[None]:
+    """Wait for the one ticket, so many seconds."""
+    turn = turns.take(seconds)
+    if turn is None:
+        raise LTMError("connection_timeout", "other calls kept this one from its turn for all of its time")
+    try:
+        yield
+    finally:
+        turns.give_back(turn)
+
+
+def _after_fork() -> None:
+    for database in list(_databases):
+        database.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

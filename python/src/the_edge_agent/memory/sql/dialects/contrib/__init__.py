@@ -1,0 +1,1 @@
+"""Databases whose drivers are extras of their own."""

@@ -1,0 +1,34 @@
+"""CockroachDB: as PostgreSQL, without its collations and table locks. Known from compiled statements only."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+from sqlalchemy import Connection, DateTime, String
+from sqlalchemy.types import TypeEngine
+
+from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
+from the_edge_agent.memory.postgres.sessions import lock_timeout
+from the_edge_agent.memory.sql.dialects.base import Dialect
+from the_edge_agent.memory.sql.dialects.postgresql.dialect import PostgreSQLDialect
+
+
+class CockroachDBDialect(PostgreSQLDialect):
+    """CockroachDB, whose strings compare by their bytes; the first start checks that."""
+
+    exact_collation: ClassVar[str | None] = None
+    key_type: ClassVar[TypeEngine[Any]] = String(MAX_KEY_LENGTH)
+    has_exact_keys = False
+    hides_words: ClassVar[bool] = False  # it would not use the index
+    time_type: ClassVar[TypeEngine[Any]] = DateTime(timezone=True)
+
+    @classmethod
+    def session_settings(cls, timeout: float, idle: float, driver_connection: Any) -> list[str]:
+        """Limit the waits that this server knows of."""
+        limits = {"lock_timeout": lock_timeout(timeout), "idle_in_transaction_session_timeout": round(idle * 1_000)}
+        return [f"SET {name} = {limit}" for name, limit in limits.items() if limit]
+
+    def exclusively(self, connection: Connection, name: str) -> AbstractContextManager[Any]:
+        """Lock every row: there is no LOCK TABLE."""
+        return Dialect.exclusively(self, connection, name)

@@ -1,0 +1,115 @@
+"""DuckDB: one process, one writer at a time, no index but the key's."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, Table, TextClause, func, select
+from sqlalchemy.engine import URL
+from sqlalchemy.schema import CreateIndex, ExecutableDDLElement
+
+from the_edge_agent.memory.core.results import LTMError
+from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, NO_HOST, Dialect
+from the_edge_agent.memory.sql.driver.deadlines import current
+from the_edge_agent.memory.sqlite.files import absolute
+
+_LONGEST_WAIT: Final = 30.0  # seconds for the turn to write, outside of a call with a deadline
+
+_writers: dict[str, Lock] = {}  # of the databases that this process has opened
+
+
+class DuckDBDialect(Dialect):
+    """DuckDB 1.3 or later, through duckdb-sqlalchemy. A file belongs to one process at a time.
+
+    Its full-text index is made anew by hand and follows no writes: LIKE reads what the transaction sees. Of a
+    deletion and an update of the same row at the same time both succeed, so writers take turns here.
+    """
+
+    keeps_one_state = True
+
+    @classmethod
+    def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:
+        """Give each memory database a name of its own, so that every thread has its own connection to it."""
+        if url.host:
+            raise LTMError("configuration_error", f"{NO_HOST}: duckdb:///file")
+        if url.database in (None, "", ":memory:"):
+            url = url.set(database=f":memory:{uuid.uuid4().hex}")
+        return url, {}
+
+    @classmethod
+    def new_file(cls, url: URL) -> Path | None:
+        """Return the file that connecting would create: none in memory or in the cloud, nor where it may only read."""
+        name = _file_of(url)
+        if name is None or url.query.get("access_mode") == "read_only" or Path(name).exists():
+            return None
+        return Path(name)
+
+    @classmethod
+    def located(cls, url: URL) -> URL:
+        """Make the path of a file absolute."""
+        name = _file_of(url)
+        return url if name is None else url.set(database=absolute(name))
+
+    @classmethod
+    def prepare_engine(cls, engine: Engine) -> Any:
+        """Keep one connection open beside the pool, because a memory database lives that long."""
+        if not (engine.url.database or "").startswith(":memory:"):
+            return None
+        args, kwargs = engine.dialect.create_connect_args(engine.url)
+        return engine.dialect.connect(*args, **kwargs)
+
+    @classmethod
+    def objection(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
+        """Refuse autocommit, and a connection on which the caller has begun a transaction."""
+        if driver_connection.autocommit:
+            return COMMITS_ALONE
+        return IN_USE if is_shared and getattr(driver_connection, "_transaction_statements", None) is not None else None
+
+    @classmethod
+    def stop(cls, driver_connection: Any) -> None:
+        """Interrupt the statement that is running."""
+        driver_connection.interrupt()
+
+    @contextmanager
+    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> Iterator[Any]:
+        """Begin a transaction; of those that write there is one at a time."""
+        if not write:
+            with super().begin(connection, write=write, snapshot=snapshot) as transaction:
+                yield transaction
+            return
+        lock, deadline = _writer(connection.engine.url), current()
+        if not lock.acquire(timeout=_LONGEST_WAIT if deadline is None else deadline.remaining()):
+            raise LTMError("lock_timeout", "waited too long for the turn to write; try again")
+        try:
+            with super().begin(connection, write=write, snapshot=snapshot) as transaction:
+                yield transaction
+        finally:
+            lock.release()
+
+    def server_version(self, connection: Connection) -> str | None:
+        """Ask the database: SQLAlchemy's dialect tells the version of PostgreSQL that it stands in for."""
+        version: str = connection.scalar(select(func.version())) or ""
+        return version.removeprefix("v")
+
+    def alone(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
+        """Do nothing: a statement outside of a transaction is one."""
+        return nullcontext()
+
+    def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
+        """Leave secondary indexes out: an update of an indexed column would delete and insert the row."""
+        return [made for made in super().definitions(entries, *others) if not isinstance(made, CreateIndex)]
+
+
+def _file_of(url: URL) -> str | None:
+    name = url.database or ":memory:"
+    return None if name.startswith((":memory:", "md:", "motherduck:")) else name
+
+
+def _writer(url: URL) -> Lock:
+    name = url.database or ""
+    return _writers.setdefault(name if name.startswith(":memory:") else str(Path(name).resolve()), Lock())

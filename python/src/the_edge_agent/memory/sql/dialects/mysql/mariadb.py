@@ -1,0 +1,75 @@
+"""MariaDB: as MySQL, with RETURNING, its own collation, and JSON that is plain text."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from sqlalchemy import ColumnElement, Table, and_, case, func, null
+from sqlalchemy.dialects.mysql import VARCHAR, Insert, insert
+from sqlalchemy.types import TypeEngine
+
+from the_edge_agent.memory.core.filters import Path
+from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
+from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test
+from the_edge_agent.memory.sql.dialects.mysql.dialect import JSONConditions, MySQLDialect, json_path
+from the_edge_agent.memory.sql.dialects.upsert import Upsert, UpsertReturning
+
+
+class MariaDBDialect(MySQLDialect):
+    """MariaDB 10.5 or later."""
+
+    product = "MariaDB"
+    exact_collation: ClassVar[str] = "utf8mb4_nopad_bin"
+    key_type: ClassVar[TypeEngine[Any]] = VARCHAR(MAX_KEY_LENGTH, charset="utf8mb4", collation=exact_collation)
+
+    def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
+        """Return an upsert that stores rows in one statement."""
+        return OnDuplicateKeyReturning(table, row)
+
+    def filters(self, table: Table) -> FilterConditions:
+        """Return the conditions by JSON functions, which differ from MySQL's."""
+        return JSONTextConditions(table, self.exact_collation) if self._has_json else FilterConditions(table)
+
+
+class OnDuplicateKeyReturning(UpsertReturning):
+    """INSERT ... ON DUPLICATE KEY UPDATE ... RETURNING."""
+
+    def statement(self) -> Insert:
+        """Return the insert that becomes an update when the key is there."""
+        statement = insert(self.table).values(self.row)
+        return statement.on_duplicate_key_update(self.changes(statement.inserted))
+
+
+class JSONTextConditions(JSONConditions):
+    """Filters by JSON_EXTRACT; JSON is plain text here."""
+
+    def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
+        """Leave keys that begin with a minus to Python: a JSON path never finds them here."""
+        if any(key.startswith("-") for key in path):
+            raise NotInSQLError
+        return super().at(path, kinds, test)
+
+    def readable(self, path: Path) -> ColumnElement[Any]:
+        """Return another expression for each path, by a number that JSON_VALID never gives.
+
+        The optimiser takes expressions for the same whose texts the session's collation finds equal: a condition on the
+        key ``a`` and the opposite one on ``A`` would be a contradiction.
+        """
+        metadata = self.table.c.metadata
+        number = 2 + int.from_bytes(hashlib.sha256(json_path(path).encode()).digest()[:7], "big")
+        return case({1: metadata, number: null()}, value=func.json_valid(metadata))
+
+    def has_kind(self, value: ColumnElement[Any], kinds: Sequence[Kind]) -> ColumnElement[bool]:
+        """Tell integers from doubles by their text: JSON_TYPE calls 1e22 an integer."""
+        numbers = [kind for kind in kinds if kind in ("integer", "double")]
+        if len(numbers) != 1:
+            return super().has_kind(value, kinds)
+        is_number = func.json_type(value).in_(["INTEGER", "DOUBLE"])
+        has_fraction = value.regexp_match("[.eE]")
+        return and_(is_number, has_fraction if numbers == ["double"] else ~has_fraction)
+
+    def native(self, value: ColumnElement[Any], kind: Kind) -> ColumnElement[Any]:
+        """Return a JSON value of one kind as an SQL value; JSON is text here, and ``true`` casts to 0."""
+        return case((value == "true", 1), else_=0) if kind == "boolean" else super().native(value, kind)

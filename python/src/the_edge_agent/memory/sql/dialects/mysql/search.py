@@ -1,0 +1,272 @@
+"""Filters on MySQL and MariaDB by an index: what the metadata holds, as numbers in indexed columns of the entry.
+
+A number stands for a path and the string, integer, true or false that is there; it may stand for others too, so that a
+filter still looks at what it finds. There are few columns: an entry that holds more has a mark in the first of them, by
+which every search finds it. Neither database has another index for this that follows transactions and takes any key:
+MariaDB has none over a list, and MySQL's multi-valued indexes refuse a store whose undo record grows too large.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial, reduce
+from itertools import islice
+from typing import Any, Final, TypeAlias
+from zlib import crc32
+
+from sqlalchemy import (
+    BindParameter,
+    Column,
+    ColumnElement,
+    Connection,
+    Integer,
+    Table,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    not_,
+    or_,
+    select,
+    union,
+)
+from sqlalchemy.dialects.mysql import BIGINT, INTEGER
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import ColumnCollectionConstraint
+from sqlalchemy.sql.compiler import DDLCompiler
+
+from the_edge_agent.memory.core.tokens import Term, has_words
+from the_edge_agent.memory.database.search_plan import (
+    BOUNDS,
+    FEW_BLOCKS,
+    GROUPS,
+    LATEST,
+    LEAST_LOOKED_UP,
+    MOST_UNNUMBERED,
+    Bound,
+    Step,
+    ladder,
+)
+from the_edge_agent.memory.sql.dialects.mysql.words import BLOCK, INDEX, NUMBER, Places, WordTable, both, count, numbers
+from the_edge_agent.memory.sql.dialects.newest import IS_PARTIAL, ROWS, SKIPPED, Newest, SQLStep
+from the_edge_agent.memory.sql.dialects.text import TextConditions
+
+TERMS: Final = tuple(f"term{number}" for number in range(1, 9))  # columns; each costs a store 6 to 12 microseconds
+
+_REMEMBERED: Final = 2.0  # seconds, how many there were: it decides what is tried first, and no answer
+_KEPT_QUERIES: Final = 1_000
+
+LookUp: TypeAlias = Callable[[Bound], SQLStep]
+
+_OVERFULL: Final = 0  # the mark; no term
+_MOST: Final = BOUNDS["mysql"][-1].matches
+_SOME: Final[BindParameter[int]] = bindparam("b_some", type_=Integer())
+_NEWEST: Final[BindParameter[int]] = bindparam("b_newest", type_=Integer())
+
+
+def add_terms(entries: Table) -> None:
+    """Add the columns and their indexes to the table of the entries."""
+    for name in TERMS:
+        default = str(_OVERFULL) if name == TERMS[0] else None  # of a row by somebody who knows no terms
+        entries.append_column(Column(name, INTEGER(unsigned=True), server_default=default))
+        entries.append_constraint(_InlineIndex(entries.c[name], name=f"ix_{entries.name}_{name}"))
+
+
+def add_number(entries: Table) -> None:
+    """Add the number by which words are looked up, and its index."""
+    entries.append_column(Column(NUMBER, BIGINT))
+    entries.append_constraint(_InlineIndex(entries.c[NUMBER], name=INDEX))
+
+
+def term_columns() -> dict[str, ColumnElement[Any]]:
+    """Return the bound columns."""
+    return {name: bindparam(f"b_{name}", type_=Integer()) for name in TERMS}
+
+
+def term_parameters(metadata: dict[str, Any]) -> dict[str, int | None]:
+    """Return their parameters."""
+    terms: list[int | None] = [*dict.fromkeys(_terms(metadata, ""))]
+    if len(terms) > len(TERMS):
+        terms = [_OVERFULL]
+    terms += [None] * (len(TERMS) - len(terms))
+    return {f"b_{name}": term for name, term in zip(TERMS, terms, strict=True)}
+
+
+def make_indexes_inline(table: Table) -> None:
+    """Have CREATE TABLE make the indexes of a table, too."""
+    for index in sorted(table.indexes, key=lambda index: str(index.name)):
+        table.append_constraint(_InlineIndex(*index.columns, name=str(index.name), order=index.expressions))
+    table.indexes.clear()
+
+
+class _InlineIndex(ColumnCollectionConstraint):
+    """An index within CREATE TABLE.
+
+    So many indexes would be slow to make one by one. And CREATE INDEX knows no IF NOT EXISTS: two members of a Group
+    Replication that made the same index at once could not replay each other's statement, and left the group.
+    """
+
+    def __init__(self, *columns: Column[Any], name: str, order: Sequence[Any] = ()) -> None:
+        """Index columns, in an order that may be descending."""
+        super().__init__(*columns, name=name)
+        self.order = order or columns
+
+
+@compiles(_InlineIndex)
+def _define(index: _InlineIndex, compiler: DDLCompiler, **_: Any) -> str:
+    order = [compiler.sql_compiler.process(each, include_table=False) for each in index.order]
+    return f"INDEX {compiler.preparer.quote(str(index.name))} ({', '.join(order)})"
+
+
+class TermConditions(TextConditions):
+    """Words by LIKE, but within what the terms of a filter, or the table of words, find if that is not much."""
+
+    def __init__(self, entries: Table, words: WordTable | None) -> None:
+        """Make the conditions of one table, which may have a table of words."""
+        super().__init__(entries)
+        self._words = words
+        self._few_entries_until = 0.0
+        self._many_until: dict[Sequence[Term], float] = {}
+
+    def alone(self, steps: Sequence[SQLStep], terms: Sequence[Term]) -> Sequence[int]:
+        """Read all entries if there were few a moment ago; the newest, if many had these words."""
+        if steps[0].look_up is None:
+            return super().alone(steps, terms)
+        now = time.monotonic()
+        if now < self._few_entries_until:
+            return [len(steps) - 1]
+        if now < self._many_until.get(terms, now):
+            return [next(place for place, step in enumerate(steps) if step.is_partial)]
+        return []
+
+    def _numbers(self, words: WordTable, most: int, connection: Connection, terms: Sequence[Term]) -> Any:
+        """Return the numbers of the entries that may have all terms; None if these and the unnumbered are too many."""
+        blocks = words.blocks(connection)
+        now = time.monotonic()
+        found = reduce(both, words.places(connection, blocks, [term for term in terms if not term.negated]))
+        room = most - count(found)
+        unnumbered = words.unnumbered(connection, max(room, 0) + 1)
+        if len(blocks) <= FEW_BLOCKS and unnumbered <= min(room, BLOCK):
+            self._few_entries_until = now + _REMEMBERED
+        if unnumbered <= room:
+            return {"b_numbers": [*numbers(found)]}
+        if len(self._many_until) >= _KEPT_QUERIES:
+            self._many_until.clear()
+        self._many_until[terms] = now + _REMEMBERED
+        return None
+
+    def wanted(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+        """Return the query for the full-text index: an entry must have one term of each group."""
+        return {
+            _name(place, number): term
+            for place, group in enumerate(groups[: GROUPS["mysql"]])
+            for number, term in enumerate(term for found in group for term in _terms(found, ""))
+        }
+
+    def steps(self, newest: Newest) -> list[SQLStep]:
+        """Fetch and sort what a group finds if that is not much; else look for enough among the newest entries."""
+        look_ups = [self._few(newest, group, size) for group, size in enumerate(newest.wanted[: GROUPS["mysql"]])]
+        words = self._words if has_words(newest.terms) else None
+        if not look_ups and words is None:
+            return super().steps(newest)
+        if words is not None:
+            look_ups.append(self._numbered(newest, words))
+        (every,) = super().steps(newest)
+        return [*ladder("mysql", look_ups, self._late(newest), lambda: every)]
+
+    def _numbered(self, newest: Newest, words: WordTable) -> LookUp:
+        """Return a function that makes, for a bound, the step that reads what the table of words finds."""
+        rows = newest.rows(where=[words.may_have("b_numbers"), *self.exact(newest.terms)])
+        statement = rows.with_hint(self.table, words.hint)
+
+        def step(bound: Bound) -> SQLStep:
+            most = max(bound.matches, LEAST_LOOKED_UP)
+            return Step(statement, look_up=partial(self._numbers, words, most))
+
+        return step
+
+    def having(self, newest: Newest) -> list[SQLStep]:
+        """Look the words up in their table; of many entries, first in the latest blocks."""
+        every = super().having(newest)
+        words = self._words if has_words(newest.terms) else None
+        if words is None:
+            return every
+        where = [words.may_have("b_numbers"), *newest.conditions, *newest.prefix(), *self.exact(newest.terms)]
+        rows = select(*newest.columns).where(*where).limit(ROWS).with_hint(self.table, words.hint)
+        look_ups = partial(self._latest_numbers, words), partial(self._all_numbers, words)
+        return [*(Step(rows, look_up=look_up) for look_up in look_ups), *every]
+
+    def _latest_numbers(self, words: WordTable, connection: Connection, terms: Sequence[Term]) -> Any:
+        """Return the numbers of entries that may have all terms, of the latest blocks if there are many."""
+        found = self._places(words, connection, terms)
+        if words.unnumbered(connection, MOST_UNNUMBERED + 1) > MOST_UNNUMBERED:
+            return None
+        is_partial = {IS_PARTIAL: True} if count(found) > LATEST else {}
+        return {"b_numbers": [*islice(numbers(found), LATEST)], **is_partial}
+
+    def _all_numbers(self, words: WordTable, connection: Connection, terms: Sequence[Term]) -> Any:
+        found = self._places(words, connection, terms)
+        is_much = count(found) + words.unnumbered(connection, _MOST + 1) > _MOST
+        return None if is_much else {"b_numbers": [*numbers(found)]}
+
+    def _places(self, words: WordTable, connection: Connection, terms: Sequence[Term]) -> Places:
+        positive = [term for term in terms if not term.negated]
+        return reduce(both, words.places(connection, words.blocks(connection), positive))
+
+    def _few(self, newest: Newest, group: int, size: int) -> LookUp:
+        """Return a function that makes, for a bound, the step that reads what one group of the filter finds.
+
+        For too many entries its statement returns one row without a key.
+        """
+        columns = self.table.c
+        terms = [bindparam(_name(group, number), type_=Integer()) for number in range(size)]
+        mark: ColumnElement[int] = literal_column(str(_OVERFULL), Integer())
+        lookups = [
+            select(columns.key).where(columns[name].in_([*terms, mark] if name == TERMS[0] else terms)).limit(_SOME)
+            for name in TERMS
+        ]
+        keys = union(*lookups).subquery("keys")  # of $or an entry may have several terms
+        count, place = func.count().over().label("count"), func.row_number().over().label("place")
+        found = select(keys.c.key, count, place).subquery("found")
+        is_few = found.c.count < _SOME
+        shown: list[ColumnElement[Any]] = [case((is_few, columns.key)).label("key"), *newest.columns[1:]]
+        rows = select(*shown).join_from(found, self.table, columns.key == found.c.key)
+        rows = rows.where(
+            or_(is_few, found.c.place <= SKIPPED + 1),  # by itself: it is decided before the join
+            or_(not_(is_few), and_(*newest.conditions, *newest.prefix(), *self.exact(newest.terms))),
+        )
+        statement = rows.order_by(*newest.order).limit(ROWS).offset(SKIPPED)
+        return lambda bound: Step(statement, {"b_some": bound.matches + 1}, most=bound.matches)
+
+    def _late(self, newest: Newest) -> LookUp:
+        """Return a function that makes, for a bound, the step that reads matches among the newest entries."""
+        ages = self.table.alias("ages").c
+        oldest = select(ages.updated_at).order_by(ages.updated_at.desc(), ages.key).limit(1).offset(_NEWEST)
+        first = func.coalesce(oldest.scalar_subquery(), literal_column("TIMESTAMP'1000-01-01 00:00:00'"))
+        rows = newest.rows(where=[self.table.c.updated_at >= first, *self.exact(newest.terms)])
+        return lambda bound: Step(rows, {"b_newest": bound.newest}, is_partial=True)
+
+
+def _name(group: int, number: int) -> str:
+    return f"b_wanted{group}_{number}"
+
+
+def _terms(metadata: dict[str, Any], path: str) -> Iterator[int]:
+    """Yield the terms of what an object holds; a fraction, null and what is in a list have none."""
+    for key, value in metadata.items():
+        here = f"{path}{str.__str__(key)}\0"  # of subclasses too, which may show themselves otherwise
+        match value:
+            case dict():
+                yield from _terms(value, here)
+            case bool():
+                yield _term(f"{here}{value}")
+            case str():
+                yield _term(f"{here}'{str.__str__(value)}'")
+            case int() | float() if value == (whole := int(value)):
+                yield _term(f"{here}{whole}")
+
+
+def _term(written: str) -> int:
+    return crc32(written.encode()) or 1

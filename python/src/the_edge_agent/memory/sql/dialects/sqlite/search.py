@@ -1,0 +1,172 @@
+"""SQLite's searches: words in FTS5, filters by json_each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Integer,
+    Select,
+    Table,
+    TableClause,
+    Text,
+    UnaryExpression,
+    bindparam,
+    case,
+    column,
+    func,
+    literal_column,
+    not_,
+    select,
+    table,
+    text,
+    type_coerce,
+)
+from sqlalchemy import exists as sql_exists
+from sqlalchemy.sql.operators import custom_op
+
+from the_edge_agent.memory.core.filters import Path
+from the_edge_agent.memory.core.tokens import Term, has_words
+from the_edge_agent.memory.database.search_plan import SCANNED, Bound, Step, ladder
+from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test
+from the_edge_agent.memory.sql.dialects.newest import ROWS, Newest, SQLStep, are_many, in_order
+from the_edge_agent.memory.sql.dialects.text import WORDS, IndexedTextConditions
+from the_edge_agent.memory.sqlite.index import ASKED, looked_up, wanted_text
+
+MAX_FILTER_LEVELS: Final = 5  # SQLite's parser runs out of stack a few levels further
+
+_TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
+    "null": ("null",),
+    "boolean": ("true", "false"),
+    "integer": ("integer",),
+    "double": ("real",),
+    "string": ("text",),
+    "array": ("array",),
+    "object": ("object",),
+}
+_FEW: Final[ColumnElement[int]] = func.max(bindparam("b_few", type_=Integer()), ROWS)
+_NEWEST: Final[ColumnElement[int]] = func.max(bindparam("b_newest", type_=Integer()), ROWS * SCANNED)
+_ASKED: Final[ColumnElement[str]] = (
+    text(f"SELECT {ASKED.format(wanted='b_wanted')}").columns(column("asked", Text)).scalar_subquery()
+)
+
+
+class FTSConditions(IndexedTextConditions):
+    """Words, of texts and of metadata, looked up in the FTS5 table."""
+
+    def __init__(self, entries: Table, *, has_metadata_words: bool) -> None:
+        """Make the conditions of one table."""
+        super().__init__(entries)
+        self._has_metadata_words = has_metadata_words
+
+    def indexed(self, words: BindParameter[str]) -> ColumnElement[bool]:
+        """Return the condition that the index has all that it is asked for."""
+        return self.table.c.id.in_(self._found(words))
+
+    def words(self, terms: Sequence[Term]) -> str:
+        """Return the query for the index, which asks for every token of these terms."""
+        return " AND ".join(map(looked_up, terms))
+
+    def wanted(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+        """Return the query for the full-text index."""
+        return {"b_wanted": wanted_text(groups)} if groups else {}
+
+    def steps(self, newest: Newest) -> list[SQLStep]:
+        """Fetch and sort the matches if they are few; else look for enough of them among the newest entries."""
+        if not has_words(newest.terms) and not (newest.wanted and self._has_metadata_words):
+            return self._scans(newest) if newest.bounds else super().steps(newest)
+        found = self._found(self._asked(newest))
+        few, every = self._few(newest, found), self._chosen(newest, found).order_by(*newest.order)
+        steps = ladder(
+            "sqlite",
+            [lambda bound: Step(few, {"b_few": bound.matches})],
+            self._late(newest),
+            lambda: Step(every),
+        )
+        return [*steps]
+
+    def _scans(self, newest: Newest) -> list[SQLStep]:
+        """Look for enough that have the prefix among the newest entries; else sort all that have it by their times."""
+        number, exact = self.table.c.id, self.exact(newest.terms)
+        every = select(*newest.columns).where(number.in_(newest.rows(number, where=exact)))
+        return [*ladder("sqlite", [], self._late(newest), lambda: Step(every.order_by(*newest.order)))]
+
+    def having(self, newest: Newest) -> list[SQLStep]:
+        """Begin with the index, whose rows come one by one, so that it can end after a few."""
+        if not has_words(newest.terms):
+            return super().having(newest)
+        index, asked = self._index(), self._asked(newest)
+        where = [*newest.conditions, *newest.prefix(_unindexed(self.table.c.key)), *self.unsure(newest.terms)]
+        rows = select(*newest.columns).join_from(index, self.table, self.table.c.id == _unindexed(index.c.rowid))
+        return [Step(rows.where(literal_column(index.name).op("MATCH")(asked), *where).limit(ROWS))]
+
+    def _asked(self, newest: Newest) -> ColumnElement[str]:
+        """Return what the index is asked for; there must be something."""
+        asked: list[ColumnElement[str]] = [WORDS] if has_words(newest.terms) else []
+        if newest.wanted and self._has_metadata_words:
+            asked.append(_ASKED)
+        return asked[0] if len(asked) == 1 else asked[0] + literal_column("' AND '") + asked[1]
+
+    def _index(self) -> TableClause:
+        return table(f"{self.table.name}_fts", column("rowid", Integer))
+
+    def _found(self, asked: ColumnElement[str]) -> Select[tuple[int]]:
+        index = self._index()
+        return select(index.c.rowid).where(literal_column(index.name).op("MATCH")(asked))
+
+    def _few(self, newest: Newest, found: Select[tuple[int]]) -> Select[Any]:
+        """Return the rows; if the index finds too many, none but one of nulls."""
+        some = found.limit(_FEW + 1).cte("found")
+        many = are_many(some, _FEW)
+        rows = self._chosen(newest, select(some.c.rowid).where(not_(many)))
+        return in_order(rows.add_columns(type_coerce(self.table.c.updated_at, Text()).label("moment")), many)
+
+    def _late(self, newest: Newest) -> Callable[[Bound], SQLStep]:
+        """Return a function that makes, for a bound, the step that reads matches among the newest entries."""
+        ages, time = self.table.alias("ages").c, self.table.c.updated_at
+        oldest = select(ages.updated_at).order_by(ages.updated_at.desc(), ages.key).limit(1).offset(_NEWEST)
+        is_late = time >= func.coalesce(oldest.scalar_subquery(), literal_column("''"))
+        # SQLite would seek by the prefix, and sort all that have it.
+        rows = newest.rows(where=[is_late, *self.exact(newest.terms)], key=_unindexed(self.table.c.key))
+        return lambda bound: Step(rows, {"b_newest": bound.newest}, is_partial=True)
+
+    def _chosen(self, newest: Newest, found: Select[tuple[int]]) -> Select[Any]:
+        """Return the rows of what the index finds, without an order: they are sorted before they are fetched."""
+        number = self.table.c.id
+        chosen = newest.rows(number, where=[number.in_(found), *self.unsure(newest.terms)])
+        return select(*newest.columns).where(number.in_(chosen))
+
+
+class JSONEachConditions(FilterConditions):
+    """Filters that walk down a path with one json_each a level."""
+
+    takes_slots = True
+    numbers = (("integer", "double"),)
+
+    def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
+        """Return whether there is a value of one of these kinds that passes the test."""
+        if len(path) > MAX_FILTER_LEVELS:
+            raise NotInSQLError
+        metadata = self.table.c.metadata
+        readable = case((func.json_valid(metadata), metadata))  # what is no JSON would stop the statement
+        return _at(readable, path, kinds, test)
+
+
+def _unindexed(expression: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return the same with a plus before it, so that SQLite uses no index for it."""
+    return UnaryExpression(expression, operator=custom_op("+"), type_=expression.type)
+
+
+def _at(parent: ColumnElement[Any], path: Path, kinds: Sequence[Kind], test: Test | None) -> ColumnElement[bool]:
+    each = func.json_each(parent).table_valued("key", "type", "atom", "value").alias(f"level{len(path)}")
+    conditions = [each.c.key == path[0]]
+    if len(path) > 1:
+        conditions += [each.c.type == "object", _at(each.c.value, path[1:], kinds, test)]
+    else:
+        conditions.append(each.c.type.in_([name for kind in kinds for name in _TYPES[kind]]))
+        if test is not None:
+            conditions.append(test(each.c.atom))
+    return sql_exists(select(literal_column("1")).select_from(each).where(*conditions))

@@ -1,0 +1,1 @@
+"""What is between SQLAlchemy and a driver: URLs, options, deadlines, prepared statements and errors."""

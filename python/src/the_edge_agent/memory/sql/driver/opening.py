@@ -1,0 +1,27 @@
+"""Connections of an engine: an error while one is made is marked as such, and says where it would lead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from the_edge_agent.memory.sql.driver.deadlines import DeadlineError
+from the_edge_agent.memory.sql.driver.errors import ConnectingError
+from the_edge_agent.memory.sql.driver.url import sent_words, where_of
+
+Made = TypeVar("Made")
+
+
+def opened(engine: Engine, make: Callable[[], Made]) -> Made:
+    """Return a connection of the engine, which ``make`` opens.
+
+    Raises:
+        ConnectingError: there is none.
+    """
+    try:
+        return make()
+    except (DBAPIError, DeadlineError, OSError, engine.dialect.loaded_dbapi.Error) as error:
+        raise ConnectingError(error, where_of(engine), sent_words(engine.url)) from None

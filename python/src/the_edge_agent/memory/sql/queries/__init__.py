@@ -1,0 +1,1 @@
+"""The statements of memories and catalogs, and the search."""

@@ -1,0 +1,410 @@
+"""Search on one connection: candidates from SQL, newest first; the rank from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    case,
+    null,
+    or_,
+    select,
+    type_coerce,
+)
+
+from the_edge_agent.memory.core.damage import Damage, Lost, may_fit, undamaged
+from the_edge_agent.memory.core.filters import Node, alternatives, slotted
+from the_edge_agent.memory.core.languages import Language
+from the_edge_agent.memory.core.tokens import Term, has_words, terms_of_prefix
+from the_edge_agent.memory.core.validation import end_of_prefix
+from the_edge_agent.memory.database.search_plan import SHORT, Row, Rows, Step, best, first_answer, is_late, window_of
+from the_edge_agent.memory.sql.dialects import Dialect
+from the_edge_agent.memory.sql.dialects.newest import IS_PARTIAL, Newest, SQLStep, bound_range
+from the_edge_agent.memory.sql.driver.deadlines import in_time
+from the_edge_agent.memory.sql.driver.errors import LostRaceError
+from the_edge_agent.memory.sql.driver.prepared import Prepared, Query
+from the_edge_agent.memory.sql.queries.batches import BATCH_ITEMS
+from the_edge_agent.memory.sql.schema.rows import entry_of
+
+PAGE_ROWS = 500  # rows that Python filters at a time
+_KEPT_QUERIES = 500  # compiled, by what they ask
+
+Parameters = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A checked search.
+
+    Attributes:
+        terms: of the query; none for no text condition.
+        metadata_filter: None for no condition.
+        prefix: of the keys; empty for all.
+        limit: results at most.
+        offset: results to skip.
+    """
+
+    terms: Sequence[Term]
+    metadata_filter: Node | None
+    prefix: str
+    limit: int
+    offset: int
+
+    @property
+    def ranked(self) -> bool:
+        """Whether there is a word to look for; otherwise every score is 0.0."""
+        return has_words(self.terms)
+
+    @property
+    def window(self) -> int:
+        """How many of the newest matches may be among the results."""
+        return window_of(self.terms, self.offset, self.limit)
+
+    @property
+    def rows(self) -> int:
+        """How many rows a statement by itself is asked for: what is ranked is skipped later."""
+        return self.window if self.ranked else self.limit
+
+
+class Searcher:
+    """Runs searches over the entries' table of one dialect."""
+
+    def __init__(self, dialect: Dialect, entries: Table) -> None:
+        """Build the parts that every search shares."""
+        self._dialect = dialect
+        self._filters, self._texts = dialect.filters(entries), dialect.texts(entries)
+        self._table, self._visible = entries, dialect.visible(entries)
+        columns = entries.c
+        self._key, self._updated_at = columns.key, columns.updated_at
+        self._moment = dialect.sortable(columns.updated_at)
+        self._value, self._metadata = (
+            type_coerce(columns.value, Text()),
+            type_coerce(columns.metadata, Text()),
+        )
+        self._newest_first = (columns.updated_at.desc(), columns.key)
+        self._version = columns.version
+        self._search_text = type_coerce(columns.get("search_text", null()), Text())  # null: no words are searched
+        self._queries: dict[Any, list[tuple[SQLStep, Prepared]]] = {}
+        self._pointer = columns.storage_uri
+        self._by_key = select(
+            columns.key, self._value, self._metadata, self._pointer, self._moment, columns.version
+        ).where(columns.key.in_(bindparam("keys", expanding=True)))
+        texts = select(columns.key, self._search_text)
+        self._texts_by_key = texts.where(columns.key.in_(bindparam("keys", expanding=True)))
+
+    def alone(self, search: Search) -> list[Step[Query]]:
+        """Return steps, each a statement by itself, for what ``results_of`` makes results of.
+
+        None where Python filters, and of late pages of what is ranked: too many values would come with them.
+        """
+        if is_late(search.terms, search.offset, search.limit):
+            return []
+        asked = self._asked(search)
+        kept = self._queries.get(asked.shape)
+        if kept is None:
+            if len(self._queries) >= _KEPT_QUERIES:
+                self._queries.clear()
+            columns = [self._key, self._value, self._metadata, self._pointer]
+            if search.ranked:
+                columns[1] = self._if_short(self._value)
+                columns.append(self._if_short(self._search_text))
+            steps = self._steps(search, asked, columns)
+            if steps is None:  # not remembered: such a filter may be long
+                return []
+            kept = self._queries[asked.shape] = [(step, Prepared(step.statement)) for step in steps]
+        skipped = 0 if search.ranked else search.offset
+        parameters = {**asked.parameters, "b_rows": search.rows, "b_skipped": skipped, "b_now": self._dialect.clock()}
+        places = self._texts.alone([step for step, _ in kept], search.terms)
+        return [
+            Step(Query(prepared, {**parameters, **step.bounds}), is_partial=step.is_partial)
+            for step, prepared in map(kept.__getitem__, places)
+            if step.most is None or skipped < step.most
+        ]
+
+    def _asked(self, search: Search) -> _Asked:
+        node, filled = slotted(search.metadata_filter) if self._filters.takes_slots else (search.metadata_filter, [])
+        groups, bounds = alternatives(search.metadata_filter), prefix_bounds(search.prefix)
+        wanted = tuple(map(len, groups))
+        parameters = {**self._texts.parameters(search.terms), **self._texts.wanted(groups), **bounds}
+        for place, (path, value) in enumerate(filled):
+            parameters |= self._filters.bound(place, path, value)
+        terms = tuple((term.negated, term.is_told_by_index, len(term.variants)) for term in search.terms)
+        shape = (terms, repr(node), wanted, len(bounds))  # repr: 1, 1.0 and True are equal
+        return _Asked(node, wanted, parameters, shape)
+
+    def _steps(self, search: Search, asked: _Asked, columns: Sequence[ColumnElement[Any]]) -> list[SQLStep] | None:
+        """Return what finds the newest matches; None where Python filters."""
+        newest = self._newest(search, asked, columns)
+        return None if newest is None else self._texts.steps(newest)
+
+    def _newest(self, search: Search, asked: _Asked, columns: Sequence[ColumnElement[Any]]) -> Newest | None:
+        """Return what is asked for; None where Python filters."""
+        conditions = [self._visible]
+        if asked.node is not None:
+            condition = self._filters.condition(asked.node)
+            if condition is None:
+                return None
+            conditions.append(condition)
+        bounds = len(prefix_bounds(search.prefix))
+        return Newest(self._table, columns, search.terms, conditions, bounds, asked.wanted)
+
+    def _if_short(self, column: ColumnElement[str]) -> ColumnElement[str]:
+        return case((self._dialect.size(column) <= SHORT, column), else_=null())
+
+    def reads(
+        self, connection: Connection, condition: Node | None, prefix: str, rules: Language, *, filters: bool = True
+    ) -> Reads:
+        """Return the reads of a question.
+
+        Args:
+            connection: in a transaction of one state.
+            condition: the metadata filter.
+            prefix: of the keys.
+            rules: of the language.
+            filters: whether the database may decide the filter.
+        """
+        return Reads(self, connection, condition, prefix, rules, filters=filters)
+
+    def rows_of(
+        self,
+        connection: Connection,
+        search: Search,
+        kind: str,
+        now: Any,
+        *,
+        also: Sequence[Term] = (),
+        filters: bool = True,
+    ) -> Sequence[Sequence[Any]]:
+        """Return ``(key, updated_at, version, search text if it is short)`` of the entries that a search is for.
+
+        Args:
+            connection: in a transaction.
+            search: its ``limit`` is how many rows are wanted.
+            kind: ``newest``, or ``having`` for any of them.
+            now: what ``now`` has returned.
+            also: terms that all that match have, for an index.
+            filters: whether the database may decide the filter.
+        """
+        asked = self._asked(search)
+        columns = [self._key, self._moment, self._version, self._if_short(self._search_text)]
+        parameters = {**asked.parameters, **self._texts.parameters(search.terms, also)}
+        parameters |= {"b_rows": search.limit, "b_skipped": 0, "b_now": now}
+        shape = (kind, asked.shape)
+        kept = self._queries.get(shape) if filters else None
+        if kept is None:
+            newest = self._newest(search, asked, columns) if filters else None
+            if newest is None:
+                return self._filtered(connection, search, columns, parameters, search.limit)
+            steps = self._texts.steps(newest) if kind == "newest" else self._texts.having(newest)
+            if len(self._queries) >= _KEPT_QUERIES:
+                self._queries.clear()
+            kept = self._queries[shape] = [(step, Prepared(step.statement)) for step in steps]
+        known = {id(step): prepared for step, prepared in kept}
+
+        def read(step: SQLStep) -> Rows | None:
+            if step.look_up is None:
+                return known[id(step)].run(connection, {**parameters, **step.bounds}).rows
+            found = step.look_up(connection, search.terms)
+            if found is None:
+                return None
+            rows = connection.execute(step.statement, {**parameters, **step.bounds, **found}).all()
+            return None if IS_PARTIAL in found and len(rows) < search.limit else rows
+
+        rows = first_answer([step for step, _ in kept], read, search.limit)
+        assert rows is not None  # the last step always answers
+        return rows
+
+    def now(self, connection: Connection) -> Any:
+        """Return the time to bind in all statements of a question."""
+        return self._dialect.clock(connection, statements=2)
+
+    def _filtered(
+        self,
+        connection: Connection,
+        search: Search,
+        columns: Sequence[ColumnElement[Any]],
+        parameters: Parameters,
+        most: int,
+    ) -> Sequence[Sequence[Any]]:
+        """Return the first rows whose metadata, their last column, satisfies a filter that is left to Python."""
+        prefix = bound_range(self._key)[: len(prefix_bounds(search.prefix))]
+        where = [self._visible, *prefix, *self._texts.matches(search.terms)]
+        statement = select(*columns, self._metadata).where(*where).order_by(*self._newest_first)
+        with closing(self._rows(connection, statement, parameters)) as rows:
+            condition = search.metadata_filter
+            fitting = (row for row in in_time(rows) if condition is None or may_fit(condition, row[-1]))
+            return list(islice(fitting, most))
+
+    def undamaged(
+        self, connection: Connection, search: Search, lost: Lost, *, filters: bool
+    ) -> tuple[list[dict[str, Any]], list[Damage]]:
+        """Return the results of a search that came upon damage, of one state, and what was damaged.
+
+        Args:
+            connection: in a transaction.
+            search: that is asked for.
+            lost: as ``undamaged`` takes it.
+            filters: whether the database can decide a filter of its own, which then saves Python much.
+        """
+        asked = self._asked(search)
+        prefix = bound_range(self._key)[: len(prefix_bounds(search.prefix))]
+        where = [self._visible, *prefix, *self._texts.matches(search.terms)]
+        condition = self._filters.condition(asked.node) if filters and asked.node is not None else None
+        if condition is not None:
+            where.append(condition)
+        words = self._search_text if search.ranked else null()
+        columns = (self._key, self._updated_at, self._value, self._metadata, words, self._pointer)
+        statement = select(*columns).where(*where).order_by(*self._newest_first)
+        parameters = {**asked.parameters, "b_now": self._dialect.clock(connection, statements=2)}
+        terms, most = search.terms, search.limit
+        with closing(self._rows(connection, statement, parameters)) as rows:
+            read = ((row[0], *row[2:]) for row in in_time(rows))
+            found, damages = undamaged(read, terms, search.metadata_filter, search.offset, most, lost)
+        entries = [_entry(row, score) for score, row in found]
+        return [entry for entry in entries if not isinstance(entry, Damage)], damages
+
+    def _rows(
+        self, connection: Connection, statement: Select[Any], now: Parameters
+    ) -> Generator[Sequence[Any], None, None]:
+        """Yield all rows of one state: page by page if the transaction keeps it, else out of one statement."""
+        if not self._dialect.keeps_one_state:
+            with connection.execute(statement, now, execution_options={"yield_per": PAGE_ROWS}) as result:
+                yield from result
+            return
+        page, last = statement.limit(PAGE_ROWS), bindparam("b_last", type_=self._key.type)
+        # In SQL, because Python may not have the time of an entry that is damaged.
+        moment = select(self._updated_at).where(self._key == last).correlate(None).scalar_subquery()
+        is_older = or_(self._updated_at < moment, and_(self._updated_at == moment, self._key > last))
+        older = page.where(is_older)
+        while True:
+            rows = connection.execute(page, now).all()
+            yield from rows
+            if len(rows) < PAGE_ROWS:
+                return
+            now = {**now, "b_last": rows[-1][0]}
+            page = older
+
+    def texts(self, connection: Connection, keys: Sequence[str]) -> dict[str, str]:
+        """Return the search texts of entries.
+
+        Raises:
+            LostRaceError: one is gone, on a database that does not keep one state.
+        """
+        found = {row[0]: row[1] for row in connection.execute(self._texts_by_key, {"keys": keys})}
+        if len(found) < len(keys):
+            raise LostRaceError
+        return found
+
+    def entries(
+        self, connection: Connection, wanted: Mapping[str, tuple[datetime, int]]
+    ) -> list[dict[str, Any] | Damage]:
+        """Return ``{"key", "value", "metadata", "score"}`` of entries, in their order.
+
+        Args:
+            connection: in a transaction.
+            wanted: when each was stored, and its version, by its key.
+
+        Raises:
+            LostRaceError: one was rewritten since it was read, on a database that does not keep one state.
+        """
+        rows: dict[str, Sequence[Any]] = {}
+        keys = [*wanted]
+        for start in range(0, len(keys), BATCH_ITEMS):
+            found = connection.execute(self._by_key, {"keys": keys[start : start + BATCH_ITEMS]})
+            rows |= {row[0]: row for row in found}
+        if any(key not in rows or (rows[key][4], rows[key][5]) != read for key, read in wanted.items()):
+            raise LostRaceError
+        return [_entry(rows[key], 0.0) for key in keys]
+
+
+class Reads:
+    """What a question reads on one connection, see ``Reader``; all at one time by which entries have expired."""
+
+    def __init__(
+        self,
+        searcher: Searcher,
+        connection: Connection,
+        condition: Node | None,
+        prefix: str,
+        rules: Language,
+        *,
+        filters: bool,
+    ) -> None:
+        self._searcher, self._connection = searcher, connection
+        self._condition, self._prefix, self._filters = condition, prefix, filters
+        self._prefix_terms = terms_of_prefix(prefix, rules)
+        self._read: dict[str, tuple[Any, int]] = {}
+        self._now = searcher.now(connection)
+
+    def newest(self, terms: Sequence[Term], most: int, *, filtered: bool) -> list[Row]:
+        """Return the newest entries, see ``Reader.newest``."""
+        search = Search(terms, self._condition if filtered else None, self._prefix, most, 0)
+        return self._rows(search, "newest")
+
+    def having(self, terms: Sequence[Term], most: int) -> list[Row]:
+        """Return entries that satisfy terms, see ``Reader.having``."""
+        return self._rows(Search(terms, self._condition, self._prefix, most + 1, 0), "having", self._prefix_terms)
+
+    def in_time(self, rows: Sequence[Row]) -> Iterable[Row]:
+        """Yield rows until the time of the call is over."""
+        return in_time(rows)
+
+    def texts(self, keys: Sequence[str]) -> Mapping[str, str]:
+        """Return the search texts of entries."""
+        return self._searcher.texts(self._connection, keys)
+
+    def entries(self, keys: Sequence[str]) -> list[dict[str, Any] | Damage]:
+        """Return entries, see ``Reader.entries``."""
+        return self._searcher.entries(self._connection, {key: self._read[key] for key in keys})
+
+    def _rows(self, search: Search, kind: str, also: Sequence[Term] = ()) -> list[Row]:
+        rows = self._searcher.rows_of(self._connection, search, kind, self._now, also=also, filters=self._filters)
+        self._read |= {row[0]: (row[1], row[2]) for row in rows}
+        return [Row(row[0], row[1], row[3]) for row in rows]
+
+
+class _Asked(NamedTuple):
+    """What differs between searches with the same statements, and the shape on which these depend."""
+
+    node: Node | None
+    wanted: Sequence[int]
+    parameters: Parameters
+    shape: object
+
+
+def results_of(search: Search, rows: Sequence[Sequence[Any]]) -> list[dict[str, Any] | Damage] | None:
+    """Return the results that the rows of a step of ``Searcher.alone`` are; None if one is too long for them."""
+    if not search.ranked:
+        return [_entry(row, 0.0) for row in rows]
+    if any(row[4] is None for row in rows):
+        return None
+    chosen = best(rows, map(itemgetter(4), in_time(rows)), search.terms, search.offset, search.limit)
+    if any(row[1] is None for _, row in chosen):
+        return None
+    return [_entry(row, score) for score, row in chosen]
+
+
+def prefix_bounds(prefix: str) -> dict[str, str]:
+    """Return the parameters of ``bound_range`` for a prefix: as many as there are conditions on the key."""
+    after = end_of_prefix(prefix)
+    return ({"b_from": prefix} if prefix else {}) | ({"b_to": after} if after is not None else {})
+
+
+def _entry(row: Sequence[Any], score: float) -> dict[str, Any] | Damage:
+    entry = entry_of(*row[:4])
+    if isinstance(entry, Damage):
+        return entry
+    return {"key": row[0], "value": entry["value"], "metadata": entry["metadata"], "score": score}

@@ -1,0 +1,45 @@
+"""The store of one entry as one statement that commits by itself."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from sqlalchemy import Engine
+
+from the_edge_agent.memory.core.operations import Store
+from the_edge_agent.memory.database.writes import Write
+from the_edge_agent.memory.sql.dialects import Dialect, Upsert
+from the_edge_agent.memory.sql.driver.deadlines import Deadline
+from the_edge_agent.memory.sql.driver.prepared import Prepared, Query
+from the_edge_agent.memory.sql.schema.rows import entry_parameters
+from the_edge_agent.memory.sql.transactions import run_alone
+
+
+class SingleStore:
+    """Stores one entry, whatever is there."""
+
+    def __init__(self, dialect: Dialect, upsert: Upsert) -> None:
+        """Use the statement of an upsert."""
+        self._dialect, self._upsert = dialect, upsert
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether one statement is enough here, and commits by itself."""
+        return self._upsert.single is not None and self._dialect.commits_alone
+
+    def store(self, engine: Engine, store: Store, deadline: Deadline, write: Write | None) -> int:
+        """Store an entry and return its version.
+
+        Args:
+            engine: of our own.
+            store: the entry.
+            deadline: of the call, which began before.
+            write: by which it is recognised later, None where no connection can be lost.
+
+        Raises:
+            LTMError: nothing has changed then, unless its result says ``unknown: True``.
+        """
+        write_id = None if write is None else write.id
+        row = entry_parameters(self._dialect, store, self._dialect.clock(), write_id=write_id)
+        query = Query(cast(Prepared, self._upsert.single), row)
+        return self._upsert.version_of(run_alone(engine, self._dialect, query, deadline, write=True), row)

@@ -1,0 +1,113 @@
+"""All that can be asked of one database, built on first use; and writes that keep the ledger in step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from the_edge_agent.memory.contract.catalog import generate_entry_id
+from the_edge_agent.memory.contract.tracking import changes_of
+from the_edge_agent.memory.core.operations import Operation
+from the_edge_agent.memory.core.results import Result
+from the_edge_agent.memory.database.writes import Write
+from the_edge_agent.memory.sql.queries.catalog import Catalog
+from the_edge_agent.memory.sql.queries.entries import Entries
+from the_edge_agent.memory.sql.queries.stems import Stems
+from the_edge_agent.memory.sql.schema.create import Schema
+
+
+class Statements:
+    """What a transaction works with: the entries' table and the catalog's.
+
+    With ``ledger`` a write to the entries is a write to the catalog too, in the same transaction.
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        """Make the statements for the tables of one database."""
+        self.schema = schema
+        # No cached_property, which has a lock before Python 3.12: a forked child may inherit it locked.
+        self._entries: Entries | None = None
+        self._stems: Stems | None = None
+        self._catalog: Catalog | None = None
+
+    @property
+    def entries(self) -> Entries:
+        """The entries of long-term memory."""
+        if self._entries is None:
+            self._entries = Entries(self.schema)
+        return self._entries
+
+    @property
+    def stems(self) -> Stems:
+        """The search texts of the entries, which keep words."""
+        if self._stems is None:
+            self._stems = Stems(self.schema)
+        return self._stems
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog and its snapshots."""
+        if self._catalog is None:
+            self._catalog = Catalog(self.schema)
+        return self._catalog
+
+    def clock(self, connection: Connection, statements: int = 1) -> datetime | None:
+        """Return the time to bind in a transaction of that many statements."""
+        return self.schema.dialect.clock(connection, statements=statements)
+
+    def keep_blobs(self, connection: Connection) -> None:
+        """Let no one remove blobs until the transaction ends."""
+        self.schema.dialect.hold(connection, self.schema.tables.schema_version, alone=False)
+
+    def remove_orphans(
+        self, connection: Connection, pointers: Sequence[str], most: int, remove: Callable[[str], None]
+    ) -> tuple[int, int]:
+        """Remove blobs that no entry points to, while no transaction can store a pointer.
+
+        Returns:
+            How many such blobs there were, and how many of them were removed.
+        """
+        self.schema.dialect.hold(connection, self.schema.tables.schema_version, alone=True)
+        used = self.entries.pointed_to(connection, pointers)
+        orphans = [pointer for pointer in pointers if pointer not in used]
+        for pointer in orphans[:most]:
+            remove(pointer)
+        return len(orphans), len(orphans[:most])
+
+    def apply(
+        self, connection: Connection, operations: Sequence[Operation], write: Write | None, *, ledger: bool
+    ) -> list[Result]:
+        """Run stores and deletes as one write; return the result of each, in their order.
+
+        Raises:
+            LTMError: ``conflict``.
+        """
+        now = self.clock(connection, len(operations) * (2 if ledger else 1))
+        results = self.entries.apply(connection, operations, now, write)
+        if ledger:
+            deleted, tracked = changes_of(operations)
+            self.catalog.delete(connection, _ids(deleted), now)
+            self.catalog.track(connection, tracked, now)
+        return results
+
+    def delete_many(self, connection: Connection, keys: Sequence[str], *, ledger: bool) -> int:
+        """Delete the entries at keys and return how many there were."""
+        now = self.clock(connection, 2)
+        deleted = self.entries.delete_many(connection, keys, now)
+        if ledger:
+            self.catalog.delete(connection, _ids(keys), now)
+        return deleted
+
+    def cleanup_expired(self, connection: Connection, batch_size: int, *, ledger: bool) -> tuple[list[str], int, int]:
+        """Remove some expired entries; return their keys, how many were removed, and how many remain."""
+        now = self.clock(connection, 3)
+        keys, deleted, remaining = self.entries.cleanup_expired(connection, batch_size, now)
+        if ledger:
+            self.catalog.forget(connection, _ids(keys), now)
+        return keys, deleted, remaining
+
+
+def _ids(keys: Sequence[str]) -> list[str]:
+    return [generate_entry_id(key) for key in sorted(keys)]

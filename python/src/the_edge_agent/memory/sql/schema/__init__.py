@@ -1,0 +1,1 @@
+"""Tables: how they are declared, created and upgraded."""

@@ -1,0 +1,124 @@
+"""Column types that become each dialect's exact ones when the DDL is emitted."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+from sqlalchemy import DateTime, String, Text
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from the_edge_agent.memory.core.codec import decode_metadata, decode_stored, encode_metadata, encode_value
+from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
+from the_edge_agent.memory.sql.dialects import for_dialect
+
+
+class Key(TypeDecorator[str]):
+    """Text of 1 to 512 characters that compares exactly, ordered by code point."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self) -> None:
+        """Make the type."""
+        super().__init__(MAX_KEY_LENGTH)
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return the dialect's exact type."""
+        return dialect.type_descriptor(for_dialect(dialect).key_type)
+
+
+class LongText(TypeDecorator[str]):
+    """Text of any length in any script."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return the dialect's exact type."""
+        return dialect.type_descriptor(for_dialect(dialect).text_type)
+
+
+class JSONText(LongText):
+    """A JSON value kept exactly as our codec wrote it; native JSON types change data."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        """Encode a value."""
+        return encode_value(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        """Decode a value.
+
+        Raises:
+            LTMError: ``query_error``: it is damaged.
+        """
+        return None if value is None else decode_stored(value)
+
+
+class MetadataText(JSONText):
+    """A JSON object kept exactly, or NULL."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        """Encode metadata."""
+        return encode_metadata(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        """Decode metadata.
+
+        Raises:
+            LTMError: ``query_error``: it is damaged.
+        """
+        return decode_stored(value, decode_metadata)
+
+
+class Tokens(TypeDecorator[str]):
+    """The search text: opaque ASCII tokens."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return the dialect's exact type."""
+        return dialect.type_descriptor(for_dialect(dialect).token_type)
+
+
+class Ascii(TypeDecorator[str]):
+    """Identifiers and hashes: ASCII text up to a length."""
+
+    impl = String
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return the dialect's exact type."""
+        length: int = self.impl_instance.length  # type: ignore[attr-defined]
+        return dialect.type_descriptor(for_dialect(dialect).ascii_type(length))
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """A moment with microseconds: any aware datetime in, naive means UTC; aware UTC out."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return the dialect's exact type."""
+        return dialect.type_descriptor(for_dialect(dialect).time_type)
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Convert to UTC, without a zone where the column has none."""
+        if value is None:
+            return None
+        moment = value.astimezone(timezone.utc) if value.tzinfo else value.replace(tzinfo=timezone.utc)
+        has_zone = getattr(for_dialect(dialect).time_type, "timezone", False)
+        return moment if has_zone else moment.replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the moment in UTC; what is none, on a database without types, as it is."""
+        if not isinstance(value, datetime):
+            return value
+        return value.astimezone(timezone.utc) if value.tzinfo else value.replace(tzinfo=timezone.utc)

@@ -1,0 +1,316 @@
+"""The tables of one database: found, created, or printed for those who create them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    and_,
+    delete,
+    exc,
+    false,
+    insert,
+    inspect,
+    literal_column,
+    select,
+    update,
+)
+from sqlalchemy.schema import CreateTable, DropTable
+
+from the_edge_agent.memory.core.languages import NONE, Language
+from the_edge_agent.memory.core.operations import Store
+from the_edge_agent.memory.core.results import LTMError
+from the_edge_agent.memory.database.layouts import (
+    LANGUAGE,
+    SCHEMA_VERSION,
+    another_layout,
+    check_kind,
+    check_language_of,
+    kept_language,
+)
+from the_edge_agent.memory.sql.dialects import Dialect, for_dialect
+from the_edge_agent.memory.sql.driver.errors import breaks_constraint
+from the_edge_agent.memory.sql.schema import legacy
+from the_edge_agent.memory.sql.schema.rows import entry_parameters, entry_row
+from the_edge_agent.memory.sql.schema.tables import Tables
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Our tables in one database, as its server wants them.
+
+    Attributes:
+        tables: with what the dialect adds.
+        dialect: of the server.
+        packet: bytes that the server reads at once, None for no limit.
+        search: whether the entries' table keeps words; None for who needs no such table and takes what is there.
+        language: that these words must be of; None for that of the table, English for a new one.
+    """
+
+    tables: Tables
+    dialect: Dialect
+    packet: int | None
+    search: bool | None
+    language: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        connection: Connection,
+        tables: Tables,
+        dialect_class: type[Dialect] | None,
+        *,
+        search: bool | None = None,
+        language: str | None = None,
+    ) -> Schema:
+        """Look at the server, and change nothing but these copies of the tables."""
+        dialect_class = dialect_class or for_dialect(connection.dialect)
+        dialect = dialect_class(tables.entries.c.updated_at.type)
+        dialect.probe(connection, tables.entries, tables.catalog)
+        dialect.index_expiry(tables.entries)
+        dialect.extend(tables.entries, tables.catalog)
+        for table in tables.all():
+            table.kwargs.update(dialect.table_options)
+        packet = dialect.max_entry_bytes(connection)
+        connection.rollback()
+        return cls(tables, dialect, packet, search, language)
+
+    def statements(self, connection: Connection) -> list[str]:
+        """Return the SQL that makes what is missing of the tables.
+
+        Raises:
+            LTMError: ``configuration_error`` for a database that is not ours to use.
+        """
+        self.check_layouts(connection)
+        has_table = inspect(connection).has_table
+        entries, *others = self.tables.all()
+        is_new = self.search is not None and not has_table(entries.name)
+        has_version = self.version(connection) is not None
+        missing = [table for table in others if not has_table(table.name)]
+        if has_version and not is_new and self.tables.settings in missing:
+            missing.remove(self.tables.settings)  # of an earlier release
+        if is_new:
+            definitions = self.dialect.definitions(entries, *missing)
+        else:
+            definitions = Dialect.definitions(self.dialect, *missing) if missing else []
+        compiled = [definition.compile(dialect=connection.dialect) for definition in definitions]
+        rows: list[Any] = []
+        if is_new and self.search and self.language_setting(connection) is None:
+            rows.append(insert(self.tables.settings).values(self._setting()))
+        if not has_version:
+            rows.append(insert(self.tables.schema_version).values(id=1, version=SCHEMA_VERSION))
+        elif is_new:
+            rows.append(update(self.tables.schema_version).values(version=SCHEMA_VERSION))
+        literal = {"literal_binds": True}
+        compiled += [row.compile(dialect=connection.dialect, compile_kwargs=literal) for row in rows]
+        return [str(statement).strip() for statement in compiled]
+
+    def is_complete(self, connection: Connection) -> bool:
+        """Return whether the tables are there; if not, nothing of ours is in the way of those that will be.
+
+        Raises:
+            LTMError: ``configuration_error`` for a database that is not ours to use.
+        """
+        try:
+            is_complete = self.version(connection) is not None
+        except exc.DBAPIError:
+            connection.rollback()
+            self.check_layouts(connection)  # the table of the version may be another's
+            raise
+        is_complete = is_complete and (self.search is None or self._has_entries(connection))
+        if not is_complete:
+            self.check_layouts(connection)
+        self.dialect.check_tables(connection, self.tables.all())
+        connection.rollback()
+        return is_complete
+
+    def language_of(self, connection: Connection) -> Language | None:
+        """Return the rules of the language of the entries' table, which is there; None if it keeps no words.
+
+        Raises:
+            LTMError: ``configuration_error`` for another language than is wanted.
+        """
+        if not self.search:
+            return None
+        kept = self.language_setting(connection)
+        connection.rollback()
+        return check_language_of(self.tables.entries.name, self.language, kept)
+
+    def kept_language(self, connection: Connection) -> str:
+        """Return the name of the language of the entries' table, which keeps words."""
+        return (self.language_setting(connection) or NONE).partition(" ")[0]
+
+    @property
+    def is_language(self) -> ColumnElement[bool]:
+        """The condition for the row of the settings that keeps the language of the entries' table."""
+        settings = self.tables.settings
+        return and_(settings.c.table_name == self.tables.entries.name, settings.c.name == LANGUAGE)
+
+    def language_setting(self, connection: Connection) -> str | None:
+        """Return the setting, see ``layouts.kept_language``; None if there is none."""
+        settings = self.tables.settings
+        if not inspect(connection).has_table(settings.name):
+            return None
+        found = connection.scalar(select(settings.c.value).where(self.is_language))
+        return None if found is None else str(found)
+
+    def _setting(self) -> dict[str, str]:
+        value = kept_language(self.language)
+        return {"table_name": self.tables.entries.name, "name": LANGUAGE, "value": value}
+
+    def _has_entries(self, connection: Connection) -> bool:
+        """Return whether the entries' table is there, and refuse one of the other kind."""
+        entries = self.tables.entries
+        if not inspect(connection).has_table(entries.name):
+            return False
+        everything: Select[Any] = select(literal_column("*")).select_from(entries).where(false())
+        with connection.execute(everything) as nothing:
+            check_kind(entries.name, nothing.keys(), search=self.search)
+        return True
+
+    def check_layouts(self, connection: Connection) -> None:
+        """Refuse a database that uses a name of ours for a table of its own, or has entries of the other kind.
+
+        Raises:
+            LTMError: ``configuration_error``.
+        """
+        foreign = self.foreign_tables(connection)
+        self._check_kind(connection)  # after that look: a table that came in between is not another's but of a kind
+        for name in foreign:
+            raise another_layout(name)
+
+    def _check_kind(self, connection: Connection) -> None:
+        name = self.tables.entries.name
+        check_kind(name, legacy.columns_of(connection, name) or (), search=self.search)
+
+    def foreign_tables(self, connection: Connection) -> list[str]:
+        """Return the names of those tables that are there in a layout that is not ours, today's or the earlier."""
+        entries, *others = self._with_search_tables()
+        foreign = [table.name for table in others if legacy.is_foreign(connection, table, may_be_earlier=False)]
+        return [entries.name] * legacy.is_foreign(connection, entries, may_be_earlier=True) + foreign
+
+    def create(self, connection: Connection) -> None:
+        """Create what is missing; many processes may do so at once.
+
+        Raises:
+            LTMError: ``configuration_error`` for a database that does not keep what we store.
+        """
+        if self.search and legacy.will_be_made(connection, self.tables.entries):
+            # First: a table of entries that is there without a language keeps exact words.
+            connection.rollback()
+            self._in_transaction(connection, self._create_settings)
+            self._in_transaction(connection, self._write_language)
+        connection.rollback()
+        self._in_transaction(connection, self._create_tables)
+        self._check_kind(connection)  # another process may have made the table meanwhile, so that ours was not made
+        self.dialect.check_tables(connection, self.tables.all())
+        connection.rollback()
+        if self.search is not None:
+            legacy.move_entries(connection, self.dialect, self.tables.entries, self.language_of(connection))
+            connection.rollback()
+        if self.search is not None and not self.dialect.has_exact_keys:
+            self._check_keys(connection)
+            connection.rollback()
+        self._in_transaction(connection, self._write_version)
+
+    def _in_transaction(self, connection: Connection, work: Callable[[Connection], None]) -> None:
+        with self.dialect.begin(connection, write=True):
+            work(connection)
+
+    def _create_tables(self, connection: Connection) -> None:
+        entries, *others = self.tables.all()
+        if self.search is None:
+            self.dialect.create(connection, *others)
+            return
+        legacy.set_aside(connection, self.dialect, entries)
+        self._check_kind(connection)  # a text index over a table without words would break it
+        self.dialect.create(connection, entries, *others)
+
+    def _create_settings(self, connection: Connection) -> None:
+        if not inspect(connection).has_table(self.tables.settings.name):
+            connection.execute(CreateTable(self.tables.settings, if_not_exists=True))
+
+    def _write_language(self, connection: Connection) -> None:
+        if self.language_setting(connection) is None:
+            connection.execute(insert(self.tables.settings).values(self._setting()))
+
+    def _write_version(self, connection: Connection) -> None:
+        version = self.version(connection)
+        if version is None:
+            connection.execute(insert(self.tables.schema_version).values(id=1, version=SCHEMA_VERSION))
+        elif version < SCHEMA_VERSION:
+            connection.execute(update(self.tables.schema_version).values(version=SCHEMA_VERSION))
+
+    def _check_keys(self, connection: Connection) -> None:
+        """Refuse a database that merges or misorders keys, rounds times, or miscounts; the caller rolls back."""
+        prefix = f"{uuid.uuid4()}/"
+        keys = sorted(prefix + key for key in ("a", "A", "a ", "á", "a\u0301", "B", "_", "日", "\uffff", "😀"))
+        clock = self.dialect.clock(connection, statements=len(keys))
+        now = clock and clock.replace(microsecond=123_457)
+        entries, column = self.tables.entries, self.tables.entries.c.key
+        statement = insert(entries).values(entry_row(self.dialect, entries))
+        are_ours = and_(column >= prefix, column < prefix[:-1] + "0")
+        try:
+            for key in keys:
+                connection.execute(statement, entry_parameters(self.dialect, Store.of(key, None, None), now))
+            is_exact = connection.scalars(select(column).where(are_ours).order_by(column)).all() == keys
+        except exc.DBAPIError as error:
+            if not breaks_constraint(error):
+                raise
+            is_exact = False
+        if not is_exact:
+            raise LTMError(
+                "configuration_error",
+                "this database does not keep keys exactly (case, accents, trailing spaces, order by code point); "
+                "create the table with a binary collation for the column key",
+            )
+        if now and set(connection.scalars(select(entries.c.updated_at).where(are_ours))) != {now}:
+            raise LTMError("configuration_error", "this database does not keep the microseconds of times")
+        if connection.execute(delete(entries).where(are_ours)).rowcount != len(keys):
+            raise LTMError(
+                "configuration_error",
+                f"the driver {connection.dialect.driver} does not tell how many rows a statement has changed; "
+                "use another one",
+            )
+
+    def drop(self, connection: Connection) -> None:
+        """Drop those of the tables that are there, with all that was made for them."""
+        present = [table for table in self._with_search_tables() if inspect(connection).has_table(table.name)]
+        connection.rollback()
+        if not present:
+            return
+        with self.dialect.begin(connection, write=True):
+            for table in present:
+                connection.execute(DropTable(table))
+
+    def _with_search_tables(self) -> list[Table]:
+        return [*self.tables.all(), *self.dialect.search_tables(self.tables.entries)]
+
+    def version(self, connection: Connection) -> int | None:
+        """Return the version of the schema, None if the tables are not there or not complete.
+
+        Raises:
+            LTMError: ``configuration_error`` for a later version than ours.
+        """
+        table = self.tables.schema_version
+        if not inspect(connection).has_table(table.name):
+            return None
+        version: Any = connection.scalar(select(table.c.version))
+        if version is None:
+            return None
+        if not isinstance(version, int):
+            raise another_layout(table.name)
+        if version > SCHEMA_VERSION:
+            raise LTMError(
+                "configuration_error",
+                f"the database has schema version {version}; this release knows {SCHEMA_VERSION}. "
+                "Upgrade the-edge-agent",
+            )
+        return version

@@ -1,0 +1,124 @@
+"""The earlier public layout of the entries' table (JSON columns, no version): rebuilt once, on the first start."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    Connection,
+    DateTime,
+    MetaData,
+    String,
+    Table,
+    bindparam,
+    delete,
+    insert,
+    inspect,
+    select,
+)
+from sqlalchemy.schema import DropTable
+
+from the_edge_agent.memory.core.languages import Language
+from the_edge_agent.memory.core.operations import Store
+from the_edge_agent.memory.core.results import LTMError
+from the_edge_agent.memory.database.layouts import is_earlier
+from the_edge_agent.memory.sql.dialects import Dialect
+from the_edge_agent.memory.sql.schema.rows import entry_parameters, entry_row
+
+_PAGE_ROWS = 100
+
+
+def set_aside(connection: Connection, dialect: Dialect, entries: Table) -> None:
+    """Rename a table of the earlier layout, so that today's can be created; inside the creating transaction."""
+    name = entries.name
+    if not _is_earlier_layout(connection, entries):
+        return
+    with dialect.exclusively(connection, name):
+        if _is_earlier_layout(connection, entries):
+            quote = connection.dialect.identifier_preparer.quote
+            connection.exec_driver_sql(f"ALTER TABLE {quote(name)} RENAME TO {quote(_table(name).name)}")
+
+
+def move_entries(connection: Connection, dialect: Dialect, entries: Table, language: Language | None) -> None:
+    """Move the entries that were set aside, then drop their table.
+
+    Each page is one transaction that moves its rows, so that it can be run again after a crash, and by
+    several processes at once.
+
+    Raises:
+        LTMError: an entry that today's rules refuse; it and what follows stay where they are.
+    """
+    earlier = _table(entries.name)
+    if not inspect(connection).has_table(earlier.name):
+        return
+    connection.rollback()
+    moved = True
+    while moved:
+        with dialect.begin(connection, write=True):
+            moved = _move_page(connection, dialect, entries, earlier, language)
+    with connection.begin():
+        connection.execute(DropTable(earlier, if_exists=True))
+
+
+def is_foreign(connection: Connection, table: Table, *, may_be_earlier: bool) -> bool:
+    """Return whether there is a table of this name, or a view, in a layout that is not ours: today's or the earlier."""
+    columns = columns_of(connection, table.name)
+    if columns is None or columns >= set(table.columns.keys()):
+        return False
+    return not (may_be_earlier and is_earlier(columns))
+
+
+def will_be_made(connection: Connection, entries: Table) -> bool:
+    """Return whether the table is not there, or one of the earlier layout that will be set aside."""
+    return not inspect(connection).has_table(entries.name) or _is_earlier_layout(connection, entries)
+
+
+def _is_earlier_layout(connection: Connection, entries: Table) -> bool:
+    return is_earlier(columns_of(connection, entries.name) or set())
+
+
+def columns_of(connection: Connection, name: str) -> set[str] | None:
+    """Return the names of a table's columns, None if it is not there."""
+    inspector = inspect(connection)
+    return {column["name"] for column in inspector.get_columns(name)} if inspector.has_table(name) else None
+
+
+def _table(entries_name: str) -> Table:
+    return Table(
+        f"{entries_name}_earlier",
+        MetaData(),
+        Column("key", String(512), primary_key=True),
+        Column("value", JSON),
+        Column("metadata", JSON),
+        Column("created_at", DateTime),
+        Column("updated_at", DateTime),
+    )
+
+
+def _move_page(
+    connection: Connection, dialect: Dialect, entries: Table, earlier: Table, language: Language | None
+) -> bool:
+    columns = earlier.c
+    rows = connection.execute(select(earlier).order_by(columns.key).limit(_PAGE_ROWS).with_for_update()).all()
+    if not rows:
+        return False
+    times = {name: bindparam(f"b_{name}", type_=dialect.moment) for name in ("created_at", "updated_at")}
+    statement = insert(entries).values({**entry_row(dialect, entries), **times, "expires_at": None})
+    now = datetime.now(timezone.utc)
+    for key, value, metadata, created_at, updated_at in rows:
+        row = entry_parameters(dialect, _entry(key, value, metadata, language), now)
+        del row["b_now"]
+        connection.execute(statement, {**row, "b_created_at": created_at or now, "b_updated_at": updated_at or now})
+    connection.execute(delete(earlier).where(columns.key.in_([row[0] for row in rows])))
+    return True
+
+
+def _entry(key: str, value: Any, metadata: Any, language: Language | None) -> Store:
+    try:
+        return Store.of(key, value, metadata, rules=None if language is None else lambda: language)
+    except LTMError as failure:
+        problem = str(failure)
+    raise LTMError("configuration_error", f"the entry {key!r} of the earlier layout cannot be kept: {problem}")

@@ -1,0 +1,107 @@
+"""The bound columns of our tables, and the parameters that fill them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, Table, bindparam
+
+from the_edge_agent.memory.contract.tracking import Tracked
+from the_edge_agent.memory.core.damage import Damage, read_entry
+from the_edge_agent.memory.core.operations import Store
+from the_edge_agent.memory.sql.dialects import Dialect
+
+MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class Pointer(str):
+    """Stands for a value that is in a blob storage, until it is fetched."""
+
+
+def entry_of(key: Any, text: Any, metadata: Any, pointer: str | None, version: Any = 1) -> dict[str, Any] | Damage:
+    """Return ``{"value", "metadata", "version"}`` of a row, where the value may be a pointer to it."""
+    if pointer is None:
+        return read_entry(key, text, metadata, version)
+    entry = read_entry(key, "null", metadata, version)
+    return entry if isinstance(entry, Damage) else {**entry, "value": Pointer(pointer)}
+
+
+def moment_of(value: Any) -> datetime | None:
+    """Return a time that SQLAlchemy has made already; what is none is refused by ``read_time``."""
+    found: datetime | None = value
+    return found
+
+
+def entry_row(dialect: Dialect, entries: Table) -> dict[str, Any]:
+    """Return the bound columns of an entry; the primary key is first."""
+    kept = [name for name in ("search_text", "write_id", "storage_uri") if name in entries.c]
+    return {
+        "key": bindparam("b_key", type_=entries.c.key.type),
+        "value": bindparam("b_value", type_=dialect.text_type),
+        **dialect.metadata_columns(entries),
+        **{name: bindparam(f"b_{name}", type_=entries.c[name].type) for name in kept},
+        **_stamps(dialect),
+    }
+
+
+def entry_parameters(
+    dialect: Dialect, store: Store, now: datetime | None, count: int = 1, write_id: str | None = None
+) -> dict[str, Any]:
+    """Return the parameters of a store that stands for ``count`` stores of the same key."""
+    return {
+        "b_key": store.key,
+        "b_value": store.kept_value,
+        **dialect.metadata_parameters(store.metadata),
+        "b_search_text": store.search_text,
+        "b_write_id": write_id,
+        "b_storage_uri": store.pointer,
+        **_time_parameters(store.ttl, store.expires_at, now),
+        "b_count": count,
+    }
+
+
+def catalog_row(dialect: Dialect, catalog: Table) -> dict[str, Any]:
+    """Return the bound columns of a catalog entry; the primary key is first."""
+    columns = catalog.c
+    bound = ("id", "key", "content_hash", "storage_uri", "byte_size", "metadata_hash")
+    return {
+        **{name: bindparam(f"b_{name}", type_=columns[name].type) for name in bound},
+        "inlined_value": bindparam("b_inlined_value", type_=dialect.text_type),
+        **dialect.metadata_columns(catalog),
+        **_stamps(dialect),
+    }
+
+
+def catalog_parameters(dialect: Dialect, entry: Tracked, now: datetime | None, count: int = 1) -> dict[str, Any]:
+    """Return the parameters of a tracked entry that stands for ``count`` of the same key."""
+    return {
+        "b_id": entry.entry_id,
+        "b_key": entry.key,
+        "b_content_hash": entry.content_hash,
+        "b_storage_uri": entry.storage_uri,
+        "b_byte_size": entry.byte_size,
+        "b_metadata_hash": entry.metadata_hash,
+        "b_inlined_value": entry.inlined_value,
+        **dialect.metadata_parameters(entry.metadata),
+        **_time_parameters(entry.ttl, entry.expires_at, now),
+        "b_count": count,
+    }
+
+
+def _time_parameters(ttl: timedelta | None, until: datetime | None, now: datetime | None) -> dict[str, Any]:
+    return {
+        "b_now": now,
+        "b_until": until,
+        "b_expires_at": now + ttl if now and ttl else until,
+        "b_ttl": ttl and ttl // MICROSECOND,
+    }
+
+
+def _stamps(dialect: Dialect) -> dict[str, Any]:
+    return {
+        "version": bindparam("b_count", type_=BigInteger()),
+        "expires_at": dialect.expiry,
+        "created_at": dialect.now,
+        "updated_at": dialect.now,
+    }

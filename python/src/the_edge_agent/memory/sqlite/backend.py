@@ -1,0 +1,347 @@
+"""SQLiteBackend: long-term memory in one SQLite file, with the standard library alone.
+
+The reference: what a call of the contract means can be read here. Words are looked up in SQLite's full-text index;
+phrases, negations, filters, scores and order are decided by the functions that define them, in Python.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from datetime import datetime
+from functools import partial
+from itertools import islice
+from typing import Any, Final
+
+from the_edge_agent.memory.contract.catalog import CatalogBackend
+from the_edge_agent.memory.core.damage import (
+    Damage,
+    Facts,
+    around,
+    found_entry,
+    is_key,
+    is_of_file,
+    read_facts,
+    read_version,
+    search_result,
+    whole_entries,
+)
+from the_edge_agent.memory.core.filters import Node
+from the_edge_agent.memory.core.languages import check_language
+from the_edge_agent.memory.core.operations import Delete, Operation, Store, is_plain
+from the_edge_agent.memory.core.results import (
+    LTMError,
+    Result,
+    conflict,
+    ok,
+    page_of_keys,
+    returns_result,
+    stored,
+)
+from the_edge_agent.memory.core.tokens import Term, has_words
+from the_edge_agent.memory.core.validation import (
+    check_after,
+    check_batch_size,
+    check_flag,
+    check_key,
+    check_keys,
+    check_limit,
+    check_prefix,
+)
+from the_edge_agent.memory.database.backend import Answer, DatabaseBackend
+from the_edge_agent.memory.database.native_rows import (
+    Page,
+    entry_of,
+    item_of,
+    iterate,
+    page_of,
+    undamaged_results,
+    whole_of,
+)
+from the_edge_agent.memory.database.search_plan import Reader
+from the_edge_agent.memory.sqlite.catalog import SQLiteCatalog
+from the_edge_agent.memory.sqlite.database import IN_MEMORY, SQLiteDatabase, moment, now, written
+from the_edge_agent.memory.sqlite.search import IN_PREFIX, VISIBLE, SQLiteSearch, range_values
+
+# An upsert in one statement. An expired entry counts as absent: the store is then a create.
+_UPSERT: Final = """
+    INSERT INTO ltm_entries (key, value, metadata, {names}version, expires_at, created_at, updated_at)
+    VALUES (:key, :value, :metadata, {values}1, :expires_at, :now, :now)
+    ON CONFLICT (key) DO UPDATE SET
+        value = excluded.value, metadata = excluded.metadata, {changes}
+        version = CASE WHEN expires_at <= :now THEN 1
+                       WHEN typeof(version) = 'integer' AND version BETWEEN 1 AND 9223372036854775806
+                       THEN version + 1 END,
+        created_at = CASE WHEN expires_at <= :now THEN :now ELSE created_at END,
+        expires_at = excluded.expires_at, updated_at = :now, storage_uri = NULL
+    RETURNING version"""
+_STORE: Final = _UPSERT.format(
+    names="search_text, ", values=":search_text, ", changes="search_text = excluded.search_text,"
+)
+_STORE_WITHOUT_WORDS: Final = _UPSERT.format(names="", values="", changes="")
+_ENTRY: Final = f"SELECT key, value, metadata, version, storage_uri FROM ltm_entries WHERE key = :key AND {VISIBLE}"
+_DELETE: Final = f"DELETE FROM ltm_entries WHERE key = :key AND {VISIBLE}"
+# Of two lower bounds SQLite seeks by one; the plus keeps it from the other.
+_KEYS: Final = f"""
+    SELECT key FROM ltm_entries
+    WHERE key >= max(:prefix, :after) AND key < :end AND +key > :after AND {VISIBLE} ORDER BY key"""
+_NEXT_KEY: Final = (
+    "SELECT key FROM ltm_entries WHERE key >= max(:prefix, :after) AND key < :end AND key > :after LIMIT 1"
+)
+_END: Final = " AND key < :end"  # above all keys that are text; those that are none come after it
+_COUNT_ALL: Final = f"SELECT count(*) FROM ltm_entries WHERE {VISIBLE}"
+_COUNT: Final = f"{_COUNT_ALL} AND {IN_PREFIX}"
+_PAGE: Final = _KEYS.replace("SELECT key", "SELECT key, value, metadata, storage_uri")
+_WHOLE_PAGE: Final = _PAGE.replace(" FROM", ", version, created_at, updated_at, expires_at FROM")
+_EXPIRED: Final = "SELECT id, key FROM ltm_entries WHERE expires_at <= :now ORDER BY expires_at, key LIMIT :most"
+_EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_entries WHERE expires_at <= :now"
+
+
+class SQLiteBackend(DatabaseBackend):
+    """Long-term memory in one SQLite file, or in memory; needs nothing but Python.
+
+    The contract of each method is ``LTMBackend``'s. Safe for many threads and processes; a forked child opens
+    connections of its own. A file can be opened by ``SQLAlchemyBackend("sqlite:///...")`` too, also at the same time.
+    Values in a blob storage are read by that class only.
+    """
+
+    _database: SQLiteDatabase
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] = IN_MEMORY,
+        *,
+        db_path: str | os.PathLike[str] | None = None,
+        timeout: float = 30.0,
+        lazy: bool = False,
+        search: bool = True,
+        language: str | None = None,
+        catalog: str | Mapping[str, Any] | CatalogBackend | None = None,
+    ) -> None:
+        """Open the file and create the tables, unless ``lazy``.
+
+        Args:
+            path: of the file, which is created if need be; ``":memory:"`` for a memory that ends with the backend.
+            db_path: another name of ``path``.
+            timeout: seconds that a call may take, the wait for other writers included.
+            lazy: open nothing until the first call.
+            search: whether words can be searched; see ``SQLAlchemyBackend``.
+            language: of the words; see ``SQLAlchemyBackend``.
+            catalog: keeps the ledger of what is in memory: the name of a catalog, a mapping of its ``type`` and
+                options, or a catalog, which stays the caller's. In the same file it is written in the same
+                transaction; ``{"type": "sqlite"}`` without a ``path`` means the same file.
+
+        Raises:
+            LTMError: ``configuration_error`` and, unless ``lazy``, ``connection_error``.
+        """
+        if db_path is not None and path != IN_MEMORY:
+            raise LTMError("configuration_error", "path and db_path mean the same; give one of them")
+        self._keeps_words = check_flag("search", search)
+        self._database = SQLiteDatabase(
+            path if db_path is None else db_path,
+            timeout,
+            search=self._keeps_words,
+            language=check_language(language, search=self._keeps_words),
+        )
+        is_lazy = check_flag("lazy", lazy)
+        self._open_ledger(catalog, {"timeout": timeout, "lazy": is_lazy})
+        try:
+            if not is_lazy:
+                self._database.start()
+        except BaseException:
+            self.close()
+            raise
+
+    # --- writes ------------------------------------------------------------------------------------
+
+    @returns_result
+    def delete_many(self, keys: Iterable[str]) -> Result:
+        """Delete the entries at many keys; see ``LTMBackend.delete_many``."""
+        deletes = [Delete(key) for key in check_keys(keys)]
+        with self._database.transaction(write=True) as connection:
+            deleted = sum(result["deleted"] for result in self._run(connection, deletes))
+        self._record(deletes, [ok(deleted_count=deleted)])
+        return ok(deleted_count=deleted)
+
+    @returns_result
+    def cleanup_expired(self, batch_size: int = 100) -> Result:
+        """Remove expired entries; see ``LTMBackend.cleanup_expired``."""
+        most = check_batch_size(batch_size)
+        with self._database.transaction(write=True) as connection:
+            at = now()
+            removed = connection.execute(_EXPIRED, {"now": written(at), "most": most}).fetchall()
+            connection.executemany("DELETE FROM ltm_entries WHERE id = ?", [(row[0],) for row in removed])
+            remaining = connection.execute(_EXPIRED_COUNT, {"now": written(at)}).fetchone()[0]
+            if self._here is not None:
+                self._here.forget(connection, [row[1] for row in removed], at)
+        return ok(deleted_count=len(removed), remaining_count=remaining)
+
+    def _write(self, operations: Sequence[Operation]) -> list[Result]:
+        is_one_statement = len(operations) == 1 and is_plain(operations[0]) and self._here is None
+        begun = self._database.statement(write=True) if is_one_statement else self._database.transaction(write=True)
+        with begun as connection:
+            return self._run(connection, operations)
+
+    def _run(self, connection: sqlite3.Connection, operations: Sequence[Operation]) -> list[Result]:
+        """Run stores and deletes at one time, in their order, and keep a ledger in the same file."""
+        at = now()
+        results = [
+            _store(connection, operation, at) if isinstance(operation, Store) else _delete(connection, operation, at)
+            for operation in operations
+        ]
+        if self._here is not None:
+            self._here.follow(connection, operations, at)
+        return results
+
+    @property
+    def _here(self) -> SQLiteCatalog | None:
+        """The catalog in the same file, which is written in the same transaction."""
+        catalog = self._ledger.catalog
+        return catalog if self._ledger.is_here and isinstance(catalog, SQLiteCatalog) else None
+
+    def _facts(self, keys: Sequence[str]) -> dict[str, Facts | Damage]:
+        facts = "SELECT key, expires_at, storage_uri, version FROM ltm_entries WHERE key = ?"
+        with self._database.transaction() as connection:
+            found = {key: connection.execute(facts, (key,)).fetchone() for key in keys}
+        return {key: read_facts(*row, moment=moment) for key, row in found.items() if row}
+
+    # --- reads -------------------------------------------------------------------------------------
+
+    @returns_result
+    def retrieve(self, key: str, default: Any = None) -> Result:
+        """Return the entry at ``key``; see ``LTMBackend.retrieve``."""
+        wanted = {"key": check_key(key), "now": written(now())}
+        with self._database.statement() as connection:
+            row = connection.execute(_ENTRY, wanted).fetchone()
+        if row is None:
+            return ok(value=default, found=False, metadata=None, version=None)
+        return found_entry(entry_of(*row))
+
+    @returns_result
+    def retrieve_many(self, keys: Iterable[str]) -> Result:
+        """Return the entries at many keys, of one state; see ``LTMBackend.retrieve_many``."""
+        wanted = check_keys(keys)
+        with self._database.transaction() as connection:
+            at = written(now())
+            rows = {key: connection.execute(_ENTRY, {"key": key, "now": at}).fetchone() for key in wanted}
+        return whole_entries({key: row and entry_of(*row) for key, row in rows.items()})
+
+    @returns_result
+    def list_keys(self, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:
+        """Return a page of the keys; see ``LTMBackend.list_keys``."""
+        beginning, most, last = check_prefix(prefix), check_limit(limit), check_after(after)
+        values = {**range_values(beginning), "after": last}
+        with self._database.statement() as connection, closing(connection.execute(_KEYS, values)) as rows:
+            keys = (row[0] for row in rows if is_key(row[0]))
+            return page_of_keys([*islice(keys, most + 1)], most)
+
+    @returns_result
+    def count(self, prefix: str | None = None) -> Result:
+        """Return how many entries there are; see ``LTMBackend.count``."""
+        beginning = check_prefix(prefix)
+        with self._database.statement() as connection:
+            counted = _COUNT if beginning else _COUNT_ALL
+            return ok(count=connection.execute(counted, range_values(beginning)).fetchone()[0])
+
+    def _iterate(self, prefix: str) -> Iterator[Any]:
+        return self._pages(_PAGE, prefix, item_of)
+
+    def _iterate_entries(self, prefix: str) -> Iterator[Any]:
+        return self._pages(_WHOLE_PAGE, prefix, partial(whole_of, moment=moment))
+
+    def _pages(self, statement: str, prefix: str, item_of: Callable[[Any], Any]) -> Iterator[Any]:
+        """Yield what ``item_of`` makes of all rows, and go around those that are in a damaged part of the file."""
+        last = ""
+
+        def page(after: str, skip: int) -> Page:
+            nonlocal last
+            last = after
+            return self._page(statement, prefix, after, skip)
+
+        try:
+            yield from iterate(page, item_of)
+        except LTMError as failure:
+            if not is_of_file(failure):
+                raise
+        else:
+            return
+
+        def next_key(after: str) -> Any:
+            nonlocal last
+            last = after
+            return self._next_key(prefix, after)
+
+        rest = around(last, next_key, lambda after: self._page(statement, prefix, after, is_one=True)[0])
+        try:
+            yield from (row if isinstance(row, Damage) else item_of(row) for row in rest)
+        except LTMError as failure:
+            if not is_of_file(failure):
+                raise
+        else:
+            return
+        # The index of the keys is damaged. The table may be whole; all of it is sorted for each page.
+        table = statement.replace("FROM ltm_entries", "FROM ltm_entries NOT INDEXED")
+        begin = last
+        yield from iterate(lambda after, skip: self._page(table, prefix, after or begin, skip), item_of)
+
+    def _next_key(self, prefix: str, after: str) -> Any:
+        with self._database.statement() as connection:
+            row = connection.execute(_NEXT_KEY, {**range_values(prefix), "after": after}).fetchone()
+            return row and row[0]
+
+    def _page(self, statement: str, prefix: str, after: str, skip: int = 0, *, is_one: bool = False) -> Page:
+        values = {**range_values(prefix), "after": after}
+        if not prefix:
+            statement = statement.replace(_END, "")
+        if not after:  # an empty key, which somebody else has written, is not above it
+            statement = statement.replace("+key >", "+key >=")
+        if is_one:
+            statement += " LIMIT 1"  # the driver is a row ahead
+        with self._database.statement() as connection, closing(connection.execute(statement, values)) as rows:
+            return page_of(rows, skip)
+
+    def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int) -> Result:
+        # Without words each statement is of one state and has all that is wanted, or is of no use.
+        begun = self._database.transaction() if has_words(terms) else self._database.statement()
+        with begun as connection:
+            results = self._reads(connection, condition, prefix).results(terms, first, most)
+        if self._are_whole(results, first):
+            return search_result(results)
+        with (
+            self._database.statement() as connection,
+            closing(self._reads(connection, condition, prefix).every(terms, keeps_words=self._keeps_words)) as matching,
+        ):
+            return undamaged_results(self._database.in_time(matching), terms, condition, first, most)
+
+    def _answer(self, answer: Callable[[Reader], Answer], condition: Node | None, prefix: str) -> Answer:
+        with self._database.transaction() as connection:
+            return answer(self._reads(connection, condition, prefix))
+
+    def _reads(self, connection: sqlite3.Connection, condition: Node | None, prefix: str) -> SQLiteSearch:
+        return SQLiteSearch(self._database, connection, condition, prefix, self._rules())
+
+
+def _store(connection: sqlite3.Connection, store: Store, at: datetime) -> Result:
+    if store.if_version is not None:
+        row = connection.execute(_ENTRY, {"key": store.key, "now": written(at)}).fetchone()
+        version = read_version(store.key, row[3]) if row else 0
+        if version != store.if_version:
+            raise conflict(store.key, version)
+    values = {
+        "key": store.key,
+        "value": store.value,
+        "metadata": store.metadata,
+        "search_text": store.search_text,
+        "expires_at": written(at + store.ttl if store.ttl else store.expires_at),
+        "now": written(at),
+    }
+    statement = _STORE_WITHOUT_WORDS if store.search_text is None else _STORE
+    ((version,),) = connection.execute(statement, values).fetchall()
+    return stored(store.key, version)
+
+
+def _delete(connection: sqlite3.Connection, delete: Delete, at: datetime) -> Result:
+    found = connection.execute(_DELETE, {"key": delete.key, "now": written(at)}).rowcount
+    return ok(deleted=bool(found), key=delete.key)

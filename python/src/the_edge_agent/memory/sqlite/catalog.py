@@ -1,0 +1,291 @@
+"""SQLiteCatalog: the ledger of what is stored, in one SQLite file, with the standard library alone."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from datetime import datetime
+from typing import Any, Final
+
+from the_edge_agent.memory.contract.catalog import DatabaseCatalog, generate_entry_id
+from the_edge_agent.memory.contract.tracking import (
+    LOW_PART,
+    Tracked,
+    changes_of,
+    check_batch,
+    check_snapshot_found,
+    check_snapshot_id,
+    check_total,
+    read_tracked_at,
+    total_of,
+)
+from the_edge_agent.memory.core.damage import (
+    Damage,
+    Listed,
+    read_gone,
+    read_snapshot,
+    read_tracked,
+    whole,
+    whole_entries,
+)
+from the_edge_agent.memory.core.filters import parse_filter
+from the_edge_agent.memory.core.operations import Operation
+from the_edge_agent.memory.core.results import LTMError, Result, ok, returns_result
+from the_edge_agent.memory.core.validation import (
+    check_batch_size,
+    check_flag,
+    check_key,
+    check_keys,
+    check_limit,
+    check_prefix,
+    check_text,
+)
+from the_edge_agent.memory.database.native_rows import (
+    SNAPSHOTS,
+    TRACKED,
+    first_tracked,
+    range_of,
+    tracked_parameters,
+)
+from the_edge_agent.memory.sqlite.database import SQLiteDatabase, moment, now, written
+
+_VISIBLE: Final = "(c.expires_at IS NULL OR c.expires_at > :now)"
+_GET: Final = f"{TRACKED} WHERE c.id = :id AND {_VISIBLE}"
+_LIST: Final = f"{TRACKED} WHERE c.key >= :prefix AND c.key < :end AND {_VISIBLE} ORDER BY c.key"
+_ALL: Final = f"{TRACKED} WHERE {_VISIBLE} ORDER BY c.key"
+_TRACK: Final = """
+    INSERT INTO ltm_catalog (id, key, content_hash, storage_uri, byte_size, inlined_value, metadata, metadata_hash,
+                             expires_at, created_at, updated_at, version)
+    VALUES (:id, :key, :content_hash, :storage_uri, :byte_size, :inlined_value, :metadata, :metadata_hash,
+            :expires_at, :now, :now, 1)
+    ON CONFLICT (id) DO UPDATE SET
+        key = excluded.key, content_hash = excluded.content_hash, storage_uri = excluded.storage_uri,
+        byte_size = excluded.byte_size, inlined_value = excluded.inlined_value, metadata = excluded.metadata,
+        metadata_hash = excluded.metadata_hash,
+        version = CASE WHEN expires_at <= :now THEN 1
+                       WHEN typeof(version) = 'integer' AND version BETWEEN 1 AND 9223372036854775806
+                       THEN version + 1 END,
+        created_at = CASE WHEN expires_at <= :now THEN :now ELSE created_at END,
+        expires_at = excluded.expires_at, updated_at = :now
+    RETURNING version"""
+_DELETE: Final = "DELETE FROM ltm_catalog WHERE id = :id AND (expires_at IS NULL OR expires_at > :now)"
+_FORGET: Final = "DELETE FROM ltm_catalog WHERE id = :id AND expires_at <= :now"
+_EXPIRED: Final = "SELECT id FROM ltm_catalog WHERE expires_at <= :now ORDER BY expires_at, id LIMIT :most"
+_EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_catalog WHERE expires_at <= :now"
+_KEEP: Final = f"""
+    INSERT INTO ltm_snapshot_entries (snapshot_id, entry_id, key, content_hash, metadata_hash, byte_size, expires_at)
+    SELECT :id, c.id, c.key, c.content_hash, c.metadata_hash, c.byte_size, c.expires_at
+    FROM ltm_catalog c WHERE {_VISIBLE}"""
+_SIZE: Final = f"""
+    SELECT total(byte_size - byte_size % {LOW_PART}), sum(byte_size % {LOW_PART}) FROM ltm_snapshot_entries
+    WHERE snapshot_id = :id"""
+_FINISH: Final = """
+    INSERT INTO ltm_snapshots (id, name, entry_count, total_bytes, created_at)
+    SELECT :id, :name, count(*), coalesce(sum(byte_size), 0), :now FROM ltm_snapshot_entries WHERE snapshot_id = :id"""
+_CHANGED: Final = f"""
+    {TRACKED} LEFT JOIN ltm_snapshot_entries s ON s.snapshot_id = :id AND s.entry_id = c.id
+    WHERE {_VISIBLE} AND (s.entry_id IS NULL OR s.content_hash IS NOT c.content_hash
+                          OR s.metadata_hash IS NOT c.metadata_hash OR s.expires_at IS NOT c.expires_at)
+    ORDER BY c.key"""
+_DELETED: Final = f"""
+    SELECT s.entry_id, s.key, s.content_hash, s.byte_size, s.expires_at FROM ltm_snapshot_entries s
+    WHERE s.snapshot_id = :id AND NOT EXISTS (SELECT 1 FROM ltm_catalog c WHERE c.id = s.entry_id AND {_VISIBLE})
+    ORDER BY s.key"""
+
+
+class SQLiteCatalog(DatabaseCatalog):
+    """A ``CatalogBackend`` in one SQLite file, or in memory; needs nothing but Python.
+
+    The contract of each method is ``CatalogBackend``'s; ``get_snapshot``, ``list_snapshots``, ``delete_snapshot``,
+    ``get_deleted_entries`` and ``close`` come with it. Safe for many threads and processes; a forked child opens
+    connections of its own. A file can be opened by ``SQLAlchemyCatalog("sqlite:///...")`` too.
+    """
+
+    _database_class = SQLiteDatabase
+    _place = ("path", ":memory:")
+    _database: SQLiteDatabase
+
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, timeout: float = 30.0, lazy: bool = False
+    ) -> None:
+        """Open the file and create the tables, unless ``lazy``.
+
+        Args:
+            path: of the file, which is created if need be; ``":memory:"`` for a catalog that ends with the object.
+            timeout: seconds that a call may take, the wait for other writers included.
+            lazy: open nothing until the first call.
+
+        Raises:
+            LTMError: ``configuration_error`` and, unless ``lazy``, ``connection_error``.
+        """
+        if path is None:
+            raise LTMError("configuration_error", "path is missing: that of the catalog's file, or ':memory:'")
+        self._owns_database = True
+        self._database = SQLiteDatabase(path, timeout)
+        if not check_flag("lazy", lazy):
+            self._database.start()
+
+    def is_on(self, database: Any) -> bool:
+        """Return whether this is the file of a backend, so that one transaction can write both."""
+        if not isinstance(database, SQLiteDatabase):
+            return False
+        return self._database is database or database.is_at(self._database.path)
+
+    # --- entries -----------------------------------------------------------------------------------
+
+    @returns_result
+    def track_entry(
+        self,
+        key: str,
+        content_hash: str,
+        storage_uri: str | None,
+        byte_size: int | None,
+        metadata: dict[str, Any] | None,
+        inlined_value: Any = None,
+        expires_at: datetime | None = None,
+    ) -> Result:
+        """Create or replace the entry of a key; see ``CatalogBackend.track_entry``."""
+        entry = Tracked.of(key, content_hash, storage_uri, byte_size, metadata, inlined_value, expires_at)
+        with self._database.transaction(write=True) as connection:
+            return ok(entry_id=entry.entry_id, created=_track(connection, entry, now()))
+
+    def get_entry(self, key: str) -> dict[str, Any] | None:
+        """Return the entry of a key, None if there is none; see ``CatalogBackend.get_entry``."""
+        return whole(self._entries([check_key(key)])[key])
+
+    def list_entries(
+        self, prefix: str | None = None, metadata_filter: dict[str, Any] | None = None, limit: int = 100
+    ) -> list[dict[str, Any]]:
+        """Return the first entries by key; see ``CatalogBackend.list_entries``."""
+        beginning, condition, most = check_prefix(prefix), parse_filter(metadata_filter), check_limit(limit)
+        with self._database.transaction() as connection:
+            statement, values = (_LIST, range_of(beginning)) if beginning else (_ALL, {})
+            # A statement that has rows left keeps the state of the file that it sees, and the next write would fail.
+            with closing(connection.execute(statement, {**values, "now": written(now())})) as rows:
+                return first_tracked(self._database.in_time(rows), moment, condition, most)
+
+    def delete_entry(self, key: str) -> bool:
+        """Delete the entry of a key and return whether it was there; see ``CatalogBackend.delete_entry``."""
+        entry_id = generate_entry_id(check_key(key))
+        with self._database.transaction(write=True) as connection:
+            return bool(connection.execute(_DELETE, {"id": entry_id, "now": written(now())}).rowcount)
+
+    @returns_result
+    def store_batch(self, entries: Iterable[Mapping[str, Any]], atomic: bool = True) -> Result:
+        """Track many entries; see ``CatalogBackend.store_batch``."""
+        good, errors = check_batch(entries, atomic)
+        with self._database.transaction(write=True) as connection:
+            at = now()
+            for entry in good:
+                _track(connection, entry, at)
+        return ok(stored_count=len(good), failed_count=len(errors), errors=errors)
+
+    @returns_result
+    def retrieve_batch(self, keys: Iterable[str]) -> Result:
+        """Return the entries of many keys, of one state; see ``CatalogBackend.retrieve_batch``."""
+        return whole_entries(self._entries(check_keys(keys)))
+
+    @returns_result
+    def cleanup_expired(self, batch_size: int = 100) -> Result:
+        """Remove expired entries; see ``CatalogBackend.cleanup_expired``."""
+        most = check_batch_size(batch_size)
+        with self._database.transaction(write=True) as connection:
+            at = written(now())
+            expired = connection.execute(_EXPIRED, {"now": at, "most": most}).fetchall()
+            connection.executemany(_FORGET, [{"id": row[0], "now": at} for row in expired])
+            remaining = connection.execute(_EXPIRED_COUNT, {"now": at}).fetchone()[0]
+        return ok(deleted_count=len(expired), remaining_count=remaining)
+
+    # --- snapshots ---------------------------------------------------------------------------------
+
+    def create_snapshot(self, name: str) -> str:
+        """Keep what there is now and return the snapshot's id; see ``CatalogBackend.create_snapshot``."""
+        snapshot_id, label = str(uuid.uuid4()), check_text(name, "name")
+        with self._database.transaction(write=True) as connection:
+            at = written(now())
+            connection.execute(_KEEP, {"id": snapshot_id, "now": at})
+            check_total(total_of(*connection.execute(_SIZE, {"id": snapshot_id}).fetchone()))
+            connection.execute(_FINISH, {"id": snapshot_id, "name": label, "now": at})
+        return snapshot_id
+
+    def get_snapshot(self, snapshot_id: str) -> dict[str, Any] | None:
+        """Return ``{"id", "name", "entry_count", "total_bytes", "created_at"}``, None if there is none."""
+        wanted = check_snapshot_id(snapshot_id, "snapshot_id")
+        with self._database.transaction() as connection:
+            row = connection.execute(f"{SNAPSHOTS} WHERE id = ?", (wanted,)).fetchone()
+        return whole(row and read_snapshot(row, moment), "snapshot")
+
+    def list_snapshots(self) -> list[dict[str, Any]]:
+        """Return all snapshots as ``get_snapshot`` does, newest first."""
+        with self._database.transaction() as connection:
+            rows = connection.execute(f"{SNAPSHOTS} ORDER BY created_at DESC, id")
+            return Listed(read_snapshot(row, moment) for row in rows)
+
+    def delete_snapshot(self, snapshot_id: str) -> bool:
+        """Delete a snapshot, not the entries, and return whether it was there."""
+        wanted = check_snapshot_id(snapshot_id, "snapshot_id")
+        with self._database.transaction(write=True) as connection:
+            connection.execute("DELETE FROM ltm_snapshot_entries WHERE snapshot_id = ?", (wanted,))
+            return bool(connection.execute("DELETE FROM ltm_snapshots WHERE id = ?", (wanted,)).rowcount)
+
+    def get_changed_entries(self, since_snapshot_id: str | None = None) -> list[dict[str, Any]]:
+        """Return what is new or different since a snapshot; see ``CatalogBackend.get_changed_entries``."""
+        wanted = None if since_snapshot_id is None else check_snapshot_id(since_snapshot_id, "since_snapshot_id")
+        with self._database.transaction() as connection:
+            if wanted is not None:
+                _require_snapshot(connection, wanted)
+            rows = connection.execute(_ALL if wanted is None else _CHANGED, {"id": wanted, "now": written(now())})
+            return Listed(read_tracked(row, moment) for row in rows)
+
+    def get_deleted_entries(self, since_snapshot_id: str) -> list[dict[str, Any]]:
+        """Return what a snapshot has and the catalog has no more, expired entries included, by key.
+
+        Returns:
+            ``[{"id", "key", "content_hash", "byte_size", "expires_at"}]``, as the snapshot saw it.
+
+        Raises:
+            LTMError: ``validation_error`` for an unknown snapshot.
+        """
+        wanted = check_snapshot_id(since_snapshot_id, "since_snapshot_id")
+        with self._database.transaction() as connection:
+            _require_snapshot(connection, wanted)
+            rows = connection.execute(_DELETED, {"id": wanted, "now": written(now())})
+            return Listed(read_gone(row, moment) for row in rows)
+
+    # --- as the ledger of a memory in the same file ------------------------------------------------
+
+    def follow(self, connection: sqlite3.Connection, operations: Sequence[Operation], at: datetime) -> None:
+        """Write down what a transaction of the memory does at the time ``at``."""
+        deleted, tracked = changes_of(operations)
+        for key in deleted:
+            connection.execute(_DELETE, {"id": generate_entry_id(key), "now": written(at)})
+        for entry in tracked:
+            _track(connection, entry, at)
+
+    def forget(self, connection: sqlite3.Connection, keys: Sequence[str], at: datetime) -> None:
+        """Remove what has expired of keys that the memory has cleaned up."""
+        connection.executemany(_FORGET, [{"id": generate_entry_id(key), "now": written(at)} for key in keys])
+
+    def _entries(self, keys: Sequence[str]) -> dict[str, dict[str, Any] | Damage | None]:
+        with self._database.transaction() as connection:
+            at = written(now())
+            found = [connection.execute(_GET, {"id": generate_entry_id(key), "now": at}).fetchone() for key in keys]
+        return read_tracked_at(keys, filter(None, found), moment)
+
+
+def _track(connection: sqlite3.Connection, entry: Tracked, at: datetime) -> bool:
+    """Create or replace an entry at the time ``at`` and return whether it was created."""
+    values = {
+        **tracked_parameters(entry),
+        "expires_at": written(at + entry.ttl if entry.ttl else entry.expires_at),
+        "now": written(at),
+    }
+    ((version,),) = connection.execute(_TRACK, values).fetchall()
+    return bool(version == 1)
+
+
+def _require_snapshot(connection: sqlite3.Connection, snapshot_id: str) -> None:
+    check_snapshot_found(connection.execute("SELECT 1 FROM ltm_snapshots WHERE id = ?", (snapshot_id,)).fetchone())

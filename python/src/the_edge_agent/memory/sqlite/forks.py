@@ -1,0 +1,91 @@
+"""Forks beside calls on SQLite.
+
+SQLite's library has locks for the whole process. A child that is forked while another thread holds one of them inherits
+it locked, and would wait for ever. So a fork waits a moment until no other thread is in a call. If one still is, the
+child must not use SQLite: its calls fail.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from threading import Event, get_ident
+from types import TracebackType
+from typing import Final
+from weakref import ref
+
+from the_edge_agent.memory.core.results import LTMError
+
+_PATIENCE: Final = 0.5  # seconds that a fork waits for the calls of other threads
+_LOOK: Final = 0.001  # seconds between two looks at them
+
+_calls: dict[int, tuple[int, ref[SQLiteCall]]] = {}
+_may_begin = Event()
+_may_begin.set()
+_is_unsafe = False  # whether this process was forked beside a call
+
+
+class SQLiteCall:
+    """A call on SQLite, as a context manager. A call that an exception has torn out of its frame is over with it."""
+
+    __slots__ = ("__weakref__",)
+
+    def __enter__(self) -> None:
+        """Begin it; wait for a fork that has begun before.
+
+        Raises:
+            LTMError: ``connection_error``: this process must not use SQLite.
+        """
+        if _is_unsafe:
+            raise LTMError(
+                "connection_error",
+                "this process was forked while other threads were in calls on SQLite, and has inherited its locks; "
+                "start processes with spawn (multiprocessing.get_context('spawn')), or fork before the first call",
+            )
+        end = time.monotonic() + _PATIENCE
+        while True:
+            _calls[id(self)] = get_ident(), ref(self)
+            if _may_begin.is_set() or time.monotonic() > end:
+                return
+            _calls.pop(id(self), None)
+            _may_begin.wait(_PATIENCE)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it."""
+        _calls.pop(id(self), None)
+
+
+def _others() -> bool:
+    """Return whether other threads are in calls; forget those that are over without their end."""
+    mine, found = get_ident(), False
+    for key, (thread, call) in [*_calls.items()]:
+        if call() is None:
+            _calls.pop(key, None)
+        elif thread != mine:
+            found = True
+    return found
+
+
+def _before_fork() -> None:
+    _may_begin.clear()
+    end = time.monotonic() + _PATIENCE
+    while _others() and time.monotonic() < end:
+        time.sleep(_LOOK)
+
+
+def _after_fork_in_parent() -> None:
+    _may_begin.set()
+
+
+def _after_fork_in_child() -> None:
+    global _is_unsafe, _may_begin
+    _is_unsafe = _is_unsafe or _others()
+    _calls.clear()
+    _may_begin = Event()
+    _may_begin.set()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -6,14 +6,10 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from types import TracebackType
-from typing import Any, ClassVar, Final, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from the_edge_agent.memory.contract.registry import Registry
 from the_edge_agent.memory.core.results import Result
-from the_edge_agent.memory.core.showing import repr_of
-
-Self = TypeVar("Self", bound="DatabaseCatalog")
 
 
 @runtime_checkable
@@ -109,64 +105,6 @@ class CatalogBackend(Protocol):
             ``{"success": True, "deleted_count": int, "remaining_count": int}``.
         """
         ...
-
-
-class DatabaseCatalog:
-    """What a catalog on a database shares with others: it is closed, unless the database is a memory's.
-
-    A base class. The subclass names the ``_database_class`` and, as ``_place``, the option that tells where the
-    database is, with an example; the object sets ``_database``, and ``_owns_database`` to whether that is its own.
-    """
-
-    _database_class: ClassVar[type[Any]]
-    _place: ClassVar[tuple[str, str]]
-    _database: Any
-    _owns_database: bool
-
-    def __repr__(self) -> str:
-        """Name the database, without what may be secret."""
-        return repr_of(self)
-
-    @classmethod
-    def beside(cls: type[Self], database: Any, options: Mapping[str, Any]) -> Self | None:
-        """Return the catalog on the database of a backend, whose transactions then write both.
-
-        Args:
-            database: of the backend, which closes it.
-            options: of the catalog; checked, although the backend's connections make most of them needless.
-
-        Returns:
-            None if the options mean another database.
-
-        Raises:
-            LTMError: ``configuration_error``.
-        """
-        name, example = cls._place
-        if not isinstance(database, cls._database_class) or (name in options and not database.is_at(options[name])):
-            return None
-        lazy = options.get("lazy", True)
-        cls(**{name: example, **options, "lazy": True if lazy is False else lazy}).close()
-        catalog = cls.__new__(cls)
-        catalog._owns_database, catalog._database = False, database
-        return catalog
-
-    def close(self) -> None:
-        """Close every connection; idempotent. Afterwards every call is a ``connection_error``.
-
-        The catalog of a backend (``backend.catalog``) is closed with it, and by it alone.
-        """
-        if self._owns_database:
-            self._database.close()
-
-    def __enter__(self: Self) -> Self:
-        """Return the catalog itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the catalog."""
-        self.close()
 
 
 def compute_content_hash(value: Any) -> str:

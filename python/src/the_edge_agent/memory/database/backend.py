@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from typing import Any, ClassVar, Final, Literal, TypeAlias, TypeVar
 
 from the_edge_agent.memory.contract.backend import LTMBackend
 from the_edge_agent.memory.contract.catalog import CatalogBackend
 from the_edge_agent.memory.contract.transaction import LTMTransaction
-from the_edge_agent.memory.core.damage import Damage, Facts, Readable, damaged, search_result
+from the_edge_agent.memory.core.damage import (
+    Damage,
+    Facts,
+    Readable,
+    damaged,
+    found_entry,
+    search_result,
+    whole_entries,
+)
 from the_edge_agent.memory.core.filters import Node, parse_filter
 from the_edge_agent.memory.core.languages import Language
 from the_edge_agent.memory.core.operations import Delete, Operation, Store
 from the_edge_agent.memory.core.query import check_explain, check_match, check_query, parse_query
-from the_edge_agent.memory.core.results import LTMError, Result, returns_result, succeeded
+from the_edge_agent.memory.core.results import LTMError, Result, ok, page_of_keys, returns_result, succeeded
 from the_edge_agent.memory.core.showing import repr_of
 from the_edge_agent.memory.core.tokens import EXACT, Term
-from the_edge_agent.memory.core.validation import check_limit, check_offset, check_prefix
+from the_edge_agent.memory.core.validation import (
+    check_after,
+    check_batch_size,
+    check_key,
+    check_keys,
+    check_limit,
+    check_offset,
+    check_prefix,
+)
 from the_edge_agent.memory.database.ledger import Ledger, open_ledger, sync
 from the_edge_agent.memory.database.questions import answer, explain_all
 from the_edge_agent.memory.database.search_plan import Reader
@@ -59,6 +76,44 @@ class DatabaseBackend(LTMBackend):
     def delete(self, key: str) -> Result:
         """Delete the entry at ``key``; see ``LTMBackend.delete``."""
         return self._apply([Delete.of(key)])[0]
+
+    @returns_result
+    def retrieve(self, key: str, default: Any = None) -> Result:
+        """Return the entry at ``key``; see ``LTMBackend.retrieve``."""
+        entry = self._get(check_key(key))
+        if entry is None:
+            return ok(value=default, found=False, metadata=None, version=None)
+        return found_entry(entry)
+
+    @returns_result
+    def retrieve_many(self, keys: Iterable[str]) -> Result:
+        """Return the entries at many keys, of one state; see ``LTMBackend.retrieve_many``."""
+        return whole_entries(self._get_many(check_keys(keys)))
+
+    @returns_result
+    def delete_many(self, keys: Iterable[str]) -> Result:
+        """Delete the entries at many keys; see ``LTMBackend.delete_many``."""
+        deletes = [*map(Delete, check_keys(keys))]
+        result = ok(deleted_count=self._remove(deletes))
+        self._record(deletes, [result])
+        return result
+
+    @returns_result
+    def list_keys(self, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:
+        """Return a page of the keys; see ``LTMBackend.list_keys``."""
+        beginning, most, last = check_prefix(prefix), check_limit(limit), check_after(after)
+        return page_of_keys([*islice(self._keys(beginning, last, most + 1), most + 1)], most)
+
+    @returns_result
+    def count(self, prefix: str | None = None) -> Result:
+        """Return how many entries there are; see ``LTMBackend.count``."""
+        return ok(count=self._count(check_prefix(prefix)))
+
+    @returns_result
+    def cleanup_expired(self, batch_size: int = 100) -> Result:
+        """Remove expired entries; see ``LTMBackend.cleanup_expired``."""
+        deleted, remaining = self._remove_expired(check_batch_size(batch_size))
+        return ok(deleted_count=deleted, remaining_count=remaining)
 
     @returns_result
     def search(
@@ -181,6 +236,30 @@ class DatabaseBackend(LTMBackend):
     def _one_call(self) -> AbstractContextManager[Any]:
         """Return a context in which the Python code of a search ends at the timeout too."""
         return nullcontext()
+
+    def _get(self, key: str) -> dict[str, Any] | Damage | None:
+        """Return ``{"value", "metadata", "version"}`` of the entry at a key, None if there is none."""
+        raise NotImplementedError
+
+    def _get_many(self, keys: Sequence[str]) -> Mapping[str, dict[str, Any] | Damage | None]:
+        """Return the same of many keys, of one state, in the order of the keys."""
+        raise NotImplementedError
+
+    def _keys(self, prefix: str, after: str, limit: int) -> Iterable[str]:
+        """Return the first keys after a key, in order: at least so many, if there are so many."""
+        raise NotImplementedError
+
+    def _count(self, prefix: str) -> int:
+        """Return how many entries there are."""
+        raise NotImplementedError
+
+    def _remove(self, deletes: Sequence[Delete]) -> int:
+        """Delete entries in one transaction, with a ledger in the same database; return how many there were."""
+        raise NotImplementedError
+
+    def _remove_expired(self, limit: int) -> tuple[int, int]:
+        """Remove so many expired entries at most; return how many were removed, and how many are left."""
+        raise NotImplementedError
 
     def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int) -> Result:
         """Return the entries that satisfy every term, best first."""

@@ -6,7 +6,7 @@ and order are decided by the functions that define them, in Python, over rows th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from itertools import groupby
@@ -18,11 +18,9 @@ from the_edge_agent.memory.core.damage import (
     TIMES,
     Damage,
     Facts,
-    found_entry,
     read_facts,
     read_version,
     search_result,
-    whole_entries,
 )
 from the_edge_agent.memory.core.filters import Node
 from the_edge_agent.memory.core.languages import check_language
@@ -32,19 +30,11 @@ from the_edge_agent.memory.core.results import (
     Result,
     conflict,
     ok,
-    page_of_keys,
-    returns_result,
     stored,
 )
 from the_edge_agent.memory.core.tokens import Term
 from the_edge_agent.memory.core.validation import (
-    check_after,
-    check_batch_size,
     check_flag,
-    check_key,
-    check_keys,
-    check_limit,
-    check_prefix,
 )
 from the_edge_agent.memory.database.backend import Answer, DatabaseBackend
 from the_edge_agent.memory.database.native_rows import Page, entry_of, item_of, iterate, page_of, range_of, whole_of
@@ -193,39 +183,29 @@ class PostgresBackend(DatabaseBackend):
 
     # --- writes ------------------------------------------------------------------------------------
 
-    @returns_result
-    def delete_many(self, keys: Iterable[str]) -> Result:
-        """Delete the entries at many keys; see ``LTMBackend.delete_many``."""
-        wanted = check_keys(keys)
-        deletes = [*map(Delete, wanted)]
+    def _remove(self, deletes: Sequence[Delete]) -> int:
+        keys = [delete.key for delete in deletes]
 
         def work(connection: Any, _: Write) -> int:
-            found = connection.execute(_DELETE_MANY, {"keys": wanted}).rowcount
+            found = connection.execute(_DELETE_MANY, {"keys": keys}).rowcount
             if self._here is not None:
                 self._here.follow(connection, deletes)
             return int(found)
 
-        count = self._database.write(work, lambda counts: Change(deleted=wanted if counts[-1] else ()), _look)
-        result = ok(deleted_count=count)
-        self._record(deletes, [result])
-        return result
+        return self._database.write(work, lambda counts: Change(deleted=keys if counts[-1] else ()), _look)
 
-    @returns_result
-    def cleanup_expired(self, batch_size: int = 100) -> Result:
-        """Remove expired entries; see ``LTMBackend.cleanup_expired``."""
-        most = check_batch_size(batch_size)
-
+    def _remove_expired(self, limit: int) -> tuple[int, int]:
         def work(connection: Any, _: Write) -> tuple[list[str], int]:
             if not connection.execute(_EXPIRED_COUNT).fetchone()[0]:  # then also those may ask who may only read
                 return [], 0
-            keys = [row[0] for row in connection.execute(_CLEAN, {"most": most})]
+            keys = [row[0] for row in connection.execute(_CLEAN, {"most": limit})]
             remaining = connection.execute(_EXPIRED_COUNT).fetchone()[0]
             if self._here is not None:
                 self._here.forget(connection, keys)
             return keys, remaining
 
         keys, remaining = self._database.write(work, lambda found: Change(deleted=found[-1][0], of_expired=True), _look)
-        return ok(deleted_count=len(keys), remaining_count=remaining)
+        return len(keys), remaining
 
     def _write(self, operations: Sequence[Operation]) -> list[Result]:
         if len(operations) == 1 and is_plain(operations[0]) and self._here is None:
@@ -286,36 +266,23 @@ class PostgresBackend(DatabaseBackend):
 
     # --- reads -------------------------------------------------------------------------------------
 
-    @returns_result
-    def retrieve(self, key: str, default: Any = None) -> Result:
-        """Return the entry at ``key``; see ``LTMBackend.retrieve``."""
-        wanted = {"key": check_key(key)}
-        row = self._database.run(lambda connection: connection.execute(_ENTRY, wanted).fetchone())
-        if row is None:
-            return ok(value=default, found=False, metadata=None, version=None)
-        return found_entry(entry_of(*row))
+    def _get(self, key: str) -> dict[str, Any] | Damage | None:
+        row = self._database.run(lambda connection: connection.execute(_ENTRY, {"key": key}).fetchone())
+        return None if row is None else entry_of(*row)
 
-    @returns_result
-    def retrieve_many(self, keys: Iterable[str]) -> Result:
-        """Return the entries at many keys, of one state; see ``LTMBackend.retrieve_many``."""
-        wanted = check_keys(keys)
-        rows = self._database.run(lambda connection: connection.execute(_ENTRIES, {"keys": wanted}).fetchall())
+    def _get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any] | Damage | None]:
+        rows = self._database.run(lambda connection: connection.execute(_ENTRIES, {"keys": keys}).fetchall())
         found = {row[0]: entry_of(*row) for row in rows}
-        return whole_entries({key: found.get(key) for key in wanted})
+        return {key: found.get(key) for key in keys}
 
-    @returns_result
-    def list_keys(self, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:
-        """Return a page of the keys; see ``LTMBackend.list_keys``."""
-        beginning, most, last = check_prefix(prefix), check_limit(limit), check_after(after)
-        values = {**range_of(beginning), "after": last, "most": most + 1}
+    def _keys(self, prefix: str, after: str, limit: int) -> list[str]:
+        values = {**range_of(prefix), "after": after, "most": limit}
         rows = self._database.run(lambda connection: connection.execute(_KEYS, values).fetchall())
-        return page_of_keys([row[0] for row in rows], most)
+        return [row[0] for row in rows]
 
-    @returns_result
-    def count(self, prefix: str | None = None) -> Result:
-        """Return how many entries there are; see ``LTMBackend.count``."""
-        values = range_of(check_prefix(prefix))
-        return ok(count=self._database.run(lambda connection: connection.execute(_COUNT, values).fetchone()[0]))
+    def _count(self, prefix: str) -> int:
+        values = range_of(prefix)
+        return int(self._database.run(lambda connection: connection.execute(_COUNT, values).fetchone()[0]))
 
     def _iterate(self, prefix: str) -> Iterator[Any]:
         return iterate(partial(self._page, _PAGE, prefix), item_of)

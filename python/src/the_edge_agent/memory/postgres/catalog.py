@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Any, Final
 
-from the_edge_agent.memory.contract.catalog import DatabaseCatalog, generate_entry_id
+from the_edge_agent.memory.contract.catalog import generate_entry_id
 from the_edge_agent.memory.contract.tracking import (
     Tracked,
     changes_of,
-    check_batch,
     check_snapshot_found,
-    check_snapshot_id,
     check_total,
     read_tracked_at,
 )
 from the_edge_agent.memory.core.codec import comparable_json, decode
 from the_edge_agent.memory.core.damage import (
+    Damage,
     Listed,
     read_gone,
     read_snapshot,
     read_tracked,
-    whole,
-    whole_entries,
 )
-from the_edge_agent.memory.core.filters import parse_filter
+from the_edge_agent.memory.core.filters import Node
 from the_edge_agent.memory.core.operations import Operation
-from the_edge_agent.memory.core.results import Result, ok, returns_result
 from the_edge_agent.memory.core.validation import (
-    check_batch_size,
     check_flag,
-    check_key,
-    check_keys,
-    check_limit,
-    check_prefix,
-    check_text,
 )
+from the_edge_agent.memory.database.catalog import DatabaseCatalog
 from the_edge_agent.memory.database.native_rows import (
     first_tracked,
     range_of,
@@ -178,81 +167,47 @@ class PostgresCatalog(DatabaseCatalog):
 
     # --- entries -----------------------------------------------------------------------------------
 
-    @returns_result
-    def track_entry(
-        self,
-        key: str,
-        content_hash: str,
-        storage_uri: str | None,
-        byte_size: int | None,
-        metadata: dict[str, Any] | None,
-        inlined_value: Any = None,
-        expires_at: datetime | None = None,
-    ) -> Result:
-        """Create or replace the entry of a key; see ``CatalogBackend.track_entry``."""
-        entry = Tracked.of(key, content_hash, storage_uri, byte_size, metadata, inlined_value, expires_at)
-        version = self._database.run(lambda c: c.execute(_TRACK, _parameters(entry)).fetchone()[0], WRITE)
-        return ok(entry_id=entry.entry_id, created=version == 1)
+    def _track(self, entry: Tracked) -> bool:
+        values = _parameters(entry)
+        version = self._database.run(lambda connection: connection.execute(_TRACK, values).fetchone()[0], WRITE)
+        return bool(version == 1)
 
-    def get_entry(self, key: str) -> dict[str, Any] | None:
-        """Return the entry of a key, None if there is none; see ``CatalogBackend.get_entry``."""
-        wanted = {"id": generate_entry_id(check_key(key))}
-        rows = self._database.run(lambda connection: connection.execute(_GET, wanted).fetchall())
-        return whole(read_tracked_at([key], rows, in_utc)[key])
+    def _track_many(self, entries: Sequence[Tracked]) -> None:
+        self._database.run(lambda connection: _track(connection, entries), WRITE)
 
-    def list_entries(
-        self, prefix: str | None = None, metadata_filter: dict[str, Any] | None = None, limit: int = 100
-    ) -> list[dict[str, Any]]:
-        """Return the first entries by key; see ``CatalogBackend.list_entries``."""
-        beginning, condition, most = check_prefix(prefix), parse_filter(metadata_filter), check_limit(limit)
+    def _get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any] | Damage | None]:
+        ids = {"ids": [*map(generate_entry_id, keys)]}
+        rows = self._database.run(lambda connection: connection.execute(_GET_MANY, ids).fetchall())
+        return read_tracked_at(keys, rows, in_utc)
+
+    def _list(self, prefix: str, condition: Node | None, limit: int) -> list[dict[str, Any]]:
         in_index, values = contained(condition)
         statement = f"{_LIST} AND {in_index} ORDER BY c.key"
 
         def work(connection: Any) -> list[dict[str, Any]]:
-            with streamed(connection, most) as cursor:
-                rows = cursor.execute(statement, {**range_of(beginning), **values})
-                return first_tracked(in_time(connection, rows), in_utc, condition, most)
+            with streamed(connection, limit) as cursor:
+                rows = cursor.execute(statement, {**range_of(prefix), **values})
+                return first_tracked(in_time(connection, rows), in_utc, condition, limit)
 
         return self._database.run(work, ONE_STATE)
 
-    def delete_entry(self, key: str) -> bool:
-        """Delete the entry of a key and return whether it was there; see ``CatalogBackend.delete_entry``."""
-        wanted = {"ids": [generate_entry_id(check_key(key))]}
-        return bool(self._database.run(lambda connection: connection.execute(_DELETE, wanted).rowcount, WRITE))
+    def _delete(self, key: str) -> bool:
+        ids = {"ids": [generate_entry_id(key)]}
+        return bool(self._database.run(lambda connection: connection.execute(_DELETE, ids).rowcount, WRITE))
 
-    @returns_result
-    def store_batch(self, entries: Iterable[Mapping[str, Any]], atomic: bool = True) -> Result:
-        """Track many entries; see ``CatalogBackend.store_batch``."""
-        good, errors = check_batch(entries, atomic)
-        self._database.run(lambda connection: _track(connection, good), WRITE)
-        return ok(stored_count=len(good), failed_count=len(errors), errors=errors)
-
-    @returns_result
-    def retrieve_batch(self, keys: Iterable[str]) -> Result:
-        """Return the entries of many keys, of one state; see ``CatalogBackend.retrieve_batch``."""
-        wanted = check_keys(keys)
-        ids = {"ids": [generate_entry_id(key) for key in wanted]}
-        rows = self._database.run(lambda connection: connection.execute(_GET_MANY, ids).fetchall())
-        return whole_entries(read_tracked_at(wanted, rows, in_utc))
-
-    @returns_result
-    def cleanup_expired(self, batch_size: int = 100) -> Result:
-        """Remove expired entries; see ``CatalogBackend.cleanup_expired``."""
-        most = check_batch_size(batch_size)
-
-        def work(connection: Any) -> Result:
+    def _remove_expired(self, limit: int) -> tuple[int, int]:
+        def work(connection: Any) -> tuple[int, int]:
             if not connection.execute(_EXPIRED_COUNT).fetchone()[0]:  # then also those may ask who may only read
-                return ok(deleted_count=0, remaining_count=0)
-            deleted = connection.execute(_CLEAN, {"most": most}).rowcount
-            return ok(deleted_count=deleted, remaining_count=connection.execute(_EXPIRED_COUNT).fetchone()[0])
+                return 0, 0
+            deleted = connection.execute(_CLEAN, {"most": limit}).rowcount
+            return deleted, connection.execute(_EXPIRED_COUNT).fetchone()[0]
 
         return self._database.run(work, WRITE)
 
     # --- snapshots ---------------------------------------------------------------------------------
 
-    def create_snapshot(self, name: str) -> str:
-        """Keep what there is now and return the snapshot's id; see ``CatalogBackend.create_snapshot``."""
-        values = {"id": str(uuid.uuid4()), "name": check_text(name, "name")}
+    def _keep(self, snapshot_id: str, name: str) -> None:
+        values = {"id": snapshot_id, "name": name}
 
         def work(connection: Any) -> None:
             connection.execute(_KEEP, values)
@@ -262,56 +217,42 @@ class PostgresCatalog(DatabaseCatalog):
                 connection.execute(statement)
 
         self._database.run(work, WRITE)
-        return values["id"]
 
-    def get_snapshot(self, snapshot_id: str) -> dict[str, Any] | None:
-        """Return ``{"id", "name", "entry_count", "total_bytes", "created_at"}``, None if there is none."""
-        wanted = {"id": check_snapshot_id(snapshot_id, "snapshot_id")}
-        row = self._database.run(lambda connection: connection.execute(_SNAPSHOT, wanted).fetchone())
-        return whole(row and read_snapshot(row, in_utc), "snapshot")
+    def _snapshot(self, snapshot_id: str) -> dict[str, Any] | Damage | None:
+        row = self._database.run(lambda connection: connection.execute(_SNAPSHOT, {"id": snapshot_id}).fetchone())
+        return None if row is None else read_snapshot(row, in_utc)
 
-    def list_snapshots(self) -> list[dict[str, Any]]:
-        """Return all snapshots as ``get_snapshot`` does, newest first."""
+    def _snapshots(self) -> list[dict[str, Any]]:
         statement = f"{_SNAPSHOTS} ORDER BY created_at DESC, id"
         rows = self._database.run(lambda connection: connection.execute(statement).fetchall())
         return Listed(read_snapshot(row, in_utc) for row in rows)
 
-    def delete_snapshot(self, snapshot_id: str) -> bool:
-        """Delete a snapshot, not the entries, and return whether it was there."""
-        wanted = {"id": check_snapshot_id(snapshot_id, "snapshot_id")}
+    def _delete_snapshot(self, snapshot_id: str) -> bool:
+        values = {"id": snapshot_id}
 
         def work(connection: Any) -> bool:
-            found = connection.execute("DELETE FROM ltm_snapshots WHERE id = %(id)s", wanted).rowcount
-            connection.execute("DELETE FROM ltm_snapshot_entries WHERE snapshot_id = %(id)s", wanted)
+            found = connection.execute("DELETE FROM ltm_snapshots WHERE id = %(id)s", values).rowcount
+            connection.execute("DELETE FROM ltm_snapshot_entries WHERE snapshot_id = %(id)s", values)
             return bool(found)
 
         return self._database.run(work, WRITE)
 
-    def get_changed_entries(self, since_snapshot_id: str | None = None) -> list[dict[str, Any]]:
-        """Return what is new or different since a snapshot; see ``CatalogBackend.get_changed_entries``."""
-        if since_snapshot_id is None:
+    def _changed(self, snapshot_id: str | None) -> list[dict[str, Any]]:
+        if snapshot_id is None:
             rows = self._database.run(lambda connection: connection.execute(_ALL).fetchall())
         else:
-            rows = self._since(since_snapshot_id, _CHANGED)
+            rows = self._since(snapshot_id, _CHANGED)
         return Listed(read_tracked(row, in_utc) for row in rows)
 
-    def get_deleted_entries(self, since_snapshot_id: str) -> list[dict[str, Any]]:
-        """Return what a snapshot has and the catalog has no more, expired entries included, by key.
+    def _deleted(self, snapshot_id: str) -> list[dict[str, Any]]:
+        return Listed(read_gone(row, in_utc) for row in self._since(snapshot_id, _DELETED))
 
-        Returns:
-            ``[{"id", "key", "content_hash", "byte_size", "expires_at"}]``, as the snapshot saw it.
-
-        Raises:
-            LTMError: ``validation_error`` for an unknown snapshot.
-        """
-        return Listed(read_gone(row, in_utc) for row in self._since(since_snapshot_id, _DELETED))
-
-    def _since(self, snapshot_id: Any, statement: str) -> list[Sequence[Any]]:
-        wanted = {"id": check_snapshot_id(snapshot_id, "since_snapshot_id")}
+    def _since(self, snapshot_id: str, statement: str) -> list[Sequence[Any]]:
+        values = {"id": snapshot_id}
 
         def work(connection: Any) -> list[Sequence[Any]]:
-            check_snapshot_found(connection.execute(_SNAPSHOT, wanted).fetchone())
-            rows: list[Sequence[Any]] = connection.execute(statement, wanted).fetchall()
+            check_snapshot_found(connection.execute(_SNAPSHOT, values).fetchone())
+            rows: list[Sequence[Any]] = connection.execute(statement, values).fetchall()
             return rows
 
         return self._database.run(work, ONE_STATE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import chain, islice
@@ -20,13 +20,11 @@ from the_edge_agent.memory.core.damage import (
     Damage,
     Facts,
     around,
-    found_entry,
     is_key,
     is_of_file,
     place_after,
     read_whole_entry,
     search_result,
-    whole_entries,
 )
 from the_edge_agent.memory.core.filters import Node
 from the_edge_agent.memory.core.languages import Language, check_language
@@ -35,19 +33,13 @@ from the_edge_agent.memory.core.results import (
     LTMError,
     Result,
     ok,
-    page_of_keys,
     returns_result,
     stored,
 )
 from the_edge_agent.memory.core.tokens import Term, search_text
 from the_edge_agent.memory.core.validation import (
-    check_after,
     check_batch_size,
     check_flag,
-    check_key,
-    check_keys,
-    check_limit,
-    check_prefix,
 )
 from the_edge_agent.memory.database.backend import Answer, DatabaseBackend, Find
 from the_edge_agent.memory.database.blobs import BlobStorage
@@ -274,65 +266,43 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
             if entry is not None and not isinstance(entry, Damage):
                 yield key, version, updated_at, search_text(key, entry["value"], entry["metadata"], rules)
 
-    @returns_result
-    def retrieve(self, key: str, default: Any = None) -> Result:
-        """Return the entry at ``key``; see ``LTMBackend.retrieve``."""
-        entry = self._entry(check_key(key))
-        if entry is None:
-            return ok(value=default, found=False, metadata=None, version=None)
-        return found_entry(entry)
+    def _get(self, key: str) -> dict[str, Any] | Damage | None:
+        _, entries = self._values.read(lambda: self._row(key), lambda row: {key: self._entry_of(key, row)})
+        return entries[key]
 
-    @returns_result
-    def retrieve_many(self, keys: Iterable[str]) -> Result:
-        """Return the entries at many keys, of one state; see ``LTMBackend.retrieve_many``."""
-        wanted = check_keys(keys)
-        takes_several = self._database.start().statements.entries.takes_several(wanted)
+    def _get_many(self, keys: Sequence[str]) -> Mapping[str, dict[str, Any] | Damage | None]:
+        takes_several = self._database.start().statements.entries.takes_several(keys)
         _, entries = self._values.read(
             lambda: self._database.run(
-                lambda connection, sql: sql.entries.retrieve_many(connection, wanted), snapshot=takes_several
+                lambda connection, sql: sql.entries.retrieve_many(connection, keys), snapshot=takes_several
             ),
-            lambda found: {key: self._entry_of(key, found.get(key)) for key in wanted},
+            lambda found: {key: self._entry_of(key, found.get(key)) for key in keys},
         )
-        return whole_entries(entries)
+        return entries
 
-    @returns_result
-    def delete_many(self, keys: Iterable[str]) -> Result:
-        """Delete the entries at many keys; see ``LTMBackend.delete_many``."""
-        wanted = check_keys(keys)
-        deleted = self._database.write(
-            lambda connection, sql, _: sql.delete_many(connection, wanted, ledger=self._ledger.is_here),
-            lambda count: Change(deleted=wanted if count else ()),
-        )
-        self._record([Delete(key) for key in wanted], [ok(deleted_count=deleted)])
-        return ok(deleted_count=deleted)
-
-    @returns_result
-    def list_keys(self, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:
-        """Return a page of the keys; see ``LTMBackend.list_keys``."""
-        beginning, wanted, last = check_prefix(prefix), check_limit(limit), check_after(after)
-
+    def _keys(self, prefix: str, after: str, limit: int) -> Iterator[str]:
         def page(after: str, rows: int) -> Sequence[Sequence[Any]]:
-            return self._database.read(lambda sql: sql.entries.list_keys(beginning, after, rows))
+            return self._database.read(lambda sql: sql.entries.list_keys(prefix, after, rows))
 
-        found = chain.from_iterable(_pages(page, last, wanted + 1, lambda rows: wanted + 1))
-        keys = (row[0] for row in found if is_key(row[0]))
-        return page_of_keys([*islice(keys, wanted + 1)], wanted)
+        found = chain.from_iterable(_pages(page, after, limit, lambda rows: limit))
+        return (row[0] for row in found if is_key(row[0]))
 
-    @returns_result
-    def count(self, prefix: str | None = None) -> Result:
-        """Return how many entries there are; see ``LTMBackend.count``."""
-        beginning = check_prefix(prefix)
-        return ok(count=self._database.read(lambda sql: sql.entries.count(beginning))[0][0])
+    def _count(self, prefix: str) -> int:
+        return int(self._database.read(lambda sql: sql.entries.count(prefix))[0][0])
 
-    @returns_result
-    def cleanup_expired(self, batch_size: int = 100) -> Result:
-        """Remove expired entries; see ``LTMBackend.cleanup_expired``."""
-        most = check_batch_size(batch_size)
+    def _remove(self, deletes: Sequence[Delete]) -> int:
+        keys = [delete.key for delete in deletes]
+        return self._database.write(
+            lambda connection, sql, _: sql.delete_many(connection, keys, ledger=self._ledger.is_here),
+            lambda count: Change(deleted=keys if count else ()),
+        )
+
+    def _remove_expired(self, limit: int) -> tuple[int, int]:
         _, deleted, remaining = self._database.write(
-            lambda connection, sql, _: sql.cleanup_expired(connection, most, ledger=self._ledger.is_here),
+            lambda connection, sql, _: sql.cleanup_expired(connection, limit, ledger=self._ledger.is_here),
             lambda found: Change(deleted=found[0], of_expired=True),
         )
-        return ok(deleted_count=deleted, remaining_count=remaining)
+        return deleted, remaining
 
     def _iterate(self, prefix: str) -> Iterator[Any]:
         for row in self._rows(prefix):
@@ -450,10 +420,6 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
         rows = self._database.read(lambda sql: sql.entries.retrieve(key))
         return rows[0] if rows else None
 
-    def _entry(self, key: str) -> dict[str, Any] | Damage | None:
-        _, entries = self._values.read(lambda: self._row(key), lambda row: {key: self._entry_of(key, row)})
-        return entries[key]
-
     def _entry_of(self, key: str, row: Sequence[Any] | None) -> dict[str, Any] | Damage | None:
         return None if row is None else self._values.whole(key, entry_of(*row))
 
@@ -462,7 +428,7 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
         whole = self._values.whole(key, entry)
         if isinstance(entry, Damage) or not isinstance(whole, Damage):
             return whole
-        found = self._entry(key)  # replaced since its page was read?
+        found = self._get(key)  # replaced since its page was read?
         return found if found is None or isinstance(found, Damage) else {**entry, **found}
 
     def _apply(self, operations: Sequence[Operation]) -> list[Result]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 try:
@@ -14,20 +12,14 @@ except ImportError as error:
         'SQLAlchemyCatalog needs SQLAlchemy; install it with: pip install "the-edge-agent[sqlalchemy]"'
     ) from error
 
-from the_edge_agent.memory.contract.catalog import DatabaseCatalog, generate_entry_id
-from the_edge_agent.memory.contract.tracking import Tracked, check_batch, check_snapshot_id
-from the_edge_agent.memory.core.damage import whole, whole_entries
-from the_edge_agent.memory.core.filters import parse_filter
-from the_edge_agent.memory.core.results import Result, ok, returns_result
+from the_edge_agent.memory.contract.catalog import generate_entry_id
+from the_edge_agent.memory.contract.tracking import Tracked
+from the_edge_agent.memory.core.damage import Damage
+from the_edge_agent.memory.core.filters import Node
 from the_edge_agent.memory.core.validation import (
-    check_batch_size,
     check_flag,
-    check_key,
-    check_keys,
-    check_limit,
-    check_prefix,
-    check_text,
 )
+from the_edge_agent.memory.database.catalog import DatabaseCatalog
 from the_edge_agent.memory.sql.database import Database, OnDatabase
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.driver.errors import UnreadableMetadataError
@@ -142,37 +134,34 @@ class SQLAlchemyCatalog(OnDatabase, DatabaseCatalog):
 
     # --- entries -----------------------------------------------------------------------------------
 
-    @returns_result
-    def track_entry(
-        self,
-        key: str,
-        content_hash: str,
-        storage_uri: str | None,
-        byte_size: int | None,
-        metadata: dict[str, Any] | None,
-        inlined_value: Any = None,
-        expires_at: datetime | None = None,
-    ) -> Result:
-        """Create or replace the entry of a key; see ``CatalogBackend.track_entry``."""
-        entry = Tracked.of(key, content_hash, storage_uri, byte_size, metadata, inlined_value, expires_at)
-        self._check_size(entry)
-        (created,) = self._track([entry])
-        return ok(entry_id=entry.entry_id, created=created)
+    def _track(self, entry: Tracked) -> bool:
+        (created,) = self._tracked([entry])
+        return created
 
-    def get_entry(self, key: str) -> dict[str, Any] | None:
-        """Return the entry of a key, None if there is none; see ``CatalogBackend.get_entry``."""
-        wanted = check_key(key)
-        return whole(self._database.run(lambda connection, sql: sql.catalog.get(connection, wanted)))
+    def _track_many(self, entries: Sequence[Tracked]) -> None:
+        self._tracked(entries)
 
-    def list_entries(
-        self, prefix: str | None = None, metadata_filter: dict[str, Any] | None = None, limit: int = 100
-    ) -> list[dict[str, Any]]:
-        """Return the first entries by key; see ``CatalogBackend.list_entries``."""
-        beginning, condition, most = check_prefix(prefix), parse_filter(metadata_filter), check_limit(limit)
+    def _tracked(self, entries: Sequence[Tracked]) -> list[bool]:
+        return self._database.run(
+            lambda connection, sql: sql.catalog.track(connection, entries, sql.clock(connection, len(entries))),
+            write=True,
+        )
 
+    def _check_size(self, entry: Tracked) -> None:
+        if (size := sent_bytes(entry, _SMALL)) > _SMALL:
+            self._database.check_size(size)
+
+    def _get(self, key: str) -> dict[str, Any] | Damage | None:
+        return self._database.run(lambda connection, sql: sql.catalog.get(connection, key))
+
+    def _get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any] | Damage | None]:
+        several = len(keys) > 1
+        return self._database.run(lambda connection, sql: sql.catalog.get_many(connection, keys), snapshot=several)
+
+    def _list(self, prefix: str, condition: Node | None, limit: int) -> list[dict[str, Any]]:
         def found(*, filters: bool) -> list[dict[str, Any]]:
             def work(connection: Connection, sql: Statements) -> list[dict[str, Any]]:
-                return sql.catalog.list_entries(connection, beginning, condition, most, filters=filters)
+                return sql.catalog.list_entries(connection, prefix, condition, limit, filters=filters)
 
             return self._database.run(work, snapshot=condition is not None)
 
@@ -182,86 +171,36 @@ class SQLAlchemyCatalog(OnDatabase, DatabaseCatalog):
             pass
         return found(filters=False)
 
-    def delete_entry(self, key: str) -> bool:
-        """Delete the entry of a key and return whether it was there; see ``CatalogBackend.delete_entry``."""
-        entry_id = generate_entry_id(check_key(key))
-        return bool(
-            self._database.run(
-                lambda connection, sql: sql.catalog.delete(connection, [entry_id], sql.clock(connection)), write=True
-            )
+    def _delete(self, key: str) -> bool:
+        ids = [generate_entry_id(key)]
+        deleted = self._database.run(
+            lambda connection, sql: sql.catalog.delete(connection, ids, sql.clock(connection)), write=True
         )
+        return bool(deleted)
 
-    @returns_result
-    def store_batch(self, entries: Iterable[Mapping[str, Any]], atomic: bool = True) -> Result:
-        """Track many entries; see ``CatalogBackend.store_batch``."""
-        good, errors = check_batch(entries, atomic, self._check_size)
-        self._track(good)
-        return ok(stored_count=len(good), failed_count=len(errors), errors=errors)
-
-    @returns_result
-    def retrieve_batch(self, keys: Iterable[str]) -> Result:
-        """Return the entries of many keys, of one state; see ``CatalogBackend.retrieve_batch``."""
-        wanted = check_keys(keys)
-        several = len(wanted) > 1
-        found = self._database.run(lambda connection, sql: sql.catalog.get_many(connection, wanted), snapshot=several)
-        return whole_entries(found)
-
-    @returns_result
-    def cleanup_expired(self, batch_size: int = 100) -> Result:
-        """Remove expired entries; see ``CatalogBackend.cleanup_expired``."""
-        most = check_batch_size(batch_size)
-        deleted, remaining = self._database.run(
-            lambda connection, sql: sql.catalog.cleanup_expired(connection, most), write=True
-        )
-        return ok(deleted_count=deleted, remaining_count=remaining)
+    def _remove_expired(self, limit: int) -> tuple[int, int]:
+        return self._database.run(lambda connection, sql: sql.catalog.cleanup_expired(connection, limit), write=True)
 
     # --- snapshots ---------------------------------------------------------------------------------
 
-    def create_snapshot(self, name: str) -> str:
-        """Keep what there is now and return the snapshot's id; see ``CatalogBackend.create_snapshot``."""
-        snapshot_id, label = str(uuid.uuid4()), check_text(name, "name")
+    def _keep(self, snapshot_id: str, name: str) -> None:
         self._database.run(
-            lambda connection, sql: sql.catalog.create_snapshot(connection, snapshot_id, label), write=True
+            lambda connection, sql: sql.catalog.create_snapshot(connection, snapshot_id, name), write=True
         )
-        return snapshot_id
 
-    def get_snapshot(self, snapshot_id: str) -> dict[str, Any] | None:
-        """Return ``{"id", "name", "entry_count", "total_bytes", "created_at"}``, None if there is none."""
-        wanted = check_snapshot_id(snapshot_id, "snapshot_id")
-        return whole(self._database.run(lambda connection, sql: sql.catalog.snapshot(connection, wanted)), "snapshot")
+    def _snapshot(self, snapshot_id: str) -> dict[str, Any] | Damage | None:
+        return self._database.run(lambda connection, sql: sql.catalog.snapshot(connection, snapshot_id))
 
-    def list_snapshots(self) -> list[dict[str, Any]]:
-        """Return all snapshots as ``get_snapshot`` does, newest first."""
+    def _snapshots(self) -> list[dict[str, Any]]:
         return self._database.run(lambda connection, sql: sql.catalog.snapshots(connection))
 
-    def delete_snapshot(self, snapshot_id: str) -> bool:
-        """Delete a snapshot, not the entries, and return whether it was there."""
-        wanted = check_snapshot_id(snapshot_id, "snapshot_id")
-        return self._database.run(lambda connection, sql: sql.catalog.delete_snapshot(connection, wanted), write=True)
-
-    def get_changed_entries(self, since_snapshot_id: str | None = None) -> list[dict[str, Any]]:
-        """Return what is new or different since a snapshot; see ``CatalogBackend.get_changed_entries``."""
-        wanted = None if since_snapshot_id is None else check_snapshot_id(since_snapshot_id, "since_snapshot_id")
-        return self._database.run(lambda connection, sql: sql.catalog.changed(connection, wanted), snapshot=True)
-
-    def get_deleted_entries(self, since_snapshot_id: str) -> list[dict[str, Any]]:
-        """Return what a snapshot has and the catalog has no more, expired entries included, by key.
-
-        Returns:
-            ``[{"id", "key", "content_hash", "byte_size", "expires_at"}]``, as the snapshot saw it.
-
-        Raises:
-            LTMError: ``validation_error`` for an unknown snapshot.
-        """
-        wanted = check_snapshot_id(since_snapshot_id, "since_snapshot_id")
-        return self._database.run(lambda connection, sql: sql.catalog.deleted(connection, wanted), snapshot=True)
-
-    def _track(self, entries: list[Tracked]) -> list[bool]:
+    def _delete_snapshot(self, snapshot_id: str) -> bool:
         return self._database.run(
-            lambda connection, sql: sql.catalog.track(connection, entries, sql.clock(connection, len(entries))),
-            write=True,
+            lambda connection, sql: sql.catalog.delete_snapshot(connection, snapshot_id), write=True
         )
 
-    def _check_size(self, entry: Tracked) -> None:
-        if (size := sent_bytes(entry, _SMALL)) > _SMALL:
-            self._database.check_size(size)
+    def _changed(self, snapshot_id: str | None) -> list[dict[str, Any]]:
+        return self._database.run(lambda connection, sql: sql.catalog.changed(connection, snapshot_id), snapshot=True)
+
+    def _deleted(self, snapshot_id: str) -> list[dict[str, Any]]:
+        return self._database.run(lambda connection, sql: sql.catalog.deleted(connection, snapshot_id), snapshot=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from functools import partial
@@ -20,13 +20,11 @@ from the_edge_agent.memory.core.damage import (
     Damage,
     Facts,
     around,
-    found_entry,
     is_key,
     is_of_file,
     read_facts,
     read_version,
     search_result,
-    whole_entries,
 )
 from the_edge_agent.memory.core.filters import Node
 from the_edge_agent.memory.core.languages import check_language
@@ -36,19 +34,11 @@ from the_edge_agent.memory.core.results import (
     Result,
     conflict,
     ok,
-    page_of_keys,
-    returns_result,
     stored,
 )
 from the_edge_agent.memory.core.tokens import Term, has_words
 from the_edge_agent.memory.core.validation import (
-    check_after,
-    check_batch_size,
     check_flag,
-    check_key,
-    check_keys,
-    check_limit,
-    check_prefix,
 )
 from the_edge_agent.memory.database.backend import Answer, DatabaseBackend
 from the_edge_agent.memory.database.native_rows import (
@@ -156,27 +146,19 @@ class SQLiteBackend(DatabaseBackend):
 
     # --- writes ------------------------------------------------------------------------------------
 
-    @returns_result
-    def delete_many(self, keys: Iterable[str]) -> Result:
-        """Delete the entries at many keys; see ``LTMBackend.delete_many``."""
-        deletes = [Delete(key) for key in check_keys(keys)]
+    def _remove(self, deletes: Sequence[Delete]) -> int:
         with self._database.transaction(write=True) as connection:
-            deleted = sum(result["deleted"] for result in self._run(connection, deletes))
-        self._record(deletes, [ok(deleted_count=deleted)])
-        return ok(deleted_count=deleted)
+            return sum(result["deleted"] for result in self._run(connection, deletes))
 
-    @returns_result
-    def cleanup_expired(self, batch_size: int = 100) -> Result:
-        """Remove expired entries; see ``LTMBackend.cleanup_expired``."""
-        most = check_batch_size(batch_size)
+    def _remove_expired(self, limit: int) -> tuple[int, int]:
         with self._database.transaction(write=True) as connection:
             at = now()
-            removed = connection.execute(_EXPIRED, {"now": written(at), "most": most}).fetchall()
+            removed = connection.execute(_EXPIRED, {"now": written(at), "most": limit}).fetchall()
             connection.executemany("DELETE FROM ltm_entries WHERE id = ?", [(row[0],) for row in removed])
             remaining = connection.execute(_EXPIRED_COUNT, {"now": written(at)}).fetchone()[0]
             if self._here is not None:
                 self._here.forget(connection, [row[1] for row in removed], at)
-        return ok(deleted_count=len(removed), remaining_count=remaining)
+        return len(removed), remaining
 
     def _write(self, operations: Sequence[Operation]) -> list[Result]:
         is_one_statement = len(operations) == 1 and is_plain(operations[0]) and self._here is None
@@ -209,41 +191,26 @@ class SQLiteBackend(DatabaseBackend):
 
     # --- reads -------------------------------------------------------------------------------------
 
-    @returns_result
-    def retrieve(self, key: str, default: Any = None) -> Result:
-        """Return the entry at ``key``; see ``LTMBackend.retrieve``."""
-        wanted = {"key": check_key(key), "now": written(now())}
+    def _get(self, key: str) -> dict[str, Any] | Damage | None:
         with self._database.statement() as connection:
-            row = connection.execute(_ENTRY, wanted).fetchone()
-        if row is None:
-            return ok(value=default, found=False, metadata=None, version=None)
-        return found_entry(entry_of(*row))
+            row = connection.execute(_ENTRY, {"key": key, "now": written(now())}).fetchone()
+        return None if row is None else entry_of(*row)
 
-    @returns_result
-    def retrieve_many(self, keys: Iterable[str]) -> Result:
-        """Return the entries at many keys, of one state; see ``LTMBackend.retrieve_many``."""
-        wanted = check_keys(keys)
+    def _get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any] | Damage | None]:
         with self._database.transaction() as connection:
             at = written(now())
-            rows = {key: connection.execute(_ENTRY, {"key": key, "now": at}).fetchone() for key in wanted}
-        return whole_entries({key: row and entry_of(*row) for key, row in rows.items()})
+            rows = {key: connection.execute(_ENTRY, {"key": key, "now": at}).fetchone() for key in keys}
+        return {key: row and entry_of(*row) for key, row in rows.items()}
 
-    @returns_result
-    def list_keys(self, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:
-        """Return a page of the keys; see ``LTMBackend.list_keys``."""
-        beginning, most, last = check_prefix(prefix), check_limit(limit), check_after(after)
-        values = {**range_values(beginning), "after": last}
+    def _keys(self, prefix: str, after: str, limit: int) -> list[str]:
+        values = {**range_values(prefix), "after": after}
         with self._database.statement() as connection, closing(connection.execute(_KEYS, values)) as rows:
-            keys = (row[0] for row in rows if is_key(row[0]))
-            return page_of_keys([*islice(keys, most + 1)], most)
+            return [*islice((row[0] for row in rows if is_key(row[0])), limit)]
 
-    @returns_result
-    def count(self, prefix: str | None = None) -> Result:
-        """Return how many entries there are; see ``LTMBackend.count``."""
-        beginning = check_prefix(prefix)
+    def _count(self, prefix: str) -> int:
         with self._database.statement() as connection:
-            counted = _COUNT if beginning else _COUNT_ALL
-            return ok(count=connection.execute(counted, range_values(beginning)).fetchone()[0])
+            counted = _COUNT if prefix else _COUNT_ALL
+            return int(connection.execute(counted, range_values(prefix)).fetchone()[0])
 
     def _iterate(self, prefix: str) -> Iterator[Any]:
         return self._pages(_PAGE, prefix, item_of)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime
 from typing import Any, Final
 
-from the_edge_agent.memory.contract.catalog import DatabaseCatalog, generate_entry_id
+from the_edge_agent.memory.contract.catalog import generate_entry_id
 from the_edge_agent.memory.contract.tracking import (
     LOW_PART,
     Tracked,
     changes_of,
-    check_batch,
     check_snapshot_found,
-    check_snapshot_id,
     check_total,
     read_tracked_at,
     total_of,
@@ -28,21 +25,14 @@ from the_edge_agent.memory.core.damage import (
     read_gone,
     read_snapshot,
     read_tracked,
-    whole,
-    whole_entries,
 )
-from the_edge_agent.memory.core.filters import parse_filter
+from the_edge_agent.memory.core.filters import Node
 from the_edge_agent.memory.core.operations import Operation
-from the_edge_agent.memory.core.results import LTMError, Result, ok, returns_result
+from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.validation import (
-    check_batch_size,
     check_flag,
-    check_key,
-    check_keys,
-    check_limit,
-    check_prefix,
-    check_text,
 )
+from the_edge_agent.memory.database.catalog import DatabaseCatalog
 from the_edge_agent.memory.database.native_rows import (
     SNAPSHOTS,
     TRACKED,
@@ -136,123 +126,76 @@ class SQLiteCatalog(DatabaseCatalog):
 
     # --- entries -----------------------------------------------------------------------------------
 
-    @returns_result
-    def track_entry(
-        self,
-        key: str,
-        content_hash: str,
-        storage_uri: str | None,
-        byte_size: int | None,
-        metadata: dict[str, Any] | None,
-        inlined_value: Any = None,
-        expires_at: datetime | None = None,
-    ) -> Result:
-        """Create or replace the entry of a key; see ``CatalogBackend.track_entry``."""
-        entry = Tracked.of(key, content_hash, storage_uri, byte_size, metadata, inlined_value, expires_at)
+    def _track(self, entry: Tracked) -> bool:
         with self._database.transaction(write=True) as connection:
-            return ok(entry_id=entry.entry_id, created=_track(connection, entry, now()))
+            return _track(connection, entry, now())
 
-    def get_entry(self, key: str) -> dict[str, Any] | None:
-        """Return the entry of a key, None if there is none; see ``CatalogBackend.get_entry``."""
-        return whole(self._entries([check_key(key)])[key])
-
-    def list_entries(
-        self, prefix: str | None = None, metadata_filter: dict[str, Any] | None = None, limit: int = 100
-    ) -> list[dict[str, Any]]:
-        """Return the first entries by key; see ``CatalogBackend.list_entries``."""
-        beginning, condition, most = check_prefix(prefix), parse_filter(metadata_filter), check_limit(limit)
-        with self._database.transaction() as connection:
-            statement, values = (_LIST, range_of(beginning)) if beginning else (_ALL, {})
-            # A statement that has rows left keeps the state of the file that it sees, and the next write would fail.
-            with closing(connection.execute(statement, {**values, "now": written(now())})) as rows:
-                return first_tracked(self._database.in_time(rows), moment, condition, most)
-
-    def delete_entry(self, key: str) -> bool:
-        """Delete the entry of a key and return whether it was there; see ``CatalogBackend.delete_entry``."""
-        entry_id = generate_entry_id(check_key(key))
-        with self._database.transaction(write=True) as connection:
-            return bool(connection.execute(_DELETE, {"id": entry_id, "now": written(now())}).rowcount)
-
-    @returns_result
-    def store_batch(self, entries: Iterable[Mapping[str, Any]], atomic: bool = True) -> Result:
-        """Track many entries; see ``CatalogBackend.store_batch``."""
-        good, errors = check_batch(entries, atomic)
+    def _track_many(self, entries: Sequence[Tracked]) -> None:
         with self._database.transaction(write=True) as connection:
             at = now()
-            for entry in good:
+            for entry in entries:
                 _track(connection, entry, at)
-        return ok(stored_count=len(good), failed_count=len(errors), errors=errors)
 
-    @returns_result
-    def retrieve_batch(self, keys: Iterable[str]) -> Result:
-        """Return the entries of many keys, of one state; see ``CatalogBackend.retrieve_batch``."""
-        return whole_entries(self._entries(check_keys(keys)))
+    def _get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any] | Damage | None]:
+        with self._database.transaction() as connection:
+            at = written(now())
+            found = [connection.execute(_GET, {"id": generate_entry_id(key), "now": at}).fetchone() for key in keys]
+        return read_tracked_at(keys, filter(None, found), moment)
 
-    @returns_result
-    def cleanup_expired(self, batch_size: int = 100) -> Result:
-        """Remove expired entries; see ``CatalogBackend.cleanup_expired``."""
-        most = check_batch_size(batch_size)
+    def _list(self, prefix: str, condition: Node | None, limit: int) -> list[dict[str, Any]]:
+        with self._database.transaction() as connection:
+            statement, values = (_LIST, range_of(prefix)) if prefix else (_ALL, {})
+            # A statement that has rows left keeps the state of the file that it sees, and the next write would fail.
+            with closing(connection.execute(statement, {**values, "now": written(now())})) as rows:
+                return first_tracked(self._database.in_time(rows), moment, condition, limit)
+
+    def _delete(self, key: str) -> bool:
+        with self._database.transaction(write=True) as connection:
+            return bool(connection.execute(_DELETE, {"id": generate_entry_id(key), "now": written(now())}).rowcount)
+
+    def _remove_expired(self, limit: int) -> tuple[int, int]:
         with self._database.transaction(write=True) as connection:
             at = written(now())
-            expired = connection.execute(_EXPIRED, {"now": at, "most": most}).fetchall()
+            expired = connection.execute(_EXPIRED, {"now": at, "most": limit}).fetchall()
             connection.executemany(_FORGET, [{"id": row[0], "now": at} for row in expired])
-            remaining = connection.execute(_EXPIRED_COUNT, {"now": at}).fetchone()[0]
-        return ok(deleted_count=len(expired), remaining_count=remaining)
+            return len(expired), connection.execute(_EXPIRED_COUNT, {"now": at}).fetchone()[0]
 
     # --- snapshots ---------------------------------------------------------------------------------
 
-    def create_snapshot(self, name: str) -> str:
-        """Keep what there is now and return the snapshot's id; see ``CatalogBackend.create_snapshot``."""
-        snapshot_id, label = str(uuid.uuid4()), check_text(name, "name")
+    def _keep(self, snapshot_id: str, name: str) -> None:
         with self._database.transaction(write=True) as connection:
             at = written(now())
             connection.execute(_KEEP, {"id": snapshot_id, "now": at})
             check_total(total_of(*connection.execute(_SIZE, {"id": snapshot_id}).fetchone()))
-            connection.execute(_FINISH, {"id": snapshot_id, "name": label, "now": at})
-        return snapshot_id
+            connection.execute(_FINISH, {"id": snapshot_id, "name": name, "now": at})
 
-    def get_snapshot(self, snapshot_id: str) -> dict[str, Any] | None:
-        """Return ``{"id", "name", "entry_count", "total_bytes", "created_at"}``, None if there is none."""
-        wanted = check_snapshot_id(snapshot_id, "snapshot_id")
+    def _snapshot(self, snapshot_id: str) -> dict[str, Any] | Damage | None:
         with self._database.transaction() as connection:
-            row = connection.execute(f"{SNAPSHOTS} WHERE id = ?", (wanted,)).fetchone()
-        return whole(row and read_snapshot(row, moment), "snapshot")
+            row = connection.execute(f"{SNAPSHOTS} WHERE id = ?", (snapshot_id,)).fetchone()
+        return row and read_snapshot(row, moment)
 
-    def list_snapshots(self) -> list[dict[str, Any]]:
-        """Return all snapshots as ``get_snapshot`` does, newest first."""
+    def _snapshots(self) -> list[dict[str, Any]]:
         with self._database.transaction() as connection:
             rows = connection.execute(f"{SNAPSHOTS} ORDER BY created_at DESC, id")
             return Listed(read_snapshot(row, moment) for row in rows)
 
-    def delete_snapshot(self, snapshot_id: str) -> bool:
-        """Delete a snapshot, not the entries, and return whether it was there."""
-        wanted = check_snapshot_id(snapshot_id, "snapshot_id")
+    def _delete_snapshot(self, snapshot_id: str) -> bool:
         with self._database.transaction(write=True) as connection:
-            connection.execute("DELETE FROM ltm_snapshot_entries WHERE snapshot_id = ?", (wanted,))
-            return bool(connection.execute("DELETE FROM ltm_snapshots WHERE id = ?", (wanted,)).rowcount)
+            connection.execute("DELETE FROM ltm_snapshot_entries WHERE snapshot_id = ?", (snapshot_id,))
+            return bool(connection.execute("DELETE FROM ltm_snapshots WHERE id = ?", (snapshot_id,)).rowcount)
 
-    def get_changed_entries(self, since_snapshot_id: str | None = None) -> list[dict[str, Any]]:
-        """Return what is new or different since a snapshot; see ``CatalogBackend.get_changed_entries``."""
-        wanted = None if since_snapshot_id is None else check_snapshot_id(since_snapshot_id, "since_snapshot_id")
+    def _changed(self, snapshot_id: str | None) -> list[dict[str, Any]]:
         with self._database.transaction() as connection:
-            if wanted is not None:
-                _require_snapshot(connection, wanted)
-            rows = connection.execute(_ALL if wanted is None else _CHANGED, {"id": wanted, "now": written(now())})
+            if snapshot_id is not None:
+                _require_snapshot(connection, snapshot_id)
+            statement = _ALL if snapshot_id is None else _CHANGED
+            rows = connection.execute(statement, {"id": snapshot_id, "now": written(now())})
             return Listed(read_tracked(row, moment) for row in rows)
 
-    def get_deleted_entries(self, since_snapshot_id: str) -> list[dict[str, Any]]:
-        """Return what a snapshot has and the catalog has no more, expired entries included, by key.
-
-        Returns:
-            ``[{"id", "key", "content_hash", "byte_size", "expires_at"}]``, as the snapshot saw it.
-
-        Raises:
-            LTMError: ``validation_error`` for an unknown snapshot.
-        """
-        wanted = check_snapshot_id(since_snapshot_id, "since_snapshot_id")
+    def _deleted(self, snapshot_id: str) -> list[dict[str, Any]]:
         with self._database.transaction() as connection:
-            _require_snapshot(connection, wanted)
-            rows = connection.execute(_DELETED, {"id": wanted, "now": written(now())})
+            _require_snapshot(connection, snapshot_id)
+            rows = connection.execute(_DELETED, {"id": snapshot_id, "now": written(now())})
             return Listed(read_gone(row, moment) for row in rows)
 
     # --- as the ledger of a memory in the same file ------------------------------------------------
@@ -268,12 +211,6 @@ class SQLiteCatalog(DatabaseCatalog):
     def forget(self, connection: sqlite3.Connection, keys: Sequence[str], at: datetime) -> None:
         """Remove what has expired of keys that the memory has cleaned up."""
         connection.executemany(_FORGET, [{"id": generate_entry_id(key), "now": written(at)} for key in keys])
-
-    def _entries(self, keys: Sequence[str]) -> dict[str, dict[str, Any] | Damage | None]:
-        with self._database.transaction() as connection:
-            at = written(now())
-            found = [connection.execute(_GET, {"id": generate_entry_id(key), "now": at}).fetchone() for key in keys]
-        return read_tracked_at(keys, filter(None, found), moment)
 
 
 def _track(connection: sqlite3.Connection, entry: Tracked, at: datetime) -> bool:

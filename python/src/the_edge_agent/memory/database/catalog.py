@@ -1,0 +1,228 @@
+"""What catalogs on a database share: each public method, which checks its arguments; hooks for what differs."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, ClassVar, TypeVar
+
+from the_edge_agent.memory.contract.tracking import Tracked, check_batch, check_snapshot_id
+from the_edge_agent.memory.core.damage import Damage, whole, whole_entries
+from the_edge_agent.memory.core.filters import Node, parse_filter
+from the_edge_agent.memory.core.results import Result, ok, returns_result
+from the_edge_agent.memory.core.showing import repr_of
+from the_edge_agent.memory.core.validation import (
+    check_batch_size,
+    check_key,
+    check_keys,
+    check_limit,
+    check_prefix,
+    check_text,
+)
+
+Self = TypeVar("Self", bound="DatabaseCatalog")
+
+
+class DatabaseCatalog:
+    """What a catalog on a database shares with others: it is closed, unless the database is a memory's.
+
+    A base class. The subclass names the ``_database_class`` and, as ``_place``, the option that tells where the
+    database is, with an example; the object sets ``_database``, and ``_owns_database`` to whether that is its own.
+    """
+
+    _database_class: ClassVar[type[Any]]
+    _place: ClassVar[tuple[str, str]]
+    _database: Any
+    _owns_database: bool
+
+    def __repr__(self) -> str:
+        """Name the database, without what may be secret."""
+        return repr_of(self)
+
+    @classmethod
+    def beside(cls: type[Self], database: Any, options: Mapping[str, Any]) -> Self | None:
+        """Return the catalog on the database of a backend, whose transactions then write both.
+
+        Args:
+            database: of the backend, which closes it.
+            options: of the catalog; checked, although the backend's connections make most of them needless.
+
+        Returns:
+            None if the options mean another database.
+
+        Raises:
+            LTMError: ``configuration_error``.
+        """
+        name, example = cls._place
+        if not isinstance(database, cls._database_class) or (name in options and not database.is_at(options[name])):
+            return None
+        lazy = options.get("lazy", True)
+        cls(**{name: example, **options, "lazy": True if lazy is False else lazy}).close()
+        catalog = cls.__new__(cls)
+        catalog._owns_database, catalog._database = False, database
+        return catalog
+
+    # --- entries -----------------------------------------------------------------------------------
+
+    @returns_result
+    def track_entry(
+        self,
+        key: str,
+        content_hash: str,
+        storage_uri: str | None,
+        byte_size: int | None,
+        metadata: dict[str, Any] | None,
+        inlined_value: Any = None,
+        expires_at: datetime | None = None,
+    ) -> Result:
+        """Create or replace the entry of a key; see ``CatalogBackend.track_entry``."""
+        entry = Tracked.of(key, content_hash, storage_uri, byte_size, metadata, inlined_value, expires_at)
+        self._check_size(entry)
+        return ok(entry_id=entry.entry_id, created=self._track(entry))
+
+    def get_entry(self, key: str) -> dict[str, Any] | None:
+        """Return the entry of a key, None if there is none; see ``CatalogBackend.get_entry``."""
+        return whole(self._get(check_key(key)))
+
+    def list_entries(
+        self, prefix: str | None = None, metadata_filter: dict[str, Any] | None = None, limit: int = 100
+    ) -> list[dict[str, Any]]:
+        """Return the first entries by key; see ``CatalogBackend.list_entries``."""
+        return self._list(check_prefix(prefix), parse_filter(metadata_filter), check_limit(limit))
+
+    def delete_entry(self, key: str) -> bool:
+        """Delete the entry of a key and return whether it was there; see ``CatalogBackend.delete_entry``."""
+        return self._delete(check_key(key))
+
+    @returns_result
+    def store_batch(self, entries: Iterable[Mapping[str, Any]], atomic: bool = True) -> Result:
+        """Track many entries; see ``CatalogBackend.store_batch``."""
+        good, errors = check_batch(entries, atomic, self._check_size)
+        self._track_many(good)
+        return ok(stored_count=len(good), failed_count=len(errors), errors=errors)
+
+    @returns_result
+    def retrieve_batch(self, keys: Iterable[str]) -> Result:
+        """Return the entries of many keys, of one state; see ``CatalogBackend.retrieve_batch``."""
+        return whole_entries(self._get_many(check_keys(keys)))
+
+    @returns_result
+    def cleanup_expired(self, batch_size: int = 100) -> Result:
+        """Remove expired entries; see ``CatalogBackend.cleanup_expired``."""
+        deleted, remaining = self._remove_expired(check_batch_size(batch_size))
+        return ok(deleted_count=deleted, remaining_count=remaining)
+
+    # --- snapshots ---------------------------------------------------------------------------------
+
+    def create_snapshot(self, name: str) -> str:
+        """Keep what there is now and return the snapshot's id; see ``CatalogBackend.create_snapshot``."""
+        snapshot_id = str(uuid.uuid4())
+        self._keep(snapshot_id, check_text(name, "name"))
+        return snapshot_id
+
+    def get_snapshot(self, snapshot_id: str) -> dict[str, Any] | None:
+        """Return ``{"id", "name", "entry_count", "total_bytes", "created_at"}``, None if there is none."""
+        return whole(self._snapshot(check_snapshot_id(snapshot_id, "snapshot_id")), "snapshot")
+
+    def list_snapshots(self) -> list[dict[str, Any]]:
+        """Return all snapshots as ``get_snapshot`` does, newest first."""
+        return self._snapshots()
+
+    def delete_snapshot(self, snapshot_id: str) -> bool:
+        """Delete a snapshot, not the entries, and return whether it was there."""
+        return self._delete_snapshot(check_snapshot_id(snapshot_id, "snapshot_id"))
+
+    def get_changed_entries(self, since_snapshot_id: str | None = None) -> list[dict[str, Any]]:
+        """Return what is new or different since a snapshot; see ``CatalogBackend.get_changed_entries``."""
+        since = None if since_snapshot_id is None else check_snapshot_id(since_snapshot_id, "since_snapshot_id")
+        return self._changed(since)
+
+    def get_deleted_entries(self, since_snapshot_id: str) -> list[dict[str, Any]]:
+        """Return what a snapshot has and the catalog has no more, expired entries included, by key.
+
+        Returns:
+            ``[{"id", "key", "content_hash", "byte_size", "expires_at"}]``, as the snapshot saw it.
+
+        Raises:
+            LTMError: ``validation_error`` for an unknown snapshot.
+        """
+        return self._deleted(check_snapshot_id(since_snapshot_id, "since_snapshot_id"))
+
+    # --- what differs between databases ------------------------------------------------------------
+
+    def _check_size(self, entry: Tracked) -> None:
+        """Refuse an entry that is larger than the database takes."""
+
+    def _track(self, entry: Tracked) -> bool:
+        """Create or replace an entry; return whether it was created."""
+        raise NotImplementedError
+
+    def _track_many(self, entries: Sequence[Tracked]) -> None:
+        """Create or replace entries in one transaction."""
+        raise NotImplementedError
+
+    def _get(self, key: str) -> dict[str, Any] | Damage | None:
+        """Return the entry of a key, None if there is none."""
+        return self._get_many([key])[key]
+
+    def _get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any] | Damage | None]:
+        """Return the entries of keys, of one state, None for those that have none."""
+        raise NotImplementedError
+
+    def _list(self, prefix: str, condition: Node | None, limit: int) -> list[dict[str, Any]]:
+        """Return the first entries by key that have a prefix and satisfy a filter."""
+        raise NotImplementedError
+
+    def _delete(self, key: str) -> bool:
+        """Delete an entry; return whether it was there."""
+        raise NotImplementedError
+
+    def _remove_expired(self, limit: int) -> tuple[int, int]:
+        """Remove so many expired entries at most; return how many were removed, and how many are left."""
+        raise NotImplementedError
+
+    def _keep(self, snapshot_id: str, name: str) -> None:
+        """Keep what there is now as a snapshot."""
+        raise NotImplementedError
+
+    def _snapshot(self, snapshot_id: str) -> dict[str, Any] | Damage | None:
+        """Return a snapshot, None if there is none."""
+        raise NotImplementedError
+
+    def _snapshots(self) -> list[dict[str, Any]]:
+        """Return all snapshots, newest first."""
+        raise NotImplementedError
+
+    def _delete_snapshot(self, snapshot_id: str) -> bool:
+        """Delete a snapshot; return whether it was there."""
+        raise NotImplementedError
+
+    def _changed(self, snapshot_id: str | None) -> list[dict[str, Any]]:
+        """Return what differs from a snapshot, all without one; see ``get_changed_entries``."""
+        raise NotImplementedError
+
+    def _deleted(self, snapshot_id: str) -> list[dict[str, Any]]:
+        """Return what is gone since a snapshot; see ``get_deleted_entries``."""
+        raise NotImplementedError
+
+    # --- the end -----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close every connection; idempotent. Afterwards every call is a ``connection_error``.
+
+        The catalog of a backend (``backend.catalog``) is closed with it, and by it alone.
+        """
+        if self._owns_database:
+            self._database.close()
+
+    def __enter__(self: Self) -> Self:
+        """Return the catalog itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the catalog."""
+        self.close()

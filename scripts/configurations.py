@@ -131,7 +131,7 @@ def _libraries(url: str) -> dict[str, str]:
 
 def _contract(each: Configuration, session: Session) -> tuple[int, str, bool]:
     """Run the whole contract on a target of the tests."""
-    files = ["tests/test_ltm_contract.py", "tests/test_catalog_contract.py"]
+    files = ["tests/contract/test_ltm_contract.py", "tests/contract/test_catalog_contract.py"]
     environment = {**session.environment(), "TEA_TEST_DATABASES": each.contract}
     said = _call([sys.executable, "-m", "pytest", "-q", "-n", "2", *files], environment)
     match = PASSED.search(said.stdout)

@@ -28,7 +28,7 @@ def main() -> int:
         except venvs.SetupError as error:
             print(error, file=sys.stderr)
             return 1
-        command = [str(python), "tests/contract_table.py", "write", "-n", str(WORKERS)]
+        command = [str(python), "tests/support/contract_table.py", "write", "-n", str(WORKERS)]
         code = subprocess.run(command, cwd=venvs.PROJECT, env={**os.environ, **session.environment()}).returncode
     return report(session) or code
 

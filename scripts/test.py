@@ -54,7 +54,7 @@ def main() -> int:
         clusters.wait()
         # One after the other: tests change the mode of a cluster, and kill its nodes.
         environment = {**clusters.environment(), **ONLY_SQLITE}
-        results.append(_part("clusters", full, environment, "-n0", "tests/test_clusters.py"))
+        results.append(_part("clusters", full, environment, "-n0", "tests/dialects/test_clusters.py"))
     results.append(_part("scripts", full, {}, "--rootdir", SCRIPTS, SCRIPTS / "tests"))
 
     print()

@@ -17,7 +17,7 @@ from databases import Database
 from the_edge_agent import YAMLEngine
 from the_edge_agent.memory import SQLAlchemyBackend, SQLAlchemyCatalog
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 SCRIPT = EXAMPLES / "incremental_backup.py"
 
 on_files_and_servers = pytest.mark.targets(portable=False, in_memory=False)

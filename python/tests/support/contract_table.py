@@ -1,7 +1,7 @@
 """Writes ``docs/contract_table.md`` from a run of the contract on all databases, and checks that it is not stale.
 
-python tests/contract_table.py write      # needs all servers; `make table` starts them
-python tests/contract_table.py check      # compares rules and targets of a page; needs no server
+python tests/support/contract_table.py write      # needs all servers; `make table` starts them
+python tests/support/contract_table.py check      # compares rules and targets of a page; needs no server
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from databases import ALL_TARGETS, CHOICE, COMPILED, VARIABLES, Databases, Targe
 from the_edge_agent.memory import check_database
 from the_edge_agent.testing import CatalogContract, LTMContract
 
-TESTS: Final = Path(__file__).parent
+TESTS: Final = Path(__file__).parents[1]
 PAGE: Final = TESTS.parents[1] / "docs" / "contract_table.md"
-FILES: Final = ("tests/test_ltm_contract.py", "tests/test_catalog_contract.py")
+FILES: Final = ("tests/contract/test_ltm_contract.py", "tests/contract/test_catalog_contract.py")
 SUITES: Final = (LTMContract, CatalogContract)
 NAMES: Final = tuple(target.name for target in ALL_TARGETS if not target.pooler)  # of databases, not of ways there
 

@@ -18,13 +18,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import make_url
 from sqlalchemy.engine import URL
+from test_connecting import DRIVERS, OF_POSTGRES, of_refusing, of_servers, opened, refusal
 
 from databases import Database
 from refusing_server import RefusingServer
-from test_connecting import DRIVERS, OF_POSTGRES, of_refusing, of_servers, opened, refusal
 from the_edge_agent.memory.sql.dialects.mysql.dialect import MySQLDialect
 
-SERVERS = Path(__file__).parents[2] / "scripts" / "servers.py"
+SERVERS = Path(__file__).parents[3] / "scripts" / "servers.py"
 # PostgreSQL comes in a build without TLS: PgBouncer encrypts for it.
 NAMES = {"postgresql": "pgbouncer", "mysql": "mysql", "mariadb": "mariadb"}
 Authority = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]

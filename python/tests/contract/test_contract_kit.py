@@ -27,7 +27,7 @@ MODULES = (broken_backends, broken_writes, broken_lifetimes, broken_races)  # im
 Outcome: TypeAlias = tuple[str, ...]
 """The test, its phase, passed or failed, the type of the error, and how it ended."""
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 SUITE = """
 from test_contract_kit import suites
 
@@ -89,7 +89,7 @@ def run_pytest(folder: Path, *options: str, expected: int) -> str:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-rs", *options]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     before = filter(None, [environment.get("PYTHONPATH")])
-    environment["PYTHONPATH"] = os.pathsep.join([str(folder), str(TESTS), *before])
+    environment["PYTHONPATH"] = os.pathsep.join([str(folder), str(TESTS / "support"), *before])
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False, timeout=900)
     printed = done.stdout.decode() + done.stderr.decode()
     assert done.returncode == expected, printed[-5000:]

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from test_contract_kit import RECORDER, Outcome, fails_by_assertion, run_pytest
 
 from broken_catalogs import CATALOG_FAULTS
 from memory_catalog import MemoryCatalog
-from test_contract_kit import RECORDER, Outcome, fails_by_assertion, run_pytest
 from the_edge_agent.testing import CatalogContract
 from the_edge_agent.testing.catalog_base import OpenCatalog
 

@@ -13,7 +13,7 @@ import pytest
 
 from the_edge_agent import YAMLEngine
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 TEA = Path(sys.executable).with_name("tea")
 
 

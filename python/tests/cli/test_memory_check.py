@@ -15,9 +15,9 @@ from typing import Any, Final
 import pytest
 from sqlalchemy.engine import make_url
 
+from absent import WITHOUT_SQLALCHEMY
 from databases import Database, PortableBackend
 from memory_checks import STEPS, LeavesNothing, objects, on_files_and_servers, run_sql, steps_of, tea
-from test_imports import WITHOUT_SQLALCHEMY
 from the_edge_agent.cli.reports import check_report
 from the_edge_agent.memory import LTMError, check_database
 from the_edge_agent.memory.database.layouts import SCHEMA_VERSION

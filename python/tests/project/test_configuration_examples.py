@@ -12,10 +12,10 @@ from typing import Any, Final
 import pytest
 import yaml
 from sqlalchemy.engine import make_url
+from test_docs import COMMENT, ROOT, URL_VARIABLES, Block, blocks
 
 from databases import Database
 from run_length import of_this_day
-from test_docs import COMMENT, ROOT, URL_VARIABLES, Block, blocks
 from the_edge_agent import WorkflowFileError, YAMLEngine
 from the_edge_agent.memory import SQLAlchemyCatalog, compute_content_hash
 

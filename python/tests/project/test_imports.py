@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import the_edge_agent
+from absent import WITHOUT, WITHOUT_SQLALCHEMY, run_python
 
 SOURCE = Path(the_edge_agent.__file__).parent
 PACKAGE = "the_edge_agent"
@@ -95,23 +95,6 @@ def test_workflows_use_public_names_of_the_memory_only() -> None:
         if module.startswith(("workflow", "cli")):
             used = {name for name in imported(module) if name.startswith(f"{PACKAGE}.memory")}
             assert used <= {f"{PACKAGE}.memory"}, f"{module} looks inside the memory: {sorted(used)}"
-
-
-WITHOUT = """
-import sys
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "{package}":
-            raise ModuleNotFoundError("No module named '{package}'", name="{package}")
-sys.meta_path.insert(0, Absent())
-"""
-WITHOUT_SQLALCHEMY = WITHOUT.format(package="sqlalchemy")
-
-
-def run_python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 def test_the_memory_imports_without_sqlalchemy() -> None:

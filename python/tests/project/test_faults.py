@@ -14,7 +14,7 @@ from faults import targets
 from faults.__main__ import FAULTS, Fault, line, main, run
 from run_length import SEED
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+SCRIPTS = Path(__file__).parents[3] / "scripts"
 CHOSEN = {target.name for target in chosen_targets()}
 NAMES = [name for name in targets.OF_ONE_SERVER if name in CHOSEN]
 

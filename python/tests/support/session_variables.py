@@ -1,6 +1,6 @@
 """Whether answers depend on a session variable of MySQL or MariaDB: each is set to its other values, one by one.
 
-``PYTHONPATH=src:tests/support python tests/support/session_variables.py URL [NAME ...]`` does that for all or some of them,
+``PYTHONPATH=src:tests/support python tests/support/session_variables.py URL [NAME ...]`` does that for all or for some,
 first on an engine of ours and then on a caller's. It prints those with which a call fails or answers otherwise, and
 ends with 1 if there are any. A caller's engine may be refused, if that names the variable. The URL leads to a database
 that nobody else uses, and its user may set every variable. All take about 20 minutes a server.

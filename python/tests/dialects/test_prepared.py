@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from databases import Database
 from the_edge_agent.memory import SQLAlchemyBackend
-from the_edge_agent.memory.sql.driver.prepared import Prepared, is_watched
+from the_edge_agent.memory.sql.driver.prepared import Prepared, has_listeners
 
 CALLS: Final[dict[str, Callable[[Any], Any]]] = {
     "retrieve": lambda memory: memory.retrieve("a"),
@@ -52,7 +52,7 @@ def test_a_watched_engine_gives_the_same_answers(database: Database) -> None:
     with database.open() as plain, database.open() as watched:
         fill(plain)
         seen = watch(watched)
-        assert (is_watched(plain._engine), is_watched(watched._engine)) == (False, True)
+        assert (has_listeners(plain._engine), has_listeners(watched._engine)) == (False, True)
         for name, call in CALLS.items():
             if name != "store":  # which changes what the next one finds
                 assert call(plain) == call(watched), name
@@ -105,17 +105,17 @@ def engine() -> Iterator[Engine]:
 
 @pytest.mark.parametrize("name", ["before_execute", "after_cursor_execute", "handle_error", "do_execute"])
 def test_whoever_listens_watches(engine: Engine, name: str) -> None:
-    assert not is_watched(engine)
+    assert not has_listeners(engine)
     event.listen(engine, name, lambda *_, **__: None)
-    assert is_watched(engine)
+    assert has_listeners(engine)
 
 
 def test_echo_watches() -> None:
-    assert is_watched(create_engine("sqlite://", echo=True))
+    assert has_listeners(create_engine("sqlite://", echo=True))
 
 
 def test_translated_schemas_go_through_sqlalchemy(engine: Engine) -> None:
-    assert is_watched(engine.execution_options(schema_translate_map={None: "other"}))
+    assert has_listeners(engine.execution_options(schema_translate_map={None: "other"}))
 
 
 def test_a_driver_error_comes_as_sqlalchemys_without_the_parameters(engine: Engine) -> None:

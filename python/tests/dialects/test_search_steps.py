@@ -21,7 +21,7 @@ from databases import Database
 from run_length import of_this_day
 from the_edge_agent.memory import LTMBackend, SQLAlchemyBackend, SQLiteBackend
 from the_edge_agent.memory.core import tokens as text
-from the_edge_agent.memory.core.filters import alternatives, matches, parse_filter, slotted
+from the_edge_agent.memory.core.filters import index_lookups, matches, parameterize, parse_filter
 from the_edge_agent.memory.core.query import parse_query
 from the_edge_agent.memory.database import native_rows
 from the_edge_agent.memory.database import search_plan as plan
@@ -201,7 +201,7 @@ def answering(memory: SQLAlchemyBackend, query: str | None, condition: dict[str,
     search = Search(parse_query(query).terms, parse_filter(condition), "", 4, 0)
     answers = [
         step.is_answered_by(memory._database.read(lambda _, each=step: each.statement), search.rows)  # type: ignore[misc]
-        for step in memory._database.start().statements.entries.search_alone(search)
+        for step in memory._database.start().statements.entries.search_steps(search)
     ]
     return len(answers), answers.index(True) if answers else None
 
@@ -282,7 +282,7 @@ def test_a_look_at_the_newest_entries_reads_no_others(terms: Database, monkeypat
         for number in range(700):
             memory.store(f"k{number}", number, {"kind": "often", "n": number})
         search = Search((), parse_filter({"kind": "often", "n": {"$gt": 999}}), "", 4, 0)
-        steps = memory._database.start().statements.entries.search_alone(search)
+        steps = memory._database.start().statements.entries.search_steps(search)
         looks = [step.statement for step in steps if step.is_partial]
         assert len(looks) == len(BOUNDS)
         for query in looks:
@@ -551,13 +551,13 @@ def test_metadata_in_many_scripts_is_found(make: Make, path: Path) -> None:
     ],
 )
 def test_what_an_index_can_look_up_of_a_filter(condition: dict[str, Any], groups: list[Any]) -> None:
-    assert alternatives(parse_filter(condition)) == groups
+    assert index_lookups(parse_filter(condition)) == groups
 
 
 def test_filters_that_differ_in_texts_and_integers_have_one_statement() -> None:
     def shape(condition: dict[str, Any]) -> str:
-        return repr(slotted(parse_filter(condition))[0])
+        return repr(parameterize(parse_filter(condition))[0])
 
     assert shape({"a": "x", "b": 1}) == shape({"a": "y", "b": 2})
     assert len({shape({"a": value}) for value in ("x", 1, 1.0, True, None, 2**60, [1])}) == 7
-    assert slotted(parse_filter({"a": {"b": "x"}, "c": 1.5}))[1] == [(("a", "b"), "x")]
+    assert parameterize(parse_filter({"a": {"b": "x"}, "c": 1.5}))[1] == [(("a", "b"), "x")]

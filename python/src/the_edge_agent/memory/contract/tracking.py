@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from the_edge_agent.memory.contract.catalog import compute_content_hash, generate_entry_id
 from the_edge_agent.memory.core.codec import INT64_MAX, MAX_VALUE_DEPTH, decode, encode_json, encode_metadata
-from the_edge_agent.memory.core.damage import Damage, Moment, read_tracked
+from the_edge_agent.memory.core.damage import Damage, Timestamp, read_tracked
 from the_edge_agent.memory.core.operations import Delete, Operation, Store
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.validation import check_expiry, check_items, check_key, check_text
@@ -218,14 +218,14 @@ def _check_size(byte_size: Any) -> int:
 
 
 def read_tracked_at(
-    keys: Sequence[str], rows: Iterable[Sequence[Any]], moment: Moment
+    keys: Sequence[str], rows: Iterable[Sequence[Any]], timestamp: Timestamp
 ) -> dict[str, dict[str, Any] | Damage | None]:
     """Return the entries of a catalog at keys, None for none, from the rows that have their ids."""
     by_id = {row[0]: row for row in rows}
-    return {key: _read_tracked_at(key, by_id.get(generate_entry_id(key)), moment) for key in keys}
+    return {key: _read_tracked_at(key, by_id.get(generate_entry_id(key)), timestamp) for key in keys}
 
 
-def _read_tracked_at(key: str, row: Sequence[Any] | None, moment: Moment) -> dict[str, Any] | Damage | None:
+def _read_tracked_at(key: str, row: Sequence[Any] | None, timestamp: Timestamp) -> dict[str, Any] | Damage | None:
     if row is None:
         return None
-    return read_tracked(row, moment) if row[1] == key else Damage(key, "key", "its row has another key")
+    return read_tracked(row, timestamp) if row[1] == key else Damage(key, "key", "its row has another key")

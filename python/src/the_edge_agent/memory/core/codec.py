@@ -284,16 +284,16 @@ def _whole_as_integers(value: Any) -> Any:
     return value
 
 
-def _is_deeper(text: str, value: Any, most: int) -> bool:
+def _is_deeper(text: str, value: Any, limit: int) -> bool:
     """Return whether a value has more than so many levels; a look at its text tells it of most values."""
-    if len(text) <= 2 * most or text.count("[") + text.count("{") <= most:
+    if len(text) <= 2 * limit or text.count("[") + text.count("{") <= limit:
         return False
     brackets = text.encode(errors="surrogatepass").translate(_ONE_KIND, _NO_BRACKETS)
     for level in range(1, _LEVELS_IN_TEXT + 1):
         brackets = brackets.replace(b"[]", b"")  # takes the innermost level away
-        if brackets.count(b"[") + level <= most:
+        if brackets.count(b"[") + level <= limit:
             return False
-    return _depth(value) > most
+    return _depth(value) > limit
 
 
 def _depth(value: Any) -> int:

@@ -19,7 +19,7 @@ from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
 
 Item = TypeVar("Item")
 Row = TypeVar("Row")
-Moment: TypeAlias = Callable[[Any], "datetime | None"]
+Timestamp: TypeAlias = Callable[[Any], "datetime | None"]
 Facts: TypeAlias = "tuple[datetime | None, str | None]"
 Lost: TypeAlias = "Callable[[str], Damage | None]"
 Found: TypeAlias = "tuple[list[tuple[float, Sequence[Any]]], list[Damage]]"
@@ -139,7 +139,7 @@ def _check_version(version: Any) -> int:
 
 
 def read_whole_entry(
-    key: Any, value: Any, metadata: Any, version: Any, times: Sequence[Any], moment: Moment
+    key: Any, value: Any, metadata: Any, version: Any, times: Sequence[Any], timestamp: Timestamp
 ) -> dict[str, Any] | Damage:
     """Return the entry that ``iterate_entries`` yields.
 
@@ -149,13 +149,13 @@ def read_whole_entry(
         metadata: of the row.
         version: of the row.
         times: ``created_at``, ``updated_at`` and ``expires_at``.
-        moment: makes a time in UTC of what a driver returns.
+        timestamp: makes a time in UTC of what a driver returns.
     """
     entry = read_entry(key, value, metadata, version)
     if isinstance(entry, Damage):
         return entry
     try:
-        found = {name: read_time(raw, name, moment) for name, raw in zip(TIMES, times, strict=True)}
+        found = {name: read_time(raw, name, timestamp) for name, raw in zip(TIMES, times, strict=True)}
     except UnreadableError as error:
         damage = Damage.of(key, error)
     else:
@@ -163,29 +163,29 @@ def read_whole_entry(
     return damage
 
 
-def read_tracked(row: Sequence[Any], moment: Moment) -> dict[str, Any] | Damage:
+def read_tracked(row: Sequence[Any], timestamp: Timestamp) -> dict[str, Any] | Damage:
     """Return the entry of a catalog from its columns, in the order of ``TRACKED``."""
-    return _read_columns(TRACKED, row, moment, row[1])
+    return _read_columns(TRACKED, row, timestamp, row[1])
 
 
-def read_gone(row: Sequence[Any], moment: Moment) -> dict[str, Any] | Damage:
+def read_gone(row: Sequence[Any], timestamp: Timestamp) -> dict[str, Any] | Damage:
     """Return what a snapshot has of an entry that is gone: its id, key, content_hash, byte_size and expires_at."""
-    return _read_columns(_GONE, row, moment, row[1])
+    return _read_columns(_GONE, row, timestamp, row[1])
 
 
-def read_snapshot(row: Sequence[Any], moment: Moment) -> dict[str, Any] | Damage:
+def read_snapshot(row: Sequence[Any], timestamp: Timestamp) -> dict[str, Any] | Damage:
     """Return a snapshot from its columns: id, name, entry_count, total_bytes and created_at."""
-    return _read_columns(_SNAPSHOT, row, moment, row[0])
+    return _read_columns(_SNAPSHOT, row, timestamp, row[0])
 
 
-def _read_columns(names: Sequence[str], row: Sequence[Any], moment: Moment, key: Any) -> dict[str, Any] | Damage:
+def _read_columns(names: Sequence[str], row: Sequence[Any], timestamp: Timestamp, key: Any) -> dict[str, Any] | Damage:
     found = dict(zip(names, row, strict=True))
     try:
         for name, raw in found.items():
             if name == "key":
                 _check_key(raw)
             elif name in TIMES:
-                found[name] = read_time(raw, name, moment)
+                found[name] = read_time(raw, name, timestamp)
             elif name == "metadata":
                 found[name] = decode_metadata(raw)
             elif name in _TEXTS or (name == "storage_uri" and raw is not None):
@@ -202,24 +202,24 @@ def _read_columns(names: Sequence[str], row: Sequence[Any], moment: Moment, key:
     return damage
 
 
-def read_facts(key: str, expires_at: Any, pointer: str | None, version: Any, *, moment: Moment) -> Facts | Damage:
+def read_facts(key: str, expires_at: Any, pointer: str | None, version: Any, *, timestamp: Timestamp) -> Facts | Damage:
     """Return when an entry expires, and the pointer to its value in a blob storage."""
     try:
         _check_version(version)
-        return read_time(expires_at, "expires_at", moment), pointer
+        return read_time(expires_at, "expires_at", timestamp), pointer
     except UnreadableError as error:
         damage = Damage.of(key, error)
     return damage
 
 
-def read_time(raw: Any, what: str, moment: Moment) -> datetime | None:
+def read_time(raw: Any, what: str, timestamp: Timestamp) -> datetime | None:
     """Return a time in UTC; only ``expires_at`` may be None.
 
     Raises:
         UnreadableError: it is no time.
     """
     try:
-        found = moment(raw)
+        found = timestamp(raw)
     except (TypeError, ValueError, AttributeError, OverflowError):
         found = raw
     if isinstance(found, datetime) or (found is None and what == "expires_at"):
@@ -245,8 +245,8 @@ def undamaged(
     rows: Iterable[Sequence[Any]],
     terms: Sequence[Term],
     condition: Node | None,
-    first: int,
-    most: int,
+    offset: int,
+    limit: int,
     lost: Lost,
 ) -> Found:
     """Return the results of a search in which nothing damaged is counted, best first, and what was damaged.
@@ -257,8 +257,8 @@ def undamaged(
         rows: ``(key, value, metadata, search_text, pointer)`` of all that matches, newest first, then by key.
         terms: of the query.
         condition: the metadata filter. An entry whose metadata is damaged does not satisfy it, and is not named.
-        first: how many results to skip.
-        most: how many to return.
+        offset: how many results to skip.
+        limit: how many to return.
         lost: tells of a key whether its value, which is in a blob storage, is damaged.
     """
     damages: list[Damage] = []
@@ -277,13 +277,13 @@ def undamaged(
             elif condition is None or (entry.what != "metadata" and may_fit(condition, metadata)):
                 damages.append(entry)
 
-    wanted = first + most
+    wanted = offset + limit
     if is_ranked:
         newest = islice(readable(), max(RANK_WINDOW, wanted))
         ranked = heapq.nlargest(wanted, newest, key=lambda found: found[0])  # stable: equal ones stay newest first
     else:
         ranked = [*islice(readable(), wanted)]
-    return ranked[first:], damages
+    return ranked[offset:], damages
 
 
 # --- what calls answer -----------------------------------------------------------------------------
@@ -393,11 +393,11 @@ class Listed(list[Item]):
     """
 
     def __init__(
-        self, found: Iterable[Item | Damage], fits: Callable[[Item], bool] | None = None, most: int | None = None
+        self, found: Iterable[Item | Damage], fits: Callable[[Item], bool] | None = None, limit: int | None = None
     ):
         """Take the first so many that fit, of all that was found."""
         readable = Readable(found, LISTED)
-        super().__init__(islice(readable if fits is None else filter(fits, readable), most))
+        super().__init__(islice(readable if fits is None else filter(fits, readable), limit))
         readable.close()
         self.damaged = readable.damaged
 

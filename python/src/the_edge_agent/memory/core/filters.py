@@ -73,7 +73,7 @@ class IsObject:
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class Placeholder:
     """Stands for a value of an ``Equals``, so that conditions are equal which differ in such values only."""
 
     place: int
@@ -149,34 +149,34 @@ def equalities(node: Node | None) -> list[dict[str, Any]]:
     return []
 
 
-def alternatives(node: Node | None) -> list[list[dict[str, Any]]]:
+def index_lookups(node: Node | None) -> list[list[dict[str, Any]]]:
     """Return groups of objects, of each of which metadata contains one if it satisfies a condition, for an index.
 
     The condition may ask for more. A fraction is in none: databases read its digits each in their own way.
     """
     match node:
         case And(conditions):
-            return [group for condition in conditions for group in alternatives(condition)]
+            return [group for condition in conditions for group in index_lookups(condition)]
         case Or(conditions):
-            found = [alternatives(condition) for condition in conditions]
+            found = [index_lookups(condition) for condition in conditions]
             return _if_few([one for groups in found for one in groups[0]]) if all(found) else []
         case Equals(path, values) if all(map(_is_exact, values)):
             return _if_few([nested(path, value) for value in values])
     return []
 
 
-def slotted(node: Node | None) -> tuple[Node | None, list[tuple[Path, str | int]]]:
-    """Return a condition with slots for its texts and integers, and these by their places, each with its path.
+def parameterize(node: Node | None) -> tuple[Node | None, list[tuple[Path, str | int]]]:
+    """Return a condition with placeholders for its texts and integers, and these by their places, each with its path.
 
     Of integers only those that a double holds too.
     """
     filled: list[tuple[Path, str | int]] = []
 
-    def slot(path: Path, value: Any) -> Any:
+    def placeholder(path: Path, value: Any) -> Any:
         if not isinstance(value, str) and (isinstance(value, bool) or not isinstance(value, int) or abs(value) > 2**53):
             return value
         filled.append((path, value))
-        return Slot(len(filled) - 1, isinstance(value, str))
+        return Placeholder(len(filled) - 1, isinstance(value, str))
 
     def emptied(node: Node) -> Node:
         match node:
@@ -187,7 +187,7 @@ def slotted(node: Node | None) -> tuple[Node | None, list[tuple[Path, str | int]
             case Not(condition):
                 return Not(emptied(condition))
             case Equals(path, values):
-                return Equals(path, tuple(slot(path, value) for value in values))
+                return Equals(path, tuple(placeholder(path, value) for value in values))
         return node
 
     return node and emptied(node), filled

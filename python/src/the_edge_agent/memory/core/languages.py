@@ -205,8 +205,6 @@ def _has_digits(word: str) -> bool:
 
 def _fingerprint(name: str, stem: Callable[[str], str]) -> str:
     letters = [chr(code) for code in range(*_LETTERS.get(name, (0, 0)))]
-    words = [
-        unicodedata.normalize("NFC", beginning + ending) for beginning in _BEGINNINGS for ending in _ENDINGS.split()
-    ]
+    words = [unicodedata.normalize("NFC", prefix + ending) for prefix in _BEGINNINGS for ending in _ENDINGS.split()]
     words += ["".join([*letters[7:11], first, second]) for first in letters for second in letters]
     return hashlib.sha256("\n".join(map(stem, words)).encode()).hexdigest()[:16]

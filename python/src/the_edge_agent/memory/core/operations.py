@@ -99,7 +99,7 @@ class Delete:
 Operation: TypeAlias = Store | Delete
 
 
-def is_plain(operation: Operation) -> TypeGuard[Store]:
+def is_unconditional(operation: Operation) -> TypeGuard[Store]:
     """Return whether this is a store whatever is there, so that many can be run as one."""
     return isinstance(operation, Store) and operation.if_version is None
 

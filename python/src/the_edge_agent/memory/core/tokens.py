@@ -279,8 +279,8 @@ def _variants(runs: Sequence[str], rules: Language, *, prefix: bool) -> tuple[tu
     return tuple(variants)
 
 
-def _begins(tokens: tuple[str, ...], beginning: tuple[str, ...]) -> bool:
-    return " ".join(tokens).startswith(" ".join(beginning))
+def _begins(tokens: tuple[str, ...], prefix: tuple[str, ...]) -> bool:
+    return " ".join(tokens).startswith(" ".join(prefix))
 
 
 @cache

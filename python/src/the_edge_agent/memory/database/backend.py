@@ -101,8 +101,8 @@ class DatabaseBackend(LTMBackend):
     @returns_result
     def list_keys(self, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:
         """Return a page of the keys; see ``LTMBackend.list_keys``."""
-        beginning, most, last = check_prefix(prefix), check_limit(limit), check_after(after)
-        return page_of_keys([*islice(self._keys(beginning, last, most + 1), most + 1)], most)
+        prefix, limit, last = check_prefix(prefix), check_limit(limit), check_after(after)
+        return page_of_keys([*islice(self._keys(prefix, last, limit + 1), limit + 1)], limit)
 
     @returns_result
     def count(self, prefix: str | None = None) -> Result:
@@ -130,26 +130,26 @@ class DatabaseBackend(LTMBackend):
         """Return the entries that match, best first; see ``LTMBackend.search``."""
         with self._one_call():
             text, way = check_query(query), check_match(match)
-            condition, beginning = parse_filter(metadata_filter), check_prefix(prefix)
-            most, first, explains = check_limit(limit), check_offset(offset), check_explain(explain)
+            condition, prefix = parse_filter(metadata_filter), check_prefix(prefix)
+            limit, offset, explains = check_limit(limit), check_offset(offset), check_explain(explain)
             asked = parse_query(text, way, self._rules() if text is not None and self._keeps_words else EXACT)
             self._require_words(text)
             if asked.is_empty:
                 self._database.start()
                 return search_result([])
             if asked.words is None:
-                found = self._search(asked.terms, condition, beginning, first, most)
+                found = self._search(asked.terms, condition, prefix, offset, limit)
                 return explain_all(found, asked, self._rules()) if explains else found
             answered = partial(
                 answer,
                 query=asked,
                 condition=condition,
-                first=first,
-                most=most,
+                offset=offset,
+                limit=limit,
                 explain=explains,
-                checks_skipped=bool(first) and self._knows_damage,
+                checks_skipped=bool(offset) and self._knows_damage,
             )
-            found = self._finished(lambda known: self._answer(partial(answered, known=known), condition, beginning))
+            found = self._finished(lambda known: self._answer(partial(answered, known=known), condition, prefix))
             self._knows_damage = self._knows_damage or "damaged" in found
             return found
 
@@ -158,18 +158,18 @@ class DatabaseBackend(LTMBackend):
 
         Memory stays constant; no connection is held between yields.
         """
-        beginning = check_prefix(prefix)
+        prefix = check_prefix(prefix)
         self._database.start()
-        return Readable(self._iterate(beginning))
+        return Readable(self._iterate(prefix))
 
     def iterate_entries(self, prefix: str | None = None) -> Iterator[dict[str, Any]]:
         """Yield whole entries in key order; see ``LTMBackend.iterate_entries``.
 
         Memory stays constant; no connection is held between yields.
         """
-        beginning = check_prefix(prefix)
+        prefix = check_prefix(prefix)
         self._database.start()
-        return Readable(self._iterate_entries(beginning))
+        return Readable(self._iterate_entries(prefix))
 
     def transaction(self) -> LTMTransaction:
         """Return a transaction that queues until ``commit``; see ``LTMBackend.transaction``."""
@@ -261,7 +261,7 @@ class DatabaseBackend(LTMBackend):
         """Remove so many expired entries at most; return how many were removed, and how many are left."""
         raise NotImplementedError
 
-    def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int) -> Result:
+    def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, offset: int, limit: int) -> Result:
         """Return the entries that satisfy every term, best first."""
         raise NotImplementedError
 

@@ -336,13 +336,13 @@ def _check_options(protocol: str, known: frozenset[str], options: Mapping[str, A
 
 
 def _written(files: Any, path: str, info: Mapping[str, Any]) -> float:
-    moment = info.get("mtime") or info.get("LastModified") or info.get("last_modified") or info.get("created")
-    if moment is None:
-        moment = files.modified(path)
-    if isinstance(moment, datetime):
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-        return moment.timestamp()
-    return float(moment)
+    timestamp = info.get("mtime") or info.get("LastModified") or info.get("last_modified") or info.get("created")
+    if timestamp is None:
+        timestamp = files.modified(path)
+    if isinstance(timestamp, datetime):
+        timestamp = timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=timezone.utc)
+        return timestamp.timestamp()
+    return float(timestamp)
 
 
 def _is_text(uri: Any) -> bool:

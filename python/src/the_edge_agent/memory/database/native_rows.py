@@ -10,7 +10,7 @@ from the_edge_agent.memory.contract.tracking import Tracked
 from the_edge_agent.memory.core.damage import (
     Damage,
     Listed,
-    Moment,
+    Timestamp,
     may_fit,
     not_here,
     place_after,
@@ -31,16 +31,16 @@ Row: TypeAlias = Sequence[Any]
 Page: TypeAlias = tuple[list[Row], bool]  # rows, and whether they are the last
 
 
-def select_tracked(moment: Callable[[str], str]) -> str:
-    """Return the SELECT of catalog entries ``c``; ``moment`` makes of a column of times what is selected."""
-    times = ", ".join(moment(f"c.{name}") for name in ("expires_at", "created_at", "updated_at"))
+def select_tracked(timestamp: Callable[[str], str]) -> str:
+    """Return the SELECT of catalog entries ``c``; ``timestamp`` makes of a column of times what is selected."""
+    times = ", ".join(timestamp(f"c.{name}") for name in ("expires_at", "created_at", "updated_at"))
     columns = "c.id, c.key, c.content_hash, c.storage_uri, c.byte_size, c.inlined_value, c.metadata"
     return f"SELECT {columns}, {times} FROM ltm_catalog c"  # noqa: S608 - our own names
 
 
-def select_snapshots(moment: Callable[[str], str]) -> str:
+def select_snapshots(timestamp: Callable[[str], str]) -> str:
     """Return the SELECT of snapshots, likewise."""
-    return f"SELECT id, name, entry_count, total_bytes, {moment('created_at')} FROM ltm_snapshots"  # noqa: S608 - likewise
+    return f"SELECT id, name, entry_count, total_bytes, {timestamp('created_at')} FROM ltm_snapshots"  # noqa: S608 - likewise
 
 
 TRACKED: Final = select_tracked(str)
@@ -95,12 +95,12 @@ def item_of(row: Row) -> tuple[str, Any, dict[str, Any] | None] | Damage:
     return entry if isinstance(entry, Damage) else (key, entry["value"], entry["metadata"])
 
 
-def whole_of(row: Row, moment: Moment) -> dict[str, Any] | Damage:
+def whole_of(row: Row, timestamp: Timestamp) -> dict[str, Any] | Damage:
     """Return the entry of a row of ``(key, value, metadata, pointer, version, created_at, updated_at, expires_at)``."""
     key, value, metadata, pointer, version, *times = row
     if pointer is not None:
         return not_here(key)
-    return read_whole_entry(key, value, metadata, version, times, moment)
+    return read_whole_entry(key, value, metadata, version, times, timestamp)
 
 
 def fitting(rows: Iterable[Row], condition: Node | None) -> Iterator[Row]:
@@ -120,10 +120,10 @@ def result_of(row: Row, score: float = 0.0) -> dict[str, Any] | Damage:
 
 
 def undamaged_results(
-    rows: Iterable[Row], terms: Sequence[Term], condition: Node | None, first: int, most: int
+    rows: Iterable[Row], terms: Sequence[Term], condition: Node | None, offset: int, limit: int
 ) -> Result:
     """Return the result of a search that came upon damage, from rows as ``undamaged`` takes them."""
-    found, damages = undamaged(rows, terms, condition, first, most, not_here)
+    found, damages = undamaged(rows, terms, condition, offset, limit, not_here)
     results = [result_of((key, metadata, value, pointer), score) for score, (key, value, metadata, pointer) in found]
     return search_result([result for result in results if not isinstance(result, Damage)], damages)
 
@@ -145,8 +145,10 @@ def tracked_parameters(entry: Tracked) -> dict[str, Any]:
     }
 
 
-def first_tracked(rows: Iterable[Row], moment: Moment, condition: Node | None, most: int) -> Listed[dict[str, Any]]:
+def first_tracked(
+    rows: Iterable[Row], timestamp: Timestamp, condition: Node | None, limit: int
+) -> Listed[dict[str, Any]]:
     """Return the entries of the first rows of ``TRACKED`` whose metadata satisfies a condition."""
     return Listed(
-        (read_tracked(row, moment) for row in rows), lambda entry: matches(condition, entry["metadata"]), most
+        (read_tracked(row, timestamp) for row in rows), lambda entry: matches(condition, entry["metadata"]), limit
     )

@@ -45,40 +45,40 @@ class Ranked(NamedTuple):
 
     Attributes:
         key: of the entry.
-        moment: when it was stored.
+        timestamp: when it was stored.
         score: its rank.
         parts: what each term adds to the score, in the order of the terms; 0.0 for one that it does not have.
     """
 
     key: str
-    moment: Any
+    timestamp: Any
     score: float
     parts: Sequence[float]
 
 
 class _Counted(NamedTuple):
     key: str
-    moment: Any
+    timestamp: Any
     counts: list[int]
     length: int
 
 
-def ranked(reader: Reader, query: Query, *, first: int, most: int, has_filter: bool) -> list[Ranked]:
+def ranked(reader: Reader, query: Query, *, offset: int, limit: int, has_filter: bool) -> list[Ranked]:
     """Return the candidates of a question, best first; equal ones newest first, then by key.
 
     Args:
         reader: of the database.
         query: with ``words``.
-        first: how many results are skipped.
-        most: how many results are wanted.
+        offset: how many results are skipped.
+        limit: how many results are wanted.
         has_filter: whether the search has a metadata filter.
     """
     words = query.words or ()
-    count_terms, few = Counter(words), min(window_of(words, first, most), _MOST)
+    count_terms, few = Counter(words), min(window_of(words, offset, limit), _MOST)
 
     def count(rows: Sequence[Row]) -> list[_Counted]:
         return [
-            _Counted(row.key, row.moment, count_terms(text), text.count(TOKEN_START))
+            _Counted(row.key, row.timestamp, count_terms(text), text.count(TOKEN_START))
             for row, text in zip(rows, texts_of(reader, rows), strict=True)
         ]
 
@@ -133,12 +133,12 @@ def _frequencies(rows: Sequence[_Counted], words: int) -> list[int]:
 
 def _ranked(row: _Counted, rarities: Sequence[float]) -> Ranked:
     parts = parts_of_score(row.counts, row.length, rarities)
-    return Ranked(row.key, row.moment, round(fsum(parts), 6), parts)
+    return Ranked(row.key, row.timestamp, round(fsum(parts), 6), parts)
 
 
 def _in_order(candidates: list[Ranked]) -> list[Ranked]:
     candidates.sort(key=lambda candidate: _sortable(candidate.key))
-    candidates.sort(key=lambda candidate: _sortable(candidate.moment), reverse=True)  # stable, as the next
+    candidates.sort(key=lambda candidate: _sortable(candidate.timestamp), reverse=True)  # stable, as the next
     candidates.sort(key=lambda candidate: -candidate.score)
     return candidates
 
@@ -159,8 +159,8 @@ def answer(
     query: Query,
     condition: Node | None,
     *,
-    first: int,
-    most: int,
+    offset: int,
+    limit: int,
     explain: bool,
     checks_skipped: bool,
     known: Mapping[str, Damage],
@@ -171,21 +171,21 @@ def answer(
         reader: of the database, in one state.
         query: with ``words``.
         condition: the metadata filter.
-        first: how many results to skip.
-        most: how many to return.
+        offset: how many results to skip.
+        limit: how many to return.
         explain: whether each result has an ``explain`` too.
         checks_skipped: whether those that are skipped are read too, because damage is known of.
         known: entries whose values in the blob storage are damaged, by key; the reader cannot see that.
     """
-    checks_skipped = checks_skipped or bool(first and known)
-    candidates = ranked(reader, query, first=first, most=most, has_filter=condition is not None)
-    place, wanted = (0, first + most) if checks_skipped else (first, most)
+    checks_skipped = checks_skipped or bool(offset and known)
+    candidates = ranked(reader, query, offset=offset, limit=limit, has_filter=condition is not None)
+    place, wanted = (0, offset + limit) if checks_skipped else (offset, limit)
     found, damages = _undamaged(reader, candidates, place, wanted, known)
-    if damages and first and not checks_skipped:  # so that the pages fit together
+    if damages and offset and not checks_skipped:  # so that the pages fit together
         checks_skipped = True
-        found, damages = _undamaged(reader, candidates, 0, first + most, known)
+        found, damages = _undamaged(reader, candidates, 0, offset + limit, known)
     results = []
-    for candidate, entry in found[first if checks_skipped else 0 :]:
+    for candidate, entry in found[offset if checks_skipped else 0 :]:
         entry["score"] = candidate.score
         if explain:
             entry["explain"] = _explained(query.words or (), candidate.parts)

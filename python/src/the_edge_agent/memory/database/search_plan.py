@@ -73,7 +73,7 @@ class Step(Generic[Statement]):
         statement: in the language of the database.
         bounds: what it is bound to, besides what all steps of a search are bound to.
         is_partial: whether fewer rows than wanted are no answer.
-        most: how many of the newest matches it can tell at most; of a page beyond them it cannot tell that it is empty.
+        limit: of the newest matches that it can tell; of a page beyond them it cannot tell that it is empty.
         look_up: asks first, on the connection of a transaction of one state, what else the statement is bound to for
             these terms; None if it would find too much.
     """
@@ -81,7 +81,7 @@ class Step(Generic[Statement]):
     statement: Statement
     bounds: Mapping[str, int] = field(default_factory=dict)
     is_partial: bool = False
-    most: int | None = None
+    limit: int | None = None
     look_up: Callable[[Any, Sequence[Term]], Mapping[str, Any] | None] | None = None
 
     def is_answered_by(self, rows: Rows, wanted: int) -> bool:
@@ -133,24 +133,24 @@ class Row(NamedTuple):
 
     Attributes:
         key: its key.
-        moment: when it was stored, in whatever type the database sorts by.
+        timestamp: when it was stored, in whatever type the database sorts by.
         text: its search text; None if it is longer than ``SHORT``.
     """
 
     key: str
-    moment: Any
+    timestamp: Any
     text: str | None
 
 
 class Reader(Protocol):
     """What a database reads for one search: entries that have not expired, under its prefix. All is of one state."""
 
-    def newest(self, terms: Sequence[Term], most: int, *, filtered: bool) -> list[Row]:
+    def newest(self, terms: Sequence[Term], limit: int, *, filtered: bool) -> list[Row]:
         """Return the newest entries that satisfy terms, and with ``filtered`` the filter; newest first, then by key."""
         ...
 
-    def having(self, terms: Sequence[Term], most: int) -> list[Row]:
-        """Return entries that satisfy terms and the filter, in any order: all, or one more than ``most`` of them."""
+    def having(self, terms: Sequence[Term], limit: int) -> list[Row]:
+        """Return entries that satisfy terms and the filter, in any order: all, or one more than ``limit`` of them."""
         ...
 
     def in_time(self, rows: Sequence[Row]) -> Iterable[Row]:
@@ -166,14 +166,14 @@ class Reader(Protocol):
         ...
 
 
-def window_of(terms: Sequence[Term], first: int, most: int) -> int:
+def window_of(terms: Sequence[Term], offset: int, limit: int) -> int:
     """Return how many of the newest entries that match may be among the results."""
-    return min(max(RANK_WINDOW, first + most) if has_words(terms) else first + most, MOST_ROWS)
+    return min(max(RANK_WINDOW, offset + limit) if has_words(terms) else offset + limit, MOST_ROWS)
 
 
-def is_late(terms: Sequence[Term], first: int, most: int) -> bool:
+def is_late(terms: Sequence[Term], offset: int, limit: int) -> bool:
     """Return whether a page is so late that most entries that are ranked for it are not among its results."""
-    return has_words(terms) and window_of(terms, first, most) - most > RANK_WINDOW
+    return has_words(terms) and window_of(terms, offset, limit) - limit > RANK_WINDOW
 
 
 def texts_of(reader: Reader, rows: Sequence[Row]) -> Iterable[str]:
@@ -192,7 +192,7 @@ def _with_long_texts(reader: Reader, rows: Sequence[Row]) -> Iterator[str]:
 
 
 def best(
-    rows: Sequence[Item], texts: Iterable[str], terms: Sequence[Term], first: int, most: int
+    rows: Sequence[Item], texts: Iterable[str], terms: Sequence[Term], offset: int, limit: int
 ) -> list[tuple[float, Item]]:
     """Return the scores and rows of results, best first; without words all scores are 0.0.
 
@@ -200,28 +200,28 @@ def best(
         rows: of what satisfies the terms, newest first, then by key.
         texts: their search texts.
         terms: of the query.
-        first: how many results to skip.
-        most: how many to return.
+        offset: how many results to skip.
+        limit: how many to return.
     """
     if not has_words(terms):
-        return [(0.0, row) for row in rows[first : first + most]]
+        return [(0.0, row) for row in rows[offset : offset + limit]]
     needles = positive_needles(terms)
     ranked = [(rank(needles, text), row) for text, row in zip(texts, rows, strict=True)]
     ranked.sort(key=lambda found: -found[0])  # stable: equal scores stay newest first, then by key
-    return ranked[first : first + most]
+    return ranked[offset : offset + limit]
 
 
-def all_matching(reader: Reader, terms: Sequence[Term], first: int, most: int) -> list[dict[str, Any] | Damage]:
+def all_matching(reader: Reader, terms: Sequence[Term], offset: int, limit: int) -> list[dict[str, Any] | Damage]:
     """Return ``{"key", "value", "metadata", "score"}`` of what satisfies all terms and the filter, best first.
 
     Args:
         reader: of the database, in one state.
         terms: of the query; without words, the newest come first.
-        first: how many results to skip.
-        most: how many to return.
+        offset: how many results to skip.
+        limit: how many to return.
     """
-    rows = reader.newest(terms, window_of(terms, first, most), filtered=True)
-    chosen = best(rows, texts_of(reader, rows), terms, first, most)
+    rows = reader.newest(terms, window_of(terms, offset, limit), filtered=True)
+    chosen = best(rows, texts_of(reader, rows), terms, offset, limit)
     entries = entries_of(reader, [row.key for _, row in chosen])
     for (score, _), entry in zip(chosen, entries, strict=True):
         if not isinstance(entry, Damage):

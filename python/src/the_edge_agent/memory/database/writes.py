@@ -35,7 +35,7 @@ from datetime import timedelta
 from threading import RLock
 from typing import Final, NamedTuple, TypeVar
 
-from the_edge_agent.memory.core.operations import Delete, Operation, Store, is_plain
+from the_edge_agent.memory.core.operations import Delete, Operation, Store, is_unconditional
 from the_edge_agent.memory.core.results import LTMError, Result
 
 Answer = TypeVar("Answer")
@@ -72,13 +72,13 @@ class Change:
     Attributes:
         stored: the keys that it has stored.
         deleted: the keys that it has deleted.
-        is_plain: whether it only stored, whatever was there.
+        is_unconditional: whether it only stored, whatever was there.
         of_expired: whether it deleted what had expired, and not what had not.
     """
 
     stored: Collection[str] = ()
     deleted: Collection[str] = ()
-    is_plain: bool = False
+    is_unconditional: bool = False
     of_expired: bool = False
 
     @classmethod
@@ -87,7 +87,7 @@ class Change:
         stored = {each.key for each in operations if isinstance(each, Store)}
         pairs = zip(operations, results, strict=True)
         deleted = {each.key for each, result in pairs if isinstance(each, Delete) and result["deleted"]}
-        return cls(stored, deleted - stored, all(map(is_plain, operations)))
+        return cls(stored, deleted - stored, all(map(is_unconditional, operations)))
 
     @property
     def keys(self) -> list[str]:
@@ -172,7 +172,7 @@ class Write:
             return True
         if any(self._is_before(row) and self._would_be_gone(change, row) for row in rows):
             return False
-        return False if change.is_plain and not rows else None
+        return False if change.is_unconditional and not rows else None
 
     def _wrote(self, row: Seen) -> bool:
         return row.write_id is not None and row.write_id.partition(".")[0] == self.id

@@ -122,13 +122,13 @@ def _rows(database: Database, place: str, read: Callable[[Sequence[Any]], Any]) 
     """Yield what ``read`` makes of each row of the entries or the catalog, by key, a page at a time."""
     after: Any = None
 
-    def page(connection: Connection, sql: Statements, most: int = _PAGE_ROWS) -> Sequence[Sequence[Any]]:
+    def page(connection: Connection, sql: Statements, limit: int = _PAGE_ROWS) -> Sequence[Sequence[Any]]:
         tables = sql.schema.tables
         if place == "memory" and not inspect(connection).has_table(tables.entries.name):
             return ()  # there is but a catalog
         table, names = (tables.entries, _ENTRY) if place == "memory" else (tables.catalog, TRACKED)
         columns = [table.c[name] if name in _TYPED else type_coerce(table.c[name], Text()) for name in names]
-        rows = select(*columns).order_by(table.c.key).limit(most)
+        rows = select(*columns).order_by(table.c.key).limit(limit)
         return connection.execute(rows if after is None else rows.where(table.c.key > after)).all()
 
     def next_key(last: str) -> Any:

@@ -24,7 +24,7 @@ from the_edge_agent.memory.core.damage import (
 )
 from the_edge_agent.memory.core.filters import Node
 from the_edge_agent.memory.core.languages import check_language
-from the_edge_agent.memory.core.operations import Delete, Operation, Store, is_plain
+from the_edge_agent.memory.core.operations import Delete, Operation, Store, is_unconditional
 from the_edge_agent.memory.core.results import (
     LTMError,
     Result,
@@ -42,7 +42,7 @@ from the_edge_agent.memory.database.search_plan import Reader, all_matching
 from the_edge_agent.memory.database.writes import Change, Seen, Write
 from the_edge_agent.memory.postgres.catalog import PostgresCatalog
 from the_edge_agent.memory.postgres.database import (
-    ALONE,
+    AUTOCOMMIT,
     MICROSECONDS,
     ONE_STATE,
     PostgresDatabase,
@@ -101,7 +101,7 @@ _ENTRY: Final = f"SELECT key, value, metadata, version, storage_uri FROM ltm_ent
 _ENTRIES: Final = f"""
     SELECT key, value, metadata, version, storage_uri FROM ltm_entries WHERE key = ANY(%(keys)s) AND {VISIBLE}"""
 _KEYS: Final = f"""
-    SELECT key FROM ltm_entries WHERE {IN_PREFIX} AND key > %(after)s AND {VISIBLE} ORDER BY key LIMIT %(most)s"""
+    SELECT key FROM ltm_entries WHERE {IN_PREFIX} AND key > %(after)s AND {VISIBLE} ORDER BY key LIMIT %(limit)s"""
 _COUNT: Final = f"SELECT count(*) FROM ltm_entries WHERE {IN_PREFIX} AND {VISIBLE}"
 _PAGE: Final = f"""
     SELECT key, value, metadata, storage_uri FROM ltm_entries
@@ -110,7 +110,7 @@ _TIMES: Final = ", ".join(map(utc, TIMES))
 _WHOLE_PAGE: Final = _PAGE.replace("storage_uri", f"storage_uri, version, {_TIMES}")
 _CLEAN: Final = """
     WITH gone AS MATERIALIZED (
-        SELECT key FROM ltm_entries WHERE expires_at <= now() ORDER BY expires_at, key LIMIT %(most)s FOR UPDATE)
+        SELECT key FROM ltm_entries WHERE expires_at <= now() ORDER BY expires_at, key LIMIT %(limit)s FOR UPDATE)
     DELETE FROM ltm_entries e USING gone WHERE e.key = gone.key RETURNING e.key"""
 _EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_entries WHERE expires_at <= now()"
 _FACTS: Final = f"SELECT key, {utc('expires_at')}, storage_uri, version FROM ltm_entries WHERE key = ANY(%(keys)s)"
@@ -198,7 +198,7 @@ class PostgresBackend(DatabaseBackend):
         def work(connection: Any, _: Write) -> tuple[list[str], int]:
             if not connection.execute(_EXPIRED_COUNT).fetchone()[0]:  # then also those may ask who may only read
                 return [], 0
-            keys = [row[0] for row in connection.execute(_CLEAN, {"most": limit})]
+            keys = [row[0] for row in connection.execute(_CLEAN, {"limit": limit})]
             remaining = connection.execute(_EXPIRED_COUNT).fetchone()[0]
             if self._here is not None:
                 self._here.forget(connection, keys)
@@ -208,12 +208,12 @@ class PostgresBackend(DatabaseBackend):
         return len(keys), remaining
 
     def _write(self, operations: Sequence[Operation]) -> list[Result]:
-        if len(operations) == 1 and is_plain(operations[0]) and self._here is None:
-            return [self._store_alone(operations[0])]
+        if len(operations) == 1 and is_unconditional(operations[0]) and self._here is None:
+            return [self._store_autocommit(operations[0])]
         run = partial(self._run, operations)
         return self._database.write(run, lambda results: Change.of(operations, results[-1]), _look)
 
-    def _store_alone(self, store: Store) -> Result:
+    def _store_autocommit(self, store: Store) -> Result:
         """Store one entry by one statement that commits by itself."""
         row = _parameters(store)
 
@@ -221,8 +221,8 @@ class PostgresBackend(DatabaseBackend):
             version: int = _put(connection, {**row, "write_id": write.id})[0]
             return version
 
-        change = Change({store.key}, is_plain=True)
-        return stored(store.key, self._database.write(work, lambda _: change, _look, ALONE))
+        change = Change({store.key}, is_unconditional=True)
+        return stored(store.key, self._database.write(work, lambda _: change, _look, AUTOCOMMIT))
 
     def _run(self, operations: Sequence[Operation], connection: Any, write: Write) -> list[Result]:
         """Run stores and deletes, by key and then in their order: what is done to other keys makes no difference.
@@ -233,9 +233,9 @@ class PostgresBackend(DatabaseBackend):
         results: dict[int, Result] = {}
         conflicts: dict[int, LTMError] = {}
         places = sorted(range(len(operations)), key=lambda place: operations[place].key)
-        for are_plain, group in groupby(places, key=lambda place: is_plain(operations[place])):
+        for are_unconditional, group in groupby(places, key=lambda place: is_unconditional(operations[place])):
             some = [*group]
-            if are_plain and len(some) > 1:
+            if are_unconditional and len(some) > 1:
                 stores: list[Any] = [operations[place] for place in some]
                 rows = [
                     {**_parameters(store), "write_id": write.of(place)}
@@ -262,7 +262,7 @@ class PostgresBackend(DatabaseBackend):
 
     def _facts(self, keys: Sequence[str]) -> dict[str, Facts | Damage]:
         rows = self._database.run(lambda connection: connection.execute(_FACTS, {"keys": [*keys]}).fetchall())
-        return {row[0]: read_facts(*row, moment=in_utc) for row in rows}
+        return {row[0]: read_facts(*row, timestamp=in_utc) for row in rows}
 
     # --- reads -------------------------------------------------------------------------------------
 
@@ -276,7 +276,7 @@ class PostgresBackend(DatabaseBackend):
         return {key: found.get(key) for key in keys}
 
     def _keys(self, prefix: str, after: str, limit: int) -> list[str]:
-        values = {**range_of(prefix), "after": after, "most": limit}
+        values = {**range_of(prefix), "after": after, "limit": limit}
         rows = self._database.run(lambda connection: connection.execute(_KEYS, values).fetchall())
         return [row[0] for row in rows]
 
@@ -288,7 +288,7 @@ class PostgresBackend(DatabaseBackend):
         return iterate(partial(self._page, _PAGE, prefix), item_of)
 
     def _iterate_entries(self, prefix: str) -> Iterator[Any]:
-        return iterate(partial(self._page, _WHOLE_PAGE, prefix), partial(whole_of, moment=in_utc))
+        return iterate(partial(self._page, _WHOLE_PAGE, prefix), partial(whole_of, timestamp=in_utc))
 
     def _page(self, statement: str, prefix: str, after: str, skip: int) -> Page:
         values = {**range_of(prefix), "after": after}
@@ -296,12 +296,12 @@ class PostgresBackend(DatabaseBackend):
             statement = statement.replace("key > %(after)s", "key >= %(after)s")
         return self._database.run(partial(_page, statement=statement, values=values, skip=skip), ONE_STATE)
 
-    def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int) -> Result:
-        wanted = (terms, condition, prefix, first, most)
+    def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, offset: int, limit: int) -> Result:
+        wanted = (terms, condition, prefix, offset, limit)
         found = self._database.run(lambda connection: results_at_once(connection, *wanted))
         if found is None:
-            found = self._answer(lambda reader: all_matching(reader, terms, first, most), condition, prefix)
-        if self._are_whole(found, first):
+            found = self._answer(lambda reader: all_matching(reader, terms, offset, limit), condition, prefix)
+        if self._are_whole(found, offset):
             return search_result(found)
         return self._database.run(lambda connection: undamaged_of(connection, *wanted), ONE_STATE)
 

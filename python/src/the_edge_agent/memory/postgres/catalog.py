@@ -75,7 +75,7 @@ _GONE: Final = """
     DELETE FROM ltm_catalog c USING gone WHERE c.id = gone.id"""
 _DELETE: Final = _GONE.format(f"c.id = ANY(%(ids)s) AND {_VISIBLE}", "c.key")
 _FORGET: Final = _GONE.format("c.id = ANY(%(ids)s) AND c.expires_at <= now()", "c.key")
-_CLEAN: Final = _GONE.format("c.expires_at <= now()", "c.expires_at, c.id LIMIT %(most)s")
+_CLEAN: Final = _GONE.format("c.expires_at <= now()", "c.expires_at, c.id LIMIT %(limit)s")
 _EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_catalog WHERE expires_at <= now()"
 _KEEP: Final = f"""
     INSERT INTO ltm_snapshot_entries (snapshot_id, entry_id, key, content_hash, metadata_hash, byte_size, expires_at)
@@ -199,7 +199,7 @@ class PostgresCatalog(DatabaseCatalog):
         def work(connection: Any) -> tuple[int, int]:
             if not connection.execute(_EXPIRED_COUNT).fetchone()[0]:  # then also those may ask who may only read
                 return 0, 0
-            deleted = connection.execute(_CLEAN, {"most": limit}).rowcount
+            deleted = connection.execute(_CLEAN, {"limit": limit}).rowcount
             return deleted, connection.execute(_EXPIRED_COUNT).fetchone()[0]
 
         return self._database.run(work, WRITE)

@@ -39,7 +39,7 @@ Answer = TypeVar("Answer")
 Row = TypeVar("Row")
 
 # Where each transaction begins; None runs one statement by itself. A database that is read-only by default stays so.
-ALONE: Final = "commit"  # no statement: what is run commits by itself
+AUTOCOMMIT: Final = "commit"  # no statement: what is run commits by itself
 WRITE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 ONE_STATE: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL gin_fuzzy_search_limit = 0"
 
@@ -295,8 +295,8 @@ class PostgresDatabase:
         connection = pool.take(deadline)
         is_sound = False
         try:
-            if begin is None or begin == ALONE:
-                progress.is_committing = begin == ALONE
+            if begin is None or begin == AUTOCOMMIT:
+                progress.is_committing = begin == AUTOCOMMIT
                 answer = work(connection)
             else:
                 # In one round trip. A setting of the session would stay with a pooler's, for strangers.
@@ -335,13 +335,13 @@ def utc(column: str) -> str:
     return f"coalesce({written}, {column}::text)"  # to_char makes NULL of infinity
 
 
-def in_utc(moment: str | None) -> datetime | None:
+def in_utc(timestamp: str | None) -> datetime | None:
     """Return a time of the server's, written by ``utc``.
 
     Raises:
         ValueError: it is none of Python's: infinity, before the year 1 or after 9999.
     """
-    return None if moment is None else datetime.fromisoformat(moment.removesuffix("AD"))
+    return None if timestamp is None else datetime.fromisoformat(timestamp.removesuffix("AD"))
 
 
 def microseconds(duration: timedelta | None) -> int | None:
@@ -372,10 +372,10 @@ def in_time(connection: Any, rows: Iterable[Row]) -> Iterator[Row]:
         yield row
 
 
-def streamed(connection: Any, most: int = _STREAMED_ROWS) -> Any:
-    """Return a cursor whose rows come a few at a time, ``most`` at the most."""
+def streamed(connection: Any, limit: int = _STREAMED_ROWS) -> Any:
+    """Return a cursor whose rows come a few at a time, ``limit`` at the most."""
     cursor = connection.cursor(name="rows")
-    cursor.itersize = min(most, _STREAMED_ROWS)
+    cursor.itersize = min(limit, _STREAMED_ROWS)
     return cursor
 
 

@@ -69,17 +69,17 @@ _WORDS: Final = "to_tsquery('simple', %(words)s)"
 
 
 def results_at_once(
-    connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int
+    connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str, offset: int, limit: int
 ) -> list[dict[str, Any] | Damage] | None:
     """Return ``{"key", "value", "metadata", "score"}`` of what matches, best first; None where no one statement can."""
-    window, is_in_index = window_of(terms, first, most), condition is None or bool(equalities(condition))
-    if is_late(terms, first, most) or (has_words(terms) and not is_in_index):
+    window, is_in_index = window_of(terms, offset, limit), condition is None or bool(equalities(condition))
+    if is_late(terms, offset, limit) or (has_words(terms) and not is_in_index):
         return None  # too many values would come that are not among the results
     columns = _OF_RANKED if has_words(terms) else _OF_RESULTS
     rows = _newest_at_once(connection, columns, terms, condition, prefix, window)
     if rows is None:
         return None
-    chosen = best(rows, map(itemgetter(2), in_time(connection, rows)), terms, first, most)
+    chosen = best(rows, map(itemgetter(2), in_time(connection, rows)), terms, offset, limit)
     if any(row[3] is None for _, row in chosen):
         return None
     return [result_of((row[0], row[1], *row[3:5]), score) for score, row in chosen]
@@ -129,31 +129,31 @@ class PostgresReads:
         self._connection, self._condition, self._prefix = connection, condition, prefix
         self._prefix_terms = terms_of_prefix(prefix, rules)
 
-    def newest(self, terms: Sequence[Term], most: int, *, filtered: bool) -> list[Read]:
+    def newest(self, terms: Sequence[Term], limit: int, *, filtered: bool) -> list[Read]:
         """Return the newest entries, see ``Reader.newest``."""
         condition = self._condition if filtered else None
-        rows = _newest_at_once(self._connection, self._columns, terms, condition, self._prefix, most)
+        rows = _newest_at_once(self._connection, self._columns, terms, condition, self._prefix, limit)
         if rows is None:
             where, values = _matching(self._connection, terms, condition, self._prefix)
-            rows = self._first(_STREAM.format(columns=self._columns, where=where), values, most, condition)
+            rows = self._first(_STREAM.format(columns=self._columns, where=where), values, limit, condition)
         return [Read(row[0], row[3], row[2]) for row in rows]
 
-    def having(self, terms: Sequence[Term], most: int) -> list[Read]:
+    def having(self, terms: Sequence[Term], limit: int) -> list[Read]:
         """Return entries that satisfy terms, see ``Reader.having``."""
         where, values = _matching(self._connection, terms, self._condition, self._prefix, also=self._prefix_terms)
         where = where.replace(_WORDS, f"(SELECT {_WORDS})")
         statement = _HAVING.format(columns=self._columns, where=where)
         if self._condition is None:
             sql = f"{statement} LIMIT %(window)s"
-            rows = self._connection.execute(sql, {**values, "window": most + 1}).fetchall()
+            rows = self._connection.execute(sql, {**values, "window": limit + 1}).fetchall()
         else:
-            rows = self._first(statement, values, most + 1, self._condition)
+            rows = self._first(statement, values, limit + 1, self._condition)
         return [Read(row[0], row[3], row[2]) for row in rows]
 
-    def _first(self, statement: str, values: dict[str, Any], most: int, condition: Node | None) -> list[Row]:
-        with streamed(self._connection, most) as cursor:
+    def _first(self, statement: str, values: dict[str, Any], limit: int, condition: Node | None) -> list[Row]:
+        with streamed(self._connection, limit) as cursor:
             rows = in_time(self._connection, cursor.execute(statement, values))
-            return [*islice(fitting(rows, condition), most)]
+            return [*islice(fitting(rows, condition), limit)]
 
     def in_time(self, rows: Sequence[Any]) -> Iterable[Any]:
         """Yield rows until the time of the call is over."""
@@ -170,14 +170,14 @@ class PostgresReads:
 
 
 def undamaged_of(
-    connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int
+    connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str, offset: int, limit: int
 ) -> Result:
     """Return the result of a search that came upon damage, in a transaction of one state."""
     where, values = _matching(connection, terms, condition, prefix)
     columns = _ALL_OF.format(words="search_text" if has_words(terms) else "''")
     with streamed(connection) as cursor:
         rows = cursor.execute(f"SELECT {columns} FROM ltm_entries WHERE {where} {_NEWEST_FIRST}", values)
-        return undamaged_results(in_time(connection, rows), terms, condition, first, most)
+        return undamaged_results(in_time(connection, rows), terms, condition, offset, limit)
 
 
 def _finds_few(terms: Sequence[Term], condition: Node | None) -> bool:

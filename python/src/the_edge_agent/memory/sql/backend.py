@@ -28,7 +28,7 @@ from the_edge_agent.memory.core.damage import (
 )
 from the_edge_agent.memory.core.filters import Node
 from the_edge_agent.memory.core.languages import Language, check_language
-from the_edge_agent.memory.core.operations import Delete, Operation, Store, is_plain
+from the_edge_agent.memory.core.operations import Delete, Operation, Store, is_unconditional
 from the_edge_agent.memory.core.results import (
     LTMError,
     Result,
@@ -354,8 +354,8 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
     def _one_call(self) -> AbstractContextManager[Any]:
         return self._database.one_call()
 
-    def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int) -> Result:
-        search = Search(terms, condition, prefix, most, first)
+    def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, offset: int, limit: int) -> Result:
+        search = Search(terms, condition, prefix, limit, offset)
         return self._finished(partial(self._found, search))
 
     def _finished(self, find: Find) -> Result:
@@ -408,7 +408,7 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
         return {entry["key"]: self._values.whole(entry["key"], entry) for entry in found[0]}
 
     def _results(self, search: Search) -> list[dict[str, Any] | Damage]:
-        steps = self._database.start().statements.entries.search_alone(search)
+        steps = self._database.start().statements.entries.search_steps(search)
         rows = first_answer(steps, lambda step: self._database.read(lambda sql: step.statement), search.rows)
         found = None if rows is None else results_of(search, rows)
         if found is not None:
@@ -438,7 +438,7 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
 
     def _write(self, operations: Sequence[Operation]) -> list[Result]:
         placed = [self._placed(operation) for operation in operations]
-        if len(placed) == 1 and (version := self._stored_alone(placed[0])) is not None:
+        if len(placed) == 1 and (version := self._stored_autocommit(placed[0])) is not None:
             return [stored(placed[0].key, version)]
 
         def work(connection: Connection, sql: Statements, write: Write | None) -> list[Result]:
@@ -447,9 +447,9 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
 
         return self._database.write(work, partial(Change.of, placed))
 
-    def _stored_alone(self, operation: Operation) -> int | None:
+    def _stored_autocommit(self, operation: Operation) -> int | None:
         """Return the version of a store that is a transaction by itself; None where it takes more."""
-        if self._ledger.is_here or not is_plain(operation) or operation.pointer is not None:
+        if self._ledger.is_here or not is_unconditional(operation) or operation.pointer is not None:
             return None
         return self._database.store(operation)
 

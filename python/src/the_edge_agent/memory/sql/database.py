@@ -25,12 +25,12 @@ from the_edge_agent.memory.sql.dialects import Dialect, for_dialect, for_name
 from the_edge_agent.memory.sql.driver.deadlines import Deadline, DeadlineError, one_end
 from the_edge_agent.memory.sql.driver.errors import DAMAGED, Failure, may_be_damage, out_of_time
 from the_edge_agent.memory.sql.driver.options import EngineOptions
-from the_edge_agent.memory.sql.driver.prepared import Query, is_watched
+from the_edge_agent.memory.sql.driver.prepared import Query, has_listeners
 from the_edge_agent.memory.sql.driver.url import SafeURL, parse_url, with_installed_driver
 from the_edge_agent.memory.sql.queries.statements import Statements
 from the_edge_agent.memory.sql.schema.create import Schema
 from the_edge_agent.memory.sql.schema.tables import Tables, copy_tables
-from the_edge_agent.memory.sql.transactions import retrying, run_alone, run_transaction
+from the_edge_agent.memory.sql.transactions import retrying, run_autocommit, run_transaction
 
 Answer = TypeVar("Answer")
 
@@ -163,7 +163,7 @@ class Database:
         pool = opened.engine.pool
         try:
             with self._family.call(), Deadline(self._seconds()) as deadline:
-                return run_alone(opened.engine, opened.schema.dialect, query(opened.statements), deadline).rows
+                return run_autocommit(opened.engine, opened.schema.dialect, query(opened.statements), deadline).rows
         except LostDatabaseError:
             self._leave_lost(opened)
             raise
@@ -186,14 +186,14 @@ class Database:
             return None
         pool, single = opened.engine.pool, opened.statements.entries.single
 
-        def store_alone(write: Write | None) -> int:
+        def store_autocommit(write: Write | None) -> int:
             with self._family.call(), Deadline(self._seconds()) as deadline:
                 return single.store(opened.engine, store, deadline, write)
 
         try:
             if not opened.schema.dialect.socket_drivers:  # a file has no connection to lose
-                return store_alone(None)
-            return self._settled(store_alone, lambda: Change({store.key}, is_plain=True), version_of)
+                return store_autocommit(None)
+            return self._settled(store_autocommit, lambda: Change({store.key}, is_unconditional=True), version_of)
         except LostDatabaseError:
             self._leave_lost(opened)
             raise
@@ -378,7 +378,12 @@ class Database:
     def _direct(self) -> _Opened | None:
         """Return what is started, if single statements may run on the driver's own connection."""
         opened = self._opened
-        if opened is None or self._shared is not None or opened.one_at_a_time is not None or is_watched(opened.engine):
+        if (
+            opened is None
+            or self._shared is not None
+            or opened.one_at_a_time is not None
+            or has_listeners(opened.engine)
+        ):
             return None
         return opened
 

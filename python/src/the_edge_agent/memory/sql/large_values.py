@@ -88,8 +88,8 @@ class LargeValues:
             if not attempts or Damage not in map(type, entries.values()):
                 return found, entries
 
-    def clean(self, most: int) -> tuple[int, int]:
-        """Remove up to ``most`` blobs that nothing points to; return how many, and how many remain.
+    def clean(self, limit: int) -> tuple[int, int]:
+        """Remove up to ``limit`` blobs that nothing points to; return how many, and how many remain.
 
         Raises:
             LTMError: ``validation_error`` without a storage.
@@ -100,13 +100,13 @@ class LargeValues:
         orphans = deleted = 0
         pointers = storage.older_than(storage.grace_period)
         while page := list(islice(pointers, _PAGE_BLOBS)):
-            work = partial(_remove_orphans, storage, page, most - deleted)
+            work = partial(_remove_orphans, storage, page, limit - deleted)
             found, removed = self._database.run(work, write=True)
             orphans, deleted = orphans + found, deleted + removed
         return deleted, orphans - deleted
 
 
 def _remove_orphans(
-    storage: BlobStorage, pointers: list[str], most: int, connection: Connection, sql: Statements
+    storage: BlobStorage, pointers: list[str], limit: int, connection: Connection, sql: Statements
 ) -> tuple[int, int]:
-    return sql.remove_orphans(connection, pointers, most, storage.delete)
+    return sql.remove_orphans(connection, pointers, limit, storage.delete)

@@ -104,7 +104,9 @@ def run_transaction(
     return retrying(attempt, deadline, again=again, unknown=unknown)
 
 
-def run_alone(engine: Engine, dialect: Dialect, query: Query, deadline: Deadline, *, write: bool = False) -> Outcome:
+def run_autocommit(
+    engine: Engine, dialect: Dialect, query: Query, deadline: Deadline, *, write: bool = False
+) -> Outcome:
     """Run one statement on an engine of our own, and return its outcome.
 
     It is a transaction of its own: nothing begins or ends one around it where the driver can do without.
@@ -122,7 +124,7 @@ def run_alone(engine: Engine, dialect: Dialect, query: Query, deadline: Deadline
         driver_connection: Any = pooled.driver_connection
         try:
             deadline.guard(partial(dialect.stop, driver_connection))
-            with dialect.alone(driver_connection, write=write):
+            with dialect.autocommit(driver_connection, write=write):
                 is_sent = write
                 return query.prepared.on(engine.dialect).run(driver_connection, query.parameters)
         except BaseException as error:
@@ -259,7 +261,7 @@ def connect(engine: Engine, deadline: Deadline) -> Connection:
         if overrides := _overrides(engine, family):
             connection.execution_options(**overrides)
         driver_connection: Any = connection.connection.driver_connection
-        if problem := _objection(engine, family, driver_connection):
+        if problem := _why_unusable(engine, family, driver_connection):
             connection.close()
             raise LTMError("configuration_error", problem)
         if not has_ended(family.socket_of(driver_connection)):
@@ -285,10 +287,10 @@ def check_session(connection: Connection, *, is_ours: bool) -> None:
     connection.info[CHECKED] = True
 
 
-def _objection(engine: Engine, family: type[Dialect], driver_connection: Any) -> str | None:
+def _why_unusable(engine: Engine, family: type[Dialect], driver_connection: Any) -> str | None:
     if engine.get_execution_options().get(BEGINS_ITSELF):
         return None
-    return family.objection(driver_connection, is_shared=isinstance(engine.pool, _ONE_CONNECTION))
+    return family.why_unusable(driver_connection, is_shared=isinstance(engine.pool, _ONE_CONNECTION))
 
 
 def _overrides(engine: Engine, family: type[Dialect]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from the_edge_agent.memory.core.damage import (
 )
 from the_edge_agent.memory.core.filters import Node
 from the_edge_agent.memory.core.languages import check_language
-from the_edge_agent.memory.core.operations import Delete, Operation, Store, is_plain
+from the_edge_agent.memory.core.operations import Delete, Operation, Store, is_unconditional
 from the_edge_agent.memory.core.results import (
     LTMError,
     Result,
@@ -52,7 +52,7 @@ from the_edge_agent.memory.database.native_rows import (
 )
 from the_edge_agent.memory.database.search_plan import Reader
 from the_edge_agent.memory.sqlite.catalog import SQLiteCatalog
-from the_edge_agent.memory.sqlite.database import IN_MEMORY, SQLiteDatabase, moment, now, written
+from the_edge_agent.memory.sqlite.database import IN_MEMORY, SQLiteDatabase, now, timestamp, written
 from the_edge_agent.memory.sqlite.search import IN_PREFIX, VISIBLE, SQLiteSearch, range_values
 
 # An upsert in one statement. An expired entry counts as absent: the store is then a create.
@@ -85,7 +85,7 @@ _COUNT_ALL: Final = f"SELECT count(*) FROM ltm_entries WHERE {VISIBLE}"
 _COUNT: Final = f"{_COUNT_ALL} AND {IN_PREFIX}"
 _PAGE: Final = _KEYS.replace("SELECT key", "SELECT key, value, metadata, storage_uri")
 _WHOLE_PAGE: Final = _PAGE.replace(" FROM", ", version, created_at, updated_at, expires_at FROM")
-_EXPIRED: Final = "SELECT id, key FROM ltm_entries WHERE expires_at <= :now ORDER BY expires_at, key LIMIT :most"
+_EXPIRED: Final = "SELECT id, key FROM ltm_entries WHERE expires_at <= :now ORDER BY expires_at, key LIMIT :limit"
 _EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_entries WHERE expires_at <= :now"
 
 
@@ -153,7 +153,7 @@ class SQLiteBackend(DatabaseBackend):
     def _remove_expired(self, limit: int) -> tuple[int, int]:
         with self._database.transaction(write=True) as connection:
             at = now()
-            removed = connection.execute(_EXPIRED, {"now": written(at), "most": limit}).fetchall()
+            removed = connection.execute(_EXPIRED, {"now": written(at), "limit": limit}).fetchall()
             connection.executemany("DELETE FROM ltm_entries WHERE id = ?", [(row[0],) for row in removed])
             remaining = connection.execute(_EXPIRED_COUNT, {"now": written(at)}).fetchone()[0]
             if self._here is not None:
@@ -161,7 +161,7 @@ class SQLiteBackend(DatabaseBackend):
         return len(removed), remaining
 
     def _write(self, operations: Sequence[Operation]) -> list[Result]:
-        is_one_statement = len(operations) == 1 and is_plain(operations[0]) and self._here is None
+        is_one_statement = len(operations) == 1 and is_unconditional(operations[0]) and self._here is None
         begun = self._database.statement(write=True) if is_one_statement else self._database.transaction(write=True)
         with begun as connection:
             return self._run(connection, operations)
@@ -187,7 +187,7 @@ class SQLiteBackend(DatabaseBackend):
         facts = "SELECT key, expires_at, storage_uri, version FROM ltm_entries WHERE key = ?"
         with self._database.transaction() as connection:
             found = {key: connection.execute(facts, (key,)).fetchone() for key in keys}
-        return {key: read_facts(*row, moment=moment) for key, row in found.items() if row}
+        return {key: read_facts(*row, timestamp=timestamp) for key, row in found.items() if row}
 
     # --- reads -------------------------------------------------------------------------------------
 
@@ -216,7 +216,7 @@ class SQLiteBackend(DatabaseBackend):
         return self._pages(_PAGE, prefix, item_of)
 
     def _iterate_entries(self, prefix: str) -> Iterator[Any]:
-        return self._pages(_WHOLE_PAGE, prefix, partial(whole_of, moment=moment))
+        return self._pages(_WHOLE_PAGE, prefix, partial(whole_of, timestamp=timestamp))
 
     def _pages(self, statement: str, prefix: str, item_of: Callable[[Any], Any]) -> Iterator[Any]:
         """Yield what ``item_of`` makes of all rows, and go around those that are in a damaged part of the file."""
@@ -269,18 +269,18 @@ class SQLiteBackend(DatabaseBackend):
         with self._database.statement() as connection, closing(connection.execute(statement, values)) as rows:
             return page_of(rows, skip)
 
-    def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, first: int, most: int) -> Result:
+    def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, offset: int, limit: int) -> Result:
         # Without words each statement is of one state and has all that is wanted, or is of no use.
         begun = self._database.transaction() if has_words(terms) else self._database.statement()
         with begun as connection:
-            results = self._reads(connection, condition, prefix).results(terms, first, most)
-        if self._are_whole(results, first):
+            results = self._reads(connection, condition, prefix).results(terms, offset, limit)
+        if self._are_whole(results, offset):
             return search_result(results)
         with (
             self._database.statement() as connection,
             closing(self._reads(connection, condition, prefix).every(terms, keeps_words=self._keeps_words)) as matching,
         ):
-            return undamaged_results(self._database.in_time(matching), terms, condition, first, most)
+            return undamaged_results(self._database.in_time(matching), terms, condition, offset, limit)
 
     def _answer(self, answer: Callable[[Reader], Answer], condition: Node | None, prefix: str) -> Answer:
         with self._database.transaction() as connection:

@@ -40,7 +40,7 @@ from the_edge_agent.memory.database.native_rows import (
     range_of,
     tracked_parameters,
 )
-from the_edge_agent.memory.sqlite.database import SQLiteDatabase, moment, now, written
+from the_edge_agent.memory.sqlite.database import SQLiteDatabase, now, timestamp, written
 
 _VISIBLE: Final = "(c.expires_at IS NULL OR c.expires_at > :now)"
 _GET: Final = f"{TRACKED} WHERE c.id = :id AND {_VISIBLE}"
@@ -63,7 +63,7 @@ _TRACK: Final = """
     RETURNING version"""
 _DELETE: Final = "DELETE FROM ltm_catalog WHERE id = :id AND (expires_at IS NULL OR expires_at > :now)"
 _FORGET: Final = "DELETE FROM ltm_catalog WHERE id = :id AND expires_at <= :now"
-_EXPIRED: Final = "SELECT id FROM ltm_catalog WHERE expires_at <= :now ORDER BY expires_at, id LIMIT :most"
+_EXPIRED: Final = "SELECT id FROM ltm_catalog WHERE expires_at <= :now ORDER BY expires_at, id LIMIT :limit"
 _EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_catalog WHERE expires_at <= :now"
 _KEEP: Final = f"""
     INSERT INTO ltm_snapshot_entries (snapshot_id, entry_id, key, content_hash, metadata_hash, byte_size, expires_at)
@@ -140,14 +140,14 @@ class SQLiteCatalog(DatabaseCatalog):
         with self._database.transaction() as connection:
             at = written(now())
             found = [connection.execute(_GET, {"id": generate_entry_id(key), "now": at}).fetchone() for key in keys]
-        return read_tracked_at(keys, filter(None, found), moment)
+        return read_tracked_at(keys, filter(None, found), timestamp)
 
     def _list(self, prefix: str, condition: Node | None, limit: int) -> list[dict[str, Any]]:
         with self._database.transaction() as connection:
             statement, values = (_LIST, range_of(prefix)) if prefix else (_ALL, {})
             # A statement that has rows left keeps the state of the file that it sees, and the next write would fail.
             with closing(connection.execute(statement, {**values, "now": written(now())})) as rows:
-                return first_tracked(self._database.in_time(rows), moment, condition, limit)
+                return first_tracked(self._database.in_time(rows), timestamp, condition, limit)
 
     def _delete(self, key: str) -> bool:
         with self._database.transaction(write=True) as connection:
@@ -156,7 +156,7 @@ class SQLiteCatalog(DatabaseCatalog):
     def _remove_expired(self, limit: int) -> tuple[int, int]:
         with self._database.transaction(write=True) as connection:
             at = written(now())
-            expired = connection.execute(_EXPIRED, {"now": at, "most": limit}).fetchall()
+            expired = connection.execute(_EXPIRED, {"now": at, "limit": limit}).fetchall()
             connection.executemany(_FORGET, [{"id": row[0], "now": at} for row in expired])
             return len(expired), connection.execute(_EXPIRED_COUNT, {"now": at}).fetchone()[0]
 
@@ -172,12 +172,12 @@ class SQLiteCatalog(DatabaseCatalog):
     def _snapshot(self, snapshot_id: str) -> dict[str, Any] | Damage | None:
         with self._database.transaction() as connection:
             row = connection.execute(f"{SNAPSHOTS} WHERE id = ?", (snapshot_id,)).fetchone()
-        return row and read_snapshot(row, moment)
+        return row and read_snapshot(row, timestamp)
 
     def _snapshots(self) -> list[dict[str, Any]]:
         with self._database.transaction() as connection:
             rows = connection.execute(f"{SNAPSHOTS} ORDER BY created_at DESC, id")
-            return Listed(read_snapshot(row, moment) for row in rows)
+            return Listed(read_snapshot(row, timestamp) for row in rows)
 
     def _delete_snapshot(self, snapshot_id: str) -> bool:
         with self._database.transaction(write=True) as connection:
@@ -190,13 +190,13 @@ class SQLiteCatalog(DatabaseCatalog):
                 _require_snapshot(connection, snapshot_id)
             statement = _ALL if snapshot_id is None else _CHANGED
             rows = connection.execute(statement, {"id": snapshot_id, "now": written(now())})
-            return Listed(read_tracked(row, moment) for row in rows)
+            return Listed(read_tracked(row, timestamp) for row in rows)
 
     def _deleted(self, snapshot_id: str) -> list[dict[str, Any]]:
         with self._database.transaction() as connection:
             _require_snapshot(connection, snapshot_id)
             rows = connection.execute(_DELETED, {"id": snapshot_id, "now": written(now())})
-            return Listed(read_gone(row, moment) for row in rows)
+            return Listed(read_gone(row, timestamp) for row in rows)
 
     # --- as the ledger of a memory in the same file ------------------------------------------------
 

@@ -29,7 +29,7 @@ from the_edge_agent.memory.sqlite.damage import is_damage
 from the_edge_agent.memory.sqlite.files import DatabaseFile, absolute
 from the_edge_agent.memory.sqlite.forks import SQLiteCall
 from the_edge_agent.memory.sqlite.index import definitions
-from the_edge_agent.memory.sqlite.settings import OURS, TOLERANT, objection
+from the_edge_agent.memory.sqlite.settings import OURS, TOLERANT, why_unusable
 
 IN_MEMORY: Final = ":memory:"
 _STEPS_BETWEEN_LOOKS: Final = 20_000  # of SQLite's machine, well under a millisecond, between two looks at the clock
@@ -339,7 +339,7 @@ class SQLiteDatabase:
     def _make_ready(self, connection: sqlite3.Connection, deadline: float) -> None:
         """Create the tables unless they are there, and look at what the database can do."""
         try:
-            if problem := objection(connection, is_file=self._file is not None):
+            if problem := why_unusable(connection, is_file=self._file is not None):
                 raise LTMError("configuration_error", problem)
             wanted = self._language_name
             if not _is_complete(connection, self._search):
@@ -439,12 +439,12 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def written(moment: datetime | None) -> str | None:
+def written(timestamp: datetime | None) -> str | None:
     """Return a time in UTC as SQLite keeps it: text that sorts by time."""
-    return None if moment is None else moment.replace(tzinfo=None).isoformat(" ", "microseconds")
+    return None if timestamp is None else timestamp.replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
-def moment(text: str | None) -> datetime | None:
+def timestamp(text: str | None) -> datetime | None:
     """Return the time that ``written`` has made text of."""
     return None if text is None else datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
 

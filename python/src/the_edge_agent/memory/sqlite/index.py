@@ -61,7 +61,7 @@ def definitions(table: str, *, has_json: bool) -> list[str]:
 
 
 def wanted_text(groups: Sequence[Sequence[dict[str, Any]]]) -> str:
-    """Return the value of the parameter of ``ASKED`` for ``filters.alternatives``."""
+    """Return the value of the parameter of ``ASKED`` for ``filters.index_lookups``."""
     return json.dumps(groups[: GROUPS["sqlite"]])
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from the_edge_agent.memory.core.codec import encode_value
 from the_edge_agent.memory.core.damage import Damage
-from the_edge_agent.memory.core.filters import Node, alternatives, equalities
+from the_edge_agent.memory.core.filters import Node, equalities, index_lookups
 from the_edge_agent.memory.core.languages import Language
 from the_edge_agent.memory.core.tokens import Term, has_words, terms_of_prefix
 from the_edge_agent.memory.database.native_rows import fitting, range_of, result_of
@@ -53,7 +53,7 @@ _ALL: Final = "SELECT {columns} FROM ltm_entries WHERE {conditions} ORDER BY upd
 # Rows are sorted by their times alone, and read then.
 _SORTED: Final = """
     SELECT {columns} FROM ltm_entries
-    WHERE id IN (SELECT id FROM ltm_entries WHERE {conditions} ORDER BY updated_at DESC, key LIMIT :most)
+    WHERE id IN (SELECT id FROM ltm_entries WHERE {conditions} ORDER BY updated_at DESC, key LIMIT :limit)
     ORDER BY updated_at DESC, key"""
 _IN_INDEX: Final = "id IN (SELECT rowid FROM ltm_entries_fts WHERE ltm_entries_fts MATCH {asked})"
 # In the order in which the index has them, so that it can end after a few.
@@ -85,19 +85,19 @@ class SQLiteSearch:
 
     # --- as a ``Reader`` ---------------------------------------------------------------------------
 
-    def newest(self, terms: Sequence[Term], most: int, *, filtered: bool) -> list[Row]:
+    def newest(self, terms: Sequence[Term], limit: int, *, filtered: bool) -> list[Row]:
         """Return the newest entries, see ``Reader.newest``."""
-        rows = self._newest(_COUNTED, terms, most, condition=self._condition if filtered else None)
+        rows = self._newest(_COUNTED, terms, limit, condition=self._condition if filtered else None)
         return _as_read(rows)
 
-    def having(self, terms: Sequence[Term], most: int) -> list[Row]:
+    def having(self, terms: Sequence[Term], limit: int) -> list[Row]:
         """Return entries that satisfy terms, see ``Reader.having``."""
         asked, values, unsure, recheck = self._conditions(terms, self._condition, in_prefix=True)
         if asked:
             sql = _HAVING.format(columns=_COUNTED, asked=asked, conditions=" AND ".join(unsure))
         else:
             sql = _ANY.format(columns=_COUNTED, conditions=" AND ".join([*recheck, *self._mentioned(values)]))
-        rows = self._fetched(sql, values, most + 1, self._condition)
+        rows = self._fetched(sql, values, limit + 1, self._condition)
         return _as_read(rows)
 
     def in_time(self, rows: Sequence[Row]) -> Iterable[Row]:
@@ -114,12 +114,12 @@ class SQLiteSearch:
 
     # --- for conditions that must all hold ---------------------------------------------------------
 
-    def results(self, terms: Sequence[Term], first: int, most: int) -> list[dict[str, Any] | Damage]:
+    def results(self, terms: Sequence[Term], offset: int, limit: int) -> list[dict[str, Any] | Damage]:
         """Return the results that satisfy terms, best first; without words in one statement, the newest first."""
         is_ranked = has_words(terms)
-        columns, skipped = (_RANKED, 0) if is_ranked else (_WHOLE, first)
-        rows = self._newest(columns, terms, window_of(terms, first, most), condition=self._condition, skipped=skipped)
-        chosen = best(rows, map(itemgetter(2), self._database.in_time(rows)), terms, first, most)
+        columns, skipped = (_RANKED, 0) if is_ranked else (_WHOLE, offset)
+        rows = self._newest(columns, terms, window_of(terms, offset, limit), condition=self._condition, skipped=skipped)
+        chosen = best(rows, map(itemgetter(2), self._database.in_time(rows)), terms, offset, limit)
         if not is_ranked:
             return [result_of(row[:4]) for _, row in chosen]
         return [result_of(self._connection.execute(_BY_ID, (row[0],)).fetchone(), score) for score, row in chosen]
@@ -135,7 +135,7 @@ class SQLiteSearch:
     # --- steps -------------------------------------------------------------------------------------
 
     def _newest(
-        self, columns: str, terms: Sequence[Term], most: int, *, condition: Node | None, skipped: int = 0
+        self, columns: str, terms: Sequence[Term], limit: int, *, condition: Node | None, skipped: int = 0
     ) -> Sequence[Sequence[Any]]:
         """Return the columns of the newest that match, of those to be skipped the first one."""
         asked, values, unsure, recheck = self._conditions(terms, condition)
@@ -148,34 +148,34 @@ class SQLiteSearch:
             return Step(sql, bounds, is_partial=is_partial)
 
         def few(bound: Bound) -> Step[str]:
-            return step(_FEW, " AND ".join(unsure), few=max(bound.matches, most))
+            return step(_FEW, " AND ".join(unsure), few=max(bound.matches, limit))
 
         def late(bound: Bound) -> Step[str]:
-            return step(_NEWEST, everything(), is_partial=True, newest=max(bound.newest, SCANNED * most))
+            return step(_NEWEST, everything(), is_partial=True, newest=max(bound.newest, SCANNED * limit))
 
         def every() -> Step[str]:
             if asked:
                 return step(_ALL, " AND ".join([_IN_INDEX.format(asked=asked), *unsure]))
             if self._prefix and not condition:
-                return step(_SORTED, everything(), most=most)
+                return step(_SORTED, everything(), limit=limit)
             return step(_ALL, everything())
 
         def read(step: Step[str]) -> Sequence[Sequence[Any]]:
-            return self._fetched(step.statement, {**values, **step.bounds}, most, condition, skipped=skipped)
+            return self._fetched(step.statement, {**values, **step.bounds}, limit, condition, skipped=skipped)
 
         is_laddered = asked or self._prefix
         steps = ladder("sqlite", [few] if asked else [], late, every) if is_laddered else [every()]
-        rows = first_answer(steps, read, most)
+        rows = first_answer(steps, read, limit)
         assert rows is not None  # the last step always answers
         return rows
 
     # --- conditions --------------------------------------------------------------------------------
 
     def _fetched(
-        self, sql: str, values: dict[str, Any], most: int, condition: Node | None, *, skipped: int = 0
+        self, sql: str, values: dict[str, Any], limit: int, condition: Node | None, *, skipped: int = 0
     ) -> list[Sequence[Any]]:
         with closing(self._connection.execute(sql, values)) as rows:
-            found = islice(fitting(self._database.in_time(rows), condition), most)
+            found = islice(fitting(self._database.in_time(rows), condition), limit)
             return [*(row[:1] for row in islice(found, skipped)), *found]
 
     def _mentioned(self, values: dict[str, Any]) -> list[str]:
@@ -214,7 +214,7 @@ class SQLiteSearch:
         if positive and self._database.has_full_text:
             parts.append(":words")
             values["words"] = " AND ".join(map(looked_up, [*positive, *(self._prefix_terms if in_prefix else ())]))
-        groups = alternatives(condition) if self._database.has_metadata_words else []
+        groups = index_lookups(condition) if self._database.has_metadata_words else []
         if groups:
             parts.append(ASKED.format(wanted="wanted"))
             values["wanted"] = wanted_text(groups)

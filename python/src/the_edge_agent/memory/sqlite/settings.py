@@ -56,7 +56,7 @@ _TABLE: Final = "CREATE TABLE temp.tea_types (a TEXT, b VARCHAR(512), c BIGINT, 
 _VALUES: Final = ("a1", "a1", 1, 1, "2000-01-01 00:00:00.000000")
 
 
-def objection(connection: Any, *, is_file: bool) -> str | None:
+def why_unusable(connection: Any, *, is_file: bool) -> str | None:
     """Return why a connection would answer wrongly or lose data, and what to do; None if it is right.
 
     Args:

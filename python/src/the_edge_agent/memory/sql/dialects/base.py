@@ -126,7 +126,7 @@ class Dialect:
     partial_index: ClassVar[str | None] = None
 
     #: Whether ``alone`` lets a statement commit by itself, so that a store of one entry needs no more.
-    commits_alone: ClassVar[bool] = False
+    commits_single_statements: ClassVar[bool] = False
 
     #: Options of every table, as SQLAlchemy names them.
     table_options: ClassVar[Mapping[str, str]] = {}
@@ -135,11 +135,11 @@ class Dialect:
     before_snapshot: ClassVar[str | None] = None
 
     #: Whether the reads of a transaction that begins as a snapshot see one state.
-    keeps_one_state: ClassVar[bool] = False
+    has_snapshot_reads: ClassVar[bool] = False
 
-    def __init__(self, moment: TypeEngine[datetime]) -> None:
-        """Make the dialect of one engine, which binds times as ``moment``."""
-        self.moment = moment
+    def __init__(self, timestamp: TypeEngine[datetime]) -> None:
+        """Make the dialect of one engine, which binds times as ``timestamp``."""
+        self.timestamp = timestamp
         #: What the probe found to be missing, and what is done instead, in words for the log.
         self.fallbacks: list[str] = []
 
@@ -242,7 +242,7 @@ class Dialect:
         """
 
     @classmethod
-    def objection(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
+    def why_unusable(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
         """Return why a connection cannot serve our transactions, None if it can; costs no round trip.
 
         Args:
@@ -354,11 +354,11 @@ class Dialect:
             connection.exec_driver_sql("START TRANSACTION")
         return transaction
 
-    def alone(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
+    def autocommit(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
         """Let one statement be a transaction of its own, on a connection that is in none."""
         return _Ended(driver_connection, write)
 
-    def hold(self, connection: Connection, table: Table, *, alone: bool) -> None:
+    def lock_row(self, connection: Connection, table: Table, *, exclusive: bool) -> None:
         """Lock the one row of a table until the transaction ends: alone, or together with others that do not."""
         first = next(iter(table.c))
         connection.execute(update(table).values({first.name: first}))
@@ -369,7 +369,7 @@ class Dialect:
     @property
     def now(self) -> ColumnElement[Any]:
         """The time of the transaction, in a statement; the portable one is the process's clock."""
-        return bindparam("b_now", type_=self.moment)
+        return bindparam("b_now", type_=self.timestamp)
 
     def clock(self, connection: Connection | None = None, *, statements: int = 1) -> datetime | None:
         """Return the value to bind as the time of a transaction of that many statements; one needs no connection."""
@@ -381,7 +381,7 @@ class Dialect:
 
         Of ``b_expires_at``; or of ``b_until`` and else, by the server's clock, of ``b_ttl``.
         """
-        return bindparam("b_expires_at", type_=self.moment)
+        return bindparam("b_expires_at", type_=self.timestamp)
 
     def size(self, column: ColumnElement[str]) -> ColumnElement[int]:
         """Return how long a text is, in characters or in bytes, whichever is quicker."""
@@ -405,9 +405,9 @@ class Dialect:
         """Return the parameters of ``metadata_columns`` for a JSON text."""
         return {"b_metadata": metadata}
 
-    def sortable(self, moment: ColumnElement[Any]) -> ColumnElement[Any]:
+    def sortable(self, timestamp: ColumnElement[Any]) -> ColumnElement[Any]:
         """Return a column of times in the form in which Python reads it quickest and can sort by it."""
-        return moment
+        return timestamp
 
     def unindexed(self, table: Table) -> dict[str, ColumnElement[Any]]:
         """Return the columns of the entries' table that are set when the words of an entry change, besides these."""

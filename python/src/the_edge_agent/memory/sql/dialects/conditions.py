@@ -25,7 +25,7 @@ from the_edge_agent.memory.core.filters import (
     Not,
     Or,
     Path,
-    Slot,
+    Placeholder,
 )
 
 Kind: TypeAlias = Literal["null", "boolean", "integer", "double", "string", "array", "object"]
@@ -46,7 +46,7 @@ class FilterConditions:
     """Turns the tree of a metadata filter into SQL that is true or false, never NULL."""
 
     #: Whether ``equals`` takes a ``Slot`` for a value, with the parameters of ``bound``; the database has INSTR then.
-    takes_slots: ClassVar[bool] = False
+    takes_placeholders: ClassVar[bool] = False
     #: The kinds of numbers, together where the database compares integers with doubles exactly.
     numbers: ClassVar[Sequence[Sequence[Kind]]] = (("integer",), ("double",))
 
@@ -55,9 +55,9 @@ class FilterConditions:
         self.table = table
 
     def bound(self, place: int, path: Path, value: int | str) -> dict[str, Any]:
-        """Return the parameters of the slot at a place that stands for a value at ``path``: of a text also its JSON."""
+        """Return the parameters of the placeholder of a value at ``path``: of a text also its JSON."""
         written = {_written_name(place): encode_value(value)} if isinstance(value, str) else {}
-        return {slot_name(place): value, **written}
+        return {placeholder_name(place): value, **written}
 
     def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
         """Return whether the metadata has a value of one of these kinds at ``path`` that passes ``test``.
@@ -109,18 +109,18 @@ class FilterConditions:
         if any(value is None for value in values):
             conditions.append(not_(self.at(path, NOT_NULL)))
         conditions += [self.equals_whole(path, value) for value in values if isinstance(value, (list, dict))]
-        return or_(false(), *conditions, *self._equal_slots(path, values))
+        return or_(false(), *conditions, *self._equal_placeholders(path, values))
 
-    def _equal_slots(self, path: Path, values: Sequence[Any]) -> Iterator[ColumnElement[bool]]:
-        slots = [value for value in values if isinstance(value, Slot)]
-        if texts := [slot for slot in slots if slot.is_text]:
+    def _equal_placeholders(self, path: Path, values: Sequence[Any]) -> Iterator[ColumnElement[bool]]:
+        placeholders = [value for value in values if isinstance(value, Placeholder)]
+        if texts := [placeholder for placeholder in placeholders if placeholder.is_text]:
             yield and_(self._mentions(texts), self.at(path, ("string",), _is_bound(texts)))
-        if numbers := [slot for slot in slots if not slot.is_text]:
+        if numbers := [placeholder for placeholder in placeholders if not placeholder.is_text]:
             yield from (self.at(path, kinds, _is_bound(numbers)) for kinds in self.numbers)
 
-    def _mentions(self, slots: Sequence[Slot]) -> ColumnElement[bool]:
+    def _mentions(self, placeholders: Sequence[Placeholder]) -> ColumnElement[bool]:
         """Look for texts as they are written, anywhere: that takes a third of the time of JSON functions."""
-        written = [bindparam(_written_name(slot.place), type_=Text()) for slot in slots]
+        written = [bindparam(_written_name(placeholder.place), type_=Text()) for placeholder in placeholders]
         return or_(*(func.instr(self.table.c.metadata, text) > 0 for text in written))
 
     def equals_whole(self, path: Path, value: list[Any] | dict[str, Any]) -> ColumnElement[bool]:
@@ -141,9 +141,9 @@ class FilterConditions:
         )
 
 
-def slot_name(place: int) -> str:
-    """Return the name of the parameter for the slot at a place."""
-    return f"b_slot{place}"
+def placeholder_name(place: int) -> str:
+    """Return the name of the parameter for the placeholder at a place."""
+    return f"b_placeholder{place}"
 
 
 def _written_name(place: int) -> str:
@@ -184,8 +184,8 @@ def is_in(values: list[Any]) -> Test:
     return lambda found: found.in_(values)
 
 
-def _is_bound(slots: Sequence[Slot]) -> Test:
-    return is_in([bindparam(slot_name(slot.place), type_=NullType()) for slot in slots])
+def _is_bound(placeholders: Sequence[Placeholder]) -> Test:
+    return is_in([bindparam(placeholder_name(placeholder.place), type_=NullType()) for placeholder in placeholders])
 
 
 def is_ordered(op: str, bound: Any) -> Test:

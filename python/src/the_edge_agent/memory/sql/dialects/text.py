@@ -10,7 +10,7 @@ from sqlalchemy import BindParameter, ColumnElement, Table, Text, bindparam, not
 
 from the_edge_agent.memory.core.tokens import Term, has_words
 from the_edge_agent.memory.database.search_plan import Step
-from the_edge_agent.memory.sql.dialects.newest import ROWS, Newest, SQLStep
+from the_edge_agent.memory.sql.dialects.match_query import ROWS, MatchQuery, SQLStep
 
 WORDS: BindParameter[str] = bindparam("b_words", type_=Text())
 
@@ -30,15 +30,15 @@ class TextConditions:
         """Return conditions that mean the same, by an index where there is one."""
         return self.exact(terms)
 
-    def steps(self, newest: Newest) -> list[SQLStep]:
+    def steps(self, newest: MatchQuery) -> list[SQLStep]:
         """Return the steps for the newest matches, see ``plan.ladder``."""
         return [Step(newest.rows(where=self.matches(newest.terms)))]
 
-    def alone(self, steps: Sequence[SQLStep], terms: Sequence[Term]) -> Sequence[int]:
-        """Return the places of the steps that are to be tried, each by itself, before a transaction tries all."""
+    def tried_first(self, steps: Sequence[SQLStep], terms: Sequence[Term]) -> Sequence[int]:
+        """Return the places of the steps that are tried as single statements. If none answers, a transaction tries all."""
         return [*takewhile(lambda place: steps[place].look_up is None, range(len(steps)))]
 
-    def having(self, newest: Newest) -> list[SQLStep]:
+    def having(self, newest: MatchQuery) -> list[SQLStep]:
         """Return the steps for rows that match, in whatever order they are found quickest."""
         where = [*newest.conditions, *newest.prefix(), *self.matches(newest.terms)]
         return [Step(select(*newest.columns).where(*where).limit(ROWS))]
@@ -52,7 +52,7 @@ class TextConditions:
         }
 
     def wanted(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
-        """Return the query for a full-text index that stands for ``filters.alternatives``."""
+        """Return the query for a full-text index that stands for ``filters.index_lookups``."""
         return {}
 
     def contains(self, term: Term, place: int) -> ColumnElement[bool]:

@@ -74,14 +74,14 @@ class Upsert:
         if _WRITE_ID in self.row:
             mine = and_(columns[_WRITE_ID].is_not(None), columns[_WRITE_ID] == incoming[_WRITE_ID])
             is_same.append((mine, columns.version))
-        version, moment = incoming["version"], incoming["updated_at"]
+        version, timestamp = incoming["version"], incoming["updated_at"]
         written = [name for name in self.row if name != self.name and name not in _NOT_WRITTEN]
         return [
             ("version", case((is_over, version), *is_same, else_=self.next_version(version))),
-            ("created_at", case((is_over, moment), else_=columns.created_at)),
+            ("created_at", case((is_over, timestamp), else_=columns.created_at)),
             *((name, incoming[name]) for name in written),
             ("expires_at", incoming["expires_at"]),
-            ("updated_at", moment),
+            ("updated_at", timestamp),
         ]
 
     def next_version(self, count: Any) -> ColumnElement[Any]:

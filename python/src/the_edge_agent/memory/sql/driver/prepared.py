@@ -41,7 +41,7 @@ class Prepared:
 
     def run(self, connection: Connection, parameters: Mapping[str, Any]) -> Outcome:
         """Run it in the transaction that a connection is in."""
-        if is_watched(connection.engine):
+        if has_listeners(connection.engine):
             result = connection.execute(self.statement, parameters)
             rows = result.all() if result.returns_rows else ()
             return Outcome(rows, result.rowcount, getattr(result, "lastrowid", None))
@@ -132,7 +132,7 @@ def forget(engine: Engine, pooled: PoolProxiedConnection, error: BaseException) 
     engine.pool._invalidate(pooled, error)
 
 
-def is_watched(engine: Engine) -> bool:
+def has_listeners(engine: Engine) -> bool:
     """Return whether somebody logs, traces or changes the statements of an engine: they go through SQLAlchemy then."""
     seen, by_dialect = engine.dispatch, engine.dialect.dispatch
     return bool(

@@ -20,12 +20,12 @@ def batches(items: Iterable[Item], size: Callable[[Item], int], packet: int | No
         size: the bytes of an item as sent.
         packet: how many bytes the server reads at once, None for no limit.
     """
-    most = min(BATCH_BYTES, (packet or BATCH_BYTES) // 2)
+    limit = min(BATCH_BYTES, (packet or BATCH_BYTES) // 2)
     batch: list[Item] = []
     total = 0
     for item in items:
         grown = total + size(item)
-        if batch and (grown > most or len(batch) == BATCH_ITEMS):
+        if batch and (grown > limit or len(batch) == BATCH_ITEMS):
             yield batch
             batch, grown = [], size(item)
         batch.append(item)

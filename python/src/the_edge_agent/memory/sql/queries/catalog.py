@@ -42,7 +42,7 @@ from the_edge_agent.memory.core.damage import (
     read_tracked,
 )
 from the_edge_agent.memory.core.filters import Node, matches
-from the_edge_agent.memory.sql.dialects.newest import bound_range
+from the_edge_agent.memory.sql.dialects.match_query import bound_range
 from the_edge_agent.memory.sql.driver.deadlines import in_time
 from the_edge_agent.memory.sql.queries.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.queries.search import prefix_bounds
@@ -242,9 +242,9 @@ class Catalog:
     def _pages(
         self, connection: Connection, statement: Select[Any], now: dict[str, Any]
     ) -> Iterator[dict[str, Any] | Damage]:
-        beginning, skip = statement, 0
+        following, skip = statement, 0
         while True:
-            rows = connection.execute(beginning.limit(_PAGE_ROWS).offset(skip), now).all()
+            rows = connection.execute(following.limit(_PAGE_ROWS).offset(skip), now).all()
             yield from (read_tracked(row, moment_of) for row in rows)
             if len(rows) < _PAGE_ROWS:
                 return
@@ -252,7 +252,7 @@ class Catalog:
             if after is None:
                 skip += more
             else:
-                beginning, skip = statement.where(self._key > after), more
+                following, skip = statement.where(self._key > after), more
 
 
 def _in_two(groups: Iterable[list[int]], entries: Sequence[Tracked]) -> Iterator[list[list[int]]]:
@@ -284,9 +284,9 @@ def _by_key(found: Iterable[dict[str, Any] | Damage]) -> list[dict[str, Any]]:
 
 def sent_bytes(entry: Tracked, enough: int) -> int:
     """Return the bytes of an entry as sent: at most ``enough``, or exact."""
-    most = _most_bytes(entry)
-    if most <= enough:
-        return most
+    limit = _most_bytes(entry)
+    if limit <= enough:
+        return limit
     return exact_bytes([entry.key, entry.storage_uri, entry.metadata, entry.inlined_value])
 
 

@@ -12,11 +12,11 @@ from sqlalchemy import ColumnElement, Connection, Integer, Select, Text, bindpar
 from the_edge_agent.memory.core.damage import TIMES, Damage, Facts, Lost, read_facts
 from the_edge_agent.memory.core.filters import Node
 from the_edge_agent.memory.core.languages import Language
-from the_edge_agent.memory.core.operations import Operation, Store, ends_by_itself, is_plain
+from the_edge_agent.memory.core.operations import Operation, Store, ends_by_itself, is_unconditional
 from the_edge_agent.memory.core.results import LTMError, Result, ok, stored
 from the_edge_agent.memory.database.search_plan import Step
 from the_edge_agent.memory.database.writes import Seen, Write
-from the_edge_agent.memory.sql.dialects.newest import bound_range
+from the_edge_agent.memory.sql.dialects.match_query import bound_range
 from the_edge_agent.memory.sql.driver.prepared import Prepared, Query
 from the_edge_agent.memory.sql.queries.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.queries.search import Reads, Search, Searcher, prefix_bounds
@@ -65,8 +65,8 @@ class Entries:
         self._expired = select(columns.key).where(expired).order_by(columns.expires_at, columns.key).limit(rows)
         self._clean = delete(table).where(is_among, expired)
         self._expired_count = select(func.count()).select_from(table).where(expired)
-        moment = type_coerce(dialect.now, columns.updated_at.type).label("now")
-        written = select(columns.key, columns.version, columns.write_id, columns.updated_at, moment, expired)
+        timestamp = type_coerce(dialect.now, columns.updated_at.type).label("now")
+        written = select(columns.key, columns.version, columns.write_id, columns.updated_at, timestamp, expired)
         self._written = written.where(is_among).order_by(columns.key).with_for_update()
 
     # --- writes ------------------------------------------------------------------------------------
@@ -86,8 +86,10 @@ class Entries:
         conflicts: dict[int, LTMError] = {}
         by_key = sorted(range(len(operations)), key=lambda place: operations[place].key)
         groups = ([*group] for _, group in groupby(by_key, key=lambda place: operations[place].key))
-        for are_plain, run in groupby(groups, key=lambda places: _are_one([operations[place] for place in places])):
-            if are_plain:
+        for are_unconditional, run in groupby(
+            groups, key=lambda places: _are_one([operations[place] for place in places])
+        ):
+            if are_unconditional:
                 results.update(self._store_together(connection, operations, [*run], now, write))
             else:
                 for place in chain(*run):
@@ -137,8 +139,8 @@ class Entries:
     ) -> Iterator[tuple[int, Result]]:
         for places in groups:
             key = operations[places[0]].key
-            first = versions[key] - len(places) + 1
-            for version, place in enumerate(places, start=first):
+            offset = versions[key] - len(places) + 1
+            for version, place in enumerate(places, start=offset):
                 yield place, stored(key, version)
 
     def _apply_one(
@@ -158,10 +160,10 @@ class Entries:
         return sum(connection.execute(self._delete_many, {"b_keys": part, "b_now": now}).rowcount for part in parts)
 
     def cleanup_expired(
-        self, connection: Connection, batch_size: int, moment: datetime | None
+        self, connection: Connection, batch_size: int, timestamp: datetime | None
     ) -> tuple[list[str], int, int]:
         """Remove some expired entries; return their keys, how many were removed, and how many remain."""
-        now = {"b_now": moment}
+        now = {"b_now": timestamp}
         keys = sorted(connection.scalars(self._expired, {"b_rows": batch_size, **now}))
         parts = self._batches_of_keys(keys)
         deleted = sum(connection.execute(self._clean, {"b_keys": part, **now}).rowcount for part in parts)
@@ -189,13 +191,13 @@ class Entries:
 
     def takes_several(self, keys: Sequence[str]) -> bool:
         """Return whether it takes several statements to retrieve these keys, or one that may not see one state."""
-        return len(keys) > 1 and (not self._dialect.keeps_one_state or len(self._batches_of_keys(keys)) > 1)
+        return len(keys) > 1 and (not self._dialect.has_snapshot_reads or len(self._batches_of_keys(keys)) > 1)
 
     def facts(self, connection: Connection, keys: Sequence[str]) -> dict[str, Facts | Damage]:
         """Return when the entries at keys expire, and the pointers to their values in a blob storage."""
         parts = self._batches_of_keys(keys)
         rows = (row for part in parts for row in connection.execute(self._facts, {"b_keys": part}))
-        return {row[0]: read_facts(*row, moment=moment_of) for row in rows}
+        return {row[0]: read_facts(*row, timestamp=moment_of) for row in rows}
 
     def pointed_to(self, connection: Connection, pointers: Sequence[str]) -> set[str]:
         """Return those of the pointers that an entry has, expired ones included."""
@@ -218,9 +220,9 @@ class Entries:
         """Return the query that counts the entries whose keys have a prefix."""
         return self._in_prefix(self._count, prefix, {})
 
-    def search_alone(self, search: Search) -> list[Step[Query]]:
+    def search_steps(self, search: Search) -> list[Step[Query]]:
         """Return the steps that may answer a search, see ``Searcher.alone``."""
-        return self._searcher.alone(search)
+        return self._searcher.steps(search)
 
     def reads(
         self, connection: Connection, condition: Node | None, prefix: str, rules: Language, *, filters: bool
@@ -247,7 +249,7 @@ class Entries:
 
 def _are_one(operations: Sequence[Operation]) -> bool:
     """Return whether operations on one key are stores of which only the last one counts."""
-    return all(map(is_plain, operations)) and not any(map(ends_by_itself, operations[:-1]))
+    return all(map(is_unconditional, operations)) and not any(map(ends_by_itself, operations[:-1]))
 
 
 def _seen(key: str, version: int, write_id: str | None, updated_at: Any, now: datetime, is_expired: Any) -> Seen:
@@ -263,9 +265,9 @@ def _by_prefix(statement: Select[Any], key: ColumnElement[str]) -> tuple[Prepare
 
 def sent_bytes(store: Store, enough: int) -> int:
     """Return the bytes of an entry as sent: at most ``enough``, or exact."""
-    most = _most_bytes(store)
-    if most <= enough:
-        return most
+    limit = _most_bytes(store)
+    if limit <= enough:
+        return limit
     return exact_bytes([store.key, store.kept_value, store.metadata, store.search_text])
 
 

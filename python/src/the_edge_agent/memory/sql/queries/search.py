@@ -26,13 +26,13 @@ from sqlalchemy import (
 )
 
 from the_edge_agent.memory.core.damage import Damage, Lost, may_fit, undamaged
-from the_edge_agent.memory.core.filters import Node, alternatives, slotted
+from the_edge_agent.memory.core.filters import Node, index_lookups, parameterize
 from the_edge_agent.memory.core.languages import Language
 from the_edge_agent.memory.core.tokens import Term, has_words, terms_of_prefix
 from the_edge_agent.memory.core.validation import end_of_prefix
 from the_edge_agent.memory.database.search_plan import SHORT, Row, Rows, Step, best, first_answer, is_late, window_of
 from the_edge_agent.memory.sql.dialects import Dialect
-from the_edge_agent.memory.sql.dialects.newest import IS_PARTIAL, Newest, SQLStep, bound_range
+from the_edge_agent.memory.sql.dialects.match_query import IS_PARTIAL, MatchQuery, SQLStep, bound_range
 from the_edge_agent.memory.sql.driver.deadlines import in_time
 from the_edge_agent.memory.sql.driver.errors import LostRaceError
 from the_edge_agent.memory.sql.driver.prepared import Prepared, Query
@@ -105,10 +105,11 @@ class Searcher:
         texts = select(columns.key, self._search_text)
         self._texts_by_key = texts.where(columns.key.in_(bindparam("keys", expanding=True)))
 
-    def alone(self, search: Search) -> list[Step[Query]]:
-        """Return steps, each a statement by itself, for what ``results_of`` makes results of.
+    def steps(self, search: Search) -> list[Step[Query]]:
+        """Return candidate statements, cheapest first. Run them until one answers, then pass its rows to ``results_of``.
 
-        None where Python filters, and of late pages of what is ranked: too many values would come with them.
+        There are none where Python decides the filter, and none for a late page of a ranked search: each would bring
+        too many values with it.
         """
         if is_late(search.terms, search.offset, search.limit):
             return []
@@ -127,16 +128,18 @@ class Searcher:
             kept = self._queries[asked.shape] = [(step, Prepared(step.statement)) for step in steps]
         skipped = 0 if search.ranked else search.offset
         parameters = {**asked.parameters, "b_rows": search.rows, "b_skipped": skipped, "b_now": self._dialect.clock()}
-        places = self._texts.alone([step for step, _ in kept], search.terms)
+        places = self._texts.tried_first([step for step, _ in kept], search.terms)
         return [
             Step(Query(prepared, {**parameters, **step.bounds}), is_partial=step.is_partial)
             for step, prepared in map(kept.__getitem__, places)
-            if step.most is None or skipped < step.most
+            if step.limit is None or skipped < step.limit
         ]
 
     def _asked(self, search: Search) -> _Asked:
-        node, filled = slotted(search.metadata_filter) if self._filters.takes_slots else (search.metadata_filter, [])
-        groups, bounds = alternatives(search.metadata_filter), prefix_bounds(search.prefix)
+        node, filled = (
+            parameterize(search.metadata_filter) if self._filters.takes_placeholders else (search.metadata_filter, [])
+        )
+        groups, bounds = index_lookups(search.metadata_filter), prefix_bounds(search.prefix)
         wanted = tuple(map(len, groups))
         parameters = {**self._texts.parameters(search.terms), **self._texts.wanted(groups), **bounds}
         for place, (path, value) in enumerate(filled):
@@ -150,7 +153,7 @@ class Searcher:
         newest = self._newest(search, asked, columns)
         return None if newest is None else self._texts.steps(newest)
 
-    def _newest(self, search: Search, asked: _Asked, columns: Sequence[ColumnElement[Any]]) -> Newest | None:
+    def _newest(self, search: Search, asked: _Asked, columns: Sequence[ColumnElement[Any]]) -> MatchQuery | None:
         """Return what is asked for; None where Python filters."""
         conditions = [self._visible]
         if asked.node is not None:
@@ -159,7 +162,7 @@ class Searcher:
                 return None
             conditions.append(condition)
         bounds = len(prefix_bounds(search.prefix))
-        return Newest(self._table, columns, search.terms, conditions, bounds, asked.wanted)
+        return MatchQuery(self._table, columns, search.terms, conditions, bounds, asked.wanted)
 
     def _if_short(self, column: ColumnElement[str]) -> ColumnElement[str]:
         return case((self._dialect.size(column) <= SHORT, column), else_=null())
@@ -237,7 +240,7 @@ class Searcher:
         search: Search,
         columns: Sequence[ColumnElement[Any]],
         parameters: Parameters,
-        most: int,
+        limit: int,
     ) -> Sequence[Sequence[Any]]:
         """Return the first rows whose metadata, their last column, satisfies a filter that is left to Python."""
         prefix = bound_range(self._key)[: len(prefix_bounds(search.prefix))]
@@ -246,7 +249,7 @@ class Searcher:
         with closing(self._rows(connection, statement, parameters)) as rows:
             condition = search.metadata_filter
             fitting = (row for row in in_time(rows) if condition is None or may_fit(condition, row[-1]))
-            return list(islice(fitting, most))
+            return list(islice(fitting, limit))
 
     def undamaged(
         self, connection: Connection, search: Search, lost: Lost, *, filters: bool
@@ -269,10 +272,10 @@ class Searcher:
         columns = (self._key, self._updated_at, self._value, self._metadata, words, self._pointer)
         statement = select(*columns).where(*where).order_by(*self._newest_first)
         parameters = {**asked.parameters, "b_now": self._dialect.clock(connection, statements=2)}
-        terms, most = search.terms, search.limit
+        terms, limit = search.terms, search.limit
         with closing(self._rows(connection, statement, parameters)) as rows:
             read = ((row[0], *row[2:]) for row in in_time(rows))
-            found, damages = undamaged(read, terms, search.metadata_filter, search.offset, most, lost)
+            found, damages = undamaged(read, terms, search.metadata_filter, search.offset, limit, lost)
         entries = [_entry(row, score) for score, row in found]
         return [entry for entry in entries if not isinstance(entry, Damage)], damages
 
@@ -280,14 +283,14 @@ class Searcher:
         self, connection: Connection, statement: Select[Any], now: Parameters
     ) -> Generator[Sequence[Any], None, None]:
         """Yield all rows of one state: page by page if the transaction keeps it, else out of one statement."""
-        if not self._dialect.keeps_one_state:
+        if not self._dialect.has_snapshot_reads:
             with connection.execute(statement, now, execution_options={"yield_per": PAGE_ROWS}) as result:
                 yield from result
             return
         page, last = statement.limit(PAGE_ROWS), bindparam("b_last", type_=self._key.type)
         # In SQL, because Python may not have the time of an entry that is damaged.
-        moment = select(self._updated_at).where(self._key == last).correlate(None).scalar_subquery()
-        is_older = or_(self._updated_at < moment, and_(self._updated_at == moment, self._key > last))
+        timestamp = select(self._updated_at).where(self._key == last).correlate(None).scalar_subquery()
+        is_older = or_(self._updated_at < timestamp, and_(self._updated_at == timestamp, self._key > last))
         older = page.where(is_older)
         while True:
             rows = connection.execute(page, now).all()
@@ -349,14 +352,14 @@ class Reads:
         self._read: dict[str, tuple[Any, int]] = {}
         self._now = searcher.now(connection)
 
-    def newest(self, terms: Sequence[Term], most: int, *, filtered: bool) -> list[Row]:
+    def newest(self, terms: Sequence[Term], limit: int, *, filtered: bool) -> list[Row]:
         """Return the newest entries, see ``Reader.newest``."""
-        search = Search(terms, self._condition if filtered else None, self._prefix, most, 0)
+        search = Search(terms, self._condition if filtered else None, self._prefix, limit, 0)
         return self._rows(search, "newest")
 
-    def having(self, terms: Sequence[Term], most: int) -> list[Row]:
+    def having(self, terms: Sequence[Term], limit: int) -> list[Row]:
         """Return entries that satisfy terms, see ``Reader.having``."""
-        return self._rows(Search(terms, self._condition, self._prefix, most + 1, 0), "having", self._prefix_terms)
+        return self._rows(Search(terms, self._condition, self._prefix, limit + 1, 0), "having", self._prefix_terms)
 
     def in_time(self, rows: Sequence[Row]) -> Iterable[Row]:
         """Yield rows until the time of the call is over."""

@@ -12,7 +12,7 @@ from the_edge_agent.memory.sql.dialects import Dialect, Upsert
 from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sql.driver.prepared import Prepared, Query
 from the_edge_agent.memory.sql.schema.rows import entry_parameters
-from the_edge_agent.memory.sql.transactions import run_alone
+from the_edge_agent.memory.sql.transactions import run_autocommit
 
 
 class SingleStore:
@@ -25,7 +25,7 @@ class SingleStore:
     @property
     def is_possible(self) -> bool:
         """Whether one statement is enough here, and commits by itself."""
-        return self._upsert.single is not None and self._dialect.commits_alone
+        return self._upsert.single is not None and self._dialect.commits_single_statements
 
     def store(self, engine: Engine, store: Store, deadline: Deadline, write: Write | None) -> int:
         """Store an entry and return its version.
@@ -42,4 +42,4 @@ class SingleStore:
         write_id = None if write is None else write.id
         row = entry_parameters(self._dialect, store, self._dialect.clock(), write_id=write_id)
         query = Query(cast(Prepared, self._upsert.single), row)
-        return self._upsert.version_of(run_alone(engine, self._dialect, query, deadline, write=True), row)
+        return self._upsert.version_of(run_autocommit(engine, self._dialect, query, deadline, write=True), row)

@@ -59,22 +59,22 @@ class Statements:
 
     def keep_blobs(self, connection: Connection) -> None:
         """Let no one remove blobs until the transaction ends."""
-        self.schema.dialect.hold(connection, self.schema.tables.schema_version, alone=False)
+        self.schema.dialect.lock_row(connection, self.schema.tables.schema_version, exclusive=False)
 
     def remove_orphans(
-        self, connection: Connection, pointers: Sequence[str], most: int, remove: Callable[[str], None]
+        self, connection: Connection, pointers: Sequence[str], limit: int, remove: Callable[[str], None]
     ) -> tuple[int, int]:
         """Remove blobs that no entry points to, while no transaction can store a pointer.
 
         Returns:
             How many such blobs there were, and how many of them were removed.
         """
-        self.schema.dialect.hold(connection, self.schema.tables.schema_version, alone=True)
+        self.schema.dialect.lock_row(connection, self.schema.tables.schema_version, exclusive=True)
         used = self.entries.pointed_to(connection, pointers)
         orphans = [pointer for pointer in pointers if pointer not in used]
-        for pointer in orphans[:most]:
+        for pointer in orphans[:limit]:
             remove(pointer)
-        return len(orphans), len(orphans[:most])
+        return len(orphans), len(orphans[:limit])
 
     def apply(
         self, connection: Connection, operations: Sequence[Operation], write: Write | None, *, ledger: bool

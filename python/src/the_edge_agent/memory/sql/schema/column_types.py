@@ -113,9 +113,9 @@ class UTCDateTime(TypeDecorator[datetime]):
         """Convert to UTC, without a zone where the column has none."""
         if value is None:
             return None
-        moment = value.astimezone(timezone.utc) if value.tzinfo else value.replace(tzinfo=timezone.utc)
+        timestamp = value.astimezone(timezone.utc) if value.tzinfo else value.replace(tzinfo=timezone.utc)
         has_zone = getattr(for_dialect(dialect).time_type, "timezone", False)
-        return moment if has_zone else moment.replace(tzinfo=None)
+        return timestamp if has_zone else timestamp.replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return the moment in UTC; what is none, on a database without types, as it is."""

@@ -105,7 +105,7 @@ def _move_page(
     rows = connection.execute(select(earlier).order_by(columns.key).limit(_PAGE_ROWS).with_for_update()).all()
     if not rows:
         return False
-    times = {name: bindparam(f"b_{name}", type_=dialect.moment) for name in ("created_at", "updated_at")}
+    times = {name: bindparam(f"b_{name}", type_=dialect.timestamp) for name in ("created_at", "updated_at")}
     statement = insert(entries).values({**entry_row(dialect, entries), **times, "expires_at": None})
     now = datetime.now(timezone.utc)
     for key, value, metadata, created_at, updated_at in rows:

@@ -30,7 +30,7 @@ class DuckDBDialect(Dialect):
     deletion and an update of the same row at the same time both succeed, so writers take turns here.
     """
 
-    keeps_one_state = True
+    has_snapshot_reads = True
 
     @classmethod
     def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:
@@ -64,7 +64,7 @@ class DuckDBDialect(Dialect):
         return engine.dialect.connect(*args, **kwargs)
 
     @classmethod
-    def objection(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
+    def why_unusable(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
         """Refuse autocommit, and a connection on which the caller has begun a transaction."""
         if driver_connection.autocommit:
             return COMMITS_ALONE
@@ -96,7 +96,7 @@ class DuckDBDialect(Dialect):
         version: str = connection.scalar(select(func.version())) or ""
         return version.removeprefix("v")
 
-    def alone(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
+    def autocommit(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
         """Do nothing: a statement outside of a transaction is one."""
         return nullcontext()
 

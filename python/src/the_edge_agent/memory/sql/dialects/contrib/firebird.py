@@ -86,7 +86,7 @@ class FirebirdDialect(Dialect):
     token_type: ClassVar[TypeEngine[Any]] = _Blob("ASCII")
     time_type = _Microseconds()
     socket_drivers = frozenset({"firebird-driver"})  # connecting is limited; there is no socket to look at: pre-ping
-    keeps_one_state = True
+    has_snapshot_reads = True
 
     @classmethod
     def ascii_type(cls, length: int) -> TypeEngine[Any]:

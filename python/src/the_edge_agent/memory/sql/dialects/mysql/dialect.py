@@ -114,19 +114,19 @@ class MySQLDialect(Dialect):
     time_type = DATETIME(fsp=6)
     socket_drivers = frozenset({"pymysql", "mysqldb", "mysqlconnector"})
     cipher = "SHOW STATUS LIKE 'Ssl_cipher'"
-    commits_alone = True
+    commits_single_statements = True
     table_options: ClassVar[Mapping[str, str]] = {
         f"{name}_{option}": value
         for name in ("mysql", "mariadb")  # SQLAlchemy has two names for the dialect
         for option, value in (("engine", "InnoDB"), ("row_format", "DYNAMIC"))
     }
     before_snapshot = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
-    keeps_one_state = True
+    has_snapshot_reads = True
     has_exact_keys = True
 
-    def __init__(self, moment: TypeEngine[datetime]) -> None:
+    def __init__(self, timestamp: TypeEngine[datetime]) -> None:
         """Make the dialect of one engine."""
-        super().__init__(moment)
+        super().__init__(timestamp)
         self._has_json = self._has_terms = self._has_number = self._has_words = True
 
     @property
@@ -273,7 +273,7 @@ class MySQLDialect(Dialect):
                     record.invalidate()
 
     @classmethod
-    def objection(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
+    def why_unusable(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
         """Refuse autocommit of the driver; look at the status that came with the server's last answer."""
         get_autocommit = getattr(driver_connection, "get_autocommit", None)
         autocommit = get_autocommit() if get_autocommit else getattr(driver_connection, "autocommit", False)
@@ -291,12 +291,12 @@ class MySQLDialect(Dialect):
         socket = getattr(wrapper, "sock", None) or getattr(driver_connection, "_sock", None)  # PyMySQL
         return -1 if socket is None else int(socket.fileno())
 
-    def alone(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
+    def autocommit(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
         """Do nothing where statements commit by themselves, as they do on an engine of our own."""
         get_autocommit = getattr(driver_connection, "get_autocommit", None)  # mysql-connector would ask the server
         if get_autocommit is not None and get_autocommit():
             return nullcontext()
-        return super().alone(driver_connection, write=write)
+        return super().autocommit(driver_connection, write=write)
 
     @contextmanager
     def exclusively(self, connection: Connection, name: str) -> Iterator[None]:
@@ -312,9 +312,9 @@ class MySQLDialect(Dialect):
         """Return the size of the largest packet that the server reads."""
         return int(connection.scalar(text("SELECT @@max_allowed_packet")) or 0) or None
 
-    def hold(self, connection: Connection, table: Table, *, alone: bool) -> None:
+    def lock_row(self, connection: Connection, table: Table, *, exclusive: bool) -> None:
         """Lock the row without writing it."""
-        connection.execute(select(table).with_for_update(read=not alone))
+        connection.execute(select(table).with_for_update(read=not exclusive))
 
     @property
     def now(self) -> ColumnElement[Any]:
@@ -325,7 +325,7 @@ class MySQLDialect(Dialect):
     def expiry(self) -> ColumnElement[Any]:
         """When an entry expires, by the server's clock."""
         lived = func.timestampadd(literal_column("MICROSECOND"), bindparam("b_ttl", type_=BigInteger()), self.now)
-        return func.coalesce(bindparam("b_until", type_=self.moment), lived, type_=self.moment)
+        return func.coalesce(bindparam("b_until", type_=self.timestamp), lived, type_=self.timestamp)
 
     def clock(self, connection: Connection | None = None, *, statements: int = 1) -> datetime | None:
         """Ask the server once for a transaction of several statements; UTC_TIMESTAMP moves between them."""
@@ -338,9 +338,9 @@ class MySQLDialect(Dialect):
         terms = term_columns() if TERMS[0] in table.c else {}
         return {**super().metadata_columns(table), **terms, **self.unindexed(table)}
 
-    def sortable(self, moment: ColumnElement[Any]) -> ColumnElement[Any]:
+    def sortable(self, timestamp: ColumnElement[Any]) -> ColumnElement[Any]:
         """Return it as text: PyMySQL takes longer to make a time than for the rest of the row."""
-        return cast(moment, String(_TIME_LENGTH))
+        return cast(timestamp, String(_TIME_LENGTH))
 
     def unindexed(self, table: Table) -> dict[str, ColumnElement[Any]]:
         """Return the number, which the table of words knows by the earlier words."""
@@ -423,7 +423,7 @@ class OnDuplicateKey(Upsert):
 class JSONConditions(FilterConditions):
     """Filters by JSON_EXTRACT, with the type looked at first."""
 
-    takes_slots = True
+    takes_placeholders = True
 
     def __init__(self, table: Table, exact_collation: str) -> None:
         """Make the conditions of one table; strings compare by this collation."""

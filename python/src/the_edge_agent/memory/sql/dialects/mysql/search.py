@@ -49,8 +49,8 @@ from the_edge_agent.memory.database.search_plan import (
     Step,
     ladder,
 )
+from the_edge_agent.memory.sql.dialects.match_query import IS_PARTIAL, ROWS, SKIPPED, MatchQuery, SQLStep
 from the_edge_agent.memory.sql.dialects.mysql.words import BLOCK, INDEX, NUMBER, Places, WordTable, both, count, numbers
-from the_edge_agent.memory.sql.dialects.newest import IS_PARTIAL, ROWS, SKIPPED, Newest, SQLStep
 from the_edge_agent.memory.sql.dialects.text import TextConditions
 
 TERMS: Final = tuple(f"term{number}" for number in range(1, 9))  # columns; each costs a store 6 to 12 microseconds
@@ -130,10 +130,10 @@ class TermConditions(TextConditions):
         self._few_entries_until = 0.0
         self._many_until: dict[Sequence[Term], float] = {}
 
-    def alone(self, steps: Sequence[SQLStep], terms: Sequence[Term]) -> Sequence[int]:
+    def tried_first(self, steps: Sequence[SQLStep], terms: Sequence[Term]) -> Sequence[int]:
         """Read all entries if there were few a moment ago; the newest, if many had these words."""
         if steps[0].look_up is None:
-            return super().alone(steps, terms)
+            return super().tried_first(steps, terms)
         now = time.monotonic()
         if now < self._few_entries_until:
             return [len(steps) - 1]
@@ -141,12 +141,12 @@ class TermConditions(TextConditions):
             return [next(place for place, step in enumerate(steps) if step.is_partial)]
         return []
 
-    def _numbers(self, words: WordTable, most: int, connection: Connection, terms: Sequence[Term]) -> Any:
+    def _numbers(self, words: WordTable, limit: int, connection: Connection, terms: Sequence[Term]) -> Any:
         """Return the numbers of the entries that may have all terms; None if these and the unnumbered are too many."""
         blocks = words.blocks(connection)
         now = time.monotonic()
         found = reduce(both, words.places(connection, blocks, [term for term in terms if not term.negated]))
-        room = most - count(found)
+        room = limit - count(found)
         unnumbered = words.unnumbered(connection, max(room, 0) + 1)
         if len(blocks) <= FEW_BLOCKS and unnumbered <= min(room, BLOCK):
             self._few_entries_until = now + _REMEMBERED
@@ -165,7 +165,7 @@ class TermConditions(TextConditions):
             for number, term in enumerate(term for found in group for term in _terms(found, ""))
         }
 
-    def steps(self, newest: Newest) -> list[SQLStep]:
+    def steps(self, newest: MatchQuery) -> list[SQLStep]:
         """Fetch and sort what a group finds if that is not much; else look for enough among the newest entries."""
         look_ups = [self._few(newest, group, size) for group, size in enumerate(newest.wanted[: GROUPS["mysql"]])]
         words = self._words if has_words(newest.terms) else None
@@ -176,18 +176,18 @@ class TermConditions(TextConditions):
         (every,) = super().steps(newest)
         return [*ladder("mysql", look_ups, self._late(newest), lambda: every)]
 
-    def _numbered(self, newest: Newest, words: WordTable) -> LookUp:
+    def _numbered(self, newest: MatchQuery, words: WordTable) -> LookUp:
         """Return a function that makes, for a bound, the step that reads what the table of words finds."""
         rows = newest.rows(where=[words.may_have("b_numbers"), *self.exact(newest.terms)])
         statement = rows.with_hint(self.table, words.hint)
 
         def step(bound: Bound) -> SQLStep:
-            most = max(bound.matches, LEAST_LOOKED_UP)
-            return Step(statement, look_up=partial(self._numbers, words, most))
+            limit = max(bound.matches, LEAST_LOOKED_UP)
+            return Step(statement, look_up=partial(self._numbers, words, limit))
 
         return step
 
-    def having(self, newest: Newest) -> list[SQLStep]:
+    def having(self, newest: MatchQuery) -> list[SQLStep]:
         """Look the words up in their table; of many entries, first in the latest blocks."""
         every = super().having(newest)
         words = self._words if has_words(newest.terms) else None
@@ -215,7 +215,7 @@ class TermConditions(TextConditions):
         positive = [term for term in terms if not term.negated]
         return reduce(both, words.places(connection, words.blocks(connection), positive))
 
-    def _few(self, newest: Newest, group: int, size: int) -> LookUp:
+    def _few(self, newest: MatchQuery, group: int, size: int) -> LookUp:
         """Return a function that makes, for a bound, the step that reads what one group of the filter finds.
 
         For too many entries its statement returns one row without a key.
@@ -238,9 +238,9 @@ class TermConditions(TextConditions):
             or_(not_(is_few), and_(*newest.conditions, *newest.prefix(), *self.exact(newest.terms))),
         )
         statement = rows.order_by(*newest.order).limit(ROWS).offset(SKIPPED)
-        return lambda bound: Step(statement, {"b_some": bound.matches + 1}, most=bound.matches)
+        return lambda bound: Step(statement, {"b_some": bound.matches + 1}, limit=bound.matches)
 
-    def _late(self, newest: Newest) -> LookUp:
+    def _late(self, newest: MatchQuery) -> LookUp:
         """Return a function that makes, for a bound, the step that reads matches among the newest entries."""
         ages = self.table.alias("ages").c
         oldest = select(ages.updated_at).order_by(ages.updated_at.desc(), ages.key).limit(1).offset(_NEWEST)

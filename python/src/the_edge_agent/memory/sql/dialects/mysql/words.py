@@ -101,9 +101,9 @@ class WordTable:
         """Return the condition that an entry has one of the bound numbers, or none."""
         return or_(self.number.in_(bindparam(numbers, expanding=True)), self.number.is_(None))
 
-    def unnumbered(self, connection: Connection, most: int) -> int:
-        """Return how many entries have no number, or ``most`` if there are more."""
-        return int(connection.scalar(self._unnumbered, {"b_most": most}) or 0)
+    def unnumbered(self, connection: Connection, limit: int) -> int:
+        """Return how many entries have no number, or ``limit`` if there are more."""
+        return int(connection.scalar(self._unnumbered, {"b_most": limit}) or 0)
 
     def blocks(self, connection: Connection) -> list[int]:
         """Return the blocks that there are."""
@@ -214,9 +214,9 @@ class WordBlocks(Upkeep):
         super().__init__()
         self._words, self._table = words, words.table
         columns, number, rows = words.entries.c, words.number, words.table.c
-        self._key, moment = columns.key, type_coerce(columns.updated_at, _MOMENT)
+        self._key, timestamp = columns.key, type_coerce(columns.updated_at, _MOMENT)
         words_of = type_coerce(columns.search_text, Text())
-        unnumbered = select(columns.key, columns.version, moment, words_of).with_hint(words.entries, words.hint)
+        unnumbered = select(columns.key, columns.version, timestamp, words_of).with_hint(words.entries, words.hint)
         unnumbered = unnumbered.where(number.is_(None), columns.key > bindparam("b_after", type_=columns.key.type))
         self._page = unnumbered.order_by(columns.key).limit(bindparam("b_rows", type_=Integer()))
         is_listed = and_(rows.block == _LIST, rows.term == bindparam("b_term", type_=VARBINARY()))
@@ -253,7 +253,7 @@ class WordBlocks(Upkeep):
             if not self._number(run, run(self._make)):
                 return
             listed = run(self._blocks)
-            self._thin_out(run, dict(random.sample(sorted(listed.items()), min(_LOOKED_AT, len(listed)))), most=1)
+            self._thin_out(run, dict(random.sample(sorted(listed.items()), min(_LOOKED_AT, len(listed)))), limit=1)
 
     def all(self, run: Run) -> tuple[int, int]:
         """Make and drop all blocks that there is reason for; return how many were made, and of how many entries."""
@@ -261,7 +261,7 @@ class WordBlocks(Upkeep):
         listed = run(self._blocks)  # after that: a block is listed before it has an entry
         for block in numbered - set(listed):  # of a table that came here without its words
             self._dissolve(run, block)
-        self._thin_out(run, listed, most=len(listed))
+        self._thin_out(run, listed, limit=len(listed))
         blocks = entries = 0
         while found := self._number(run, _patiently(run, self._make)):
             blocks, entries = blocks + 1, entries + found
@@ -362,11 +362,11 @@ class WordBlocks(Upkeep):
     def _found_blocks(self, connection: Connection) -> set[int]:
         return {int(block) for block in connection.scalars(self._numbered_blocks)}
 
-    def _thin_out(self, run: Run, blocks: dict[int, int], most: int) -> None:
+    def _thin_out(self, run: Run, blocks: dict[int, int], limit: int) -> None:
         """Drop the emptiest of these blocks, if half of their entries are gone or written anew."""
         live = {block: run(partial(self._size_of, block)) for block in blocks}
         emptiest = sorted(blocks, key=lambda block: live[block])
-        for block in islice((block for block in emptiest if live[block] * 2 <= blocks[block]), most):
+        for block in islice((block for block in emptiest if live[block] * 2 <= blocks[block]), limit):
             self._dissolve(run, block)
 
     def _size_of(self, block: int, connection: Connection) -> int:

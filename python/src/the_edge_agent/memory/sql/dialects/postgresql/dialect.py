@@ -44,7 +44,7 @@ from sqlalchemy.sql.visitors import replacement_traverse
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from the_edge_agent.memory.core.codec import comparable_json, decode
-from the_edge_agent.memory.core.filters import Node, Path, Slot, nested
+from the_edge_agent.memory.core.filters import Node, Path, Placeholder, nested
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.tokens import Term, has_words
 from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
@@ -61,8 +61,8 @@ from the_edge_agent.memory.sql.dialects.base import (
     SECONDS,
     Dialect,
 )
-from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test, is_ordered, slot_name
-from the_edge_agent.memory.sql.dialects.newest import ROWS, SKIPPED, Newest, SQLStep, are_many, in_order
+from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test, is_ordered, placeholder_name
+from the_edge_agent.memory.sql.dialects.match_query import ROWS, SKIPPED, MatchQuery, SQLStep, are_many, in_order
 from the_edge_agent.memory.sql.dialects.probing import accepts
 from the_edge_agent.memory.sql.dialects.text import IndexedTextConditions, TextConditions
 from the_edge_agent.memory.sql.dialects.upsert import OnConflict, Upsert
@@ -90,7 +90,7 @@ _AS_TEXT: Final[ColumnElement[str]] = literal_column("""'YYYY-MM-DD HH24:MI:SS.U
 _ASCII: Final = "SQL_ASCII"  # as which drivers return bytes
 
 
-class Moment(TypeDecorator[datetime]):
+class Timestamp(TypeDecorator[datetime]):
     """TIMESTAMPTZ, selected as text in UTC: drivers read it by the session's TimeZone and DateStyle."""
 
     impl = DateTime(timezone=True)
@@ -121,18 +121,18 @@ class PostgreSQLDialect(Dialect):
     partial_index = "postgresql_where"
     exact_collation: ClassVar[str | None] = "C"
     key_type: ClassVar[TypeEngine[Any]] = String(MAX_KEY_LENGTH, collation=exact_collation)
-    time_type: ClassVar[TypeEngine[Any]] = Moment()
+    time_type: ClassVar[TypeEngine[Any]] = Timestamp()
     preparing_drivers = frozenset({"psycopg"})
     socket_drivers = frozenset({"psycopg", "psycopg2"})
-    commits_alone = True
-    keeps_one_state = True
+    commits_single_statements = True
+    has_snapshot_reads = True
     has_exact_keys = True
     #: Whether a question looks up words in a SELECT of its own: the planner must not guess how many entries have all.
     hides_words: ClassVar[bool] = True
 
-    def __init__(self, moment: TypeEngine[datetime]) -> None:
+    def __init__(self, timestamp: TypeEngine[datetime]) -> None:
         """Make the dialect of one engine."""
-        super().__init__(moment)
+        super().__init__(timestamp)
         self._has_gin = self._has_full_text = True
         self._has_json = dict[str, bool]()  # by table
         self._is_ours = True  # the session, so that it keeps its settings
@@ -172,7 +172,7 @@ class PostgreSQLDialect(Dialect):
         learn_code(error, parameters, seconds)
 
     @classmethod
-    def objection(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
+    def why_unusable(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
         """Refuse autocommit of the driver; look at libpq's transaction status."""
         if driver_connection.autocommit:
             return COMMITS_ALONE
@@ -286,13 +286,13 @@ class PostgreSQLDialect(Dialect):
             driver_connection.execute(begin, prepare=False)  # several statements cannot be prepared as one
             yield transaction
 
-    def alone(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
+    def autocommit(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
         """Turn autocommit on for a while: psycopg and psycopg2 send nothing for that."""
         return _Autocommit(driver_connection)
 
-    def hold(self, connection: Connection, table: Table, *, alone: bool) -> None:
+    def lock_row(self, connection: Connection, table: Table, *, exclusive: bool) -> None:
         """Lock the row without writing it."""
-        connection.execute(select(table).with_for_update(read=not alone))
+        connection.execute(select(table).with_for_update(read=not exclusive))
 
     def analyze(self, connection: Connection, *tables: Table) -> None:
         """Refresh the statistics: with those of an empty table a join of two large ones never ends."""
@@ -317,7 +317,9 @@ class PostgreSQLDialect(Dialect):
         """When an entry expires, by the server's clock."""
         microsecond: ColumnElement[Any] = literal_column("interval '1 microsecond'", type_=Interval())
         lived = self.now + cast(bindparam("b_ttl", type_=BigInteger()), BigInteger) * microsecond
-        return func.coalesce(cast(bindparam("b_until", type_=self.moment), self.time_type), lived, type_=self.moment)
+        return func.coalesce(
+            cast(bindparam("b_until", type_=self.timestamp), self.time_type), lived, type_=self.timestamp
+        )
 
     def metadata_columns(self, table: Table) -> dict[str, ColumnElement[Any]]:
         """Return the bound columns, the JSONB copy as text that the server converts."""
@@ -375,27 +377,31 @@ class VectorConditions(IndexedTextConditions):
         super().__init__(entries)
         self._is_ours, self._hides_words = is_ours, hides_words
 
-    def steps(self, newest: Newest) -> list[SQLStep]:
+    def steps(self, newest: MatchQuery) -> list[SQLStep]:
         """Fetch and sort what the filter finds if that is not much; else look for enough among the newest entries."""
         (every,) = super().steps(newest)
         if not newest.wanted or has_words(newest.terms) or "metadata_json" not in self.table.c:
             return [every]
         return [*ladder("postgresql", [partial(self._few, newest)], partial(self._late, newest), lambda: every)]
 
-    def _few(self, newest: Newest, bound: Bound) -> SQLStep:
+    def _few(self, newest: MatchQuery, bound: Bound) -> SQLStep:
         """Return the step for the rows, sorted before they are fetched if there may be many; for too many, of nulls."""
-        most, entries = bound.matches, self.table
-        moment = type_coerce(entries.c.updated_at, Text()).label("moment")  # sorted by, and not looked at
+        limit, entries = bound.matches, self.table
+        timestamp = type_coerce(entries.c.updated_at, Text()).label("written_at")  # sorted by, and not looked at
         columns = newest.columns if bound.is_small else [entries.c.key]
-        found = select(*columns, moment).where(*self._where(newest)).limit(literal_column(str(most + 1))).cte("found")
-        many, key = are_many(found, most), next(iter(found.c))
-        chosen = select(*found.c).where(not_(many)).order_by(found.c.moment.desc(), key)
+        found = (
+            select(*columns, timestamp).where(*self._where(newest)).limit(literal_column(str(limit + 1))).cte("found")
+        )
+        many, key = are_many(found, limit), next(iter(found.c))
+        chosen = select(*found.c).where(not_(many)).order_by(found.c.written_at.desc(), key)
         rows = select(*(places := chosen.limit(ROWS).offset(SKIPPED).subquery("chosen")).c)
         if not bound.is_small:
-            rows = select(*newest.columns, places.c.moment).join_from(entries, places, entries.c.key == places.c.key)
+            rows = select(*newest.columns, places.c.written_at).join_from(
+                entries, places, entries.c.key == places.c.key
+            )
         return Step(in_order(rows, many))
 
-    def _late(self, newest: Newest, bound: Bound) -> SQLStep:
+    def _late(self, newest: MatchQuery, bound: Bound) -> SQLStep:
         """Return the step for rows among the newest; by the limit within, the planner looks at these and no others."""
         latest: ColumnElement[int] = literal_column(str(bound.newest), Integer())
         entries = select(self.table).order_by(*newest.order).limit(latest).subquery("newest")
@@ -411,10 +417,10 @@ class VectorConditions(IndexedTextConditions):
         rows = select(*columns).where(*where).order_by(*order).limit(ROWS).offset(SKIPPED)
         return Step(rows, is_partial=True)
 
-    def _where(self, newest: Newest) -> list[ColumnElement[bool]]:
+    def _where(self, newest: MatchQuery) -> list[ColumnElement[bool]]:
         return [*newest.conditions, *newest.prefix(), *self.exact(newest.terms)]
 
-    def having(self, newest: Newest) -> list[SQLStep]:
+    def having(self, newest: MatchQuery) -> list[SQLStep]:
         """Return the statement for rows that match, with words that the planner does not see."""
 
         def hidden(element: Any, **_: Any) -> Any:
@@ -440,7 +446,7 @@ class VectorConditions(IndexedTextConditions):
 class JSONBConditions(FilterConditions):
     """Filters over the JSONB copy of the metadata."""
 
-    takes_slots = True
+    takes_placeholders = True
 
     def __init__(self, table: Table, exact_collation: str | None, *, is_ours: bool) -> None:
         """Make the conditions of one table.
@@ -460,16 +466,16 @@ class JSONBConditions(FilterConditions):
 
     def bound(self, place: int, path: Path, value: int | str) -> dict[str, Any]:
         """Return the JSON that the metadata must contain, for the JSONB index."""
-        return {slot_name(place): comparable_json(nested(path, value))}
+        return {placeholder_name(place): comparable_json(nested(path, value))}
 
     def equals(self, path: Path, values: Sequence[Any]) -> ColumnElement[bool]:
         """Let the index find what contains the value; only null, lists and objects need more."""
-        scalars = [value for value in values if isinstance(value, (bool, int, float, str, Slot))]
-        others = [value for value in values if not isinstance(value, (bool, int, float, str, Slot))]
+        scalars = [value for value in values if isinstance(value, (bool, int, float, str, Placeholder))]
+        others = [value for value in values if not isinstance(value, (bool, int, float, str, Placeholder))]
         found = false() | super().equals(path, others)
         for value in scalars:
-            if isinstance(value, Slot):
-                contained = _as_jsonb(bindparam(slot_name(value.place), type_=Text()))
+            if isinstance(value, Placeholder):
+                contained = _as_jsonb(bindparam(placeholder_name(value.place), type_=Text()))
             else:
                 contained = _jsonb(nested(path, value))
             found = found | self.table.c.metadata_json.contains(contained)

@@ -60,7 +60,7 @@ from the_edge_agent.memory.sqlite.damage import is_damage
 from the_edge_agent.memory.sqlite.files import DatabaseFile, absolute
 from the_edge_agent.memory.sqlite.forks import SQLiteCall
 from the_edge_agent.memory.sqlite.index import definitions
-from the_edge_agent.memory.sqlite.settings import OURS, TOLERANT, objection
+from the_edge_agent.memory.sqlite.settings import OURS, TOLERANT, why_unusable
 
 MEMDB_VERSION: Final = (3, 36, 0)  # the first whose connections can share a database in memory
 BUSY_TIMEOUT: Final = 30.0  # seconds to wait for another writer
@@ -83,7 +83,7 @@ _JSON_TRIAL: Final = (
 )
 
 
-class Moment(DATETIME):
+class Timestamp(DATETIME):
     """SQLAlchemy's times as text, written four times as fast; a text that is no time comes out as it is."""
 
     def bind_processor(self, dialect: EngineDialect) -> Callable[[datetime | None], str | None]:
@@ -108,16 +108,16 @@ class SQLiteDialect(Dialect):
 
     product = "SQLite"
     partial_index = "sqlite_where"
-    time_type = Moment()  # type: ignore[no-untyped-call]
+    time_type = Timestamp()  # type: ignore[no-untyped-call]
     isolation_level = "SERIALIZABLE"
     has_exact_keys = True
-    commits_alone = True
-    keeps_one_state = True
+    commits_single_statements = True
+    has_snapshot_reads = True
     finds_damage = True
 
-    def __init__(self, moment: TypeEngine[datetime]) -> None:
+    def __init__(self, timestamp: TypeEngine[datetime]) -> None:
         """Make the dialect of one engine."""
-        super().__init__(moment)
+        super().__init__(timestamp)
         self._has_full_text = self._has_json = self._has_metadata_words = True
         self._file: DatabaseFile | None = None
 
@@ -232,7 +232,7 @@ class SQLiteDialect(Dialect):
         entries.append_constraint(UniqueConstraint("key"))
 
     @classmethod
-    def objection(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
+    def why_unusable(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
         """Refuse a driver that no deadline can stop, and Python 3.12's transactions: they leave no room for ours."""
         if not hasattr(driver_connection, "interrupt"):
             return UNSOUND
@@ -266,7 +266,7 @@ class SQLiteDialect(Dialect):
         """
         driver_connection = connection.connection.driver_connection
         callers = None if _FILE in connection.get_execution_options() else _file_of(connection)  # before a first read
-        problem = objection(driver_connection, is_file=_path_of(connection.engine.url) is not None)
+        problem = why_unusable(driver_connection, is_file=_path_of(connection.engine.url) is not None)
         if problem is not None:
             raise LTMError("configuration_error", problem)
         if callers is not None:
@@ -329,11 +329,11 @@ class SQLiteDialect(Dialect):
             raise
         return self._kept(transaction, driver_connection, write=write)
 
-    def alone(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
+    def autocommit(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
         """Commit what is written: a statement that reads begins no transaction."""
         if self._file is not None:
             self._file.check_read()
-        ended = super().alone(driver_connection, write=True) if write else nullcontext()
+        ended = super().autocommit(driver_connection, write=True) if write else nullcontext()
         return self._kept(ended, driver_connection, write=write)
 
     def _kept(
@@ -343,7 +343,7 @@ class SQLiteDialect(Dialect):
             return transaction
         return _Kept(transaction, self._file, driver_connection if write else None)
 
-    def hold(self, connection: Connection, table: Table, *, alone: bool) -> None:
+    def lock_row(self, connection: Connection, table: Table, *, exclusive: bool) -> None:
         """Do nothing: BEGIN IMMEDIATE has locked the database."""
 
     def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:

@@ -32,7 +32,7 @@ from the_edge_agent.memory.core.filters import Path
 from the_edge_agent.memory.core.tokens import Term, has_words
 from the_edge_agent.memory.database.search_plan import SCANNED, Bound, Step, ladder
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test
-from the_edge_agent.memory.sql.dialects.newest import ROWS, Newest, SQLStep, are_many, in_order
+from the_edge_agent.memory.sql.dialects.match_query import ROWS, MatchQuery, SQLStep, are_many, in_order
 from the_edge_agent.memory.sql.dialects.text import WORDS, IndexedTextConditions
 from the_edge_agent.memory.sqlite.index import ASKED, looked_up, wanted_text
 
@@ -74,7 +74,7 @@ class FTSConditions(IndexedTextConditions):
         """Return the query for the full-text index."""
         return {"b_wanted": wanted_text(groups)} if groups else {}
 
-    def steps(self, newest: Newest) -> list[SQLStep]:
+    def steps(self, newest: MatchQuery) -> list[SQLStep]:
         """Fetch and sort the matches if they are few; else look for enough of them among the newest entries."""
         if not has_words(newest.terms) and not (newest.wanted and self._has_metadata_words):
             return self._scans(newest) if newest.bounds else super().steps(newest)
@@ -88,13 +88,13 @@ class FTSConditions(IndexedTextConditions):
         )
         return [*steps]
 
-    def _scans(self, newest: Newest) -> list[SQLStep]:
+    def _scans(self, newest: MatchQuery) -> list[SQLStep]:
         """Look for enough that have the prefix among the newest entries; else sort all that have it by their times."""
         number, exact = self.table.c.id, self.exact(newest.terms)
         every = select(*newest.columns).where(number.in_(newest.rows(number, where=exact)))
         return [*ladder("sqlite", [], self._late(newest), lambda: Step(every.order_by(*newest.order)))]
 
-    def having(self, newest: Newest) -> list[SQLStep]:
+    def having(self, newest: MatchQuery) -> list[SQLStep]:
         """Begin with the index, whose rows come one by one, so that it can end after a few."""
         if not has_words(newest.terms):
             return super().having(newest)
@@ -103,7 +103,7 @@ class FTSConditions(IndexedTextConditions):
         rows = select(*newest.columns).join_from(index, self.table, self.table.c.id == _unindexed(index.c.rowid))
         return [Step(rows.where(literal_column(index.name).op("MATCH")(asked), *where).limit(ROWS))]
 
-    def _asked(self, newest: Newest) -> ColumnElement[str]:
+    def _asked(self, newest: MatchQuery) -> ColumnElement[str]:
         """Return what the index is asked for; there must be something."""
         asked: list[ColumnElement[str]] = [WORDS] if has_words(newest.terms) else []
         if newest.wanted and self._has_metadata_words:
@@ -117,14 +117,14 @@ class FTSConditions(IndexedTextConditions):
         index = self._index()
         return select(index.c.rowid).where(literal_column(index.name).op("MATCH")(asked))
 
-    def _few(self, newest: Newest, found: Select[tuple[int]]) -> Select[Any]:
+    def _few(self, newest: MatchQuery, found: Select[tuple[int]]) -> Select[Any]:
         """Return the rows; if the index finds too many, none but one of nulls."""
         some = found.limit(_FEW + 1).cte("found")
         many = are_many(some, _FEW)
         rows = self._chosen(newest, select(some.c.rowid).where(not_(many)))
-        return in_order(rows.add_columns(type_coerce(self.table.c.updated_at, Text()).label("moment")), many)
+        return in_order(rows.add_columns(type_coerce(self.table.c.updated_at, Text()).label("written_at")), many)
 
-    def _late(self, newest: Newest) -> Callable[[Bound], SQLStep]:
+    def _late(self, newest: MatchQuery) -> Callable[[Bound], SQLStep]:
         """Return a function that makes, for a bound, the step that reads matches among the newest entries."""
         ages, time = self.table.alias("ages").c, self.table.c.updated_at
         oldest = select(ages.updated_at).order_by(ages.updated_at.desc(), ages.key).limit(1).offset(_NEWEST)
@@ -133,7 +133,7 @@ class FTSConditions(IndexedTextConditions):
         rows = newest.rows(where=[is_late, *self.exact(newest.terms)], key=_unindexed(self.table.c.key))
         return lambda bound: Step(rows, {"b_newest": bound.newest}, is_partial=True)
 
-    def _chosen(self, newest: Newest, found: Select[tuple[int]]) -> Select[Any]:
+    def _chosen(self, newest: MatchQuery, found: Select[tuple[int]]) -> Select[Any]:
         """Return the rows of what the index finds, without an order: they are sorted before they are fetched."""
         number = self.table.c.id
         chosen = newest.rows(number, where=[number.in_(found), *self.unsure(newest.terms)])
@@ -143,7 +143,7 @@ class FTSConditions(IndexedTextConditions):
 class JSONEachConditions(FilterConditions):
     """Filters that walk down a path with one json_each a level."""
 
-    takes_slots = True
+    takes_placeholders = True
     numbers = (("integer", "double"),)
 
     def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:

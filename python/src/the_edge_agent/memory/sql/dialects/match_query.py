@@ -33,7 +33,7 @@ SQLStep: TypeAlias = Step[Select[Any]]
 
 
 @dataclass(frozen=True)
-class Newest:
+class MatchQuery:
     """The newest entries that match are wanted.
 
     Attributes:
@@ -84,7 +84,7 @@ def are_many(found: CTE, few: int | ColumnElement[int]) -> ScalarSelect[bool]:
 
 
 def in_order(rows: Select[Any], unless: ScalarSelect[bool]) -> Select[Any]:
-    """Return rows, whose first column is the key and the last one ``moment``, in their order, or one row of nulls.
+    """Return rows, whose first column is the key and the last one ``written_at``, in their order, or one row of nulls.
 
     Args:
         rows: none if there are too many.
@@ -92,8 +92,8 @@ def in_order(rows: Select[Any], unless: ScalarSelect[bool]) -> Select[Any]:
     """
     nothing = [null().label(f"nothing{place}") for place in range(len(rows.selected_columns))]
     both = union_all(rows, select(*nothing).where(unless)).subquery("both")
-    *columns, moment = list(both.c)
-    return select(*columns).order_by(moment.desc(), columns[0])
+    *columns, timestamp = list(both.c)
+    return select(*columns).order_by(timestamp.desc(), columns[0])
 
 
 def bound_range(key: ColumnElement[str]) -> list[ColumnElement[bool]]:

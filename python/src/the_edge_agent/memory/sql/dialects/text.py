@@ -35,7 +35,10 @@ class TextConditions:
         return [Step(newest.rows(where=self.matches(newest.terms)))]
 
     def tried_first(self, steps: Sequence[SQLStep], terms: Sequence[Term]) -> Sequence[int]:
-        """Return the places of the steps that are tried as single statements. If none answers, a transaction tries all."""
+        """Return the places of the steps that are tried as single statements.
+
+        If none of them answers, a transaction tries all steps.
+        """
         return [*takewhile(lambda place: steps[place].look_up is None, range(len(steps)))]
 
     def having(self, newest: MatchQuery) -> list[SQLStep]:

@@ -221,7 +221,7 @@ class Entries:
         return self._in_prefix(self._count, prefix, {})
 
     def search_steps(self, search: Search) -> list[Step[Query]]:
-        """Return the steps that may answer a search, see ``Searcher.alone``."""
+        """Return candidate statements for a search; see ``Searcher.steps``."""
         return self._searcher.steps(search)
 
     def reads(

@@ -106,7 +106,7 @@ class Searcher:
         self._texts_by_key = texts.where(columns.key.in_(bindparam("keys", expanding=True)))
 
     def steps(self, search: Search) -> list[Step[Query]]:
-        """Return candidate statements, cheapest first. Run them until one answers, then pass its rows to ``results_of``.
+        """Return candidate statements, cheapest first. Run them until one answers; pass its rows to ``results_of``.
 
         There are none where Python decides the filter, and none for a late page of a ranked search: each would bring
         too many values with it.

@@ -43,7 +43,7 @@ class FullCatalog(CatalogBackend, Protocol):
         ...
 
     def get_deleted_entries(self, since_snapshot_id: str) -> list[Entry]:
-        """Return what a snapshot has and the catalog has no more."""
+        """Return the entries of a snapshot that the catalog no longer has."""
         ...
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ Seen: TypeAlias = tuple[str, str, datetime | None]
 
 
 def seen_of(entry: Entry) -> Seen:
-    """Return what a snapshot sees of an entry."""
+    """Return the part of an entry that a snapshot keeps."""
     end = entry.get("expires_at")
     return entry["content_hash"], json.dumps(entry["metadata"], sort_keys=True), end and end.astimezone(timezone.utc)
 
@@ -33,7 +33,7 @@ class CatalogModel:
     snapshots: dict[str, dict[str, Entry]] = field(default_factory=dict)
 
     def living(self) -> dict[str, Entry]:
-        """Return what has not expired, in the order of keys."""
+        """Return the entries that have not expired, by key."""
         return {key: entry for key, entry in sorted(self.entries.items()) if entry.get("expires_at") != PAST}
 
     def track(self, entries: Iterable[Entry]) -> list[bool]:

@@ -99,7 +99,7 @@ class Model:
         prefix: str | None = None,
         offset: int = 0,
     ) -> dict[str, Any]:
-        """Return what a backend's ``search`` must return with ``match="any"``, by the rules of docs/search.md."""
+        """Return the right answer of ``search`` with ``match="any"``, by the rules of docs/search.md."""
         asked = parse_query(query, "any", language(self.language))
         if asked.words is None:
             found = self._scope(asked.terms, metadata_filter, prefix, nothing=asked.is_empty)
@@ -131,7 +131,7 @@ class Model:
         prefix: str | None = None,
         offset: int = 0,
     ) -> dict[str, Any]:
-        """Return what a backend's ``search`` must return with ``match="all"``."""
+        """Return the right answer of ``search`` with ``match="all"``."""
         return page(self.matching(query, metadata_filter, prefix), limit, offset)
 
 
@@ -164,7 +164,7 @@ def _score_of_any(indexed: str, rarities: Mapping[Term, float]) -> float:
 
 
 def explained(indexed: str, rarities: Mapping[Term, float]) -> list[dict[str, Any]]:
-    """Return what each term that the entry has adds to its score."""
+    """Return the part of the score that each term of the entry adds."""
     parts = _parts(indexed, rarities)
     return [{"term": term.shown, "score": round(part, 6)} for term, part in parts.items() if part]
 

@@ -14,7 +14,7 @@ from the_edge_agent.testing.workers import WorkerRules, run_together
 
 
 def answers(backend: LTMBackend) -> str:
-    """Return what every read method answers, as one text."""
+    """Return the answers of every read method, as one text."""
     everything = list(backend.iterate_all())
     found: list[Any] = [everything, [backend.retrieve(key) for key, _, _ in everything]]
     conditions: list[dict[str, Any] | None] = [None, {"n": {"$gt": 0}}, {"text": {"$ne": "a"}}, {"object": {}}]

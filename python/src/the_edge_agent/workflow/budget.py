@@ -224,7 +224,7 @@ _CURRENT: Final[ContextVar[Work]] = ContextVar("work of the template that is ren
 
 
 def current() -> Work:
-    """Return what the template that is rendered now may still do."""
+    """Return the budget that is left for the template that is rendered now."""
     return _CURRENT.get()
 
 

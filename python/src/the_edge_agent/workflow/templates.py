@@ -300,7 +300,7 @@ def _payment(amount: int, at: nodes.Node) -> nodes.Stmt:
 
 
 def _cost(node: nodes.Node) -> int:
-    """Return what a statement or expression costs, without the statements in it."""
+    """Return the cost of a statement or expression, without the statements in it."""
     cost, stack = 0, [node]
     while stack:
         part = stack.pop()

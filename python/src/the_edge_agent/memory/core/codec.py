@@ -89,7 +89,7 @@ def decode_metadata(text: str | None) -> dict[str, Any] | None:
 
 
 def decode_stored(text: str | None, decoder: Callable[[Any], Any] = decode) -> Any:
-    """Return what ``decode`` or ``decode_metadata`` makes of a JSON text, where there is no key to name.
+    """Decode a JSON text by ``decode`` or ``decode_metadata``, where there is no key to name.
 
     Raises:
         LTMError: ``query_error``: it is damaged.

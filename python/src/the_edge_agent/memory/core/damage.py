@@ -169,7 +169,7 @@ def read_tracked(row: Sequence[Any], timestamp: Timestamp) -> dict[str, Any] | D
 
 
 def read_gone(row: Sequence[Any], timestamp: Timestamp) -> dict[str, Any] | Damage:
-    """Return what a snapshot has of an entry that is gone: its id, key, content_hash, byte_size and expires_at."""
+    """Return a snapshot's record of an entry that is gone: its id, key, content_hash, byte_size and expires_at."""
     return _read_columns(_GONE, row, timestamp, row[1])
 
 

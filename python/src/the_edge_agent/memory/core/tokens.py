@@ -75,7 +75,7 @@ class Term:
 
 
 def search_text(key: str, value: Any, metadata: dict[str, Any] | None, rules: Language = EXACT) -> str:
-    """Return what is indexed of an entry: the tokens of its key and of every string and number in it.
+    """Return the text that is indexed for an entry: the tokens of its key and of every string and number in it.
 
     Each token ends with a space, each string with ``". "``. Whole tokens, up to 200,000 characters.
     """
@@ -235,7 +235,7 @@ def rarity(having: int, among: int) -> float:
 
 
 def parts_of_score(counts: Sequence[int], length: int, rarities: Sequence[float]) -> list[float]:
-    """Return what each term adds to the score of an entry, not rounded; see ``score``."""
+    """Return the part of the score that each term adds, not rounded; see ``score``."""
     norm = 1.2 * (0.25 + 0.75 * length / 100)
     return [rarity * (count * 2.2 / (count + norm)) for count, rarity in zip(counts, rarities, strict=True)]
 

@@ -135,12 +135,12 @@ class DatabaseCatalog:
         return self._delete_snapshot(check_snapshot_id(snapshot_id, "snapshot_id"))
 
     def get_changed_entries(self, since_snapshot_id: str | None = None) -> list[dict[str, Any]]:
-        """Return what is new or different since a snapshot; see ``CatalogBackend.get_changed_entries``."""
+        """Return the entries that are new or different since a snapshot; see ``CatalogBackend.get_changed_entries``."""
         since = None if since_snapshot_id is None else check_snapshot_id(since_snapshot_id, "since_snapshot_id")
         return self._changed(since)
 
     def get_deleted_entries(self, since_snapshot_id: str) -> list[dict[str, Any]]:
-        """Return what a snapshot has and the catalog has no more, expired entries included, by key.
+        """Return the entries of a snapshot that the catalog no longer has, expired ones included, by key.
 
         Returns:
             ``[{"id", "key", "content_hash", "byte_size", "expires_at"}]``, as the snapshot saw it.
@@ -200,11 +200,11 @@ class DatabaseCatalog:
         raise NotImplementedError
 
     def _changed(self, snapshot_id: str | None) -> list[dict[str, Any]]:
-        """Return what differs from a snapshot, all without one; see ``get_changed_entries``."""
+        """Return the entries that differ from a snapshot, all of them without one; see ``get_changed_entries``."""
         raise NotImplementedError
 
     def _deleted(self, snapshot_id: str) -> list[dict[str, Any]]:
-        """Return what is gone since a snapshot; see ``get_deleted_entries``."""
+        """Return the entries that are gone since a snapshot; see ``get_deleted_entries``."""
         raise NotImplementedError
 
     # --- the end -----------------------------------------------------------------------------------

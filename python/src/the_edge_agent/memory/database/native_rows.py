@@ -76,7 +76,7 @@ def page_of(rows: Iterable[Row], skip: int) -> Page:
 
 
 def iterate(page_after: Callable[[str, int], Page], item_of: Callable[[Row], Item | Damage]) -> Iterator[Item | Damage]:
-    """Yield what ``item_of`` makes of the rows of page after page.
+    """Read page after page, and yield ``item_of`` of each row.
 
     Each is asked for with the last key before it that can be asked for, and how many rows after that to skip.
     """

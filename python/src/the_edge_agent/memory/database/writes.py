@@ -83,7 +83,7 @@ class Change:
 
     @classmethod
     def of(cls, operations: Sequence[Operation], results: Sequence[Result]) -> Change:
-        """Return what operations have changed that had these results."""
+        """Return the change that operations with these results have made."""
         stored = {each.key for each in operations if isinstance(each, Store)}
         pairs = zip(operations, results, strict=True)
         deleted = {each.key for each, result in pairs if isinstance(each, Delete) and result["deleted"]}

@@ -119,7 +119,7 @@ def _check_data(url: Any, options: EngineOptions, report: dict[str, Any]) -> Non
 
 
 def _rows(database: Database, place: str, read: Callable[[Sequence[Any]], Any]) -> Iterator[Any]:
-    """Yield what ``read`` makes of each row of the entries or the catalog, by key, a page at a time."""
+    """Yield ``read`` of each row of the entries or the catalog, by key, a page at a time."""
     after: Any = None
 
     def page(connection: Connection, sql: Statements, limit: int = _PAGE_ROWS) -> Sequence[Sequence[Any]]:

@@ -376,7 +376,7 @@ class Database:
         return self.run(lambda connection, _: work(connection), write=True)
 
     def _direct(self) -> _Opened | None:
-        """Return what is started, if single statements may run on the driver's own connection."""
+        """Return the started engine if single statements may run on the driver's own connection, else None."""
         opened = self._opened
         if (
             opened is None

@@ -67,7 +67,7 @@ class LargeValues:
             return Damage(key, "value", str(error))
 
     def lost(self, known: dict[str, Damage]) -> Lost:
-        """Return what tells of a key whether its value is damaged in the storage, as far as that is known."""
+        """Return a function that returns the damage of a key's value in the storage, None if none is known."""
         return not_here if self._storage is None else known.get
 
     def read(

@@ -219,7 +219,7 @@ class SQLiteBackend(DatabaseBackend):
         return self._pages(_WHOLE_PAGE, prefix, partial(whole_of, timestamp=timestamp))
 
     def _pages(self, statement: str, prefix: str, item_of: Callable[[Any], Any]) -> Iterator[Any]:
-        """Yield what ``item_of`` makes of all rows, and go around those that are in a damaged part of the file."""
+        """Yield ``item_of`` of every row. Skip rows in a damaged part of the file."""
         last = ""
 
         def page(after: str, skip: int) -> Page:

@@ -188,7 +188,7 @@ class SQLiteSearch:
     def _conditions(
         self, terms: Sequence[Term], condition: Node | None, *, in_prefix: bool = False
     ) -> tuple[str, dict[str, Any], list[str], list[str]]:
-        """Return what the index is asked for, the parameters, and the conditions on what it finds and on all others.
+        """Return the query for the index, its parameters, and the conditions for matches of the index and for the rest.
 
         With ``in_prefix`` the index is asked for the words of the prefix too.
         """
@@ -208,7 +208,7 @@ class SQLiteSearch:
         return asked, values, unsure, recheck
 
     def _asked(self, terms: Sequence[Term], condition: Node | None, *, in_prefix: bool) -> tuple[str, dict[str, Any]]:
-        """Return what the index is asked for, in SQL, and its parameters; nothing where it cannot help."""
+        """Return the query for the index, in SQL, and its parameters; nothing where it cannot help."""
         parts, values = [], dict[str, Any]()
         positive = [term for term in terms if not term.negated]
         if positive and self._database.has_full_text:

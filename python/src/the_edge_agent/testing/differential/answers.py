@@ -97,7 +97,7 @@ class Times:
         return None
 
     def end_problem(self, lifetime: Lifetime, told: Any) -> str | None:
-        """Return what is wrong with the time at which something expires."""
+        """Return the problem with an expiry time."""
         if not isinstance(told, datetime) or told.utcoffset() != timedelta(0):
             return "it is no datetime in UTC"
         known = self._told.get(lifetime.write)

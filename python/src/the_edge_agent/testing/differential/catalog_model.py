@@ -94,7 +94,7 @@ class CatalogModel:
     made: int = 0
 
     def live(self) -> Iterator[Tracked]:
-        """Yield what has not expired, by key."""
+        """Yield the entries that have not expired, by key."""
         return (self.rows[key] for key in sorted(self.rows) if not self.rows[key].is_expired)
 
     def pass_time(self) -> None:

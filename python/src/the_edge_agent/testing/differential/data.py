@@ -152,12 +152,12 @@ class Data:
         return self.chance.choice(NAMES[:6] if self.chance.random() < 0.7 else NAMES)
 
     def bad_value(self) -> Any:
-        """Return what cannot be stored."""
+        """Return a value that cannot be stored."""
         bad = self.chance.choice((*DAMAGING, nested(501)))
         return bad if self.chance.random() < 0.5 else [bad]
 
     def bad_metadata(self) -> Any:
-        """Return what cannot be metadata."""
+        """Return a value that cannot be metadata."""
         return self.chance.choice(
             (nested(3), "a", {"a": nested(30)}, {"a": "\0"}, {"\0": 1}, {"a": 2**63}, {"a": [-(2**63) - 1]},
              {"a": math.nan}, {"a": "\ud800"}, {"a": (1,)})

@@ -388,7 +388,7 @@ def _candidates(found: list[_Entry], telling: Sequence[words.Wanted], most: int)
 
 
 def _ledger_of(entry: _Entry) -> dict[str, Any]:
-    """Return what the catalog has of an entry of the memory."""
+    """Return the catalog's record of an entry of the memory."""
     written = json.dumps(entry.value, ensure_ascii=False, separators=(",", ":"))
     return {
         "key": entry.key,

@@ -137,7 +137,7 @@ class Vocabulary:
         return Indexed([self.words_of(text) for text in _texts(items)])
 
     def parse(self, query: str | None, match: str) -> Question | None:
-        """Return what a query asks for, None for no condition.
+        """Return the conditions of a query, None if it has none.
 
         Raises:
             TooManyWordsError: more than 200 words.

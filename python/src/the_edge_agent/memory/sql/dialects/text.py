@@ -47,7 +47,7 @@ class TextConditions:
         return [Step(select(*newest.columns).where(*where).limit(ROWS))]
 
     def parameters(self, terms: Sequence[Term], also: Sequence[Term] = ()) -> dict[str, Any]:
-        """Return what the terms are bound to; an index may be asked for others too, which all that match have."""
+        """Return the parameters of the terms. ``also`` are terms of every match, which may help an index."""
         return {
             _name(place, number): f"%{needle}%"
             for place, term in enumerate(terms)
@@ -79,7 +79,7 @@ class IndexedTextConditions(TextConditions):
         return [self.contains(term, place) for place, term in enumerate(terms) if not term.is_told_by_index]
 
     def parameters(self, terms: Sequence[Term], also: Sequence[Term] = ()) -> dict[str, Any]:
-        """Return what the terms are bound to."""
+        """Return the parameters of the terms."""
         looked_for = [term for term in (*terms, *also) if not term.negated]
         return {**super().parameters(terms), "b_words": self.words(looked_for)}
 

@@ -121,7 +121,7 @@ def where_of(engine: Engine) -> Where:
 
 
 def sent_words(url: URL) -> set[str]:
-    """Return what no message may repeat of a URL: the password, and the words of options that may hold secrets."""
+    """Return the parts of a URL that no message may show: the password, and words of options that may be secret."""
     options = [str(value) for name, value in url.query.items() if not _is_shown(name, value)]
     return words_of(options) | ({str(url.password)} if url.password else set())
 

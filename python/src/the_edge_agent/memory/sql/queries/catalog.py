@@ -195,7 +195,7 @@ class Catalog:
         return _by_key(read_tracked(row, moment_of) for row in rows)
 
     def deleted(self, connection: Connection, snapshot_id: str) -> list[dict[str, Any]]:
-        """Return what a snapshot has and the catalog has no more.
+        """Return the entries of a snapshot that the catalog no longer has.
 
         Raises:
             LTMError: ``validation_error`` for an unknown snapshot.
@@ -256,7 +256,7 @@ class Catalog:
 
 
 def _in_two(groups: Iterable[list[int]], entries: Sequence[Tracked]) -> Iterator[list[list[int]]]:
-    """Yield what is written first and then: what follows an entry of the same key that may have expired at once."""
+    """Yield the groups to write first, then those that follow an entry of the same key that may have expired."""
     first, then = [], []
     for places in groups:
         ends = [number for number, place in enumerate(places[:-1], start=1) if entries[place].expires_at is not None]

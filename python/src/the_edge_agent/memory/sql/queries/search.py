@@ -149,12 +149,12 @@ class Searcher:
         return _Asked(node, wanted, parameters, shape)
 
     def _steps(self, search: Search, asked: _Asked, columns: Sequence[ColumnElement[Any]]) -> list[SQLStep] | None:
-        """Return what finds the newest matches; None where Python filters."""
+        """Return the query for the newest matches; None where Python decides the filter."""
         newest = self._newest(search, asked, columns)
         return None if newest is None else self._texts.steps(newest)
 
     def _newest(self, search: Search, asked: _Asked, columns: Sequence[ColumnElement[Any]]) -> MatchQuery | None:
-        """Return what is asked for; None where Python filters."""
+        """Return the rows that are asked for; None where Python decides the filter."""
         conditions = [self._visible]
         if asked.node is not None:
             condition = self._filters.condition(asked.node)

@@ -365,7 +365,7 @@ class MySQLDialect(Dialect):
         return TermConditions(entries, words) if self._has_terms else super().texts(entries)
 
     def upkeep(self, entries: Table) -> Upkeep | None:
-        """Return what makes blocks of words."""
+        """Return the object that makes blocks of words."""
         return WordBlocks(WordTable(entries)) if self._has_words else None
 
 

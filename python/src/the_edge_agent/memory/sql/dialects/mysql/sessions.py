@@ -114,7 +114,7 @@ def settings(timeout: float, idle: float) -> str:
 
 
 def without_galera(statement: str) -> str:
-    """Return what ``settings`` has returned for a MariaDB that was built without Galera."""
+    """Return the session settings of ``settings`` without those that only Galera knows."""
     return statement.replace(f", {_GALERA}", "")
 
 

@@ -104,7 +104,7 @@ class FTSConditions(IndexedTextConditions):
         return [Step(rows.where(literal_column(index.name).op("MATCH")(asked), *where).limit(ROWS))]
 
     def _asked(self, newest: MatchQuery) -> ColumnElement[str]:
-        """Return what the index is asked for; there must be something."""
+        """Return the query for the full-text index; the terms must give one."""
         asked: list[ColumnElement[str]] = [WORDS] if has_words(newest.terms) else []
         if newest.wanted and self._has_metadata_words:
             asked.append(_ASKED)

@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test table configurations faults bench lint servers venv clean
+.PHONY: help demo test quick table configurations faults bench lint servers venv clean
 
 help: ## List what can be done
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ demo: ## See an agent remember: two runs of an example and a search, on SQLite
 
 test: ## Run all tests, on all databases and with the lowest versions; LONG=1 more of them, SEED=N a day's again
 	@TEA_TEST_LONG=$(LONG) TEA_TEST_SEED=$(SEED) $(PYTHON) scripts/test.py
+
+quick: venv ## Run the quick tests, on SQLite alone, in less than a minute
+	cd python && TEA_TEST_DATABASES=sqlite ../$(BIN)/pytest -q -n auto -m "not slow"
 
 table: ## Write docs/contract_table.md, from a run of the contract on all databases
 	@$(PYTHON) scripts/table.py

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -28,9 +27,6 @@ from limits import LIMITS
 from run_length import LONG, SEED, described, of_this_run
 from the_edge_agent.testing.workers import process_pool
 
-TAKES_LONG = re.compile(
-    "threads|process|many|large|any_text|1000|reader|comes_out_as|before_the_limit|each_form|each_once"
-)
 PORTABLE_SERVER = "mysql"  # runs more with portable SQL than the other servers: it is the furthest from standard SQL
 OF_POOLERS = ("transactions", "versions")
 OF_DRIVERS = ("entries", "transactions", "versions", "test_ltm_contract")
@@ -95,6 +91,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if reason := _limit(item):
             item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+        if _is_slow(item):
+            item.add_marker("slow")
 
 
 def _applies(item: pytest.Item) -> bool:
@@ -125,7 +123,17 @@ def _is_short(item: pytest.Function, target: Target) -> bool:
     if target.portable and target.family == PORTABLE_SERVER:
         return rules != "generated"
     wanted = OF_POOLERS if target.pooler else OF_DRIVERS if target.driver else OF_OTHERS
-    return rules in wanted and not TAKES_LONG.search(item.originalname)
+    return rules in wanted and not _takes_long(item)
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    """Return whether a rule takes long, or is seen on another target of the same family."""
+    target = item.callspec.params.get("target") if hasattr(item, "callspec") else None
+    return _takes_long(item) or (isinstance(target, Target) and (target.in_memory or target.portable or target.other))
+
+
+def _takes_long(item: pytest.Item) -> bool:
+    return getattr(getattr(item, "function", None), "is_slow", False)
 
 
 def _limit(item: pytest.Item) -> str | None:

@@ -17,6 +17,8 @@ from databases import Database
 from the_edge_agent import YAMLEngine
 from the_edge_agent.memory import SQLAlchemyBackend, SQLAlchemyCatalog
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[3] / "examples"
 SCRIPT = EXAMPLES / "incremental_backup.py"
 

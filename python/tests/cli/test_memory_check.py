@@ -27,6 +27,8 @@ from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.driver.options import EngineOptions
 from the_edge_agent.memory.sql.schema.tables import copy_tables
 
+pytestmark = pytest.mark.slow
+
 TEA: Final = Path(sys.executable).with_name("tea")
 KEYS: Final = {
     *("success", "url", "missing_file", "server", "server_version", "dialect", "is_portable", "driver"),

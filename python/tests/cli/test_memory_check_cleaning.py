@@ -21,6 +21,8 @@ from the_edge_agent.memory.diagnostics import check as check_module
 from the_edge_agent.memory.diagnostics import self_test
 from the_edge_agent.memory.sql.schema.create import Schema
 
+pytestmark = pytest.mark.slow
+
 
 def replaced(name: str, work: Callable[[Any], None]) -> tuple[tuple[str, Callable[[Any], None]], ...]:
     """Return the steps of the self-test, one of them replaced."""

@@ -12,6 +12,8 @@ import pytest
 from contract_markdown import Area, Table, counts_of, page_of, whole
 from contract_table import PAGE, TESTS, Outcomes
 
+pytestmark = pytest.mark.slow
+
 
 def checked(*pages: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(TESTS / "support" / "contract_table.py"), "check", *map(str, pages)]

@@ -28,6 +28,8 @@ from benchmarks.retrieval import (
 )
 from databases import Target
 
+pytestmark = pytest.mark.slow
+
 PETS = [("cat", "A cat sleeps on the sofa"), ("dogs", "Dogs bark at the cat"), ("fish", "The fish says nothing")]
 
 

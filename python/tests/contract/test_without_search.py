@@ -38,6 +38,8 @@ from the_edge_agent.testing import LTMContract
 from the_edge_agent.testing.contract import OpenBackend, assert_failure, keys_of
 from the_edge_agent.testing.workers import PROCESSES, run_together
 
+pytestmark = pytest.mark.slow
+
 everywhere = pytest.mark.targets("native", "portable")
 kept = pytest.mark.targets("native", "portable", in_memory=False)
 sqlalchemy_only = pytest.mark.targets("portable", native=False, in_memory=False)

@@ -18,6 +18,8 @@ from faults.nodes import Told, judged, killed_nodes, killed_primaries
 from run_length import SEED, of_this_run
 from the_edge_agent.memory import SQLAlchemyBackend
 
+pytestmark = pytest.mark.slow
+
 PER_NODE = 4  # threads
 KEYS = [f"k{number}" for number in range(30)]
 

@@ -13,6 +13,8 @@ from sqlalchemy import event
 from databases import Database
 from run_length import of_this_run
 
+pytestmark = pytest.mark.slow
+
 ENTRIES: Final = of_this_run(6_000, 100_000)
 INTERRUPTED: Final = of_this_run(30_000, 100_000)  # of a call that is killed in the middle
 EIGHTH: Final = f"k{7 * 7919 % ENTRIES:06}"  # the key of the eighth entry

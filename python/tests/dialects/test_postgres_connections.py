@@ -128,6 +128,7 @@ def test_a_server_that_accepts_and_never_answers_ends_the_call_at_its_deadline(d
     assert 0.9 < seconds < 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("options", [{"timeout": 1}, {"timeout": 2, "connect_timeout": 1}])
 def test_so_it_is_when_it_never_answered_and_close_waits_for_nothing(options: dict[str, float], lazy: bool) -> None:

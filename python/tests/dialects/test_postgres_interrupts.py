@@ -26,6 +26,7 @@ MORE = 4  # sessions that the server is only about to end, or that nobody waits 
 INTERRUPTS = of_this_run(30, 600)
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.targets(family="postgresql", native=True),
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]

@@ -21,7 +21,7 @@ from the_edge_agent.memory.sql.schema.create import Schema
 from the_edge_agent.memory.sql.schema.tables import LTMEntry, copy_tables
 from the_edge_agent.testing.workers import PROCESSES, run_together
 
-pytestmark = pytest.mark.targets("portable", in_memory=False)
+pytestmark = [pytest.mark.slow, pytest.mark.targets("portable", in_memory=False)]
 
 NAMES: Final = [table.name for table in copy_tables().all()]
 

@@ -31,6 +31,8 @@ from the_edge_agent.memory.sql.queries import search as sql_search
 from the_edge_agent.memory.sql.queries.search import Search
 from the_edge_agent.memory.sqlite.index import definitions
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[[Path], LTMBackend]
 MAKES: Final[dict[str, Make]] = {
     "native": lambda path: SQLiteBackend(path, language="none"),

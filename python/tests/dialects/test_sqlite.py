@@ -30,6 +30,8 @@ from the_edge_agent.memory import (
 from the_edge_agent.memory.database.native_rows import first_tracked
 from the_edge_agent.memory.sqlite import database as native
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:

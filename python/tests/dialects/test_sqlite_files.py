@@ -24,6 +24,8 @@ from the_edge_agent.memory import (
     parse_ltm_config,
 )
 
+pytestmark = pytest.mark.slow
+
 Opener = Callable[[str], Any]
 
 OPENERS: Final[dict[str, Opener]] = {

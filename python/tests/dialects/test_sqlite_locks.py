@@ -17,6 +17,8 @@ from the_edge_agent.memory import LTMError, SQLAlchemyBackend, SQLAlchemyCatalog
 from the_edge_agent.memory.sql.driver import deadlines
 from the_edge_agent.testing.catalog_base import entry_of
 
+pytestmark = pytest.mark.slow
+
 MEMORIES: dict[str, Callable[..., Any]] = {
     "url": lambda file, timeout: SQLAlchemyBackend(f"sqlite:///{file}", timeout=timeout),
     "url and a longer wait of its own": lambda file, timeout: SQLAlchemyBackend(

@@ -28,7 +28,10 @@ MEMORIES: dict[str, Callable[[Path], Any]] = {
     "mode=ro": lambda file: SQLAlchemyBackend(f"sqlite:///file:{file}?mode=ro&uri=true"),
 }
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a thread of root can be without rights on Linux only")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="a thread of root can be without rights on Linux only"),
+]
 
 
 def rollback_journal(file: Path) -> None:

@@ -39,7 +39,7 @@ from the_edge_agent.memory.sql.dialects.mysql.words import (
     numbers,
 )
 
-pytestmark = pytest.mark.targets(of_mysql=True, portable=False)
+pytestmark = [pytest.mark.slow, pytest.mark.targets(of_mysql=True, portable=False)]
 
 SMALL: Final = 10  # entries of a block, in most of these tests
 QUERIES: Final = (

@@ -32,6 +32,8 @@ from the_edge_agent.memory.contract.catalog import (
 from the_edge_agent.testing.catalog_base import FUTURE, PAST, entry_of, found, keys, result_of, track, track_all
 from the_edge_agent.testing.contract import assert_failure
 
+pytestmark = pytest.mark.slow
+
 CANARY = "c4nary-s3cret"
 PROCESSES, SAME_KEYS = 8, 500
 

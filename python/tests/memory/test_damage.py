@@ -114,6 +114,7 @@ def assert_every_call_goes_on(backend: Any, caplog: pytest.LogCaptureFixture) ->
     assert_nothing_is_shown(retrieved, many, *searches, warnings)
 
 
+@pytest.mark.slow
 @every_database
 @pytest.mark.parametrize("damage", of_this_day(NO_VALUES, 3))
 def test_a_damaged_value_breaks_nothing(database: Database, damage: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -144,6 +145,7 @@ def test_what_store_refuses_is_damage_so_that_a_copy_goes_on(
         assert entries.damaged == [BAD]
 
 
+@pytest.mark.slow
 @every_database
 @pytest.mark.parametrize("damage", of_this_day(NO_METADATA, 5))
 def test_damaged_metadata_breaks_nothing_and_fits_no_filter(
@@ -487,6 +489,7 @@ def test_a_copy_into_another_database_and_back_keeps_lifetimes_to_the_microsecon
 # --- tea memory check --data -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.targets(in_memory=False)
 def test_the_check_lists_what_is_damaged(database: Database) -> None:
     with catalogued(database) as backend:

@@ -14,6 +14,8 @@ import pytest
 from run_length import LONG, SEED, of_this_run
 from the_edge_agent.memory import LTMError, SQLAlchemyBackend, SQLiteBackend, check_database
 
+pytestmark = pytest.mark.slow
+
 FILE_DAMAGED = "the file is damaged"  # how the errors begin
 PAGE = 1024
 CALLS_OF_ONE = 9  # of each damaged file in the short form

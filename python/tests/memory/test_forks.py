@@ -10,6 +10,8 @@ import pytest
 
 from run_length import of_this_run
 
+pytestmark = pytest.mark.slow
+
 FORKS = of_this_run(25, 500)
 PROCESSES = """
 import multiprocessing, os, sys, threading, time

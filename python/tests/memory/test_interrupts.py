@@ -26,6 +26,7 @@ INTERRUPTS = of_this_run(40, 1000)  # of each class
 SECONDS = 5.0  # that a call may take
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.usefixtures("no_garbage"),
     pytest.mark.targets("native", family="sqlite", portable=False),
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),

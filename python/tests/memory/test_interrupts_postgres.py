@@ -64,6 +64,7 @@ def check(store: Any, call: Callable[[], Any], database: Database, before: int) 
 
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.usefixtures("no_garbage"),
     pytest.mark.targets("native", portable=False, in_memory=False, server=True),
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),

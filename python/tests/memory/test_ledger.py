@@ -28,6 +28,8 @@ from the_edge_agent.memory import (
 )
 from the_edge_agent.testing.workers import run_in_threads
 
+pytestmark = pytest.mark.slow
+
 FORMS: dict[str, Callable[[str], Any]] = {
     "a name": lambda url: "sqlalchemy",
     "a type": lambda url: {"type": "SQLAlchemy"},

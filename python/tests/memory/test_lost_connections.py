@@ -23,6 +23,8 @@ from the_edge_agent.memory.core.results import Result
 from the_edge_agent.memory.sql import transactions
 from the_edge_agent.memory.sql.schema.rows import entry_parameters
 
+pytestmark = pytest.mark.slow
+
 on_servers = pytest.mark.targets(server=True, portable=False)
 
 CALLS: dict[str, Callable[[LTMBackend], Result]] = {

@@ -17,7 +17,7 @@ from faults.connections import Proxy, kill_connections
 from the_edge_agent.memory import PostgresBackend, SQLAlchemyBackend
 from the_edge_agent.memory.postgres.pool import Connection
 
-pytestmark = pytest.mark.targets("native", server=True, portable=False)
+pytestmark = [pytest.mark.slow, pytest.mark.targets("native", server=True, portable=False)]
 
 ENTRIES = table("ltm_entries", column("key"), column("version"), column("write_id"), column("updated_at"))
 

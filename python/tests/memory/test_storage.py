@@ -20,6 +20,8 @@ from the_edge_agent.memory.database.blobs import BlobStorage
 from the_edge_agent.memory.postgres.backend import PostgresBackend
 from the_edge_agent.memory.sqlite.backend import SQLiteBackend
 
+pytestmark = pytest.mark.slow
+
 LARGE: dict[str, Any] = {
     "text": "fox " * 100,
     "order": {"b": "x" * 300, "a": 1, "c": [1.0, 1, -0.0, None, True]},

@@ -184,6 +184,7 @@ def test_where_long_text_is_cut_to_be_folded_does_not_matter(text: str, size: in
     assert [*tokenize("!" * (1_000 - size) + f" {text}" * 120)] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     ["a" + "\u0301\u0323" * 500_000, "\u0345\u0301" * 500_000, "กุ่" * 300_000, "ﷺ" * 300_000, "日" * 2_000_000],
@@ -299,6 +300,7 @@ def test_a_query_has_200_words_at_most() -> None:
             parse_query(query)
 
 
+@pytest.mark.slow
 @given(ANY_TEXT)
 def test_any_text_is_a_query(query: str) -> None:
     terms = parse_query(query)
@@ -379,6 +381,7 @@ def test_a_score_has_6_decimals_and_grows_with_each_occurrence(counts: list[int]
     assert score(counts, length + 100) <= ranked
 
 
+@pytest.mark.slow
 def test_a_word_of_many_megabytes_takes_no_longer_than_its_length() -> None:
     word = "x" * 50_000_000  # copied at each of its parts, this would take hours
     assert len(search_text("k", word, None)) <= 200_000

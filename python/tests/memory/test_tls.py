@@ -24,6 +24,8 @@ from databases import Database
 from refusing_server import RefusingServer
 from the_edge_agent.memory.sql.dialects.mysql.dialect import MySQLDialect
 
+pytestmark = pytest.mark.slow
+
 SERVERS = Path(__file__).parents[3] / "scripts" / "servers.py"
 # PostgreSQL comes in a build without TLS: PgBouncer encrypts for it.
 NAMES = {"postgresql": "pgbouncer", "mysql": "mysql", "mariadb": "mariadb"}

@@ -27,6 +27,8 @@ from benchmarks.results import Results, read
 from benchmarks.workload import Entry, Workload
 from run_length import of_this_run
 
+pytestmark = pytest.mark.slow
+
 TINY = Form("tiny", 1_000, 0.001, 1, 1, 100, (1_000, 2_000), 0.001)
 OURS = {"SQLAlchemyBackend", "SQLiteBackend"}
 LEFT_OUT = of_this_run(("peer", "variant"), ("peer",))

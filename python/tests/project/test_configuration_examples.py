@@ -19,6 +19,8 @@ from run_length import of_this_day
 from the_edge_agent import WorkflowFileError, YAMLEngine
 from the_edge_agent.memory import SQLAlchemyCatalog, compute_content_hash
 
+pytestmark = pytest.mark.slow
+
 PAGES: Final = (ROOT / "CLAUDE.md", ROOT / "docs" / "configuration.md")
 TEA: Final = Path(sys.executable).with_name("tea")
 FAMILY: Final = {"postgresql": "postgresql", "mysql": "mysql", "mariadb": "mysql", "sqlite": "sqlite"}

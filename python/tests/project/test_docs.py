@@ -33,6 +33,8 @@ import pytest
 from databases import Databases, chosen_targets
 from the_edge_agent import YAMLEngine
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", ROOT / "CLAUDE.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 

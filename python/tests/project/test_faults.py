@@ -14,6 +14,8 @@ from faults import targets
 from faults.__main__ import FAULTS, Fault, line, main, run
 from run_length import SEED
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 CHOSEN = {target.name for target in chosen_targets()}
 NAMES = [name for name in targets.OF_ONE_SERVER if name in CHOSEN]

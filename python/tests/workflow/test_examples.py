@@ -13,6 +13,8 @@ import pytest
 
 from the_edge_agent import YAMLEngine
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[3] / "examples"
 TEA = Path(sys.executable).with_name("tea")
 

@@ -14,6 +14,8 @@ from the_edge_agent.cli.app import app
 from the_edge_agent.memory import SQLAlchemyBackend, SQLiteBackend
 from the_edge_agent.workflow import WorkflowFileError, YAMLEngine
 
+pytestmark = pytest.mark.slow
+
 SECRET = "s3cret-value"
 NODES = "nodes: [{name: a, uses: ltm.count, output: n}]\n"
 OPTIONS = {

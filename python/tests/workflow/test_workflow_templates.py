@@ -217,6 +217,7 @@ NESTED = "{% for a in range(9999) %}" * 3
 MANY = "{%% for i in range(99999) %%}%s{%% endfor %%}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "template",
     [
@@ -371,6 +372,7 @@ def test_a_run_of_an_untrusted_file_has_a_budget_for_all_its_templates(monkeypat
 ENTRY = {"key": "k0", "value": "v" * 100_000, "metadata": {"m": "m" * 100_000}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "node",
     [
@@ -436,6 +438,7 @@ def test_what_cannot_be_compiled_is_an_error_of_the_file(template: str) -> None:
     assert caught.value.place.path == "nodes[0].with.key"
 
 
+@pytest.mark.slow
 def test_a_value_that_contains_itself_fails() -> None:
     state: dict[str, Any] = {}
     state["self"] = state

@@ -24,6 +24,7 @@ from the_edge_agent.testing.contract import (
     text_of,
 )
 from the_edge_agent.testing.exactness import HOSTILE_TEXTS, METADATA, VALUES
+from the_edge_agent.testing.slow import slow
 
 Entry = dict[str, Any]
 
@@ -159,6 +160,7 @@ class BatchRules(ContractBase):
             assert_success(transactional.store_many({"key": key, "value": "fox"} for key in batch))
         assert keys_of(find(transactional)) == keys_of(find(transactional, "fox")) == ["b", "y", "z", "a", "c", "m"]
 
+    @slow
     def test_a_large_batch_is_one(self, transactional: LTMBackend) -> None:
         load(transactional, [(f"k{number:04}", "old", {"n": -1}) for number in range(0, 1500, 10)])
         order = [number * 997 % 1500 for number in range(1500)] + [*range(100)]

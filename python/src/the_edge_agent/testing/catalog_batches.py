@@ -28,6 +28,7 @@ from the_edge_agent.testing.catalog_base import (
 )
 from the_edge_agent.testing.contract import assert_same
 from the_edge_agent.testing.exactness import HOSTILE_TEXTS
+from the_edge_agent.testing.slow import slow
 
 MANY: Final = 1_500
 NO_ENTRIES: Final[dict[str, Any]] = {
@@ -153,6 +154,7 @@ class CatalogBatchRules(CatalogBase):
         listed = {entry["key"]: (entry["metadata"], entry["id"]) for entry in catalog.list_entries(limit=1000)}
         assert listed == {key: ({"name": name}, id_of(key)) for name, key in HOSTILE_TEXTS.items()}
 
+    @slow
     def test_a_large_batch_is_one(self, catalog: CatalogBackend) -> None:
         order = [number * 997 % MANY for number in range(MANY)] + [*range(100)]
         entries = [entry_of(f"k{n:04}", byte_size=place, metadata={"n": n}) for place, n in enumerate(order)]
@@ -280,6 +282,7 @@ class CatalogBatchRules(CatalogBase):
             entry = result["entries"][key]
             assert (entry and entry["key"]) == (None if place % 2 else key), ascii(key)
 
+    @slow
     def test_retrieve_batch_of_many_keys_is_complete(self, catalog: CatalogBackend) -> None:
         track_all(catalog, (entry_of(f"k{number}", byte_size=number) for number in range(0, MANY, 2)))
         result = catalog.retrieve_batch(f"k{number}" for number in range(MANY))

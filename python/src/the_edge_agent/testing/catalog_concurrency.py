@@ -22,6 +22,7 @@ from the_edge_agent.testing.catalog_base import (
 )
 from the_edge_agent.testing.concurrency import KEYS, THREADS, read_while_writing
 from the_edge_agent.testing.contract import assert_same, assert_success, generator
+from the_edge_agent.testing.slow import slow
 from the_edge_agent.testing.workers import PROCESSES, Workers, run_in_threads, run_together
 
 PAIRS: Final = 12  # each snapshot meanwhile is looked at afterwards
@@ -90,26 +91,31 @@ class CatalogConcurrencyRules(Workers, CatalogBase):
         found = {key: counts[key] - counts[f"-{key}"] for key in KEYS[:3]}
         assert found == {key: int(catalog.get_entry(key) is not None) for key in KEYS[:3]}
 
+    @slow
     def test_threads_create_each_key_once(self, catalog: CatalogBackend) -> None:
         created = run_in_threads(track_keys, [(catalog, seed) for seed in range(THREADS)])
         self.assert_created_once(catalog, created)
 
+    @slow
     def test_threads_create_each_expired_key_once(self, catalog: CatalogBackend) -> None:
         track_all(catalog, (entry_of(key, expires_at=PAST) for key in KEYS))
         created = run_in_threads(track_keys, [(catalog, seed) for seed in range(THREADS)])
         self.assert_created_once(catalog, created)
 
+    @slow
     def test_processes_create_each_key_once(
         self, catalog: CatalogBackend, reopen_catalog: OpenCatalog, workers: ProcessPoolExecutor
     ) -> None:
         arguments = [(reopen_catalog, track_keys, seed) for seed in range(PROCESSES)]
         self.assert_created_once(catalog, run_together(workers, in_a_catalog_of_its_own, arguments))
 
+    @slow
     def test_batches_of_threads_all_succeed(self, catalog: CatalogBackend) -> None:
         run_in_threads(track_in_batches, [(catalog, seed) for seed in range(THREADS)])
         self.assert_whole(catalog)
         assert [track(catalog, key)["created"] for key in KEYS] == [False] * len(KEYS)
 
+    @slow
     def test_batches_of_processes_all_succeed(
         self, catalog: CatalogBackend, reopen_catalog: OpenCatalog, workers: ProcessPoolExecutor
     ) -> None:
@@ -117,16 +123,19 @@ class CatalogConcurrencyRules(Workers, CatalogBase):
         run_together(workers, in_a_catalog_of_its_own, arguments)
         self.assert_whole(catalog)
 
+    @slow
     def test_creates_and_deletes_of_threads_agree(self, catalog: CatalogBackend) -> None:
         done = run_in_threads(track_and_delete, [(catalog, seed) for seed in range(THREADS)])
         self.assert_balanced(catalog, done)
 
+    @slow
     def test_creates_and_deletes_of_processes_agree(
         self, catalog: CatalogBackend, reopen_catalog: OpenCatalog, workers: ProcessPoolExecutor
     ) -> None:
         arguments = [(reopen_catalog, track_and_delete, seed) for seed in range(PROCESSES)]
         self.assert_balanced(catalog, run_together(workers, in_a_catalog_of_its_own, arguments))
 
+    @slow
     def test_no_reader_sees_half_a_batch(self, catalog: CatalogBackend) -> None:
         def entries(number: int, names: str) -> list[dict[str, Any]]:
             return [entry_of(name, content_hash=f"h{number}", metadata={"pair": True}) for name in names]
@@ -190,6 +199,7 @@ class CatalogConcurrencyRules(Workers, CatalogBase):
             assert len(held) == 2 * int(hashes["x"][1:]) + 4
             assert new[since] == (len(everything) - len(held) + 2 if len(held) < len(everything) else 0)
 
+    @slow
     def test_cleanup_deletes_nothing_that_threads_track_meanwhile(self, catalog: CatalogBackend) -> None:
         track_all(catalog, (entry_of(key, expires_at=PAST) for key in KEYS))
 

@@ -9,6 +9,7 @@ from the_edge_agent.memory.contract.catalog import CatalogBackend
 from the_edge_agent.testing.catalog_base import FUTURE, CatalogBase, entry_of, found, id_of, track, track_all
 from the_edge_agent.testing.contract import differences, generator, text_of
 from the_edge_agent.testing.exactness import HOSTILE_TEXTS, METADATA, VALUES, nested, random_json
+from the_edge_agent.testing.slow import slow
 
 SIZES: Final = (None, 0, 1, 2**31 - 1, 2**31, 2**32, 2**53 + 1, 2**63 - 1)
 URIS: Final = (None, "", " ", "s3://bucket/a b?c=%20#d", "file:///tmp/日本/😀", "x" * 5000, "日" * 3000, "😀" * 2000)
@@ -128,6 +129,7 @@ class CatalogExactnessRules(CatalogBase):
             assert found(catalog, "k")["byte_size"] == size
             assert type(found(catalog, "k")["byte_size"]) is type(size)
 
+    @slow
     def test_a_storage_uri_is_any_text(self, catalog: CatalogBackend) -> None:
         for uri in (*URIS, *HOSTILE_TEXTS.values()):
             track(catalog, "k", storage_uri=uri)

@@ -25,6 +25,7 @@ from the_edge_agent.testing.catalog_base import (
 )
 from the_edge_agent.testing.contract import assert_same, assert_success
 from the_edge_agent.testing.lifetimes import LATE, SHORT, wait_until
+from the_edge_agent.testing.slow import slow
 from the_edge_agent.testing.workers import run_in_threads
 
 # Each way to see the entry "k" of which there is a snapshot without it.
@@ -146,6 +147,7 @@ class CatalogExpiryRules(CatalogBase):
         assert_same(catalog.cleanup_expired(), cleaned(100, 3))
         assert_same(catalog.cleanup_expired(), cleaned(3, 0))
 
+    @slow
     def test_cleanup_of_many_deletes_them_all(self, catalog: CatalogBackend) -> None:
         track_all(catalog, (entry_of(f"k{number}", expires_at=PAST) for number in range(1050)))
         assert_same(catalog.cleanup_expired(1020), cleaned(1020, 30))
@@ -181,6 +183,7 @@ class CatalogExpiryRules(CatalogBase):
             assert_same(other.cleanup_expired(), cleaned(2, 0))
         assert_same(catalog.cleanup_expired(), cleaned(0, 0))
 
+    @slow
     def test_threads_that_clean_up_delete_each_entry_once(self, catalog: CatalogBackend) -> None:
         track_all(catalog, (entry_of(f"k{number:02}", expires_at=PAST) for number in range(30)))
 

@@ -14,6 +14,7 @@ from the_edge_agent.testing.contract import differences, generator
 from the_edge_agent.testing.exactness import ALIKE_UNTIL_THE_END, HOSTILE_TEXTS
 from the_edge_agent.testing.filters import EXACT_NUMBERS, FILTERS, HOSTILE_KEYS, RECORDS
 from the_edge_agent.testing.iteration import PREFIXES, TREE
+from the_edge_agent.testing.slow import slow
 
 GENERATED: Final = 80
 
@@ -74,6 +75,7 @@ class CatalogListingRules(CatalogBase):
         for limit in (1, 2, 129, 130, 131, 10_000):
             assert keys(catalog.list_entries(limit=limit)) == names[:limit]
 
+    @slow
     def test_each_form_of_filter_lists_what_it_must(self, catalog: CatalogBackend) -> None:
         track_all(catalog, (entry_of(key, metadata=metadata) for key, metadata in RECORDS.items()))
         listed = {name: keys(catalog.list_entries(None, wanted)) for name, (wanted, _) in FILTERS.items()}
@@ -87,6 +89,7 @@ class CatalogListingRules(CatalogBase):
             assert set(keys(catalog.list_entries(None, {"n": number}))) == equal, number
             assert set(keys(catalog.list_entries(None, {"n": {"$gt": number}}))) == above, number
 
+    @slow
     def test_any_text_is_a_key_or_a_value_of_metadata(self, catalog: CatalogBackend) -> None:
         names = [f"k{place:03}" for place in range(len(HOSTILE_KEYS))]
         track_all(
@@ -110,6 +113,7 @@ class CatalogListingRules(CatalogBase):
         assert keys(catalog.list_entries(None, {**every, "n7": 8})) == []
         assert keys(catalog.list_entries(None, {"n7": {"$in": [*range(width)]}})) == ["k"]
 
+    @slow
     def test_filters_and_prefixes_work_before_the_limit(self, catalog: CatalogBackend) -> None:
         def metadata(number: int) -> dict[str, Any]:
             return {"n": number, "-n": number, "a\"\\'b": number, **deep(number)}

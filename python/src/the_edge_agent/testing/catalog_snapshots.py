@@ -24,6 +24,7 @@ from the_edge_agent.testing.catalog_base import (
     track_all,
 )
 from the_edge_agent.testing.exactness import HOSTILE_TEXTS
+from the_edge_agent.testing.slow import slow
 
 NAMES: Final = ("", " ", "same", "same", "Same", "日本 😀", "x" * 5000)
 
@@ -65,6 +66,7 @@ class CatalogSnapshotRules(CatalogBase):
         catalog.create_snapshot("name")
         assert contents(catalog) == before
 
+    @slow
     def test_a_name_is_any_text(self, catalog: CatalogBackend) -> None:
         for name in (*NAMES, *HOSTILE_TEXTS.values()):
             assert catalog.get_changed_entries(catalog.create_snapshot(name)) == []

@@ -17,6 +17,7 @@ from the_edge_agent.testing.contract import (
     keys_of,
 )
 from the_edge_agent.testing.lifetimes import LONG, SOON, store_expired, wait_until_expired
+from the_edge_agent.testing.slow import slow
 from the_edge_agent.testing.workers import run_in_threads
 
 
@@ -85,6 +86,7 @@ class CleanupRules(ContractBase):
         assert_refused(BAD_LIMITS, lambda size: expiring.cleanup_expired(size))
         assert_same(expiring.cleanup_expired(1), cleaned(1, 0))
 
+    @slow
     def test_cleanup_deletes_nothing_that_threads_store_meanwhile(self, expiring: LTMBackend) -> None:
         keys = [f"k{number:02}" for number in range(30)]
         store_expired(expiring, *keys)
@@ -105,6 +107,7 @@ class CleanupRules(ContractBase):
         assert expiring.list_keys()["keys"] == keys
         assert_same(expiring.cleanup_expired(), cleaned(0, 0))
 
+    @slow
     def test_threads_that_clean_up_delete_each_entry_once(self, expiring: LTMBackend) -> None:
         store_expired(expiring, *(f"k{number:02}" for number in range(30)))
 

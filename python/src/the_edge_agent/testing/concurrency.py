@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from the_edge_agent.memory.contract.backend import LTMBackend
 from the_edge_agent.testing.contract import OpenBackend, assert_success, find, generator, keys_of, load
+from the_edge_agent.testing.slow import slow
 from the_edge_agent.testing.workers import PROCESSES, WorkerRules, run_in_threads, run_together
 
 THREADS: Final = 8
@@ -139,18 +140,22 @@ class ConcurrencyRules(WorkerRules):
             return [store_all]
         return [store_all, store_in_transactions, store_in_batches]
 
+    @slow
     def test_threads_create_each_key_once_and_lose_no_store(self, backend: LTMBackend) -> None:
         results = run_in_threads(store_all, [(backend, seed) for seed in range(THREADS)])
         self.assert_all_counted(backend, flat(results), THREADS)
 
+    @slow
     def test_transactions_of_threads_all_succeed(self, transactional: LTMBackend) -> None:
         results = run_in_threads(store_in_transactions, [(transactional, seed) for seed in range(THREADS)])
         self.assert_all_counted(transactional, flat(results), THREADS)
 
+    @slow
     def test_batches_of_threads_all_succeed(self, transactional: LTMBackend) -> None:
         results = run_in_threads(store_in_batches, [(transactional, seed) for seed in range(THREADS)])
         self.assert_all_counted(transactional, flat(results), THREADS)
 
+    @slow
     def test_batches_of_processes_all_succeed(
         self, transactional: LTMBackend, reopen: OpenBackend, workers: ProcessPoolExecutor
     ) -> None:
@@ -158,10 +163,12 @@ class ConcurrencyRules(WorkerRules):
         results = run_together(workers, in_a_backend_of_its_own, arguments)
         self.assert_all_counted(transactional, flat(results), PROCESSES)
 
+    @slow
     def test_creates_and_deletes_of_threads_agree(self, backend: LTMBackend) -> None:
         results = run_in_threads(store_and_delete, [(backend, seed) for seed in range(THREADS)])
         self.assert_creates_and_deletes_agree(backend, flat(results))
 
+    @slow
     def test_processes_create_each_key_once_and_lose_no_store(
         self, backend: LTMBackend, reopen: OpenBackend, workers: ProcessPoolExecutor
     ) -> None:
@@ -169,6 +176,7 @@ class ConcurrencyRules(WorkerRules):
         results = run_together(workers, in_a_backend_of_its_own, arguments)
         self.assert_all_counted(backend, flat(results), PROCESSES)
 
+    @slow
     def test_creates_and_deletes_of_processes_agree(
         self, backend: LTMBackend, reopen: OpenBackend, workers: ProcessPoolExecutor
     ) -> None:
@@ -176,6 +184,7 @@ class ConcurrencyRules(WorkerRules):
         results = run_together(workers, in_a_backend_of_its_own, arguments)
         self.assert_creates_and_deletes_agree(backend, flat(results))
 
+    @slow
     def test_many_threads_get_right_answers_from_one_backend(self, backend: LTMBackend) -> None:
         def work(mine: int) -> None:
             for number in range(10):
@@ -190,6 +199,7 @@ class ConcurrencyRules(WorkerRules):
         run_in_threads(work, [(mine,) for mine in range(THREADS)])
         assert sorted(keys_of(find(backend, "n9"))) == [f"t{mine}/9" for mine in range(THREADS)]
 
+    @slow
     def test_no_reader_sees_half_a_transaction(self, transactional: LTMBackend) -> None:
         load(transactional, [(key, "fox 0", {"pair": True, "n": 0}) for key in "ab"])
 
@@ -206,6 +216,7 @@ class ConcurrencyRules(WorkerRules):
 
         read_while_writing(read, write)
 
+    @slow
     def test_no_reader_sees_half_a_batch(self, transactional: LTMBackend) -> None:
         def entries(number: int, keys: str) -> list[dict[str, Any]]:
             metadata = {"pair": True, "n": number}
@@ -231,6 +242,7 @@ class ConcurrencyRules(WorkerRules):
 
         read_while_writing(read, write)
 
+    @slow
     def test_readers_see_exactly_one_of_two_entries_that_replace_each_other(self, transactional: LTMBackend) -> None:
         load(transactional, [("k0", "fox", {"n": 0})])
 
@@ -246,6 +258,7 @@ class ConcurrencyRules(WorkerRules):
 
         read_while_writing(read, write)
 
+    @slow
     def test_no_reader_misses_an_entry_that_is_overwritten(self, backend: LTMBackend) -> None:
         backend.store("k", "fox 0", {"n": 0})
 
@@ -259,6 +272,7 @@ class ConcurrencyRules(WorkerRules):
 
         read_while_writing(read, write)
 
+    @slow
     def test_no_reader_misses_an_entry_that_is_replaced(self, transactional: LTMBackend) -> None:
         load(transactional, [("k", "fox 0", {"n": 0})])
 

@@ -17,6 +17,7 @@ from the_edge_agent.testing.contract import (
     load,
     text_of,
 )
+from the_edge_agent.testing.slow import slow
 
 HOSTILE_TEXTS: Final[dict[str, str]] = {
     "lower case": "a",
@@ -171,6 +172,7 @@ class ExactnessRules(ContractBase):
         read = [(entry["value"], entry["metadata"]) for entry in found]
         return [text_of(entry) for entry in (*read, (iterated_value, iterated_metadata))]
 
+    @slow
     def test_a_value_comes_out_as_it_went_in(self, backend: LTMBackend) -> None:
         changed = [name for name, value in VALUES.items() if {*self.read(backend, value)} != {text_of((value, None))}]
         assert changed == []
@@ -203,10 +205,12 @@ class ExactnessRules(ContractBase):
             if "\\u0000" not in text_of(metadata) and not any(abs(number) >= 2**63 for number in _integers(metadata)):
                 return metadata
 
+    @slow
     def test_metadata_comes_out_as_it_went_in(self, backend: LTMBackend) -> None:
         changed = [name for name, data in METADATA.items() if {*self.read(backend, 1, data)} != {text_of((1, data))}]
         assert changed == []
 
+    @slow
     def test_any_text_is_a_key(self, backend: LTMBackend) -> None:
         for key in HOSTILE_TEXTS.values():
             stored = {"success": True, "stored": True, "key": key, "created": True, "version": 1}

@@ -32,6 +32,7 @@ from the_edge_agent.testing.lifetimes import (
     wait_until,
     wait_until_expired,
 )
+from the_edge_agent.testing.slow import slow
 from the_edge_agent.testing.workers import run_in_threads
 
 CENTURY: Final = 36_525 * 86_400
@@ -153,6 +154,7 @@ class ExpiryRules(ContractBase):
         for _ in range(2):
             assert_same(expiring.delete("k"), {"success": True, "deleted": False, "key": "k"})
 
+    @slow
     def test_delete_many_does_not_count_expired_entries(self, expiring: LTMBackend, transactional: LTMBackend) -> None:
         transactional.store("a", 1)
         store_expired(expiring, "k")
@@ -189,6 +191,7 @@ class ExpiryRules(ContractBase):
         wait_until_expired(expiring, SHORT, "soon")
         assert expiring.retrieve("late")["value"] == 1
 
+    @slow
     def test_threads_that_store_over_expired_entries_create_each_once(self, expiring: LTMBackend) -> None:
         keys = [f"k{number}" for number in range(10)]
         store_expired(expiring, *keys)
@@ -230,6 +233,7 @@ class ExpiryRules(ContractBase):
         wait_until_expired(expiring, SOON, "b")
         assert transactional.list_keys()["keys"] == ["a", "c", "was"]
 
+    @slow
     def test_store_many_takes_a_ttl_for_each_entry(self, expiring: LTMBackend, transactional: LTMBackend) -> None:
         store_expired(expiring, "was")
         ttls = {"never": None, "soon": SOON, "late": LONG, "was": LONG}
@@ -246,6 +250,7 @@ class ExpiryRules(ContractBase):
         assert_failure(transaction.commit(), "validation_error")
         assert contents(expiring) == []
 
+    @slow
     def test_store_many_names_the_entry_of_a_bad_lifetime(
         self, expiring: LTMBackend, transactional: LTMBackend
     ) -> None:

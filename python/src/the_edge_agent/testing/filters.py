@@ -9,6 +9,7 @@ import pytest
 
 from the_edge_agent.memory.contract.backend import LTMBackend
 from the_edge_agent.testing.contract import ContractBase, assert_success, differences, find, keys_of, load
+from the_edge_agent.testing.slow import slow
 
 RECORDS: Final[dict[str, dict[str, Any] | None]] = {
     "none": None,
@@ -256,6 +257,7 @@ HOSTILE_KEYS: Final[tuple[str, ...]] = (
 class FilterRules(ContractBase):
     """The filter table, over one record for each kind of metadata."""
 
+    @slow
     @pytest.mark.parametrize("query", [None, "value -unicorn"], ids=["alone", "with a query"])
     def test_each_form_of_filter_finds_what_it_must(self, backend: LTMBackend, query: str | None) -> None:
         load(backend, [(key, "value", metadata) for key, metadata in RECORDS.items()])
@@ -280,6 +282,7 @@ class FilterRules(ContractBase):
             found = keys_of(find(backend, metadata_filter={"n": [{"x": number}]}, limit=100))
             assert set(found) == {repr(other) for other in EXACT_NUMBERS if other == number}, number
 
+    @slow
     def test_any_text_is_a_key_of_metadata(self, backend: LTMBackend) -> None:
         load(backend, [(f"k{place}", None, {key: place}) for place, key in enumerate(HOSTILE_KEYS)])
         load(backend, [(f"n{place}", None, {"outer": {key: place}}) for place, key in enumerate(HOSTILE_KEYS)])
@@ -291,6 +294,7 @@ class FilterRules(ContractBase):
             whole = {"outer": {"$eq": {key: place}}}
             assert keys_of(find(backend, metadata_filter=whole)) == [f"n{place}"], key
 
+    @slow
     def test_any_text_is_a_value_of_metadata(self, backend: LTMBackend) -> None:
         load(backend, [(f"k{place}", None, {"text": text}) for place, text in enumerate(HOSTILE_KEYS)])
         ordered = sorted(HOSTILE_KEYS)
@@ -321,6 +325,7 @@ class FilterRules(ContractBase):
         ):
             assert keys_of(find(backend, metadata_filter=wide)) == ["k"] * found
 
+    @slow
     def test_a_filter_is_applied_before_the_limit(self, backend: LTMBackend) -> None:
         load(backend, [("wanted", "fox", {"n": 1})])
         load(backend, [(f"k{number}", "fox fox", {"n": 0}) for number in range(600)])

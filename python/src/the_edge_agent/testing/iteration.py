@@ -7,6 +7,7 @@ from typing import Final
 from the_edge_agent.memory.contract.backend import LTMBackend
 from the_edge_agent.testing.contract import ContractBase, assert_success, find, keys_of, load, text_of
 from the_edge_agent.testing.exactness import HOSTILE_TEXTS
+from the_edge_agent.testing.slow import slow
 
 LAST: Final = "\U0010ffff"
 TREE: Final = (
@@ -143,11 +144,13 @@ class IterationRules(ContractBase):
         assert len(list(backend.iterate_all(None))) == len(list(backend.iterate_all())) == len(TREE)
         assert find(backend, prefix=None, limit=1000)["count"] == len(TREE)
 
+    @slow
     def test_iterate_all_yields_all_of_many_entries(self, backend: LTMBackend) -> None:
         load(backend, [(f"k{number:05}", number, None) for number in range(2100)])
         assert [value for _, value, _ in backend.iterate_all()] == [*range(2100)]
         assert [value for _, value, _ in backend.iterate_all("k01")] == [*range(1000, 2000)]
 
+    @slow
     def test_iterate_all_yields_all_of_large_entries(self, backend: LTMBackend) -> None:
         sizes = [1, 10, 300_000, 1, 900_000, 1, 1, 1] * 3
         load(backend, [(f"k{place:02}", "x" * size, None) for place, size in enumerate(sizes)])

@@ -8,6 +8,7 @@ from the_edge_agent.memory.contract.backend import LTMBackend
 from the_edge_agent.testing.contract import ContractBase, assert_same, assert_success, load
 from the_edge_agent.testing.exactness import HOSTILE_TEXTS
 from the_edge_agent.testing.iteration import LAST, PREFIXES, TREE
+from the_edge_agent.testing.slow import slow
 
 AFTERS: Final = (
     *("", "A", "Z", "a", "a ", "a!", "a%", "a/b", "a_b", "aaa", "b", "á", "a\u0301", "\x01", "\x7f", "zzz", "日"),
@@ -143,6 +144,7 @@ class ListingRules(ContractBase):
             counts.append(backend.count()["count"])
         assert counts == [1, 1, 0, 0]
 
+    @slow
     def test_count_counts_all_of_many(self, backend: LTMBackend) -> None:
         load(backend, [(f"k{number:04}", number, None) for number in range(1100)])
         assert [backend.count(prefix)["count"] for prefix in (None, "k0", "k10", "x")] == [1100, 1000, 100, 0]

@@ -10,6 +10,7 @@ from the_edge_agent.testing import corpus
 from the_edge_agent.testing.contract import OpenBackend, find, generator, load, text_of
 from the_edge_agent.testing.exactness import HOSTILE_TEXTS, VALUES
 from the_edge_agent.testing.lifetimes import LONG, store_expired
+from the_edge_agent.testing.slow import slow
 from the_edge_agent.testing.workers import WorkerRules, run_together
 
 
@@ -36,6 +37,7 @@ def open_and_answer(open_backend: OpenBackend) -> str:
 class PersistenceRules(WorkerRules):
     """Stores that outlive a backend."""
 
+    @slow
     def test_everything_is_the_same_after_reopening_and_in_another_process(
         self, reopen: OpenBackend, workers: ProcessPoolExecutor
     ) -> None:

@@ -18,6 +18,7 @@ from the_edge_agent.testing.contract import (
     keys_of,
     load,
 )
+from the_edge_agent.testing.slow import slow
 
 LIBRARY: Final[tuple[Item, ...]] = (
     ("d-sentence", "The quick red fox meets a hound.", None),
@@ -196,6 +197,7 @@ SPLIT_PHRASES: Final[dict[str, tuple[Any, dict[str, Any] | None]]] = {
 class QueryRules(ContractBase):
     """The query table, over a small library."""
 
+    @slow
     def test_each_form_of_query_finds_what_it_must(self, backend: LTMBackend) -> None:
         load(backend, LIBRARY)
         found = {name: set(keys_of(find(backend, query, limit=100))) for name, (query, _) in QUERIES.items()}

@@ -16,6 +16,7 @@ from the_edge_agent.testing.contract import (
 )
 from the_edge_agent.testing.exactness import ALIKE_UNTIL_THE_END
 from the_edge_agent.testing.model import Model
+from the_edge_agent.testing.slow import slow
 
 # tf * 2.2 / (tf + 1.2 * (0.25 + 0.75 * dl / 100)), computed by hand; the key "k" is a token as well.
 SCORES: Final[dict[str, tuple[Any, dict[str, Any] | None, str, float]]] = {
@@ -131,6 +132,7 @@ class RankRules(ContractBase):
             assert [key for page in pages for key in page] == keys_of(model.search(query, condition, 1000))
             assert len({key for page in pages for key in page}) == 100
 
+    @slow
     def test_only_the_newest_1000_matches_are_ranked(self, backend: LTMBackend) -> None:
         load(backend, [("best", "fox fox fox", {"n": 1})])
         model = Model()
@@ -143,6 +145,7 @@ class RankRules(ContractBase):
             assert keys_of(find(backend, "fox w7", condition)) == ["k0007"]
             assert keys_of(find(backend, "fox -w8", condition))[0] == "best"
 
+    @slow
     def test_what_is_no_match_takes_no_place_among_the_1000(self, backend: LTMBackend) -> None:
         load(backend, [("wanted", "fox", {"n": 1}), ("p/wanted", "fox", {"n": 2})])
         load(backend, [(f"k{number:04}", "fox fox", {"n": 0}) for number in range(1100)])

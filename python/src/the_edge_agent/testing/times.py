@@ -20,6 +20,7 @@ from the_edge_agent.testing.contract import (
     find,
     keys_of,
 )
+from the_edge_agent.testing.slow import slow
 
 FUTURE: Final = datetime(2099, 12, 31, 23, 59, 59, 987_654, tzinfo=timezone.utc)
 PAST: Final = datetime(2001, 2, 3, 4, 5, 6, 789_012, tzinfo=timezone.utc)
@@ -71,6 +72,7 @@ class TimeRules(ContractBase):
             assert entry["updated_at"].tzinfo is timezone.utc
             assert abs(datetime.now(timezone.utc) - entry["updated_at"]) < timedelta(hours=1)
 
+    @slow
     def test_iterate_entries_goes_through_many_in_the_order_of_keys(self, timed: LTMBackend) -> None:
         keys = [f"k/{number:04}" for number in range(1_200)]
         for key in ("j", "l", *keys) if "transactions" not in timed.capabilities else ():
@@ -110,6 +112,7 @@ class TimeRules(ContractBase):
         (entry,) = timed.iterate_entries()
         assert (entry["value"], entry["version"], entry["expires_at"]) == (3, 1, FUTURE)
 
+    @slow
     def test_what_is_no_moment_or_one_too_many_is_refused(self, timed: LTMBackend) -> None:
         for name, bad in NO_MOMENTS.items():
             assert_failure(timed.store("k", 1, expires_at=bad), "validation_error")

@@ -21,6 +21,7 @@ from the_edge_agent.testing.contract import (
     find,
     keys_of,
 )
+from the_edge_agent.testing.slow import slow
 
 QUEUED = {"success": True, "queued": True}
 
@@ -132,6 +133,7 @@ class TransactionRules(ContractBase):
         found = transactional.retrieve("k")
         assert (found["value"], found["metadata"]) == ({"list": [1]}, {"list": [1]})
 
+    @slow
     def test_a_large_transaction_is_one(self, transactional: LTMBackend) -> None:
         transaction = transactional.transaction()
         for number in range(1500):

@@ -22,6 +22,7 @@ from the_edge_agent.testing.contract import (
     generator,
     keys_of,
 )
+from the_edge_agent.testing.slow import slow
 from the_edge_agent.testing.workers import PROCESSES, WorkerRules, run_in_threads, run_together
 
 THREADS: Final = 8
@@ -256,11 +257,13 @@ class VersionRules(WorkerRules):
 
     # --- races -------------------------------------------------------------------------------------
 
+    @slow
     def test_threads_that_count_up_lose_nothing(self, versioned: LTMBackend) -> None:
         run_in_threads(count_up, [(versioned,)] * THREADS)
         found = versioned.retrieve("counter")
         assert found["value"] == found["version"] == THREADS * INCREMENTS
 
+    @slow
     def test_processes_that_count_up_lose_nothing(
         self, versioned: LTMBackend, reopen: OpenBackend, workers: ProcessPoolExecutor
     ) -> None:
@@ -274,16 +277,19 @@ class VersionRules(WorkerRules):
         winners = {key: seed for seed, keys in enumerate(won) for key in keys}
         assert {key: value for key, value, _ in backend.iterate_all()} == winners
 
+    @slow
     def test_of_threads_that_store_what_is_absent_one_wins(self, versioned: LTMBackend) -> None:
         won = run_in_threads(store_if_absent, [(versioned, seed) for seed in range(THREADS)])
         self.assert_one_winner_for_each_key(versioned, won)
 
+    @slow
     def test_of_processes_that_store_what_is_absent_one_wins(
         self, versioned: LTMBackend, reopen: OpenBackend, workers: ProcessPoolExecutor
     ) -> None:
         won = run_together(workers, store_if_absent_elsewhere, [(reopen, seed) for seed in range(PROCESSES)])
         self.assert_one_winner_for_each_key(versioned, won)
 
+    @slow
     def test_transactions_of_threads_over_one_version_store_both_entries_or_none(
         self, versioned: LTMBackend, transactional: LTMBackend
     ) -> None:

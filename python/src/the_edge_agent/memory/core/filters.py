@@ -140,7 +140,10 @@ def matches(node: Node | None, metadata: dict[str, Any] | None) -> bool:
 
 
 def equalities(node: Node | None) -> list[dict[str, Any]]:
-    """Return objects that metadata must contain to satisfy a condition, for an index to look up; seldom all it asks."""
+    """Return objects that metadata must contain to satisfy a condition, so that an index can look them up.
+
+    The condition may ask for more than these.
+    """
     match node:
         case And(conditions):
             return [found for condition in conditions for found in equalities(condition)]
@@ -150,9 +153,10 @@ def equalities(node: Node | None) -> list[dict[str, Any]]:
 
 
 def index_lookups(node: Node | None) -> list[list[dict[str, Any]]]:
-    """Return groups of objects, of each of which metadata contains one if it satisfies a condition, for an index.
+    """Return groups of objects, so that an index can look them up.
 
-    The condition may ask for more. A fraction is in none: databases read its digits each in their own way.
+    Metadata that satisfies the condition contains at least one object of each group. The condition may ask for more.
+    No group has a fraction, because each database reads its digits in its own way.
     """
     match node:
         case And(conditions):
@@ -166,9 +170,10 @@ def index_lookups(node: Node | None) -> list[list[dict[str, Any]]]:
 
 
 def parameterize(node: Node | None) -> tuple[Node | None, list[tuple[Path, str | int]]]:
-    """Return a condition with placeholders for its texts and integers, and these by their places, each with its path.
+    """Return a condition with placeholders for its texts and integers, and a list of what they stand for.
 
-    Of integers only those that a double holds too.
+    The list has the path and the value of each placeholder, in the order of their places. An integer gets a placeholder
+    only if a double holds it exactly.
     """
     filled: list[tuple[Path, str | int]] = []
 

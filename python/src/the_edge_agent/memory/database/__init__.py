@@ -1,1 +1,1 @@
-"""What all families of memories share around a database: ledger, search plan, layouts, errors and blobs."""
+"""What all memories and catalogs on a database share: public methods, ledger, search plan, layouts, errors, blobs."""

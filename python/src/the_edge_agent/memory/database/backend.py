@@ -1,4 +1,4 @@
-"""What memories on a database share: checked writes in one transaction, the ledger, and the end."""
+"""What memories on a database share: every public method, which checks its arguments, and hooks for what differs."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ class DatabaseBackend(LTMBackend):
         raise NotImplementedError
 
     def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, offset: int, limit: int) -> Result:
-        """Return the entries that satisfy every term, best first."""
+        """Return the result of a search other than a question: the entries that satisfy every term, best first."""
         raise NotImplementedError
 
     def _finished(self, find: Find) -> Result:
@@ -273,7 +273,10 @@ class DatabaseBackend(LTMBackend):
         return search_result(*find({}))
 
     def _answer(self, answer: Callable[[Reader], Answer], condition: Node | None, prefix: str) -> Answer:
-        """Call ``answer`` with the reads of one snapshot and return its result; if a read fails, call it again."""
+        """Call ``answer`` with a ``Reader`` in a transaction that sees one state, and return its result.
+
+        It is called again if the transaction must be run again.
+        """
         raise NotImplementedError
 
     def _require_words(self, query: str | None) -> None:

@@ -1,7 +1,7 @@
 """How a question (``match="any"``) is answered: which entries are candidates, and their order; on every database.
 
-The rules are part of the contract, see docs/search.md. A database reads: the newest entries, and the few that have a
-word. All of it is of one state.
+The rules are part of the contract, see docs/search.md. A database reads the newest entries, and the few that have a
+word, through a ``Reader``. All reads are of one state, in one transaction. ``answer`` is where a search begins.
 """
 
 from __future__ import annotations

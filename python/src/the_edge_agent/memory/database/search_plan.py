@@ -1,9 +1,11 @@
 """The plan of a search: what it reads, the steps by which a database finds that, and the limits of all steps.
 
-A search wants the newest entries that match, or a few that have a word. No index is ordered by time. So a database
-first looks matches up, up to a bound, and sorts them; if there are more, it looks for enough of them among the newest
-entries; then it does both with a higher bound; at last it reads all that match. A database writes the SQL of its steps.
-Their order, and what counts as an answer, is written here once.
+A search wants the newest entries that match, or a few that have a word. An index of words or of metadata does not
+give its matches in the order of time, and the index of times does not know what matches. So there are four kinds of
+steps. First a database looks up the matches in the index and sorts them, but only if they are at most as many as a
+bound. If they are more, it looks for enough matches among the newest entries. Then it tries both steps again with a
+higher bound. At last it reads all that match. Each database writes the SQL of its steps. This module decides in which
+order they are tried, and what counts as an answer.
 """
 
 from __future__ import annotations
@@ -67,15 +69,17 @@ MENTIONED: Final = 20  # strings of a filter that a scan of SQLite looks for; it
 
 @dataclass(slots=True)  # not frozen, which would take longer to make
 class Step(Generic[Statement]):
-    """A statement for the rows wanted; a first row without a key says that there are too many matches for it.
+    """A statement that may answer a search.
+
+    If the statement finds too many matches, it returns one row of nulls in place of them.
 
     Attributes:
         statement: in the language of the database.
-        bounds: what it is bound to, besides what all steps of a search are bound to.
-        is_partial: whether fewer rows than wanted are no answer.
-        limit: of the newest matches that it can tell; of a page beyond them it cannot tell that it is empty.
-        look_up: asks first, on the connection of a transaction of one state, what else the statement is bound to for
-            these terms; None if it would find too much.
+        bounds: its own parameters, by name. All steps of a search have other parameters in common.
+        is_partial: whether the statement does not see all matches. If so, fewer rows than wanted are no answer.
+        limit: how many of the newest matches the statement can return. It cannot answer a page beyond these.
+        look_up: makes more parameters for these terms, by statements of its own, on a connection in a transaction that
+            sees one state. It returns None if the step would find too much. None if the step needs no look-up.
     """
 
     statement: Statement
@@ -85,7 +89,11 @@ class Step(Generic[Statement]):
     look_up: Callable[[Any, Sequence[Term]], Mapping[str, Any] | None] | None = None
 
     def is_answered_by(self, rows: Rows, wanted: int) -> bool:
-        """Return whether these rows are what was wanted: enough or all, and not the sign that there are too many."""
+        """Return whether these rows answer a search for ``wanted`` rows.
+
+        Rows of a partial step do if there are enough of them. Rows of another step do, unless the first one has no
+        key, which is the sign for too many matches.
+        """
         if self.is_partial:
             return len(rows) == wanted
         return not rows or rows[0][0] is not None
@@ -100,9 +108,10 @@ def ladder(
     """Yield the steps for the newest matches, to be tried in turn.
 
     Args:
-        family: of the database, for its bounds.
-        look_ups: make steps that fetch and sort the matches if they are few; none if no index helps.
-        newest: makes the step that looks for enough matches among the newest entries.
+        family: the key of ``BOUNDS``; ``mysql`` for MariaDB too.
+        look_ups: functions that make, for a bound, a step that fetches and sorts the matches if they are few; empty if
+            no index helps.
+        newest: makes, for a bound, the step that looks for enough matches among the newest entries.
         every: makes the step that reads all matches.
     """
     for bound in BOUNDS[family] if look_ups else BOUNDS[family][-1:]:

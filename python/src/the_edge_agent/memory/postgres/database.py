@@ -136,8 +136,8 @@ class PostgresDatabase:
         Args:
             work: gets the connection; is run again if it gave way to another transaction, or if the connection was
                 lost before anything was committed.
-            begin: ``WRITE``, ``ONE_STATE``, ``ALONE`` for a single statement that writes and commits by itself, or None
-                for one that reads.
+            begin: ``WRITE``, ``ONE_STATE``, ``AUTOCOMMIT`` for a single statement that writes and commits by itself, or
+                None for a single statement that reads.
             deadline: of the call, by Python's monotonic clock; None if it begins now.
 
         Raises:
@@ -163,7 +163,7 @@ class PostgresDatabase:
             work: gets the connection, and the write to which its rows belong. By itself it returns a version.
             change: returns what was changed; gets the answers that ``work`` has returned.
             look: returns the rows at keys, see ``Write.settled``.
-            begin: ``WRITE``, or ``ALONE`` for a single statement that commits by itself.
+            begin: ``WRITE``, or ``AUTOCOMMIT`` for a single statement that commits by itself.
 
         Raises:
             LTMError: nothing has changed then, unless its result says ``unknown: True``.

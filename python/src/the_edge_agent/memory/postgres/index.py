@@ -1,4 +1,4 @@
-"""How an index is asked on PostgreSQL, by both memories: as on SQLite, see ``sqlite_index``."""
+"""How both memories on PostgreSQL write a query for the text index; ``sqlite/index.py`` does the same for SQLite."""
 
 from __future__ import annotations
 

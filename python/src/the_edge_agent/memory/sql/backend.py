@@ -71,7 +71,7 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
     anything was committed. No call takes longer than ``timeout``.
 
     When the connection is lost while COMMIT is under way, the ``write_id`` that each row keeps tells whether the write
-    was done; see ``memory/writes.py``. Where it cannot tell, the failure says ``"unknown": True``: the one kind of
+    was done; see ``database/writes.py``. Where it cannot tell, the failure says ``"unknown": True``: the one kind of
     failure that may have stored something.
     """
 

@@ -210,7 +210,7 @@ class Database:
     ) -> Answer:
         """Run ``work`` in one transaction that writes entries, started first if need be.
 
-        If the connection is lost at its end, a look at the rows tells what became of it; see ``memory/writes.py``.
+        If the connection is lost at its end, a look at the rows tells what became of it; see ``database/writes.py``.
 
         Args:
             work: gets the write to which its rows belong, None where no connection can be lost.

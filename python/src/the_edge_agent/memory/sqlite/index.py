@@ -61,7 +61,7 @@ def definitions(table: str, *, has_json: bool) -> list[str]:
 
 
 def wanted_text(groups: Sequence[Sequence[dict[str, Any]]]) -> str:
-    """Return the value of the parameter of ``ASKED`` for ``filters.index_lookups``."""
+    """Return the value for the parameter of ``ASKED``, from the groups that ``core.filters.index_lookups`` returns."""
     return json.dumps(groups[: GROUPS["sqlite"]])
 
 

@@ -125,7 +125,7 @@ class Dialect:
     #: SQLAlchemy's option for the condition of a partial index, None without. To name one loads its dialect's module.
     partial_index: ClassVar[str | None] = None
 
-    #: Whether ``alone`` lets a statement commit by itself, so that a store of one entry needs no more.
+    #: Whether ``autocommit`` lets a statement commit by itself, so that a store of one entry needs no more.
     commits_single_statements: ClassVar[bool] = False
 
     #: Options of every table, as SQLAlchemy names them.
@@ -410,7 +410,7 @@ class Dialect:
         return timestamp
 
     def unindexed(self, table: Table) -> dict[str, ColumnElement[Any]]:
-        """Return the columns of the entries' table that are set when the words of an entry change, besides these."""
+        """Return columns of the entries' table, with the values that they get when the words of an entry change."""
         return {}
 
     def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
@@ -426,7 +426,10 @@ class Dialect:
         return None
 
     def texts(self, entries: Table) -> TextConditions:
-        """Return the compiler that turns queries into SQL conditions on the entries' table."""
+        """Return what turns queries into SQL conditions on the entries' table.
+
+        A database with a text index returns a subclass of ``IndexedTextConditions``.
+        """
         return TextConditions(entries)
 
 

@@ -45,7 +45,8 @@ class NotInSQLError(Exception):
 class FilterConditions:
     """Turns the tree of a metadata filter into SQL that is true or false, never NULL."""
 
-    #: Whether ``equals`` takes a ``Slot`` for a value, with the parameters of ``bound``; the database has INSTR then.
+    #: Whether ``equals`` takes a ``Placeholder`` for a value; ``bound`` makes its parameters. Unless a dialect replaces
+    #: ``equals``, its database needs INSTR then.
     takes_placeholders: ClassVar[bool] = False
     #: The kinds of numbers, together where the database compares integers with doubles exactly.
     numbers: ClassVar[Sequence[Sequence[Kind]]] = (("integer",), ("double",))

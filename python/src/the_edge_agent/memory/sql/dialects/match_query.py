@@ -1,4 +1,4 @@
-"""The newest entries that match: what is asked for, and parts of the statements that find them."""
+"""What a search asks of a dialect (``MatchQuery``), and parts of the statements that find the matches."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ SQLStep: TypeAlias = Step[Select[Any]]
 
 @dataclass(frozen=True)
 class MatchQuery:
-    """The newest entries that match are wanted.
+    """What a dialect makes the statements of a search from.
 
     Attributes:
         entries: the table.
-        columns: wanted of each, the key first.
+        columns: the columns that each row has, the key first.
         terms: of the query.
-        conditions: that they have not expired and satisfy the filter.
-        bounds: how many conditions of ``bound_range`` the prefix needs.
-        wanted: how many values each part of the filter asks for by which an index can find entries; none if none does.
+        conditions: SQL conditions that an entry has not expired and satisfies the filter.
+        bounds: how many conditions of ``bound_range`` the prefix needs: 0 without a prefix, else 1 or 2.
+        wanted: how many objects each group of ``core.filters.index_lookups`` has. It is empty if no index can help with
+            the filter.
     """
 
     entries: Table
@@ -63,12 +64,12 @@ class MatchQuery:
         where: Sequence[ColumnElement[bool]],
         key: ColumnElement[str] | None = None,
     ) -> Select[Any]:
-        """Return the statement for the rows that satisfy also these conditions.
+        """Return the statement for the newest rows that satisfy ``conditions``, the prefix, and ``where``.
 
         Args:
-            columns: in place of those wanted.
-            where: the other conditions.
-            key: the expression for the key that the prefix is compared with.
+            columns: what each row has, in place of ``self.columns``.
+            where: more conditions, usually those of the terms.
+            key: the expression that is compared with the prefix, in place of the column ``key``.
         """
         found = select(*(columns or self.columns)).where(*self.conditions, *self.prefix(key), *where)
         return found.order_by(*self.order).limit(ROWS).offset(SKIPPED)

@@ -1,4 +1,7 @@
-"""Search on one connection: candidates from SQL, newest first; the rank from Python."""
+"""Searches through SQLAlchemy: SQL finds candidates, newest first, and Python ranks them.
+
+``Searcher.steps`` has the statements of a search whose terms must all occur. ``Reads`` is what a question reads.
+"""
 
 from __future__ import annotations
 
@@ -149,12 +152,12 @@ class Searcher:
         return _Asked(node, wanted, parameters, shape)
 
     def _steps(self, search: Search, asked: _Asked, columns: Sequence[ColumnElement[Any]]) -> list[SQLStep] | None:
-        """Return the query for the newest matches; None where Python decides the filter."""
+        """Return the steps for the newest matches; None where Python decides the filter."""
         newest = self._newest(search, asked, columns)
         return None if newest is None else self._texts.steps(newest)
 
     def _newest(self, search: Search, asked: _Asked, columns: Sequence[ColumnElement[Any]]) -> MatchQuery | None:
-        """Return the rows that are asked for; None where Python decides the filter."""
+        """Return what the dialect makes the statements from; None where Python decides the filter."""
         conditions = [self._visible]
         if asked.node is not None:
             condition = self._filters.condition(asked.node)
@@ -191,14 +194,14 @@ class Searcher:
         also: Sequence[Term] = (),
         filters: bool = True,
     ) -> Sequence[Sequence[Any]]:
-        """Return ``(key, updated_at, version, search text if it is short)`` of the entries that a search is for.
+        """Return rows of ``(key, updated_at, version, search text)``; the text is None if it is long.
 
         Args:
             connection: in a transaction.
-            search: its ``limit`` is how many rows are wanted.
-            kind: ``newest``, or ``having`` for any of them.
-            now: what ``now`` has returned.
-            also: terms that all that match have, for an index.
+            search: what is searched for; its ``limit`` is how many rows are wanted.
+            kind: ``newest`` for the newest matches, ``having`` for any matches.
+            now: what the method ``now`` has returned.
+            also: terms that every match has anyway; a text index finds less if it is asked for them too.
             filters: whether the database may decide the filter.
         """
         asked = self._asked(search)
@@ -380,7 +383,14 @@ class Reads:
 
 
 class _Asked(NamedTuple):
-    """What differs between searches with the same statements, and the shape on which these depend."""
+    """What a search asks for, as the statements need it.
+
+    Attributes:
+        node: the filter, with placeholders where the dialect takes them.
+        wanted: how many objects each group of ``index_lookups`` has.
+        parameters: the values that the statements are bound to.
+        shape: the key under which statements are kept. All that changes their SQL must be in it.
+    """
 
     node: Node | None
     wanted: Sequence[int]
@@ -389,7 +399,10 @@ class _Asked(NamedTuple):
 
 
 def results_of(search: Search, rows: Sequence[Sequence[Any]]) -> list[dict[str, Any] | Damage] | None:
-    """Return the results that the rows of a step of ``Searcher.alone`` are; None if one is too long for them."""
+    """Return the results that are in the rows of a step of ``Searcher.steps``.
+
+    None if a value or search text is too long to come with its row, so that it must be read by its key.
+    """
     if not search.ranked:
         return [_entry(row, 0.0) for row in rows]
     if any(row[4] is None for row in rows):

@@ -1,4 +1,7 @@
-"""Filters on MySQL and MariaDB by an index: what the metadata holds, as numbers in indexed columns of the entry.
+"""Searches on MySQL and MariaDB: their steps, and an index for filters. The index of words is in ``words.py``.
+
+The index for filters is what the metadata holds, as numbers in indexed columns of the entry. In this module such a
+number is called a term; a ``Term`` is a word of a query.
 
 A number stands for a path and the string, integer, true or false that is there; it may stand for others too, so that a
 filter still looks at what it finds. There are few columns: an entry that holds more has a mark in the first of them, by
@@ -158,7 +161,7 @@ class TermConditions(TextConditions):
         return None
 
     def wanted(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
-        """Return the query for the full-text index: an entry must have one term of each group."""
+        """Return the parameters by which the columns look up a metadata filter: an entry has one term of each group."""
         return {
             _name(place, number): term
             for place, group in enumerate(groups[: GROUPS["mysql"]])

@@ -1,7 +1,7 @@
 """The session settings on which answers of MySQL and MariaDB depend: set for our sessions, checked on a caller's.
 
 A program of the tests gives every session variable of both servers its other values, one by one, and compares the
-answers (``tests/session_variables.py``). What made a difference is here.
+answers (``python/tests/support/session_variables.py``). What made a difference is here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""PostgreSQL: a tsvector of the tokens, a JSONB copy of the metadata."""
+"""PostgreSQL: the dialect; words by a tsvector of the tokens, filters by a JSONB copy of the metadata."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class PostgreSQLDialect(Dialect):
 
     @classmethod
     def session_settings(cls, timeout: float, idle: float, driver_connection: Any) -> list[str]:
-        """Return the one statement, see ``postgres_sessions.session_settings``."""
+        """Return the one statement, see ``postgres.sessions.session_settings``."""
         info = driver_connection.info
         version, process = info.server_version, info.backend_pid
         settings = session_settings(timeout=timeout, idle=idle, server_version=version, process=process)
@@ -378,14 +378,21 @@ class VectorConditions(IndexedTextConditions):
         self._is_ours, self._hides_words = is_ours, hides_words
 
     def steps(self, newest: MatchQuery) -> list[SQLStep]:
-        """Fetch and sort what the filter finds if that is not much; else look for enough among the newest entries."""
+        """Return the steps for the newest matches.
+
+        For a filter that the JSONB index can help with, and no words, there is a ladder: fetch and sort what the filter
+        finds if that is not much, else look for enough among the newest entries. All else is one statement.
+        """
         (every,) = super().steps(newest)
         if not newest.wanted or has_words(newest.terms) or "metadata_json" not in self.table.c:
             return [every]
         return [*ladder("postgresql", [partial(self._few, newest)], partial(self._late, newest), lambda: every)]
 
     def _few(self, newest: MatchQuery, bound: Bound) -> SQLStep:
-        """Return the step for the rows, sorted before they are fetched if there may be many; for too many, of nulls."""
+        """Return the step that looks up the matches, at most as many as ``bound.matches``.
+
+        For more it returns a row of nulls. With a large bound it sorts keys and times alone, and fetches rows later.
+        """
         limit, entries = bound.matches, self.table
         timestamp = type_coerce(entries.c.updated_at, Text()).label("written_at")  # sorted by, and not looked at
         columns = newest.columns if bound.is_small else [entries.c.key]
@@ -402,7 +409,7 @@ class VectorConditions(IndexedTextConditions):
         return Step(in_order(rows, many))
 
     def _late(self, newest: MatchQuery, bound: Bound) -> SQLStep:
-        """Return the step for rows among the newest; by the limit within, the planner looks at these and no others."""
+        """Return the step that looks at the newest entries alone. A limit in a subquery keeps the planner to these."""
         latest: ColumnElement[int] = literal_column(str(bound.newest), Integer())
         entries = select(self.table).order_by(*newest.order).limit(latest).subquery("newest")
 
@@ -421,7 +428,7 @@ class VectorConditions(IndexedTextConditions):
         return [*newest.conditions, *newest.prefix(), *self.exact(newest.terms)]
 
     def having(self, newest: MatchQuery) -> list[SQLStep]:
-        """Return the statement for rows that match, with words that the planner does not see."""
+        """Return the step that finds rows that match. With ``hides_words`` a subquery hides words from the planner."""
 
         def hidden(element: Any, **_: Any) -> Any:
             is_asked = isinstance(element, FunctionElement) and getattr(element, "name", None) == "to_tsquery"
@@ -434,7 +441,7 @@ class VectorConditions(IndexedTextConditions):
         return [replace(step, statement=statement) for step, statement in zip(steps, statements, strict=True)]
 
     def indexed(self, words: BindParameter[str]) -> ColumnElement[bool]:
-        """Return the condition that the index has all that it is asked for."""
+        """Return the condition that the tsvector has all words of a query."""
         found = self.table.c.search_vector.bool_op("@@")(func.to_tsquery(_SIMPLE, words))
         return found if self._is_ours else found & _WHOLE_INDEX
 

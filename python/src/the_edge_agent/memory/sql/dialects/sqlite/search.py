@@ -1,4 +1,4 @@
-"""SQLite's searches: words in FTS5, filters by json_each."""
+"""Words and filters on SQLite, through SQLAlchemy: words by an FTS5 table, filters by json_each."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class FTSConditions(IndexedTextConditions):
         self._has_metadata_words = has_metadata_words
 
     def indexed(self, words: BindParameter[str]) -> ColumnElement[bool]:
-        """Return the condition that the index has all that it is asked for."""
+        """Return the condition that the FTS5 table finds an entry by a query."""
         return self.table.c.id.in_(self._found(words))
 
     def words(self, terms: Sequence[Term]) -> str:
@@ -71,7 +71,7 @@ class FTSConditions(IndexedTextConditions):
         return " AND ".join(map(looked_up, terms))
 
     def wanted(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
-        """Return the query for the full-text index."""
+        """Return the parameter by which the FTS5 table looks up a metadata filter."""
         return {"b_wanted": wanted_text(groups)} if groups else {}
 
     def steps(self, newest: MatchQuery) -> list[SQLStep]:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from databases import Database
 from memory_checks import STEPS, LeavesNothing, objects, on_files_and_servers, run_sql, steps_of, tea
+from run_length import of_this_day
 from the_edge_agent.cli.memory import _ended_by_signals
 from the_edge_agent.memory import LTMError, check_database
 from the_edge_agent.memory.diagnostics import check as check_module
@@ -31,7 +32,7 @@ def replaced(name: str, work: Callable[[Any], None]) -> tuple[tuple[str, Callabl
 
 class TestCleaning(LeavesNothing):
     @on_files_and_servers
-    @pytest.mark.parametrize("failing", [name for name, _ in self_test.STEPS])
+    @pytest.mark.parametrize("failing", of_this_day([name for name, _ in self_test.STEPS], 4))
     def test_a_step_that_fails_leaves_nothing(
         self, database: Database, before: set[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, failing: str
     ) -> None:
@@ -118,14 +119,14 @@ class TestCleaning(LeavesNothing):
             signal.signal(signal.SIGHUP, before)
 
     @on_files_and_servers
-    @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    @pytest.mark.parametrize("sent", of_this_day([signal.SIGINT, signal.SIGTERM, signal.SIGHUP], 1))
     def test_a_signal_leaves_nothing(
         self, database: Database, before: set[tuple[str, str]], sent: signal.Signals
     ) -> None:
         code = (
             "import sys, time\n"
             "from the_edge_agent.cli import main\n"
-            "from the_edge_agent.memory import check\n"
+            "from the_edge_agent.memory.diagnostics import check\n"
             "def wait(memory):\n    print('waiting', file=sys.stderr, flush=True)\n    time.sleep(60)\n"
             "check.STEPS = (('wait', wait),)\n"
             "sys.argv = ['tea', 'memory', 'check', '--json']\n"

@@ -91,7 +91,7 @@ def run_pytest(folder: Path, *options: str, expected: int) -> str:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-rs", *options]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     before = filter(None, [environment.get("PYTHONPATH")])
-    environment["PYTHONPATH"] = os.pathsep.join([str(folder), str(TESTS / "support"), *before])
+    environment["PYTHONPATH"] = os.pathsep.join([str(folder), str(TESTS / "support"), str(TESTS / "contract"), *before])
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False, timeout=900)
     printed = done.stdout.decode() + done.stderr.decode()
     assert done.returncode == expected, printed[-5000:]

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, create_engine, inspect, make_url, text
 
 from databases import Database, drop_tables
 from engines import refused
+from run_length import of_this_day
 from session_variables import callers_engine, first_difference, tried
 from the_edge_agent.memory import SQLAlchemyBackend
 from the_edge_agent.memory.core.results import Result
@@ -74,7 +75,7 @@ def test_whatever_the_user_has_set_our_sessions_answer_the_same(database: Databa
 
 
 @of_mysql
-@pytest.mark.parametrize("driver", INSTALLED)
+@pytest.mark.parametrize("driver", of_this_day(INSTALLED, 1))
 def test_no_answer_depends_on_the_collation_of_the_connection(database: Database, driver: str, admin: Engine) -> None:
     """Every text that is compared comes from a column, which has a collation of its own."""
     url = make_url(database.url).set(drivername=f"mysql+{driver}").render_as_string(hide_password=False)

@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from databases import Database, Opener, drop_tables
 from memory_checks import objects
+from run_length import of_this_day
 from the_edge_agent.memory import LTMError
 from the_edge_agent.memory.database.layouts import SCHEMA_VERSION
 from the_edge_agent.memory.sql.schema.create import Schema
@@ -188,7 +189,7 @@ def views(engine: Engine) -> Iterator[None]:
 @pytest.mark.usefixtures("views")
 @pytest.mark.targets("native", "portable", in_memory=False)
 @pytest.mark.parametrize("kind", ["table", "view"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", of_this_day(NAMES, 2))
 def test_an_unrelated_table_of_our_name_is_left_alone(engine: Engine, database: Database, name: str, kind: str) -> None:
     make_unrelated(engine, name, kind)
     there = objects(database.url)

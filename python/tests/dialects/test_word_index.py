@@ -20,7 +20,7 @@ from sqlalchemy.pool import NullPool
 from typer.testing import CliRunner
 
 from databases import Database
-from run_length import SEED, of_this_run
+from run_length import SEED, of_this_day, of_this_run
 from the_edge_agent.cli.app import app
 from the_edge_agent.memory import LTMBackend, LTMError, SQLAlchemyBackend
 from the_edge_agent.memory.database import search_plan as plan
@@ -404,7 +404,7 @@ def test_an_entry_that_is_written_while_its_block_is_made_gets_no_number(
         assert count_of(memory, "n3") == 0
 
 
-@pytest.mark.parametrize("query", ["rare", "common rare", "ra*", '"rare word"'])
+@pytest.mark.parametrize("query", of_this_day(["rare", "common rare", "ra*", '"rare word"'], 2))
 def test_a_rare_word_reads_few_rows(database: Database, monkeypatch: pytest.MonkeyPatch, query: str) -> None:
     monkeypatch.setattr(WordBlocks, "every", 500)
     monkeypatch.setattr(mysql_search, "LEAST_LOOKED_UP", 4_000)

@@ -100,6 +100,8 @@ def _applies(item: pytest.Item) -> bool:
         return True
     if set(getattr(item.cls, "leaves_out", ())) & set(item.fixturenames):
         return False
+    if not LONG and getattr(item.cls, "leaves_out_slow", False) and _takes_long(item):
+        return False
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     if "cluster" in parameters:
         return isinstance(parameters["cluster"], str)

@@ -38,7 +38,6 @@ class ManyKeysRules(ContractBase):
 
     # --- retrieve_many -----------------------------------------------------------------------------
 
-    @slow
     def test_retrieve_many_answers_with_each_whole_entry_or_none(self, backend: LTMBackend) -> None:
         backend.store("a", {"x": [1.0, None]}, {"n": 1})
         for value in (1, None):
@@ -51,14 +50,12 @@ class ManyKeysRules(ContractBase):
         result = backend.retrieve_many(["b", "missing", "a"])
         assert_same(result, {"success": True, "entries": entries, "found_count": 2, "missing_count": 1})
 
-    @slow
     def test_retrieve_many_answers_in_the_order_of_the_keys_each_once(self, backend: LTMBackend) -> None:
         load(backend, [(key, key, None) for key in "abcde"])
         result = assert_success(backend.retrieve_many(["d", "x", "a", "d", "e", "x", "a", "b"]))
         assert [*result["entries"]] == ["d", "x", "a", "e", "b"]
         assert (result["found_count"], result["missing_count"]) == (4, 1)
 
-    @slow
     def test_retrieve_many_of_no_keys_finds_nothing(self, backend: LTMBackend) -> None:
         backend.store("k", 1)
         collections: list[Iterable[str]] = [[], (), iter([])]
@@ -66,13 +63,11 @@ class ManyKeysRules(ContractBase):
             expected = {"success": True, "entries": {}, "found_count": 0, "missing_count": 0}
             assert_same(backend.retrieve_many(keys), expected)
 
-    @slow
     def test_retrieve_many_takes_any_collection_of_keys(self, backend: LTMBackend) -> None:
         load(backend, [(key, key, None) for key in "abc"])
         for keys in (("b", "c"), iter(["b", "c"]), (key for key in "bc"), dict.fromkeys("bc").keys()):
             assert [*backend.retrieve_many(keys)["entries"]] == ["b", "c"]
 
-    @slow
     def test_retrieve_many_gives_values_and_metadata_exactly(self, backend: LTMBackend) -> None:
         values = {name: value for name, value in VALUES.items() if "2 MB" not in name}
         load(
@@ -83,7 +78,6 @@ class ManyKeysRules(ContractBase):
         assert differences(found, {name: text_of(value) for name, value in values.items()}) == {}
         assert text_of(entries["key order"]["metadata"]) == text_of({"same": values["key order"]})
 
-    @slow
     def test_retrieve_many_tells_every_key_from_every_other(self, backend: LTMBackend) -> None:
         names = {key: name for name, key in HOSTILE_TEXTS.items()}
         kept = {key: name for place, (key, name) in enumerate(names.items()) if place % 2}
@@ -103,7 +97,6 @@ class ManyKeysRules(ContractBase):
         found = {key: entry["value"] for key, entry in result["entries"].items() if entry is not None}
         assert found == {f"k{number:04}": number for number in range(0, 2500, 5)}
 
-    @slow
     def test_what_is_changed_after_retrieve_many_is_not_stored(self, backend: LTMBackend) -> None:
         backend.store("k", {"list": [1]}, {"list": [1]})
         before = contents(backend)
@@ -112,7 +105,6 @@ class ManyKeysRules(ContractBase):
         entry["metadata"]["list"].append(2)
         assert contents(backend) == before
 
-    @slow
     def test_retrieve_many_refuses_a_bad_key_by_its_place(self, backend: LTMBackend) -> None:
         backend.store("k", 1)
         for name, key in BAD_KEYS.items():
@@ -120,7 +112,6 @@ class ManyKeysRules(ContractBase):
             assert_failure(result, "validation_error")
             assert "keys[2]" in result["error"], name
 
-    @slow
     def test_retrieve_many_refuses_what_is_no_list_of_keys(self, backend: LTMBackend) -> None:
         backend.store("k", 1)
         assert_refused(NO_KEYS, lambda keys: backend.retrieve_many(keys))
@@ -136,7 +127,6 @@ class ManyKeysRules(ContractBase):
             assert_failure(backend.delete_many(keys), "validation_error")
         assert contents(backend) == ['["k", 1, null, 1]']
 
-    @slow
     def test_delete_many_deletes_and_counts_what_is_there(self, transactional: LTMBackend) -> None:
         load(transactional, [(key, "fox", {"n": 1}) for key in "abcd"])
         result = transactional.delete_many(["d", "missing", "a"])
@@ -145,7 +135,6 @@ class ManyKeysRules(ContractBase):
         assert keys_of(find(transactional, "fox", {"n": 1})) == ["b", "c"]
         assert transactional.store("a", 1)["created"] is True
 
-    @slow
     def test_delete_many_counts_a_key_that_comes_twice_once(self, transactional: LTMBackend) -> None:
         load(transactional, [(key, 1, None) for key in "abc"])
         assert_same(
@@ -153,7 +142,6 @@ class ManyKeysRules(ContractBase):
         )
         assert transactional.list_keys()["keys"] == ["c"]
 
-    @slow
     def test_delete_many_of_no_keys_or_missing_ones_deletes_nothing(self, transactional: LTMBackend) -> None:
         transactional.store("k", 1)
         collections: list[Iterable[str]] = [[], (), iter([]), ["x"], ["K", "k ", "x"]]
@@ -161,13 +149,11 @@ class ManyKeysRules(ContractBase):
             assert_same(transactional.delete_many(keys), {"success": True, "deleted_count": 0})
         assert contents(transactional) == ['["k", 1, null, 1]']
 
-    @slow
     def test_delete_many_takes_any_collection_of_keys(self, transactional: LTMBackend) -> None:
         for keys in (("b", "c"), iter(["b", "c"]), (key for key in "bc"), {"b", "c"}):
             load(transactional, [(key, key, None) for key in "abc"])
             assert_same(transactional.delete_many(keys), {"success": True, "deleted_count": 2})
 
-    @slow
     def test_delete_many_deletes_only_the_very_keys(self, transactional: LTMBackend) -> None:
         keys = [*HOSTILE_TEXTS.values()]
         load(transactional, [(key, 1, None) for key in keys])
@@ -182,7 +168,6 @@ class ManyKeysRules(ContractBase):
         assert_same(result, {"success": True, "deleted_count": 498})
         assert [value for _, value, _ in transactional.iterate_all()] == [2490, 2495]
 
-    @slow
     def test_delete_many_refuses_a_bad_key_by_its_place_and_deletes_nothing(self, transactional: LTMBackend) -> None:
         load(transactional, [("k", 1, None), ("other", 1, None)])
         before = contents(transactional)
@@ -192,7 +177,6 @@ class ManyKeysRules(ContractBase):
             assert "keys[2]" in result["error"], name
         assert contents(transactional) == before
 
-    @slow
     def test_delete_many_refuses_what_is_no_list_of_keys(self, transactional: LTMBackend) -> None:
         transactional.store("k", 1)
         assert_refused(NO_KEYS, lambda keys: transactional.delete_many(keys))

@@ -23,7 +23,7 @@ from the_edge_agent.memory import (
     SQLAlchemyCatalog,
 )
 from the_edge_agent.memory.postgres.sessions import READ_COMMITTED
-from the_edge_agent.memory.sql.driver.prepared import Prepared, Query
+from the_edge_agent.memory.sql.driver.prepared import BoundQuery, Prepared
 
 pytestmark = pytest.mark.targets(family="postgresql", portable=False)
 
@@ -211,7 +211,7 @@ def alone(memory: Any, expression: str) -> str:
     if isinstance(memory, PostgresBackend):
         row: Any = memory._database.run(lambda connection: connection.execute(f"SELECT {expression}").fetchone())
         return str(row[0])
-    query = Query(Prepared(select(literal_column(expression))), {})
+    query = BoundQuery(Prepared(select(literal_column(expression))), {})
     return str(memory._database.read(lambda sql: query)[0][0])
 
 

@@ -180,7 +180,7 @@ def window_of(terms: Sequence[Term], offset: int, limit: int) -> int:
     return min(max(RANK_WINDOW, offset + limit) if has_words(terms) else offset + limit, MOST_ROWS)
 
 
-def is_late(terms: Sequence[Term], offset: int, limit: int) -> bool:
+def is_far_page(terms: Sequence[Term], offset: int, limit: int) -> bool:
     """Return whether a page is so late that most entries that are ranked for it are not among its results."""
     return has_words(terms) and window_of(terms, offset, limit) - limit > RANK_WINDOW
 

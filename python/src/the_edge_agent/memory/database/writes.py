@@ -41,7 +41,7 @@ from the_edge_agent.memory.core.results import LTMError, Result
 Answer = TypeVar("Answer")
 
 _USUAL: Final = 30.0  # seconds: a memory with a shorter timeout may share its table with others that have the default
-_LATE: Final = 1.0  # second by which a call may outlast its timeout
+_OVERRUN: Final = 1.0  # second by which a call may outlast its timeout
 _FIRST_PAUSE: Final = 0.02  # seconds between two attempts to reach the database; doubled with each
 _LONGEST_PAUSE: Final = 0.5
 _REMEMBERED: Final = 256  # writes whose end is not known, before the oldest are forgotten
@@ -209,7 +209,7 @@ class Writer:
         """Number from 1 on."""
         self.name = uuid.uuid4().hex[:16]
         self.timeout = timeout
-        self.longest = max(timeout, _USUAL) + _LATE
+        self.longest = max(timeout, _USUAL) + _OVERRUN
         self._number = 0
         self._under_way: dict[int, float] = {}  # and since when
         self._lock = RLock()

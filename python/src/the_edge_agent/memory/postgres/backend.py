@@ -54,7 +54,7 @@ from the_edge_agent.memory.postgres.database import (
 from the_edge_agent.memory.postgres.search import (
     IN_PREFIX,
     VISIBLE,
-    PostgresReads,
+    PostgresReader,
     results_at_once,
     undamaged_of,
 )
@@ -306,7 +306,7 @@ class PostgresBackend(DatabaseBackend):
         return self._database.run(lambda connection: undamaged_of(connection, *wanted), ONE_STATE)
 
     def _answer(self, answer: Callable[[Reader], Answer], condition: Node | None, prefix: str) -> Answer:
-        reads = partial(PostgresReads, rules=self._rules(), keeps_words=self._keeps_words)
+        reads = partial(PostgresReader, rules=self._rules(), keeps_words=self._keeps_words)
         return self._database.run(lambda connection: answer(reads(connection, condition, prefix)), ONE_STATE)
 
 

@@ -19,7 +19,7 @@ from the_edge_agent.memory.database.search_plan import (
     Step,
     best,
     first_answer,
-    is_late,
+    is_far_page,
     ladder,
     window_of,
 )
@@ -43,7 +43,7 @@ _SELECT: Final = "SELECT key, metadata, {columns} FROM"
 _STREAM: Final = f"{_SELECT} ltm_entries WHERE {{where}} {_NEWEST_FIRST}"
 _HAVING: Final = f"{_SELECT} ltm_entries WHERE {{where}}"
 _ALL: Final = f"{_STREAM} LIMIT %(window)s"
-_LATE: Final = f"""
+_AMONG_NEWEST: Final = f"""
     {_SELECT} (SELECT * FROM ltm_entries {_NEWEST_FIRST} LIMIT %(bound)s) AS newest
     WHERE {{where}} {_NEWEST_FIRST} LIMIT %(window)s"""
 # Matches that are few, or one more. The second sorts them before they are fetched, and has a row of nulls for one more.
@@ -73,7 +73,7 @@ def results_at_once(
 ) -> list[dict[str, Any] | Damage] | None:
     """Return ``{"key", "value", "metadata", "score"}`` of what matches, best first; None where no one statement can."""
     window, is_in_index = window_of(terms, offset, limit), condition is None or bool(equalities(condition))
-    if is_late(terms, offset, limit) or (has_words(terms) and not is_in_index):
+    if is_far_page(terms, offset, limit) or (has_words(terms) and not is_in_index):
         return None  # too many values would come that are not among the results
     columns = _OF_RANKED if has_words(terms) else _OF_RESULTS
     rows = _newest_at_once(connection, columns, terms, condition, prefix, window)
@@ -94,7 +94,7 @@ def _newest_at_once(
 
     def step(statement: str, **bounds: int) -> Step[str]:
         sql = statement.format(columns=columns, where=where)
-        return Step(sql, bounds, is_partial=statement == _LATE)
+        return Step(sql, bounds, is_partial=statement == _AMONG_NEWEST)
 
     def few(bound: Bound) -> Step[str]:
         return step(_FEW, few=bound.matches) if bound.is_small else step(_SOME, bound=bound.matches)
@@ -112,13 +112,13 @@ def _newest_at_once(
     steps = ladder(
         "postgresql",
         [few],
-        lambda bound: step(_LATE, bound=bound.newest),
+        lambda bound: step(_AMONG_NEWEST, bound=bound.newest),
         lambda: step(_ALL),
     )
     return first_answer(steps, read, window)
 
 
-class PostgresReads:
+class PostgresReader:
     """What a search reads on one connection, in a transaction of one state; see ``Reader``."""
 
     def __init__(

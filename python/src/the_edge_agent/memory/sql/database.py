@@ -25,7 +25,7 @@ from the_edge_agent.memory.sql.dialects import Dialect, for_dialect, for_name
 from the_edge_agent.memory.sql.driver.deadlines import Deadline, DeadlineError, one_end
 from the_edge_agent.memory.sql.driver.errors import DAMAGED, Failure, may_be_damage, out_of_time
 from the_edge_agent.memory.sql.driver.options import EngineOptions
-from the_edge_agent.memory.sql.driver.prepared import Query, has_listeners
+from the_edge_agent.memory.sql.driver.prepared import BoundQuery, has_listeners
 from the_edge_agent.memory.sql.driver.url import SafeURL, parse_url, with_installed_driver
 from the_edge_agent.memory.sql.queries.statements import Statements
 from the_edge_agent.memory.sql.schema.create import Schema
@@ -151,7 +151,7 @@ class Database:
 
         return self._in_time(transact)
 
-    def read(self, query: Callable[[Statements], Query]) -> Sequence[Sequence[Any]]:
+    def read(self, query: Callable[[Statements], BoundQuery]) -> Sequence[Sequence[Any]]:
         """Return the rows of one statement that only reads, started first if need be.
 
         Raises:

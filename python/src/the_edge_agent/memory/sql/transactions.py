@@ -20,7 +20,7 @@ from the_edge_agent.memory.sql.dialects import BEGINS_ITSELF, SECONDS, Dialect, 
 from the_edge_agent.memory.sql.driver.deadlines import Deadline, DeadlineError
 from the_edge_agent.memory.sql.driver.errors import Failure, LostRaceError, classify, out_of_time
 from the_edge_agent.memory.sql.driver.opening import opened
-from the_edge_agent.memory.sql.driver.prepared import Outcome, Query, forget
+from the_edge_agent.memory.sql.driver.prepared import BoundQuery, Outcome, forget
 
 Answer = TypeVar("Answer")
 
@@ -105,7 +105,7 @@ def run_transaction(
 
 
 def run_autocommit(
-    engine: Engine, dialect: Dialect, query: Query, deadline: Deadline, *, write: bool = False
+    engine: Engine, dialect: Dialect, query: BoundQuery, deadline: Deadline, *, write: bool = False
 ) -> Outcome:
     """Run one statement on an engine of our own, and return its outcome.
 
@@ -240,8 +240,8 @@ def retrying(
         if deadline.expired and not failure.waited:
             late = out_of_time(deadline.seconds) if lost is None or fields else lost  # which says more
             raise late.exception(**fields)
-        is_late = deadline.remaining() <= (deadline.seconds / 2 if failure.waited else pause)
-        if fields or is_late or not again(failure):
+        is_far_page = deadline.remaining() <= (deadline.seconds / 2 if failure.waited else pause)
+        if fields or is_far_page or not again(failure):
             raise failure.exception(**fields)
         lost = failure if failure.lost else None
         time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads retries, keeps no secret

@@ -42,7 +42,7 @@ class MatchQuery:
         terms: of the query.
         conditions: SQL conditions that an entry has not expired and satisfies the filter.
         bounds: how many conditions of ``bound_range`` the prefix needs: 0 without a prefix, else 1 or 2.
-        wanted: how many objects each group of ``core.filters.index_lookups`` has. It is empty if no index can help with
+        group_sizes: how many objects each group of ``core.filters.index_lookups`` has. It is empty if no index can help with
             the filter.
     """
 
@@ -51,7 +51,7 @@ class MatchQuery:
     terms: Sequence[Term]
     conditions: Sequence[ColumnElement[bool]]
     bounds: int
-    wanted: Sequence[int]
+    group_sizes: Sequence[int]
 
     @property
     def order(self) -> tuple[ColumnElement[Any], ColumnElement[Any]]:

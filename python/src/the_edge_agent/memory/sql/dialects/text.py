@@ -66,7 +66,7 @@ class TextConditions:
             for number, needle in enumerate(term.needles)
         }
 
-    def wanted(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+    def lookup_parameters(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
         """Return the parameters by which an index looks up a metadata filter.
 
         Args:

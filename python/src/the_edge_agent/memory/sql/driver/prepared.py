@@ -20,7 +20,7 @@ class Outcome(NamedTuple):
     lastrowid: Any
 
 
-class Query(NamedTuple):
+class BoundQuery(NamedTuple):
     """A statement that only reads, and its parameters."""
 
     prepared: Prepared

@@ -17,9 +17,9 @@ from the_edge_agent.memory.core.results import LTMError, Result, ok, stored
 from the_edge_agent.memory.database.search_plan import Step
 from the_edge_agent.memory.database.writes import Seen, Write
 from the_edge_agent.memory.sql.dialects.match_query import bound_range
-from the_edge_agent.memory.sql.driver.prepared import Prepared, Query
+from the_edge_agent.memory.sql.driver.prepared import BoundQuery, Prepared
 from the_edge_agent.memory.sql.queries.batches import batches, exact_bytes
-from the_edge_agent.memory.sql.queries.search import Reads, Search, Searcher, prefix_bounds
+from the_edge_agent.memory.sql.queries.search import Search, Searcher, SQLReader, prefix_bounds
 from the_edge_agent.memory.sql.queries.single_store import SingleStore
 from the_edge_agent.memory.sql.queries.versions import VersionedStore
 from the_edge_agent.memory.sql.schema.create import Schema
@@ -178,9 +178,9 @@ class Entries:
 
     # --- reads -------------------------------------------------------------------------------------
 
-    def retrieve(self, key: str) -> Query:
+    def retrieve(self, key: str) -> BoundQuery:
         """Return the query that selects ``(key, value, metadata, pointer, version)`` of one key, as text."""
-        return Query(self._retrieve, {"b_key": key, "b_now": self._dialect.clock()})
+        return BoundQuery(self._retrieve, {"b_key": key, "b_now": self._dialect.clock()})
 
     def retrieve_many(self, connection: Connection, keys: Sequence[str]) -> dict[str, Sequence[Any]]:
         """Return ``(key, value, metadata, pointer, version)`` of the keys that there are, as text."""
@@ -203,7 +203,7 @@ class Entries:
         """Return those of the pointers that an entry has, expired ones included."""
         return set(connection.scalars(self._pointers, {"b_pointers": list(pointers)}))
 
-    def page(self, prefix: str, after: str, rows: int, *, whole: bool = False) -> Query:
+    def page(self, prefix: str, after: str, rows: int, *, whole: bool = False) -> BoundQuery:
         """Return the query that selects ``(key, value, metadata, pointer)``, as text, of the next keys above ``after``.
 
         With ``whole`` also the version and ``TIMES``.
@@ -212,21 +212,21 @@ class Entries:
             return self._in_prefix(self._first_whole if whole else self._first_page, prefix, {"b_rows": rows})
         return self._in_prefix(self._whole if whole else self._page, prefix, {"b_after": after, "b_rows": rows})
 
-    def list_keys(self, prefix: str, after: str, rows: int) -> Query:
+    def list_keys(self, prefix: str, after: str, rows: int) -> BoundQuery:
         """Return the query that selects the next keys above ``after``, in order."""
         return self._in_prefix(self._keys, prefix, {"b_after": after, "b_rows": rows})
 
-    def count(self, prefix: str) -> Query:
+    def count(self, prefix: str) -> BoundQuery:
         """Return the query that counts the entries whose keys have a prefix."""
         return self._in_prefix(self._count, prefix, {})
 
-    def search_steps(self, search: Search) -> list[Step[Query]]:
+    def search_steps(self, search: Search) -> list[Step[BoundQuery]]:
         """Return candidate statements for a search; see ``Searcher.steps``."""
         return self._searcher.steps(search)
 
     def reads(
         self, connection: Connection, condition: Node | None, prefix: str, rules: Language, *, filters: bool
-    ) -> Reads:
+    ) -> SQLReader:
         """Return the reads of a question, see ``Searcher.reads``."""
         return self._searcher.reads(connection, condition, prefix, rules, filters=filters)
 
@@ -239,9 +239,9 @@ class Entries:
     def _now(self, connection: Connection, statements: int = 1) -> dict[str, Any]:
         return {"b_now": self._dialect.clock(connection, statements=statements)}
 
-    def _in_prefix(self, by_prefix: Sequence[Prepared], prefix: str, parameters: dict[str, Any]) -> Query:
+    def _in_prefix(self, by_prefix: Sequence[Prepared], prefix: str, parameters: dict[str, Any]) -> BoundQuery:
         bounds = prefix_bounds(prefix)
-        return Query(by_prefix[len(bounds)], {**parameters, **bounds, "b_now": self._dialect.clock()})
+        return BoundQuery(by_prefix[len(bounds)], {**parameters, **bounds, "b_now": self._dialect.clock()})
 
     def _batches_of_keys(self, keys: Sequence[str]) -> list[list[str]]:
         return [*batches(keys, lambda key: len(key) * _WIDEST, self._packet)]

@@ -1,6 +1,6 @@
 """Searches through SQLAlchemy: SQL finds candidates, newest first, and Python ranks them.
 
-``Searcher.steps`` has the statements of a search whose terms must all occur. ``Reads`` is what a question reads.
+``Searcher.steps`` has the statements of a search whose terms must all occur. ``SQLReader`` is what a question reads.
 """
 
 from __future__ import annotations
@@ -33,12 +33,21 @@ from the_edge_agent.memory.core.filters import Node, index_lookups, parameterize
 from the_edge_agent.memory.core.languages import Language
 from the_edge_agent.memory.core.tokens import Term, has_words, terms_of_prefix
 from the_edge_agent.memory.core.validation import end_of_prefix
-from the_edge_agent.memory.database.search_plan import SHORT, Row, Rows, Step, best, first_answer, is_late, window_of
+from the_edge_agent.memory.database.search_plan import (
+    SHORT,
+    Row,
+    Rows,
+    Step,
+    best,
+    first_answer,
+    is_far_page,
+    window_of,
+)
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.dialects.match_query import IS_PARTIAL, MatchQuery, SQLStep, bound_range
 from the_edge_agent.memory.sql.driver.deadlines import in_time
 from the_edge_agent.memory.sql.driver.errors import LostRaceError
-from the_edge_agent.memory.sql.driver.prepared import Prepared, Query
+from the_edge_agent.memory.sql.driver.prepared import BoundQuery, Prepared
 from the_edge_agent.memory.sql.queries.batches import BATCH_ITEMS
 from the_edge_agent.memory.sql.schema.rows import entry_of
 
@@ -108,13 +117,13 @@ class Searcher:
         texts = select(columns.key, self._search_text)
         self._texts_by_key = texts.where(columns.key.in_(bindparam("keys", expanding=True)))
 
-    def steps(self, search: Search) -> list[Step[Query]]:
+    def steps(self, search: Search) -> list[Step[BoundQuery]]:
         """Return candidate statements, cheapest first. Run them until one answers; pass its rows to ``results_of``.
 
         There are none where Python decides the filter, and none for a late page of a ranked search: each would bring
         too many values with it.
         """
-        if is_late(search.terms, search.offset, search.limit):
+        if is_far_page(search.terms, search.offset, search.limit):
             return []
         asked = self._asked(search)
         kept = self._queries.get(asked.shape)
@@ -133,7 +142,7 @@ class Searcher:
         parameters = {**asked.parameters, "b_rows": search.rows, "b_skipped": skipped, "b_now": self._dialect.clock()}
         places = self._texts.tried_first([step for step, _ in kept], search.terms)
         return [
-            Step(Query(prepared, {**parameters, **step.bounds}), is_partial=step.is_partial)
+            Step(BoundQuery(prepared, {**parameters, **step.bounds}), is_partial=step.is_partial)
             for step, prepared in map(kept.__getitem__, places)
             if step.limit is None or skipped < step.limit
         ]
@@ -143,13 +152,13 @@ class Searcher:
             parameterize(search.metadata_filter) if self._filters.takes_placeholders else (search.metadata_filter, [])
         )
         groups, bounds = index_lookups(search.metadata_filter), prefix_bounds(search.prefix)
-        wanted = tuple(map(len, groups))
-        parameters = {**self._texts.parameters(search.terms), **self._texts.wanted(groups), **bounds}
+        group_sizes = tuple(map(len, groups))
+        parameters = {**self._texts.parameters(search.terms), **self._texts.lookup_parameters(groups), **bounds}
         for place, (path, value) in enumerate(filled):
             parameters |= self._filters.bound(place, path, value)
         terms = tuple((term.negated, term.is_told_by_index, len(term.variants)) for term in search.terms)
-        shape = (terms, repr(node), wanted, len(bounds))  # repr: 1, 1.0 and True are equal
-        return _Asked(node, wanted, parameters, shape)
+        shape = (terms, repr(node), group_sizes, len(bounds))  # repr: 1, 1.0 and True are equal
+        return _Asked(node, group_sizes, parameters, shape)
 
     def _steps(self, search: Search, asked: _Asked, columns: Sequence[ColumnElement[Any]]) -> list[SQLStep] | None:
         """Return the steps for the newest matches; None where Python decides the filter."""
@@ -165,14 +174,14 @@ class Searcher:
                 return None
             conditions.append(condition)
         bounds = len(prefix_bounds(search.prefix))
-        return MatchQuery(self._table, columns, search.terms, conditions, bounds, asked.wanted)
+        return MatchQuery(self._table, columns, search.terms, conditions, bounds, asked.group_sizes)
 
     def _if_short(self, column: ColumnElement[str]) -> ColumnElement[str]:
         return case((self._dialect.size(column) <= SHORT, column), else_=null())
 
     def reads(
         self, connection: Connection, condition: Node | None, prefix: str, rules: Language, *, filters: bool = True
-    ) -> Reads:
+    ) -> SQLReader:
         """Return the reads of a question.
 
         Args:
@@ -182,7 +191,7 @@ class Searcher:
             rules: of the language.
             filters: whether the database may decide the filter.
         """
-        return Reads(self, connection, condition, prefix, rules, filters=filters)
+        return SQLReader(self, connection, condition, prefix, rules, filters=filters)
 
     def rows_of(
         self,
@@ -336,7 +345,7 @@ class Searcher:
         return [_entry(rows[key], 0.0) for key in keys]
 
 
-class Reads:
+class SQLReader:
     """What a question reads on one connection, see ``Reader``; all at one time by which entries have expired."""
 
     def __init__(
@@ -387,13 +396,13 @@ class _Asked(NamedTuple):
 
     Attributes:
         node: the filter, with placeholders where the dialect takes them.
-        wanted: how many objects each group of ``index_lookups`` has.
+        group_sizes: how many objects each group of ``index_lookups`` has.
         parameters: the values that the statements are bound to.
         shape: the key under which statements are kept. All that changes their SQL must be in it.
     """
 
     node: Node | None
-    wanted: Sequence[int]
+    group_sizes: Sequence[int]
     parameters: Parameters
     shape: object
 

@@ -10,7 +10,7 @@ from the_edge_agent.memory.core.operations import Store
 from the_edge_agent.memory.database.writes import Write
 from the_edge_agent.memory.sql.dialects import Dialect, Upsert
 from the_edge_agent.memory.sql.driver.deadlines import Deadline
-from the_edge_agent.memory.sql.driver.prepared import Prepared, Query
+from the_edge_agent.memory.sql.driver.prepared import BoundQuery, Prepared
 from the_edge_agent.memory.sql.schema.rows import entry_parameters
 from the_edge_agent.memory.sql.transactions import run_autocommit
 
@@ -41,5 +41,5 @@ class SingleStore:
         """
         write_id = None if write is None else write.id
         row = entry_parameters(self._dialect, store, self._dialect.clock(), write_id=write_id)
-        query = Query(cast(Prepared, self._upsert.single), row)
+        query = BoundQuery(cast(Prepared, self._upsert.single), row)
         return self._upsert.version_of(run_autocommit(engine, self._dialect, query, deadline, write=True), row)

@@ -160,7 +160,7 @@ class TermConditions(TextConditions):
         self._many_until[terms] = now + _REMEMBERED
         return None
 
-    def wanted(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+    def lookup_parameters(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
         """Return the parameters by which the columns look up a metadata filter: an entry has one term of each group."""
         return {
             _name(place, number): term
@@ -170,14 +170,14 @@ class TermConditions(TextConditions):
 
     def steps(self, newest: MatchQuery) -> list[SQLStep]:
         """Fetch and sort what a group finds if that is not much; else look for enough among the newest entries."""
-        look_ups = [self._few(newest, group, size) for group, size in enumerate(newest.wanted[: GROUPS["mysql"]])]
+        look_ups = [self._few(newest, group, size) for group, size in enumerate(newest.group_sizes[: GROUPS["mysql"]])]
         words = self._words if has_words(newest.terms) else None
         if not look_ups and words is None:
             return super().steps(newest)
         if words is not None:
             look_ups.append(self._numbered(newest, words))
         (every,) = super().steps(newest)
-        return [*ladder("mysql", look_ups, self._late(newest), lambda: every)]
+        return [*ladder("mysql", look_ups, self._among_newest(newest), lambda: every)]
 
     def _numbered(self, newest: MatchQuery, words: WordTable) -> LookUp:
         """Return a function that makes, for a bound, the step that reads what the table of words finds."""
@@ -243,7 +243,7 @@ class TermConditions(TextConditions):
         statement = rows.order_by(*newest.order).limit(ROWS).offset(SKIPPED)
         return lambda bound: Step(statement, {"b_some": bound.matches + 1}, limit=bound.matches)
 
-    def _late(self, newest: MatchQuery) -> LookUp:
+    def _among_newest(self, newest: MatchQuery) -> LookUp:
         """Return a function that makes, for a bound, the step that reads matches among the newest entries."""
         ages = self.table.alias("ages").c
         oldest = select(ages.updated_at).order_by(ages.updated_at.desc(), ages.key).limit(1).offset(_NEWEST)

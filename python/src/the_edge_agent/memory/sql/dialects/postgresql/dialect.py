@@ -384,9 +384,9 @@ class VectorConditions(IndexedTextConditions):
         finds if that is not much, else look for enough among the newest entries. All else is one statement.
         """
         (every,) = super().steps(newest)
-        if not newest.wanted or has_words(newest.terms) or "metadata_json" not in self.table.c:
+        if not newest.group_sizes or has_words(newest.terms) or "metadata_json" not in self.table.c:
             return [every]
-        return [*ladder("postgresql", [partial(self._few, newest)], partial(self._late, newest), lambda: every)]
+        return [*ladder("postgresql", [partial(self._few, newest)], partial(self._among_newest, newest), lambda: every)]
 
     def _few(self, newest: MatchQuery, bound: Bound) -> SQLStep:
         """Return the step that looks up the matches, at most as many as ``bound.matches``.
@@ -408,7 +408,7 @@ class VectorConditions(IndexedTextConditions):
             )
         return Step(in_order(rows, many))
 
-    def _late(self, newest: MatchQuery, bound: Bound) -> SQLStep:
+    def _among_newest(self, newest: MatchQuery, bound: Bound) -> SQLStep:
         """Return the step that looks at the newest entries alone. A limit in a subquery keeps the planner to these."""
         latest: ColumnElement[int] = literal_column(str(bound.newest), Integer())
         entries = select(self.table).order_by(*newest.order).limit(latest).subquery("newest")

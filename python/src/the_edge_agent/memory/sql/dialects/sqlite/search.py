@@ -70,20 +70,20 @@ class FTSConditions(IndexedTextConditions):
         """Return the query for the index, which asks for every token of these terms."""
         return " AND ".join(map(looked_up, terms))
 
-    def wanted(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+    def lookup_parameters(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
         """Return the parameter by which the FTS5 table looks up a metadata filter."""
         return {"b_wanted": wanted_text(groups)} if groups else {}
 
     def steps(self, newest: MatchQuery) -> list[SQLStep]:
         """Fetch and sort the matches if they are few; else look for enough of them among the newest entries."""
-        if not has_words(newest.terms) and not (newest.wanted and self._has_metadata_words):
+        if not has_words(newest.terms) and not (newest.group_sizes and self._has_metadata_words):
             return self._scans(newest) if newest.bounds else super().steps(newest)
         found = self._found(self._asked(newest))
         few, every = self._few(newest, found), self._chosen(newest, found).order_by(*newest.order)
         steps = ladder(
             "sqlite",
             [lambda bound: Step(few, {"b_few": bound.matches})],
-            self._late(newest),
+            self._among_newest(newest),
             lambda: Step(every),
         )
         return [*steps]
@@ -92,7 +92,7 @@ class FTSConditions(IndexedTextConditions):
         """Look for enough that have the prefix among the newest entries; else sort all that have it by their times."""
         number, exact = self.table.c.id, self.exact(newest.terms)
         every = select(*newest.columns).where(number.in_(newest.rows(number, where=exact)))
-        return [*ladder("sqlite", [], self._late(newest), lambda: Step(every.order_by(*newest.order)))]
+        return [*ladder("sqlite", [], self._among_newest(newest), lambda: Step(every.order_by(*newest.order)))]
 
     def having(self, newest: MatchQuery) -> list[SQLStep]:
         """Begin with the index, whose rows come one by one, so that it can end after a few."""
@@ -106,7 +106,7 @@ class FTSConditions(IndexedTextConditions):
     def _asked(self, newest: MatchQuery) -> ColumnElement[str]:
         """Return the query for the full-text index; the terms must give one."""
         asked: list[ColumnElement[str]] = [WORDS] if has_words(newest.terms) else []
-        if newest.wanted and self._has_metadata_words:
+        if newest.group_sizes and self._has_metadata_words:
             asked.append(_ASKED)
         return asked[0] if len(asked) == 1 else asked[0] + literal_column("' AND '") + asked[1]
 
@@ -124,13 +124,13 @@ class FTSConditions(IndexedTextConditions):
         rows = self._chosen(newest, select(some.c.rowid).where(not_(many)))
         return in_order(rows.add_columns(type_coerce(self.table.c.updated_at, Text()).label("written_at")), many)
 
-    def _late(self, newest: MatchQuery) -> Callable[[Bound], SQLStep]:
+    def _among_newest(self, newest: MatchQuery) -> Callable[[Bound], SQLStep]:
         """Return a function that makes, for a bound, the step that reads matches among the newest entries."""
         ages, time = self.table.alias("ages").c, self.table.c.updated_at
         oldest = select(ages.updated_at).order_by(ages.updated_at.desc(), ages.key).limit(1).offset(_NEWEST)
-        is_late = time >= func.coalesce(oldest.scalar_subquery(), literal_column("''"))
+        is_far_page = time >= func.coalesce(oldest.scalar_subquery(), literal_column("''"))
         # SQLite would seek by the prefix, and sort all that have it.
-        rows = newest.rows(where=[is_late, *self.exact(newest.terms)], key=_unindexed(self.table.c.key))
+        rows = newest.rows(where=[is_far_page, *self.exact(newest.terms)], key=_unindexed(self.table.c.key))
         return lambda bound: Step(rows, {"b_newest": bound.newest}, is_partial=True)
 
     def _chosen(self, newest: MatchQuery, found: Select[tuple[int]]) -> Select[Any]:

@@ -42,8 +42,8 @@ class MatchQuery:
         terms: of the query.
         conditions: SQL conditions that an entry has not expired and satisfies the filter.
         bounds: how many conditions of ``bound_range`` the prefix needs: 0 without a prefix, else 1 or 2.
-        group_sizes: how many objects each group of ``core.filters.index_lookups`` has. It is empty if no index can help with
-            the filter.
+        group_sizes: how many objects each group of ``core.filters.index_lookups`` has. It is empty if no index can
+            help with the filter.
     """
 
     entries: Table

@@ -25,7 +25,7 @@ from the_edge_agent.memory.core.filters import index_lookups, matches, parameter
 from the_edge_agent.memory.core.query import parse_query
 from the_edge_agent.memory.database import native_rows
 from the_edge_agent.memory.database import search_plan as plan
-from the_edge_agent.memory.database.search_plan import Bound
+from the_edge_agent.memory.database.search_plan import Bound, Step, first_answer
 from the_edge_agent.memory.sql.dialects.mysql import search as mysql_search
 from the_edge_agent.memory.sql.queries import search as sql_search
 from the_edge_agent.memory.sql.queries.search import Search
@@ -176,6 +176,19 @@ def answers(memory: LTMBackend, *search: Any) -> list[Any]:
     found = memory.search(query, condition, limit, match="all", offset=offset, prefix=prefix or None)
     assert found["success"], found
     return [(entry["key"], entry["score"]) for entry in found["results"]]
+
+
+def test_a_step_that_cannot_return_so_many_rows_is_not_tried() -> None:
+    partial, whole = Step("few", is_partial=True, limit=2), Step("all")
+    tried: list[str] = []
+
+    def read(step: Step[str]) -> Sequence[Sequence[Any]]:
+        tried.append(step.statement)
+        return [("a",), ("b",)]
+
+    for wanted in (3, 2):
+        assert first_answer([partial, whole], read, wanted) == [("a",), ("b",)]
+    assert tried == ["all", "few"]
 
 
 def agree(memory: LTMBackend, path: Path) -> None:

@@ -131,6 +131,8 @@ def first_answer(
         wanted: how many rows.
     """
     for step in steps:
+        if step.is_partial and step.limit is not None and step.limit < wanted:
+            continue  # it cannot return so many rows
         rows = read(step)
         if rows is not None and step.is_answered_by(rows, wanted):
             return rows

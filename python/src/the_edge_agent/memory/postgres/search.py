@@ -94,7 +94,8 @@ def _newest_at_once(
 
     def step(statement: str, **bounds: int) -> Step[str]:
         sql = statement.format(columns=columns, where=where)
-        return Step(sql, bounds, is_partial=statement == _AMONG_NEWEST)
+        is_partial = statement == _AMONG_NEWEST
+        return Step(sql, bounds, is_partial=is_partial, limit=bounds["bound"] if is_partial else None)
 
     def few(bound: Bound) -> Step[str]:
         return step(_FEW, few=bound.matches) if bound.is_small else step(_SOME, bound=bound.matches)

@@ -142,7 +142,7 @@ class Searcher:
         parameters = {**asked.parameters, "b_rows": search.rows, "b_skipped": skipped, "b_now": self._dialect.clock()}
         places = self._texts.tried_first([step for step, _ in kept], search.terms)
         return [
-            Step(BoundQuery(prepared, {**parameters, **step.bounds}), is_partial=step.is_partial)
+            Step(BoundQuery(prepared, {**parameters, **step.bounds}), is_partial=step.is_partial, limit=step.limit)
             for step, prepared in map(kept.__getitem__, places)
             if step.limit is None or skipped < step.limit
         ]

@@ -249,7 +249,7 @@ class TermConditions(TextConditions):
         oldest = select(ages.updated_at).order_by(ages.updated_at.desc(), ages.key).limit(1).offset(_NEWEST)
         first = func.coalesce(oldest.scalar_subquery(), literal_column("TIMESTAMP'1000-01-01 00:00:00'"))
         rows = newest.rows(where=[self.table.c.updated_at >= first, *self.exact(newest.terms)])
-        return lambda bound: Step(rows, {"b_newest": bound.newest}, is_partial=True)
+        return lambda bound: Step(rows, {"b_newest": bound.newest}, is_partial=True, limit=bound.newest)
 
 
 def _name(group: int, number: int) -> str:

@@ -422,7 +422,7 @@ class VectorConditions(IndexedTextConditions):
         )
         order = entries.c.updated_at.desc(), entries.c.key
         rows = select(*columns).where(*where).order_by(*order).limit(ROWS).offset(SKIPPED)
-        return Step(rows, is_partial=True)
+        return Step(rows, is_partial=True, limit=bound.newest)
 
     def _where(self, newest: MatchQuery) -> list[ColumnElement[bool]]:
         return [*newest.conditions, *newest.prefix(), *self.exact(newest.terms)]

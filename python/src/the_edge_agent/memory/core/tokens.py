@@ -175,7 +175,7 @@ def matches(indexed: str, terms: Sequence[Term]) -> bool:
 
 
 def counted(needles: Sequence[tuple[str, ...]], search_text: str) -> list[int]:
-    """Return how often each term occurs, of which these are the needles."""
+    """Return how often each term occurs; ``needles`` are those of the terms."""
     return [
         search_text.count(of_term[0]) if len(of_term) == 1 else sum([search_text.count(needle) for needle in of_term])
         for of_term in needles

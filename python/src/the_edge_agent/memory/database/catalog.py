@@ -117,7 +117,7 @@ class DatabaseCatalog:
     # --- snapshots ---------------------------------------------------------------------------------
 
     def create_snapshot(self, name: str) -> str:
-        """Keep what there is now and return the snapshot's id; see ``CatalogBackend.create_snapshot``."""
+        """Make a snapshot of the catalog and return its id; see ``CatalogBackend.create_snapshot``."""
         snapshot_id = str(uuid.uuid4())
         self._keep(snapshot_id, check_text(name, "name"))
         return snapshot_id
@@ -184,7 +184,7 @@ class DatabaseCatalog:
         raise NotImplementedError
 
     def _keep(self, snapshot_id: str, name: str) -> None:
-        """Keep what there is now as a snapshot."""
+        """Make a snapshot of the catalog."""
         raise NotImplementedError
 
     def _snapshot(self, snapshot_id: str) -> dict[str, Any] | Damage | None:

@@ -426,7 +426,7 @@ class Dialect:
         return None
 
     def texts(self, entries: Table) -> TextConditions:
-        """Return what turns queries into SQL conditions on the entries' table.
+        """Return the object that turns queries into SQL conditions on the entries' table.
 
         A database with a text index returns a subclass of ``IndexedTextConditions``.
         """

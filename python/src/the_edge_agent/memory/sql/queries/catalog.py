@@ -207,7 +207,7 @@ class Catalog:
     # --- snapshots ---------------------------------------------------------------------------------
 
     def create_snapshot(self, connection: Connection, snapshot_id: str, name: str) -> None:
-        """Copy what there is on the server; the first statement alone decides what that is.
+        """Make the snapshot on the server. Its first statement decides which state is kept.
 
         Raises:
             LTMError: ``validation_error`` for sizes whose sum no column can hold.

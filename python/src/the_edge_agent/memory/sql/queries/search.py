@@ -166,7 +166,7 @@ class Searcher:
         return None if newest is None else self._texts.steps(newest)
 
     def _newest(self, search: Search, asked: _Asked, columns: Sequence[ColumnElement[Any]]) -> MatchQuery | None:
-        """Return what the dialect makes the statements from; None where Python decides the filter."""
+        """Return the query from which the dialect makes its statements; None where Python decides the filter."""
         conditions = [self._visible]
         if asked.node is not None:
             condition = self._filters.condition(asked.node)

@@ -38,7 +38,7 @@ own_dialect = pytest.mark.targets(portable=False, in_memory=False)
 
 def paths(backend: SQLAlchemyBackend) -> tuple[str, str]:
     dialect = backend._database.start().schema.dialect
-    return dialect.search_path, dialect.filter_path
+    return dialect.features.search_path, dialect.features.filter_path
 
 
 def answers(backend: SQLAlchemyBackend) -> list[tuple[str, float]]:
@@ -226,7 +226,7 @@ class RoundedTimes(TypeDecorator[datetime]):
 
 @pytest.mark.targets(family="sqlite", portable=True)
 def test_a_database_that_rounds_times_is_refused(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SQLiteDialect, "time_type", RoundedTimes())
+    monkeypatch.setattr(SQLiteDialect.features, "time_type", RoundedTimes())
     with pytest.raises(LTMError, match="microseconds") as refused:
         database.open()
     assert refused.value.error_type == "configuration_error"

@@ -432,7 +432,7 @@ def test_a_table_without_numbers_is_searched_as_before(database: Database, caplo
         memory.store_many({"key": f"k{number}", "value": described(number)} for number in range(40))
         assert count_of(memory, "even") == 20
         assert memory.optimize() == {"success": True, "stemmed": 0, "blocks": 0, "entries": 0}
-        assert memory._database.start().schema.dialect.search_path == "LIKE over search tokens"
+        assert memory._database.start().schema.dialect.features.search_path == "LIKE over search tokens"
     assert [message for message in caplog.messages if "words are searched with LIKE" in message] != []
     with connected(database) as connection:
         connection.execute(text("DROP TABLE plain"))

@@ -293,13 +293,13 @@ def test_a_memory_database_is_safe_under_threads(monkeypatch: pytest.MonkeyPatch
         assert backend.retrieve("shared")["version"] == 400
 
 
-@pytest.mark.parametrize("missing", ["_has_full_text", "_has_json"])
+@pytest.mark.parametrize("missing", ["has_text_index", "has_json"])
 def test_an_sqlite_without_its_extensions_answers_the_same(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     probe = SQLiteDialect.probe
 
     def without(self: SQLiteDialect, *arguments: Any) -> None:
         probe(self, *arguments)
-        setattr(self, missing, False)
+        setattr(self.features, missing, False)
 
     monkeypatch.setattr(SQLiteDialect, "probe", without)
     with SQLAlchemyBackend("sqlite://") as backend:

@@ -204,7 +204,7 @@ def test_a_postgresql_server_without_tls_is_refused_soon(driver: str) -> None:
 @pytest.mark.targets(of_mysql=True, portable=False)
 class TestADriverThatPassesOverTheWish:
     def test_is_refused_where_it_has_not_encrypted(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(MySQLDialect, "cipher", "SELECT 'Ssl_cipher', ''")
+        monkeypatch.setattr(MySQLDialect.features, "cipher", "SELECT 'Ssl_cipher', ''")
         result = refusal(make_url(database.url), "pymysql", connect_args={"ssl_verify_cert": None})
         assert (result["error_type"], "is not encrypted" in result["error"]) == ("configuration_error", True)
 

@@ -29,7 +29,7 @@ def learn(report: dict[str, Any], schema: Schema, connection: Connection, option
     """
     report |= _server(schema, connection)
     report["pool"] = _pool(connection.engine.pool, options)
-    report |= {"search_path": schema.dialect.search_path, "filter_path": schema.dialect.filter_path}
+    report |= {"search_path": schema.dialect.features.search_path, "filter_path": schema.dialect.features.filter_path}
     report["limits"] = {
         "packet_bytes": schema.packet,
         "entry_bytes": None if schema.packet is None else largest_entry(schema.packet),
@@ -44,7 +44,7 @@ def learn(report: dict[str, Any], schema: Schema, connection: Connection, option
 def _server(schema: Schema, connection: Connection) -> dict[str, Any]:
     dialect = connection.dialect
     return {
-        "server": schema.dialect.product or dialect.name,
+        "server": schema.dialect.features.product or dialect.name,
         "server_version": schema.dialect.server_version(connection),
         "dialect": dialect.name,
         "is_portable": type(schema.dialect) is Dialect,

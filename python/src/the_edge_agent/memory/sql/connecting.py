@@ -157,8 +157,8 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
         )
         _limit_connecting(engine, family, options.connect_timeout)
         _set_up_sessions(engine, family, options)
-        if family.cipher and _asks_for_encryption({**url.query, **driver_args}):
-            _require_encryption(engine, family.cipher)
+        if family.features.cipher and _asks_for_encryption({**url.query, **driver_args}):
+            _require_encryption(engine, family.features.cipher)
         return engine, family.prepare_engine(engine)
     except ImportError:
         problem = missing_driver(url)
@@ -172,7 +172,7 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
 
 def _limit_connecting(engine: Engine, family: type[Dialect], connect_timeout: float) -> None:
     """Give up connecting in time, and guard a connection already while SQLAlchemy sets it up."""
-    if engine.dialect.driver not in family.socket_drivers:
+    if engine.dialect.driver not in family.features.socket_drivers:
         return
 
     @event.listens_for(engine, "do_connect")
@@ -210,7 +210,7 @@ def _preparing(family: type[Dialect], driver: str, threshold: int | None) -> dic
     Raises:
         LTMError: ``configuration_error`` for a driver that takes none.
     """
-    if driver in family.preparing_drivers:
+    if driver in family.features.preparing_drivers:
         return {"prepare_threshold": threshold}
     if threshold is None:
         return {}

@@ -191,7 +191,7 @@ class Database:
                 return single.store(opened.engine, store, deadline, write)
 
         try:
-            if not opened.schema.dialect.socket_drivers:  # a file has no connection to lose
+            if not opened.schema.dialect.features.socket_drivers:  # a file has no connection to lose
                 return store_autocommit(None)
             return self._settled(store_autocommit, lambda: Change({store.key}, is_unconditional=True), version_of)
         except LostDatabaseError:
@@ -228,7 +228,7 @@ class Database:
 
             return self.run(once, write=True)
 
-        if not self._family.socket_drivers:
+        if not self._family.features.socket_drivers:
             return attempt(None)
         return self._settled(attempt, lambda: change(answers[-1]), lambda _: answers[-1])
 
@@ -390,7 +390,7 @@ class Database:
     def _damage(self, error: Exception, engine: Engine) -> LTMError | None:
         """Return the failure of a file that is damaged, if that is why a call failed in another way."""
         family = for_dialect(engine.dialect)
-        if not family.finds_damage or (isinstance(error, LTMError) and not may_be_damage(error)):
+        if not family.features.finds_damage or (isinstance(error, LTMError) and not may_be_damage(error)):
             return None
         with (
             suppress(Exception),
@@ -457,7 +457,7 @@ class Database:
                 raise
         if problem is not None:
             raise problem
-        for fallback in schema.dialect.fallbacks:
+        for fallback in schema.dialect.features.fallbacks:
             _logger.warning("%s: %s", engine.dialect.name, fallback)
         close = (lambda: None) if self._shared is not None else (lambda: self._dispose(engine, keeper))
         return _Opened(engine, schema, close)

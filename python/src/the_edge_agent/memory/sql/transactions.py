@@ -172,7 +172,7 @@ def _close_again(connection: Connection) -> None:
 
 def _tears_out(error: BaseException, dialect: Dialect) -> bool:
     """Return whether an error may have left a connection to a server in the middle of something: it is closed then."""
-    return bool(dialect.socket_drivers) and not isinstance(error, (SQLAlchemyError, LostRaceError, LTMError))
+    return bool(dialect.features.socket_drivers) and not isinstance(error, (SQLAlchemyError, LostRaceError, LTMError))
 
 
 def _serves_no_more(error: BaseException, engine: Engine) -> bool:
@@ -299,7 +299,7 @@ def _overrides(engine: Engine, family: type[Dialect]) -> dict[str, Any]:
     overrides: dict[str, Any] = {}
     levels = (options.get("isolation_level"), getattr(engine.dialect, "_on_connect_isolation_level", None))
     if "AUTOCOMMIT" in levels:
-        overrides["isolation_level"] = family.isolation_level
+        overrides["isolation_level"] = family.features.isolation_level
     if options.get("stream_results") or options.get("yield_per"):
         overrides |= {"stream_results": False, "yield_per": None}
     return overrides

@@ -191,7 +191,7 @@ class Entries:
 
     def takes_several(self, keys: Sequence[str]) -> bool:
         """Return whether it takes several statements to retrieve these keys, or one that may not see one state."""
-        return len(keys) > 1 and (not self._dialect.has_snapshot_reads or len(self._batches_of_keys(keys)) > 1)
+        return len(keys) > 1 and (not self._dialect.features.has_snapshot_reads or len(self._batches_of_keys(keys)) > 1)
 
     def facts(self, connection: Connection, keys: Sequence[str]) -> dict[str, Facts | Damage]:
         """Return when the entries at keys expire, and the pointers to their values in a blob storage."""

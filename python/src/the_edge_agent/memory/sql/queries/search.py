@@ -295,7 +295,7 @@ class Searcher:
         self, connection: Connection, statement: Select[Any], now: Parameters
     ) -> Generator[Sequence[Any], None, None]:
         """Yield all rows of one state: page by page if the transaction keeps it, else out of one statement."""
-        if not self._dialect.has_snapshot_reads:
+        if not self._dialect.features.has_snapshot_reads:
             with connection.execute(statement, now, execution_options={"yield_per": PAGE_ROWS}) as result:
                 yield from result
             return

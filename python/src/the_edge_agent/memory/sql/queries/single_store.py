@@ -25,7 +25,7 @@ class SingleStore:
     @property
     def is_possible(self) -> bool:
         """Whether one statement is enough here, and commits by itself."""
-        return self._upsert.single is not None and self._dialect.commits_single_statements
+        return self._upsert.single is not None and self._dialect.features.commits_single_statements
 
     def store(self, engine: Engine, store: Store, deadline: Deadline, write: Write | None) -> int:
         """Store an entry and return its version.

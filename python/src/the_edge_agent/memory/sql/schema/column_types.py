@@ -26,7 +26,7 @@ class Key(TypeDecorator[str]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Return the dialect's exact type."""
-        return dialect.type_descriptor(for_dialect(dialect).key_type)
+        return dialect.type_descriptor(for_dialect(dialect).features.key_type)
 
 
 class LongText(TypeDecorator[str]):
@@ -37,7 +37,7 @@ class LongText(TypeDecorator[str]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Return the dialect's exact type."""
-        return dialect.type_descriptor(for_dialect(dialect).text_type)
+        return dialect.type_descriptor(for_dialect(dialect).features.text_type)
 
 
 class JSONText(LongText):
@@ -84,7 +84,7 @@ class Tokens(TypeDecorator[str]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Return the dialect's exact type."""
-        return dialect.type_descriptor(for_dialect(dialect).token_type)
+        return dialect.type_descriptor(for_dialect(dialect).features.token_type)
 
 
 class Ascii(TypeDecorator[str]):
@@ -96,7 +96,7 @@ class Ascii(TypeDecorator[str]):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Return the dialect's exact type."""
         length: int = self.impl_instance.length  # type: ignore[attr-defined]
-        return dialect.type_descriptor(for_dialect(dialect).ascii_type(length))
+        return dialect.type_descriptor(for_dialect(dialect).features.ascii_type(length))
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -107,14 +107,14 @@ class UTCDateTime(TypeDecorator[datetime]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Return the dialect's exact type."""
-        return dialect.type_descriptor(for_dialect(dialect).time_type)
+        return dialect.type_descriptor(for_dialect(dialect).features.time_type)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Convert to UTC, without a zone where the column has none."""
         if value is None:
             return None
         timestamp = value.astimezone(timezone.utc) if value.tzinfo else value.replace(tzinfo=timezone.utc)
-        has_zone = getattr(for_dialect(dialect).time_type, "timezone", False)
+        has_zone = getattr(for_dialect(dialect).features.time_type, "timezone", False)
         return timestamp if has_zone else timestamp.replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:

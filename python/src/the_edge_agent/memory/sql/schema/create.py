@@ -77,7 +77,7 @@ class Schema:
         dialect.index_expiry(tables.entries)
         dialect.extend(tables.entries, tables.catalog)
         for table in tables.all():
-            table.kwargs.update(dialect.table_options)
+            table.kwargs.update(dialect.features.table_options)
         packet = dialect.max_entry_bytes(connection)
         connection.rollback()
         return cls(tables, dialect, packet, search, language)
@@ -215,7 +215,7 @@ class Schema:
         if self.search is not None:
             legacy.move_entries(connection, self.dialect, self.tables.entries, self.language_of(connection))
             connection.rollback()
-        if self.search is not None and not self.dialect.has_exact_keys:
+        if self.search is not None and not self.dialect.features.has_exact_keys:
             self._check_keys(connection)
             connection.rollback()
         self._in_transaction(connection, self._write_version)

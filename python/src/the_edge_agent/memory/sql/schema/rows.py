@@ -38,7 +38,7 @@ def entry_row(dialect: Dialect, entries: Table) -> dict[str, Any]:
     kept = [name for name in ("search_text", "write_id", "storage_uri") if name in entries.c]
     return {
         "key": bindparam("b_key", type_=entries.c.key.type),
-        "value": bindparam("b_value", type_=dialect.text_type),
+        "value": bindparam("b_value", type_=dialect.features.text_type),
         **dialect.metadata_columns(entries),
         **{name: bindparam(f"b_{name}", type_=entries.c[name].type) for name in kept},
         **_stamps(dialect),
@@ -67,7 +67,7 @@ def catalog_row(dialect: Dialect, catalog: Table) -> dict[str, Any]:
     bound = ("id", "key", "content_hash", "storage_uri", "byte_size", "metadata_hash")
     return {
         **{name: bindparam(f"b_{name}", type_=columns[name].type) for name in bound},
-        "inlined_value": bindparam("b_inlined_value", type_=dialect.text_type),
+        "inlined_value": bindparam("b_inlined_value", type_=dialect.features.text_type),
         **dialect.metadata_columns(catalog),
         **_stamps(dialect),
     }

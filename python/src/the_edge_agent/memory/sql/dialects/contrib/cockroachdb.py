@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from sqlalchemy import Connection, DateTime, String
-from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
 from the_edge_agent.memory.postgres.sessions import lock_timeout
 from the_edge_agent.memory.sql.dialects.base import Dialect
 from the_edge_agent.memory.sql.dialects.postgresql.dialect import PostgreSQLDialect
+from the_edge_agent.memory.sql.dialects.postgresql.features import PostgreSQLFeatures
 
 
 class CockroachDBDialect(PostgreSQLDialect):
     """CockroachDB, whose strings compare by their bytes; the first start checks that."""
 
-    exact_collation: ClassVar[str | None] = None
-    key_type: ClassVar[TypeEngine[Any]] = String(MAX_KEY_LENGTH)
-    has_exact_keys = False
-    hides_words: ClassVar[bool] = False  # it would not use the index
-    time_type: ClassVar[TypeEngine[Any]] = DateTime(timezone=True)
+    features = PostgreSQLFeatures(
+        exact_collation=None,
+        key_type=String(MAX_KEY_LENGTH),
+        has_exact_keys=False,
+        hides_words=False,  # it would not use the index
+        time_type=DateTime(timezone=True),
+    )
 
     @classmethod
     def session_settings(cls, timeout: float, idle: float, driver_connection: Any) -> list[str]:

@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.schema import CreateIndex, ExecutableDDLElement
 
 from the_edge_agent.memory.core.results import LTMError
-from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, NO_HOST, Dialect
+from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, NO_HOST, Dialect, Features
 from the_edge_agent.memory.sql.driver.deadlines import current
 from the_edge_agent.memory.sqlite.files import absolute
 
@@ -30,7 +30,7 @@ class DuckDBDialect(Dialect):
     deletion and an update of the same row at the same time both succeed, so writers take turns here.
     """
 
-    has_snapshot_reads = True
+    features = Features(is_embedded=True, has_snapshot_reads=True)
 
     @classmethod
     def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:

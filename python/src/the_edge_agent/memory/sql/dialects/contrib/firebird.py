@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Index, Table, TextClause, text
 from sqlalchemy.engine import URL
 from sqlalchemy.engine import Dialect as EngineDialect
 from sqlalchemy.schema import CreateTable, ExecutableDDLElement
-from sqlalchemy.types import TypeEngine, UserDefinedType
+from sqlalchemy.types import UserDefinedType
 
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
-from the_edge_agent.memory.sql.dialects.base import Dialect
+from the_edge_agent.memory.sql.dialects.base import Dialect, Features
 
 _WIDEST: Final = 4  # bytes of a character
 _PAGE_BYTES: Final = 16_384  # a quarter of a page is the longest key of an index
@@ -80,18 +80,16 @@ class _Microseconds(UserDefinedType[datetime]):
 class FirebirdDialect(Dialect):
     """Firebird 3 or later, through firebird-driver; the database needs pages of 16,384 bytes."""
 
-    product = "Firebird"
-    key_type: ClassVar[TypeEngine[Any]] = _Octets(MAX_KEY_LENGTH * _WIDEST)
-    text_type: ClassVar[TypeEngine[Any]] = _Blob("UTF8")
-    token_type: ClassVar[TypeEngine[Any]] = _Blob("ASCII")
-    time_type = _Microseconds()
-    socket_drivers = frozenset({"firebird-driver"})  # connecting is limited; there is no socket to look at: pre-ping
-    has_snapshot_reads = True
-
-    @classmethod
-    def ascii_type(cls, length: int) -> TypeEngine[Any]:
-        """Return the type of ASCII identifiers."""
-        return _Octets(length)
+    features = Features(
+        product="Firebird",
+        key_type=_Octets(MAX_KEY_LENGTH * _WIDEST),
+        text_type=_Blob("UTF8"),
+        token_type=_Blob("ASCII"),
+        time_type=_Microseconds(),
+        ascii_type=_Octets,
+        socket_drivers=frozenset({"firebird-driver"}),  # connecting is limited; there is no socket to look at: pre-ping
+        has_snapshot_reads=True,
+    )
 
     @classmethod
     def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:

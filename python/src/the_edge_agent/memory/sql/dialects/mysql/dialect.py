@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -31,16 +31,14 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.dialects.mysql import DATETIME, LONGTEXT, VARCHAR, Insert, insert
+from sqlalchemy.dialects.mysql import Insert, insert
 from sqlalchemy.engine import URL, Compiled
 from sqlalchemy.schema import CreateTable, ExecutableDDLElement
 from sqlalchemy.sql.visitors import replacement_traverse
-from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.core.codec import decode
 from the_edge_agent.memory.core.filters import Path
 from the_edge_agent.memory.core.results import LTMError
-from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
 from the_edge_agent.memory.sql.dialects.base import (
     BEGINS_ITSELF,
     COMMITS_ALONE,
@@ -50,6 +48,7 @@ from the_edge_agent.memory.sql.dialects.base import (
     Upkeep,
 )
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test
+from the_edge_agent.memory.sql.dialects.mysql.features import MySQLFeatures
 from the_edge_agent.memory.sql.dialects.mysql.search import (
     TERMS,
     TermConditions,
@@ -106,39 +105,7 @@ class MySQLDialect(Dialect):
     as committed before or after its index entry. A table of ours and LIKE read what the transaction sees.
     """
 
-    product = "MySQL"
-    exact_collation: ClassVar[str] = "utf8mb4_0900_bin"  # utf8mb4_bin pads: "a" would equal "a "
-    key_type: ClassVar[TypeEngine[Any]] = VARCHAR(MAX_KEY_LENGTH, charset="utf8mb4", collation=exact_collation)
-    text_type: ClassVar[TypeEngine[Any]] = LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin")
-    token_type: ClassVar[TypeEngine[Any]] = LONGTEXT(charset="ascii", collation="ascii_bin")
-    time_type = DATETIME(fsp=6)
-    socket_drivers = frozenset({"pymysql", "mysqldb", "mysqlconnector"})
-    cipher = "SHOW STATUS LIKE 'Ssl_cipher'"
-    commits_single_statements = True
-    table_options: ClassVar[Mapping[str, str]] = {
-        f"{name}_{option}": value
-        for name in ("mysql", "mariadb")  # SQLAlchemy has two names for the dialect
-        for option, value in (("engine", "InnoDB"), ("row_format", "DYNAMIC"))
-    }
-    before_snapshot = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
-    has_snapshot_reads = True
-    has_exact_keys = True
-
-    def __init__(self, timestamp: TypeEngine[datetime]) -> None:
-        """Make the dialect of one engine."""
-        super().__init__(timestamp)
-        self._has_json = self._has_terms = self._has_number = self._has_words = True
-
-    @property
-    def search_path(self) -> str:
-        """How texts are searched, known after the probe."""
-        return f"index of words, then {super().search_path}" if self._has_words else super().search_path
-
-    @property
-    def filter_path(self) -> str:
-        """How metadata filters are decided, known after the probe."""
-        terms = ", behind indexed terms" if self._has_terms else ""
-        return f"JSON functions{terms}" if self._has_json else super().filter_path
+    features: MySQLFeatures = MySQLFeatures()
 
     def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
         """Look for the JSON functions, and for what the tables have.
@@ -148,26 +115,27 @@ class MySQLDialect(Dialect):
         """
         if connection.dialect.default_schema_name is None:
             raise LTMError("configuration_error", "the url names no database; its name goes behind the host: host/NAME")
-        self._has_json = accepts(connection, _JSON_TRIAL)
+        features = self.features
+        features.has_json = accepts(connection, _JSON_TRIAL)
         found = set(connection.scalars(_COLUMNS, {"name": entries.name}))
         is_new = not found >= set(entries.c.keys())
         keeps_words = "search_text" in entries.c
-        self._has_terms = is_new or found >= set(TERMS)
-        self._has_number = keeps_words and (is_new or NUMBER in found)
+        features.has_terms = is_new or found >= set(TERMS)
+        features.has_number = keeps_words and (is_new or NUMBER in found)
         words = words_table(entries.name)
-        self._has_words = self._has_number and (is_new or inspect(connection).has_table(words.name))
+        features.has_text_index = features.has_number and (is_new or inspect(connection).has_table(words.name))
         missing = {
-            PYTHON_INSTEAD: not self._has_json,
-            _SCAN_INSTEAD: not self._has_terms,
-            _LIKE_INSTEAD: keeps_words and not self._has_words,
+            PYTHON_INSTEAD: not features.has_json,
+            _SCAN_INSTEAD: not features.has_terms,
+            _LIKE_INSTEAD: keeps_words and not features.has_text_index,
         }
-        self.fallbacks = [words for words, is_missing in missing.items() if is_missing]
+        features.fall_back(missing)
 
     def extend(self, entries: Table, catalog: Table) -> None:
         """Add the terms of the metadata and the number; make the indexes parts of their tables."""
-        if self._has_terms:
+        if self.features.has_terms:
             add_terms(entries)
-        if self._has_number:
+        if self.features.has_number:
             add_number(entries)
         for table in (entries, catalog):
             make_indexes_inline(table)
@@ -180,10 +148,10 @@ class MySQLDialect(Dialect):
 
     def search_tables(self, entries: Table) -> list[Table]:
         """Return the table of words."""
-        if not self._has_words:
+        if not self.features.has_text_index:
             return []
         words = words_table(entries.name)
-        words.kwargs.update(self.table_options)
+        words.kwargs.update(self.features.table_options)
         return [words]
 
     def check_tables(self, connection: Connection, tables: Sequence[Table]) -> None:
@@ -198,11 +166,6 @@ class MySQLDialect(Dialect):
                     f"the table {name} has the storage engine {engine}, which loses what a transaction promises; "
                     f"run: ALTER TABLE {quote(name)} ENGINE=InnoDB, ROW_FORMAT=DYNAMIC",
                 )
-
-    @classmethod
-    def ascii_type(cls, length: int) -> TypeEngine[Any]:
-        """Return the type of ASCII identifiers."""
-        return VARCHAR(length, charset="ascii", collation="ascii_bin")
 
     @classmethod
     def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
@@ -319,7 +282,7 @@ class MySQLDialect(Dialect):
     @property
     def now(self) -> ColumnElement[Any]:
         """The server's time of the statement, unless the transaction has fixed one."""
-        return func.coalesce(cast(super().now, self.time_type), func.utc_timestamp(literal_column("6")))
+        return func.coalesce(cast(super().now, self.features.time_type), func.utc_timestamp(literal_column("6")))
 
     @property
     def expiry(self) -> ColumnElement[Any]:
@@ -331,7 +294,7 @@ class MySQLDialect(Dialect):
         """Ask the server once for a transaction of several statements; UTC_TIMESTAMP moves between them."""
         if connection is None or statements == 1:
             return None
-        return connection.scalar(select(cast(func.utc_timestamp(literal_column("6")), self.time_type)))
+        return connection.scalar(select(cast(func.utc_timestamp(literal_column("6")), self.features.time_type)))
 
     def metadata_columns(self, table: Table) -> dict[str, ColumnElement[Any]]:
         """Return the bound columns, with the terms of an entry, and without a number."""
@@ -348,7 +311,7 @@ class MySQLDialect(Dialect):
 
     def metadata_parameters(self, metadata: str | None) -> dict[str, Any]:
         """Return the parameters."""
-        terms = term_parameters(decode(metadata) if metadata else {}) if self._has_terms else {}
+        terms = term_parameters(decode(metadata) if metadata else {}) if self.features.has_terms else {}
         return {**super().metadata_parameters(metadata), **terms}
 
     def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
@@ -357,16 +320,18 @@ class MySQLDialect(Dialect):
 
     def filters(self, table: Table) -> FilterConditions:
         """Return the conditions by JSON functions."""
-        return JSONConditions(table, self.exact_collation) if self._has_json else super().filters(table)
+        if not self.features.has_json:
+            return super().filters(table)
+        return JSONConditions(table, self.features.exact_collation)
 
     def texts(self, entries: Table) -> TextConditions:
         """Return the conditions by LIKE, within what the terms of a filter and the table of words find."""
-        words = WordTable(entries) if self._has_words else None
-        return TermConditions(entries, words) if self._has_terms else super().texts(entries)
+        words = WordTable(entries) if self.features.has_text_index else None
+        return TermConditions(entries, words) if self.features.has_terms else super().texts(entries)
 
     def upkeep(self, entries: Table) -> Upkeep | None:
         """Return the object that makes blocks of words."""
-        return WordBlocks(WordTable(entries)) if self._has_words else None
+        return WordBlocks(WordTable(entries)) if self.features.has_text_index else None
 
 
 class OnDuplicateKey(Upsert):

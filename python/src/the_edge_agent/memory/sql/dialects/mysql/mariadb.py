@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Table, and_, case, func, null
-from sqlalchemy.dialects.mysql import VARCHAR, Insert, insert
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.dialects.mysql import Insert, insert
 
 from the_edge_agent.memory.core.filters import Path
-from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test
 from the_edge_agent.memory.sql.dialects.mysql.dialect import JSONConditions, MySQLDialect, json_path
+from the_edge_agent.memory.sql.dialects.mysql.features import MySQLFeatures, exact_text
 from the_edge_agent.memory.sql.dialects.upsert import Upsert, UpsertReturning
+
+_EXACT: Final = "utf8mb4_nopad_bin"
 
 
 class MariaDBDialect(MySQLDialect):
     """MariaDB 10.5 or later."""
 
-    product = "MariaDB"
-    exact_collation: ClassVar[str] = "utf8mb4_nopad_bin"
-    key_type: ClassVar[TypeEngine[Any]] = VARCHAR(MAX_KEY_LENGTH, charset="utf8mb4", collation=exact_collation)
+    features = MySQLFeatures(product="MariaDB", exact_collation=_EXACT, key_type=exact_text(_EXACT))
 
     def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
         """Return an upsert that stores rows in one statement."""
@@ -30,7 +29,9 @@ class MariaDBDialect(MySQLDialect):
 
     def filters(self, table: Table) -> FilterConditions:
         """Return the conditions by JSON functions, which differ from MySQL's."""
-        return JSONTextConditions(table, self.exact_collation) if self._has_json else FilterConditions(table)
+        if not self.features.has_json:
+            return FilterConditions(table)
+        return JSONTextConditions(table, self.features.exact_collation)
 
 
 class OnDuplicateKeyReturning(UpsertReturning):

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -17,12 +17,10 @@ from sqlalchemy import (
     ColumnElement,
     Computed,
     Connection,
-    DateTime,
     Index,
     Integer,
     Interval,
     Numeric,
-    String,
     Table,
     Text,
     bindparam,
@@ -38,16 +36,13 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR, insert
-from sqlalchemy.engine import Dialect as EngineDialect
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.visitors import replacement_traverse
-from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from the_edge_agent.memory.core.codec import comparable_json, decode
 from the_edge_agent.memory.core.filters import Node, Path, Placeholder, nested
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.tokens import Term, has_words
-from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
 from the_edge_agent.memory.database.poolers import PREPARES
 from the_edge_agent.memory.database.search_plan import Bound, Step, ladder
 from the_edge_agent.memory.postgres.index import WHOLE_INDEX, looked_up
@@ -63,6 +58,7 @@ from the_edge_agent.memory.sql.dialects.base import (
 )
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test, is_ordered, placeholder_name
 from the_edge_agent.memory.sql.dialects.match_query import ROWS, SKIPPED, MatchQuery, SQLStep, are_many, in_order
+from the_edge_agent.memory.sql.dialects.postgresql.features import PostgreSQLFeatures
 from the_edge_agent.memory.sql.dialects.probing import accepts
 from the_edge_agent.memory.sql.dialects.text import IndexedTextConditions, TextConditions
 from the_edge_agent.memory.sql.dialects.upsert import OnConflict, Upsert
@@ -86,66 +82,13 @@ _COLUMNS: Final = text(
 )
 _SIMPLE: Final[ColumnElement[Any]] = literal_column("'simple'::regconfig")
 _WHOLE_INDEX: Final[ColumnElement[bool]] = literal_column(WHOLE_INDEX, type_=Boolean())
-_AS_TEXT: Final[ColumnElement[str]] = literal_column("""'YYYY-MM-DD HH24:MI:SS.US"+00:00"AD'""", type_=Text())
 _ASCII: Final = "SQL_ASCII"  # as which drivers return bytes
-
-
-class Timestamp(TypeDecorator[datetime]):
-    """TIMESTAMPTZ, selected as text in UTC: drivers read it by the session's TimeZone and DateStyle."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
-        """Return the text of a column."""
-        written = func.to_char(func.timezone(literal_column("'UTC'"), column), _AS_TEXT, type_=Text())
-        return func.coalesce(written, cast(column, Text()), type_=self)  # to_char makes NULL of infinity
-
-    def process_result_value(self, value: Any, dialect: EngineDialect) -> datetime | None:
-        """Return the time that the text says; a caller's own SQL may have selected the column itself.
-
-        What is no time of Python's (infinity, before the year 1 or after 9999) comes out as it is.
-        """
-        if not isinstance(value, str):
-            return value  # type: ignore[no-any-return]
-        try:
-            return datetime.fromisoformat(value.removesuffix("AD"))
-        except ValueError:  # its message shows the text
-            return value  # type: ignore[return-value]
 
 
 class PostgreSQLDialect(Dialect):
     """PostgreSQL 12 or later, and what speaks its dialect."""
 
-    product = "PostgreSQL"
-    partial_index = "postgresql_where"
-    exact_collation: ClassVar[str | None] = "C"
-    key_type: ClassVar[TypeEngine[Any]] = String(MAX_KEY_LENGTH, collation=exact_collation)
-    time_type: ClassVar[TypeEngine[Any]] = Timestamp()
-    preparing_drivers = frozenset({"psycopg"})
-    socket_drivers = frozenset({"psycopg", "psycopg2"})
-    commits_single_statements = True
-    has_snapshot_reads = True
-    has_exact_keys = True
-    #: Whether a question looks up words in a SELECT of its own: the planner must not guess how many entries have all.
-    hides_words: ClassVar[bool] = True
-
-    def __init__(self, timestamp: TypeEngine[datetime]) -> None:
-        """Make the dialect of one engine."""
-        super().__init__(timestamp)
-        self._has_gin = self._has_full_text = True
-        self._has_json = dict[str, bool]()  # by table
-        self._is_ours = True  # the session, so that it keeps its settings
-
-    @property
-    def search_path(self) -> str:
-        """How texts are searched, known after the probe."""
-        return "full-text index (tsvector)" if self._has_full_text else super().search_path
-
-    @property
-    def filter_path(self) -> str:
-        """How metadata filters are decided, known after the probe."""
-        return "JSONB" if all(self._has_json.values()) else super().filter_path
+    features: PostgreSQLFeatures = PostgreSQLFeatures()
 
     @classmethod
     def session_settings(cls, timeout: float, idle: float, driver_connection: Any) -> list[str]:
@@ -200,14 +143,14 @@ class PostgreSQLDialect(Dialect):
 
     def extend(self, entries: Table, catalog: Table) -> None:
         """Add the text index, and the copy of the metadata that filters look at."""
-        if self._has_full_text:
+        if self.features.has_text_index:
             entries.append_column(Column("search_vector", TSVECTOR, Computed(_VECTOR, persisted=True)))
             Index(f"ix_{entries.name}_search_vector", entries.c.search_vector, postgresql_using="gin")
         for table in (entries, catalog):
-            if not self._has_json.get(table.name, True):
+            if table.name in self.features.without_json:
                 continue
             table.append_column(Column("metadata_json", JSONB, nullable=False))
-            if not self._has_gin:
+            if not self.features.has_gin:
                 continue
             Index(
                 f"ix_{table.name}_metadata_json",
@@ -224,6 +167,7 @@ class PostgreSQLDialect(Dialect):
         Raises:
             LTMError: ``configuration_error``.
         """
+        features = self.features
         settings = ("server_encoding", "client_encoding", "gin_fuzzy_search_limit")
         asked = select(*map(func.current_setting, settings), func.pg_backend_pid())
         row: Any = connection.execute(asked).one()
@@ -232,24 +176,26 @@ class PostgreSQLDialect(Dialect):
             raise LTMError("configuration_error", _wrong_encoding(server, client))
         driver_connection: Any = connection.connection.driver_connection
         is_direct = process == driver_connection.info.backend_pid
-        self._is_ours = is_direct and limit == "0"
+        features.keeps_settings = is_direct and limit == "0"
         is_own_engine = SECONDS in connection.get_execution_options()
         if not is_direct and not is_own_engine and getattr(driver_connection, "prepare_threshold", None) is not None:
             raise LTMError("configuration_error", PREPARES)
         has_entries, has_catalog = _columns(connection, entries), _columns(connection, catalog)
         has_words = "search_text" in entries.c
         if "search_text" in has_entries:
-            self._has_full_text = has_words and "search_vector" in has_entries
+            features.has_text_index = has_words and "search_vector" in has_entries
         else:
-            self._has_full_text = has_words and accepts(connection, *_VECTOR_TRIAL)
+            features.has_text_index = has_words and accepts(connection, *_VECTOR_TRIAL)
+        without_json = set()
         for table, has in ((entries, has_entries), (catalog, has_catalog)):
             is_there = "metadata" in has and "version" in has
-            self._has_json[table.name] = "metadata_json" in has if is_there else accepts(connection, *_JSONB_TRIAL)
+            if not ("metadata_json" in has if is_there else accepts(connection, *_JSONB_TRIAL)):
+                without_json.add(table.name)
             if not is_there:
-                self._has_gin = accepts(connection, *_JSONB_TRIAL, *_GIN_TRIAL)
-        has_json = all(self._has_json.values())
-        missing = {LIKE_INSTEAD: has_words and not self._has_full_text, PYTHON_INSTEAD: not has_json}
-        self.fallbacks = [words for words, is_missing in missing.items() if is_missing]
+                features.has_gin = accepts(connection, *_JSONB_TRIAL, *_GIN_TRIAL)
+        features.without_json, features.has_json = without_json, not without_json
+        missing = {LIKE_INSTEAD: has_words and not features.has_text_index, PYTHON_INSTEAD: bool(without_json)}
+        features.fall_back(missing)
 
     def exclusively(self, connection: Connection, name: str) -> AbstractContextManager[Any]:
         """Lock the table until the transaction ends."""
@@ -264,7 +210,7 @@ class PostgreSQLDialect(Dialect):
         """
         if snapshot:
             connection.execution_options(isolation_level="REPEATABLE READ")
-        if self._is_ours:
+        if self.features.keeps_settings:
             return super().begin(connection, write=write)
         return self._begin_with_settings(connection, "REPEATABLE READ" if snapshot else "READ COMMITTED")
 
@@ -275,7 +221,7 @@ class PostgreSQLDialect(Dialect):
         if seconds is not None:
             settings.append(f"SET LOCAL lock_timeout = {lock_timeout(seconds)}")
         driver_connection: Any = connection.connection.driver_connection
-        if connection.dialect.driver not in self.preparing_drivers:
+        if connection.dialect.driver not in self.features.preparing_drivers:
             with super().begin(connection, write=True) as transaction:
                 connection.exec_driver_sql("; ".join(settings))
                 yield transaction
@@ -318,7 +264,7 @@ class PostgreSQLDialect(Dialect):
         microsecond: ColumnElement[Any] = literal_column("interval '1 microsecond'", type_=Interval())
         lived = self.now + cast(bindparam("b_ttl", type_=BigInteger()), BigInteger) * microsecond
         return func.coalesce(
-            cast(bindparam("b_until", type_=self.timestamp), self.time_type), lived, type_=self.timestamp
+            cast(bindparam("b_until", type_=self.timestamp), self.features.time_type), lived, type_=self.timestamp
         )
 
     def metadata_columns(self, table: Table) -> dict[str, ColumnElement[Any]]:
@@ -340,15 +286,11 @@ class PostgreSQLDialect(Dialect):
         """Return the conditions on the JSONB copy."""
         if "metadata_json" not in table.c:
             return super().filters(table)
-        return JSONBConditions(table, self.exact_collation, is_ours=self._is_ours)
+        return JSONBConditions(table, self.features)
 
     def texts(self, entries: Table) -> TextConditions:
         """Return the conditions on the tsvector."""
-        return (
-            VectorConditions(entries, is_ours=self._is_ours, hides_words=self.hides_words)
-            if self._has_full_text
-            else super().texts(entries)
-        )
+        return VectorConditions(entries, self.features) if self.features.has_text_index else super().texts(entries)
 
 
 def _columns(connection: Connection, table: Table) -> set[str]:
@@ -366,16 +308,10 @@ def _wrong_encoding(server: str, client: str) -> str:
 class VectorConditions(IndexedTextConditions):
     """Words looked up in the tsvector."""
 
-    def __init__(self, entries: Table, *, is_ours: bool, hides_words: bool) -> None:
-        """Make the conditions.
-
-        Args:
-            entries: their table.
-            is_ours: whether the session has no limit on what an index finds.
-            hides_words: see ``PostgreSQLDialect.hides_words``.
-        """
+    def __init__(self, entries: Table, features: PostgreSQLFeatures) -> None:
+        """Make the conditions of one table."""
         super().__init__(entries)
-        self._is_ours, self._hides_words = is_ours, hides_words
+        self._features = features
 
     def steps(self, newest: MatchQuery) -> list[SQLStep]:
         """Return the steps for the newest matches.
@@ -435,7 +371,7 @@ class VectorConditions(IndexedTextConditions):
             return select(element).scalar_subquery() if is_asked else None
 
         steps = super().having(newest)
-        if not self._hides_words:
+        if not self._features.hides_words:
             return steps
         statements: list[Any] = [replacement_traverse(step.statement, {}, hidden) for step in steps]
         return [replace(step, statement=statement) for step, statement in zip(steps, statements, strict=True)]
@@ -443,7 +379,7 @@ class VectorConditions(IndexedTextConditions):
     def indexed(self, words: BindParameter[str]) -> ColumnElement[bool]:
         """Return the condition that the tsvector has all words of a query."""
         found = self.table.c.search_vector.bool_op("@@")(func.to_tsquery(_SIMPLE, words))
-        return found if self._is_ours else found & _WHOLE_INDEX
+        return found if self._features.keeps_settings else found & _WHOLE_INDEX
 
     def words(self, terms: Sequence[Term]) -> str:
         """Return the query for the index, which asks for every token of these terms."""
@@ -455,21 +391,15 @@ class JSONBConditions(FilterConditions):
 
     takes_placeholders = True
 
-    def __init__(self, table: Table, exact_collation: str | None, *, is_ours: bool) -> None:
-        """Make the conditions of one table.
-
-        Args:
-            table: that keeps metadata.
-            exact_collation: by which strings compare by code point; None where they do so anyway.
-            is_ours: whether the session has no limit on what an index finds.
-        """
+    def __init__(self, table: Table, features: PostgreSQLFeatures) -> None:
+        """Make the conditions of one table, which keeps metadata."""
         super().__init__(table)
-        self._exact_collation, self._is_ours = exact_collation, is_ours
+        self._features = features
 
     def condition(self, node: Node) -> ColumnElement[bool] | None:
         """Return a metadata filter as SQL, None where Python has to decide."""
         found = super().condition(node)
-        return found if found is None or self._is_ours else found & _WHOLE_INDEX
+        return found if found is None or self._features.keeps_settings else found & _WHOLE_INDEX
 
     def bound(self, place: int, path: Path, value: int | str) -> dict[str, Any]:
         """Return the JSON that the metadata must contain, for the JSONB index."""
@@ -509,7 +439,8 @@ class JSONBConditions(FilterConditions):
         as_text: ColumnElement[Any] = value.op("#>>", return_type=Text())(literal_column("'{}'"))
         if kinds[0] != "string":
             return case((has_type, test(cast(as_text, Numeric))), else_=false())
-        exact = as_text.collate(self._exact_collation) if self._exact_collation else as_text
+        collation = self._features.exact_collation
+        exact = as_text.collate(collation) if collation else as_text
         return case((has_type, test(exact)), else_=false())
 
     def _value(self, path: Path) -> ColumnElement[Any]:

@@ -6,9 +6,8 @@ import gc
 import os
 import sqlite3
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from datetime import datetime
 from math import ceil
 from pathlib import Path as FilePath
 from types import TracebackType
@@ -29,13 +28,11 @@ from sqlalchemy import (
     inspect,
     text,
 )
-from sqlalchemy.dialects.sqlite import DATETIME, insert
+from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import URL
-from sqlalchemy.engine import Dialect as EngineDialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.schema import ExecutableDDLElement
-from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import asbool
 
 from the_edge_agent.memory.core.results import LTMError
@@ -51,6 +48,7 @@ from the_edge_agent.memory.sql.dialects.base import (
 )
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions
 from the_edge_agent.memory.sql.dialects.probing import accepts
+from the_edge_agent.memory.sql.dialects.sqlite.features import SQLiteFeatures
 from the_edge_agent.memory.sql.dialects.sqlite.search import FTSConditions, JSONEachConditions
 from the_edge_agent.memory.sql.dialects.text import TextConditions
 from the_edge_agent.memory.sql.dialects.upsert import OnConflict, Upsert
@@ -83,53 +81,10 @@ _JSON_TRIAL: Final = (
 )
 
 
-class Timestamp(DATETIME):
-    """SQLAlchemy's times as text, written four times as fast; a text that is no time comes out as it is."""
-
-    def bind_processor(self, dialect: EngineDialect) -> Callable[[datetime | None], str | None]:
-        """Return the function that converts a time for the database; it drops the zone."""
-        return lambda value: None if value is None else value.isoformat(" ", "microseconds")
-
-    def result_processor(self, dialect: EngineDialect, coltype: object) -> Callable[[Any], Any]:
-        """Return the function that converts a time of the database."""
-        read: Any = super().result_processor(dialect, coltype)
-
-        def process(value: Any) -> Any:
-            try:
-                return read(value)
-            except (TypeError, ValueError):  # its message shows the text
-                return value
-
-        return process
-
-
 class SQLiteDialect(Dialect):
     """SQLite 3.35 or later; without FTS5 or JSON functions it falls back to LIKE and to Python."""
 
-    product = "SQLite"
-    partial_index = "sqlite_where"
-    time_type = Timestamp()  # type: ignore[no-untyped-call]
-    isolation_level = "SERIALIZABLE"
-    has_exact_keys = True
-    commits_single_statements = True
-    has_snapshot_reads = True
-    finds_damage = True
-
-    def __init__(self, timestamp: TypeEngine[datetime]) -> None:
-        """Make the dialect of one engine."""
-        super().__init__(timestamp)
-        self._has_full_text = self._has_json = self._has_metadata_words = True
-        self._file: DatabaseFile | None = None
-
-    @property
-    def search_path(self) -> str:
-        """How texts are searched, known after the probe."""
-        return "full-text index (FTS5)" if self._has_full_text else super().search_path
-
-    @property
-    def filter_path(self) -> str:
-        """How metadata filters are decided, known after the probe."""
-        return "json_each" if self._has_json else super().filter_path
+    features: SQLiteFeatures = SQLiteFeatures()
 
     @classmethod
     def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
@@ -271,24 +226,31 @@ class SQLiteDialect(Dialect):
             raise LTMError("configuration_error", problem)
         if callers is not None:
             callers.opened(driver_connection)
-        self._file = connection.get_execution_options().get(_FILE, callers)
+        self.features.file = connection.get_execution_options().get(_FILE, callers)
         self._look_at(connection, entries)
 
     def _look_at(self, connection: Connection, entries: Table) -> None:
         """Look for the full-text index of a table that is there, else whether FTS5 can make one; and for json_each."""
-        has_fts5, self._has_json = accepts(connection, *_FTS_TRIAL), accepts(connection, _JSON_TRIAL)
+        features = self.features
+        has_fts5, features.has_json = accepts(connection, *_FTS_TRIAL), accepts(connection, _JSON_TRIAL)
         index = _columns(connection, f"{entries.name}_fts")
         has_words = "metadata" in index
-        for lacks, needs in ((index and not has_fts5, "FTS5"), (has_words and not self._has_json, "JSON functions")):
+        for lacks, needs in (
+            (index and not has_fts5, "FTS5"),
+            (has_words and not features.has_json, "JSON functions"),
+        ):
             if lacks:
                 message = f"the database has a full-text index that needs {needs}, which this SQLite lacks"
                 raise LTMError("configuration_error", f"{message}; it cannot keep it in step")
         keeps_text = "search_text" in entries.c
         is_made = keeps_text and not index and has_fts5 and "search_text" not in _columns(connection, entries.name)
-        self._has_full_text = keeps_text and (bool(index) or is_made)
-        self._has_metadata_words = has_words or (is_made and self._has_json)
-        missing = {LIKE_INSTEAD: keeps_text and not self._has_full_text, PYTHON_INSTEAD: not self._has_json}
-        self.fallbacks = [words for words, is_missing in missing.items() if is_missing]
+        features.has_text_index = keeps_text and (bool(index) or is_made)
+        features.has_metadata_words = has_words or (is_made and features.has_json)
+        missing = {
+            LIKE_INSTEAD: keeps_text and not features.has_text_index,
+            PYTHON_INSTEAD: not features.has_json,
+        }
+        features.fall_back(missing)
 
     def create(self, connection: Connection, *tables: Table) -> None:
         """Create what is missing; look again first, because another process may have made the table meanwhile."""
@@ -299,18 +261,18 @@ class SQLiteDialect(Dialect):
     def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
         """Add the full-text index and the triggers that keep it."""
         found = super().definitions(entries, *others)
-        if self._has_full_text:
-            found += map(text, definitions(entries.name, has_json=self._has_metadata_words))
+        if self.features.has_text_index:
+            found += map(text, definitions(entries.name, has_json=self.features.has_metadata_words))
         return found
 
     def search_tables(self, entries: Table) -> list[Table]:
         """Return the full-text index, whose own tables go with it, and the entries' triggers with the entries."""
-        return [Table(f"{entries.name}_fts", MetaData())] if self._has_full_text else []
+        return [Table(f"{entries.name}_fts", MetaData())] if self.features.has_text_index else []
 
     def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> AbstractContextManager[Any]:
         """Take the write lock first: a transaction that reads and then writes would fail as busy."""
-        if self._file is not None:
-            self._file.check_read()
+        if self.features.file is not None:
+            self.features.file.check_read()
         driver_connection = connection.connection.driver_connection
         transaction, callers = super().begin(connection, write=write), None
         if driver_connection is not None and driver_connection.text_factory is str:  # a caller's
@@ -331,17 +293,17 @@ class SQLiteDialect(Dialect):
 
     def autocommit(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
         """Commit what is written: a statement that reads begins no transaction."""
-        if self._file is not None:
-            self._file.check_read()
+        if self.features.file is not None:
+            self.features.file.check_read()
         ended = super().autocommit(driver_connection, write=True) if write else nullcontext()
         return self._kept(ended, driver_connection, write=write)
 
     def _kept(
         self, transaction: AbstractContextManager[Any], driver_connection: Any, *, write: bool
     ) -> AbstractContextManager[Any]:
-        if self._file is None or not (write or self._file.is_frozen):
+        if self.features.file is None or not (write or self.features.file.is_frozen):
             return transaction
-        return _Kept(transaction, self._file, driver_connection if write else None)
+        return _Kept(transaction, self.features.file, driver_connection if write else None)
 
     def lock_row(self, connection: Connection, table: Table, *, exclusive: bool) -> None:
         """Do nothing: BEGIN IMMEDIATE has locked the database."""
@@ -352,13 +314,13 @@ class SQLiteDialect(Dialect):
 
     def filters(self, table: Table) -> FilterConditions:
         """Return the conditions by json_each, if this SQLite has it."""
-        return JSONEachConditions(table) if self._has_json else super().filters(table)
+        return JSONEachConditions(table) if self.features.has_json else super().filters(table)
 
     def texts(self, entries: Table) -> TextConditions:
         """Return the conditions by FTS5, if this SQLite has it."""
-        if not self._has_full_text:
+        if not self.features.has_text_index:
             return super().texts(entries)
-        return FTSConditions(entries, has_metadata_words=self._has_metadata_words)
+        return FTSConditions(entries, has_metadata_words=self.features.has_metadata_words)
 
 
 class _OnCallers:

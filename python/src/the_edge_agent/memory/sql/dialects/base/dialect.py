@@ -6,6 +6,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -14,13 +15,10 @@ from typing import Any, ClassVar, Final, TypeAlias
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    DateTime,
     Engine,
     Index,
     Integer,
-    String,
     Table,
-    Text,
     TextClause,
     bindparam,
     column,
@@ -34,8 +32,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 from sqlalchemy.types import TypeEngine
 
-from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
 from the_edge_agent.memory.database.sockets import shut_down
+from the_edge_agent.memory.sql.dialects.base.features import Features
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions
 from the_edge_agent.memory.sql.dialects.text import TextConditions
 from the_edge_agent.memory.sql.dialects.upsert import Upsert
@@ -50,10 +48,8 @@ IN_USE: Final = (
 )
 NO_HOST: Final = "the url has a host, which this database has not; a file needs three slashes"
 
-LIKE_INSTEAD: Final = "no full-text index: searches use LIKE over search tokens"
 BEGINS_ITSELF: Final = "the_edge_agent.begins_itself"  # option of an engine whose connections rest in autocommit
 SECONDS: Final = "the_edge_agent.seconds"  # option of an engine of our own: that a call may take
-PYTHON_INSTEAD: Final = "no JSON functions: metadata filters are decided in Python"
 
 Run: TypeAlias = Callable[[Callable[[Connection], Any]], Any]  # runs work in one transaction that writes
 
@@ -99,66 +95,15 @@ class Dialect:
     insert, LIKE over the search tokens, metadata filters in Python.
     """
 
-    key_type: ClassVar[TypeEngine[Any]] = String(MAX_KEY_LENGTH)
-    text_type: ClassVar[TypeEngine[Any]] = Text()
-    token_type: ClassVar[TypeEngine[Any]] = Text()
-    time_type: ClassVar[TypeEngine[Any]] = DateTime()
-
-    #: How people call the database; empty where SQLAlchemy's name for the dialect has to do.
-    product: ClassVar[str] = ""
-
-    #: The drivers whose socket ``socket_of`` finds: a look at it tells whether the connection is alive.
-    socket_drivers: ClassVar[frozenset[str]] = frozenset()
-
-    #: The drivers that take psycopg's ``prepare_threshold``.
-    preparing_drivers: ClassVar[frozenset[str]] = frozenset()
-
-    #: The statement whose row ends with an empty text on a connection that is not encrypted; None: drivers see to that.
-    cipher: ClassVar[str | None] = None
-
-    #: The level of transactions where a caller's engine would commit each statement.
-    isolation_level: ClassVar[str] = "READ COMMITTED"
-
-    #: Whether ``key_type`` is known to compare exactly; otherwise the first start checks it.
-    has_exact_keys: ClassVar[bool] = False
-
-    #: SQLAlchemy's option for the condition of a partial index, None without. To name one loads its dialect's module.
-    partial_index: ClassVar[str | None] = None
-
-    #: Whether ``autocommit`` lets a statement commit by itself, so that a store of one entry needs no more.
-    commits_single_statements: ClassVar[bool] = False
-
-    #: Options of every table, as SQLAlchemy names them.
-    table_options: ClassVar[Mapping[str, str]] = {}
-
-    #: The statement that lets the next transaction see one state, where it takes one.
-    before_snapshot: ClassVar[str | None] = None
-
-    #: Whether the reads of a transaction that begins as a snapshot see one state.
-    has_snapshot_reads: ClassVar[bool] = False
+    #: What the database can do: of the class, what is known of it; of an instance, also what its probe has found.
+    features: Features = Features()
 
     def __init__(self, timestamp: TypeEngine[datetime]) -> None:
         """Make the dialect of one engine, which binds times as ``timestamp``."""
         self.timestamp = timestamp
-        #: What the probe found to be missing, and what is done instead, in words for the log.
-        self.fallbacks: list[str] = []
-
-    @property
-    def search_path(self) -> str:
-        """How texts are searched here, in words."""
-        return "LIKE over search tokens"
-
-    @property
-    def filter_path(self) -> str:
-        """How metadata filters are decided here, in words."""
-        return "Python"
+        self.features = replace(self.features)
 
     # --- before connecting -------------------------------------------------------------------------
-
-    @classmethod
-    def ascii_type(cls, length: int) -> TypeEngine[Any]:
-        """Return the type of ASCII identifiers."""
-        return String(length)
 
     @classmethod
     def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
@@ -190,15 +135,12 @@ class Dialect:
     @classmethod
     def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:
         """Return the URL to use and the arguments of ``create_engine`` that this database needs."""
-        return url, {"pool_pre_ping": not cls.socket_drivers & {url.get_driver_name()}, "pool_recycle": 1800}
+        return url, {"pool_pre_ping": not cls.features.socket_drivers & {url.get_driver_name()}, "pool_recycle": 1800}
 
     @classmethod
     def new_file(cls, url: URL) -> Path | None:
         """Return the file that connecting would create, None if it is there or the database is no file."""
         return None
-
-    #: Whether ``is_damage`` can tell of a file that is damaged.
-    finds_damage: ClassVar[bool] = False
 
     @classmethod
     def is_damage(cls, error: BaseException, driver_connection: Any) -> bool:
@@ -297,8 +239,8 @@ class Dialect:
 
     def index_expiry(self, entries: Table) -> None:
         """Index when entries expire; only those that do, where an index can be partial."""
-        expires_at = entries.c.expires_at
-        is_wanted: dict[str, Any] = {self.partial_index: expires_at.is_not(None)} if self.partial_index else {}
+        expires_at, option = entries.c.expires_at, self.features.partial_index
+        is_wanted: dict[str, Any] = {option: expires_at.is_not(None)} if option else {}
         Index(f"ix_{entries.name}_expires_at", expires_at, **is_wanted)
 
     def set_up(self, connection: Connection) -> None:
@@ -348,8 +290,8 @@ class Dialect:
             snapshot: whether all of its reads must see one state, where the database can do that.
         """
         transaction = connection.begin()
-        if snapshot and self.before_snapshot is not None:
-            connection.exec_driver_sql(self.before_snapshot)
+        if snapshot and self.features.before_snapshot is not None:
+            connection.exec_driver_sql(self.features.before_snapshot)
         if (write or snapshot) and connection.get_execution_options().get(BEGINS_ITSELF):
             connection.exec_driver_sql("START TRANSACTION")
         return transaction
@@ -399,7 +341,7 @@ class Dialect:
 
     def metadata_columns(self, table: Table) -> dict[str, ColumnElement[Any]]:
         """Return the bound columns of a table that keep metadata."""
-        return {"metadata": bindparam("b_metadata", type_=self.text_type)}
+        return {"metadata": bindparam("b_metadata", type_=self.features.text_type)}
 
     def metadata_parameters(self, metadata: str | None) -> dict[str, Any]:
         """Return the parameters of ``metadata_columns`` for a JSON text."""

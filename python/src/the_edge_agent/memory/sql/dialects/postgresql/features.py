@@ -1,0 +1,88 @@
+"""What PostgreSQL can do."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, DateTime, String, Text, cast, func, literal_column
+from sqlalchemy.engine import Dialect as EngineDialect
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
+from the_edge_agent.memory.sql.dialects.base import Features
+
+_AS_TEXT: Final[ColumnElement[str]] = literal_column("""'YYYY-MM-DD HH24:MI:SS.US"+00:00"AD'""", type_=Text())
+_EXACT: Final = "C"
+
+
+class Timestamp(TypeDecorator[datetime]):
+    """TIMESTAMPTZ, selected as text in UTC: drivers read it by the session's TimeZone and DateStyle."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Return the text of a column."""
+        written = func.to_char(func.timezone(literal_column("'UTC'"), column), _AS_TEXT, type_=Text())
+        return func.coalesce(written, cast(column, Text()), type_=self)  # to_char makes NULL of infinity
+
+    def process_result_value(self, value: Any, dialect: EngineDialect) -> datetime | None:
+        """Return the time that the text says; a caller's own SQL may have selected the column itself.
+
+        What is no time of Python's (infinity, before the year 1 or after 9999) comes out as it is.
+        """
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]
+        try:
+            return datetime.fromisoformat(value.removesuffix("AD"))
+        except ValueError:  # its message shows the text
+            return value  # type: ignore[return-value]
+
+
+_KEY: Final = String(MAX_KEY_LENGTH, collation=_EXACT)
+_TIME: Final = Timestamp()
+
+
+@dataclass(kw_only=True)
+class PostgreSQLFeatures(Features):
+    """What PostgreSQL can do, or what speaks its dialect.
+
+    Attributes:
+        exact_collation: by which strings compare by code point; None where they do so anyway.
+        hides_words: whether a question looks up words in a SELECT of its own: the planner must not guess how many
+            entries have all.
+        has_gin: whether an index can serve metadata filters; the probe decides.
+        without_json: the names of the tables that have no JSONB copy of the metadata; the probe decides.
+        keeps_settings: whether a session keeps the settings that we make in it, and has no limit on what an index
+            finds. Behind a pooler it may not. The probe decides.
+    """
+
+    product: str = "PostgreSQL"
+    key_type: TypeEngine[Any] = _KEY
+    time_type: TypeEngine[Any] = _TIME
+    has_exact_keys: bool = True
+    partial_index: str | None = "postgresql_where"
+    socket_drivers: frozenset[str] = frozenset({"psycopg", "psycopg2"})
+    preparing_drivers: frozenset[str] = frozenset({"psycopg"})
+    commits_single_statements: bool = True
+    has_snapshot_reads: bool = True
+    has_text_index: bool = True
+    has_json: bool = True
+    exact_collation: str | None = _EXACT
+    hides_words: bool = True
+    has_gin: bool = True
+    without_json: Set[str] = frozenset()
+    keeps_settings: bool = True
+
+    @property
+    def search_path(self) -> str:
+        """How texts are searched, known after the probe."""
+        return "full-text index (tsvector)" if self.has_text_index else super().search_path
+
+    @property
+    def filter_path(self) -> str:
+        """How metadata filters are decided, known after the probe."""
+        return "JSONB" if self.has_json else super().filter_path

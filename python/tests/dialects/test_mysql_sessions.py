@@ -14,7 +14,7 @@ from run_length import of_this_day
 from session_variables import callers_engine, first_difference, tried
 from the_edge_agent.memory import SQLAlchemyBackend
 from the_edge_agent.memory.core.results import Result
-from the_edge_agent.memory.sql.dialects.mysql import sessions as mysql_sessions
+from the_edge_agent.memory.sql.dialects.mysql import settings as mysql_settings
 
 of_mysql = pytest.mark.targets(of_mysql=True, portable=False)
 OTHER_ENGINES = {  # which keep our tables; MyISAM takes no long keys
@@ -115,7 +115,7 @@ def test_galera_does_not_run_a_statement_again_by_itself(database: Database) -> 
 def test_a_server_that_was_built_without_galera_gets_all_other_settings(
     database: Database, driver: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mysql_sessions, "_GALERA", "no_such_variable = 0")
+    monkeypatch.setattr(mysql_settings, "_GALERA", "no_such_variable = 0")
     with SQLAlchemyBackend(make_url(database.url).set(drivername=f"mysql+{driver}")) as backend:
         assert backend.store("k", 1)["created"] is True
         assert isinstance(backend._engine, Engine)

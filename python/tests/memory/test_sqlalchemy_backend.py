@@ -277,7 +277,7 @@ def test_each_memory_database_is_its_own() -> None:
 @pytest.mark.parametrize("shares", [True, False], ids=["memdb", "one connection"])
 def test_a_memory_database_is_safe_under_threads(monkeypatch: pytest.MonkeyPatch, shares: bool) -> None:
     if not shares:
-        monkeypatch.setattr("the_edge_agent.memory.sql.dialects.sqlite.dialect.MEMDB_VERSION", (99,))
+        monkeypatch.setattr("the_edge_agent.memory.sql.dialects.sqlite.connection.MEMDB_VERSION", (99,))
     with SQLAlchemyBackend("sqlite://", pool_size=8) as backend, ThreadPoolExecutor(8) as threads:
         assert isinstance(backend._engine.pool, StaticPool) is not shares  # type: ignore[union-attr]
 

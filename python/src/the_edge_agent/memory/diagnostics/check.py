@@ -188,7 +188,7 @@ class _Check:
     @contextmanager
     def _place(self, url: Any) -> Iterator[Any]:
         """Give the database of the URL, or a new one beside it in place of a file that is not there."""
-        file = for_name(url.get_backend_name()).new_file(url)
+        file = for_name(url.get_backend_name()).engines.new_file(url)
         self._report["missing_file"] = None if file is None else str(file)
         if file is None:
             yield self._url

@@ -32,6 +32,7 @@ from the_edge_agent.memory.sql.driver.url import GIVEN, load_dialect, missing_dr
 from the_edge_agent.memory.sql.transactions import CHECKED, check_session, connect
 
 _TICKET: Final = "the_edge_agent.ticket"
+_LIFETIME: Final = 1800  # seconds; after which a connection to a server is made anew
 _connecting = threading.local()
 
 
@@ -121,13 +122,16 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
     """
     url = with_installed_driver(url)
     load_dialect(url)
-    family = for_name(url.get_backend_name())
+    dialect_class = for_name(url.get_backend_name())
     check_files({**url.query, **hidden_args, **options.connect_args})
-    family.check_options(url, {**hidden_args, **options.connect_args})
-    url, engine_options = family.engine_options(url)
+    dialect_class.engines.check_options(url, {**hidden_args, **options.connect_args})
+    url, engine_options = dialect_class.engines.arguments(url)
+    if not dialect_class.features.is_embedded:
+        can_look = url.get_driver_name() in dialect_class.features.socket_drivers
+        engine_options = {"pool_pre_ping": not can_look, "pool_recycle": _LIFETIME, **engine_options}
     driver_args = {
-        **family.connect_args(url.get_driver_name(), options.connect_timeout, options.timeout),
-        **_preparing(family, url.get_driver_name(), options.prepare_threshold),
+        **dialect_class.engines.connect_args(url.get_driver_name(), options.connect_timeout, options.timeout),
+        **_preparing(dialect_class, url.get_driver_name(), options.prepare_threshold),
         **engine_options.pop("connect_args", {}),
         **options.connect_args,
         **hidden_args,
@@ -155,11 +159,11 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
             pool_reset_on_return=None,  # every call ends its transaction itself: a rollback more is a round trip more
             **{**engine_options, **options.engine_args, "execution_options": execution_options},
         )
-        _limit_connecting(engine, family, options.connect_timeout)
-        _set_up_sessions(engine, family, options)
-        if family.features.cipher and _asks_for_encryption({**url.query, **driver_args}):
-            _require_encryption(engine, family.features.cipher)
-        return engine, family.prepare_engine(engine)
+        _limit_connecting(engine, dialect_class, options.connect_timeout)
+        _set_up_sessions(engine, dialect_class, options)
+        if dialect_class.features.cipher and _asks_for_encryption({**url.query, **driver_args}):
+            _require_encryption(engine, dialect_class.features.cipher)
+        return engine, dialect_class.engines.prepare(engine)
     except ImportError:
         problem = missing_driver(url)
     except (ArgumentError, AttributeError, TypeError, ValueError) as error:
@@ -170,9 +174,9 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
     raise problem
 
 
-def _limit_connecting(engine: Engine, family: type[Dialect], connect_timeout: float) -> None:
+def _limit_connecting(engine: Engine, dialect_class: type[Dialect], connect_timeout: float) -> None:
     """Give up connecting in time, and guard a connection already while SQLAlchemy sets it up."""
-    if engine.dialect.driver not in family.features.socket_drivers:
+    if engine.dialect.driver not in dialect_class.features.socket_drivers:
         return
 
     @event.listens_for(engine, "do_connect")
@@ -182,20 +186,20 @@ def _limit_connecting(engine: Engine, family: type[Dialect], connect_timeout: fl
             return None
         end = time.monotonic() + connect_timeout
         connection = deadline.call(
-            partial(_connected, family, dialect, args, kwargs, end, _ticket_of_this_thread()),
+            partial(_connected, dialect_class, dialect, args, kwargs, end, _ticket_of_this_thread()),
             seconds=connect_timeout,
             undo=lambda late: late.close(),
         )
-        deadline.guard(lambda: family.stop(connection))
+        deadline.guard(lambda: dialect_class.sessions.stop(connection))
         return connection
 
 
-def _connected(family: type[Dialect], dialect: Any, args: Any, kwargs: Any, end: float, _: Ticket | None) -> Any:
+def _connected(dialect_class: type[Dialect], dialect: Any, args: Any, kwargs: Any, end: float, _: Ticket | None) -> Any:
     """Connect; the ticket stays taken meanwhile, also when an exception has ended the wait for this."""
     try:
         return dialect.connect(*args, **kwargs)
     except dialect.loaded_dbapi.Error as error:
-        family.learn_code(error, kwargs, end - time.monotonic())
+        dialect_class.sessions.learn_code(error, kwargs, end - time.monotonic())
         raise
 
 
@@ -204,31 +208,31 @@ def _ticket_of_this_thread() -> Ticket | None:
     return None if ticket is None else ticket()
 
 
-def _preparing(family: type[Dialect], driver: str, threshold: int | None) -> dict[str, Any]:
+def _preparing(dialect_class: type[Dialect], driver: str, threshold: int | None) -> dict[str, Any]:
     """Return the driver's argument for how often a statement runs before the server keeps it.
 
     Raises:
         LTMError: ``configuration_error`` for a driver that takes none.
     """
-    if driver in family.features.preparing_drivers:
+    if driver in dialect_class.features.preparing_drivers:
         return {"prepare_threshold": threshold}
     if threshold is None:
         return {}
     raise LTMError("configuration_error", "prepare_threshold is for PostgreSQL with the driver psycopg; leave it out")
 
 
-def _set_up_sessions(engine: Engine, family: type[Dialect], options: EngineOptions) -> None:
+def _set_up_sessions(engine: Engine, dialect_class: type[Dialect], options: EngineOptions) -> None:
     idle = check_idle_timeout(options.idle_transaction_timeout, options.timeout)
 
     @event.listens_for(engine, "connect", insert=True)  # before SQLAlchemy asks for modes that we change
     def set_up(driver_connection: Any, record: Any) -> None:
         record.info[CHECKED] = True
-        settings = family.session_settings(options.timeout, idle, driver_connection)
+        settings = dialect_class.sessions.settings(options.timeout, idle, driver_connection)
         if not settings:
             return
         cursor = driver_connection.cursor()
         for setting in settings:
-            family.set_up_session(cursor, setting)
+            dialect_class.sessions.set_up(cursor, setting)
         cursor.close()
         driver_connection.commit()
 
@@ -269,11 +273,11 @@ def first_connection(engine: Engine, deadline: Deadline, *, is_ours: bool) -> Co
             check_session(connection, is_ours=True)
         return connection
     except (AttributeError, TypeError, ValueError) as error:
-        family = for_dialect(engine.dialect)
-        if family.is_damage(error, None):
+        dialect_class = for_dialect(engine.dialect)
+        if dialect_class.sessions.is_damage(error, None):
             raise DAMAGED.exception() from None
         shown = ", ".join([*options_in(str(error), where_of(engine)), type(error).__name__])
-        message = family.reason(error) or (
+        message = dialect_class.sessions.reason(error) or (
             f"the driver does not accept the url, one of its options, or the encoding of the database ({shown})"
         )
     raise LTMError("configuration_error", message)

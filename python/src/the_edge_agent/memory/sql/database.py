@@ -81,7 +81,7 @@ class Database:
         """
         self._shared = source if isinstance(source, Engine) else None
         self.url, self._hidden_args = (SafeURL(*source.url), {}) if isinstance(source, Engine) else _located(source)
-        self._family = for_name(self.url.get_backend_name())
+        self._dialect_of_url = for_name(self.url.get_backend_name())
         self.closed = False
         self._options = options
         self._entries_name = entries_name
@@ -162,7 +162,7 @@ class Database:
             return self.run(lambda connection, sql: query(sql).run(connection).rows)
         pool = opened.engine.pool
         try:
-            with self._family.call(), Deadline(self._seconds()) as deadline:
+            with self._dialect_of_url.sessions.call(), Deadline(self._seconds()) as deadline:
                 return run_autocommit(opened.engine, opened.schema.dialect, query(opened.statements), deadline).rows
         except LostDatabaseError:
             self._leave_lost(opened)
@@ -187,7 +187,7 @@ class Database:
         pool, single = opened.engine.pool, opened.statements.entries.single
 
         def store_autocommit(write: Write | None) -> int:
-            with self._family.call(), Deadline(self._seconds()) as deadline:
+            with self._dialect_of_url.sessions.call(), Deadline(self._seconds()) as deadline:
                 return single.store(opened.engine, store, deadline, write)
 
         try:
@@ -228,7 +228,7 @@ class Database:
 
             return self.run(once, write=True)
 
-        if not self._family.features.socket_drivers:
+        if not self._dialect_of_url.features.socket_drivers:
             return attempt(None)
         return self._settled(attempt, lambda: change(answers[-1]), lambda _: answers[-1])
 
@@ -323,8 +323,8 @@ class Database:
         """
         other = with_installed_driver(_located(url)[0])
         is_kept = other.database not in (None, "", ":memory:")
-        mine = self._family.identity(with_installed_driver(self.url))
-        return is_kept and self._shared is None and mine == for_name(other.get_backend_name()).identity(other)
+        mine = self._dialect_of_url.engines.identity(with_installed_driver(self.url))
+        return is_kept and self._shared is None and mine == for_name(other.get_backend_name()).engines.identity(other)
 
     def is_same(self, other: Database) -> bool:
         """Return whether this is another ``Database`` on the same database."""
@@ -389,8 +389,8 @@ class Database:
 
     def _damage(self, error: Exception, engine: Engine) -> LTMError | None:
         """Return the failure of a file that is damaged, if that is why a call failed in another way."""
-        family = for_dialect(engine.dialect)
-        if not family.features.finds_damage or (isinstance(error, LTMError) and not may_be_damage(error)):
+        dialect_class = for_dialect(engine.dialect)
+        if not dialect_class.features.finds_damage or (isinstance(error, LTMError) and not may_be_damage(error)):
             return None
         with (
             suppress(Exception),
@@ -398,8 +398,8 @@ class Database:
             deadline.released(),
             closing(engine.raw_connection()) as pooled,
         ):
-            deadline.guard(partial(family.stop, pooled.driver_connection))
-            if family.is_damage(error, pooled.driver_connection):
+            deadline.guard(partial(dialect_class.sessions.stop, pooled.driver_connection))
+            if dialect_class.sessions.is_damage(error, pooled.driver_connection):
                 return DAMAGED.exception()
         return None
 
@@ -419,7 +419,7 @@ class Database:
             opened.close()
 
     def _in_time(self, work: Callable[[Deadline], Answer]) -> Answer:
-        with self._family.call(), Deadline(self._seconds()) as deadline:
+        with self._dialect_of_url.sessions.call(), Deadline(self._seconds()) as deadline:
             return work(deadline)
 
     def _seconds(self) -> float:
@@ -443,7 +443,7 @@ class Database:
 
     def _open(self, deadline: Deadline) -> _Opened:
         if self._shared is None and not self._options.create_tables:
-            file = self._family.new_file(self.url)
+            file = self._dialect_of_url.engines.new_file(self.url)
             if file is not None:  # a connection would make it, and leave it there without tables
                 raise LTMError("configuration_error", f"there is no file {file}; {_NO_TABLES}")
         engine, keeper = self._engine()
@@ -487,7 +487,7 @@ class Database:
     def _dispose(self, engine: Engine, keeper: Closable | None) -> None:
         if self._shared is not None:
             return
-        with suppress(LTMError), self._family.call():  # a forked process may have to leave it alone
+        with suppress(LTMError), self._dialect_of_url.sessions.call():  # a forked process may have to leave it alone
             engine.dispose()
             if keeper is not None:
                 keeper.close()
@@ -573,7 +573,7 @@ def largest_entry(packet: int) -> int:
 
 def _located(url: Any) -> tuple[URL, dict[str, Any]]:
     parsed, hidden = parse_url(url)
-    return for_name(parsed.get_backend_name()).located(parsed), hidden
+    return for_name(parsed.get_backend_name()).engines.located(parsed), hidden
 
 
 def _closed() -> LTMError:

@@ -123,7 +123,7 @@ def run_autocommit(
         pooled = _pooled(engine, dialect, deadline)
         driver_connection: Any = pooled.driver_connection
         try:
-            deadline.guard(partial(dialect.stop, driver_connection))
+            deadline.guard(partial(dialect.sessions.stop, driver_connection))
             with dialect.autocommit(driver_connection, write=write):
                 is_sent = write
                 return query.prepared.on(engine.dialect).run(driver_connection, query.parameters)
@@ -131,7 +131,7 @@ def run_autocommit(
             if getattr(error, "connection_invalidated", False) or _serves_no_more(error, engine):
                 forget(engine, pooled, error)
             elif deadline.expired or _tears_out(error, dialect):
-                dialect.cancel(driver_connection)
+                dialect.sessions.cancel(driver_connection)
                 pooled.invalidate(error)
             raise
         finally:
@@ -147,7 +147,7 @@ def _done(work: Callable[[Connection], Answer], connection: Connection, dialect:
         return work(connection)
     except BaseException as error:
         if _tears_out(error, dialect) and not connection.invalidated:
-            dialect.cancel(connection.connection.driver_connection)
+            dialect.sessions.cancel(connection.connection.driver_connection)
             connection.invalidate()
         raise
 
@@ -192,7 +192,7 @@ def _is_cut(failure: Failure, deadline: Deadline) -> bool:
 def _pooled(engine: Engine, dialect: Dialect, deadline: Deadline) -> PoolProxiedConnection:
     while True:
         pooled = opened(engine, engine.raw_connection)
-        if not has_ended(dialect.socket_of(pooled.driver_connection)):
+        if not has_ended(dialect.sessions.socket_of(pooled.driver_connection)):
             return pooled
         pooled.invalidate()
 
@@ -255,17 +255,17 @@ def is_driver_error(error: BaseException) -> bool:
 
 def connect(engine: Engine, deadline: Deadline) -> Connection:
     """Return a connection of the pool that is alive, as far as a look at its socket tells; guarded by the deadline."""
-    family = for_dialect(engine.dialect)
+    dialect_class = for_dialect(engine.dialect)
     while True:
         connection = opened(engine, engine.connect)
-        if overrides := _overrides(engine, family):
+        if overrides := _overrides(engine, dialect_class):
             connection.execution_options(**overrides)
         driver_connection: Any = connection.connection.driver_connection
-        if problem := _why_unusable(engine, family, driver_connection):
+        if problem := _why_unusable(engine, dialect_class, driver_connection):
             connection.close()
             raise LTMError("configuration_error", problem)
-        if not has_ended(family.socket_of(driver_connection)):
-            deadline.guard(partial(_stop, connection, family, driver_connection))
+        if not has_ended(dialect_class.sessions.socket_of(driver_connection)):
+            deadline.guard(partial(_stop, connection, dialect_class, driver_connection))
             if CHECKED not in connection.info:
                 check_session(connection, is_ours=False)
             return connection
@@ -280,31 +280,31 @@ def check_session(connection: Connection, *, is_ours: bool) -> None:
         LTMError: ``configuration_error``.
     """
     try:
-        for_dialect(connection.dialect).check_session(connection, is_ours=is_ours)
+        for_dialect(connection.dialect).sessions.check(connection, is_ours=is_ours)
     except BaseException:
         connection.close()
         raise
     connection.info[CHECKED] = True
 
 
-def _why_unusable(engine: Engine, family: type[Dialect], driver_connection: Any) -> str | None:
+def _why_unusable(engine: Engine, dialect_class: type[Dialect], driver_connection: Any) -> str | None:
     if engine.get_execution_options().get(BEGINS_ITSELF):
         return None
-    return family.why_unusable(driver_connection, is_shared=isinstance(engine.pool, _ONE_CONNECTION))
+    return dialect_class.sessions.why_unusable(driver_connection, is_shared=isinstance(engine.pool, _ONE_CONNECTION))
 
 
-def _overrides(engine: Engine, family: type[Dialect]) -> dict[str, Any]:
+def _overrides(engine: Engine, dialect_class: type[Dialect]) -> dict[str, Any]:
     """Return the options of a connection in place of those of a caller's engine that no transaction of ours takes."""
     options = engine.get_execution_options()
     overrides: dict[str, Any] = {}
     levels = (options.get("isolation_level"), getattr(engine.dialect, "_on_connect_isolation_level", None))
     if "AUTOCOMMIT" in levels:
-        overrides["isolation_level"] = family.features.isolation_level
+        overrides["isolation_level"] = dialect_class.features.isolation_level
     if options.get("stream_results") or options.get("yield_per"):
         overrides |= {"stream_results": False, "yield_per": None}
     return overrides
 
 
-def _stop(connection: Connection, family: type[Dialect], driver_connection: Any) -> None:
+def _stop(connection: Connection, dialect_class: type[Dialect], driver_connection: Any) -> None:
     if not connection.closed:  # else it is another call's by now
-        family.stop(driver_connection)
+        dialect_class.sessions.stop(driver_connection)

@@ -8,14 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
-from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Engine,
     Index,
     Integer,
     Table,
@@ -28,28 +26,14 @@ from sqlalchemy import (
     table,
     update,
 )
-from sqlalchemy.engine import URL
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 from sqlalchemy.types import TypeEngine
 
-from the_edge_agent.memory.database.sockets import shut_down
+from the_edge_agent.memory.sql.dialects.base.connection import BEGINS_ITSELF, Engines, Sessions
 from the_edge_agent.memory.sql.dialects.base.features import Features
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions
 from the_edge_agent.memory.sql.dialects.text import TextConditions
 from the_edge_agent.memory.sql.dialects.upsert import Upsert
-
-COMMITS_ALONE: Final = (
-    "the driver commits each statement by itself (autocommit), which no transaction survives; "
-    'leave autocommit to the engine: isolation_level="AUTOCOMMIT"'
-)
-IN_USE: Final = (
-    "the engine has one connection, and it is in a transaction of the application's; "
-    "give the memory an engine with a pool"
-)
-NO_HOST: Final = "the url has a host, which this database has not; a file needs three slashes"
-
-BEGINS_ITSELF: Final = "the_edge_agent.begins_itself"  # option of an engine whose connections rest in autocommit
-SECONDS: Final = "the_edge_agent.seconds"  # option of an engine of our own: that a call may take
 
 Run: TypeAlias = Callable[[Callable[[Connection], Any]], Any]  # runs work in one transaction that writes
 
@@ -97,6 +81,8 @@ class Dialect:
 
     #: What the database can do: of the class, what is known of it; of an instance, also what its probe has found.
     features: Features = Features()
+    engines: Engines = Engines()
+    sessions: Sessions = Sessions()
 
     def __init__(self, timestamp: TypeEngine[datetime]) -> None:
         """Make the dialect of one engine, which binds times as ``timestamp``."""
@@ -104,123 +90,6 @@ class Dialect:
         self.features = replace(self.features)
 
     # --- before connecting -------------------------------------------------------------------------
-
-    @classmethod
-    def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
-        """Return the driver's arguments for its time limits, in seconds."""
-        return {}
-
-    @classmethod
-    def located(cls, url: URL) -> URL:
-        """Return the URL with an absolute path, where it names a file: a relative one would change with the folder.
-
-        Raises:
-            LTMError: ``configuration_error``: there is no current folder.
-        """
-        return url
-
-    @classmethod
-    def identity(cls, url: URL) -> URL:
-        """Return a value that is equal for two URLs, both from ``located``, if they lead to the same database."""
-        return url
-
-    @classmethod
-    def check_options(cls, url: URL, connect_args: Mapping[str, Any]) -> None:
-        """Refuse what a user's URL or driver arguments ask for and would lose data; before connecting.
-
-        Raises:
-            LTMError: ``configuration_error`` that names the option.
-        """
-
-    @classmethod
-    def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:
-        """Return the URL to use and the arguments of ``create_engine`` that this database needs."""
-        return url, {"pool_pre_ping": not cls.features.socket_drivers & {url.get_driver_name()}, "pool_recycle": 1800}
-
-    @classmethod
-    def new_file(cls, url: URL) -> Path | None:
-        """Return the file that connecting would create, None if it is there or the database is no file."""
-        return None
-
-    @classmethod
-    def is_damage(cls, error: BaseException, driver_connection: Any) -> bool:
-        """Return whether an error that the driver does not explain came of a file that is damaged."""
-        return False
-
-    @classmethod
-    def prepare_engine(cls, engine: Engine) -> Any:
-        """Attach what an engine of our own needs; return what must be closed after it, or None."""
-        return None
-
-    @classmethod
-    def session_settings(cls, timeout: float, idle: float, driver_connection: Any) -> list[str]:
-        """Return the statements that set up a new connection of our own.
-
-        Args:
-            timeout: seconds that a call may take.
-            idle: seconds after which the server ends a transaction whose client sends nothing; 0 for its own setting.
-            driver_connection: the connection.
-        """
-        return []
-
-    @classmethod
-    def set_up_session(cls, cursor: Any, setting: str) -> None:
-        """Run one of these statements, with a cursor of the driver."""
-        cursor.execute(setting)
-
-    @classmethod
-    def reason(cls, error: Exception) -> str | None:
-        """Explain an error that Python itself raised at the first connection; None if its reason is not known."""
-        return None
-
-    @classmethod
-    def learn_code(cls, error: Exception, parameters: Mapping[str, Any], seconds: float) -> None:
-        """Give an error of connecting the code that the driver keeps back, where it can be learnt in so many seconds.
-
-        Args:
-            error: of the driver.
-            parameters: of the connection, as they were given to the driver.
-            seconds: that it may take.
-        """
-
-    @classmethod
-    def why_unusable(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
-        """Return why a connection cannot serve our transactions, None if it can; costs no round trip.
-
-        Args:
-            driver_connection: as it comes out of the pool.
-            is_shared: whether its pool hands it to several at once, so that it may be in a caller's transaction.
-        """
-        return None
-
-    @classmethod
-    def check_session(cls, connection: Connection, *, is_ours: bool) -> None:
-        """Refuse a connection with settings that change answers, and leave it in no transaction.
-
-        Called for the first connection of an engine of ours, after its settings were made, and for each of a caller's.
-
-        Raises:
-            LTMError: ``configuration_error`` that names the setting and what to do.
-        """
-
-    @classmethod
-    def socket_of(cls, driver_connection: Any) -> int:
-        """Return the file descriptor of a connection's socket, -1 where the driver has none to show."""
-        return -1
-
-    @classmethod
-    def call(cls) -> AbstractContextManager[None]:
-        """Return a context for all that one call does with the driver."""
-        return nullcontext()
-
-    @classmethod
-    def stop(cls, driver_connection: Any) -> None:
-        """Make a connection give up what it is waiting for; called from another thread."""
-        shut_down(cls.socket_of(driver_connection))
-
-    @classmethod
-    def cancel(cls, driver_connection: Any) -> None:
-        """End what the server still does for a connection that is about to be closed, where a driver can."""
 
     # --- creation ----------------------------------------------------------------------------------
 

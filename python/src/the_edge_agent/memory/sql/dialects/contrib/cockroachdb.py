@@ -10,13 +10,24 @@ from sqlalchemy import Connection, DateTime, String
 from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
 from the_edge_agent.memory.postgres.sessions import lock_timeout
 from the_edge_agent.memory.sql.dialects.base import Dialect
+from the_edge_agent.memory.sql.dialects.postgresql.connection import PostgreSQLSessions
 from the_edge_agent.memory.sql.dialects.postgresql.dialect import PostgreSQLDialect
 from the_edge_agent.memory.sql.dialects.postgresql.features import PostgreSQLFeatures
+
+
+class CockroachDBSessions(PostgreSQLSessions):
+    """Connections to CockroachDB."""
+
+    def settings(self, timeout: float, idle: float, driver_connection: Any) -> list[str]:
+        """Limit the waits that this server knows of."""
+        limits = {"lock_timeout": lock_timeout(timeout), "idle_in_transaction_session_timeout": round(idle * 1_000)}
+        return [f"SET {name} = {limit}" for name, limit in limits.items() if limit]
 
 
 class CockroachDBDialect(PostgreSQLDialect):
     """CockroachDB, whose strings compare by their bytes; the first start checks that."""
 
+    sessions = CockroachDBSessions()
     features = PostgreSQLFeatures(
         exact_collation=None,
         key_type=String(MAX_KEY_LENGTH),
@@ -24,12 +35,6 @@ class CockroachDBDialect(PostgreSQLDialect):
         hides_words=False,  # it would not use the index
         time_type=DateTime(timezone=True),
     )
-
-    @classmethod
-    def session_settings(cls, timeout: float, idle: float, driver_connection: Any) -> list[str]:
-        """Limit the waits that this server knows of."""
-        limits = {"lock_timeout": lock_timeout(timeout), "idle_in_transaction_session_timeout": round(idle * 1_000)}
-        return [f"SET {name} = {limit}" for name, limit in limits.items() if limit]
 
     def exclusively(self, connection: Connection, name: str) -> AbstractContextManager[Any]:
         """Lock every row: there is no LOCK TABLE."""

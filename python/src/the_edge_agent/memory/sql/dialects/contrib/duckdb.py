@@ -14,13 +14,58 @@ from sqlalchemy.engine import URL
 from sqlalchemy.schema import CreateIndex, ExecutableDDLElement
 
 from the_edge_agent.memory.core.results import LTMError
-from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, NO_HOST, Dialect, Features
+from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, NO_HOST, Dialect, Engines, Features, Sessions
 from the_edge_agent.memory.sql.driver.deadlines import current
 from the_edge_agent.memory.sqlite.files import absolute
 
 _LONGEST_WAIT: Final = 30.0  # seconds for the turn to write, outside of a call with a deadline
 
 _writers: dict[str, Lock] = {}  # of the databases that this process has opened
+
+
+class DuckDBEngines(Engines):
+    """Engines for DuckDB."""
+
+    def located(self, url: URL) -> URL:
+        """Make the path of a file absolute."""
+        name = _file_of(url)
+        return url if name is None else url.set(database=absolute(name))
+
+    def arguments(self, url: URL) -> tuple[URL, dict[str, Any]]:
+        """Give each memory database a name of its own, so that every thread has its own connection to it."""
+        if url.host:
+            raise LTMError("configuration_error", f"{NO_HOST}: duckdb:///file")
+        if url.database in (None, "", ":memory:"):
+            url = url.set(database=f":memory:{uuid.uuid4().hex}")
+        return url, {}
+
+    def new_file(self, url: URL) -> Path | None:
+        """Return the file that connecting would create: none in memory or in the cloud, nor where it may only read."""
+        name = _file_of(url)
+        if name is None or url.query.get("access_mode") == "read_only" or Path(name).exists():
+            return None
+        return Path(name)
+
+    def prepare(self, engine: Engine) -> Any:
+        """Keep one connection open beside the pool, because a memory database lives that long."""
+        if not (engine.url.database or "").startswith(":memory:"):
+            return None
+        args, kwargs = engine.dialect.create_connect_args(engine.url)
+        return engine.dialect.connect(*args, **kwargs)
+
+
+class DuckDBSessions(Sessions):
+    """Connections to DuckDB."""
+
+    def why_unusable(self, driver_connection: Any, *, is_shared: bool) -> str | None:
+        """Refuse autocommit, and a connection on which the caller has begun a transaction."""
+        if driver_connection.autocommit:
+            return COMMITS_ALONE
+        return IN_USE if is_shared and getattr(driver_connection, "_transaction_statements", None) is not None else None
+
+    def stop(self, driver_connection: Any) -> None:
+        """Interrupt the statement that is running."""
+        driver_connection.interrupt()
 
 
 class DuckDBDialect(Dialect):
@@ -31,49 +76,8 @@ class DuckDBDialect(Dialect):
     """
 
     features = Features(is_embedded=True, has_snapshot_reads=True)
-
-    @classmethod
-    def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:
-        """Give each memory database a name of its own, so that every thread has its own connection to it."""
-        if url.host:
-            raise LTMError("configuration_error", f"{NO_HOST}: duckdb:///file")
-        if url.database in (None, "", ":memory:"):
-            url = url.set(database=f":memory:{uuid.uuid4().hex}")
-        return url, {}
-
-    @classmethod
-    def new_file(cls, url: URL) -> Path | None:
-        """Return the file that connecting would create: none in memory or in the cloud, nor where it may only read."""
-        name = _file_of(url)
-        if name is None or url.query.get("access_mode") == "read_only" or Path(name).exists():
-            return None
-        return Path(name)
-
-    @classmethod
-    def located(cls, url: URL) -> URL:
-        """Make the path of a file absolute."""
-        name = _file_of(url)
-        return url if name is None else url.set(database=absolute(name))
-
-    @classmethod
-    def prepare_engine(cls, engine: Engine) -> Any:
-        """Keep one connection open beside the pool, because a memory database lives that long."""
-        if not (engine.url.database or "").startswith(":memory:"):
-            return None
-        args, kwargs = engine.dialect.create_connect_args(engine.url)
-        return engine.dialect.connect(*args, **kwargs)
-
-    @classmethod
-    def why_unusable(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
-        """Refuse autocommit, and a connection on which the caller has begun a transaction."""
-        if driver_connection.autocommit:
-            return COMMITS_ALONE
-        return IN_USE if is_shared and getattr(driver_connection, "_transaction_statements", None) is not None else None
-
-    @classmethod
-    def stop(cls, driver_connection: Any) -> None:
-        """Interrupt the statement that is running."""
-        driver_connection.interrupt()
+    engines = DuckDBEngines()
+    sessions = DuckDBSessions()
 
     @contextmanager
     def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> Iterator[Any]:

@@ -15,7 +15,7 @@ from sqlalchemy.types import UserDefinedType
 
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
-from the_edge_agent.memory.sql.dialects.base import Dialect, Features
+from the_edge_agent.memory.sql.dialects.base import Dialect, Engines, Features, Sessions
 
 _WIDEST: Final = 4  # bytes of a character
 _PAGE_BYTES: Final = 16_384  # a quarter of a page is the longest key of an index
@@ -77,6 +77,36 @@ class _Microseconds(UserDefinedType[datetime]):
         return lambda value: None if value is None else _EPOCH + value * _MICROSECOND
 
 
+class FirebirdEngines(Engines):
+    """Engines for Firebird."""
+
+    def connect_args(self, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
+        """Have the driver send and take UTF-8."""
+        return {"charset": "UTF8"}
+
+    def arguments(self, url: URL) -> tuple[URL, dict[str, Any]]:
+        """Name the server with the file: SQLAlchemy's dialect keeps one server per path for the whole process."""
+        url, options = super().arguments(url)
+        if url.host is None:
+            return url, options
+        host = f"[{url.host}]" if ":" in url.host else url.host
+        return url, {**options, "connect_args": {"database": f"inet://{host}:{url.port or _PORT}/{url.database}"}}
+
+    def prepare(self, engine: Engine) -> Any:
+        """Have a lost connection closed: to end one otherwise, the dialect calls what the driver has not."""
+        engine.dialect.do_terminate = engine.dialect.do_close  # type: ignore[method-assign]
+
+
+class FirebirdSessions(Sessions):
+    """Connections to Firebird."""
+
+    def stop(self, driver_connection: Any) -> None:
+        """Close the socket, which also ends a wait for a server that is silent."""
+        from firebird.driver.types import CancelType
+
+        driver_connection._att.cancel_operation(CancelType.ABORT)
+
+
 class FirebirdDialect(Dialect):
     """Firebird 3 or later, through firebird-driver; the database needs pages of 16,384 bytes."""
 
@@ -90,27 +120,8 @@ class FirebirdDialect(Dialect):
         socket_drivers=frozenset({"firebird-driver"}),  # connecting is limited; there is no socket to look at: pre-ping
         has_snapshot_reads=True,
     )
-
-    @classmethod
-    def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:
-        """Name the server with the file: SQLAlchemy's dialect keeps one server per path for the whole process."""
-        url, options = super().engine_options(url)
-        if url.host is None:
-            return url, options
-        host = f"[{url.host}]" if ":" in url.host else url.host
-        return url, {**options, "connect_args": {"database": f"inet://{host}:{url.port or _PORT}/{url.database}"}}
-
-    @classmethod
-    def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
-        """Have the driver send and take UTF-8."""
-        return {"charset": "UTF8"}
-
-    @classmethod
-    def stop(cls, driver_connection: Any) -> None:
-        """Close the socket, which also ends a wait for a server that is silent."""
-        from firebird.driver.types import CancelType
-
-        driver_connection._att.cancel_operation(CancelType.ABORT)
+    engines = FirebirdEngines()
+    sessions = FirebirdSessions()
 
     @contextmanager
     def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> Iterator[Any]:
@@ -124,11 +135,6 @@ class FirebirdDialect(Dialect):
             driver_connection: Any = connection.connection.driver_connection
             driver_connection.begin(tpb(Isolation.SNAPSHOT, lock_timeout=0))
             yield transaction
-
-    @classmethod
-    def prepare_engine(cls, engine: Engine) -> Any:
-        """Have a lost connection closed: to end one otherwise, the dialect calls what the driver has not."""
-        engine.dialect.do_terminate = engine.dialect.do_close  # type: ignore[method-assign]
 
     def server_version(self, connection: Connection) -> str | None:
         """Return the whole version."""

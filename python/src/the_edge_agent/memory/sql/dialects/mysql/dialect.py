@@ -14,7 +14,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Double,
-    Engine,
     String,
     Table,
     Text,
@@ -22,7 +21,6 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
-    event,
     false,
     func,
     inspect,
@@ -32,22 +30,16 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.mysql import Insert, insert
-from sqlalchemy.engine import URL, Compiled
+from sqlalchemy.engine import Compiled
 from sqlalchemy.schema import CreateTable, ExecutableDDLElement
 from sqlalchemy.sql.visitors import replacement_traverse
 
 from the_edge_agent.memory.core.codec import decode
 from the_edge_agent.memory.core.filters import Path
 from the_edge_agent.memory.core.results import LTMError
-from the_edge_agent.memory.sql.dialects.base import (
-    BEGINS_ITSELF,
-    COMMITS_ALONE,
-    IN_USE,
-    PYTHON_INSTEAD,
-    Dialect,
-    Upkeep,
-)
+from the_edge_agent.memory.sql.dialects.base import PYTHON_INSTEAD, Dialect, Upkeep
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test
+from the_edge_agent.memory.sql.dialects.mysql.connection import MySQLEngines, MySQLSessions
 from the_edge_agent.memory.sql.dialects.mysql.features import MySQLFeatures
 from the_edge_agent.memory.sql.dialects.mysql.search import (
     TERMS,
@@ -58,12 +50,10 @@ from the_edge_agent.memory.sql.dialects.mysql.search import (
     term_columns,
     term_parameters,
 )
-from the_edge_agent.memory.sql.dialects.mysql.sessions import check, check_charset, settings, without_galera
 from the_edge_agent.memory.sql.dialects.mysql.words import NUMBER, WordBlocks, WordTable, words_table
 from the_edge_agent.memory.sql.dialects.probing import accepts
 from the_edge_agent.memory.sql.dialects.text import TextConditions
 from the_edge_agent.memory.sql.dialects.upsert import Upsert
-from the_edge_agent.memory.sql.driver.deadlines import current
 from the_edge_agent.memory.sql.driver.prepared import Outcome, Prepared
 
 _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
@@ -86,14 +76,7 @@ _ENGINES: Final = text(
 ).bindparams(bindparam("names", expanding=True))
 _SCAN_INSTEAD: Final = "no terms of metadata in the entries' table: filters read entries from the newest on"
 _LIKE_INSTEAD: Final = "no table of words, or no numbers in the entries' table: words are searched with LIKE"
-_IN_TRANSACTION: Final = 1  # SERVER_STATUS_IN_TRANS
-_UNKNOWN_VARIABLE: Final = 1193
-_LENT: Final = "the_edge_agent.lent"
 _ROWS: Final = (250, 100, 50, 20, 10, 5, 2, 1)  # of one insert: few sizes, so that few statements are compiled
-_NO_SSL: Final = (
-    "ssl is no option of the url; ssl_ca=FILE names the certificate of the authority that has signed the server's, and "
-    "encrypts the connection; all else goes into connect_args"
-)
 _TIME_LENGTH: Final = 26  # characters of a time with its microseconds
 
 
@@ -106,6 +89,8 @@ class MySQLDialect(Dialect):
     """
 
     features: MySQLFeatures = MySQLFeatures()
+    engines = MySQLEngines()
+    sessions = MySQLSessions()
 
     def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
         """Look for the JSON functions, and for what the tables have.
@@ -166,93 +151,6 @@ class MySQLDialect(Dialect):
                     f"the table {name} has the storage engine {engine}, which loses what a transaction promises; "
                     f"run: ALTER TABLE {quote(name)} ENGINE=InnoDB, ROW_FORMAT=DYNAMIC",
                 )
-
-    @classmethod
-    def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
-        """Return the limits for connecting and, where the driver has them, for reading and writing."""
-        if driver == "pymysql":
-            later = timeout + 1  # than our own deadline, which says what happened
-            limits = {"connect_timeout": connect_timeout, "read_timeout": later, "write_timeout": later}
-            return {"charset": "utf8mb4", **limits}
-        name = "connection_timeout" if driver == "mysqlconnector" else "connect_timeout"
-        return {"charset": "utf8mb4", name: max(1, round(connect_timeout))}
-
-    @classmethod
-    def check_options(cls, url: URL, connect_args: Mapping[str, Any]) -> None:
-        """Refuse a character set that loses characters, and ``ssl``, which drivers refuse in a URL or pass over.
-
-        The name of the character set in the URL may be in any case: ours replaces it.
-        """
-        if "ssl" in url.query:
-            raise LTMError("configuration_error", _NO_SSL)
-        named = url.query.get("charset")
-        check_charset(named.lower() if isinstance(named, str) else named, connect_args.get("charset"))
-
-    @classmethod
-    def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:
-        """Have transactions begun by a statement: connections rest in autocommit."""
-        url, options = super().engine_options(url)
-        options |= {"execution_options": {BEGINS_ITSELF: True}}
-        if url.password and url.get_driver_name() == "pymysql" and not url.password.isascii():
-            options["connect_args"] = {"password": url.password.encode()}  # of text it sends Latin-1
-        return url, options
-
-    @classmethod
-    def session_settings(cls, timeout: float, idle: float, driver_connection: Any) -> list[str]:
-        """Set all that answers depend on, whatever the server, the user or ``connect_args`` have set."""
-        return [settings(timeout, idle)]
-
-    @classmethod
-    def set_up_session(cls, cursor: Any, setting: str) -> None:
-        """Leave out what a server without Galera does not know."""
-        try:
-            cursor.execute(setting)
-        except Exception as error:
-            if error.args[:1] != (_UNKNOWN_VARIABLE,):
-                raise
-            cursor.execute(without_galera(setting))
-
-    @classmethod
-    def check_session(cls, connection: Connection, *, is_ours: bool) -> None:
-        """Look at all that answers depend on, in one statement."""
-        check(connection, is_ours=is_ours)
-
-    @classmethod
-    def prepare_engine(cls, engine: Engine) -> None:
-        """Turn autocommit off as long as others than our calls have a connection: they begin no transaction."""
-
-        @event.listens_for(engine, "engine_connect")
-        def lend(connection: Connection) -> None:
-            if current() is None:
-                connection.info[_LENT] = True
-                _set_autocommit(connection.connection, "0")
-
-        @event.listens_for(engine, "checkin")
-        def take_back(driver_connection: Any, record: Any) -> None:
-            if record.info.pop(_LENT, False) and driver_connection is not None:
-                try:
-                    _set_autocommit(driver_connection, "1")
-                except Exception:  # a lost connection, which the next one must not get
-                    record.invalidate()
-
-    @classmethod
-    def why_unusable(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
-        """Refuse autocommit of the driver; look at the status that came with the server's last answer."""
-        get_autocommit = getattr(driver_connection, "get_autocommit", None)
-        autocommit = get_autocommit() if get_autocommit else getattr(driver_connection, "autocommit", False)
-        if autocommit is True or autocommit == 1:
-            return COMMITS_ALONE
-        status = getattr(driver_connection, "server_status", 0)
-        return IN_USE if is_shared and status & _IN_TRANSACTION else None
-
-    @classmethod
-    def socket_of(cls, driver_connection: Any) -> int:
-        """Return the socket, which each driver keeps under a name of its own."""
-        if hasattr(driver_connection, "fileno"):  # mysqlclient
-            return int(driver_connection.fileno())
-        wrapper = getattr(driver_connection, "_socket", None)  # mysql-connector
-        socket = getattr(wrapper, "sock", None) or getattr(driver_connection, "_sock", None)  # PyMySQL
-        return -1 if socket is None else int(socket.fileno())
 
     def autocommit(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
         """Do nothing where statements commit by themselves, as they do on an engine of our own."""
@@ -415,12 +313,6 @@ class JSONConditions(FilterConditions):
         if kind == "string":
             return func.json_unquote(value, type_=Text()).collate(self._exact_collation)
         return cast(value, Double() if kind == "double" else BigInteger())
-
-
-def _set_autocommit(connection: Any, state: str) -> None:
-    cursor = connection.cursor()
-    cursor.execute(f"SET autocommit = {state}")
-    cursor.close()
 
 
 def _numbered(value: ColumnElement[Any], number: int) -> ColumnElement[Any]:

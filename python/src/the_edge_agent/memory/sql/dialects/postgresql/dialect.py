@@ -46,25 +46,20 @@ from the_edge_agent.memory.core.tokens import Term, has_words
 from the_edge_agent.memory.database.poolers import PREPARES
 from the_edge_agent.memory.database.search_plan import Bound, Step, ladder
 from the_edge_agent.memory.postgres.index import WHOLE_INDEX, looked_up
-from the_edge_agent.memory.postgres.refusals import learn_code
-from the_edge_agent.memory.postgres.sessions import BEGIN_ANEW_TO_SET_UP, lock_timeout, session_settings
-from the_edge_agent.memory.sql.dialects.base import (
-    COMMITS_ALONE,
-    IN_USE,
-    LIKE_INSTEAD,
-    PYTHON_INSTEAD,
-    SECONDS,
-    Dialect,
-)
+from the_edge_agent.memory.postgres.sessions import lock_timeout
+from the_edge_agent.memory.sql.dialects.base import LIKE_INSTEAD, PYTHON_INSTEAD, SECONDS, Dialect
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test, is_ordered, placeholder_name
 from the_edge_agent.memory.sql.dialects.match_query import ROWS, SKIPPED, MatchQuery, SQLStep, are_many, in_order
+from the_edge_agent.memory.sql.dialects.postgresql.connection import (
+    PostgreSQLEngines,
+    PostgreSQLSessions,
+    wrong_encoding,
+)
 from the_edge_agent.memory.sql.dialects.postgresql.features import PostgreSQLFeatures
 from the_edge_agent.memory.sql.dialects.probing import accepts
 from the_edge_agent.memory.sql.dialects.text import IndexedTextConditions, TextConditions
 from the_edge_agent.memory.sql.dialects.upsert import OnConflict, Upsert
 
-_ACTIVE: Final = 1  # what libpq calls the transaction status while a statement runs
-_TO_CANCEL: Final = 1.0  # seconds
 _TYPES: Final[Mapping[Kind, str]] = {"integer": "number", "double": "number"}
 _VECTOR: Final = "to_tsvector('simple'::regconfig, search_text)"
 _VECTOR_TRIAL: Final = (
@@ -82,64 +77,14 @@ _COLUMNS: Final = text(
 )
 _SIMPLE: Final[ColumnElement[Any]] = literal_column("'simple'::regconfig")
 _WHOLE_INDEX: Final[ColumnElement[bool]] = literal_column(WHOLE_INDEX, type_=Boolean())
-_ASCII: Final = "SQL_ASCII"  # as which drivers return bytes
 
 
 class PostgreSQLDialect(Dialect):
     """PostgreSQL 12 or later, and what speaks its dialect."""
 
     features: PostgreSQLFeatures = PostgreSQLFeatures()
-
-    @classmethod
-    def session_settings(cls, timeout: float, idle: float, driver_connection: Any) -> list[str]:
-        """Return the one statement, see ``postgres.sessions.session_settings``."""
-        info = driver_connection.info
-        version, process = info.server_version, info.backend_pid
-        settings = session_settings(timeout=timeout, idle=idle, server_version=version, process=process)
-        return [f"{BEGIN_ANEW_TO_SET_UP}; {settings}"]
-
-    @classmethod
-    def set_up_session(cls, cursor: Any, setting: str) -> None:
-        """Let psycopg not prepare it: several statements in one text cannot be."""
-        unprepared = {"prepare": False} if hasattr(cursor.connection, "prepare_threshold") else {}
-        cursor.execute(setting, **unprepared)
-
-    @classmethod
-    def reason(cls, error: Exception) -> str | None:
-        """Tell of a session whose texts are bytes: SQLAlchemy does not come as far as our probe there."""
-        return _wrong_encoding(_ASCII, _ASCII) if "bytes-like" in str(error) else None
-
-    @classmethod
-    def learn_code(cls, error: Exception, parameters: Mapping[str, Any], seconds: float) -> None:
-        """Learn it from a trace: libpq gives a text in the server's language alone."""
-        learn_code(error, parameters, seconds)
-
-    @classmethod
-    def why_unusable(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
-        """Refuse autocommit of the driver; look at libpq's transaction status."""
-        if driver_connection.autocommit:
-            return COMMITS_ALONE
-        return IN_USE if is_shared and driver_connection.info.transaction_status != 0 else None
-
-    @classmethod
-    def socket_of(cls, driver_connection: Any) -> int:
-        """Return libpq's socket."""
-        return -1 if driver_connection.closed else int(driver_connection.fileno())
-
-    @classmethod
-    def cancel(cls, driver_connection: Any) -> None:
-        """Cancel a statement that still runs: psycopg does so for KeyboardInterrupt alone.
-
-        With psycopg2 none runs then, because Python raises nothing while its C code waits for the server.
-        """
-        if hasattr(driver_connection, "cancel_safe") and driver_connection.info.transaction_status == _ACTIVE:
-            with suppress(Exception):  # the connection is closed next, whatever became of this
-                driver_connection.cancel_safe(timeout=_TO_CANCEL)
-
-    @classmethod
-    def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
-        """Return libpq's limit for connecting, in whole seconds."""
-        return {"connect_timeout": max(1, round(connect_timeout)), "client_encoding": "utf8"}
+    engines = PostgreSQLEngines()
+    sessions = PostgreSQLSessions()
 
     def extend(self, entries: Table, catalog: Table) -> None:
         """Add the text index, and the copy of the metadata that filters look at."""
@@ -173,7 +118,7 @@ class PostgreSQLDialect(Dialect):
         row: Any = connection.execute(asked).one()
         server, client, limit, process = row
         if (server, client) != ("UTF8", "UTF8"):
-            raise LTMError("configuration_error", _wrong_encoding(server, client))
+            raise LTMError("configuration_error", wrong_encoding(server, client))
         driver_connection: Any = connection.connection.driver_connection
         is_direct = process == driver_connection.info.backend_pid
         features.keeps_settings = is_direct and limit == "0"
@@ -296,13 +241,6 @@ class PostgreSQLDialect(Dialect):
 def _columns(connection: Connection, table: Table) -> set[str]:
     name = connection.dialect.identifier_preparer.format_table(table)
     return set(connection.scalars(_COLUMNS, {"name": name}))
-
-
-def _wrong_encoding(server: str, client: str) -> str:
-    return (
-        f"the encoding of the database and of the connection must be UTF8, not {server} and {client}; create the "
-        "database with ENCODING 'UTF8' TEMPLATE template0, or connect with client_encoding=utf8"
-    )
 
 
 class VectorConditions(IndexedTextConditions):

@@ -2,78 +2,49 @@
 
 from __future__ import annotations
 
-import gc
-import os
-import sqlite3
-import uuid
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from math import ceil
-from pathlib import Path as FilePath
 from types import TracebackType
 from typing import Any, Final
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from sqlalchemy import (
     Column,
     Connection,
-    Engine,
     Integer,
     MetaData,
     PrimaryKeyConstraint,
     Table,
     TextClause,
     UniqueConstraint,
-    event,
     inspect,
     text,
 )
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import StaticPool
 from sqlalchemy.schema import ExecutableDDLElement
-from sqlalchemy.util import asbool
 
 from the_edge_agent.memory.core.results import LTMError
-from the_edge_agent.memory.core.showing import ordinary
-from the_edge_agent.memory.database.errors import UNKNOWN_OPTION
-from the_edge_agent.memory.sql.dialects.base import (
-    COMMITS_ALONE,
-    IN_USE,
-    LIKE_INSTEAD,
-    NO_HOST,
-    PYTHON_INSTEAD,
-    Dialect,
-)
+from the_edge_agent.memory.sql.dialects.base import LIKE_INSTEAD, PYTHON_INSTEAD, Dialect
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions
 from the_edge_agent.memory.sql.dialects.probing import accepts
+from the_edge_agent.memory.sql.dialects.sqlite.connection import (
+    FILE,
+    SQLiteEngines,
+    SQLiteSessions,
+    file_of,
+    path_of,
+    wait_for_writers,
+)
 from the_edge_agent.memory.sql.dialects.sqlite.features import SQLiteFeatures
 from the_edge_agent.memory.sql.dialects.sqlite.search import FTSConditions, JSONEachConditions
 from the_edge_agent.memory.sql.dialects.text import TextConditions
 from the_edge_agent.memory.sql.dialects.upsert import OnConflict, Upsert
 from the_edge_agent.memory.sql.driver.deadlines import current
 from the_edge_agent.memory.sql.driver.errors import classify
-from the_edge_agent.memory.sqlite.damage import is_damage
-from the_edge_agent.memory.sqlite.files import DatabaseFile, absolute
-from the_edge_agent.memory.sqlite.forks import SQLiteCall
+from the_edge_agent.memory.sqlite.files import DatabaseFile
 from the_edge_agent.memory.sqlite.index import definitions
-from the_edge_agent.memory.sqlite.settings import OURS, TOLERANT, why_unusable
+from the_edge_agent.memory.sqlite.settings import TOLERANT, why_unusable
 
-MEMDB_VERSION: Final = (3, 36, 0)  # the first whose connections can share a database in memory
-BUSY_TIMEOUT: Final = 30.0  # seconds to wait for another writer
-UNSOUND: Final = (
-    "the driver of libSQL is not sound enough to keep a memory: it stops all threads while one waits for a lock, "
-    "cannot be interrupted, and its errors have no codes; use sqlite:/// for local files"
-)
-_UNSOUND_DRIVERS: Final = frozenset({"libsql", "aiolibsql"})
-_BUSY_TIMEOUT: Final = "the_edge_agent.busy_timeout"
-_FILE: Final = "the_edge_agent.file"  # option of an engine of our own
-
-# The arguments of ``sqlite3.connect``.
-_DRIVER_OPTIONS: Final = frozenset(
-    ("timeout", "detect_types", "isolation_level", "check_same_thread", "factory", "cached_statements", "uri")
-)
 _FTS_TRIAL: Final = ("CREATE VIRTUAL TABLE temp.tea_trial USING fts5(text, tokenize='ascii', detail='none')",)
 _JSON_TRIAL: Final = (
     "SELECT each.key, each.type, each.atom, each.value, json_valid(tree.value) "
@@ -85,99 +56,8 @@ class SQLiteDialect(Dialect):
     """SQLite 3.35 or later; without FTS5 or JSON functions it falls back to LIKE and to Python."""
 
     features: SQLiteFeatures = SQLiteFeatures()
-
-    @classmethod
-    def connect_args(cls, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
-        """Return how long to wait for another writer."""
-        return {"timeout": min(BUSY_TIMEOUT, timeout)}
-
-    @classmethod
-    def check_options(cls, url: URL, connect_args: Mapping[str, Any]) -> None:
-        """Refuse an option that neither the driver nor SQLite would read."""
-        unknown = ordinary(name for name in url.query if name not in _DRIVER_OPTIONS)
-        if unknown and url.get_driver_name() == "pysqlite" and not asbool(url.query.get("uri", False)):
-            advice = "what SQLite reads itself needs sqlite:///file:PATH?...&uri=true"
-            raise LTMError("configuration_error", f"{UNKNOWN_OPTION[2]} ({', '.join(unknown)}); {advice}")
-
-    @classmethod
-    def engine_options(cls, url: URL) -> tuple[URL, dict[str, Any]]:
-        """Give each memory database a name of its own, so that every thread has its own connection to it."""
-        if url.get_driver_name() in _UNSOUND_DRIVERS:
-            raise LTMError("configuration_error", UNSOUND)
-        if url.host:
-            raise LTMError("configuration_error", f"{NO_HOST}: {url.drivername}:///file")
-        if url.get_driver_name() == "pysqlcipher" and not url.password:
-            raise LTMError("configuration_error", "the url has no key: sqlite+pysqlcipher://:KEY@/file")
-        if url.database not in (None, "", ":memory:"):
-            return url, {}
-        if sqlite3.sqlite_version_info < MEMDB_VERSION:
-            return url, {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
-        named = url.set(database=f"file:/{uuid.uuid4()}").update_query_dict({"vfs": "memdb", "uri": "true"})
-        return named, {}
-
-    @classmethod
-    def call(cls) -> AbstractContextManager[None]:
-        """Let forks wait for the call."""
-        return SQLiteCall()
-
-    @classmethod
-    def located(cls, url: URL) -> URL:
-        """Make the path of a file absolute, also in a URI of SQLite."""
-        name = url.database or ""
-        if _path_of(url) is None:
-            return url
-        if not _is_uri(url):
-            return url.set(database=absolute(name))
-        rest = name.removeprefix("file:")
-        return url if rest.startswith("/") else url.set(database=f"file:{quote(absolute('.'))[:-1]}{rest}")
-
-    @classmethod
-    def identity(cls, url: URL) -> URL:
-        """Return a URL with the path that links lead to, the same for a path and a URI."""
-        path = _path_of(url)
-        return url if path is None else url.set(database=os.path.realpath(path)).difference_update_query(["uri"])
-
-    @classmethod
-    def new_file(cls, url: URL) -> FilePath | None:
-        """Return the file that connecting would create: none in memory, nor where the mode forbids it."""
-        path = _path_of(url)
-        return None if path is None or not _can_create(url) or FilePath(path).exists() else FilePath(path)
-
-    @classmethod
-    def prepare_engine(cls, engine: Engine) -> Any:
-        """Set each connection up; keep one open beside the pool, because a memory database lives that long."""
-        path = _path_of(engine.url)
-        file = None if path is None or not _is_on_disk(engine.url) else DatabaseFile(path)
-        if file is not None:
-            _look_after(engine, file)
-
-        @event.listens_for(engine, "connect")
-        def on_connect(driver_connection: Any, record: Any) -> None:
-            for setting in OURS:
-                driver_connection.execute(setting)
-            driver_connection.text_factory, driver_connection.row_factory = TOLERANT, None
-            record.info[_BUSY_TIMEOUT] = None
-            if file is not None:
-                file.opened(driver_connection)
-
-        # An exception at any moment, such as KeyboardInterrupt, may have left a transaction, which holds the lock. That
-        # outlives the connection's end while there is a cursor.
-        @event.listens_for(engine, "checkin")
-        @event.listens_for(engine, "close")
-        def end_transaction(driver_connection: Any, record: Any) -> None:
-            if driver_connection is not None and driver_connection.in_transaction:
-                driver_connection.rollback()
-
-        @event.listens_for(engine, "invalidate")
-        def end_cursors(driver_connection: Any, record: Any, error: BaseException | None) -> None:
-            for cursor in gc.get_referrers(driver_connection):
-                if isinstance(cursor, engine.dialect.loaded_dbapi.Cursor):
-                    cursor.close()
-
-        if engine.url.query.get("vfs") != "memdb":
-            return None
-        args, kwargs = engine.dialect.create_connect_args(engine.url)
-        return engine.dialect.loaded_dbapi.connect(*args, **kwargs)
+    engines = SQLiteEngines()
+    sessions = SQLiteSessions()
 
     def extend(self, entries: Table, catalog: Table) -> None:
         """Give the full-text index a stable row number to point to."""
@@ -185,25 +65,6 @@ class SQLiteDialect(Dialect):
         entries.append_column(Column("id", Integer, primary_key=True))
         entries.append_constraint(PrimaryKeyConstraint("id"))
         entries.append_constraint(UniqueConstraint("key"))
-
-    @classmethod
-    def why_unusable(cls, driver_connection: Any, *, is_shared: bool) -> str | None:
-        """Refuse a driver that no deadline can stop, and Python 3.12's transactions: they leave no room for ours."""
-        if not hasattr(driver_connection, "interrupt"):
-            return UNSOUND
-        if isinstance(getattr(driver_connection, "autocommit", None), bool):
-            return COMMITS_ALONE
-        return IN_USE if is_shared and driver_connection.in_transaction else None
-
-    @classmethod
-    def is_damage(cls, error: BaseException, driver_connection: Any) -> bool:
-        """Ask SQLite, unless the error tells it already."""
-        return is_damage(error, driver_connection)
-
-    @classmethod
-    def stop(cls, driver_connection: Any) -> None:
-        """Interrupt the statement that is running."""
-        driver_connection.interrupt()
 
     def set_up(self, connection: Connection) -> None:
         """Switch to WAL, which lasts; a file that is read-only stays as it is."""
@@ -220,13 +81,13 @@ class SQLiteDialect(Dialect):
             LTMError: ``configuration_error`` for such settings, or an index that this SQLite cannot keep.
         """
         driver_connection = connection.connection.driver_connection
-        callers = None if _FILE in connection.get_execution_options() else _file_of(connection)  # before a first read
-        problem = why_unusable(driver_connection, is_file=_path_of(connection.engine.url) is not None)
+        callers = None if FILE in connection.get_execution_options() else file_of(connection)  # before a first read
+        problem = why_unusable(driver_connection, is_file=path_of(connection.engine.url) is not None)
         if problem is not None:
             raise LTMError("configuration_error", problem)
         if callers is not None:
             callers.opened(driver_connection)
-        self.features.file = connection.get_execution_options().get(_FILE, callers)
+        self.features.file = connection.get_execution_options().get(FILE, callers)
         self._look_at(connection, entries)
 
     def _look_at(self, connection: Connection, entries: Table) -> None:
@@ -278,7 +139,7 @@ class SQLiteDialect(Dialect):
         if driver_connection is not None and driver_connection.text_factory is str:  # a caller's
             transaction = callers = _OnCallers(transaction, driver_connection, write=write)
         elif write:
-            _wait_for_writers(connection)
+            wait_for_writers(connection)
         try:
             has_begun = driver_connection is not None and driver_connection.in_transaction  # by a caller's listener
             if has_begun and write:
@@ -387,81 +248,6 @@ class _Kept:
             self._file.check()
 
 
-def _is_uri(url: URL) -> bool:
-    return (url.database or "").startswith("file:") and asbool(url.query.get("uri", False))
-
-
-def _options(url: URL) -> dict[str, Any]:
-    """Return the options in a URL that SQLite itself reads, such as ``mode``."""
-    inner = parse_qsl((url.database or "").partition("?")[2]) if _is_uri(url) else []
-    return {**url.query, **dict(inner)}
-
-
-def _path_of(url: URL) -> str | None:
-    """Return the path of the file that a URL means, None in memory."""
-    name, options = url.database or "", _options(url)
-    if _is_uri(url):
-        name = unquote(urlsplit(name).path)
-        if options.get("mode") == "memory" or options.get("vfs") == "memdb":
-            return None
-    return None if name in ("", ":memory:") else name
-
-
-def _can_create(url: URL) -> bool:
-    return not _is_uri(url) or _options(url).get("mode", "rwc") == "rwc"
-
-
-def _is_on_disk(url: URL) -> bool:
-    """Return whether the operating system has the file under its path; SQLite's other file systems need not."""
-    return not _is_uri(url) or "vfs" not in _options(url)
-
-
-def _file_of(connection: Connection) -> DatabaseFile | None:
-    """Return the file of a caller's connection, as SQLite tells it."""
-    if not _is_on_disk(connection.engine.url):
-        return None
-    path = connection.exec_driver_sql("PRAGMA database_list").fetchall()[0][2]
-    if not isinstance(path, str) or not path:  # a text_factory is refused later
-        return None
-    file = DatabaseFile(path)
-    with file.opening(create=False):
-        return file
-
-
-def _look_after(engine: Engine, file: DatabaseFile) -> None:
-    engine.update_execution_options(**{_FILE: file})
-    can_create = _can_create(engine.url)
-
-    @event.listens_for(engine, "do_connect")
-    def connect(dialect: Any, record: Any, args: Any, kwargs: Any) -> Any:
-        connection = None
-        try:
-            with file.opening(create=can_create):
-                connection = dialect.connect(*args, **kwargs)
-                uri = file.frozen(connection)
-                if uri is not None:
-                    connection.close()
-                    connection = dialect.connect(uri, **{**kwargs, "uri": True})
-        except Exception:
-            if connection is not None:
-                connection.close()
-            raise
-        return connection
-
-    @event.listens_for(engine, "close")
-    def closed(driver_connection: Any, record: Any) -> None:
-        file.closed(driver_connection)
-
-
 def _columns(connection: Connection, name: str) -> set[str]:
     inspector = inspect(connection)
     return {found["name"] for found in inspector.get_columns(name)} if inspector.has_table(name) else set()
-
-
-def _wait_for_writers(connection: Connection) -> None:
-    """Let the connection wait for another writer as long as the call may take, in tenths of seconds."""
-    deadline = current()
-    seconds = BUSY_TIMEOUT if deadline is None else min(BUSY_TIMEOUT, ceil(deadline.remaining() * 10) / 10)
-    if connection.info.get(_BUSY_TIMEOUT, seconds) != seconds:  # seldom
-        connection.exec_driver_sql(f"PRAGMA busy_timeout={int(seconds * 1000)}")
-        connection.info[_BUSY_TIMEOUT] = seconds

@@ -31,7 +31,7 @@ from the_edge_agent.memory.core.results import Result, ok
 from the_edge_agent.memory.core.tokens import matches, search_text
 from the_edge_agent.memory.database.search_plan import best, window_of
 from the_edge_agent.memory.postgres import schema as postgres_schema
-from the_edge_agent.memory.sql.dialects import Dialect
+from the_edge_agent.memory.sql.dialects.base import DialectSchema
 from the_edge_agent.memory.sql.schema.create import Schema
 from the_edge_agent.memory.sqlite import database as sqlite_database
 from the_edge_agent.testing import LTMContract
@@ -356,7 +356,7 @@ def test_a_table_that_another_makes_meanwhile_is_refused(
 def test_a_table_that_another_makes_in_the_middle_of_the_transaction_is_refused(
     database: Database, search: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refuse_what_is_made_before(Dialect, database, search, monkeypatch)
+    refuse_what_is_made_before(DialectSchema, database, search, monkeypatch)
 
 
 @pytest.mark.targets("native", native=True, in_memory=False)

@@ -32,8 +32,8 @@ def tables() -> Tables:
 @pytest.fixture
 def dialect(cockroach: EngineDialect, tables: Tables) -> Dialect:
     made = for_dialect(cockroach)(tables.entries.c.updated_at.type)
-    made.index_expiry(tables.entries)
-    made.extend(tables.entries, tables.catalog)
+    made.schema.index_expiry(tables.entries)
+    made.schema.extend(tables.entries, tables.catalog)
     return made
 
 
@@ -48,13 +48,13 @@ def test_its_tables_have_exact_keys_times_with_a_zone_and_no_index_it_refuses(
     made = str(CreateTable(tables.entries).compile(dialect=cockroach))
     assert "key VARCHAR(512)" in made
     assert "updated_at TIMESTAMP WITH TIME ZONE" in made
-    statements = [str(found.compile(dialect=cockroach)) for found in dialect.definitions(*tables.all())]
+    statements = [str(found.compile(dialect=cockroach)) for found in dialect.schema.definitions(*tables.all())]
     assert len([found for found in statements if "CREATE TABLE IF NOT EXISTS" in found]) == 6
     assert not [found for found in statements if "COLLATE" in found], "it has no collation C: strings are bytes"
 
 
 def test_an_upsert_is_one_statement(cockroach: EngineDialect, dialect: Dialect, tables: Tables) -> None:
-    upsert: Any = dialect.upsert(tables.entries, entry_row(dialect, tables.entries))
+    upsert: Any = dialect.queries.upsert(tables.entries, entry_row(dialect, tables.entries))
     compiled = str(upsert.single.statement.compile(dialect=cockroach))
     assert "ON CONFLICT (key) DO UPDATE SET" in compiled
     assert "RETURNING ltm_entries.version" in compiled
@@ -63,9 +63,9 @@ def test_an_upsert_is_one_statement(cockroach: EngineDialect, dialect: Dialect, 
 def test_a_search_looks_the_words_up_and_filters_in_json(
     cockroach: EngineDialect, dialect: Dialect, tables: Tables
 ) -> None:
-    matches, *_ = dialect.texts(tables.entries).matches(parse_query("red fox").terms)
+    matches, *_ = dialect.queries.texts(tables.entries).matches(parse_query("red fox").terms)
     assert "search_vector @@ to_tsquery" in str(matches.compile(dialect=cockroach))
-    condition = dialect.filters(tables.entries).condition(parse_filter({"n": {"$gt": 1}, "kind": "note"}))  # type: ignore[arg-type]
+    condition = dialect.queries.filters(tables.entries).condition(parse_filter({"n": {"$gt": 1}, "kind": "note"}))  # type: ignore[arg-type]
     assert condition is not None
     compiled = str(condition.compile(dialect=cockroach))
     assert "metadata_json @> CAST" in compiled

@@ -23,7 +23,7 @@ from databases import Database
 from the_edge_agent.memory import LTMError, SQLAlchemyBackend
 from the_edge_agent.memory.core.results import Result
 from the_edge_agent.memory.core.tokens import score
-from the_edge_agent.memory.sql.dialects.sqlite.dialect import SQLiteDialect
+from the_edge_agent.memory.sql.dialects.sqlite.schema import SQLiteSchema
 
 CANARY = "c4nary-s3cret"
 
@@ -295,13 +295,13 @@ def test_a_memory_database_is_safe_under_threads(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("missing", ["has_text_index", "has_json"])
 def test_an_sqlite_without_its_extensions_answers_the_same(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
-    probe = SQLiteDialect.probe
+    probe = SQLiteSchema.probe
 
-    def without(self: SQLiteDialect, *arguments: Any) -> None:
+    def without(self: SQLiteSchema, *arguments: Any) -> None:
         probe(self, *arguments)
         setattr(self.features, missing, False)
 
-    monkeypatch.setattr(SQLiteDialect, "probe", without)
+    monkeypatch.setattr(SQLiteSchema, "probe", without)
     with SQLAlchemyBackend("sqlite://") as backend:
         backend.store("a", "the red fox", {"n": 1})
         backend.store("b", "the red hound", {"n": 2})

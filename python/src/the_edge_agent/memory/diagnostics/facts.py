@@ -45,7 +45,7 @@ def _server(schema: Schema, connection: Connection) -> dict[str, Any]:
     dialect = connection.dialect
     return {
         "server": schema.dialect.features.product or dialect.name,
-        "server_version": schema.dialect.server_version(connection),
+        "server_version": schema.dialect.schema.server_version(connection),
         "dialect": dialect.name,
         "is_portable": type(schema.dialect) is Dialect,
         "driver": dialect.driver,

@@ -467,7 +467,7 @@ class Database:
         if not is_complete and not self._options.create_tables:
             raise LTMError("configuration_error", _NO_TABLES)
         if self._shared is None:
-            schema.dialect.set_up(connection)
+            schema.dialect.schema.set_up(connection)
             connection.rollback()
         if not is_complete:
             schema.create(connection)
@@ -550,7 +550,7 @@ class _Opened:
         self.schema = schema
         self.statements = Statements(schema)
         entries = schema.tables.entries
-        self.upkeep = schema.dialect.upkeep(entries) if schema.search else None
+        self.upkeep = schema.dialect.queries.upkeep(entries) if schema.search else None
         self.close = close
         self.sessions = sessionmaker(engine)
         # One connection for all threads: each transaction waits for its turn.

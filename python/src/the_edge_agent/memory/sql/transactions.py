@@ -63,7 +63,7 @@ def run_transaction(
             connection = connect(engine, deadline)
             try:
                 try:
-                    with dialect.begin(connection, write=write, snapshot=snapshot):
+                    with dialect.transactions.begin(connection, write=write, snapshot=snapshot):
                         answer = _done(work, connection, dialect)
                         is_committing = write
                     return answer
@@ -124,7 +124,7 @@ def run_autocommit(
         driver_connection: Any = pooled.driver_connection
         try:
             deadline.guard(partial(dialect.sessions.stop, driver_connection))
-            with dialect.autocommit(driver_connection, write=write):
+            with dialect.transactions.autocommit(driver_connection, write=write):
                 is_sent = write
                 return query.prepared.on(engine.dialect).run(driver_connection, query.parameters)
         except BaseException as error:

@@ -68,9 +68,9 @@ class Catalog:
         self._joined = (catalog, kept)
         columns = catalog.c
         self._key, self._metadata = columns.key, type_coerce(columns.metadata, Text())
-        self._filters = self._dialect.filters(catalog)
-        self._upsert = self._dialect.upsert(catalog, catalog_row(self._dialect, catalog))
-        visible, expired = self._dialect.visible(catalog), self._dialect.expired(catalog)
+        self._filters = self._dialect.queries.filters(catalog)
+        self._upsert = self._dialect.queries.upsert(catalog, catalog_row(self._dialect, catalog))
+        visible, expired = self._dialect.times.visible(catalog), self._dialect.times.expired(catalog)
         is_one, are_some = columns.id == bindparam("b_id"), columns.id.in_(bindparam("b_ids", expanding=True))
         texts = {"inlined_value": type_coerce(columns.inlined_value, Text()), "metadata": self._metadata}
         entry = select(*(texts.get(name, columns[name]) for name in TRACKED)).where(visible)
@@ -97,7 +97,7 @@ class Catalog:
             bindparam("b_name", type_=snapshots.c.name.type),
             func.count(),
             func.coalesce(func.sum(kept.c.byte_size), 0),
-            self._dialect.now,
+            self._dialect.times.now,
         ).where(the_snapshot)
         low = kept.c.byte_size % LOW_PART
         self._size = select(func.sum((kept.c.byte_size - low) * literal(1.0, Double())), func.sum(low))
@@ -216,7 +216,7 @@ class Catalog:
         connection.execute(self._keep, {"b_snapshot": snapshot_id, **now})
         check_total(total_of(*connection.execute(self._size, {"b_snapshot": snapshot_id}).one()))
         connection.execute(self._finish, {"b_snapshot": snapshot_id, "b_name": name, **now})
-        self._dialect.analyze(connection, *self._joined)
+        self._dialect.transactions.analyze(connection, *self._joined)
 
     def snapshot(self, connection: Connection, snapshot_id: str) -> dict[str, Any] | Damage | None:
         """Return a snapshot, None if there is none."""
@@ -237,7 +237,7 @@ class Catalog:
         check_snapshot_found(self.snapshot(connection, snapshot_id))
 
     def _now(self, connection: Connection, statements: int = 1) -> dict[str, Any]:
-        return {"b_now": self._dialect.clock(connection, statements=statements)}
+        return {"b_now": self._dialect.times.clock(connection, statements=statements)}
 
     def _pages(
         self, connection: Connection, statement: Select[Any], now: dict[str, Any]

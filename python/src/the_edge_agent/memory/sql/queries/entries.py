@@ -39,8 +39,8 @@ class Entries:
         self._packet = schema.packet
         self._searcher = Searcher(dialect, schema.tables.entries)
         table, columns = schema.tables.entries, schema.tables.entries.c
-        visible, expired = dialect.visible(table), dialect.expired(table)
-        self._upsert = dialect.upsert(table, entry_row(dialect, table))
+        visible, expired = dialect.times.visible(table), dialect.times.expired(table)
+        self._upsert = dialect.queries.upsert(table, entry_row(dialect, table))
         self._versioned = VersionedStore(dialect, self._upsert)
         self.single = SingleStore(dialect, self._upsert)
         self._key = columns.key
@@ -65,7 +65,7 @@ class Entries:
         self._expired = select(columns.key).where(expired).order_by(columns.expires_at, columns.key).limit(rows)
         self._clean = delete(table).where(is_among, expired)
         self._expired_count = select(func.count()).select_from(table).where(expired)
-        timestamp = type_coerce(dialect.now, columns.updated_at.type).label("now")
+        timestamp = type_coerce(dialect.times.now, columns.updated_at.type).label("now")
         written = select(columns.key, columns.version, columns.write_id, columns.updated_at, timestamp, expired)
         self._written = written.where(is_among).order_by(columns.key).with_for_update()
 
@@ -180,7 +180,7 @@ class Entries:
 
     def retrieve(self, key: str) -> BoundQuery:
         """Return the query that selects ``(key, value, metadata, pointer, version)`` of one key, as text."""
-        return BoundQuery(self._retrieve, {"b_key": key, "b_now": self._dialect.clock()})
+        return BoundQuery(self._retrieve, {"b_key": key, "b_now": self._dialect.times.clock()})
 
     def retrieve_many(self, connection: Connection, keys: Sequence[str]) -> dict[str, Sequence[Any]]:
         """Return ``(key, value, metadata, pointer, version)`` of the keys that there are, as text."""
@@ -237,11 +237,11 @@ class Entries:
         return self._searcher.undamaged(connection, search, lost, filters=filters)
 
     def _now(self, connection: Connection, statements: int = 1) -> dict[str, Any]:
-        return {"b_now": self._dialect.clock(connection, statements=statements)}
+        return {"b_now": self._dialect.times.clock(connection, statements=statements)}
 
     def _in_prefix(self, by_prefix: Sequence[Prepared], prefix: str, parameters: dict[str, Any]) -> BoundQuery:
         bounds = prefix_bounds(prefix)
-        return BoundQuery(by_prefix[len(bounds)], {**parameters, **bounds, "b_now": self._dialect.clock()})
+        return BoundQuery(by_prefix[len(bounds)], {**parameters, **bounds, "b_now": self._dialect.times.clock()})
 
     def _batches_of_keys(self, keys: Sequence[str]) -> list[list[str]]:
         return [*batches(keys, lambda key: len(key) * _WIDEST, self._packet)]

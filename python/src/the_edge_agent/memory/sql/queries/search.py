@@ -97,11 +97,11 @@ class Searcher:
     def __init__(self, dialect: Dialect, entries: Table) -> None:
         """Build the parts that every search shares."""
         self._dialect = dialect
-        self._filters, self._texts = dialect.filters(entries), dialect.texts(entries)
-        self._table, self._visible = entries, dialect.visible(entries)
+        self._filters, self._texts = dialect.queries.filters(entries), dialect.queries.texts(entries)
+        self._table, self._visible = entries, dialect.times.visible(entries)
         columns = entries.c
         self._key, self._updated_at = columns.key, columns.updated_at
-        self._moment = dialect.sortable(columns.updated_at)
+        self._moment = dialect.times.sortable(columns.updated_at)
         self._value, self._metadata = (
             type_coerce(columns.value, Text()),
             type_coerce(columns.metadata, Text()),
@@ -139,7 +139,12 @@ class Searcher:
                 return []
             kept = self._queries[asked.shape] = [(step, Prepared(step.statement)) for step in steps]
         skipped = 0 if search.ranked else search.offset
-        parameters = {**asked.parameters, "b_rows": search.rows, "b_skipped": skipped, "b_now": self._dialect.clock()}
+        parameters = {
+            **asked.parameters,
+            "b_rows": search.rows,
+            "b_skipped": skipped,
+            "b_now": self._dialect.times.clock(),
+        }
         places = self._texts.tried_first([step for step, _ in kept], search.terms)
         return [
             Step(BoundQuery(prepared, {**parameters, **step.bounds}), is_partial=step.is_partial, limit=step.limit)
@@ -177,7 +182,7 @@ class Searcher:
         return MatchQuery(self._table, columns, search.terms, conditions, bounds, asked.group_sizes)
 
     def _if_short(self, column: ColumnElement[str]) -> ColumnElement[str]:
-        return case((self._dialect.size(column) <= SHORT, column), else_=null())
+        return case((self._dialect.queries.size(column) <= SHORT, column), else_=null())
 
     def reads(
         self, connection: Connection, condition: Node | None, prefix: str, rules: Language, *, filters: bool = True
@@ -244,7 +249,7 @@ class Searcher:
 
     def now(self, connection: Connection) -> Any:
         """Return the time to bind in all statements of a question."""
-        return self._dialect.clock(connection, statements=2)
+        return self._dialect.times.clock(connection, statements=2)
 
     def _filtered(
         self,
@@ -283,7 +288,7 @@ class Searcher:
         words = self._search_text if search.ranked else null()
         columns = (self._key, self._updated_at, self._value, self._metadata, words, self._pointer)
         statement = select(*columns).where(*where).order_by(*self._newest_first)
-        parameters = {**asked.parameters, "b_now": self._dialect.clock(connection, statements=2)}
+        parameters = {**asked.parameters, "b_now": self._dialect.times.clock(connection, statements=2)}
         terms, limit = search.terms, search.limit
         with closing(self._rows(connection, statement, parameters)) as rows:
             read = ((row[0], *row[2:]) for row in in_time(rows))

@@ -40,6 +40,6 @@ class SingleStore:
             LTMError: nothing has changed then, unless its result says ``unknown: True``.
         """
         write_id = None if write is None else write.id
-        row = entry_parameters(self._dialect, store, self._dialect.clock(), write_id=write_id)
+        row = entry_parameters(self._dialect, store, self._dialect.times.clock(), write_id=write_id)
         query = BoundQuery(cast(Prepared, self._upsert.single), row)
         return self._upsert.version_of(run_autocommit(engine, self._dialect, query, deadline, write=True), row)

@@ -55,11 +55,11 @@ class Statements:
 
     def clock(self, connection: Connection, statements: int = 1) -> datetime | None:
         """Return the time to bind in a transaction of that many statements."""
-        return self.schema.dialect.clock(connection, statements=statements)
+        return self.schema.dialect.times.clock(connection, statements=statements)
 
     def keep_blobs(self, connection: Connection) -> None:
         """Let no one remove blobs until the transaction ends."""
-        self.schema.dialect.lock_row(connection, self.schema.tables.schema_version, exclusive=False)
+        self.schema.dialect.transactions.lock_row(connection, self.schema.tables.schema_version, exclusive=False)
 
     def remove_orphans(
         self, connection: Connection, pointers: Sequence[str], limit: int, remove: Callable[[str], None]
@@ -69,7 +69,7 @@ class Statements:
         Returns:
             How many such blobs there were, and how many of them were removed.
         """
-        self.schema.dialect.lock_row(connection, self.schema.tables.schema_version, exclusive=True)
+        self.schema.dialect.transactions.lock_row(connection, self.schema.tables.schema_version, exclusive=True)
         used = self.entries.pointed_to(connection, pointers)
         orphans = [pointer for pointer in pointers if pointer not in used]
         for pointer in orphans[:limit]:

@@ -25,7 +25,7 @@ class Stems:
             columns.updated_at == bindparam("b_moment", type_=columns.updated_at.type),
         )
         words = {"search_text": bindparam("b_words", type_=columns.search_text.type)}
-        self._renew = update(entries).where(is_same).values({**words, **schema.dialect.unindexed(entries)})
+        self._renew = update(entries).where(is_same).values({**words, **schema.dialect.queries.unindexed(entries)})
         self._keep = update(schema.tables.settings).where(schema.is_language).values(value=bindparam("b_value"))
 
     def are_of(self, connection: Connection, rules: Language) -> bool:

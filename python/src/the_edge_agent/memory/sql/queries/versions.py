@@ -18,10 +18,10 @@ class VersionedStore:
 
     def __init__(self, dialect: Dialect, upsert: Upsert) -> None:
         """Build the statements."""
-        columns, visible = upsert.table.c, dialect.visible(upsert.table)
+        columns, visible = upsert.table.c, dialect.times.visible(upsert.table)
         self._upsert = upsert
         self._replace = upsert.update_statement.where(columns.version == bindparam("b_version"), visible)
-        self._revive = upsert.update_statement.where(dialect.expired(upsert.table))
+        self._revive = upsert.update_statement.where(dialect.times.expired(upsert.table))
         self._current = select(columns.version, case((visible, 1), else_=0)).where(columns.key == bindparam("b_key"))
 
     def store(self, connection: Connection, row: Mapping[str, Any], version: int) -> int:

@@ -36,6 +36,7 @@ from the_edge_agent.memory.database.layouts import (
     kept_language,
 )
 from the_edge_agent.memory.sql.dialects import Dialect, for_dialect
+from the_edge_agent.memory.sql.dialects.base import definitions_of
 from the_edge_agent.memory.sql.driver.errors import breaks_constraint
 from the_edge_agent.memory.sql.schema import legacy
 from the_edge_agent.memory.sql.schema.rows import entry_parameters, entry_row
@@ -73,12 +74,12 @@ class Schema:
         """Look at the server, and change nothing but these copies of the tables."""
         dialect_class = dialect_class or for_dialect(connection.dialect)
         dialect = dialect_class(tables.entries.c.updated_at.type)
-        dialect.probe(connection, tables.entries, tables.catalog)
-        dialect.index_expiry(tables.entries)
-        dialect.extend(tables.entries, tables.catalog)
+        dialect.schema.probe(connection, tables.entries, tables.catalog)
+        dialect.schema.index_expiry(tables.entries)
+        dialect.schema.extend(tables.entries, tables.catalog)
         for table in tables.all():
             table.kwargs.update(dialect.features.table_options)
-        packet = dialect.max_entry_bytes(connection)
+        packet = dialect.schema.max_entry_bytes(connection)
         connection.rollback()
         return cls(tables, dialect, packet, search, language)
 
@@ -96,10 +97,7 @@ class Schema:
         missing = [table for table in others if not has_table(table.name)]
         if has_version and not is_new and self.tables.settings in missing:
             missing.remove(self.tables.settings)  # of an earlier release
-        if is_new:
-            definitions = self.dialect.definitions(entries, *missing)
-        else:
-            definitions = Dialect.definitions(self.dialect, *missing) if missing else []
+        definitions = self.dialect.schema.definitions(entries, *missing) if is_new else definitions_of(*missing)
         compiled = [definition.compile(dialect=connection.dialect) for definition in definitions]
         rows: list[Any] = []
         if is_new and self.search and self.language_setting(connection) is None:
@@ -127,7 +125,7 @@ class Schema:
         is_complete = is_complete and (self.search is None or self._has_entries(connection))
         if not is_complete:
             self.check_layouts(connection)
-        self.dialect.check_tables(connection, self.tables.all())
+        self.dialect.schema.check_tables(connection, self.tables.all())
         connection.rollback()
         return is_complete
 
@@ -210,7 +208,7 @@ class Schema:
         connection.rollback()
         self._in_transaction(connection, self._create_tables)
         self._check_kind(connection)  # another process may have made the table meanwhile, so that ours was not made
-        self.dialect.check_tables(connection, self.tables.all())
+        self.dialect.schema.check_tables(connection, self.tables.all())
         connection.rollback()
         if self.search is not None:
             legacy.move_entries(connection, self.dialect, self.tables.entries, self.language_of(connection))
@@ -221,17 +219,17 @@ class Schema:
         self._in_transaction(connection, self._write_version)
 
     def _in_transaction(self, connection: Connection, work: Callable[[Connection], None]) -> None:
-        with self.dialect.begin(connection, write=True):
+        with self.dialect.transactions.begin(connection, write=True):
             work(connection)
 
     def _create_tables(self, connection: Connection) -> None:
         entries, *others = self.tables.all()
         if self.search is None:
-            self.dialect.create(connection, *others)
+            self.dialect.schema.create(connection, *others)
             return
         legacy.set_aside(connection, self.dialect, entries)
         self._check_kind(connection)  # a text index over a table without words would break it
-        self.dialect.create(connection, entries, *others)
+        self.dialect.schema.create(connection, entries, *others)
 
     def _create_settings(self, connection: Connection) -> None:
         if not inspect(connection).has_table(self.tables.settings.name):
@@ -252,7 +250,7 @@ class Schema:
         """Refuse a database that merges or misorders keys, rounds times, or miscounts; the caller rolls back."""
         prefix = f"{uuid.uuid4()}/"
         keys = sorted(prefix + key for key in ("a", "A", "a ", "á", "a\u0301", "B", "_", "日", "\uffff", "😀"))
-        clock = self.dialect.clock(connection, statements=len(keys))
+        clock = self.dialect.times.clock(connection, statements=len(keys))
         now = clock and clock.replace(microsecond=123_457)
         entries, column = self.tables.entries, self.tables.entries.c.key
         statement = insert(entries).values(entry_row(self.dialect, entries))
@@ -286,12 +284,12 @@ class Schema:
         connection.rollback()
         if not present:
             return
-        with self.dialect.begin(connection, write=True):
+        with self.dialect.transactions.begin(connection, write=True):
             for table in present:
                 connection.execute(DropTable(table))
 
     def _with_search_tables(self) -> list[Table]:
-        return [*self.tables.all(), *self.dialect.search_tables(self.tables.entries)]
+        return [*self.tables.all(), *self.dialect.schema.search_tables(self.tables.entries)]
 
     def version(self, connection: Connection) -> int | None:
         """Return the version of the schema, None if the tables are not there or not complete.

@@ -36,7 +36,7 @@ def set_aside(connection: Connection, dialect: Dialect, entries: Table) -> None:
     name = entries.name
     if not _is_earlier_layout(connection, entries):
         return
-    with dialect.exclusively(connection, name):
+    with dialect.schema.exclusively(connection, name):
         if _is_earlier_layout(connection, entries):
             quote = connection.dialect.identifier_preparer.quote
             connection.exec_driver_sql(f"ALTER TABLE {quote(name)} RENAME TO {quote(_table(name).name)}")
@@ -57,7 +57,7 @@ def move_entries(connection: Connection, dialect: Dialect, entries: Table, langu
     connection.rollback()
     moved = True
     while moved:
-        with dialect.begin(connection, write=True):
+        with dialect.transactions.begin(connection, write=True):
             moved = _move_page(connection, dialect, entries, earlier, language)
     with connection.begin():
         connection.execute(DropTable(earlier, if_exists=True))
@@ -105,7 +105,7 @@ def _move_page(
     rows = connection.execute(select(earlier).order_by(columns.key).limit(_PAGE_ROWS).with_for_update()).all()
     if not rows:
         return False
-    times = {name: bindparam(f"b_{name}", type_=dialect.timestamp) for name in ("created_at", "updated_at")}
+    times = {name: bindparam(f"b_{name}", type_=dialect.times.timestamp) for name in ("created_at", "updated_at")}
     statement = insert(entries).values({**entry_row(dialect, entries), **times, "expires_at": None})
     now = datetime.now(timezone.utc)
     for key, value, metadata, created_at, updated_at in rows:

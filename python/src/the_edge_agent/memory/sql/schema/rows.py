@@ -39,7 +39,7 @@ def entry_row(dialect: Dialect, entries: Table) -> dict[str, Any]:
     return {
         "key": bindparam("b_key", type_=entries.c.key.type),
         "value": bindparam("b_value", type_=dialect.features.text_type),
-        **dialect.metadata_columns(entries),
+        **dialect.queries.metadata_columns(entries),
         **{name: bindparam(f"b_{name}", type_=entries.c[name].type) for name in kept},
         **_stamps(dialect),
     }
@@ -52,7 +52,7 @@ def entry_parameters(
     return {
         "b_key": store.key,
         "b_value": store.kept_value,
-        **dialect.metadata_parameters(store.metadata),
+        **dialect.queries.metadata_parameters(store.metadata),
         "b_search_text": store.search_text,
         "b_write_id": write_id,
         "b_storage_uri": store.pointer,
@@ -68,7 +68,7 @@ def catalog_row(dialect: Dialect, catalog: Table) -> dict[str, Any]:
     return {
         **{name: bindparam(f"b_{name}", type_=columns[name].type) for name in bound},
         "inlined_value": bindparam("b_inlined_value", type_=dialect.features.text_type),
-        **dialect.metadata_columns(catalog),
+        **dialect.queries.metadata_columns(catalog),
         **_stamps(dialect),
     }
 
@@ -83,7 +83,7 @@ def catalog_parameters(dialect: Dialect, entry: Tracked, now: datetime | None, c
         "b_byte_size": entry.byte_size,
         "b_metadata_hash": entry.metadata_hash,
         "b_inlined_value": entry.inlined_value,
-        **dialect.metadata_parameters(entry.metadata),
+        **dialect.queries.metadata_parameters(entry.metadata),
         **_time_parameters(entry.ttl, entry.expires_at, now),
         "b_count": count,
     }
@@ -101,7 +101,7 @@ def _time_parameters(ttl: timedelta | None, until: datetime | None, now: datetim
 def _stamps(dialect: Dialect) -> dict[str, Any]:
     return {
         "version": bindparam("b_count", type_=BigInteger()),
-        "expires_at": dialect.expiry,
-        "created_at": dialect.now,
-        "updated_at": dialect.now,
+        "expires_at": dialect.times.expiry,
+        "created_at": dialect.times.now,
+        "updated_at": dialect.times.now,
     }

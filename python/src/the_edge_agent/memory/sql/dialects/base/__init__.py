@@ -9,8 +9,12 @@ from the_edge_agent.memory.sql.dialects.base.connection import (
     Engines,
     Sessions,
 )
-from the_edge_agent.memory.sql.dialects.base.dialect import Dialect, Run, Upkeep
+from the_edge_agent.memory.sql.dialects.base.dialect import Dialect
 from the_edge_agent.memory.sql.dialects.base.features import LIKE_INSTEAD, PYTHON_INSTEAD, Features
+from the_edge_agent.memory.sql.dialects.base.queries import Queries
+from the_edge_agent.memory.sql.dialects.base.schema import DialectSchema, definitions_of
+from the_edge_agent.memory.sql.dialects.base.transactions import Times, Transactions
+from the_edge_agent.memory.sql.dialects.base.upkeep import Run, Upkeep
 
 __all__ = [
     "BEGINS_ITSELF",
@@ -21,9 +25,14 @@ __all__ = [
     "PYTHON_INSTEAD",
     "SECONDS",
     "Dialect",
+    "DialectSchema",
     "Engines",
     "Features",
+    "Queries",
     "Run",
     "Sessions",
+    "Times",
+    "Transactions",
     "Upkeep",
+    "definitions_of",
 ]

@@ -89,3 +89,11 @@ class Features:
     def fall_back(self, missing: Mapping[str, bool]) -> None:
         """Take those of these fallbacks whose feature is missing."""
         self.fallbacks = [words for words, is_missing in missing.items() if is_missing]
+
+
+class Part:
+    """A part of a dialect; all parts of one share what the database can do."""
+
+    def __init__(self, features: Features) -> None:
+        """Keep what the database can do, which the probe fills later."""
+        self.features = features

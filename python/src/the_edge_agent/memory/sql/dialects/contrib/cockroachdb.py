@@ -9,10 +9,11 @@ from sqlalchemy import Connection, DateTime, String
 
 from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
 from the_edge_agent.memory.postgres.sessions import lock_timeout
-from the_edge_agent.memory.sql.dialects.base import Dialect
+from the_edge_agent.memory.sql.dialects.base import DialectSchema
 from the_edge_agent.memory.sql.dialects.postgresql.connection import PostgreSQLSessions
 from the_edge_agent.memory.sql.dialects.postgresql.dialect import PostgreSQLDialect
 from the_edge_agent.memory.sql.dialects.postgresql.features import PostgreSQLFeatures
+from the_edge_agent.memory.sql.dialects.postgresql.schema import PostgreSQLSchema
 
 
 class CockroachDBSessions(PostgreSQLSessions):
@@ -22,6 +23,14 @@ class CockroachDBSessions(PostgreSQLSessions):
         """Limit the waits that this server knows of."""
         limits = {"lock_timeout": lock_timeout(timeout), "idle_in_transaction_session_timeout": round(idle * 1_000)}
         return [f"SET {name} = {limit}" for name, limit in limits.items() if limit]
+
+
+class CockroachDBSchema(PostgreSQLSchema):
+    """Our tables on CockroachDB."""
+
+    def exclusively(self, connection: Connection, name: str) -> AbstractContextManager[Any]:
+        """Lock every row: there is no LOCK TABLE."""
+        return DialectSchema.exclusively(self, connection, name)
 
 
 class CockroachDBDialect(PostgreSQLDialect):
@@ -35,7 +44,4 @@ class CockroachDBDialect(PostgreSQLDialect):
         hides_words=False,  # it would not use the index
         time_type=DateTime(timezone=True),
     )
-
-    def exclusively(self, connection: Connection, name: str) -> AbstractContextManager[Any]:
-        """Lock every row: there is no LOCK TABLE."""
-        return Dialect.exclusively(self, connection, name)
+    schema_class = CockroachDBSchema

@@ -14,7 +14,17 @@ from sqlalchemy.engine import URL
 from sqlalchemy.schema import CreateIndex, ExecutableDDLElement
 
 from the_edge_agent.memory.core.results import LTMError
-from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, NO_HOST, Dialect, Engines, Features, Sessions
+from the_edge_agent.memory.sql.dialects.base import (
+    COMMITS_ALONE,
+    IN_USE,
+    NO_HOST,
+    Dialect,
+    DialectSchema,
+    Engines,
+    Features,
+    Sessions,
+    Transactions,
+)
 from the_edge_agent.memory.sql.driver.deadlines import current
 from the_edge_agent.memory.sqlite.files import absolute
 
@@ -68,16 +78,21 @@ class DuckDBSessions(Sessions):
         driver_connection.interrupt()
 
 
-class DuckDBDialect(Dialect):
-    """DuckDB 1.3 or later, through duckdb-sqlalchemy. A file belongs to one process at a time.
+class DuckDBSchema(DialectSchema):
+    """Our tables on DuckDB."""
 
-    Its full-text index is made anew by hand and follows no writes: LIKE reads what the transaction sees. Of a
-    deletion and an update of the same row at the same time both succeed, so writers take turns here.
-    """
+    def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
+        """Leave secondary indexes out: an update of an indexed column would delete and insert the row."""
+        return [made for made in super().definitions(entries, *others) if not isinstance(made, CreateIndex)]
 
-    features = Features(is_embedded=True, has_snapshot_reads=True)
-    engines = DuckDBEngines()
-    sessions = DuckDBSessions()
+    def server_version(self, connection: Connection) -> str | None:
+        """Ask the database: SQLAlchemy's dialect tells the version of PostgreSQL that it stands in for."""
+        version: str = connection.scalar(select(func.version())) or ""
+        return version.removeprefix("v")
+
+
+class DuckDBTransactions(Transactions):
+    """Transactions of DuckDB."""
 
     @contextmanager
     def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> Iterator[Any]:
@@ -95,18 +110,23 @@ class DuckDBDialect(Dialect):
         finally:
             lock.release()
 
-    def server_version(self, connection: Connection) -> str | None:
-        """Ask the database: SQLAlchemy's dialect tells the version of PostgreSQL that it stands in for."""
-        version: str = connection.scalar(select(func.version())) or ""
-        return version.removeprefix("v")
-
     def autocommit(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
         """Do nothing: a statement outside of a transaction is one."""
         return nullcontext()
 
-    def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
-        """Leave secondary indexes out: an update of an indexed column would delete and insert the row."""
-        return [made for made in super().definitions(entries, *others) if not isinstance(made, CreateIndex)]
+
+class DuckDBDialect(Dialect):
+    """DuckDB 1.3 or later, through duckdb-sqlalchemy. A file belongs to one process at a time.
+
+    Its full-text index is made anew by hand and follows no writes: LIKE reads what the transaction sees. Of a
+    deletion and an update of the same row at the same time both succeed, so writers take turns here.
+    """
+
+    features = Features(is_embedded=True, has_snapshot_reads=True)
+    engines = DuckDBEngines()
+    sessions = DuckDBSessions()
+    schema_class = DuckDBSchema
+    transactions_class = DuckDBTransactions
 
 
 def _file_of(url: URL) -> str | None:

@@ -15,7 +15,7 @@ from sqlalchemy.types import UserDefinedType
 
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
-from the_edge_agent.memory.sql.dialects.base import Dialect, Engines, Features, Sessions
+from the_edge_agent.memory.sql.dialects.base import Dialect, DialectSchema, Engines, Features, Sessions, Transactions
 
 _WIDEST: Final = 4  # bytes of a character
 _PAGE_BYTES: Final = 16_384  # a quarter of a page is the longest key of an index
@@ -107,39 +107,8 @@ class FirebirdSessions(Sessions):
         driver_connection._att.cancel_operation(CancelType.ABORT)
 
 
-class FirebirdDialect(Dialect):
-    """Firebird 3 or later, through firebird-driver; the database needs pages of 16,384 bytes."""
-
-    features = Features(
-        product="Firebird",
-        key_type=_Octets(MAX_KEY_LENGTH * _WIDEST),
-        text_type=_Blob("UTF8"),
-        token_type=_Blob("ASCII"),
-        time_type=_Microseconds(),
-        ascii_type=_Octets,
-        socket_drivers=frozenset({"firebird-driver"}),  # connecting is limited; there is no socket to look at: pre-ping
-        has_snapshot_reads=True,
-    )
-    engines = FirebirdEngines()
-    sessions = FirebirdSessions()
-
-    @contextmanager
-    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> Iterator[Any]:
-        """Begin a transaction that sees one state.
-
-        It waits for no lock, but is run again: two that insert the same key would wait for each other.
-        """
-        from firebird.driver import Isolation, tpb
-
-        with connection.begin() as transaction:
-            driver_connection: Any = connection.connection.driver_connection
-            driver_connection.begin(tpb(Isolation.SNAPSHOT, lock_timeout=0))
-            yield transaction
-
-    def server_version(self, connection: Connection) -> str | None:
-        """Return the whole version."""
-        version: str | None = connection.scalar(_ENGINE_VERSION)
-        return version
+class FirebirdSchema(DialectSchema):
+    """Our tables on Firebird."""
 
     def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
         """Refuse a database whose pages are too small for an index of long keys."""
@@ -158,3 +127,44 @@ class FirebirdDialect(Dialect):
         """Return them without IF NOT EXISTS, which Firebird has not."""
         found = super().definitions(entries, *others)
         return [CreateTable(made.element) if isinstance(made, CreateTable) else made for made in found]
+
+    def server_version(self, connection: Connection) -> str | None:
+        """Return the whole version."""
+        version: str | None = connection.scalar(_ENGINE_VERSION)
+        return version
+
+
+class FirebirdTransactions(Transactions):
+    """Transactions of Firebird."""
+
+    @contextmanager
+    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> Iterator[Any]:
+        """Begin a transaction that sees one state.
+
+        It waits for no lock, but is run again: two that insert the same key would wait for each other.
+        """
+        from firebird.driver import Isolation, tpb
+
+        with connection.begin() as transaction:
+            driver_connection: Any = connection.connection.driver_connection
+            driver_connection.begin(tpb(Isolation.SNAPSHOT, lock_timeout=0))
+            yield transaction
+
+
+class FirebirdDialect(Dialect):
+    """Firebird 3 or later, through firebird-driver; the database needs pages of 16,384 bytes."""
+
+    features = Features(
+        product="Firebird",
+        key_type=_Octets(MAX_KEY_LENGTH * _WIDEST),
+        text_type=_Blob("UTF8"),
+        token_type=_Blob("ASCII"),
+        time_type=_Microseconds(),
+        ascii_type=_Octets,
+        socket_drivers=frozenset({"firebird-driver"}),  # connecting is limited; there is no socket to look at: pre-ping
+        has_snapshot_reads=True,
+    )
+    engines = FirebirdEngines()
+    sessions = FirebirdSessions()
+    schema_class = FirebirdSchema
+    transactions_class = FirebirdTransactions

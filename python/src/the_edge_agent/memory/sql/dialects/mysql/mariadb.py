@@ -11,17 +11,17 @@ from sqlalchemy.dialects.mysql import Insert, insert
 
 from the_edge_agent.memory.core.filters import Path
 from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test
-from the_edge_agent.memory.sql.dialects.mysql.dialect import JSONConditions, MySQLDialect, json_path
+from the_edge_agent.memory.sql.dialects.mysql.dialect import MySQLDialect
 from the_edge_agent.memory.sql.dialects.mysql.features import MySQLFeatures, exact_text
+from the_edge_agent.memory.sql.dialects.mysql.filters import JSONConditions, json_path
+from the_edge_agent.memory.sql.dialects.mysql.queries import MySQLQueries
 from the_edge_agent.memory.sql.dialects.upsert import Upsert, UpsertReturning
 
 _EXACT: Final = "utf8mb4_nopad_bin"
 
 
-class MariaDBDialect(MySQLDialect):
-    """MariaDB 10.5 or later."""
-
-    features = MySQLFeatures(product="MariaDB", exact_collation=_EXACT, key_type=exact_text(_EXACT))
+class MariaDBQueries(MySQLQueries):
+    """Parts of statements for MariaDB."""
 
     def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
         """Return an upsert that stores rows in one statement."""
@@ -32,6 +32,13 @@ class MariaDBDialect(MySQLDialect):
         if not self.features.has_json:
             return FilterConditions(table)
         return JSONTextConditions(table, self.features.exact_collation)
+
+
+class MariaDBDialect(MySQLDialect):
+    """MariaDB 10.5 or later."""
+
+    features = MySQLFeatures(product="MariaDB", exact_collation=_EXACT, key_type=exact_text(_EXACT))
+    queries_class = MariaDBQueries
 
 
 class OnDuplicateKeyReturning(UpsertReturning):

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, DateTime, String, Text, cast, func, literal_column
+from sqlalchemy import Boolean, ColumnElement, DateTime, String, Text, cast, func, literal_column
 from sqlalchemy.engine import Dialect as EngineDialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
+from the_edge_agent.memory.postgres.index import WHOLE_INDEX
 from the_edge_agent.memory.sql.dialects.base import Features
 
+#: The condition that an index finds all that there is, for sessions that do not keep settings.
+IS_WHOLE: Final[ColumnElement[bool]] = literal_column(WHOLE_INDEX, type_=Boolean())
 _AS_TEXT: Final[ColumnElement[str]] = literal_column("""'YYYY-MM-DD HH24:MI:SS.US"+00:00"AD'""", type_=Text())
 _EXACT: Final = "C"
 

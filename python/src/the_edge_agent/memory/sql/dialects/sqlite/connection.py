@@ -8,7 +8,6 @@ import sqlite3
 import uuid
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from math import ceil
 from pathlib import Path as FilePath
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
@@ -22,7 +21,6 @@ from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.showing import ordinary
 from the_edge_agent.memory.database.errors import UNKNOWN_OPTION
 from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, NO_HOST, Engines, Sessions
-from the_edge_agent.memory.sql.driver.deadlines import current
 from the_edge_agent.memory.sqlite.damage import is_damage
 from the_edge_agent.memory.sqlite.files import DatabaseFile, absolute
 from the_edge_agent.memory.sqlite.forks import SQLiteCall
@@ -35,7 +33,9 @@ UNSOUND: Final = (
     "cannot be interrupted, and its errors have no codes; use sqlite:/// for local files"
 )
 _UNSOUND_DRIVERS: Final = frozenset({"libsql", "aiolibsql"})
-_BUSY_TIMEOUT: Final = "the_edge_agent.busy_timeout"
+BUSY_SETTING: Final = (
+    "the_edge_agent.busy_timeout"  # in the info of connections: what was last set, None for the default
+)
 FILE: Final = "the_edge_agent.file"  # option of an engine of our own
 # The arguments of ``sqlite3.connect``.
 _DRIVER_OPTIONS: Final = frozenset(
@@ -104,7 +104,7 @@ class SQLiteEngines(Engines):
             for setting in OURS:
                 driver_connection.execute(setting)
             driver_connection.text_factory, driver_connection.row_factory = TOLERANT, None
-            record.info[_BUSY_TIMEOUT] = None
+            record.info[BUSY_SETTING] = None
             if file is not None:
                 file.opened(driver_connection)
 
@@ -216,12 +216,3 @@ def _look_after(engine: Engine, file: DatabaseFile) -> None:
     @event.listens_for(engine, "close")
     def closed(driver_connection: Any, record: Any) -> None:
         file.closed(driver_connection)
-
-
-def wait_for_writers(connection: Connection) -> None:
-    """Let the connection wait for another writer as long as the call may take, in tenths of seconds."""
-    deadline = current()
-    seconds = BUSY_TIMEOUT if deadline is None else min(BUSY_TIMEOUT, ceil(deadline.remaining() * 10) / 10)
-    if connection.info.get(_BUSY_TIMEOUT, seconds) != seconds:  # seldom
-        connection.exec_driver_sql(f"PRAGMA busy_timeout={int(seconds * 1000)}")
-        connection.info[_BUSY_TIMEOUT] = seconds

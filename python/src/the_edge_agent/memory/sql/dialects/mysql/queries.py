@@ -1,0 +1,135 @@
+"""What statements for MySQL are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Table,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    null,
+    select,
+)
+from sqlalchemy.dialects.mysql import Insert, insert
+from sqlalchemy.engine import Compiled
+from sqlalchemy.sql.visitors import replacement_traverse
+
+from the_edge_agent.memory.core.codec import decode
+from the_edge_agent.memory.sql.dialects.base import Queries, Upkeep
+from the_edge_agent.memory.sql.dialects.conditions import FilterConditions
+from the_edge_agent.memory.sql.dialects.mysql.features import MySQLFeatures
+from the_edge_agent.memory.sql.dialects.mysql.filters import JSONConditions
+from the_edge_agent.memory.sql.dialects.mysql.search import TERMS, TermConditions, term_columns, term_parameters
+from the_edge_agent.memory.sql.dialects.mysql.words import NUMBER, WordBlocks, WordTable
+from the_edge_agent.memory.sql.dialects.text import TextConditions
+from the_edge_agent.memory.sql.dialects.upsert import Upsert
+from the_edge_agent.memory.sql.driver.prepared import Outcome, Prepared
+
+_ROWS: Final = (250, 100, 50, 20, 10, 5, 2, 1)  # of one insert: few sizes, so that few statements are compiled
+
+
+class MySQLQueries(Queries):
+    """Parts of statements for MySQL."""
+
+    features: MySQLFeatures
+
+    def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
+        """Return an upsert that stores rows in one statement."""
+        return OnDuplicateKey(table, row)
+
+    def metadata_columns(self, table: Table) -> dict[str, ColumnElement[Any]]:
+        """Return the bound columns, with the terms of an entry, and without a number."""
+        terms = term_columns() if TERMS[0] in table.c else {}
+        return {**super().metadata_columns(table), **terms, **self.unindexed(table)}
+
+    def metadata_parameters(self, metadata: str | None) -> dict[str, Any]:
+        """Return the parameters."""
+        terms = term_parameters(decode(metadata) if metadata else {}) if self.features.has_terms else {}
+        return {**super().metadata_parameters(metadata), **terms}
+
+    def unindexed(self, table: Table) -> dict[str, ColumnElement[Any]]:
+        """Return the number, which the table of words knows by the earlier words."""
+        return {NUMBER: null()} if NUMBER in table.c else {}
+
+    def filters(self, table: Table) -> FilterConditions:
+        """Return the conditions by JSON functions."""
+        if not self.features.has_json:
+            return super().filters(table)
+        return JSONConditions(table, self.features.exact_collation)
+
+    def texts(self, entries: Table) -> TextConditions:
+        """Return the conditions by LIKE, within what the terms of a filter and the table of words find."""
+        words = WordTable(entries) if self.features.has_text_index else None
+        return TermConditions(entries, words) if self.features.has_terms else super().texts(entries)
+
+    def upkeep(self, entries: Table) -> Upkeep | None:
+        """Return the object that makes blocks of words."""
+        return WordBlocks(WordTable(entries)) if self.features.has_text_index else None
+
+
+class OnDuplicateKey(Upsert):
+    """INSERT ... ON DUPLICATE KEY UPDATE, which returns nothing."""
+
+    def __init__(self, table: Table, row: Mapping[str, Any]) -> None:
+        """Build the statements."""
+        super().__init__(table, row)
+        statement = insert(table).values(row)
+        (_, version), *others = self.changes(statement.inserted)
+        counted = [("version", func.last_insert_id(version)), *others]
+        self.single = Prepared(statement.on_duplicate_key_update(counted))
+        self._compiled: dict[int, Compiled] = {}
+        self._versions = select(self.identity, table.c.version).where(
+            self.identity.in_(bindparam("b_keys", expanding=True))
+        )
+
+    def next_version(self, count: Any) -> ColumnElement[Any]:
+        """Return the sum: the server refuses one that is too large, and none after what is no version."""
+        version = self.table.c.version
+        return case((version >= literal_column("1"), version + count))
+
+    def version_of(self, outcome: Outcome, row: Mapping[str, Any]) -> int:
+        """Return the version that LAST_INSERT_ID carries, 0 after an insert."""
+        return outcome.lastrowid or int(row["b_count"])
+
+    def many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+        """Store rows in few statements, then ask for the versions, which the rows' locks keep."""
+        start = 0
+        for size in _ROWS:
+            while len(rows) - start >= size:
+                self._store_together(connection, rows[start : start + size])
+                start += size
+        found = connection.execute(self._versions, {"b_keys": [row[self.parameter] for row in rows]})
+        return {row[0]: row[1] for row in found}
+
+    def _store_together(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        statement = self._compiled.get(len(rows))
+        if statement is None:  # kept here: SQLAlchemy compiles an insert of many rows anew each time
+            statement = self._compiled[len(rows)] = self._statement(len(rows)).compile(dialect=connection.dialect)
+        values = {f"{name}_{number}": value for number, row in enumerate(rows) for name, value in row.items()}
+        values["b_now"] = rows[0]["b_now"]
+        names = statement.positiontup  # type: ignore[attr-defined]
+        parameters = values if names is None else tuple(values[name] for name in names)
+        connection.exec_driver_sql(statement.string, parameters)
+
+    def _statement(self, size: int) -> Insert:
+        """Return the insert of so many rows; the parameters of each row end with its number."""
+        rows = [{name: _numbered(value, number) for name, value in self.row.items()} for number in range(size)]
+        statement = insert(self.table).values(rows)
+        return statement.on_duplicate_key_update(self.changes(statement.inserted))
+
+
+def _numbered(value: ColumnElement[Any], number: int) -> ColumnElement[Any]:
+    def replace(element: Any, **_: Any) -> Any:
+        if isinstance(element, BindParameter) and element.key != "b_now":
+            return bindparam(f"{element.key}_{number}", type_=element.type)
+        return None
+
+    numbered: ColumnElement[Any] = replacement_traverse(value, {}, replace)
+    return numbered

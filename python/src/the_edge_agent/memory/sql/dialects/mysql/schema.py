@@ -1,0 +1,107 @@
+"""How tables are made on MySQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from sqlalchemy import Connection, Table, TextClause, bindparam, inspect, text
+from sqlalchemy.schema import CreateTable, ExecutableDDLElement
+
+from the_edge_agent.memory.core.results import LTMError
+from the_edge_agent.memory.sql.dialects.base import PYTHON_INSTEAD, DialectSchema
+from the_edge_agent.memory.sql.dialects.mysql.features import MySQLFeatures
+from the_edge_agent.memory.sql.dialects.mysql.search import TERMS, add_number, add_terms, make_indexes_inline
+from the_edge_agent.memory.sql.dialects.mysql.words import NUMBER, words_table
+from the_edge_agent.memory.sql.dialects.probing import accepts
+
+_JSON_TRIAL: Final = """SELECT JSON_TYPE(JSON_EXTRACT('["a"]', '$[0]')), JSON_UNQUOTE(JSON_EXTRACT('["a"]', '$[0]'))"""
+_COLUMNS: Final = text(
+    "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = :name"
+)
+_ENGINES: Final = text(
+    "SELECT table_name, engine FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN :names"
+).bindparams(bindparam("names", expanding=True))
+_SCAN_INSTEAD: Final = "no terms of metadata in the entries' table: filters read entries from the newest on"
+_LIKE_INSTEAD: Final = "no table of words, or no numbers in the entries' table: words are searched with LIKE"
+
+
+class MySQLSchema(DialectSchema):
+    """Our tables on MySQL."""
+
+    features: MySQLFeatures
+
+    def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
+        """Look for the JSON functions, and for what the tables have.
+
+        Raises:
+            LTMError: ``configuration_error`` where no database is in use, so that there is none for the tables.
+        """
+        if connection.dialect.default_schema_name is None:
+            raise LTMError("configuration_error", "the url names no database; its name goes behind the host: host/NAME")
+        features = self.features
+        features.has_json = accepts(connection, _JSON_TRIAL)
+        found = set(connection.scalars(_COLUMNS, {"name": entries.name}))
+        is_new = not found >= set(entries.c.keys())
+        keeps_words = "search_text" in entries.c
+        features.has_terms = is_new or found >= set(TERMS)
+        features.has_number = keeps_words and (is_new or NUMBER in found)
+        words = words_table(entries.name)
+        features.has_text_index = features.has_number and (is_new or inspect(connection).has_table(words.name))
+        missing = {
+            PYTHON_INSTEAD: not features.has_json,
+            _SCAN_INSTEAD: not features.has_terms,
+            _LIKE_INSTEAD: keeps_words and not features.has_text_index,
+        }
+        features.fall_back(missing)
+
+    def extend(self, entries: Table, catalog: Table) -> None:
+        """Add the terms of the metadata and the number; make the indexes parts of their tables."""
+        if self.features.has_terms:
+            add_terms(entries)
+        if self.features.has_number:
+            add_number(entries)
+        for table in (entries, catalog):
+            make_indexes_inline(table)
+
+    def check_tables(self, connection: Connection, tables: Sequence[Table]) -> None:
+        """Refuse a storage engine that has no transactions, or others than ours."""
+        names = [table.name for table in (*tables, *self.search_tables(tables[0]))]
+        found = connection.execute(_ENGINES, {"names": names}).all()
+        quote = connection.dialect.identifier_preparer.quote
+        for name, engine in found:
+            if engine not in (None, "InnoDB"):  # None: a view
+                raise LTMError(
+                    "configuration_error",
+                    f"the table {name} has the storage engine {engine}, which loses what a transaction promises; "
+                    f"run: ALTER TABLE {quote(name)} ENGINE=InnoDB, ROW_FORMAT=DYNAMIC",
+                )
+
+    def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
+        """Add the table of words, before the entries: where these are there, it must be, too."""
+        found = super().definitions(entries, *others)
+        words = [CreateTable(table, if_not_exists=True) for table in self.search_tables(entries)]
+        return [*words, *found]
+
+    def search_tables(self, entries: Table) -> list[Table]:
+        """Return the table of words."""
+        if not self.features.has_text_index:
+            return []
+        words = words_table(entries.name)
+        words.kwargs.update(self.features.table_options)
+        return [words]
+
+    @contextmanager
+    def exclusively(self, connection: Connection, name: str) -> Iterator[None]:
+        """Hold a lock of the server: DDL ends transactions here."""
+        lock = {"name": f"the-edge-agent {name}"[:64]}
+        connection.execute(text("SELECT GET_LOCK(:name, 30)"), lock)
+        try:
+            yield
+        finally:
+            connection.execute(text("SELECT RELEASE_LOCK(:name)"), lock)
+
+    def max_entry_bytes(self, connection: Connection) -> int | None:
+        """Return the size of the largest packet that the server reads."""
+        return int(connection.scalar(text("SELECT @@max_allowed_packet")) or 0) or None

@@ -1,0 +1,89 @@
+"""Metadata filters on PostgreSQL, by a JSONB copy of the metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Numeric, Table, Text, bindparam, case, cast, false, func, literal, literal_column
+from sqlalchemy.dialects.postgresql import JSONB
+
+from the_edge_agent.memory.core.codec import comparable_json
+from the_edge_agent.memory.core.filters import Node, Path, Placeholder, nested
+from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test, is_ordered, placeholder_name
+from the_edge_agent.memory.sql.dialects.postgresql.features import IS_WHOLE, PostgreSQLFeatures
+
+_TYPES: Final[Mapping[Kind, str]] = {"integer": "number", "double": "number"}
+
+
+class JSONBConditions(FilterConditions):
+    """Filters over the JSONB copy of the metadata."""
+
+    takes_placeholders = True
+
+    def __init__(self, table: Table, features: PostgreSQLFeatures) -> None:
+        """Make the conditions of one table, which keeps metadata."""
+        super().__init__(table)
+        self._features = features
+
+    def condition(self, node: Node) -> ColumnElement[bool] | None:
+        """Return a metadata filter as SQL, None where Python has to decide."""
+        found = super().condition(node)
+        return found if found is None or self._features.keeps_settings else found & IS_WHOLE
+
+    def bound(self, place: int, path: Path, value: int | str) -> dict[str, Any]:
+        """Return the JSON that the metadata must contain, for the JSONB index."""
+        return {placeholder_name(place): comparable_json(nested(path, value))}
+
+    def equals(self, path: Path, values: Sequence[Any]) -> ColumnElement[bool]:
+        """Let the index find what contains the value; only null, lists and objects need more."""
+        scalars = [value for value in values if isinstance(value, (bool, int, float, str, Placeholder))]
+        others = [value for value in values if not isinstance(value, (bool, int, float, str, Placeholder))]
+        found = false() | super().equals(path, others)
+        for value in scalars:
+            if isinstance(value, Placeholder):
+                contained = _as_jsonb(bindparam(placeholder_name(value.place), type_=Text()))
+            else:
+                contained = _jsonb(nested(path, value))
+            found = found | self.table.c.metadata_json.contains(contained)
+        return found
+
+    def equals_whole(self, path: Path, value: list[Any] | dict[str, Any]) -> ColumnElement[bool]:
+        """Compare as JSONB does: numbers by value, objects in any order."""
+        return func.coalesce(self._value(path) == _jsonb(value), false())
+
+    def compare(self, path: Path, op: str, value: int | float | str) -> ColumnElement[bool]:
+        """Compare every number as NUMERIC, which is exact for integers and doubles alike."""
+        if isinstance(value, str):
+            return super().compare(path, op, value)
+        bound = cast(literal(comparable_json(value), Text), Numeric)
+        return self.at(path, ("double",), is_ordered(op, bound))
+
+    def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
+        """Look at the type first: a cast of another type would be an error."""
+        value = self._value(path)
+        types = {_TYPES.get(kind, kind) for kind in kinds}
+        has_type = func.coalesce(func.jsonb_typeof(value).in_(sorted(types)), false())
+        if test is None:
+            return has_type
+        as_text: ColumnElement[Any] = value.op("#>>", return_type=Text())(literal_column("'{}'"))
+        if kinds[0] != "string":
+            return case((has_type, test(cast(as_text, Numeric))), else_=false())
+        collation = self._features.exact_collation
+        exact = as_text.collate(collation) if collation else as_text
+        return case((has_type, test(exact)), else_=false())
+
+    def _value(self, path: Path) -> ColumnElement[Any]:
+        value: ColumnElement[Any] = self.table.c.metadata_json
+        for key in path:
+            # `->` with text never indexes an array, unlike `#>`.
+            value = value.op("->", return_type=JSONB())(cast(literal(key, Text), Text))
+        return value
+
+
+def _jsonb(value: Any) -> ColumnElement[Any]:
+    return _as_jsonb(literal(comparable_json(value), Text))
+
+
+def _as_jsonb(written: ColumnElement[str]) -> ColumnElement[Any]:
+    return cast(cast(written, Text), JSONB)

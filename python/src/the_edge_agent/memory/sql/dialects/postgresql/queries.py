@@ -1,0 +1,53 @@
+"""What statements for PostgreSQL are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import ColumnElement, Integer, Table, Text, bindparam, cast, func
+from sqlalchemy.dialects.postgresql import JSONB, insert
+
+from the_edge_agent.memory.core.codec import comparable_json, decode
+from the_edge_agent.memory.sql.dialects.base import Queries
+from the_edge_agent.memory.sql.dialects.conditions import FilterConditions
+from the_edge_agent.memory.sql.dialects.postgresql.features import PostgreSQLFeatures
+from the_edge_agent.memory.sql.dialects.postgresql.filters import JSONBConditions
+from the_edge_agent.memory.sql.dialects.postgresql.search import VectorConditions
+from the_edge_agent.memory.sql.dialects.text import TextConditions
+from the_edge_agent.memory.sql.dialects.upsert import OnConflict, Upsert
+
+
+class PostgreSQLQueries(Queries):
+    """Parts of statements for PostgreSQL."""
+
+    features: PostgreSQLFeatures
+
+    def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
+        """Return an upsert that stores rows in one statement."""
+        return OnConflict(table, row, insert)
+
+    def metadata_columns(self, table: Table) -> dict[str, ColumnElement[Any]]:
+        """Return the bound columns, the JSONB copy as text that the server converts."""
+        if "metadata_json" not in table.c:
+            return super().metadata_columns(table)
+        copy = cast(bindparam("b_metadata_json", type_=Text()), JSONB)
+        return {**super().metadata_columns(table), "metadata_json": copy}
+
+    def metadata_parameters(self, metadata: str | None) -> dict[str, Any]:
+        """Return the parameters, with the metadata in the form that JSONB compares exactly."""
+        return {**super().metadata_parameters(metadata), "b_metadata_json": comparable_json(decode(metadata or "{}"))}
+
+    def size(self, column: ColumnElement[str]) -> ColumnElement[int]:
+        """Return the bytes, which PostgreSQL knows: to count characters it decompresses the text."""
+        return func.octet_length(column, type_=Integer())
+
+    def filters(self, table: Table) -> FilterConditions:
+        """Return the conditions on the JSONB copy."""
+        if "metadata_json" not in table.c:
+            return super().filters(table)
+        return JSONBConditions(table, self.features)
+
+    def texts(self, entries: Table) -> TextConditions:
+        """Return the conditions on the tsvector."""
+        return VectorConditions(entries, self.features) if self.features.has_text_index else super().texts(entries)

@@ -1,0 +1,36 @@
+"""What statements for SQLite are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Table
+from sqlalchemy.dialects.sqlite import insert
+
+from the_edge_agent.memory.sql.dialects.base import Queries
+from the_edge_agent.memory.sql.dialects.conditions import FilterConditions
+from the_edge_agent.memory.sql.dialects.sqlite.features import SQLiteFeatures
+from the_edge_agent.memory.sql.dialects.sqlite.search import FTSConditions, JSONEachConditions
+from the_edge_agent.memory.sql.dialects.text import TextConditions
+from the_edge_agent.memory.sql.dialects.upsert import OnConflict, Upsert
+
+
+class SQLiteQueries(Queries):
+    """Parts of statements for SQLite."""
+
+    features: SQLiteFeatures
+
+    def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
+        """Return an upsert that stores rows in one statement."""
+        return OnConflict(table, row, insert)
+
+    def filters(self, table: Table) -> FilterConditions:
+        """Return the conditions by json_each, if this SQLite has it."""
+        return JSONEachConditions(table) if self.features.has_json else super().filters(table)
+
+    def texts(self, entries: Table) -> TextConditions:
+        """Return the conditions by FTS5, if this SQLite has it."""
+        if not self.features.has_text_index:
+            return super().texts(entries)
+        return FTSConditions(entries, has_metadata_words=self.features.has_metadata_words)

@@ -1,0 +1,139 @@
+"""How transactions begin and end on SQLite."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext, suppress
+from math import ceil
+from types import TracebackType
+from typing import Any
+
+from sqlalchemy import Connection, Table
+from sqlalchemy.exc import DBAPIError
+
+from the_edge_agent.memory.sql.dialects.base import Transactions
+from the_edge_agent.memory.sql.dialects.sqlite.connection import BUSY_SETTING, BUSY_TIMEOUT
+from the_edge_agent.memory.sql.dialects.sqlite.features import SQLiteFeatures
+from the_edge_agent.memory.sql.driver.deadlines import current
+from the_edge_agent.memory.sqlite.files import DatabaseFile
+from the_edge_agent.memory.sqlite.settings import TOLERANT
+
+
+class SQLiteTransactions(Transactions):
+    """Transactions of SQLite."""
+
+    features: SQLiteFeatures
+
+    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> AbstractContextManager[Any]:
+        """Take the write lock first: a transaction that reads and then writes would fail as busy."""
+        file = self.features.file
+        if file is not None:
+            file.check_read()
+        driver_connection = connection.connection.driver_connection
+        transaction, callers = super().begin(connection, write=write), None
+        if driver_connection is not None and driver_connection.text_factory is str:  # a caller's
+            transaction = callers = _OnCallers(transaction, driver_connection, write=write)
+        elif write:
+            _wait_for_writers(connection)
+        try:
+            has_begun = driver_connection is not None and driver_connection.in_transaction  # by a caller's listener
+            if has_begun and write:
+                connection.exec_driver_sql("ROLLBACK")
+            if write or not has_begun:
+                connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        except BaseException:
+            if callers is not None:
+                callers.give_back()
+            raise
+        return self._kept(transaction, driver_connection, write=write)
+
+    def autocommit(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
+        """Commit what is written: a statement that reads begins no transaction."""
+        file = self.features.file
+        if file is not None:
+            file.check_read()
+        ended = super().autocommit(driver_connection, write=True) if write else nullcontext()
+        return self._kept(ended, driver_connection, write=write)
+
+    def _kept(
+        self, transaction: AbstractContextManager[Any], driver_connection: Any, *, write: bool
+    ) -> AbstractContextManager[Any]:
+        file = self.features.file
+        if file is None or not (write or file.is_frozen):
+            return transaction
+        return _Kept(transaction, file, driver_connection if write else None)
+
+    def lock_row(self, connection: Connection, table: Table, *, exclusive: bool) -> None:
+        """Do nothing: BEGIN IMMEDIATE has locked the database."""
+
+
+class _OnCallers:
+    """Ends a transaction on a caller's connection, and gives it its settings back."""
+
+    def __init__(self, transaction: AbstractContextManager[Any], driver_connection: Any, *, write: bool) -> None:
+        self._transaction, self._connection = transaction, driver_connection
+        self._busy_timeout: int | None = None
+        if write:
+            self._wait_no_longer_than_the_call()
+        driver_connection.text_factory = TOLERANT
+
+    def _wait_no_longer_than_the_call(self) -> None:
+        deadline = current()
+        if deadline is None:
+            return
+        milliseconds = int(deadline.remaining() * 1000)
+        kept = self._connection.execute("PRAGMA busy_timeout").fetchone()[0]
+        if kept > milliseconds:
+            self._connection.execute(f"PRAGMA busy_timeout={milliseconds}")
+            self._busy_timeout = kept
+
+    def __enter__(self) -> Any:
+        return self._transaction.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._connection.text_factory = str
+            self._transaction.__exit__(kind, error, trace)
+        finally:
+            self.give_back()
+
+    def give_back(self) -> None:
+        """Give the connection its settings back."""
+        self._connection.text_factory = str
+        if self._busy_timeout is not None:
+            with suppress(Exception):  # the connection may be closed
+                self._connection.execute(f"PRAGMA busy_timeout={self._busy_timeout}")
+
+
+class _Kept:
+    """Ends a transaction, and looks at the file: what was written must be found there, or what was read be unchanged.
+
+    It was read if there is no connection.
+    """
+
+    def __init__(self, transaction: AbstractContextManager[Any], file: DatabaseFile, driver_connection: Any) -> None:
+        self._transaction, self._file, self._connection = transaction, file, driver_connection
+
+    def __enter__(self) -> Any:
+        return self._transaction.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._transaction.__exit__(kind, error, trace)
+        if error is None and self._connection is None:
+            self._file.check()
+        elif error is None:
+            self._file.check_written(self._connection)
+        elif isinstance(error, DBAPIError):
+            self._file.check()
+
+
+def _wait_for_writers(connection: Connection) -> None:
+    """Let the connection wait for another writer as long as the call may take, in tenths of seconds."""
+    deadline = current()
+    seconds = BUSY_TIMEOUT if deadline is None else min(BUSY_TIMEOUT, ceil(deadline.remaining() * 10) / 10)
+    if connection.info.get(BUSY_SETTING, seconds) != seconds:  # seldom
+        connection.exec_driver_sql(f"PRAGMA busy_timeout={int(seconds * 1000)}")
+        connection.info[BUSY_SETTING] = seconds

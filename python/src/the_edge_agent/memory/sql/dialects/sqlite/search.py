@@ -1,8 +1,8 @@
-"""Words and filters on SQLite, through SQLAlchemy: words by an FTS5 table, filters by json_each."""
+"""Words on SQLite, through SQLAlchemy: by an FTS5 table, which helps with filters too."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -15,7 +15,6 @@ from sqlalchemy import (
     Text,
     UnaryExpression,
     bindparam,
-    case,
     column,
     func,
     literal_column,
@@ -25,28 +24,14 @@ from sqlalchemy import (
     text,
     type_coerce,
 )
-from sqlalchemy import exists as sql_exists
 from sqlalchemy.sql.operators import custom_op
 
-from the_edge_agent.memory.core.filters import Path
 from the_edge_agent.memory.core.tokens import Term, has_words
 from the_edge_agent.memory.database.search_plan import SCANNED, Bound, Step, ladder
-from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test
 from the_edge_agent.memory.sql.dialects.match_query import ROWS, MatchQuery, SQLStep, are_many, in_order
 from the_edge_agent.memory.sql.dialects.text import WORDS, IndexedTextConditions
 from the_edge_agent.memory.sqlite.index import ASKED, looked_up, wanted_text
 
-MAX_FILTER_LEVELS: Final = 5  # SQLite's parser runs out of stack a few levels further
-
-_TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
-    "null": ("null",),
-    "boolean": ("true", "false"),
-    "integer": ("integer",),
-    "double": ("real",),
-    "string": ("text",),
-    "array": ("array",),
-    "object": ("object",),
-}
 _FEW: Final[ColumnElement[int]] = func.max(bindparam("b_few", type_=Integer()), ROWS)
 _NEWEST: Final[ColumnElement[int]] = func.max(bindparam("b_newest", type_=Integer()), ROWS * SCANNED)
 _ASKED: Final[ColumnElement[str]] = (
@@ -140,33 +125,6 @@ class FTSConditions(IndexedTextConditions):
         return select(*newest.columns).where(number.in_(chosen))
 
 
-class JSONEachConditions(FilterConditions):
-    """Filters that walk down a path with one json_each a level."""
-
-    takes_placeholders = True
-    numbers = (("integer", "double"),)
-
-    def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
-        """Return whether there is a value of one of these kinds that passes the test."""
-        if len(path) > MAX_FILTER_LEVELS:
-            raise NotInSQLError
-        metadata = self.table.c.metadata
-        readable = case((func.json_valid(metadata), metadata))  # what is no JSON would stop the statement
-        return _at(readable, path, kinds, test)
-
-
 def _unindexed(expression: ColumnElement[Any]) -> ColumnElement[Any]:
     """Return the same with a plus before it, so that SQLite uses no index for it."""
     return UnaryExpression(expression, operator=custom_op("+"), type_=expression.type)
-
-
-def _at(parent: ColumnElement[Any], path: Path, kinds: Sequence[Kind], test: Test | None) -> ColumnElement[bool]:
-    each = func.json_each(parent).table_valued("key", "type", "atom", "value").alias(f"level{len(path)}")
-    conditions = [each.c.key == path[0]]
-    if len(path) > 1:
-        conditions += [each.c.type == "object", _at(each.c.value, path[1:], kinds, test)]
-    else:
-        conditions.append(each.c.type.in_([name for kind in kinds for name in _TYPES[kind]]))
-        if test is not None:
-            conditions.append(test(each.c.atom))
-    return sql_exists(select(literal_column("1")).select_from(each).where(*conditions))

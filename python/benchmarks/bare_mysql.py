@@ -24,7 +24,7 @@ from benchmarks.player import Found, Row, Scored
 from benchmarks.workload import Entry
 from the_edge_agent.memory.core.languages import ENGLISH, language
 from the_edge_agent.memory.core.tokens import search_text, tokenize
-from the_edge_agent.memory.sql.dialects.mysql.search import TERMS, term_parameters
+from the_edge_agent.memory.sql.dialects.mysql.terms import TERMS, term_parameters
 
 _TABLE: Final = (
     "CREATE TABLE IF NOT EXISTS ltm_entries (`key` {key_type} NOT NULL, "

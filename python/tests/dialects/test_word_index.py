@@ -26,17 +26,17 @@ from the_edge_agent.memory import LTMBackend, LTMError, SQLAlchemyBackend
 from the_edge_agent.memory.database import search_plan as plan
 from the_edge_agent.memory.database.search_plan import Bound
 from the_edge_agent.memory.sql.dialects.mysql import search as mysql_search
+from the_edge_agent.memory.sql.dialects.mysql.blocks import WordBlocks
 from the_edge_agent.memory.sql.dialects.mysql.words import (
     BLOCK,
     Places,
-    WordBlocks,
     WordTable,
-    _packed,
-    _unpacked,
     both,
     count,
     either,
     numbers,
+    packed,
+    unpacked,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.targets(of_mysql=True, portable=False)]
@@ -57,7 +57,7 @@ CUTS: Final = of_this_run(15, 1_000)
 MAKING: Final = """
 import sys
 from the_edge_agent.memory import SQLAlchemyBackend
-from the_edge_agent.memory.sql.dialects.mysql.words import WordBlocks
+from the_edge_agent.memory.sql.dialects.mysql.blocks import WordBlocks
 
 WordBlocks.every = 20
 with SQLAlchemyBackend(sys.argv[1]) as memory:
@@ -120,7 +120,7 @@ def check(database: Database, table: str = "ltm_entries") -> int:
         block, place = divmod(number, BLOCK)
         assert block in listed
         for token in {*tokens.split()} - {"."}:
-            assert _unpacked(words[block, token.encode()]) >> place & 1, (number, token)
+            assert unpacked(words[block, token.encode()]) >> place & 1, (number, token)
     assert len({number for number, _ in numbered}) == len(numbered)
     return len(numbered)
 
@@ -129,7 +129,7 @@ def test_places_are_kept_as_they_are() -> None:
     chance = random.Random(SEED)
     for size in (1, 2, 61, 62, 63, 64, 500, BLOCK):
         places = sorted(chance.sample(range(BLOCK), size))
-        bits = _unpacked(bytes.fromhex(_packed(places)))
+        bits = unpacked(bytes.fromhex(packed(places)))
         assert [*numbers({7: bits})] == [7 * BLOCK + place for place in places]
         assert count({7: bits}) == size
     some: Places = {1: 0b110, 2: 0b1}

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, Table, TextClause, bindparam, inspect, text
-from sqlalchemy.schema import CreateTable, ExecutableDDLElement
+from sqlalchemy import Column, Connection, Table, TextClause, bindparam, inspect, text
+from sqlalchemy.dialects.mysql import BIGINT, INTEGER
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import ColumnCollectionConstraint, CreateTable, ExecutableDDLElement
+from sqlalchemy.sql.compiler import DDLCompiler
 
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.sql.dialects.base import PYTHON_INSTEAD, DialectSchema
 from the_edge_agent.memory.sql.dialects.mysql.features import MySQLFeatures
-from the_edge_agent.memory.sql.dialects.mysql.search import TERMS, add_number, add_terms, make_indexes_inline
-from the_edge_agent.memory.sql.dialects.mysql.words import NUMBER, words_table
+from the_edge_agent.memory.sql.dialects.mysql.terms import OVERFULL, TERMS
+from the_edge_agent.memory.sql.dialects.mysql.words import INDEX, NUMBER, words_table
 from the_edge_agent.memory.sql.dialects.probing import accepts
 
 _JSON_TRIAL: Final = """SELECT JSON_TYPE(JSON_EXTRACT('["a"]', '$[0]')), JSON_UNQUOTE(JSON_EXTRACT('["a"]', '$[0]'))"""
@@ -59,11 +62,11 @@ class MySQLSchema(DialectSchema):
     def extend(self, entries: Table, catalog: Table) -> None:
         """Add the terms of the metadata and the number; make the indexes parts of their tables."""
         if self.features.has_terms:
-            add_terms(entries)
+            _add_terms(entries)
         if self.features.has_number:
-            add_number(entries)
+            _add_number(entries)
         for table in (entries, catalog):
-            make_indexes_inline(table)
+            _make_indexes_inline(table)
 
     def check_tables(self, connection: Connection, tables: Sequence[Table]) -> None:
         """Refuse a storage engine that has no transactions, or others than ours."""
@@ -105,3 +108,43 @@ class MySQLSchema(DialectSchema):
     def max_entry_bytes(self, connection: Connection) -> int | None:
         """Return the size of the largest packet that the server reads."""
         return int(connection.scalar(text("SELECT @@max_allowed_packet")) or 0) or None
+
+
+def _add_terms(entries: Table) -> None:
+    """Add the columns and their indexes to the table of the entries."""
+    for name in TERMS:
+        default = str(OVERFULL) if name == TERMS[0] else None  # of a row by somebody who knows no terms
+        entries.append_column(Column(name, INTEGER(unsigned=True), server_default=default))
+        entries.append_constraint(_InlineIndex(entries.c[name], name=f"ix_{entries.name}_{name}"))
+
+
+def _add_number(entries: Table) -> None:
+    """Add the number by which words are looked up, and its index."""
+    entries.append_column(Column(NUMBER, BIGINT))
+    entries.append_constraint(_InlineIndex(entries.c[NUMBER], name=INDEX))
+
+
+def _make_indexes_inline(table: Table) -> None:
+    """Have CREATE TABLE make the indexes of a table, too."""
+    for index in sorted(table.indexes, key=lambda index: str(index.name)):
+        table.append_constraint(_InlineIndex(*index.columns, name=str(index.name), order=index.expressions))
+    table.indexes.clear()
+
+
+class _InlineIndex(ColumnCollectionConstraint):
+    """An index within CREATE TABLE.
+
+    So many indexes would be slow to make one by one. And CREATE INDEX knows no IF NOT EXISTS: two members of a Group
+    Replication that made the same index at once could not replay each other's statement, and left the group.
+    """
+
+    def __init__(self, *columns: Column[Any], name: str, order: Sequence[Any] = ()) -> None:
+        """Index columns, in an order that may be descending."""
+        super().__init__(*columns, name=name)
+        self.order = order or columns
+
+
+@compiles(_InlineIndex)
+def _define(index: _InlineIndex, compiler: DDLCompiler, **_: Any) -> str:
+    order = [compiler.sql_compiler.process(each, include_table=False) for each in index.order]
+    return f"INDEX {compiler.preparer.quote(str(index.name))} ({', '.join(order)})"

@@ -1,26 +1,19 @@
-"""Searches on MySQL and MariaDB: their steps, and an index for filters. The index of words is in ``words.py``.
+"""The steps of searches on MySQL and MariaDB.
 
-The index for filters is what the metadata holds, as numbers in indexed columns of the entry. In this module such a
-number is called a term; a ``Term`` is a word of a query.
-
-A number stands for a path and the string, integer, true or false that is there; it may stand for others too, so that a
-filter still looks at what it finds. There are few columns: an entry that holds more has a mark in the first of them, by
-which every search finds it. Neither database has another index for this that follows transactions and takes any key:
-MariaDB has none over a list, and MySQL's multi-valued indexes refuse a store whose undo record grows too large.
+The index of words is in ``words.py``, the index for filters in ``terms.py``. In this module a term is a number of that
+index; a ``Term`` is a word of a query.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from itertools import islice
 from typing import Any, Final, TypeAlias
-from zlib import crc32
 
 from sqlalchemy import (
     BindParameter,
-    Column,
     ColumnElement,
     Connection,
     Integer,
@@ -35,10 +28,6 @@ from sqlalchemy import (
     select,
     union,
 )
-from sqlalchemy.dialects.mysql import BIGINT, INTEGER
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.schema import ColumnCollectionConstraint
-from sqlalchemy.sql.compiler import DDLCompiler
 
 from the_edge_agent.memory.core.tokens import Term, has_words
 from the_edge_agent.memory.database.search_plan import (
@@ -53,74 +42,18 @@ from the_edge_agent.memory.database.search_plan import (
     ladder,
 )
 from the_edge_agent.memory.sql.dialects.match_query import IS_PARTIAL, ROWS, SKIPPED, MatchQuery, SQLStep
-from the_edge_agent.memory.sql.dialects.mysql.words import BLOCK, INDEX, NUMBER, Places, WordTable, both, count, numbers
+from the_edge_agent.memory.sql.dialects.mysql.terms import OVERFULL, TERMS, terms_of
+from the_edge_agent.memory.sql.dialects.mysql.words import BLOCK, Places, WordTable, both, count, numbers
 from the_edge_agent.memory.sql.dialects.text import TextConditions
-
-TERMS: Final = tuple(f"term{number}" for number in range(1, 9))  # columns; each costs a store 6 to 12 microseconds
 
 _REMEMBERED: Final = 2.0  # seconds, how many there were: it decides what is tried first, and no answer
 _KEPT_QUERIES: Final = 1_000
 
 LookUp: TypeAlias = Callable[[Bound], SQLStep]
 
-_OVERFULL: Final = 0  # the mark; no term
 _MOST: Final = BOUNDS["mysql"][-1].matches
 _SOME: Final[BindParameter[int]] = bindparam("b_some", type_=Integer())
 _NEWEST: Final[BindParameter[int]] = bindparam("b_newest", type_=Integer())
-
-
-def add_terms(entries: Table) -> None:
-    """Add the columns and their indexes to the table of the entries."""
-    for name in TERMS:
-        default = str(_OVERFULL) if name == TERMS[0] else None  # of a row by somebody who knows no terms
-        entries.append_column(Column(name, INTEGER(unsigned=True), server_default=default))
-        entries.append_constraint(_InlineIndex(entries.c[name], name=f"ix_{entries.name}_{name}"))
-
-
-def add_number(entries: Table) -> None:
-    """Add the number by which words are looked up, and its index."""
-    entries.append_column(Column(NUMBER, BIGINT))
-    entries.append_constraint(_InlineIndex(entries.c[NUMBER], name=INDEX))
-
-
-def term_columns() -> dict[str, ColumnElement[Any]]:
-    """Return the bound columns."""
-    return {name: bindparam(f"b_{name}", type_=Integer()) for name in TERMS}
-
-
-def term_parameters(metadata: dict[str, Any]) -> dict[str, int | None]:
-    """Return their parameters."""
-    terms: list[int | None] = [*dict.fromkeys(_terms(metadata, ""))]
-    if len(terms) > len(TERMS):
-        terms = [_OVERFULL]
-    terms += [None] * (len(TERMS) - len(terms))
-    return {f"b_{name}": term for name, term in zip(TERMS, terms, strict=True)}
-
-
-def make_indexes_inline(table: Table) -> None:
-    """Have CREATE TABLE make the indexes of a table, too."""
-    for index in sorted(table.indexes, key=lambda index: str(index.name)):
-        table.append_constraint(_InlineIndex(*index.columns, name=str(index.name), order=index.expressions))
-    table.indexes.clear()
-
-
-class _InlineIndex(ColumnCollectionConstraint):
-    """An index within CREATE TABLE.
-
-    So many indexes would be slow to make one by one. And CREATE INDEX knows no IF NOT EXISTS: two members of a Group
-    Replication that made the same index at once could not replay each other's statement, and left the group.
-    """
-
-    def __init__(self, *columns: Column[Any], name: str, order: Sequence[Any] = ()) -> None:
-        """Index columns, in an order that may be descending."""
-        super().__init__(*columns, name=name)
-        self.order = order or columns
-
-
-@compiles(_InlineIndex)
-def _define(index: _InlineIndex, compiler: DDLCompiler, **_: Any) -> str:
-    order = [compiler.sql_compiler.process(each, include_table=False) for each in index.order]
-    return f"INDEX {compiler.preparer.quote(str(index.name))} ({', '.join(order)})"
 
 
 class TermConditions(TextConditions):
@@ -165,7 +98,7 @@ class TermConditions(TextConditions):
         return {
             _name(place, number): term
             for place, group in enumerate(groups[: GROUPS["mysql"]])
-            for number, term in enumerate(term for found in group for term in _terms(found, ""))
+            for number, term in enumerate(term for found in group for term in terms_of(found, ""))
         }
 
     def steps(self, newest: MatchQuery) -> list[SQLStep]:
@@ -225,7 +158,7 @@ class TermConditions(TextConditions):
         """
         columns = self.table.c
         terms = [bindparam(_name(group, number), type_=Integer()) for number in range(size)]
-        mark: ColumnElement[int] = literal_column(str(_OVERFULL), Integer())
+        mark: ColumnElement[int] = literal_column(str(OVERFULL), Integer())
         lookups = [
             select(columns.key).where(columns[name].in_([*terms, mark] if name == TERMS[0] else terms)).limit(_SOME)
             for name in TERMS
@@ -254,22 +187,3 @@ class TermConditions(TextConditions):
 
 def _name(group: int, number: int) -> str:
     return f"b_wanted{group}_{number}"
-
-
-def _terms(metadata: dict[str, Any], path: str) -> Iterator[int]:
-    """Yield the terms of what an object holds; a fraction, null and what is in a list have none."""
-    for key, value in metadata.items():
-        here = f"{path}{str.__str__(key)}\0"  # of subclasses too, which may show themselves otherwise
-        match value:
-            case dict():
-                yield from _terms(value, here)
-            case bool():
-                yield _term(f"{here}{value}")
-            case str():
-                yield _term(f"{here}'{str.__str__(value)}'")
-            case int() | float() if value == (whole := int(value)):
-                yield _term(f"{here}{whole}")
-
-
-def _term(written: str) -> int:
-    return crc32(written.encode()) or 1

@@ -20,15 +20,12 @@ from sqlalchemy import (
 )
 
 from the_edge_agent.memory.sql.dialects.base import Times, Transactions
-from the_edge_agent.memory.sql.dialects.mysql.features import MySQLFeatures
 
 _TIME_LENGTH: Final = 26  # characters of a time with its microseconds
 
 
 class MySQLTransactions(Transactions):
     """Transactions of MySQL."""
-
-    features: MySQLFeatures
 
     def autocommit(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
         """Do nothing where statements commit by themselves, as they do on an engine of our own."""
@@ -44,8 +41,6 @@ class MySQLTransactions(Transactions):
 
 class MySQLTimes(Times):
     """Times of MySQL."""
-
-    features: MySQLFeatures
 
     @property
     def now(self) -> ColumnElement[Any]:

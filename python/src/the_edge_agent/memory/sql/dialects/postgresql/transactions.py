@@ -76,8 +76,6 @@ class PostgreSQLTransactions(Transactions):
 class PostgreSQLTimes(Times):
     """Times of PostgreSQL."""
 
-    features: PostgreSQLFeatures
-
     @property
     def now(self) -> ColumnElement[Any]:
         """The server's time at which the transaction began."""

@@ -230,3 +230,12 @@ def test_a_database_that_rounds_times_is_refused(database: Database, monkeypatch
     with pytest.raises(LTMError, match="microseconds") as refused:
         database.open()
     assert refused.value.error_type == "configuration_error"
+
+
+def test_what_a_probe_finds_is_known_to_all_parts_of_its_dialect_and_to_no_other() -> None:
+    probed, other = SQLiteDialect(DateTime()), SQLiteDialect(DateTime())
+    probed.features.has_json = False
+    assert not probed.schema.features.has_json
+    assert not probed.queries.features.has_json
+    assert other.features.has_json
+    assert SQLiteDialect.features.has_json

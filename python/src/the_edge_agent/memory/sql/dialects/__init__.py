@@ -1,4 +1,4 @@
-"""What differs between databases: one small class each, over a portable base."""
+"""What differs between databases: a dialect each, over the portable one in `base`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy.engine import Dialect as EngineDialect
 
 from the_edge_agent.memory.sql.dialects.base import BEGINS_ITSELF, SECONDS, Dialect
-from the_edge_agent.memory.sql.dialects.upsert import Upsert
+from the_edge_agent.memory.sql.dialects.base.upsert import Upsert
 
 _PACKAGE: Final = "the_edge_agent.memory.sql.dialects"
 _CLASSES: Final = {

@@ -42,7 +42,7 @@ from the_edge_agent.memory.core.damage import (
     read_tracked,
 )
 from the_edge_agent.memory.core.filters import Node, matches
-from the_edge_agent.memory.sql.dialects.match_query import bound_range
+from the_edge_agent.memory.sql.dialects.base.match_query import bound_range
 from the_edge_agent.memory.sql.driver.deadlines import in_time
 from the_edge_agent.memory.sql.queries.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.queries.search import prefix_bounds

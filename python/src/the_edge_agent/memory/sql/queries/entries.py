@@ -16,7 +16,7 @@ from the_edge_agent.memory.core.operations import Operation, Store, ends_by_itse
 from the_edge_agent.memory.core.results import LTMError, Result, ok, stored
 from the_edge_agent.memory.database.search_plan import Step
 from the_edge_agent.memory.database.writes import Seen, Write
-from the_edge_agent.memory.sql.dialects.match_query import bound_range
+from the_edge_agent.memory.sql.dialects.base.match_query import bound_range
 from the_edge_agent.memory.sql.driver.prepared import BoundQuery, Prepared
 from the_edge_agent.memory.sql.queries.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.queries.search import Search, Searcher, SQLReader, prefix_bounds

@@ -44,7 +44,7 @@ from the_edge_agent.memory.database.search_plan import (
     window_of,
 )
 from the_edge_agent.memory.sql.dialects import Dialect
-from the_edge_agent.memory.sql.dialects.match_query import IS_PARTIAL, MatchQuery, SQLStep, bound_range
+from the_edge_agent.memory.sql.dialects.base.match_query import IS_PARTIAL, MatchQuery, SQLStep, bound_range
 from the_edge_agent.memory.sql.driver.deadlines import in_time
 from the_edge_agent.memory.sql.driver.errors import LostRaceError
 from the_edge_agent.memory.sql.driver.prepared import BoundQuery, Prepared

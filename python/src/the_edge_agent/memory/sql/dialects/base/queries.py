@@ -8,10 +8,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Integer, Table, bindparam, func
 
 from the_edge_agent.memory.sql.dialects.base.features import Part
+from the_edge_agent.memory.sql.dialects.base.filters import FilterConditions
+from the_edge_agent.memory.sql.dialects.base.search import TextConditions
 from the_edge_agent.memory.sql.dialects.base.upkeep import Upkeep
-from the_edge_agent.memory.sql.dialects.conditions import FilterConditions
-from the_edge_agent.memory.sql.dialects.text import TextConditions
-from the_edge_agent.memory.sql.dialects.upsert import Upsert
+from the_edge_agent.memory.sql.dialects.base.upsert import Upsert
 
 
 class Queries(Part):

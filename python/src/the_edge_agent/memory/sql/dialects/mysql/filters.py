@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import BigInteger, ColumnElement, Double, Table, Text, case, cast, false, func
 
 from the_edge_agent.memory.core.filters import Path
-from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test
+from the_edge_agent.memory.sql.dialects.base.filters import FilterConditions, Kind, Test
 
 _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
     "null": ("NULL",),

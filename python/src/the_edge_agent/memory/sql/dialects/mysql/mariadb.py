@@ -10,12 +10,12 @@ from sqlalchemy import ColumnElement, Table, and_, case, func, null
 from sqlalchemy.dialects.mysql import Insert, insert
 
 from the_edge_agent.memory.core.filters import Path
-from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test
+from the_edge_agent.memory.sql.dialects.base.filters import FilterConditions, Kind, NotInSQLError, Test
+from the_edge_agent.memory.sql.dialects.base.upsert import Upsert, UpsertReturning
 from the_edge_agent.memory.sql.dialects.mysql.dialect import MySQLDialect
 from the_edge_agent.memory.sql.dialects.mysql.features import MySQLFeatures, exact_text
 from the_edge_agent.memory.sql.dialects.mysql.filters import JSONConditions, json_path
 from the_edge_agent.memory.sql.dialects.mysql.queries import MySQLQueries
-from the_edge_agent.memory.sql.dialects.upsert import Upsert, UpsertReturning
 
 _EXACT: Final = "utf8mb4_nopad_bin"
 

@@ -23,15 +23,15 @@ from sqlalchemy.sql.visitors import replacement_traverse
 
 from the_edge_agent.memory.core.codec import decode
 from the_edge_agent.memory.sql.dialects.base import Queries, Upkeep
-from the_edge_agent.memory.sql.dialects.conditions import FilterConditions
+from the_edge_agent.memory.sql.dialects.base.filters import FilterConditions
+from the_edge_agent.memory.sql.dialects.base.search import TextConditions
+from the_edge_agent.memory.sql.dialects.base.upsert import Upsert
 from the_edge_agent.memory.sql.dialects.mysql.blocks import WordBlocks
 from the_edge_agent.memory.sql.dialects.mysql.features import MySQLFeatures
 from the_edge_agent.memory.sql.dialects.mysql.filters import JSONConditions
 from the_edge_agent.memory.sql.dialects.mysql.search import TermConditions
 from the_edge_agent.memory.sql.dialects.mysql.terms import TERMS, term_columns, term_parameters
 from the_edge_agent.memory.sql.dialects.mysql.words import NUMBER, WordTable
-from the_edge_agent.memory.sql.dialects.text import TextConditions
-from the_edge_agent.memory.sql.dialects.upsert import Upsert
 from the_edge_agent.memory.sql.driver.prepared import Outcome, Prepared
 
 _ROWS: Final = (250, 100, 50, 20, 10, 5, 2, 1)  # of one insert: few sizes, so that few statements are compiled

@@ -14,10 +14,10 @@ from sqlalchemy.sql.compiler import DDLCompiler
 
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.sql.dialects.base import PYTHON_INSTEAD, DialectSchema
+from the_edge_agent.memory.sql.dialects.base.probing import accepts
 from the_edge_agent.memory.sql.dialects.mysql.features import MySQLFeatures
 from the_edge_agent.memory.sql.dialects.mysql.terms import OVERFULL, TERMS
 from the_edge_agent.memory.sql.dialects.mysql.words import INDEX, NUMBER, words_table
-from the_edge_agent.memory.sql.dialects.probing import accepts
 
 _JSON_TRIAL: Final = """SELECT JSON_TYPE(JSON_EXTRACT('["a"]', '$[0]')), JSON_UNQUOTE(JSON_EXTRACT('["a"]', '$[0]'))"""
 _COLUMNS: Final = text(

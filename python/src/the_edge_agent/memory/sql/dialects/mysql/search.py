@@ -41,10 +41,10 @@ from the_edge_agent.memory.database.search_plan import (
     Step,
     ladder,
 )
-from the_edge_agent.memory.sql.dialects.match_query import IS_PARTIAL, ROWS, SKIPPED, MatchQuery, SQLStep
+from the_edge_agent.memory.sql.dialects.base.match_query import IS_PARTIAL, ROWS, SKIPPED, MatchQuery, SQLStep
+from the_edge_agent.memory.sql.dialects.base.search import TextConditions
 from the_edge_agent.memory.sql.dialects.mysql.terms import OVERFULL, TERMS, terms_of
 from the_edge_agent.memory.sql.dialects.mysql.words import BLOCK, Places, WordTable, both, count, numbers
-from the_edge_agent.memory.sql.dialects.text import TextConditions
 
 _REMEMBERED: Final = 2.0  # seconds, how many there were: it decides what is tried first, and no answer
 _KEPT_QUERIES: Final = 1_000

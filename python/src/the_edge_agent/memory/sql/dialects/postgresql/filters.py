@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from the_edge_agent.memory.core.codec import comparable_json
 from the_edge_agent.memory.core.filters import Node, Path, Placeholder, nested
-from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, Test, is_ordered, placeholder_name
+from the_edge_agent.memory.sql.dialects.base.filters import FilterConditions, Kind, Test, is_ordered, placeholder_name
 from the_edge_agent.memory.sql.dialects.postgresql.features import IS_WHOLE, PostgreSQLFeatures
 
 _TYPES: Final[Mapping[Kind, str]] = {"integer": "number", "double": "number"}

@@ -10,12 +10,12 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from the_edge_agent.memory.core.codec import comparable_json, decode
 from the_edge_agent.memory.sql.dialects.base import Queries
-from the_edge_agent.memory.sql.dialects.conditions import FilterConditions
+from the_edge_agent.memory.sql.dialects.base.filters import FilterConditions
+from the_edge_agent.memory.sql.dialects.base.search import TextConditions
+from the_edge_agent.memory.sql.dialects.base.upsert import OnConflict, Upsert
 from the_edge_agent.memory.sql.dialects.postgresql.features import PostgreSQLFeatures
 from the_edge_agent.memory.sql.dialects.postgresql.filters import JSONBConditions
 from the_edge_agent.memory.sql.dialects.postgresql.search import VectorConditions
-from the_edge_agent.memory.sql.dialects.text import TextConditions
-from the_edge_agent.memory.sql.dialects.upsert import OnConflict, Upsert
 
 
 class PostgreSQLQueries(Queries):

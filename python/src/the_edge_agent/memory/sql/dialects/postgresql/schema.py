@@ -11,9 +11,9 @@ from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.database.poolers import PREPARES
 from the_edge_agent.memory.sql.dialects.base import LIKE_INSTEAD, PYTHON_INSTEAD, SECONDS, DialectSchema
+from the_edge_agent.memory.sql.dialects.base.probing import accepts
 from the_edge_agent.memory.sql.dialects.postgresql.connection import wrong_encoding
 from the_edge_agent.memory.sql.dialects.postgresql.features import PostgreSQLFeatures
-from the_edge_agent.memory.sql.dialects.probing import accepts
 
 _VECTOR: Final = "to_tsvector('simple'::regconfig, search_text)"
 _VECTOR_TRIAL: Final = (

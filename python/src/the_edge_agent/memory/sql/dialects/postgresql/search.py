@@ -26,9 +26,9 @@ from sqlalchemy.sql.visitors import replacement_traverse
 from the_edge_agent.memory.core.tokens import Term, has_words
 from the_edge_agent.memory.database.search_plan import Bound, Step, ladder
 from the_edge_agent.memory.postgres.index import looked_up
-from the_edge_agent.memory.sql.dialects.match_query import ROWS, SKIPPED, MatchQuery, SQLStep, are_many, in_order
+from the_edge_agent.memory.sql.dialects.base.match_query import ROWS, SKIPPED, MatchQuery, SQLStep, are_many, in_order
+from the_edge_agent.memory.sql.dialects.base.search import IndexedTextConditions
 from the_edge_agent.memory.sql.dialects.postgresql.features import IS_WHOLE, PostgreSQLFeatures
-from the_edge_agent.memory.sql.dialects.text import IndexedTextConditions
 
 _SIMPLE: Final[ColumnElement[Any]] = literal_column("'simple'::regconfig")
 

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, case, func, literal_column, select
 from sqlalchemy import exists as sql_exists
 
 from the_edge_agent.memory.core.filters import Path
-from the_edge_agent.memory.sql.dialects.conditions import FilterConditions, Kind, NotInSQLError, Test
+from the_edge_agent.memory.sql.dialects.base.filters import FilterConditions, Kind, NotInSQLError, Test
 
 MAX_FILTER_LEVELS: Final = 5  # SQLite's parser runs out of stack a few levels further
 _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {

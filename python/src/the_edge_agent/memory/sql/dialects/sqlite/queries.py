@@ -9,12 +9,12 @@ from sqlalchemy import Table
 from sqlalchemy.dialects.sqlite import insert
 
 from the_edge_agent.memory.sql.dialects.base import Queries
-from the_edge_agent.memory.sql.dialects.conditions import FilterConditions
+from the_edge_agent.memory.sql.dialects.base.filters import FilterConditions
+from the_edge_agent.memory.sql.dialects.base.search import TextConditions
+from the_edge_agent.memory.sql.dialects.base.upsert import OnConflict, Upsert
 from the_edge_agent.memory.sql.dialects.sqlite.features import SQLiteFeatures
 from the_edge_agent.memory.sql.dialects.sqlite.filters import JSONEachConditions
 from the_edge_agent.memory.sql.dialects.sqlite.search import FTSConditions
-from the_edge_agent.memory.sql.dialects.text import TextConditions
-from the_edge_agent.memory.sql.dialects.upsert import OnConflict, Upsert
 
 
 class SQLiteQueries(Queries):

@@ -21,7 +21,7 @@ from sqlalchemy.schema import ExecutableDDLElement
 
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.sql.dialects.base import LIKE_INSTEAD, PYTHON_INSTEAD, DialectSchema
-from the_edge_agent.memory.sql.dialects.probing import accepts
+from the_edge_agent.memory.sql.dialects.base.probing import accepts
 from the_edge_agent.memory.sql.dialects.sqlite.connection import FILE, file_of, path_of
 from the_edge_agent.memory.sql.dialects.sqlite.features import SQLiteFeatures
 from the_edge_agent.memory.sql.driver.errors import classify

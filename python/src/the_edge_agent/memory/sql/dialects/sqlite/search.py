@@ -28,8 +28,8 @@ from sqlalchemy.sql.operators import custom_op
 
 from the_edge_agent.memory.core.tokens import Term, has_words
 from the_edge_agent.memory.database.search_plan import SCANNED, Bound, Step, ladder
-from the_edge_agent.memory.sql.dialects.match_query import ROWS, MatchQuery, SQLStep, are_many, in_order
-from the_edge_agent.memory.sql.dialects.text import WORDS, IndexedTextConditions
+from the_edge_agent.memory.sql.dialects.base.match_query import ROWS, MatchQuery, SQLStep, are_many, in_order
+from the_edge_agent.memory.sql.dialects.base.search import WORDS, IndexedTextConditions
 from the_edge_agent.memory.sqlite.index import ASKED, looked_up, wanted_text
 
 _FEW: Final[ColumnElement[int]] = func.max(bindparam("b_few", type_=Integer()), ROWS)

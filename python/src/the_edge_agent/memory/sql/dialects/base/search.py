@@ -13,7 +13,7 @@ from sqlalchemy import BindParameter, ColumnElement, Table, Text, bindparam, not
 
 from the_edge_agent.memory.core.tokens import Term, has_words
 from the_edge_agent.memory.database.search_plan import Step
-from the_edge_agent.memory.sql.dialects.match_query import ROWS, MatchQuery, SQLStep
+from the_edge_agent.memory.sql.dialects.base.match_query import ROWS, MatchQuery, SQLStep
 
 WORDS: BindParameter[str] = bindparam("b_words", type_=Text())
 

@@ -268,7 +268,8 @@ def test_a_call_does_not_wait_longer_than_its_deadline_for_a_lock(database: Data
             connection.rollback()
         assert result["error_type"] in ("lock_timeout", "connection_timeout")
         assert 0.9 < seconds < 2
-        assert answered(lambda: backend.store("k", 2))["version"] == 2
+        may_have_stored = result.get("unknown", False)  # on a slow machine the server gives up after the caller
+        assert answered(lambda: backend.store("k", 2))["version"] in ((2, 3) if may_have_stored else (2,))
 
 
 @on_servers

@@ -31,12 +31,18 @@ class Tickets:
         self._known = [ref(Ticket()) for _ in range(count)]
         self._renew()
 
-    def take(self, seconds: float) -> Ticket | None:
-        """Return a ticket, None if none became free in this time."""
+    def take_free(self) -> Ticket | None:
+        """Return a ticket, None if none is free now."""
         try:
             return self._free.get_nowait()
         except Empty:
-            pass
+            return None
+
+    def take(self, seconds: float) -> Ticket | None:
+        """Return a ticket, None if none became free in this time."""
+        ticket = self.take_free()
+        if ticket is not None:
+            return ticket
         end = time.monotonic() + seconds
         while True:
             self._renew()

@@ -267,8 +267,7 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
                 yield key, version, updated_at, search_text(key, entry["value"], entry["metadata"], rules)
 
     def _get(self, key: str) -> dict[str, Any] | Damage | None:
-        _, entries = self._values.read(lambda: self._row(key), lambda row: {key: self._entry_of(key, row)})
-        return entries[key]
+        return self._values.entry(key, self._row)
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, dict[str, Any] | Damage | None]:
         takes_several = self._database.start().statements.entries.takes_several(keys)

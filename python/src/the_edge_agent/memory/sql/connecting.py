@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import copy
 import re
-import threading
 import time
-from collections import deque
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final, Protocol
-from weakref import ref
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.showing import ordinary
 from the_edge_agent.memory.core.validation import check_idle_timeout
 from the_edge_agent.memory.database.certificates import check_files
 from the_edge_agent.memory.database.errors import NOT_ENCRYPTED, message_of, options_in
-from the_edge_agent.memory.database.tickets import Ticket, Tickets
+from the_edge_agent.memory.database.tickets import Ticket
 from the_edge_agent.memory.sql.dialects import SECONDS, Dialect, for_dialect, for_name
+from the_edge_agent.memory.sql.driver import internals
 from the_edge_agent.memory.sql.driver.deadlines import Deadline, current
 from the_edge_agent.memory.sql.driver.errors import DAMAGED
 from the_edge_agent.memory.sql.driver.options import EngineOptions
+from the_edge_agent.memory.sql.driver.pool import CallPool, ticket_of_this_thread
 from the_edge_agent.memory.sql.driver.url import GIVEN, load_dialect, missing_driver, where_of, with_installed_driver
 from the_edge_agent.memory.sql.transactions import CHECKED, check_session, connect
 
-_TICKET: Final = "the_edge_agent.ticket"
 _LIFETIME: Final = 1800  # seconds; after which a connection to a server is made anew
-_connecting = threading.local()
 
 
 class Closable(Protocol):
@@ -41,77 +36,6 @@ class Closable(Protocol):
 
     def close(self) -> Any:
         """Close it."""
-
-
-class _Pool(QueuePool):
-    """A pool in which a call waits for a connection no longer than it may take.
-
-    It counts nothing that an exception at any moment, such as KeyboardInterrupt, could leave wrong: see ``Tickets``.
-    """
-
-    def __init__(self, creator: Any, pool_size: int = 5, max_overflow: int = 10, **options: Any) -> None:
-        """Make the pool, as SQLAlchemy does."""
-        super().__init__(creator, pool_size, max_overflow, **options)
-        self._tickets = Tickets(pool_size + max_overflow)
-        self._idle: deque[ConnectionPoolEntry] = deque()
-
-    def _do_get(self) -> ConnectionPoolEntry:
-        ticket = self._tickets.take(self._timeout)
-        if ticket is None:
-            raise PoolTimeout("no connection became free")
-        _connecting.ticket = ref(ticket)
-        try:
-            entry = self._idle_one() or self._create_connection()
-        except Exception:
-            self._tickets.give_back(ticket)
-            raise
-        kept: Any = entry.record_info
-        kept[_TICKET] = ticket
-        return entry
-
-    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        kept: Any = record.record_info
-        ticket = kept.pop(_TICKET, None)
-        try:
-            if len(self._idle) < self.size():
-                self._idle.append(record)
-            else:
-                record.close()
-        finally:
-            if ticket is not None:
-                self._tickets.give_back(ticket)
-
-    def _idle_one(self) -> ConnectionPoolEntry | None:
-        try:
-            return self._idle.pop() if self._pool.use_lifo else self._idle.popleft()
-        except IndexError:
-            return None
-
-    def dispose(self) -> None:
-        """Close the connections that nobody uses."""
-        while (entry := self._idle_one()) is not None:
-            entry.close()
-
-    def checkedin(self) -> int:
-        """Return how many connections nobody uses."""
-        return len(self._idle)
-
-    def checkedout(self) -> int:
-        """Return how many connections are in use."""
-        return self._tickets.taken()
-
-    def overflow(self) -> int:
-        """Return how many connections there are above ``pool_size``."""
-        return self.checkedin() + self.checkedout() - self.size()
-
-    @property
-    def _timeout(self) -> float:
-        deadline = current()
-        return self._longest_wait if deadline is None else min(self._longest_wait, deadline.remaining())
-
-    @_timeout.setter
-    def _timeout(self, seconds: float) -> None:
-        self._longest_wait = seconds
 
 
 def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any]) -> tuple[Engine, Closable | None]:
@@ -144,7 +68,7 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
     }
     if "poolclass" not in {**engine_options, **options.engine_args}:
         engine_options |= {
-            "poolclass": _Pool,
+            "poolclass": CallPool,
             "pool_size": options.pool_size,
             "max_overflow": options.max_overflow,
             "pool_timeout": options.pool_timeout,
@@ -186,7 +110,7 @@ def _limit_connecting(engine: Engine, dialect_class: type[Dialect], connect_time
             return None
         end = time.monotonic() + connect_timeout
         connection = deadline.call(
-            partial(_connected, dialect_class, dialect, args, kwargs, end, _ticket_of_this_thread()),
+            partial(_connected, dialect_class, dialect, args, kwargs, end, ticket_of_this_thread()),
             seconds=connect_timeout,
             undo=lambda late: late.close(),
         )
@@ -201,11 +125,6 @@ def _connected(dialect_class: type[Dialect], dialect: Any, args: Any, kwargs: An
     except dialect.loaded_dbapi.Error as error:
         dialect_class.sessions.learn_code(error, kwargs, end - time.monotonic())
         raise
-
-
-def _ticket_of_this_thread() -> Ticket | None:
-    ticket: ref[Ticket] | None = getattr(_connecting, "ticket", None)
-    return None if ticket is None else ticket()
 
 
 def _preparing(dialect_class: type[Dialect], driver: str, threshold: int | None) -> dict[str, Any]:
@@ -302,8 +221,8 @@ def _check_schema(connection: Connection) -> None:
 def with_a_pool_of_its_own(engine: Engine) -> Engine:
     """Return a copy of an engine that shares nothing but its settings and listeners."""
     engine = copy.copy(engine)
-    if hasattr(engine, "_proxied"):  # it has execution options over another engine
-        engine._proxied = with_a_pool_of_its_own(engine._proxied)
+    if (parent := internals.parent_of(engine)) is not None:
+        internals.set_parent(engine, with_a_pool_of_its_own(parent))
     else:
         engine.pool = engine.pool.recreate()
     return engine

@@ -17,7 +17,7 @@ from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.database.blobs import BlobStorage, DamagedBlobError
 from the_edge_agent.memory.sql.database import Database
 from the_edge_agent.memory.sql.queries.statements import Statements
-from the_edge_agent.memory.sql.schema.rows import Pointer
+from the_edge_agent.memory.sql.schema.rows import Pointer, entry_of
 
 Found = TypeVar("Found")
 
@@ -87,6 +87,26 @@ class LargeValues:
             attempts -= 1
             if not attempts or Damage not in map(type, entries.values()):
                 return found, entries
+
+    def entry(self, key: str, row: Callable[[str], Sequence[Any] | None]) -> dict[str, Any] | Damage | None:
+        """Return the entry at a key; read its row again if it was replaced, and its value removed, in between.
+
+        Args:
+            key: of the entry.
+            row: returns the columns that ``entry_of`` takes, None if there is no entry.
+
+        Raises:
+            LTMError: of the database, or the storage cannot be read.
+        """
+        attempts = 1 if self._storage is None else _ATTEMPTS
+        while True:
+            columns = row(key)
+            if columns is None:
+                return None
+            entry = self.whole(key, entry_of(*columns))
+            attempts -= 1
+            if not attempts or not isinstance(entry, Damage):
+                return entry
 
     def clean(self, limit: int) -> tuple[int, int]:
         """Remove up to ``limit`` blobs that nothing points to; return how many, and how many remain.

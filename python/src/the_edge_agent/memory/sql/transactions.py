@@ -17,9 +17,11 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from the_edge_agent.memory.core.results import LostDatabaseError, LTMError
 from the_edge_agent.memory.database.sockets import has_ended
 from the_edge_agent.memory.sql.dialects import BEGINS_ITSELF, SECONDS, Dialect, for_dialect
+from the_edge_agent.memory.sql.driver import internals
 from the_edge_agent.memory.sql.driver.deadlines import Deadline, DeadlineError
 from the_edge_agent.memory.sql.driver.errors import Failure, LostRaceError, classify, out_of_time
 from the_edge_agent.memory.sql.driver.opening import opened
+from the_edge_agent.memory.sql.driver.pool import CallPool, Loan
 from the_edge_agent.memory.sql.driver.prepared import BoundQuery, Outcome, forget
 
 Answer = TypeVar("Answer")
@@ -120,7 +122,7 @@ def run_autocommit(
     def attempt() -> Outcome:
         nonlocal is_sent
         is_sent = False
-        pooled = _pooled(engine, dialect, deadline)
+        pooled = _pooled(engine, dialect)
         driver_connection: Any = pooled.driver_connection
         try:
             deadline.guard(partial(dialect.sessions.stop, driver_connection))
@@ -138,7 +140,7 @@ def run_autocommit(
             deadline.release()
             pooled.close()
 
-    return retrying(attempt, deadline, again=_GoingOn(), unknown=lambda failure: is_sent and _is_cut(failure, deadline))
+    return retrying(attempt, deadline, unknown=lambda failure: is_sent and _is_cut(failure, deadline))
 
 
 def _done(work: Callable[[Connection], Answer], connection: Connection, dialect: Dialect) -> Answer:
@@ -189,16 +191,21 @@ def _is_cut(failure: Failure, deadline: Deadline) -> bool:
     return (deadline.expired or is_cut) and not failure.untouched
 
 
-def _pooled(engine: Engine, dialect: Dialect, deadline: Deadline) -> PoolProxiedConnection:
+def _pooled(engine: Engine, dialect: Dialect) -> PoolProxiedConnection | Loan:
+    pool = engine.pool
     while True:
-        pooled = opened(engine, engine.raw_connection)
-        if not has_ended(dialect.sessions.socket_of(pooled.driver_connection)):
+        loan = opened(engine, pool.loan) if isinstance(pool, CallPool) else None
+        pooled = loan or opened(engine, engine.raw_connection)
+        if dialect.features.is_embedded or not has_ended(dialect.sessions.socket_of(pooled.driver_connection)):
             return pooled
         pooled.invalidate()
+        pooled.close()
 
 
 class _GoingOn:
     """Whether a call is tried again after a failure: until its deadline, but once where others fail the same way."""
+
+    __slots__ = ("_was_lasting",)
 
     def __init__(self) -> None:
         self._was_lasting = False
@@ -216,10 +223,16 @@ def retrying(
     attempt: Callable[[], Answer],
     deadline: Deadline,
     *,
-    again: Callable[[Failure], bool] = lambda failure: failure.retry,
+    again: Callable[[Failure], bool] | None = None,
     unknown: Callable[[Failure], bool] = lambda failure: False,
 ) -> Answer:
     """Call ``attempt`` until it succeeds, fails for good, or its time is over.
+
+    Args:
+        attempt: does the work.
+        deadline: of the call.
+        again: whether it is tried again after a failure; as long as that may help, if this is None.
+        unknown: whether nobody knows after a failure what was written.
 
     Raises:
         LTMError: without the driver's error as its cause, which may hold secrets or stored values.
@@ -236,6 +249,7 @@ def retrying(
             if not is_driver_error(error):
                 raise
             failure = classify(error)
+        again = again or _GoingOn()
         fields = {"unknown": True} if unknown(failure) else {}
         if deadline.expired and not failure.waited:
             late = out_of_time(deadline.seconds) if lost is None or fields else lost  # which says more
@@ -297,7 +311,7 @@ def _overrides(engine: Engine, dialect_class: type[Dialect]) -> dict[str, Any]:
     """Return the options of a connection in place of those of a caller's engine that no transaction of ours takes."""
     options = engine.get_execution_options()
     overrides: dict[str, Any] = {}
-    levels = (options.get("isolation_level"), getattr(engine.dialect, "_on_connect_isolation_level", None))
+    levels = (options.get("isolation_level"), internals.isolation_level_given(engine))
     if "AUTOCOMMIT" in levels:
         overrides["isolation_level"] = dialect_class.features.isolation_level
     if options.get("stream_results") or options.get("yield_per"):

@@ -22,6 +22,7 @@ _LOOK: Final = 0.001  # seconds between two looks at them
 _calls: dict[int, tuple[int, ref[SQLiteCall]]] = {}
 _may_begin = Event()
 _may_begin.set()
+_is_forking = False
 _is_unsafe = False  # whether this process was forked beside a call
 
 
@@ -42,13 +43,16 @@ class SQLiteCall:
                 "this process was forked while other threads were in calls on SQLite, and has inherited its locks; "
                 "start processes with spawn (multiprocessing.get_context('spawn')), or fork before the first call",
             )
+        _calls[id(self)] = get_ident(), ref(self)
+        if _is_forking:  # looked at after the call is known: a fork waits for those that it knows
+            self._wait()
+
+    def _wait(self) -> None:
         end = time.monotonic() + _PATIENCE
-        while True:
-            _calls[id(self)] = get_ident(), ref(self)
-            if _may_begin.is_set() or time.monotonic() > end:
-                return
+        while not _may_begin.is_set() and time.monotonic() < end:
             _calls.pop(id(self), None)
             _may_begin.wait(_PATIENCE)
+            _calls[id(self)] = get_ident(), ref(self)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -69,6 +73,8 @@ def _others() -> bool:
 
 
 def _before_fork() -> None:
+    global _is_forking
+    _is_forking = True
     _may_begin.clear()
     end = time.monotonic() + _PATIENCE
     while _others() and time.monotonic() < end:
@@ -76,11 +82,14 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
+    global _is_forking
+    _is_forking = False
     _may_begin.set()
 
 
 def _after_fork_in_child() -> None:
-    global _is_unsafe, _may_begin
+    global _is_forking, _is_unsafe, _may_begin
+    _is_forking = False
     _is_unsafe = _is_unsafe or _others()
     _calls.clear()
     _may_begin = Event()

@@ -9,6 +9,9 @@ from sqlalchemy import Connection, Engine, PoolProxiedConnection, exc
 from sqlalchemy.engine import Dialect as EngineDialect
 from sqlalchemy.sql.expression import Executable
 
+from the_edge_agent.memory.sql.driver import internals
+from the_edge_agent.memory.sql.driver.pool import Loan
+
 Processor = Callable[[Any], Any]
 
 
@@ -127,23 +130,28 @@ class _Compiled:
         return wrapped
 
 
-def forget(engine: Engine, pooled: PoolProxiedConnection, error: BaseException) -> None:
+def forget(engine: Engine, pooled: PoolProxiedConnection | Loan, error: BaseException) -> None:
     """Give up a lost connection, and those that the pool has had for as long, as SQLAlchemy does."""
-    engine.pool._invalidate(pooled, error)
+    internals.invalidate_older(engine.pool, pooled, error)
 
 
 def has_listeners(engine: Engine) -> bool:
     """Return whether somebody logs, traces or changes the statements of an engine: they go through SQLAlchemy then."""
-    seen, by_dialect = engine.dispatch, engine.dialect.dispatch
+    if internals.logs_statements(engine) or "schema_translate_map" in engine.get_execution_options():
+        return True
+    of_engine, of_dialect = engine.dispatch, engine.dialect.dispatch
     return bool(
-        engine._should_log_info()
-        or seen.before_cursor_execute
-        or seen.after_cursor_execute
-        or seen.before_execute
-        or seen.after_execute
-        or by_dialect.do_execute
-        or by_dialect.handle_error
-        or "schema_translate_map" in engine.get_execution_options()
+        of_dialect.do_execute
+        or of_dialect.handle_error
+        or (
+            internals.has_events(engine)
+            and (
+                of_engine.before_cursor_execute
+                or of_engine.after_cursor_execute
+                or of_engine.before_execute
+                or of_engine.after_execute
+            )
+        )
     )
 
 

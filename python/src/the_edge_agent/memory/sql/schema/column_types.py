@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -109,13 +110,18 @@ class UTCDateTime(TypeDecorator[datetime]):
         """Return the dialect's exact type."""
         return dialect.type_descriptor(for_dialect(dialect).features.time_type)
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Convert to UTC, without a zone where the column has none."""
-        if value is None:
-            return None
-        timestamp = value.astimezone(timezone.utc) if value.tzinfo else value.replace(tzinfo=timezone.utc)
+    def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], Any]:
+        """Return the function that converts a time to UTC, without a zone where the column has none."""
         has_zone = getattr(for_dialect(dialect).features.time_type, "timezone", False)
-        return timestamp if has_zone else timestamp.replace(tzinfo=None)
+        convert = self.impl_instance.bind_processor(dialect)
+
+        def process(value: datetime | None) -> Any:
+            if value is not None:
+                value = value.astimezone(timezone.utc) if value.tzinfo else value.replace(tzinfo=timezone.utc)
+                value = value if has_zone else value.replace(tzinfo=None)
+            return value if convert is None else convert(value)
+
+        return process
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return the moment in UTC; what is none, on a database without types, as it is."""

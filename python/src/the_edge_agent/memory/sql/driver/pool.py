@@ -1,0 +1,152 @@
+"""The connection pool of an engine of our own: waits end with the call, and one statement needs no proxy."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Any, Final
+from weakref import ref
+
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
+
+from the_edge_agent.memory.database.tickets import Ticket, Tickets
+from the_edge_agent.memory.sql.driver import internals
+from the_edge_agent.memory.sql.driver.deadlines import current
+
+_TICKET: Final = "the_edge_agent.ticket"
+_connecting = threading.local()
+
+
+class CallPool(QueuePool):
+    """A pool in which a call waits for a connection no longer than it may take.
+
+    It counts nothing that an exception at any moment, such as KeyboardInterrupt, could leave wrong: see ``Tickets``.
+    """
+
+    def __init__(self, creator: Any, pool_size: int = 5, max_overflow: int = 10, **options: Any) -> None:
+        """Make the pool, as SQLAlchemy does."""
+        super().__init__(creator, pool_size, max_overflow, **options)
+        self._tickets = Tickets(pool_size + max_overflow)
+        self._idle: deque[ConnectionPoolEntry] = deque()
+
+    def loan(self) -> Loan | None:
+        """Return an idle connection, without the proxy in which SQLAlchemy hands it out.
+
+        Returns:
+            None if no connection is idle, or if something must be told or done that only the proxy does.
+        """
+        if internals.needs_proxy(self):
+            return None
+        ticket = self._tickets.take_free()
+        if ticket is None:
+            return None
+        entry = self._idle_one()
+        if entry is None:
+            self._tickets.give_back(ticket)
+            return None
+        kept: Any = entry.record_info
+        kept[_TICKET] = ticket
+        return Loan(self, entry)
+
+    def take_back(self, entry: ConnectionPoolEntry) -> None:
+        """Let others have the connection of a loan."""
+        internals.tell_checkin(self, entry)
+        self._do_return_conn(entry)
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        ticket = self._tickets.take(self._timeout)
+        if ticket is None:
+            raise PoolTimeout("no connection became free")
+        _connecting.ticket = ref(ticket)
+        try:
+            entry = self._idle_one() or self._create_connection()
+        except Exception:
+            self._tickets.give_back(ticket)
+            raise
+        kept: Any = entry.record_info
+        kept[_TICKET] = ticket
+        return entry
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        kept: Any = record.record_info
+        ticket = kept.pop(_TICKET, None)
+        try:
+            if len(self._idle) < self.size():
+                self._idle.append(record)
+            else:
+                record.close()
+        finally:
+            if ticket is not None:
+                self._tickets.give_back(ticket)
+
+    def _idle_one(self) -> ConnectionPoolEntry | None:
+        try:
+            return self._idle.pop() if self._pool.use_lifo else self._idle.popleft()
+        except IndexError:
+            return None
+
+    def dispose(self) -> None:
+        """Close the connections that nobody uses."""
+        while (entry := self._idle_one()) is not None:
+            entry.close()
+
+    def checkedin(self) -> int:
+        """Return how many connections nobody uses."""
+        return len(self._idle)
+
+    def checkedout(self) -> int:
+        """Return how many connections are in use."""
+        return self._tickets.taken()
+
+    def overflow(self) -> int:
+        """Return how many connections there are above ``pool_size``."""
+        return self.checkedin() + self.checkedout() - self.size()
+
+    @property
+    def _timeout(self) -> float:
+        deadline = current()
+        return self._longest_wait if deadline is None else min(self._longest_wait, deadline.remaining())
+
+    @_timeout.setter
+    def _timeout(self, seconds: float) -> None:
+        self._longest_wait = seconds
+
+
+class Loan:
+    """A connection of the pool for one statement. One that an exception tears out of its call goes back by itself."""
+
+    __slots__ = ("_connection_record", "_pool", "driver_connection")
+
+    def __init__(self, pool: CallPool, entry: ConnectionPoolEntry) -> None:
+        """Connect, if the connection is closed or too old."""
+        self._pool = pool
+        self._connection_record: ConnectionPoolEntry | None = entry
+        self.driver_connection: Any = internals.connection_of(entry)
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether it was not given up or back."""
+        return self._connection_record is not None and self._connection_record.dbapi_connection is not None
+
+    def invalidate(self, error: BaseException | None = None) -> None:
+        """Close the connection: its state is not known."""
+        if self._connection_record is not None:
+            self._connection_record.invalidate(error)
+
+    def close(self) -> None:
+        """Let others have the connection."""
+        entry, self._connection_record = self._connection_record, None
+        if entry is not None:
+            self._pool.take_back(entry)
+
+    def __del__(self) -> None:
+        """Give back what was not given back."""
+        if self._connection_record is not None:
+            self.close()
+
+
+def ticket_of_this_thread() -> Ticket | None:
+    """Return the ticket with which this thread is connecting."""
+    ticket: ref[Ticket] | None = getattr(_connecting, "ticket", None)
+    return None if ticket is None else ticket()

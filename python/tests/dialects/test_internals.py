@@ -6,10 +6,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
+from databases import Database, Target
+from the_edge_agent.memory.postgres.pool import ENDS_A_PIPELINE
+from the_edge_agent.memory.sql.dialects import for_dialect
 from the_edge_agent.memory.sql.driver import internals
 from the_edge_agent.memory.sql.driver.pool import CallPool
 
@@ -129,3 +133,43 @@ class TestALoan:
         again = pool.loan()
         assert again.driver_connection is not lost
         again.close()
+
+
+@pytest.mark.targets("other", in_memory=False)
+def test_the_socket_of_each_driver_is_found(database: Database, target: Target) -> None:
+    memory: Any
+    with database.open() as memory, memory._engine.connect() as connection:
+        dialect_class = for_dialect(connection.dialect)
+        socket = dialect_class.sessions.socket_of(connection.connection.driver_connection)
+        assert (socket > 0) == (connection.dialect.driver in dialect_class.features.socket_drivers)
+
+
+@pytest.mark.targets("other", family="duckdb")
+def test_a_transaction_of_duckdb_is_known(database: Database) -> None:
+    memory: Any
+    with database.open() as memory, memory._engine.connect() as connection:
+        driver_connection = connection.connection.driver_connection
+        assert not internals.is_in_transaction_of_duckdb(driver_connection)
+        driver_connection.begin()
+        assert internals.is_in_transaction_of_duckdb(driver_connection)
+        driver_connection.rollback()
+
+
+@pytest.mark.targets(of_mysql=True)
+def test_connections_of_pymysql_share_what_they_use_for_tls(database: Database) -> None:
+    memory: Any
+    with database.open() as memory, memory._engine.connect() as connection:
+        encrypted = connection.exec_driver_sql("SHOW STATUS LIKE 'Ssl_cipher'").one()[1] != ""
+    contexts = []
+    for _ in range(2):
+        with database.open() as memory:
+            memory.count()
+            with memory._engine.connect() as connection:
+                driver_connection = connection.connection.driver_connection
+                contexts.append(driver_connection.ctx)
+                assert connection.exec_driver_sql("SHOW STATUS LIKE 'Ssl_cipher'").one()[1] != "" or not encrypted
+    assert contexts[0] is contexts[1]
+
+
+def test_psycopg_ends_a_pipeline_with_a_generator_of_this_name() -> None:
+    assert hasattr(psycopg.Pipeline, ENDS_A_PIPELINE)

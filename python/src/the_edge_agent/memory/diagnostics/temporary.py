@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from the_edge_agent.memory.sql.database import Database
 from the_edge_agent.memory.sql.dialects import Dialect
+from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sql.driver.options import EngineOptions
 from the_edge_agent.memory.sql.schema.create import Schema
 from the_edge_agent.memory.sql.schema.tables import Tables, copy_tables
@@ -56,5 +57,5 @@ class TemporaryDatabase(Database):
     def _copy_tables(self) -> Tables:
         return copy_tables(self._entries_name, self._prefix)
 
-    def _make_ready(self, schema: Schema, connection: Connection) -> None:
-        schema.create(connection)
+    def _make_ready(self, deadline: Deadline, schema: Schema, connection: Connection) -> None:
+        schema.create(connection, deadline)

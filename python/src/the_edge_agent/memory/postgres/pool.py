@@ -23,7 +23,7 @@ from the_edge_agent.memory.postgres.sessions import BEGIN_TO_SET_UP, lock_timeou
 from the_edge_agent.memory.postgres.url import where_of
 
 _TO_CANCEL: Final = 1.0  # seconds
-_ENDS_A_PIPELINE: Final = "_exit_gen"  # psycopg's generator for it
+ENDS_A_PIPELINE: Final = "_exit_gen"  # psycopg's generator for it
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
@@ -62,7 +62,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         try:
             answer = super().wait(self._until_the_deadline(gen), *arguments, **options)
         except psycopg.Error:
-            if has_failed and getattr(gen, "__name__", "") == _ENDS_A_PIPELINE:
+            if has_failed and getattr(gen, "__name__", "") == ENDS_A_PIPELINE:
                 return None
             raise
         self._has_failed = False

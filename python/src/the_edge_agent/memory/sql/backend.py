@@ -47,6 +47,7 @@ from the_edge_agent.memory.database.search_plan import Reader, all_matching, fir
 from the_edge_agent.memory.database.writes import Change, Write
 from the_edge_agent.memory.sql.database import Database, OnDatabase
 from the_edge_agent.memory.sql.dialects import Dialect
+from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sql.driver.errors import UnreadableMetadataError
 from the_edge_agent.memory.sql.driver.options import EngineOptions, check_source, check_table_name
 from the_edge_agent.memory.sql.large_values import LargeValues
@@ -370,10 +371,10 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
         rules = self._rules()
 
         def answered(*, filters: bool) -> Answer:
-            def work(connection: Connection, sql: Statements) -> Answer:
-                return answer(sql.entries.reads(connection, condition, prefix, rules, filters=filters))
+            def work(connection: Connection, sql: Statements, deadline: Deadline) -> Answer:
+                return answer(sql.entries.reads(connection, condition, prefix, rules, deadline, filters=filters))
 
-            return self._database.run(work, snapshot=True)
+            return self._database.run_timed(work, snapshot=True)
 
         try:
             return answered(filters=True)
@@ -398,18 +399,19 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
     ) -> tuple[list[Any], Sequence[Damage]]:
         lost = self._values.lost(known)
 
-        def work(connection: Connection, sql: Statements) -> tuple[list[Any], Sequence[Damage]]:
-            return sql.entries.search_undamaged(connection, search, lost, filters=filters)
+        def work(connection: Connection, sql: Statements, deadline: Deadline) -> tuple[list[Any], Sequence[Damage]]:
+            return sql.entries.search_undamaged(connection, search, lost, deadline, filters=filters)
 
-        return self._database.run(work, snapshot=True)
+        return self._database.run_timed(work, snapshot=True)
 
     def _fetched(self, found: tuple[list[Any], Sequence[Damage]]) -> dict[str, Any]:
         return {entry["key"]: self._values.whole(entry["key"], entry) for entry in found[0]}
 
     def _results(self, search: Search) -> list[dict[str, Any] | Damage]:
+        deadline = self._database.deadline()
         steps = self._database.start().statements.entries.search_steps(search)
         rows = first_answer(steps, lambda step: self._database.read(lambda sql: step.statement), search.rows)
-        found = None if rows is None else results_of(search, rows)
+        found = None if rows is None else results_of(search, rows, deadline)
         if found is not None:
             return found
         asked = (search.terms, search.offset, search.limit)

@@ -22,6 +22,7 @@ from the_edge_agent.memory.core.validation import (
 from the_edge_agent.memory.database.catalog import DatabaseCatalog
 from the_edge_agent.memory.sql.database import Database, OnDatabase
 from the_edge_agent.memory.sql.dialects import Dialect
+from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sql.driver.errors import UnreadableMetadataError
 from the_edge_agent.memory.sql.driver.options import EngineOptions, check_source
 from the_edge_agent.memory.sql.queries.catalog import sent_bytes
@@ -160,10 +161,10 @@ class SQLAlchemyCatalog(OnDatabase, DatabaseCatalog):
 
     def _list(self, prefix: str, condition: Node | None, limit: int) -> list[dict[str, Any]]:
         def found(*, filters: bool) -> list[dict[str, Any]]:
-            def work(connection: Connection, sql: Statements) -> list[dict[str, Any]]:
-                return sql.catalog.list_entries(connection, prefix, condition, limit, filters=filters)
+            def work(connection: Connection, sql: Statements, deadline: Deadline) -> list[dict[str, Any]]:
+                return sql.catalog.list_entries(connection, prefix, condition, limit, deadline, filters=filters)
 
-            return self._database.run(work, snapshot=condition is not None)
+            return self._database.run_timed(work, snapshot=condition is not None)
 
         try:
             return found(filters=True)

@@ -121,7 +121,7 @@ def _limit_connecting(engine: Engine, dialect_class: type[Dialect], connect_time
 def _connected(dialect_class: type[Dialect], dialect: Any, args: Any, kwargs: Any, end: float, _: Ticket | None) -> Any:
     """Connect; the ticket stays taken meanwhile, also when an exception has ended the wait for this."""
     try:
-        return dialect.connect(*args, **kwargs)
+        return dialect_class.engines.connect(dialect, args, kwargs)
     except dialect.loaded_dbapi.Error as error:
         dialect_class.sessions.learn_code(error, kwargs, end - time.monotonic())
         raise

@@ -124,6 +124,16 @@ class Database:
         Raises:
             LTMError: nothing has changed then, unless its result says ``unknown: True``.
         """
+        return self.run_timed(lambda connection, sql, _: work(connection, sql), write=write, snapshot=snapshot)
+
+    def run_timed(
+        self,
+        work: Callable[[Connection, Statements, Deadline], Answer],
+        *,
+        write: bool = False,
+        snapshot: bool = False,
+    ) -> Answer:
+        """Run ``work``, which gets the deadline of the call, as ``run`` does: for work that Python spends time on."""
 
         def transact(deadline: Deadline) -> Answer:
             opened = self._opened or self._start(deadline)
@@ -133,7 +143,7 @@ class Database:
                     return run_transaction(
                         opened.engine,
                         opened.schema.dialect,
-                        lambda connection: work(connection, opened.statements),
+                        lambda connection: work(connection, opened.statements, deadline),
                         deadline,
                         write=write,
                         snapshot=snapshot,
@@ -265,6 +275,10 @@ class Database:
         """
         upkeep = self.start().upkeep
         return (0, 0) if upkeep is None else upkeep.all(self._write)
+
+    def deadline(self) -> Deadline:
+        """Return when a call ends that begins now, or the call of which this is a part."""
+        return Deadline(self._seconds())
 
     @contextmanager
     def one_call(self) -> Iterator[None]:
@@ -449,7 +463,7 @@ class Database:
         engine, keeper = self._engine()
         problem: LTMError | None = None
         try:
-            schema, _ = self._look(engine, deadline, self._make_ready)
+            schema, _ = self._look(engine, deadline, partial(self._make_ready, deadline))
         except BaseException as error:
             problem = self._damage(error, engine) if isinstance(error, Exception) else None
             self._dispose(engine, keeper)
@@ -462,7 +476,7 @@ class Database:
         close = (lambda: None) if self._shared is not None else (lambda: self._dispose(engine, keeper))
         return _Opened(engine, schema, close)
 
-    def _make_ready(self, schema: Schema, connection: Connection) -> None:
+    def _make_ready(self, deadline: Deadline, schema: Schema, connection: Connection) -> None:
         is_complete = schema.is_complete(connection)  # first: a database that is refused stays as it was
         if not is_complete and not self._options.create_tables:
             raise LTMError("configuration_error", _NO_TABLES)
@@ -470,7 +484,7 @@ class Database:
             schema.dialect.schema.set_up(connection)
             connection.rollback()
         if not is_complete:
-            schema.create(connection)
+            schema.create(connection, deadline)
         if self._search:
             self.language = schema.language_of(connection)
             # Another database in its place must have the same.

@@ -65,7 +65,7 @@ def run_transaction(
             connection = connect(engine, deadline)
             try:
                 try:
-                    with dialect.transactions.begin(connection, write=write, snapshot=snapshot):
+                    with dialect.transactions.begin(connection, deadline, write=write, snapshot=snapshot):
                         answer = _done(work, connection, dialect)
                         is_committing = write
                     return answer

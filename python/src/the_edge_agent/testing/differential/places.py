@@ -139,7 +139,7 @@ class Place:
             ours += others
             others = []
         connection.rollback()
-        with schema.dialect.transactions.begin(connection, write=True):
+        with schema.dialect.transactions.begin(connection, None, write=True):
             for name in sorted(ours, key=lambda name: "_fts_" in name):
                 # The table of the text index takes its parts with it.
                 Table(name, MetaData()).drop(connection, checkfirst=True)

@@ -51,6 +51,17 @@ class Deadline:
         """Return the time since the beginning."""
         return timedelta(seconds=time.monotonic() - self._begun)
 
+    def in_time(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Yield rows until the time is over: what Python does with them nobody can stop.
+
+        Raises:
+            DeadlineError: it is over.
+        """
+        for row in rows:
+            if time.monotonic() > self.end:
+                raise DeadlineError
+            yield row
+
     def guard(self, stop: Callable[[], object]) -> None:
         """Have ``stop`` called when the time is over, until ``release``."""
         self._stops.append(stop)
@@ -101,7 +112,7 @@ class Deadline:
 
 
 def current() -> Deadline | None:
-    """Return the deadline of the call that this thread is in."""
+    """Return the deadline of the call that this thread is in; for listeners and the pool, which no argument reaches."""
     return getattr(_local, "deadline", None)
 
 
@@ -113,20 +124,6 @@ def one_end(seconds: float) -> Iterator[None]:
         yield
     finally:
         _local.end = math.inf
-
-
-def in_time(rows: Iterable[Row]) -> Iterator[Row]:
-    """Yield rows until the time of the call is over: what Python does with them nobody can stop.
-
-    Raises:
-        DeadlineError: it is over.
-    """
-    deadline = current()
-    end = getattr(_local, "end", math.inf) if deadline is None else deadline.end
-    for row in rows:
-        if time.monotonic() > end:
-            raise DeadlineError
-        yield row
 
 
 class _Watch:

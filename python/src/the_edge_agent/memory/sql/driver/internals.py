@@ -56,6 +56,21 @@ def set_parent(engine: Any, parent: Engine) -> None:
     engine._proxied = parent
 
 
+def socket_of_pymysql(connection: Any) -> Any:
+    """Return the socket of a connection of PyMySQL, None of another; mysqlclient and psycopg have ``fileno``."""
+    return getattr(connection, "_sock", None)
+
+
+def socket_of_connector(connection: Any) -> Any:
+    """Return the socket of a connection of MySQL Connector/Python, None of another; there is no ``fileno``."""
+    return getattr(getattr(connection, "_socket", None), "sock", None)
+
+
+def is_in_transaction_of_duckdb(connection: Any) -> bool:
+    """Return whether DuckDB's driver for SQLAlchemy is in a transaction; only an error of BEGIN would tell."""
+    return getattr(connection, "_transaction_statements", None) is not None
+
+
 def needs_proxy(pool: Any) -> bool:
     """Return whether a pool logs, pings, or has listeners, which only its own ``connect`` cares for."""
     told = pool.dispatch

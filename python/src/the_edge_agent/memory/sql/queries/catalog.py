@@ -43,7 +43,7 @@ from the_edge_agent.memory.core.damage import (
 )
 from the_edge_agent.memory.core.filters import Node, matches
 from the_edge_agent.memory.sql.dialects.base.match_query import bound_range
-from the_edge_agent.memory.sql.driver.deadlines import in_time
+from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sql.queries.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.queries.search import prefix_bounds
 from the_edge_agent.memory.sql.schema.create import Schema
@@ -165,7 +165,14 @@ class Catalog:
         return read_tracked_at(keys, chain.from_iterable(found), moment_of)
 
     def list_entries(
-        self, connection: Connection, prefix: str, condition: Node | None, limit: int, *, filters: bool = True
+        self,
+        connection: Connection,
+        prefix: str,
+        condition: Node | None,
+        limit: int,
+        deadline: Deadline,
+        *,
+        filters: bool = True,
     ) -> Listed[dict[str, Any]]:
         """Return the first entries by key that fit a prefix and a filter; without ``filters`` Python decides it."""
         in_sql = self._filters.condition(condition) if filters and condition is not None else None
@@ -178,7 +185,7 @@ class Catalog:
             entries = [read_tracked(row, moment_of) for row in connection.execute(statement.limit(limit), now)]
             if Damage not in map(type, entries):
                 return Listed(entries)
-        found = in_time(self._pages(connection, statement, now))
+        found = deadline.in_time(self._pages(connection, statement, now))
         return Listed(found, lambda entry: matches(condition, entry["metadata"]), limit)
 
     def changed(self, connection: Connection, snapshot_id: str | None) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from the_edge_agent.memory.core.results import LTMError, Result, ok, stored
 from the_edge_agent.memory.database.search_plan import Step
 from the_edge_agent.memory.database.writes import Seen, Write
 from the_edge_agent.memory.sql.dialects.base.match_query import bound_range
+from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sql.driver.prepared import BoundQuery, Prepared
 from the_edge_agent.memory.sql.queries.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.queries.search import Search, Searcher, SQLReader, prefix_bounds
@@ -225,16 +226,23 @@ class Entries:
         return self._searcher.steps(search)
 
     def reads(
-        self, connection: Connection, condition: Node | None, prefix: str, rules: Language, *, filters: bool
+        self,
+        connection: Connection,
+        condition: Node | None,
+        prefix: str,
+        rules: Language,
+        deadline: Deadline,
+        *,
+        filters: bool,
     ) -> SQLReader:
         """Return the reads of a question, see ``Searcher.reads``."""
-        return self._searcher.reads(connection, condition, prefix, rules, filters=filters)
+        return self._searcher.reads(connection, condition, prefix, rules, deadline, filters=filters)
 
     def search_undamaged(
-        self, connection: Connection, search: Search, lost: Lost, *, filters: bool
+        self, connection: Connection, search: Search, lost: Lost, deadline: Deadline, *, filters: bool
     ) -> tuple[list[Any], list[Damage]]:
         """Return the same without what is damaged, and that; see ``Searcher.undamaged``."""
-        return self._searcher.undamaged(connection, search, lost, filters=filters)
+        return self._searcher.undamaged(connection, search, lost, deadline, filters=filters)
 
     def _now(self, connection: Connection, statements: int = 1) -> dict[str, Any]:
         return {"b_now": self._dialect.times.clock(connection, statements=statements)}

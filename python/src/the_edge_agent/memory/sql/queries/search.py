@@ -45,7 +45,7 @@ from the_edge_agent.memory.database.search_plan import (
 )
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.dialects.base.match_query import IS_PARTIAL, MatchQuery, SQLStep, bound_range
-from the_edge_agent.memory.sql.driver.deadlines import in_time
+from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sql.driver.errors import LostRaceError
 from the_edge_agent.memory.sql.driver.prepared import BoundQuery, Prepared
 from the_edge_agent.memory.sql.queries.batches import BATCH_ITEMS
@@ -185,7 +185,14 @@ class Searcher:
         return case((self._dialect.queries.size(column) <= SHORT, column), else_=null())
 
     def reads(
-        self, connection: Connection, condition: Node | None, prefix: str, rules: Language, *, filters: bool = True
+        self,
+        connection: Connection,
+        condition: Node | None,
+        prefix: str,
+        rules: Language,
+        deadline: Deadline,
+        *,
+        filters: bool = True,
     ) -> SQLReader:
         """Return the reads of a question.
 
@@ -194,9 +201,10 @@ class Searcher:
             condition: the metadata filter.
             prefix: of the keys.
             rules: of the language.
+            deadline: when the call ends.
             filters: whether the database may decide the filter.
         """
-        return SQLReader(self, connection, condition, prefix, rules, filters=filters)
+        return SQLReader(self, connection, condition, prefix, rules, deadline, filters=filters)
 
     def rows_of(
         self,
@@ -204,6 +212,7 @@ class Searcher:
         search: Search,
         kind: str,
         now: Any,
+        deadline: Deadline,
         *,
         also: Sequence[Term] = (),
         filters: bool = True,
@@ -215,6 +224,7 @@ class Searcher:
             search: what is searched for; its ``limit`` is how many rows are wanted.
             kind: ``newest`` for the newest matches, ``having`` for any matches.
             now: what the method ``now`` has returned.
+            deadline: when the call ends.
             also: terms that every match has anyway; a text index finds less if it is asked for them too.
             filters: whether the database may decide the filter.
         """
@@ -227,7 +237,7 @@ class Searcher:
         if kept is None:
             newest = self._newest(search, asked, columns) if filters else None
             if newest is None:
-                return self._filtered(connection, search, columns, parameters, search.limit)
+                return self._filtered(connection, search, columns, parameters, deadline)
             steps = self._texts.steps(newest) if kind == "newest" else self._texts.having(newest)
             if len(self._queries) >= _KEPT_QUERIES:
                 self._queries.clear()
@@ -257,7 +267,7 @@ class Searcher:
         search: Search,
         columns: Sequence[ColumnElement[Any]],
         parameters: Parameters,
-        limit: int,
+        deadline: Deadline,
     ) -> Sequence[Sequence[Any]]:
         """Return the first rows whose metadata, their last column, satisfies a filter that is left to Python."""
         prefix = bound_range(self._key)[: len(prefix_bounds(search.prefix))]
@@ -265,11 +275,11 @@ class Searcher:
         statement = select(*columns, self._metadata).where(*where).order_by(*self._newest_first)
         with closing(self._rows(connection, statement, parameters)) as rows:
             condition = search.metadata_filter
-            fitting = (row for row in in_time(rows) if condition is None or may_fit(condition, row[-1]))
-            return list(islice(fitting, limit))
+            fitting = (row for row in deadline.in_time(rows) if condition is None or may_fit(condition, row[-1]))
+            return list(islice(fitting, search.limit))
 
     def undamaged(
-        self, connection: Connection, search: Search, lost: Lost, *, filters: bool
+        self, connection: Connection, search: Search, lost: Lost, deadline: Deadline, *, filters: bool
     ) -> tuple[list[dict[str, Any]], list[Damage]]:
         """Return the results of a search that came upon damage, of one state, and what was damaged.
 
@@ -277,6 +287,7 @@ class Searcher:
             connection: in a transaction.
             search: that is asked for.
             lost: as ``undamaged`` takes it.
+            deadline: when the call ends.
             filters: whether the database can decide a filter of its own, which then saves Python much.
         """
         asked = self._asked(search)
@@ -291,7 +302,7 @@ class Searcher:
         parameters = {**asked.parameters, "b_now": self._dialect.times.clock(connection, statements=2)}
         terms, limit = search.terms, search.limit
         with closing(self._rows(connection, statement, parameters)) as rows:
-            read = ((row[0], *row[2:]) for row in in_time(rows))
+            read = ((row[0], *row[2:]) for row in deadline.in_time(rows))
             found, damages = undamaged(read, terms, search.metadata_filter, search.offset, limit, lost)
         entries = [_entry(row, score) for score, row in found]
         return [entry for entry in entries if not isinstance(entry, Damage)], damages
@@ -360,10 +371,11 @@ class SQLReader:
         condition: Node | None,
         prefix: str,
         rules: Language,
+        deadline: Deadline,
         *,
         filters: bool,
     ) -> None:
-        self._searcher, self._connection = searcher, connection
+        self._searcher, self._connection, self._deadline = searcher, connection, deadline
         self._condition, self._prefix, self._filters = condition, prefix, filters
         self._prefix_terms = terms_of_prefix(prefix, rules)
         self._read: dict[str, tuple[Any, int]] = {}
@@ -380,7 +392,7 @@ class SQLReader:
 
     def in_time(self, rows: Sequence[Row]) -> Iterable[Row]:
         """Yield rows until the time of the call is over."""
-        return in_time(rows)
+        return self._deadline.in_time(rows)
 
     def texts(self, keys: Sequence[str]) -> Mapping[str, str]:
         """Return the search texts of entries."""
@@ -391,7 +403,9 @@ class SQLReader:
         return self._searcher.entries(self._connection, {key: self._read[key] for key in keys})
 
     def _rows(self, search: Search, kind: str, also: Sequence[Term] = ()) -> list[Row]:
-        rows = self._searcher.rows_of(self._connection, search, kind, self._now, also=also, filters=self._filters)
+        rows = self._searcher.rows_of(
+            self._connection, search, kind, self._now, self._deadline, also=also, filters=self._filters
+        )
         self._read |= {row[0]: (row[1], row[2]) for row in rows}
         return [Row(row[0], row[1], row[3]) for row in rows]
 
@@ -412,7 +426,9 @@ class _Asked(NamedTuple):
     shape: object
 
 
-def results_of(search: Search, rows: Sequence[Sequence[Any]]) -> list[dict[str, Any] | Damage] | None:
+def results_of(
+    search: Search, rows: Sequence[Sequence[Any]], deadline: Deadline
+) -> list[dict[str, Any] | Damage] | None:
     """Return the results that are in the rows of a step of ``Searcher.steps``.
 
     None if a value or search text is too long to come with its row, so that it must be read by its key.
@@ -421,7 +437,7 @@ def results_of(search: Search, rows: Sequence[Sequence[Any]]) -> list[dict[str, 
         return [_entry(row, 0.0) for row in rows]
     if any(row[4] is None for row in rows):
         return None
-    chosen = best(rows, map(itemgetter(4), in_time(rows)), search.terms, search.offset, search.limit)
+    chosen = best(rows, map(itemgetter(4), deadline.in_time(rows)), search.terms, search.offset, search.limit)
     if any(row[1] is None for _, row in chosen):
         return None
     return [_entry(row, score) for score, row in chosen]

@@ -37,6 +37,7 @@ from the_edge_agent.memory.database.layouts import (
 )
 from the_edge_agent.memory.sql.dialects import Dialect, for_dialect
 from the_edge_agent.memory.sql.dialects.base import definitions_of
+from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sql.driver.errors import breaks_constraint
 from the_edge_agent.memory.sql.schema import legacy
 from the_edge_agent.memory.sql.schema.rows import entry_parameters, entry_row
@@ -194,8 +195,8 @@ class Schema:
         foreign = [table.name for table in others if legacy.is_foreign(connection, table, may_be_earlier=False)]
         return [entries.name] * legacy.is_foreign(connection, entries, may_be_earlier=True) + foreign
 
-    def create(self, connection: Connection) -> None:
-        """Create what is missing; many processes may do so at once.
+    def create(self, connection: Connection, deadline: Deadline) -> None:
+        """Create what is missing before the deadline; many processes may do so at once.
 
         Raises:
             LTMError: ``configuration_error`` for a database that does not keep what we store.
@@ -203,23 +204,24 @@ class Schema:
         if self.search and legacy.will_be_made(connection, self.tables.entries):
             # First: a table of entries that is there without a language keeps exact words.
             connection.rollback()
-            self._in_transaction(connection, self._create_settings)
-            self._in_transaction(connection, self._write_language)
+            self._in_transaction(connection, deadline, self._create_settings)
+            self._in_transaction(connection, deadline, self._write_language)
         connection.rollback()
-        self._in_transaction(connection, self._create_tables)
+        self._in_transaction(connection, deadline, self._create_tables)
         self._check_kind(connection)  # another process may have made the table meanwhile, so that ours was not made
         self.dialect.schema.check_tables(connection, self.tables.all())
         connection.rollback()
         if self.search is not None:
-            legacy.move_entries(connection, self.dialect, self.tables.entries, self.language_of(connection))
+            language = self.language_of(connection)
+            legacy.move_entries(connection, deadline, self.dialect, self.tables.entries, language)
             connection.rollback()
         if self.search is not None and not self.dialect.features.has_exact_keys:
             self._check_keys(connection)
             connection.rollback()
-        self._in_transaction(connection, self._write_version)
+        self._in_transaction(connection, deadline, self._write_version)
 
-    def _in_transaction(self, connection: Connection, work: Callable[[Connection], None]) -> None:
-        with self.dialect.transactions.begin(connection, write=True):
+    def _in_transaction(self, connection: Connection, deadline: Deadline, work: Callable[[Connection], None]) -> None:
+        with self.dialect.transactions.begin(connection, deadline, write=True):
             work(connection)
 
     def _create_tables(self, connection: Connection) -> None:
@@ -284,7 +286,7 @@ class Schema:
         connection.rollback()
         if not present:
             return
-        with self.dialect.transactions.begin(connection, write=True):
+        with self.dialect.transactions.begin(connection, None, write=True):
             for table in present:
                 connection.execute(DropTable(table))
 

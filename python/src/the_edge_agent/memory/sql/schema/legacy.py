@@ -26,6 +26,7 @@ from the_edge_agent.memory.core.operations import Store
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.database.layouts import is_earlier
 from the_edge_agent.memory.sql.dialects import Dialect
+from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sql.schema.rows import entry_parameters, entry_row
 
 _PAGE_ROWS = 100
@@ -42,7 +43,9 @@ def set_aside(connection: Connection, dialect: Dialect, entries: Table) -> None:
             connection.exec_driver_sql(f"ALTER TABLE {quote(name)} RENAME TO {quote(_table(name).name)}")
 
 
-def move_entries(connection: Connection, dialect: Dialect, entries: Table, language: Language | None) -> None:
+def move_entries(
+    connection: Connection, deadline: Deadline, dialect: Dialect, entries: Table, language: Language | None
+) -> None:
     """Move the entries that were set aside, then drop their table.
 
     Each page is one transaction that moves its rows, so that it can be run again after a crash, and by
@@ -57,7 +60,7 @@ def move_entries(connection: Connection, dialect: Dialect, entries: Table, langu
     connection.rollback()
     moved = True
     while moved:
-        with dialect.transactions.begin(connection, write=True):
+        with dialect.transactions.begin(connection, deadline, write=True):
             moved = _move_page(connection, dialect, entries, earlier, language)
     with connection.begin():
         connection.execute(DropTable(earlier, if_exists=True))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL
+from sqlalchemy.engine import Dialect as EngineDialect
 
 from the_edge_agent.memory.database.sockets import shut_down
 
@@ -58,6 +59,10 @@ class Engines:
     def new_file(self, url: URL) -> Path | None:
         """Return the file that connecting would create, None if it is there or the database is no file."""
         return None
+
+    def connect(self, dialect: EngineDialect, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Return a new connection of the driver, which SQLAlchemy's dialect opens."""
+        return dialect.connect(*args, **kwargs)
 
     def prepare(self, engine: Engine) -> Any:
         """Attach what an engine of our own needs; return what must be closed after it, or None."""

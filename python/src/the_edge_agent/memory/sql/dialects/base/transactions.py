@@ -12,16 +12,20 @@ from sqlalchemy.types import TypeEngine
 
 from the_edge_agent.memory.sql.dialects.base.connection import BEGINS_ITSELF
 from the_edge_agent.memory.sql.dialects.base.features import Features, Part
+from the_edge_agent.memory.sql.driver.deadlines import Deadline
 
 
 class Transactions(Part):
     """How transactions begin, lock and end."""
 
-    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> AbstractContextManager[Any]:
+    def begin(
+        self, connection: Connection, deadline: Deadline | None, *, write: bool, snapshot: bool = False
+    ) -> AbstractContextManager[Any]:
         """Begin a transaction and return what ends it.
 
         Args:
             connection: on which there is none.
+            deadline: when the call ends, so that the database waits for no lock longer; None for its own limit.
             write: whether it will write.
             snapshot: whether all of its reads must see one state, where the database can do that.
         """

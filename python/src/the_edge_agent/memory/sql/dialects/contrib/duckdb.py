@@ -25,7 +25,8 @@ from the_edge_agent.memory.sql.dialects.base import (
     Sessions,
     Transactions,
 )
-from the_edge_agent.memory.sql.driver.deadlines import current
+from the_edge_agent.memory.sql.driver import internals
+from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sqlite.files import absolute
 
 _LONGEST_WAIT: Final = 30.0  # seconds for the turn to write, outside of a call with a deadline
@@ -71,7 +72,7 @@ class DuckDBSessions(Sessions):
         """Refuse autocommit, and a connection on which the caller has begun a transaction."""
         if driver_connection.autocommit:
             return COMMITS_ALONE
-        return IN_USE if is_shared and getattr(driver_connection, "_transaction_statements", None) is not None else None
+        return IN_USE if is_shared and internals.is_in_transaction_of_duckdb(driver_connection) else None
 
     def stop(self, driver_connection: Any) -> None:
         """Interrupt the statement that is running."""
@@ -95,17 +96,19 @@ class DuckDBTransactions(Transactions):
     """Transactions of DuckDB."""
 
     @contextmanager
-    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> Iterator[Any]:
+    def begin(
+        self, connection: Connection, deadline: Deadline | None, *, write: bool, snapshot: bool = False
+    ) -> Iterator[Any]:
         """Begin a transaction; of those that write there is one at a time."""
         if not write:
-            with super().begin(connection, write=write, snapshot=snapshot) as transaction:
+            with super().begin(connection, deadline, write=write, snapshot=snapshot) as transaction:
                 yield transaction
             return
-        lock, deadline = _writer(connection.engine.url), current()
+        lock = _writer(connection.engine.url)
         if not lock.acquire(timeout=_LONGEST_WAIT if deadline is None else deadline.remaining()):
             raise LTMError("lock_timeout", "waited too long for the turn to write; try again")
         try:
-            with super().begin(connection, write=write, snapshot=snapshot) as transaction:
+            with super().begin(connection, deadline, write=write, snapshot=snapshot) as transaction:
                 yield transaction
         finally:
             lock.release()

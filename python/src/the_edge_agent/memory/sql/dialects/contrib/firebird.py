@@ -16,6 +16,7 @@ from sqlalchemy.types import UserDefinedType
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
 from the_edge_agent.memory.sql.dialects.base import Dialect, DialectSchema, Engines, Features, Sessions, Transactions
+from the_edge_agent.memory.sql.driver.deadlines import Deadline
 
 _WIDEST: Final = 4  # bytes of a character
 _PAGE_BYTES: Final = 16_384  # a quarter of a page is the longest key of an index
@@ -138,7 +139,9 @@ class FirebirdTransactions(Transactions):
     """Transactions of Firebird."""
 
     @contextmanager
-    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> Iterator[Any]:
+    def begin(
+        self, connection: Connection, deadline: Deadline | None, *, write: bool, snapshot: bool = False
+    ) -> Iterator[Any]:
         """Begin a transaction that sees one state.
 
         It waits for no lock, but is run again: two that insert the same key would wait for each other.

@@ -23,6 +23,7 @@ from sqlalchemy import (
 from the_edge_agent.memory.postgres.sessions import lock_timeout
 from the_edge_agent.memory.sql.dialects.base import SECONDS, Times, Transactions
 from the_edge_agent.memory.sql.dialects.postgresql.features import PostgreSQLFeatures
+from the_edge_agent.memory.sql.driver.deadlines import Deadline
 
 
 class PostgreSQLTransactions(Transactions):
@@ -30,7 +31,9 @@ class PostgreSQLTransactions(Transactions):
 
     features: PostgreSQLFeatures
 
-    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> AbstractContextManager[Any]:
+    def begin(
+        self, connection: Connection, deadline: Deadline | None, *, write: bool, snapshot: bool = False
+    ) -> AbstractContextManager[Any]:
         """Begin a transaction; only REPEATABLE READ keeps one state.
 
         In a session that is not ours what it needs is set until it ends.
@@ -38,23 +41,23 @@ class PostgreSQLTransactions(Transactions):
         if snapshot:
             connection.execution_options(isolation_level="REPEATABLE READ")
         if self.features.keeps_settings:
-            return super().begin(connection, write=write)
-        return self._begin_with_settings(connection, "REPEATABLE READ" if snapshot else "READ COMMITTED")
+            return super().begin(connection, deadline, write=write)
+        return self._begin_with_settings(connection, deadline, "REPEATABLE READ" if snapshot else "READ COMMITTED")
 
     @contextmanager
-    def _begin_with_settings(self, connection: Connection, level: str) -> Iterator[Any]:
+    def _begin_with_settings(self, connection: Connection, deadline: Deadline | None, level: str) -> Iterator[Any]:
         seconds = connection.get_execution_options().get(SECONDS)
         settings = ["SET LOCAL gin_fuzzy_search_limit = 0"]
         if seconds is not None:
             settings.append(f"SET LOCAL lock_timeout = {lock_timeout(seconds)}")
         driver_connection: Any = connection.connection.driver_connection
         if connection.dialect.driver not in self.features.preparing_drivers:
-            with super().begin(connection, write=True) as transaction:
+            with super().begin(connection, deadline, write=True) as transaction:
                 connection.exec_driver_sql("; ".join(settings))
                 yield transaction
             return
         # psycopg commits what it has not begun: so the settings come in the round trip of BEGIN.
-        with _Autocommit(driver_connection), super().begin(connection, write=True) as transaction:
+        with _Autocommit(driver_connection), super().begin(connection, deadline, write=True) as transaction:
             begin = "; ".join([f"BEGIN ISOLATION LEVEL {level}", *settings])
             driver_connection.execute(begin, prepare=False)  # several statements cannot be prepared as one
             yield transaction

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from the_edge_agent.memory.sql.dialects.base import Transactions
 from the_edge_agent.memory.sql.dialects.sqlite.connection import BUSY_SETTING, BUSY_TIMEOUT
 from the_edge_agent.memory.sql.dialects.sqlite.features import SQLiteFeatures
-from the_edge_agent.memory.sql.driver.deadlines import current
+from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sqlite.files import DatabaseFile
 from the_edge_agent.memory.sqlite.settings import TOLERANT
 
@@ -23,17 +23,19 @@ class SQLiteTransactions(Transactions):
 
     features: SQLiteFeatures
 
-    def begin(self, connection: Connection, *, write: bool, snapshot: bool = False) -> AbstractContextManager[Any]:
+    def begin(
+        self, connection: Connection, deadline: Deadline | None, *, write: bool, snapshot: bool = False
+    ) -> AbstractContextManager[Any]:
         """Take the write lock first: a transaction that reads and then writes would fail as busy."""
         file = self.features.file
         if file is not None:
             file.check_read()
         driver_connection = connection.connection.driver_connection
-        transaction, callers = super().begin(connection, write=write), None
+        transaction, callers = super().begin(connection, deadline, write=write), None
         if driver_connection is not None and driver_connection.text_factory is str:  # a caller's
-            transaction = callers = _OnCallers(transaction, driver_connection, write=write)
+            transaction = callers = _OnCallers(transaction, driver_connection, deadline if write else None)
         elif write:
-            _wait_for_writers(connection)
+            _wait_for_writers(connection, deadline)
         try:
             has_begun = driver_connection is not None and driver_connection.in_transaction  # by a caller's listener
             if has_begun and write:
@@ -69,17 +71,16 @@ class SQLiteTransactions(Transactions):
 class _OnCallers:
     """Ends a transaction on a caller's connection, and gives it its settings back."""
 
-    def __init__(self, transaction: AbstractContextManager[Any], driver_connection: Any, *, write: bool) -> None:
+    def __init__(
+        self, transaction: AbstractContextManager[Any], driver_connection: Any, deadline: Deadline | None
+    ) -> None:
         self._transaction, self._connection = transaction, driver_connection
         self._busy_timeout: int | None = None
-        if write:
-            self._wait_no_longer_than_the_call()
+        if deadline is not None:
+            self._wait_no_longer_than(deadline)
         driver_connection.text_factory = TOLERANT
 
-    def _wait_no_longer_than_the_call(self) -> None:
-        deadline = current()
-        if deadline is None:
-            return
+    def _wait_no_longer_than(self, deadline: Deadline) -> None:
         milliseconds = int(deadline.remaining() * 1000)
         kept = self._connection.execute("PRAGMA busy_timeout").fetchone()[0]
         if kept > milliseconds:
@@ -130,9 +131,8 @@ class _Kept:
             self._file.check()
 
 
-def _wait_for_writers(connection: Connection) -> None:
+def _wait_for_writers(connection: Connection, deadline: Deadline | None) -> None:
     """Let the connection wait for another writer as long as the call may take, in tenths of seconds."""
-    deadline = current()
     seconds = BUSY_TIMEOUT if deadline is None else min(BUSY_TIMEOUT, ceil(deadline.remaining() * 10) / 10)
     if connection.info.get(BUSY_SETTING, seconds) != seconds:  # seldom
         connection.exec_driver_sql(f"PRAGMA busy_timeout={int(seconds * 1000)}")

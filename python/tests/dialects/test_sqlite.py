@@ -213,13 +213,6 @@ def test_a_file_that_cannot_be_opened(tmp_path: Path, content: bytes | None, err
         assert memory.retrieve("k")["error_type"] == error_type
 
 
-def test_a_file_of_a_later_release_is_refused(path: Path) -> None:
-    with SQLiteBackend(path) as memory:
-        run_sql(memory, "UPDATE ltm_schema_version SET version = 3")
-    with pytest.raises(LTMError, match="schema version 3; this release knows 2"):
-        SQLiteBackend(path)
-
-
 def test_a_table_of_another_layout_is_left_alone(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE ltm_entries (key TEXT, value JSON)")

@@ -387,7 +387,8 @@ class _ServerDatabase:
 
     def _tables(self) -> Sequence[str]:
         names = inspect(self._connection).get_table_names() if self._connection else []
-        return [name for name in names if name.startswith("ltm_") and name != "ltm_schema_version"]
+        kept = ("ltm_schema_version", "ltm_settings")  # what a start has written
+        return [name for name in names if name.startswith("ltm_") and name not in kept]
 
 
 def _engine(url: str) -> Engine:

@@ -10,7 +10,9 @@ from the_edge_agent.memory.database.layouts import (
     SCHEMA_VERSION,
     another_layout,
     check_kind,
+    check_language_of,
     check_layouts,
+    check_version,
     kept_language,
 )
 
@@ -68,7 +70,7 @@ def is_ready(connection: Any, search: bool | None) -> bool:
         search: whether the entries' table keeps words; None needs no such table and takes what is there.
 
     Raises:
-        LTMError: ``configuration_error`` for a database that a later release has written, or one in which text
+        LTMError: ``configuration_error`` for a database that another release has made, or one in which text
             would be lost, or of a table that is another's, or for entries of the other kind.
     """
     encoding, columns, of_entries = connection.execute(_STATE).fetchone()
@@ -77,19 +79,14 @@ def is_ready(connection: Any, search: bool | None) -> bool:
     if columns and not {"id", "version"}.issubset(columns):
         raise another_layout("ltm_schema_version")
     row = columns and connection.execute("SELECT version FROM ltm_schema_version").fetchone()
-    if row and not isinstance(row[0], int):
-        raise another_layout("ltm_schema_version")
-    if row and row[0] > SCHEMA_VERSION:
-        raise LTMError(
-            "configuration_error",
-            f"the database has schema version {row[0]}; this release knows {SCHEMA_VERSION}. Upgrade the-edge-agent",
-        )
+    if row:
+        check_version("ltm_schema_version", row[0])
     check_kind("ltm_entries", of_entries or (), search=search)
     return bool(row) and (search is None or bool(of_entries))
 
 
 def kept_language_in(connection: Any) -> str | None:
-    """Return the language setting of the entries' table, see ``layouts.kept_language``; None for exact words."""
+    """Return the language setting of the entries' table, see ``layouts.kept_language``; None if there is none."""
     if not connection.execute(_HAS_SETTINGS).fetchone()[0]:
         return None
     setting = "SELECT value FROM ltm_settings WHERE table_name = %s AND name = %s"
@@ -117,7 +114,7 @@ def create_tables(connection: Any, search: bool | None, language: str | None) ->
 
     of_entries = (*_MORE_COLUMNS, "search_vector") if search else _MORE_COLUMNS
     check_layouts(columns_of, {"ltm_entries": of_entries, "ltm_catalog": _MORE_COLUMNS}, search=search)
-    is_new = not columns_of("ltm_entries")  # one that is there without settings has exact words
+    is_new = not columns_of("ltm_entries")
     if search is not None:
         for statement in _ENTRIES:
             connection.execute(statement.format(words=_WORDS if search else "", index=_INDEX if search else ""))
@@ -127,8 +124,7 @@ def create_tables(connection: Any, search: bool | None, language: str | None) ->
     if search and is_new:
         setting = "INSERT INTO ltm_settings (table_name, name, value) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
         connection.execute(setting, (*LANGUAGE_OF, kept_language(language)))
-    version = (
-        "INSERT INTO ltm_schema_version (id, version) VALUES (1, %s) "
-        "ON CONFLICT (id) DO UPDATE SET version = excluded.version"
-    )
+    elif search:
+        check_language_of("ltm_entries", language, kept_language_in(connection))
+    version = "INSERT INTO ltm_schema_version (id, version) VALUES (1, %s) ON CONFLICT DO NOTHING"
     connection.execute(version, (SCHEMA_VERSION,))

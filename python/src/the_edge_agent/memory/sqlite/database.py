@@ -18,10 +18,10 @@ from the_edge_agent.memory.core.validation import check_seconds
 from the_edge_agent.memory.database.layouts import (
     LANGUAGE_OF,
     SCHEMA_VERSION,
-    another_layout,
     check_kind,
     check_language_of,
     check_layouts,
+    check_version,
     kept_language,
 )
 from the_edge_agent.memory.database.tickets import Ticket, Tickets
@@ -58,8 +58,7 @@ _TABLES: Final = (
     "value TEXT NOT NULL, PRIMARY KEY (table_name, name))",
     "CREATE TABLE IF NOT EXISTS ltm_schema_version (id INTEGER NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (id))",
 )
-_SET_VERSION: Final = """
-    INSERT INTO ltm_schema_version (id, version) VALUES (1, ?) ON CONFLICT DO UPDATE SET version = excluded.version"""
+_SET_VERSION: Final = "INSERT OR IGNORE INTO ltm_schema_version (id, version) VALUES (1, ?)"
 _REFUSED: Final = f"the database refused the statement; its tables were changed, or {FILE_DAMAGED}"
 _CONSTRAINT: Final = "the entry breaks a constraint of the table"
 _MISSING: Final = "a table or column is missing; was it dropped, or never created?"
@@ -97,7 +96,7 @@ class SQLiteDatabase:
         path: of the file, absolute, or ``:memory:``.
         closed: whether ``close`` has been called.
         has_full_text: whether there is a full-text index, known after the first transaction has begun.
-        has_metadata_words: whether it has words for metadata too; an earlier release makes it without.
+        has_metadata_words: whether it has words for metadata too; an SQLite without JSON functions makes it without.
         language: of the words; None before the start, and for a table without words.
         on_start: called after the start of a file, when transactions can be run; if it raises, the next call starts
             anew.
@@ -463,7 +462,7 @@ def _create(connection: sqlite3.Connection, search: bool | None, language: str |
     if _is_complete(connection, search):  # another process was quicker
         return
     _check_layouts(connection, search)  # another class may be half way
-    is_new = not _columns(connection, "ltm_entries")  # one that is there without settings has exact words
+    is_new = not _columns(connection, "ltm_entries")
     entries = () if search is None else _ENTRIES
     for statement in (*entries, *_TABLES):
         connection.execute(statement.format(words="search_text TEXT NOT NULL, " if search else ""))
@@ -473,6 +472,8 @@ def _create(connection: sqlite3.Connection, search: bool | None, language: str |
     if search and is_new:
         kept = (*LANGUAGE_OF, kept_language(language))
         connection.execute("INSERT OR IGNORE INTO ltm_settings (table_name, name, value) VALUES (?, ?, ?)", kept)
+    elif search:
+        check_language_of("ltm_entries", language, _kept_language(connection))
     connection.execute(_SET_VERSION, (SCHEMA_VERSION,))
 
 
@@ -501,15 +502,7 @@ def _version(connection: sqlite3.Connection) -> int | None:
     except sqlite3.OperationalError:
         _check_layouts(connection)  # it may be another's table
         raise
-    version: int | None = row and row[0]
-    if not isinstance(version, int | None):
-        raise another_layout("ltm_schema_version")
-    if version is not None and version > SCHEMA_VERSION:
-        raise LTMError(
-            "configuration_error",
-            f"the database has schema version {version}; this release knows {SCHEMA_VERSION}. Upgrade the-edge-agent",
-        )
-    return version
+    return None if row is None or row[0] is None else check_version("ltm_schema_version", row[0])
 
 
 def _has_fts5(connection: sqlite3.Connection) -> bool:

@@ -85,8 +85,7 @@ _COLUMNS: Final = text(
 _ENGINES: Final = text(
     "SELECT table_name, engine FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN :names"
 ).bindparams(bindparam("names", expanding=True))
-_SCAN_INSTEAD: Final = "no terms of metadata in the entries' table: filters read entries from the newest on"
-_LIKE_INSTEAD: Final = "no table of words, or no numbers in the entries' table: words are searched with LIKE"
+_LIKE_INSTEAD: Final = "no table of words: words are searched with LIKE"
 _IN_TRANSACTION: Final = 1  # SERVER_STATUS_IN_TRANS
 _UNKNOWN_VARIABLE: Final = 1193
 _LENT: Final = "the_edge_agent.lent"
@@ -127,7 +126,7 @@ class MySQLDialect(Dialect):
     def __init__(self, timestamp: TypeEngine[datetime]) -> None:
         """Make the dialect of one engine."""
         super().__init__(timestamp)
-        self._has_json = self._has_terms = self._has_number = self._has_words = True
+        self._has_json = self._has_words = True
 
     @property
     def search_path(self) -> str:
@@ -137,8 +136,7 @@ class MySQLDialect(Dialect):
     @property
     def filter_path(self) -> str:
         """How metadata filters are decided, known after the probe."""
-        terms = ", behind indexed terms" if self._has_terms else ""
-        return f"JSON functions{terms}" if self._has_json else super().filter_path
+        return "JSON functions, behind indexed terms" if self._has_json else super().filter_path
 
     def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
         """Look for the JSON functions, and for what the tables have.
@@ -152,22 +150,15 @@ class MySQLDialect(Dialect):
         found = set(connection.scalars(_COLUMNS, {"name": entries.name}))
         is_new = not found >= set(entries.c.keys())
         keeps_words = "search_text" in entries.c
-        self._has_terms = is_new or found >= set(TERMS)
-        self._has_number = keeps_words and (is_new or NUMBER in found)
-        words = words_table(entries.name)
-        self._has_words = self._has_number and (is_new or inspect(connection).has_table(words.name))
-        missing = {
-            PYTHON_INSTEAD: not self._has_json,
-            _SCAN_INSTEAD: not self._has_terms,
-            _LIKE_INSTEAD: keeps_words and not self._has_words,
-        }
+        words = words_table(entries.name)  # a copy of the entries alone has none
+        self._has_words = keeps_words and (is_new or inspect(connection).has_table(words.name))
+        missing = {PYTHON_INSTEAD: not self._has_json, _LIKE_INSTEAD: keeps_words and not self._has_words}
         self.fallbacks = [words for words, is_missing in missing.items() if is_missing]
 
     def extend(self, entries: Table, catalog: Table) -> None:
         """Add the terms of the metadata and the number; make the indexes parts of their tables."""
-        if self._has_terms:
-            add_terms(entries)
-        if self._has_number:
+        add_terms(entries)
+        if "search_text" in entries.c:
             add_number(entries)
         for table in (entries, catalog):
             make_indexes_inline(table)
@@ -348,7 +339,7 @@ class MySQLDialect(Dialect):
 
     def metadata_parameters(self, metadata: str | None) -> dict[str, Any]:
         """Return the parameters."""
-        terms = term_parameters(decode(metadata) if metadata else {}) if self._has_terms else {}
+        terms = term_parameters(decode(metadata) if metadata else {})
         return {**super().metadata_parameters(metadata), **terms}
 
     def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
@@ -362,7 +353,7 @@ class MySQLDialect(Dialect):
     def texts(self, entries: Table) -> TextConditions:
         """Return the conditions by LIKE, within what the terms of a filter and the table of words find."""
         words = WordTable(entries) if self._has_words else None
-        return TermConditions(entries, words) if self._has_terms else super().texts(entries)
+        return TermConditions(entries, words)
 
     def upkeep(self, entries: Table) -> Upkeep | None:
         """Return the object that makes blocks of words."""

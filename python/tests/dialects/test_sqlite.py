@@ -28,7 +28,7 @@ from the_edge_agent.memory import (
     parse_ltm_config,
 )
 from the_edge_agent.memory.database.native_rows import first_tracked
-from the_edge_agent.memory.sqlite import database as native
+from the_edge_agent.memory.sqlite import schema as native
 
 pytestmark = pytest.mark.slow
 

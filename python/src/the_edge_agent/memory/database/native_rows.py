@@ -35,12 +35,12 @@ def select_tracked(timestamp: Callable[[str], str]) -> str:
     """Return the SELECT of catalog entries ``c``; ``timestamp`` makes of a column of times what is selected."""
     times = ", ".join(timestamp(f"c.{name}") for name in ("expires_at", "created_at", "updated_at"))
     columns = "c.id, c.key, c.content_hash, c.storage_uri, c.byte_size, c.inlined_value, c.metadata"
-    return f"SELECT {columns}, {times} FROM ltm_catalog c"  # noqa: S608 - our own names
+    return f"SELECT {columns}, {times} FROM ltm_catalog c"
 
 
 def select_snapshots(timestamp: Callable[[str], str]) -> str:
     """Return the SELECT of snapshots, likewise."""
-    return f"SELECT id, name, entry_count, total_bytes, {timestamp('created_at')} FROM ltm_snapshots"  # noqa: S608 - likewise
+    return f"SELECT id, name, entry_count, total_bytes, {timestamp('created_at')} FROM ltm_snapshots"
 
 
 TRACKED: Final = select_tracked(str)

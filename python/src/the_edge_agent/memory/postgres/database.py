@@ -28,11 +28,10 @@ from the_edge_agent.memory.core.languages import Language
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.showing import kind_of
 from the_edge_agent.memory.core.validation import check_idle_timeout, check_prepare_threshold, check_seconds
-from the_edge_agent.memory.database.layouts import check_language_of
 from the_edge_agent.memory.database.writes import Change, Seen, Write, Writer, version_of
 from the_edge_agent.memory.postgres.errors import CutError, OutOfTimeError, failure_of, is_lost
 from the_edge_agent.memory.postgres.pool import Pool, closed
-from the_edge_agent.memory.postgres.schema import create_tables, is_ready, kept_language_in
+from the_edge_agent.memory.postgres.schema import PostgresTables
 from the_edge_agent.memory.postgres.url import parse_url
 
 Answer = TypeVar("Answer")
@@ -45,6 +44,7 @@ ONE_STATE: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL g
 
 MICROSECONDS: Final = "::bigint * interval '1 microsecond'"
 
+_TABLES: Final = PostgresTables()
 _STREAMED_ROWS: Final = 100  # that come from the server at a time
 _TO_END: Final = 0.5  # seconds to end a transaction whose time is over
 _FIRST_PAUSE: Final = 0.05  # seconds between two attempts
@@ -234,12 +234,12 @@ class PostgresDatabase:
         if self._is_ready:
             return
         # In a transaction: a pooler that takes none is found out at once.
-        if not self._retrying(partial(is_ready, search=self._search), ONE_STATE, deadline):
-            create = partial(create_tables, search=self._search, language=self._language_name)
+        if not self._retrying(partial(_TABLES.is_ready, search=self._search), ONE_STATE, deadline):
+            create = partial(_TABLES.create, search=self._search, language=self._language_name)
             self._retrying(create, WRITE, deadline, codes=_RACED, attempts=_CREATION_ATTEMPTS)
         if self._search:
-            kept = self._retrying(kept_language_in, ONE_STATE, deadline)
-            self.language = check_language_of("ltm_entries", self._language_name, kept)
+            language_of = partial(_TABLES.language_of, wanted=self._language_name)
+            self.language = self._retrying(language_of, ONE_STATE, deadline)
             self._language_name = self.language.name  # of a database in its place too
         self._is_ready = True
         if self.on_start is not None:

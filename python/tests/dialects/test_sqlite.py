@@ -27,7 +27,7 @@ from the_edge_agent.memory import (
     create_ltm_backend,
     parse_ltm_config,
 )
-from the_edge_agent.memory.database.native_rows import first_tracked
+from the_edge_agent.memory.database.native_catalog import first_tracked
 from the_edge_agent.memory.sqlite import schema as native
 
 pytestmark = pytest.mark.slow

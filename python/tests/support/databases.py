@@ -373,7 +373,9 @@ class _ServerDatabase:
             self._connection = self._engine.connect()
             self._connection.execute(text(_WAIT_FOR_LOCKS[self._family]))
         for table in self._tables():
-            self._connection.execute(text(f"DELETE FROM {table}"))
+            # A table without entries may have another language: exact words, which ``Opener`` asks for.
+            emptied = "UPDATE ltm_settings SET value = 'none'" if table == "ltm_settings" else f"DELETE FROM {table}"
+            self._connection.execute(text(emptied))
 
     def drop(self) -> None:
         """Drop the database and close our connections."""
@@ -387,8 +389,7 @@ class _ServerDatabase:
 
     def _tables(self) -> Sequence[str]:
         names = inspect(self._connection).get_table_names() if self._connection else []
-        kept = ("ltm_schema_version", "ltm_settings")  # what a start has written
-        return [name for name in names if name.startswith("ltm_") and name not in kept]
+        return [name for name in names if name.startswith("ltm_") and name != "ltm_schema_version"]
 
 
 def _engine(url: str) -> Engine:

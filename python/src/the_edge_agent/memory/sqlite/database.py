@@ -174,6 +174,10 @@ class SQLiteDatabase:
         other = _check_path(path)
         return IN_MEMORY not in (self.path, other) and os.path.realpath(self.path) == os.path.realpath(other)
 
+    def is_same(self, other: SQLiteDatabase) -> bool:
+        """Return whether this is another ``SQLiteDatabase`` on the same file."""
+        return self.is_at(other.path)
+
     def __str__(self) -> str:
         """Name the file."""
         return self.path

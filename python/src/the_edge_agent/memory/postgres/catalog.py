@@ -27,11 +27,10 @@ from the_edge_agent.memory.postgres.database import (
     PostgresDatabase,
     contained,
     in_time,
-    in_utc,
     microseconds,
     streamed,
-    utc,
 )
+from the_edge_agent.memory.postgres.times import in_utc, utc
 
 _SQL: Final = CatalogSQL(
     placeholder="%({})s",
@@ -45,6 +44,7 @@ _SQL: Final = CatalogSQL(
     expiry=f"coalesce(%(expires_at)s::timestamptz, now() + %(ttl)s{MICROSECONDS})",
     is_version="c.version >= 1",
 )
+
 _GET_MANY: Final = f"{_SQL.tracked} WHERE c.id = ANY(%(ids)s) AND {_SQL.visible}"
 # Rows are locked in the order of their keys, as the writers of many entries do; a subquery in place of MATERIALIZED may
 # run again for each row, with other rows.

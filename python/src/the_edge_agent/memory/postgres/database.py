@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
@@ -104,17 +104,23 @@ class PostgresDatabase:
         Raises:
             LTMError: ``configuration_error``; it never shows the URL.
         """
-        self._url, self._place = parse_url(url)
+        parsed, self._place = parse_url(url)
         if isinstance(pool_size, bool) or not isinstance(pool_size, int) or not 1 <= pool_size <= 1_000:
             raise LTMError(
                 "configuration_error", f"pool_size must be an integer from 1 to 1,000, not {kind_of(pool_size)}"
             )
-        self._pool_size, self._search, self._language_name = pool_size, search, language
+        self._search, self._language_name = search, language
         self.language: Language | None = None
         self._timeout = check_seconds("timeout", timeout)
-        self._connect_timeout = check_seconds("connect_timeout", connect_timeout)
-        self._idle = check_idle_timeout(idle_transaction_timeout, self._timeout)
-        self._prepare_threshold = check_prepare_threshold(prepare_threshold)
+        self._new_pool = partial(
+            Pool,
+            parsed,
+            size=pool_size,
+            timeout=self._timeout,
+            connect_timeout=check_seconds("connect_timeout", connect_timeout),
+            idle=check_idle_timeout(idle_transaction_timeout, self._timeout),
+            prepare_threshold=check_prepare_threshold(prepare_threshold),
+        )
         self.closed = self._is_ready = False
         self._pool: Pool | None = None
         self._writer = Writer(self._timeout)
@@ -318,30 +324,8 @@ class PostgresDatabase:
             if self.closed:
                 raise closed()
             if self._pool is None:
-                self._pool = Pool(
-                    self._url,
-                    size=self._pool_size,
-                    timeout=self._timeout,
-                    connect_timeout=self._connect_timeout,
-                    idle=self._idle,
-                    prepare_threshold=self._prepare_threshold,
-                )
+                self._pool = self._new_pool()
             return self._pool
-
-
-def utc(column: str) -> str:
-    """Return the SQL for a time as ``in_utc`` reads it, whatever the session's TimeZone and DateStyle are."""
-    written = f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US"+00:00"AD')"""
-    return f"coalesce({written}, {column}::text)"  # to_char makes NULL of infinity
-
-
-def in_utc(timestamp: str | None) -> datetime | None:
-    """Return a time of the server's, written by ``utc``.
-
-    Raises:
-        ValueError: it is none of Python's: infinity, before the year 1 or after 9999.
-    """
-    return None if timestamp is None else datetime.fromisoformat(timestamp.removesuffix("AD"))
 
 
 def microseconds(duration: timedelta | None) -> int | None:

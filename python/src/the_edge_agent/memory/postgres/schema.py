@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Final
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.database.layouts import another_layout, check_kind, check_version
 from the_edge_agent.memory.database.native_tables import ENTRIES, VERSION, NativeTables
+from the_edge_agent.memory.postgres.index import VECTOR
 
-_VECTOR: Final = "search_vector TSVECTOR GENERATED ALWAYS AS (to_tsvector('simple'::regconfig, search_text)) STORED, "
+_VECTOR: Final = f"search_vector TSVECTOR GENERATED ALWAYS AS ({VECTOR}) STORED, "
 _JSON: Final = "metadata_json JSONB NOT NULL, "
 _JSON_INDEX: Final = (
     "CREATE INDEX IF NOT EXISTS ix_{table}_metadata_json ON {table} USING gin (metadata_json jsonb_path_ops)"

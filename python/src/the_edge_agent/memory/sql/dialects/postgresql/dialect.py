@@ -50,9 +50,10 @@ from the_edge_agent.memory.core.tokens import Term, has_words
 from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
 from the_edge_agent.memory.database.poolers import PREPARES
 from the_edge_agent.memory.database.search_plan import Bound, Step, ladder
-from the_edge_agent.memory.postgres.index import WHOLE_INDEX, looked_up
+from the_edge_agent.memory.postgres.index import VECTOR, WHOLE_INDEX, looked_up
 from the_edge_agent.memory.postgres.refusals import learn_code
 from the_edge_agent.memory.postgres.sessions import BEGIN_ANEW_TO_SET_UP, lock_timeout, session_settings
+from the_edge_agent.memory.postgres.times import AS_TEXT, in_utc
 from the_edge_agent.memory.sql.dialects.base import (
     COMMITS_ALONE,
     IN_USE,
@@ -70,9 +71,8 @@ from the_edge_agent.memory.sql.dialects.upsert import OnConflict, Upsert
 _ACTIVE: Final = 1  # what libpq calls the transaction status while a statement runs
 _TO_CANCEL: Final = 1.0  # seconds
 _TYPES: Final[Mapping[Kind, str]] = {"integer": "number", "double": "number"}
-_VECTOR: Final = "to_tsvector('simple'::regconfig, search_text)"
 _VECTOR_TRIAL: Final = (
-    f"CREATE TEMPORARY TABLE tea_trial (search_text TEXT, found TSVECTOR GENERATED ALWAYS AS ({_VECTOR}) STORED)",
+    f"CREATE TEMPORARY TABLE tea_trial (search_text TEXT, found TSVECTOR GENERATED ALWAYS AS ({VECTOR}) STORED)",
     "CREATE INDEX tea_trial_found ON tea_trial USING gin (found)",
     "SELECT 1 FROM tea_trial WHERE found @@ to_tsquery('simple'::regconfig, 'a & b:*')",
 )
@@ -86,7 +86,7 @@ _COLUMNS: Final = text(
 )
 _SIMPLE: Final[ColumnElement[Any]] = literal_column("'simple'::regconfig")
 _WHOLE_INDEX: Final[ColumnElement[bool]] = literal_column(WHOLE_INDEX, type_=Boolean())
-_AS_TEXT: Final[ColumnElement[str]] = literal_column("""'YYYY-MM-DD HH24:MI:SS.US"+00:00"AD'""", type_=Text())
+_AS_TEXT: Final[ColumnElement[str]] = literal_column(AS_TEXT, type_=Text())
 _ASCII: Final = "SQL_ASCII"  # as which drivers return bytes
 
 
@@ -109,7 +109,7 @@ class Timestamp(TypeDecorator[datetime]):
         if not isinstance(value, str):
             return value  # type: ignore[no-any-return]
         try:
-            return datetime.fromisoformat(value.removesuffix("AD"))
+            return in_utc(value)
         except ValueError:  # its message shows the text
             return value  # type: ignore[return-value]
 
@@ -201,7 +201,7 @@ class PostgreSQLDialect(Dialect):
     def extend(self, entries: Table, catalog: Table) -> None:
         """Add the text index, and the copy of the metadata that filters look at."""
         if self._has_full_text:
-            entries.append_column(Column("search_vector", TSVECTOR, Computed(_VECTOR, persisted=True)))
+            entries.append_column(Column("search_vector", TSVECTOR, Computed(VECTOR, persisted=True)))
             Index(f"ix_{entries.name}_search_vector", entries.c.search_vector, postgresql_using="gin")
         for table in (entries, catalog):
             if not self._has_json.get(table.name, True):

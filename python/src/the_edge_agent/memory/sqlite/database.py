@@ -13,8 +13,19 @@ from typing import Any, Final
 from weakref import ref
 
 from the_edge_agent.memory.core.languages import Language
-from the_edge_agent.memory.core.results import FILE_DAMAGED, ErrorType, LostDatabaseError, LTMError
+from the_edge_agent.memory.core.results import FILE_DAMAGED, LostDatabaseError, LTMError
 from the_edge_agent.memory.core.validation import check_seconds
+from the_edge_agent.memory.database.errors import (
+    CONNECT_TIMEOUT,
+    CONSTRAINT,
+    FULL,
+    LOCK_WAIT,
+    NO_TABLE,
+    READ_ONLY,
+    REFUSED,
+    TOO_LARGE,
+    Meaning,
+)
 from the_edge_agent.memory.database.tickets import Ticket, Tickets
 from the_edge_agent.memory.sqlite.damage import is_damage
 from the_edge_agent.memory.sqlite.files import DatabaseFile, absolute
@@ -26,31 +37,33 @@ IN_MEMORY: Final = ":memory:"
 _STEPS_BETWEEN_LOOKS: Final = 20_000  # of SQLite's machine, well under a millisecond, between two looks at the clock
 
 _TABLES: Final = SQLiteTables()
-_REFUSED: Final = f"the database refused the statement; its tables were changed, or {FILE_DAMAGED}"
-_CONSTRAINT: Final = "the entry breaks a constraint of the table"
-_MISSING: Final = "a table or column is missing; was it dropped, or never created?"
+_REFUSED: Final = f"{REFUSED[2]}; its tables were changed, or {FILE_DAMAGED}"
+_DAMAGED: Final[Meaning] = ("connection_error", False, FILE_DAMAGED)
 # By SQLite's own English texts, which do not change: error codes came with Python 3.11.
-_FAILURES: Final[tuple[tuple[str, ErrorType, str], ...]] = (
-    ("is locked", "lock_timeout", "waited too long for a lock; try again"),
-    ("interrupted", "connection_timeout", "the database did not answer in time"),
-    ("readonly database", "connection_error", "the database is read-only"),
+_FAILURES: Final[tuple[tuple[str, Meaning], ...]] = (
+    ("is locked", LOCK_WAIT),
+    ("interrupted", CONNECT_TIMEOUT),
+    ("readonly database", READ_ONLY),
     (
         "unable to open",
-        "connection_error",
-        "cannot open the database file; is its folder there, and may this user read it?",
+        (
+            "connection_error",
+            False,
+            "cannot open the database file; is its folder there, and may this user read it?",
+        ),
     ),
-    ("not a database", "connection_error", f"{FILE_DAMAGED}, or it is not an SQLite database"),
-    ("invalid fts5 file format", "connection_error", FILE_DAMAGED),
-    ("vtable constructor failed", "connection_error", FILE_DAMAGED),
-    ("same text encoding", "connection_error", f"{FILE_DAMAGED}, or its encoding is not UTF-8"),
-    ("unsupported file format", "connection_error", f"{FILE_DAMAGED}, or made by a later SQLite"),
-    ("malformed", "connection_error", FILE_DAMAGED),
-    ("constraint failed", "validation_error", _CONSTRAINT),
-    ("too big", "validation_error", "the entry is larger than the database accepts"),
-    ("is full", "query_error", "the database has no space left"),
-    ("no such", "query_error", _MISSING),
+    ("not a database", ("connection_error", False, f"{FILE_DAMAGED}, or it is not an SQLite database")),
+    ("invalid fts5 file format", _DAMAGED),
+    ("vtable constructor failed", _DAMAGED),
+    ("same text encoding", ("connection_error", False, f"{FILE_DAMAGED}, or its encoding is not UTF-8")),
+    ("unsupported file format", ("connection_error", False, f"{FILE_DAMAGED}, or made by a later SQLite")),
+    ("malformed", _DAMAGED),
+    ("constraint failed", CONSTRAINT),
+    ("too big", TOO_LARGE),
+    ("is full", FULL),
+    ("no such", NO_TABLE),
 )
-_MAY_BE_DAMAGE: Final = (_CONSTRAINT, _MISSING)
+_MAY_BE_DAMAGE: Final = (None, CONSTRAINT, NO_TABLE)
 
 
 class SQLiteDatabase:
@@ -398,10 +411,13 @@ def failure_of(error: sqlite3.Error, connection: sqlite3.Connection | None = Non
         error: of SQLite.
         connection: to find out by whether the file is damaged, where the error does not tell.
     """
-    found = next(((kind, message) for text, kind, message in _FAILURES if text in str(error)), None)
-    if (found is None or found[1] in _MAY_BE_DAMAGE) and is_damage(error, connection):
-        found = "connection_error", FILE_DAMAGED
-    return LTMError(*(found or ("query_error", f"{_REFUSED} ({type(error).__name__})")))
+    found = next((meaning for text, meaning in _FAILURES if text in str(error)), None)
+    if found in _MAY_BE_DAMAGE and is_damage(error, connection):
+        found = _DAMAGED
+    if found is None:
+        return LTMError("query_error", f"{_REFUSED} ({type(error).__name__})")
+    error_type, _, message = found
+    return LTMError(error_type, message)
 
 
 def now() -> datetime:

@@ -29,11 +29,10 @@ from the_edge_agent.memory.core import operations
 from the_edge_agent.memory.core.query import parse_query
 from the_edge_agent.memory.core.results import Result, ok
 from the_edge_agent.memory.core.tokens import matches, search_text
+from the_edge_agent.memory.database.native_tables import NativeTables
 from the_edge_agent.memory.database.search_plan import best, window_of
-from the_edge_agent.memory.postgres import schema as postgres_schema
 from the_edge_agent.memory.sql.dialects.base import DialectSchema
 from the_edge_agent.memory.sql.schema.create import Schema
-from the_edge_agent.memory.sqlite import database as sqlite_database
 from the_edge_agent.testing import LTMContract
 from the_edge_agent.testing.contract import OpenBackend, assert_failure, keys_of
 from the_edge_agent.testing.workers import PROCESSES, run_together
@@ -365,8 +364,7 @@ def test_a_table_that_another_makes_in_the_middle_of_the_transaction_is_refused(
 def test_a_table_that_sqlalchemy_makes_meanwhile_is_refused(
     database: Database, search: bool, is_half_way: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module: Any = sqlite_database if database.target.family == "sqlite" else postgres_schema
-    check = module.check_layouts
+    check = NativeTables.check_layouts
     others: list[int] = []
 
     def check_and_lose(*arguments: Any, **options: Any) -> None:
@@ -376,7 +374,7 @@ def test_a_table_that_sqlalchemy_makes_meanwhile_is_refused(
             with SQLAlchemyBackend(database.url, search=not search) as other:
                 run_sql(other, *["DELETE FROM ltm_schema_version"] * is_half_way)
 
-    monkeypatch.setattr(module, "check_layouts", check_and_lose)
+    monkeypatch.setattr(NativeTables, "check_layouts", check_and_lose)
     assert_refused(partial(database.open, search=search), search=search)
     with SQLAlchemyBackend(database.url, search=not search) as memory:
         assert memory.store("k", "fox")["created"]

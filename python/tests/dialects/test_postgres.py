@@ -147,16 +147,6 @@ def test_many_make_the_tables_at_once(database: Database) -> None:
         memory.close()
 
 
-def test_a_database_of_a_later_release_is_refused(database: Database) -> None:
-    with PostgresBackend(database.url) as memory:
-        run_sql(memory, "UPDATE ltm_schema_version SET version = 3")
-    try:
-        with pytest.raises(LTMError, match="schema version 3; this release knows 2"):
-            PostgresBackend(database.url)
-    finally:
-        drop_tables(database.url)
-
-
 def test_a_table_of_another_layout_is_left_alone(database: Database) -> None:
     drop_tables(database.url)
     engine = create_engine(database.url, poolclass=NullPool)

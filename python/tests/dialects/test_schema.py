@@ -63,13 +63,16 @@ def test_a_start_that_was_interrupted_is_completed(engine: Engine, database: Dat
     assert "ltm_snapshot_entries" in inspect(engine).get_table_names()
 
 
-def test_a_newer_schema_is_refused(engine: Engine, database: Database) -> None:
+@pytest.mark.targets("native", "portable", in_memory=False)
+@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, SCHEMA_VERSION - 1])
+def test_another_version_of_the_schema_is_refused(engine: Engine, database: Database, version: int) -> None:
     database.open().close()
     with engine.begin() as connection:
-        connection.execute(text("UPDATE ltm_schema_version SET version = :version"), {"version": SCHEMA_VERSION + 1})
-    with pytest.raises(LTMError, match=f"schema version {SCHEMA_VERSION + 1}") as raised:
-        database.open()
-    assert raised.value.error_type == "configuration_error"
+        connection.execute(text("UPDATE ltm_schema_version SET version = :version"), {"version": version})
+    for opens in (database.open, database.open_catalog):
+        with pytest.raises(LTMError, match=f"schema version {version}; this release knows {SCHEMA_VERSION}") as raised:
+            opens()
+        assert raised.value.error_type == "configuration_error"
 
 
 def test_entries_can_be_queried_through_the_orm(engine: Engine, database: Database) -> None:
@@ -156,12 +159,12 @@ def test_an_entry_of_the_earlier_layout_that_cannot_be_kept_stops_the_start(engi
 
 @pytest.mark.targets(portable=True, family="sqlite")
 def test_a_database_that_merges_keys_is_refused(engine: Engine, database: Database) -> None:
-    types = "value TEXT, metadata TEXT, search_text TEXT, version INT, write_id TEXT, storage_uri TEXT, "
+    types = "value TEXT, metadata TEXT, version INT, write_id TEXT, storage_uri TEXT, "
     times = "expires_at DATETIME, created_at DATETIME, updated_at DATETIME"
     with engine.begin() as connection:
         connection.execute(text(f"CREATE TABLE ltm_entries (key TEXT COLLATE NOCASE PRIMARY KEY, {types}{times})"))
     with pytest.raises(LTMError, match="does not keep keys exactly") as raised:
-        database.open()
+        database.open(search=False)
     assert raised.value.error_type == "configuration_error"
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM ltm_entries")) == 0

@@ -41,19 +41,6 @@ MAKES: Final[dict[str, Make]] = {
 # Small enough that 80 entries take every way.
 WINDOW: Final = 6
 BOUNDS: Final = ((3, 8), (12, 30))
-# The index as releases made it that had no words for metadata.
-OLD_INDEX: Final = (
-    "CREATE VIRTUAL TABLE ltm_entries_fts USING fts5(search_text, content='ltm_entries', content_rowid='id', "
-    "tokenize='ascii', detail='none', columnsize=0)",
-    "CREATE TRIGGER ltm_entries_inserted AFTER INSERT ON ltm_entries BEGIN "
-    "INSERT INTO ltm_entries_fts(rowid, search_text) VALUES (new.id, new.search_text); END",
-    "CREATE TRIGGER ltm_entries_deleted AFTER DELETE ON ltm_entries BEGIN "
-    "INSERT INTO ltm_entries_fts(ltm_entries_fts, rowid, search_text) VALUES ('delete', old.id, old.search_text); END",
-    "CREATE TRIGGER ltm_entries_updated AFTER UPDATE OF search_text ON ltm_entries "
-    "WHEN old.search_text <> new.search_text BEGIN "
-    "INSERT INTO ltm_entries_fts(ltm_entries_fts, rowid, search_text) VALUES ('delete', old.id, old.search_text); "
-    "INSERT INTO ltm_entries_fts(rowid, search_text) VALUES (new.id, new.search_text); END",
-)
 QUERIES: Final = (
     *(None, "common", "rare", "old", "new", "comm*", "common old", '"common word"', "common -old", "-common"),
     *("late rare", "absent"),
@@ -407,30 +394,11 @@ def test_a_row_without_terms_is_found(terms: Database) -> None:
         assert answers(memory, None, {"n": 99}, 5, 0, "") == [("k", 0.0)]
 
 
-@of_mysql
-def test_a_table_without_terms_is_filtered_as_before(terms: Database, caplog: pytest.LogCaptureFixture) -> None:
-    with terms.open(table_name="plain") as memory:
-        memory.count()
-    columns = ", ".join(f"DROP COLUMN {name}" for name in mysql_terms.TERMS)
-    run_on(terms, f"ALTER TABLE plain {columns}")
-    with terms.open(table_name="plain") as memory:
-        fill(memory, random.Random(1))
-        insert_row(terms, "k", {"n": 99}, "plain")
-        assert answers(memory, None, {"n": 99}, 5, 0, "") == [("k", 0.0)]
-    assert "no terms of metadata" in caplog.text
-    run_on(terms, "DROP TABLE plain, plain_words")
-
-
-def insert_row(database: Database, key: str, metadata: Any, table: str = "ltm_entries") -> None:
+def insert_row(database: Database, key: str, metadata: Any) -> None:
     columns = "`key`, value, metadata, search_text, version, created_at, updated_at"
     values = f"'{key}', '1', '{json.dumps(metadata)}', 'qzk . ', 1, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6)"
-    run_on(database, f"INSERT INTO {table} ({columns}) VALUES ({values})")
-
-
-def run_on(database: Database, statement: str) -> None:
-    engine = create_engine(database.url, poolclass=NullPool)
-    with engine.begin() as connection:
-        connection.exec_driver_sql(statement)
+    with create_engine(database.url, poolclass=NullPool).begin() as connection:
+        connection.exec_driver_sql(f"INSERT INTO ltm_entries ({columns}) VALUES ({values})")
 
 
 def test_long_texts_and_values_come_in_every_way_too(make: Make, path: Path) -> None:
@@ -442,16 +410,6 @@ def test_long_texts_and_values_come_in_every_way_too(make: Make, path: Path) -> 
             assert answers(memory, *search) == expected(path, *search), search
 
 
-def test_a_file_whose_index_has_no_words_for_metadata_is_searched_as_before(make: Make, path: Path) -> None:
-    make(path).close()
-    run(path, "DROP TABLE ltm_entries_fts", *(f"DROP TRIGGER ltm_entries_{name}" for name in ("inserted", "deleted")))
-    run(path, "DROP TRIGGER ltm_entries_updated", *OLD_INDEX)
-    with make(path) as memory:
-        fill(memory, random.Random(3))
-        agree(memory, path)
-    assert "metadata" not in run(path, "SELECT sql FROM sqlite_master WHERE name = 'ltm_entries_fts'")[0][0]
-
-
 def test_the_index_of_a_sqlite_without_json_functions_has_no_words_for_metadata(make: Make, path: Path) -> None:
     make(path).close()
     run(path, "DROP TABLE ltm_entries_fts", *(f"DROP TRIGGER ltm_entries_{name}" for name in ("inserted", "deleted")))
@@ -459,6 +417,7 @@ def test_the_index_of_a_sqlite_without_json_functions_has_no_words_for_metadata(
     with make(path) as memory:
         fill(memory, random.Random(3))
         agree(memory, path)
+    assert "metadata" not in run(path, "SELECT sql FROM sqlite_master WHERE name = 'ltm_entries_fts'")[0][0]
 
 
 def store_all(memory: LTMBackend, kept: Sequence[Any]) -> None:

@@ -27,8 +27,8 @@ from the_edge_agent.memory import (
     create_ltm_backend,
     parse_ltm_config,
 )
-from the_edge_agent.memory.database.native_rows import first_tracked
-from the_edge_agent.memory.sqlite import database as native
+from the_edge_agent.memory.database.native_catalog import first_tracked
+from the_edge_agent.memory.sqlite import schema as native
 
 pytestmark = pytest.mark.slow
 
@@ -211,13 +211,6 @@ def test_a_file_that_cannot_be_opened(tmp_path: Path, content: bytes | None, err
     assert raised.value.error_type == error_type
     with SQLiteBackend(path, lazy=True) as memory:
         assert memory.retrieve("k")["error_type"] == error_type
-
-
-def test_a_file_of_a_later_release_is_refused(path: Path) -> None:
-    with SQLiteBackend(path) as memory:
-        run_sql(memory, "UPDATE ltm_schema_version SET version = 3")
-    with pytest.raises(LTMError, match="schema version 3; this release knows 2"):
-        SQLiteBackend(path)
 
 
 def test_a_table_of_another_layout_is_left_alone(path: Path) -> None:

@@ -423,22 +423,9 @@ def test_a_rare_word_reads_few_rows(database: Database, monkeypatch: pytest.Monk
             assert sum(int(value) for _, value in status) < 250
 
 
-def test_a_table_without_numbers_is_searched_as_before(database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    database.open(table_name="plain").close()
-    with connected(database) as connection:
-        connection.execute(text("ALTER TABLE plain DROP COLUMN number"))
-        connection.execute(text("DROP TABLE plain_words"))
-    with database.open(table_name="plain") as memory:
-        memory.store_many({"key": f"k{number}", "value": described(number)} for number in range(40))
-        assert count_of(memory, "even") == 20
-        assert memory.optimize() == {"success": True, "stemmed": 0, "blocks": 0, "entries": 0}
-        assert memory._database.start().schema.dialect.features.search_path == "LIKE over search tokens"
-    assert [message for message in caplog.messages if "words are searched with LIKE" in message] != []
-    with connected(database) as connection:
-        connection.execute(text("DROP TABLE plain"))
-
-
-def test_each_table_has_words_of_its_own_and_a_copy_without_them_misses_nothing(database: Database) -> None:
+def test_each_table_has_words_of_its_own_and_a_copy_without_them_misses_nothing(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
     with database.open(table_name="first") as memory:
         memory.store_many({"key": f"k{number}", "value": described(number)} for number in range(40))
         memory.optimize()
@@ -449,7 +436,16 @@ def test_each_table_has_words_of_its_own_and_a_copy_without_them_misses_nothing(
         connection.execute(text("CREATE TABLE second LIKE first"))
         connection.execute(text("INSERT INTO second SELECT * FROM first"))
         connection.commit()
+    with pytest.raises(LTMError, match=r"copy that table's row of ltm_settings too, with second as table_name"):
+        database.open(table_name="second")
+    with connected(database) as connection:
+        setting = "SELECT 'second', name, value FROM ltm_settings WHERE table_name = 'first'"
+        connection.execute(text(f"INSERT INTO ltm_settings (table_name, name, value) {setting}"))
+        connection.commit()
     with database.open(table_name="second") as memory:
+        assert memory._database.start().schema.dialect.features.search_path == "LIKE over search tokens"
+        assert "no table of words: words are searched with LIKE" in caplog.text
+        assert memory.optimize() == {"success": True, "stemmed": 0, "blocks": 0, "entries": 0}
         assert count_of(memory, "even") == 20
         memory.store("k0", "changed")
         assert (count_of(memory, "even"), count_of(memory, "changed")) == (19, 1)
@@ -462,6 +458,8 @@ def test_each_table_has_words_of_its_own_and_a_copy_without_them_misses_nothing(
     with connected(database) as connection:
         for table in ("first", "second"):
             connection.execute(text(f"DROP TABLE {table}, {table}_words"))
+        connection.execute(text("DELETE FROM ltm_settings WHERE table_name IN ('first', 'second')"))
+        connection.commit()
 
 
 def test_a_memory_without_words_pays_nothing(database: Database) -> None:

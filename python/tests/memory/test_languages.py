@@ -18,6 +18,7 @@ from the_edge_agent.memory.core.languages import Language, language, languages
 from the_edge_agent.memory.core.query import parse_query
 from the_edge_agent.memory.core.tokens import EXACT, matches, search_text, term_of
 from the_edge_agent.memory.database.backend import DatabaseBackend
+from the_edge_agent.memory.diagnostics.check import check_database
 
 PAIRS: Final[dict[str, list[tuple[str, str]]]] = {
     "english": [
@@ -156,25 +157,6 @@ def test_a_table_keeps_its_language(database: Database) -> None:
             assert again.search("-foxes", match="all")["count"] == 0
 
 
-def test_a_file_of_an_earlier_release_keeps_exact_words(tmp_path: Any) -> None:
-    url = f"sqlite:///{tmp_path / 'old.db'}"
-    SQLAlchemyBackend(url, language="none").close()
-    engine = create_engine(url, poolclass=NullPool)
-    with engine.begin() as connection:
-        connection.execute(text("DROP TABLE ltm_settings"))
-        connection.execute(text("UPDATE ltm_schema_version SET version = 1"))
-    for open_memory in (lambda **more: SQLAlchemyBackend(url, **more), lambda **more: SQLiteBackend(url[10:], **more)):
-        with open_memory() as memory:
-            assert memory.language == "none"
-            memory.store("k", "foxes")
-            assert memory.search("fox")["count"] == 0
-            assert memory.search("foxes")["count"] == 1
-        with pytest.raises(LTMError, match=r"language none.*language=english"):
-            open_memory(language="english")
-    with engine.begin() as connection:
-        assert connection.execute(text("SELECT version FROM ltm_schema_version")).scalar() == 1
-
-
 def test_stems_of_another_release_are_told_of(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
     url = f"sqlite:///{tmp_path / 'other.db'}"
     SQLAlchemyBackend(url).close()
@@ -199,6 +181,24 @@ def engine(database: Database) -> Iterator[Engine]:
 def run(engine: Engine, statement: str) -> None:
     with engine.begin() as connection:
         connection.execute(text(statement.replace("{key}", engine.dialect.identifier_preparer.quote("key"))))
+
+
+@pytest.mark.targets("native", "portable", in_memory=False)
+@pytest.mark.parametrize("is_half_way", [True, False])
+@pytest.mark.parametrize("lost", ["DELETE FROM ltm_settings", "DROP TABLE ltm_settings"])
+def test_a_table_without_its_language_is_refused(
+    engine: Engine, database: Database, lost: str, is_half_way: bool
+) -> None:
+    database.open().close()
+    run(engine, lost)
+    if is_half_way:
+        run(engine, "DELETE FROM ltm_schema_version")
+    for wanted in ("none", "english", None):
+        with pytest.raises(LTMError, match="ltm_entries keeps words, but ltm_settings does not have") as raised:
+            database.open(language=wanted)
+        assert raised.value.error_type == "configuration_error"
+    report = check_database(database.url)
+    assert (report["success"], report["error_type"]) == (False, "configuration_error")
 
 
 @pytest.mark.targets(in_memory=False, portable=False)

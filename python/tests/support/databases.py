@@ -373,7 +373,9 @@ class _ServerDatabase:
             self._connection = self._engine.connect()
             self._connection.execute(text(_WAIT_FOR_LOCKS[self._family]))
         for table in self._tables():
-            self._connection.execute(text(f"DELETE FROM {table}"))
+            # A table without entries may have another language: exact words, which ``Opener`` asks for.
+            emptied = "UPDATE ltm_settings SET value = 'none'" if table == "ltm_settings" else f"DELETE FROM {table}"
+            self._connection.execute(text(emptied))
 
     def drop(self) -> None:
         """Drop the database and close our connections."""

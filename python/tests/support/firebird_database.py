@@ -34,7 +34,7 @@ class FirebirdDatabase:
         """Empty our tables."""
         with self._engine.begin() as connection:
             for name in inspect(connection).get_table_names():
-                if name.startswith("ltm_") and name != "ltm_schema_version":
+                if name.startswith("ltm_") and name not in ("ltm_schema_version", "ltm_settings"):
                     connection.exec_driver_sql(f"DELETE FROM {name}")
 
     def drop(self) -> None:

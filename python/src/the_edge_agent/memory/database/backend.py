@@ -31,6 +31,7 @@ from the_edge_agent.memory.core.tokens import EXACT, Term
 from the_edge_agent.memory.core.validation import (
     check_after,
     check_batch_size,
+    check_flag,
     check_key,
     check_keys,
     check_limit,
@@ -203,6 +204,23 @@ class DatabaseBackend(LTMBackend):
         self._ledger = open_ledger(catalog, self._database, defaults)
         if self._ledger.catalog is not None:
             self._database.on_start = self._fill_ledger
+
+    def _open(self, catalog: Any, defaults: Mapping[str, Any], lazy: bool) -> None:
+        """Open the catalog, if there is one, and start the database unless ``lazy``; close both if that fails.
+
+        Args:
+            catalog: the argument ``catalog`` of the memory.
+            defaults: of the options of a catalog that is opened here, without ``lazy``.
+            lazy: connect at the first call.
+        """
+        is_lazy = check_flag("lazy", lazy)
+        self._open_ledger(catalog, {**defaults, "lazy": is_lazy})
+        try:
+            if not is_lazy:
+                self._database.start()
+        except BaseException:
+            self.close()
+            raise
 
     def _fill_ledger(self) -> None:
         """Sync a catalog that is empty, unless the memory is empty too.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
-from the_edge_agent.memory.core.languages import ENGLISH, NONE, Language, language
+from the_edge_agent.memory.core.languages import ENGLISH, Language, language
 from the_edge_agent.memory.core.results import LTMError
 
 _logger = logging.getLogger("the_edge_agent.memory")
@@ -27,8 +27,8 @@ _COLUMNS: Final[Mapping[str, frozenset[str]]] = {
     "ltm_schema_version": frozenset({"id", "version"}),
 }
 
-#: The layout that this release makes. It uses tables of layout 1 as they are: they have no settings, and exact words.
-SCHEMA_VERSION: Final = 2
+#: The version of the tables that this release makes and uses.
+SCHEMA_VERSION: Final = 1
 LANGUAGE: Final = "language"
 #: The table and the name of the setting that keeps the language of the usual table.
 LANGUAGE_OF: Final = (_ENTRIES, LANGUAGE)
@@ -63,6 +63,27 @@ def check_layouts(
                 "which brings it up to date",
             )
         raise another_layout(name)
+
+
+def check_version(table: str, version: Any) -> int:
+    """Return the version of the schema that a database keeps.
+
+    Args:
+        table: the name of the table that keeps it.
+        version: that was read there.
+
+    Raises:
+        LTMError: ``configuration_error`` for any other version than ours, and for what is no version.
+    """
+    if not isinstance(version, int):
+        raise another_layout(table)
+    if version != SCHEMA_VERSION:
+        raise LTMError(
+            "configuration_error",
+            f"the database has schema version {version}; this release knows {SCHEMA_VERSION}. Use the release of "
+            "the-edge-agent that has made it, or another database",
+        )
+    return version
 
 
 def check_kind(name: str, columns: Iterable[str], *, search: bool | None) -> None:
@@ -103,12 +124,14 @@ def check_language_of(table: str, wanted: str | None, kept: str | None) -> Langu
     Args:
         table: its name.
         wanted: the language that it must have; None for any.
-        kept: what ``kept_language`` has returned when it was made; None for a table of exact words.
+        kept: what ``kept_language`` has returned when it was made; None if nothing was found.
 
     Raises:
-        LTMError: ``configuration_error`` for another language, or one that the installed stemmer does not know.
+        LTMError: ``configuration_error`` for another language, one that the installed stemmer does not know, and a
+            table that has none.
     """
-    name, _, fingerprint = (kept or NONE).partition(" ")
+    name = language_name(table, kept)
+    fingerprint = (kept or "").partition(" ")[2]
     if wanted not in (None, name):
         raise LTMError(
             "configuration_error",
@@ -124,6 +147,25 @@ def check_language_of(table: str, wanted: str | None, kept: str | None) -> Langu
             name,
         )
     return rules
+
+
+def language_name(table: str, kept: str | None) -> str:
+    """Return the name of the language of a table that keeps words.
+
+    Args:
+        table: its name.
+        kept: what ``kept_language`` has returned when it was made; None if nothing was found.
+
+    Raises:
+        LTMError: ``configuration_error`` for a table that has none.
+    """
+    if kept is None:
+        raise LTMError(
+            "configuration_error",
+            f"the table {table} keeps words, but ltm_settings does not have their language. If it is a copy of another "
+            f"table, copy that table's row of ltm_settings too, with {table} as table_name; else use another database",
+        )
+    return kept.partition(" ")[0]
 
 
 def keeps_words(columns: Iterable[str]) -> bool | None:

@@ -35,6 +35,11 @@ class Ledger:
         self.catalog = catalog
         self.is_here = catalog is not None
 
+    @property
+    def here(self) -> Any:
+        """The catalog that the transaction of the entries writes; None without one."""
+        return self.catalog if self.is_here else None
+
     def is_new(self) -> bool:
         """Return whether there is a catalog without entries; one that cannot be read says so when it is written."""
         try:

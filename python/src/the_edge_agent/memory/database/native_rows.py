@@ -1,4 +1,4 @@
-"""What the native memories and catalogs keep, and give back, in the same way on SQLite and on PostgreSQL."""
+"""What the native memories give back in the same way on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -6,21 +6,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, TypeAlias, TypeVar
 
-from the_edge_agent.memory.contract.tracking import Tracked
 from the_edge_agent.memory.core.damage import (
     Damage,
-    Listed,
     Timestamp,
     may_fit,
     not_here,
     place_after,
     read_entry,
-    read_tracked,
     read_whole_entry,
     search_result,
     undamaged,
 )
-from the_edge_agent.memory.core.filters import Node, matches
+from the_edge_agent.memory.core.filters import Node
 from the_edge_agent.memory.core.results import Result
 from the_edge_agent.memory.core.tokens import Term
 from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH, end_of_prefix
@@ -31,20 +28,6 @@ Row: TypeAlias = Sequence[Any]
 Page: TypeAlias = tuple[list[Row], bool]  # rows, and whether they are the last
 
 
-def select_tracked(timestamp: Callable[[str], str]) -> str:
-    """Return the SELECT of catalog entries ``c``; ``timestamp`` makes of a column of times what is selected."""
-    times = ", ".join(timestamp(f"c.{name}") for name in ("expires_at", "created_at", "updated_at"))
-    columns = "c.id, c.key, c.content_hash, c.storage_uri, c.byte_size, c.inlined_value, c.metadata"
-    return f"SELECT {columns}, {times} FROM ltm_catalog c"  # noqa: S608 - our own names
-
-
-def select_snapshots(timestamp: Callable[[str], str]) -> str:
-    """Return the SELECT of snapshots, likewise."""
-    return f"SELECT id, name, entry_count, total_bytes, {timestamp('created_at')} FROM ltm_snapshots"  # noqa: S608 - likewise
-
-
-TRACKED: Final = select_tracked(str)
-SNAPSHOTS: Final = select_snapshots(str)
 _PAGE_TEXT: Final = 1_000_000  # characters after which a page of iterate_all ends
 _ABOVE_ALL_KEYS: Final = "\U0010ffff" * (MAX_KEY_LENGTH + 1)
 
@@ -52,9 +35,6 @@ _ABOVE_ALL_KEYS: Final = "\U0010ffff" * (MAX_KEY_LENGTH + 1)
 def range_of(prefix: str) -> dict[str, Any]:
     """Return ``prefix`` and ``end`` of the keys that begin with a prefix: ``key >= prefix AND key < end``."""
     return {"prefix": prefix, "end": end_of_prefix(prefix) or _ABOVE_ALL_KEYS}
-
-
-# --- memories --------------------------------------------------------------------------------------
 
 
 def entry_of(key: str, value: str, metadata: str | None, version: int, pointer: str | None) -> dict[str, Any] | Damage:
@@ -126,29 +106,3 @@ def undamaged_results(
     found, damages = undamaged(rows, terms, condition, offset, limit, not_here)
     results = [result_of((key, metadata, value, pointer), score) for score, (key, value, metadata, pointer) in found]
     return search_result([result for result in results if not isinstance(result, Damage)], damages)
-
-
-# --- catalogs --------------------------------------------------------------------------------------
-
-
-def tracked_parameters(entry: Tracked) -> dict[str, Any]:
-    """Return the parameters of a tracked entry, but for its times."""
-    return {
-        "id": entry.entry_id,
-        "key": entry.key,
-        "content_hash": entry.content_hash,
-        "storage_uri": entry.storage_uri,
-        "byte_size": entry.byte_size,
-        "inlined_value": entry.inlined_value,
-        "metadata": entry.metadata,
-        "metadata_hash": entry.metadata_hash,
-    }
-
-
-def first_tracked(
-    rows: Iterable[Row], timestamp: Timestamp, condition: Node | None, limit: int
-) -> Listed[dict[str, Any]]:
-    """Return the entries of the first rows of ``TRACKED`` whose metadata satisfies a condition."""
-    return Listed(
-        (read_tracked(row, timestamp) for row in rows), lambda entry: matches(condition, entry["metadata"]), limit
-    )

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, inspect
 from sqlalchemy.pool import Pool, QueuePool
 
 from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
-from the_edge_agent.memory.database.layouts import SCHEMA_VERSION, another_layout, keeps_words
+from the_edge_agent.memory.database.layouts import another_layout, keeps_words
 from the_edge_agent.memory.sql.database import largest_entry
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.driver.options import EngineOptions
@@ -25,7 +25,7 @@ def learn(report: dict[str, Any], schema: Schema, connection: Connection, option
     """Add to a report what a connection tells; what is known stays there when a later question fails.
 
     Raises:
-        LTMError: ``configuration_error`` for tables of a later release or of another layout.
+        LTMError: ``configuration_error`` for tables of another release or of another layout.
     """
     report |= _server(schema, connection)
     report["pool"] = _pool(connection.engine.pool, options)
@@ -82,8 +82,6 @@ def _tables(schema: Schema, connection: Connection) -> dict[str, Any]:
     missing = [name for name in names if not inspect(connection).has_table(name)]
     foreign = ours.foreign_tables(connection)
     version = None if foreign else ours.version(connection)
-    if version is not None and version < SCHEMA_VERSION and ours.tables.settings.name in missing:
-        missing.remove(ours.tables.settings.name)  # an earlier release has made none
     is_complete = version is not None and not missing
     if not is_complete and not foreign:  # a start would create tables: it looks for what the dialect adds, too
         foreign = Schema.of(connection, copy_tables(search=False), type(schema.dialect)).foreign_tables(connection)

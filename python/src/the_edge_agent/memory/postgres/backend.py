@@ -25,31 +25,20 @@ from the_edge_agent.memory.core.damage import (
 from the_edge_agent.memory.core.filters import Node
 from the_edge_agent.memory.core.languages import check_language
 from the_edge_agent.memory.core.operations import Delete, Operation, Store, is_unconditional
-from the_edge_agent.memory.core.results import (
-    LTMError,
-    Result,
-    conflict,
-    ok,
-    stored,
-)
+from the_edge_agent.memory.core.results import LTMError, Result, conflict, ok, stored
 from the_edge_agent.memory.core.tokens import Term
-from the_edge_agent.memory.core.validation import (
-    check_flag,
-)
+from the_edge_agent.memory.core.validation import check_flag
 from the_edge_agent.memory.database.backend import Answer, DatabaseBackend
 from the_edge_agent.memory.database.native_rows import Page, entry_of, item_of, iterate, page_of, range_of, whole_of
 from the_edge_agent.memory.database.search_plan import Reader, all_matching
 from the_edge_agent.memory.database.writes import Change, Seen, Write
-from the_edge_agent.memory.postgres.catalog import PostgresCatalog
 from the_edge_agent.memory.postgres.database import (
     AUTOCOMMIT,
     MICROSECONDS,
     ONE_STATE,
     PostgresDatabase,
-    in_utc,
     microseconds,
     streamed,
-    utc,
 )
 from the_edge_agent.memory.postgres.search import (
     IN_PREFIX,
@@ -58,6 +47,7 @@ from the_edge_agent.memory.postgres.search import (
     results_at_once,
     undamaged_of,
 )
+from the_edge_agent.memory.postgres.times import in_utc, utc
 
 # An upsert in one statement, at the time of the server. An expired entry counts as absent: the store is then a create.
 _UPSERT: Final = """
@@ -172,14 +162,7 @@ class PostgresBackend(DatabaseBackend):
         self._keeps_words = check_flag("search", search)
         wanted = check_language(language, search=self._keeps_words)
         self._database = PostgresDatabase(url, **options, search=self._keeps_words, language=wanted)
-        is_lazy = check_flag("lazy", lazy)
-        self._open_ledger(catalog, {**options, "lazy": is_lazy})
-        try:
-            if not is_lazy:
-                self._database.start()
-        except BaseException:
-            self.close()
-            raise
+        self._open(catalog, options, lazy)
 
     # --- writes ------------------------------------------------------------------------------------
 
@@ -188,8 +171,8 @@ class PostgresBackend(DatabaseBackend):
 
         def work(connection: Any, _: Write) -> int:
             found = connection.execute(_DELETE_MANY, {"keys": keys}).rowcount
-            if self._here is not None:
-                self._here.follow(connection, deletes)
+            if self._ledger.here is not None:
+                self._ledger.here.follow(connection, deletes)
             return int(found)
 
         return self._database.write(work, lambda counts: Change(deleted=keys if counts[-1] else ()), _look)
@@ -200,15 +183,15 @@ class PostgresBackend(DatabaseBackend):
                 return [], 0
             keys = [row[0] for row in connection.execute(_CLEAN, {"limit": limit})]
             remaining = connection.execute(_EXPIRED_COUNT).fetchone()[0]
-            if self._here is not None:
-                self._here.forget(connection, keys)
+            if self._ledger.here is not None:
+                self._ledger.here.forget(connection, keys)
             return keys, remaining
 
         keys, remaining = self._database.write(work, lambda found: Change(deleted=found[-1][0], of_expired=True), _look)
         return len(keys), remaining
 
     def _write(self, operations: Sequence[Operation]) -> list[Result]:
-        if len(operations) == 1 and is_unconditional(operations[0]) and self._here is None:
+        if len(operations) == 1 and is_unconditional(operations[0]) and self._ledger.here is None:
             return [self._store_autocommit(operations[0])]
         run = partial(self._run, operations)
         return self._database.write(run, lambda results: Change.of(operations, results[-1]), _look)
@@ -250,15 +233,9 @@ class PostgresBackend(DatabaseBackend):
                     conflicts[place] = failure
         if conflicts:
             raise conflicts[min(conflicts)]
-        if self._here is not None:
-            self._here.follow(connection, operations)
+        if self._ledger.here is not None:
+            self._ledger.here.follow(connection, operations)
         return [results[place] for place in range(len(operations))]
-
-    @property
-    def _here(self) -> PostgresCatalog | None:
-        """The catalog in the same database, which is written in the same transaction."""
-        catalog = self._ledger.catalog
-        return catalog if self._ledger.is_here and isinstance(catalog, PostgresCatalog) else None
 
     def _facts(self, keys: Sequence[str]) -> dict[str, Facts | Damage]:
         rows = self._database.run(lambda connection: connection.execute(_FACTS, {"keys": [*keys]}).fetchall())

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
@@ -28,11 +28,10 @@ from the_edge_agent.memory.core.languages import Language
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.showing import kind_of
 from the_edge_agent.memory.core.validation import check_idle_timeout, check_prepare_threshold, check_seconds
-from the_edge_agent.memory.database.layouts import check_language_of
 from the_edge_agent.memory.database.writes import Change, Seen, Write, Writer, version_of
 from the_edge_agent.memory.postgres.errors import CutError, OutOfTimeError, failure_of, is_lost
 from the_edge_agent.memory.postgres.pool import Pool, closed
-from the_edge_agent.memory.postgres.schema import create_tables, is_ready, kept_language_in
+from the_edge_agent.memory.postgres.schema import PostgresTables
 from the_edge_agent.memory.postgres.url import parse_url
 
 Answer = TypeVar("Answer")
@@ -45,6 +44,7 @@ ONE_STATE: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL g
 
 MICROSECONDS: Final = "::bigint * interval '1 microsecond'"
 
+_TABLES: Final = PostgresTables()
 _STREAMED_ROWS: Final = 100  # that come from the server at a time
 _TO_END: Final = 0.5  # seconds to end a transaction whose time is over
 _FIRST_PAUSE: Final = 0.05  # seconds between two attempts
@@ -104,17 +104,23 @@ class PostgresDatabase:
         Raises:
             LTMError: ``configuration_error``; it never shows the URL.
         """
-        self._url, self._place = parse_url(url)
+        parsed, self._place = parse_url(url)
         if isinstance(pool_size, bool) or not isinstance(pool_size, int) or not 1 <= pool_size <= 1_000:
             raise LTMError(
                 "configuration_error", f"pool_size must be an integer from 1 to 1,000, not {kind_of(pool_size)}"
             )
-        self._pool_size, self._search, self._language_name = pool_size, search, language
+        self._search, self._language_name = search, language
         self.language: Language | None = None
         self._timeout = check_seconds("timeout", timeout)
-        self._connect_timeout = check_seconds("connect_timeout", connect_timeout)
-        self._idle = check_idle_timeout(idle_transaction_timeout, self._timeout)
-        self._prepare_threshold = check_prepare_threshold(prepare_threshold)
+        self._new_pool = partial(
+            Pool,
+            parsed,
+            size=pool_size,
+            timeout=self._timeout,
+            connect_timeout=check_seconds("connect_timeout", connect_timeout),
+            idle=check_idle_timeout(idle_transaction_timeout, self._timeout),
+            prepare_threshold=check_prepare_threshold(prepare_threshold),
+        )
         self.closed = self._is_ready = False
         self._pool: Pool | None = None
         self._writer = Writer(self._timeout)
@@ -234,12 +240,12 @@ class PostgresDatabase:
         if self._is_ready:
             return
         # In a transaction: a pooler that takes none is found out at once.
-        if not self._retrying(partial(is_ready, search=self._search), ONE_STATE, deadline):
-            create = partial(create_tables, search=self._search, language=self._language_name)
+        if not self._retrying(partial(_TABLES.is_ready, search=self._search), ONE_STATE, deadline):
+            create = partial(_TABLES.create, search=self._search, language=self._language_name)
             self._retrying(create, WRITE, deadline, codes=_RACED, attempts=_CREATION_ATTEMPTS)
         if self._search:
-            kept = self._retrying(kept_language_in, ONE_STATE, deadline)
-            self.language = check_language_of("ltm_entries", self._language_name, kept)
+            language_of = partial(_TABLES.language_of, wanted=self._language_name)
+            self.language = self._retrying(language_of, ONE_STATE, deadline)
             self._language_name = self.language.name  # of a database in its place too
         self._is_ready = True
         if self.on_start is not None:
@@ -318,30 +324,8 @@ class PostgresDatabase:
             if self.closed:
                 raise closed()
             if self._pool is None:
-                self._pool = Pool(
-                    self._url,
-                    size=self._pool_size,
-                    timeout=self._timeout,
-                    connect_timeout=self._connect_timeout,
-                    idle=self._idle,
-                    prepare_threshold=self._prepare_threshold,
-                )
+                self._pool = self._new_pool()
             return self._pool
-
-
-def utc(column: str) -> str:
-    """Return the SQL for a time as ``in_utc`` reads it, whatever the session's TimeZone and DateStyle are."""
-    written = f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US"+00:00"AD')"""
-    return f"coalesce({written}, {column}::text)"  # to_char makes NULL of infinity
-
-
-def in_utc(timestamp: str | None) -> datetime | None:
-    """Return a time of the server's, written by ``utc``.
-
-    Raises:
-        ValueError: it is none of Python's: infinity, before the year 1 or after 9999.
-    """
-    return None if timestamp is None else datetime.fromisoformat(timestamp.removesuffix("AD"))
 
 
 def microseconds(duration: timedelta | None) -> int | None:

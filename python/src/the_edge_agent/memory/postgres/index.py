@@ -6,6 +6,9 @@ from typing import Final
 
 from the_edge_agent.memory.core.tokens import Term
 
+#: What is indexed: every token of a search text.
+VECTOR: Final = "to_tsvector('simple'::regconfig, search_text)"
+
 # A condition that is always true. PostgreSQL evaluates it before the scan, and then a GIN index finds all that match:
 # another client of a pooler may have left a limit in the session.
 WHOLE_INDEX: Final = "(SELECT set_config('gin_fuzzy_search_limit', '0', true)) = '0'"

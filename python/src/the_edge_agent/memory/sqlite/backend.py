@@ -29,17 +29,9 @@ from the_edge_agent.memory.core.damage import (
 from the_edge_agent.memory.core.filters import Node
 from the_edge_agent.memory.core.languages import check_language
 from the_edge_agent.memory.core.operations import Delete, Operation, Store, is_unconditional
-from the_edge_agent.memory.core.results import (
-    LTMError,
-    Result,
-    conflict,
-    ok,
-    stored,
-)
+from the_edge_agent.memory.core.results import LTMError, Result, conflict, ok, stored
 from the_edge_agent.memory.core.tokens import Term, has_words
-from the_edge_agent.memory.core.validation import (
-    check_flag,
-)
+from the_edge_agent.memory.core.validation import check_flag
 from the_edge_agent.memory.database.backend import Answer, DatabaseBackend
 from the_edge_agent.memory.database.native_rows import (
     Page,
@@ -51,7 +43,6 @@ from the_edge_agent.memory.database.native_rows import (
     whole_of,
 )
 from the_edge_agent.memory.database.search_plan import Reader
-from the_edge_agent.memory.sqlite.catalog import SQLiteCatalog
 from the_edge_agent.memory.sqlite.database import IN_MEMORY, SQLiteDatabase, now, timestamp, written
 from the_edge_agent.memory.sqlite.search import IN_PREFIX, VISIBLE, SQLiteSearch, range_values
 
@@ -135,14 +126,7 @@ class SQLiteBackend(DatabaseBackend):
             search=self._keeps_words,
             language=check_language(language, search=self._keeps_words),
         )
-        is_lazy = check_flag("lazy", lazy)
-        self._open_ledger(catalog, {"timeout": timeout, "lazy": is_lazy})
-        try:
-            if not is_lazy:
-                self._database.start()
-        except BaseException:
-            self.close()
-            raise
+        self._open(catalog, {"timeout": timeout}, lazy)
 
     # --- writes ------------------------------------------------------------------------------------
 
@@ -156,12 +140,12 @@ class SQLiteBackend(DatabaseBackend):
             removed = connection.execute(_EXPIRED, {"now": written(at), "limit": limit}).fetchall()
             connection.executemany("DELETE FROM ltm_entries WHERE id = ?", [(row[0],) for row in removed])
             remaining = connection.execute(_EXPIRED_COUNT, {"now": written(at)}).fetchone()[0]
-            if self._here is not None:
-                self._here.forget(connection, [row[1] for row in removed], at)
+            if self._ledger.here is not None:
+                self._ledger.here.forget(connection, [row[1] for row in removed], at)
         return len(removed), remaining
 
     def _write(self, operations: Sequence[Operation]) -> list[Result]:
-        is_one_statement = len(operations) == 1 and is_unconditional(operations[0]) and self._here is None
+        is_one_statement = len(operations) == 1 and is_unconditional(operations[0]) and self._ledger.here is None
         begun = self._database.statement(write=True) if is_one_statement else self._database.transaction(write=True)
         with begun as connection:
             return self._run(connection, operations)
@@ -173,15 +157,9 @@ class SQLiteBackend(DatabaseBackend):
             _store(connection, operation, at) if isinstance(operation, Store) else _delete(connection, operation, at)
             for operation in operations
         ]
-        if self._here is not None:
-            self._here.follow(connection, operations, at)
+        if self._ledger.here is not None:
+            self._ledger.here.follow(connection, operations, at)
         return results
-
-    @property
-    def _here(self) -> SQLiteCatalog | None:
-        """The catalog in the same file, which is written in the same transaction."""
-        catalog = self._ledger.catalog
-        return catalog if self._ledger.is_here and isinstance(catalog, SQLiteCatalog) else None
 
     def _facts(self, keys: Sequence[str]) -> dict[str, Facts | Damage]:
         facts = "SELECT key, expires_at, storage_uri, version FROM ltm_entries WHERE key = ?"

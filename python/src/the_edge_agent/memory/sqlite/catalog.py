@@ -4,89 +4,50 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import datetime
 from typing import Any, Final
 
 from the_edge_agent.memory.contract.catalog import generate_entry_id
-from the_edge_agent.memory.contract.tracking import (
-    LOW_PART,
-    Tracked,
-    changes_of,
-    check_snapshot_found,
-    check_total,
-    read_tracked_at,
-    total_of,
-)
-from the_edge_agent.memory.core.damage import (
-    Damage,
-    Listed,
-    read_gone,
-    read_snapshot,
-    read_tracked,
-)
+from the_edge_agent.memory.contract.tracking import LOW_PART, Tracked, changes_of, total_of
 from the_edge_agent.memory.core.filters import Node
 from the_edge_agent.memory.core.operations import Operation
 from the_edge_agent.memory.core.results import LTMError
-from the_edge_agent.memory.core.validation import (
-    check_flag,
-)
-from the_edge_agent.memory.database.catalog import DatabaseCatalog
-from the_edge_agent.memory.database.native_rows import (
-    SNAPSHOTS,
-    TRACKED,
+from the_edge_agent.memory.database.native_catalog import (
+    Answer,
+    CatalogSQL,
+    NativeCatalog,
+    Row,
+    Way,
     first_tracked,
-    range_of,
     tracked_parameters,
 )
+from the_edge_agent.memory.database.native_rows import range_of
 from the_edge_agent.memory.sqlite.database import SQLiteDatabase, now, timestamp, written
 
-_VISIBLE: Final = "(c.expires_at IS NULL OR c.expires_at > :now)"
-_GET: Final = f"{TRACKED} WHERE c.id = :id AND {_VISIBLE}"
-_LIST: Final = f"{TRACKED} WHERE c.key >= :prefix AND c.key < :end AND {_VISIBLE} ORDER BY c.key"
-_ALL: Final = f"{TRACKED} WHERE {_VISIBLE} ORDER BY c.key"
-_TRACK: Final = """
-    INSERT INTO ltm_catalog (id, key, content_hash, storage_uri, byte_size, inlined_value, metadata, metadata_hash,
-                             expires_at, created_at, updated_at, version)
-    VALUES (:id, :key, :content_hash, :storage_uri, :byte_size, :inlined_value, :metadata, :metadata_hash,
-            :expires_at, :now, :now, 1)
-    ON CONFLICT (id) DO UPDATE SET
-        key = excluded.key, content_hash = excluded.content_hash, storage_uri = excluded.storage_uri,
-        byte_size = excluded.byte_size, inlined_value = excluded.inlined_value, metadata = excluded.metadata,
-        metadata_hash = excluded.metadata_hash,
-        version = CASE WHEN expires_at <= :now THEN 1
-                       WHEN typeof(version) = 'integer' AND version BETWEEN 1 AND 9223372036854775806
-                       THEN version + 1 END,
-        created_at = CASE WHEN expires_at <= :now THEN :now ELSE created_at END,
-        expires_at = excluded.expires_at, updated_at = :now
-    RETURNING version"""
-_DELETE: Final = "DELETE FROM ltm_catalog WHERE id = :id AND (expires_at IS NULL OR expires_at > :now)"
+_SQL: Final = CatalogSQL(
+    placeholder=":{}",
+    now=":now",
+    timestamp=str,
+    read_time=timestamp,
+    differs="IS NOT",
+    more="",
+    more_values="",
+    more_changes="",
+    expiry=":expires_at",
+    is_version="typeof(c.version) = 'integer' AND c.version BETWEEN 1 AND 9223372036854775806",
+)
+_GET: Final = f"{_SQL.tracked} WHERE c.id = :id AND {_SQL.visible}"
+_LIST: Final = f"{_SQL.listed} ORDER BY c.key"
 _FORGET: Final = "DELETE FROM ltm_catalog WHERE id = :id AND expires_at <= :now"
 _EXPIRED: Final = "SELECT id FROM ltm_catalog WHERE expires_at <= :now ORDER BY expires_at, id LIMIT :limit"
-_EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_catalog WHERE expires_at <= :now"
-_KEEP: Final = f"""
-    INSERT INTO ltm_snapshot_entries (snapshot_id, entry_id, key, content_hash, metadata_hash, byte_size, expires_at)
-    SELECT :id, c.id, c.key, c.content_hash, c.metadata_hash, c.byte_size, c.expires_at
-    FROM ltm_catalog c WHERE {_VISIBLE}"""
 _SIZE: Final = f"""
     SELECT total(byte_size - byte_size % {LOW_PART}), sum(byte_size % {LOW_PART}) FROM ltm_snapshot_entries
     WHERE snapshot_id = :id"""
-_FINISH: Final = """
-    INSERT INTO ltm_snapshots (id, name, entry_count, total_bytes, created_at)
-    SELECT :id, :name, count(*), coalesce(sum(byte_size), 0), :now FROM ltm_snapshot_entries WHERE snapshot_id = :id"""
-_CHANGED: Final = f"""
-    {TRACKED} LEFT JOIN ltm_snapshot_entries s ON s.snapshot_id = :id AND s.entry_id = c.id
-    WHERE {_VISIBLE} AND (s.entry_id IS NULL OR s.content_hash IS NOT c.content_hash
-                          OR s.metadata_hash IS NOT c.metadata_hash OR s.expires_at IS NOT c.expires_at)
-    ORDER BY c.key"""
-_DELETED: Final = f"""
-    SELECT s.entry_id, s.key, s.content_hash, s.byte_size, s.expires_at FROM ltm_snapshot_entries s
-    WHERE s.snapshot_id = :id AND NOT EXISTS (SELECT 1 FROM ltm_catalog c WHERE c.id = s.entry_id AND {_VISIBLE})
-    ORDER BY s.key"""
 
 
-class SQLiteCatalog(DatabaseCatalog):
+class SQLiteCatalog(NativeCatalog):
     """A ``CatalogBackend`` in one SQLite file, or in memory; needs nothing but Python.
 
     The contract of each method is ``CatalogBackend``'s; ``get_snapshot``, ``list_snapshots``, ``delete_snapshot``,
@@ -96,6 +57,7 @@ class SQLiteCatalog(DatabaseCatalog):
 
     _database_class = SQLiteDatabase
     _place = ("path", ":memory:")
+    _sql = _SQL
     _database: SQLiteDatabase
 
     def __init__(
@@ -113,16 +75,14 @@ class SQLiteCatalog(DatabaseCatalog):
         """
         if path is None:
             raise LTMError("configuration_error", "path is missing: that of the catalog's file, or ':memory:'")
-        self._owns_database = True
-        self._database = SQLiteDatabase(path, timeout)
-        if not check_flag("lazy", lazy):
-            self._database.start()
+        self._open(SQLiteDatabase(path, timeout), lazy)
 
-    def is_on(self, database: Any) -> bool:
-        """Return whether this is the file of a backend, so that one transaction can write both."""
-        if not isinstance(database, SQLiteDatabase):
-            return False
-        return self._database is database or database.is_at(self._database.path)
+    def _run(self, work: Callable[[Any], Answer], way: Way) -> Answer:
+        with self._database.transaction(write=way == "write") as connection:
+            return work(connection)
+
+    def _now(self) -> dict[str, Any]:
+        return {"now": written(now())}
 
     # --- entries -----------------------------------------------------------------------------------
 
@@ -136,67 +96,27 @@ class SQLiteCatalog(DatabaseCatalog):
             for entry in entries:
                 _track(connection, entry, at)
 
-    def _get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any] | Damage | None]:
-        with self._database.transaction() as connection:
-            at = written(now())
-            found = [connection.execute(_GET, {"id": generate_entry_id(key), "now": at}).fetchone() for key in keys]
-        return read_tracked_at(keys, filter(None, found), timestamp)
+    def _found(self, connection: sqlite3.Connection, ids: Sequence[str]) -> list[Row]:
+        at = written(now())
+        found = (connection.execute(_GET, {"id": each, "now": at}).fetchone() for each in ids)
+        return [row for row in found if row is not None]
 
     def _list(self, prefix: str, condition: Node | None, limit: int) -> list[dict[str, Any]]:
         with self._database.transaction() as connection:
-            statement, values = (_LIST, range_of(prefix)) if prefix else (_ALL, {})
+            statement, values = (_LIST, range_of(prefix)) if prefix else (_SQL.every, {})
             # A statement that has rows left keeps the state of the file that it sees, and the next write would fail.
             with closing(connection.execute(statement, {**values, "now": written(now())})) as rows:
                 return first_tracked(self._database.in_time(rows), timestamp, condition, limit)
-
-    def _delete(self, key: str) -> bool:
-        with self._database.transaction(write=True) as connection:
-            return bool(connection.execute(_DELETE, {"id": generate_entry_id(key), "now": written(now())}).rowcount)
 
     def _remove_expired(self, limit: int) -> tuple[int, int]:
         with self._database.transaction(write=True) as connection:
             at = written(now())
             expired = connection.execute(_EXPIRED, {"now": at, "limit": limit}).fetchall()
             connection.executemany(_FORGET, [{"id": row[0], "now": at} for row in expired])
-            return len(expired), connection.execute(_EXPIRED_COUNT, {"now": at}).fetchone()[0]
+            return len(expired), connection.execute(_SQL.expired, {"now": at}).fetchone()[0]
 
-    # --- snapshots ---------------------------------------------------------------------------------
-
-    def _keep(self, snapshot_id: str, name: str) -> None:
-        with self._database.transaction(write=True) as connection:
-            at = written(now())
-            connection.execute(_KEEP, {"id": snapshot_id, "now": at})
-            check_total(total_of(*connection.execute(_SIZE, {"id": snapshot_id}).fetchone()))
-            connection.execute(_FINISH, {"id": snapshot_id, "name": name, "now": at})
-
-    def _snapshot(self, snapshot_id: str) -> dict[str, Any] | Damage | None:
-        with self._database.transaction() as connection:
-            row = connection.execute(f"{SNAPSHOTS} WHERE id = ?", (snapshot_id,)).fetchone()
-        return row and read_snapshot(row, timestamp)
-
-    def _snapshots(self) -> list[dict[str, Any]]:
-        with self._database.transaction() as connection:
-            rows = connection.execute(f"{SNAPSHOTS} ORDER BY created_at DESC, id")
-            return Listed(read_snapshot(row, timestamp) for row in rows)
-
-    def _delete_snapshot(self, snapshot_id: str) -> bool:
-        with self._database.transaction(write=True) as connection:
-            connection.execute("DELETE FROM ltm_snapshot_entries WHERE snapshot_id = ?", (snapshot_id,))
-            return bool(connection.execute("DELETE FROM ltm_snapshots WHERE id = ?", (snapshot_id,)).rowcount)
-
-    def _changed(self, snapshot_id: str | None) -> list[dict[str, Any]]:
-        with self._database.transaction() as connection:
-            if snapshot_id is not None:
-                _require_snapshot(connection, snapshot_id)
-            statement = _ALL if snapshot_id is None else _CHANGED
-            rows = connection.execute(statement, {"id": snapshot_id, "now": written(now())})
-            return Listed(read_tracked(row, timestamp) for row in rows)
-
-    def _deleted(self, snapshot_id: str) -> list[dict[str, Any]]:
-        with self._database.transaction() as connection:
-            _require_snapshot(connection, snapshot_id)
-            rows = connection.execute(_DELETED, {"id": snapshot_id, "now": written(now())})
-            return Listed(read_gone(row, timestamp) for row in rows)
+    def _total(self, connection: sqlite3.Connection, values: dict[str, Any]) -> int:
+        return total_of(*connection.execute(_SIZE, values).fetchone())
 
     # --- as the ledger of a memory in the same file ------------------------------------------------
 
@@ -204,7 +124,7 @@ class SQLiteCatalog(DatabaseCatalog):
         """Write down what a transaction of the memory does at the time ``at``."""
         deleted, tracked = changes_of(operations)
         for key in deleted:
-            connection.execute(_DELETE, {"id": generate_entry_id(key), "now": written(at)})
+            connection.execute(_SQL.delete, {"id": generate_entry_id(key), "now": written(at)})
         for entry in tracked:
             _track(connection, entry, at)
 
@@ -220,9 +140,5 @@ def _track(connection: sqlite3.Connection, entry: Tracked, at: datetime) -> bool
         "expires_at": written(at + entry.ttl if entry.ttl else entry.expires_at),
         "now": written(at),
     }
-    ((version,),) = connection.execute(_TRACK, values).fetchall()
+    ((version,),) = connection.execute(_SQL.track, values).fetchall()
     return bool(version == 1)
-
-
-def _require_snapshot(connection: sqlite3.Connection, snapshot_id: str) -> None:
-    check_snapshot_found(connection.execute("SELECT 1 FROM ltm_snapshots WHERE id = ?", (snapshot_id,)).fetchone())

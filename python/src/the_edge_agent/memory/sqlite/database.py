@@ -13,78 +13,57 @@ from typing import Any, Final
 from weakref import ref
 
 from the_edge_agent.memory.core.languages import Language
-from the_edge_agent.memory.core.results import FILE_DAMAGED, ErrorType, LostDatabaseError, LTMError
+from the_edge_agent.memory.core.results import FILE_DAMAGED, LostDatabaseError, LTMError
 from the_edge_agent.memory.core.validation import check_seconds
-from the_edge_agent.memory.database.layouts import (
-    LANGUAGE_OF,
-    SCHEMA_VERSION,
-    another_layout,
-    check_kind,
-    check_language_of,
-    check_layouts,
-    kept_language,
+from the_edge_agent.memory.database.errors import (
+    CONNECT_TIMEOUT,
+    CONSTRAINT,
+    FULL,
+    LOCK_WAIT,
+    NO_TABLE,
+    READ_ONLY,
+    REFUSED,
+    TOO_LARGE,
+    Meaning,
 )
 from the_edge_agent.memory.database.tickets import Ticket, Tickets
 from the_edge_agent.memory.sqlite.damage import is_damage
 from the_edge_agent.memory.sqlite.files import DatabaseFile, absolute
 from the_edge_agent.memory.sqlite.forks import SQLiteCall
-from the_edge_agent.memory.sqlite.index import definitions
+from the_edge_agent.memory.sqlite.schema import SQLiteTables
 from the_edge_agent.memory.sqlite.settings import OURS, TOLERANT, why_unusable
 
 IN_MEMORY: Final = ":memory:"
 _STEPS_BETWEEN_LOOKS: Final = 20_000  # of SQLite's machine, well under a millisecond, between two looks at the clock
 
-# The tables of SQLAlchemyBackend on SQLite: each class opens the other's files.
-_ENTRIES: Final = (
-    "CREATE TABLE IF NOT EXISTS ltm_entries (key VARCHAR(512) NOT NULL, value TEXT NOT NULL, metadata TEXT, "
-    "{words}version BIGINT NOT NULL, write_id VARCHAR(36), storage_uri VARCHAR(200), "
-    "expires_at DATETIME, created_at DATETIME NOT NULL, updated_at DATETIME NOT NULL, id INTEGER NOT NULL, "
-    "PRIMARY KEY (id), UNIQUE (key))",
-    "CREATE INDEX IF NOT EXISTS ix_ltm_entries_expires_at ON ltm_entries (expires_at) WHERE expires_at IS NOT NULL",
-    "CREATE INDEX IF NOT EXISTS ix_ltm_entries_updated_at ON ltm_entries (updated_at DESC, key)",
-)
-_TABLES: Final = (
-    "CREATE TABLE IF NOT EXISTS ltm_catalog (id VARCHAR(64) NOT NULL, key VARCHAR(512) NOT NULL, "
-    "content_hash VARCHAR(200) NOT NULL, storage_uri TEXT, byte_size BIGINT, inlined_value TEXT, metadata TEXT, "
-    "metadata_hash VARCHAR(200), expires_at DATETIME, created_at DATETIME NOT NULL, updated_at DATETIME NOT NULL, "
-    "version BIGINT NOT NULL, PRIMARY KEY (id))",
-    "CREATE INDEX IF NOT EXISTS ix_ltm_catalog_key ON ltm_catalog (key)",
-    "CREATE TABLE IF NOT EXISTS ltm_snapshots (id VARCHAR(36) NOT NULL, name TEXT NOT NULL, "
-    "entry_count BIGINT NOT NULL, total_bytes BIGINT NOT NULL, created_at DATETIME NOT NULL, PRIMARY KEY (id))",
-    "CREATE TABLE IF NOT EXISTS ltm_snapshot_entries (snapshot_id VARCHAR(36) NOT NULL, "
-    "entry_id VARCHAR(64) NOT NULL, key VARCHAR(512) NOT NULL, content_hash VARCHAR(200) NOT NULL, "
-    "metadata_hash VARCHAR(200), byte_size BIGINT, expires_at DATETIME, PRIMARY KEY (snapshot_id, entry_id))",
-    "CREATE TABLE IF NOT EXISTS ltm_settings (table_name VARCHAR(100) NOT NULL, name VARCHAR(100) NOT NULL, "
-    "value TEXT NOT NULL, PRIMARY KEY (table_name, name))",
-    "CREATE TABLE IF NOT EXISTS ltm_schema_version (id INTEGER NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (id))",
-)
-_SET_VERSION: Final = """
-    INSERT INTO ltm_schema_version (id, version) VALUES (1, ?) ON CONFLICT DO UPDATE SET version = excluded.version"""
-_REFUSED: Final = f"the database refused the statement; its tables were changed, or {FILE_DAMAGED}"
-_CONSTRAINT: Final = "the entry breaks a constraint of the table"
-_MISSING: Final = "a table or column is missing; was it dropped, or never created?"
+_TABLES: Final = SQLiteTables()
+_REFUSED: Final = f"{REFUSED[2]}; its tables were changed, or {FILE_DAMAGED}"
+_DAMAGED: Final[Meaning] = ("connection_error", False, FILE_DAMAGED)
 # By SQLite's own English texts, which do not change: error codes came with Python 3.11.
-_FAILURES: Final[tuple[tuple[str, ErrorType, str], ...]] = (
-    ("is locked", "lock_timeout", "waited too long for a lock; try again"),
-    ("interrupted", "connection_timeout", "the database did not answer in time"),
-    ("readonly database", "connection_error", "the database is read-only"),
+_FAILURES: Final[tuple[tuple[str, Meaning], ...]] = (
+    ("is locked", LOCK_WAIT),
+    ("interrupted", CONNECT_TIMEOUT),
+    ("readonly database", READ_ONLY),
     (
         "unable to open",
-        "connection_error",
-        "cannot open the database file; is its folder there, and may this user read it?",
+        (
+            "connection_error",
+            False,
+            "cannot open the database file; is its folder there, and may this user read it?",
+        ),
     ),
-    ("not a database", "connection_error", f"{FILE_DAMAGED}, or it is not an SQLite database"),
-    ("invalid fts5 file format", "connection_error", FILE_DAMAGED),
-    ("vtable constructor failed", "connection_error", FILE_DAMAGED),
-    ("same text encoding", "connection_error", f"{FILE_DAMAGED}, or its encoding is not UTF-8"),
-    ("unsupported file format", "connection_error", f"{FILE_DAMAGED}, or made by a later SQLite"),
-    ("malformed", "connection_error", FILE_DAMAGED),
-    ("constraint failed", "validation_error", _CONSTRAINT),
-    ("too big", "validation_error", "the entry is larger than the database accepts"),
-    ("is full", "query_error", "the database has no space left"),
-    ("no such", "query_error", _MISSING),
+    ("not a database", ("connection_error", False, f"{FILE_DAMAGED}, or it is not an SQLite database")),
+    ("invalid fts5 file format", _DAMAGED),
+    ("vtable constructor failed", _DAMAGED),
+    ("same text encoding", ("connection_error", False, f"{FILE_DAMAGED}, or its encoding is not UTF-8")),
+    ("unsupported file format", ("connection_error", False, f"{FILE_DAMAGED}, or made by a later SQLite")),
+    ("malformed", _DAMAGED),
+    ("constraint failed", CONSTRAINT),
+    ("too big", TOO_LARGE),
+    ("is full", FULL),
+    ("no such", NO_TABLE),
 )
-_MAY_BE_DAMAGE: Final = (_CONSTRAINT, _MISSING)
+_MAY_BE_DAMAGE: Final = (None, CONSTRAINT, NO_TABLE)
 
 
 class SQLiteDatabase:
@@ -97,7 +76,7 @@ class SQLiteDatabase:
         path: of the file, absolute, or ``:memory:``.
         closed: whether ``close`` has been called.
         has_full_text: whether there is a full-text index, known after the first transaction has begun.
-        has_metadata_words: whether it has words for metadata too; an earlier release makes it without.
+        has_metadata_words: whether it has words for metadata too; an SQLite without JSON functions makes it without.
         language: of the words; None before the start, and for a table without words.
         on_start: called after the start of a file, when transactions can be run; if it raises, the next call starts
             anew.
@@ -207,6 +186,10 @@ class SQLiteDatabase:
         """Return whether a path leads to this database; one in memory is each time another."""
         other = _check_path(path)
         return IN_MEMORY not in (self.path, other) and os.path.realpath(self.path) == os.path.realpath(other)
+
+    def is_same(self, other: SQLiteDatabase) -> bool:
+        """Return whether this is another ``SQLiteDatabase`` on the same file."""
+        return self.is_at(other.path)
 
     def __str__(self) -> str:
         """Name the file."""
@@ -342,15 +325,15 @@ class SQLiteDatabase:
             if problem := why_unusable(connection, is_file=self._file is not None):
                 raise LTMError("configuration_error", problem)
             wanted = self._language_name
-            if not _is_complete(connection, self._search):
-                _check_layouts(connection, self._search)
+            if not _TABLES.is_ready(connection, self._search):
+                _TABLES.check_layouts(connection, self._search)
                 if self.path != IN_MEMORY:
                     _switch_to_wal(connection, deadline)  # after the look: a file that is refused stays as it was
                 connection.execute("BEGIN IMMEDIATE")
-                _create(connection, self._search, wanted)
+                _TABLES.create(connection, self._search, wanted)
                 connection.execute("COMMIT")
             if self._search:
-                self.language = check_language_of("ltm_entries", wanted, _kept_language(connection))
+                self.language = _TABLES.language_of(connection, wanted)
                 self._language_name = self.language.name  # of a file that is put in place of this one too
             columns = [row[0] for row in connection.execute("SELECT name FROM pragma_table_info('ltm_entries_fts')")]
             self.has_full_text, self.has_metadata_words = bool(columns), "metadata" in columns
@@ -428,10 +411,13 @@ def failure_of(error: sqlite3.Error, connection: sqlite3.Connection | None = Non
         error: of SQLite.
         connection: to find out by whether the file is damaged, where the error does not tell.
     """
-    found = next(((kind, message) for text, kind, message in _FAILURES if text in str(error)), None)
-    if (found is None or found[1] in _MAY_BE_DAMAGE) and is_damage(error, connection):
-        found = "connection_error", FILE_DAMAGED
-    return LTMError(*(found or ("query_error", f"{_REFUSED} ({type(error).__name__})")))
+    found = next((meaning for text, meaning in _FAILURES if text in str(error)), None)
+    if found in _MAY_BE_DAMAGE and is_damage(error, connection):
+        found = _DAMAGED
+    if found is None:
+        return LTMError("query_error", f"{_REFUSED} ({type(error).__name__})")
+    error_type, _, message = found
+    return LTMError(error_type, message)
 
 
 def now() -> datetime:
@@ -447,81 +433,6 @@ def written(timestamp: datetime | None) -> str | None:
 def timestamp(text: str | None) -> datetime | None:
     """Return the time that ``written`` has made text of."""
     return None if text is None else datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
-
-
-def _is_complete(connection: sqlite3.Connection, search: bool | None) -> bool:
-    """Return whether the tables are there, and refuse entries of the other kind."""
-    version = _version(connection)
-    if version is None or search is None:
-        return version is not None
-    columns = _columns(connection, "ltm_entries")
-    check_kind("ltm_entries", columns, search=search)
-    return bool(columns)
-
-
-def _create(connection: sqlite3.Connection, search: bool | None, language: str | None) -> None:
-    if _is_complete(connection, search):  # another process was quicker
-        return
-    _check_layouts(connection, search)  # another class may be half way
-    is_new = not _columns(connection, "ltm_entries")  # one that is there without settings has exact words
-    entries = () if search is None else _ENTRIES
-    for statement in (*entries, *_TABLES):
-        connection.execute(statement.format(words="search_text TEXT NOT NULL, " if search else ""))
-    if search and _has_fts5(connection):
-        for statement in definitions("ltm_entries", has_json=_has_json(connection)):
-            connection.execute(statement)
-    if search and is_new:
-        kept = (*LANGUAGE_OF, kept_language(language))
-        connection.execute("INSERT OR IGNORE INTO ltm_settings (table_name, name, value) VALUES (?, ?, ?)", kept)
-    connection.execute(_SET_VERSION, (SCHEMA_VERSION,))
-
-
-def _kept_language(connection: sqlite3.Connection) -> str | None:
-    if not _columns(connection, "ltm_settings"):
-        return None
-    setting = "SELECT value FROM ltm_settings WHERE table_name = ? AND name = ?"
-    row = connection.execute(setting, LANGUAGE_OF).fetchone()
-    return row and str(row[0])
-
-
-def _check_layouts(connection: sqlite3.Connection, search: bool | None = None) -> None:
-    check_layouts(lambda name: _columns(connection, name), search=search)
-
-
-def _columns(connection: sqlite3.Connection, name: str) -> list[str]:
-    return [row[1] for row in connection.execute(f"PRAGMA table_info({name})")]
-
-
-def _version(connection: sqlite3.Connection) -> int | None:
-    table = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'ltm_schema_version'"
-    if connection.execute(table).fetchone() is None:
-        return None
-    try:
-        row = connection.execute("SELECT version FROM ltm_schema_version").fetchone()
-    except sqlite3.OperationalError:
-        _check_layouts(connection)  # it may be another's table
-        raise
-    version: int | None = row and row[0]
-    if not isinstance(version, int | None):
-        raise another_layout("ltm_schema_version")
-    if version is not None and version > SCHEMA_VERSION:
-        raise LTMError(
-            "configuration_error",
-            f"the database has schema version {version}; this release knows {SCHEMA_VERSION}. Upgrade the-edge-agent",
-        )
-    return version
-
-
-def _has_fts5(connection: sqlite3.Connection) -> bool:
-    return ("ENABLE_FTS5",) in connection.execute("PRAGMA compile_options").fetchall()
-
-
-def _has_json(connection: sqlite3.Connection) -> bool:
-    try:
-        connection.execute("SELECT json_valid(value) FROM json_tree('[]')").fetchall()
-    except sqlite3.OperationalError:
-        return False
-    return True
 
 
 def _switch_to_wal(connection: sqlite3.Connection, deadline: float) -> None:

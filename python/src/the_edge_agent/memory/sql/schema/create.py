@@ -20,11 +20,10 @@ from sqlalchemy import (
     inspect,
     literal_column,
     select,
-    update,
 )
 from sqlalchemy.schema import CreateTable, DropTable
 
-from the_edge_agent.memory.core.languages import NONE, Language
+from the_edge_agent.memory.core.languages import Language
 from the_edge_agent.memory.core.operations import Store
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.database.layouts import (
@@ -33,7 +32,9 @@ from the_edge_agent.memory.database.layouts import (
     another_layout,
     check_kind,
     check_language_of,
+    check_version,
     kept_language,
+    language_name,
 )
 from the_edge_agent.memory.sql.dialects import Dialect, for_dialect
 from the_edge_agent.memory.sql.dialects.base import definitions_of
@@ -95,18 +96,19 @@ class Schema:
         entries, *others = self.tables.all()
         is_new = self.search is not None and not has_table(entries.name)
         has_version = self.version(connection) is not None
+        if self.search and not legacy.will_be_made(connection, entries):
+            self.language_of(connection)
         missing = [table for table in others if not has_table(table.name)]
-        if has_version and not is_new and self.tables.settings in missing:
-            missing.remove(self.tables.settings)  # of an earlier release
-        definitions = self.dialect.schema.definitions(entries, *missing) if is_new else definitions_of(*missing)
+        if is_new:
+            definitions = self.dialect.schema.definitions(entries, *missing)
+        else:
+            definitions = definitions_of(*missing) if missing else []
         compiled = [definition.compile(dialect=connection.dialect) for definition in definitions]
         rows: list[Any] = []
         if is_new and self.search and self.language_setting(connection) is None:
             rows.append(insert(self.tables.settings).values(self._setting()))
         if not has_version:
             rows.append(insert(self.tables.schema_version).values(id=1, version=SCHEMA_VERSION))
-        elif is_new:
-            rows.append(update(self.tables.schema_version).values(version=SCHEMA_VERSION))
         literal = {"literal_binds": True}
         compiled += [row.compile(dialect=connection.dialect, compile_kwargs=literal) for row in rows]
         return [str(statement).strip() for statement in compiled]
@@ -134,7 +136,7 @@ class Schema:
         """Return the rules of the language of the entries' table, which is there; None if it keeps no words.
 
         Raises:
-            LTMError: ``configuration_error`` for another language than is wanted.
+            LTMError: ``configuration_error`` for another language than is wanted, or none.
         """
         if not self.search:
             return None
@@ -143,8 +145,12 @@ class Schema:
         return check_language_of(self.tables.entries.name, self.language, kept)
 
     def kept_language(self, connection: Connection) -> str:
-        """Return the name of the language of the entries' table, which keeps words."""
-        return (self.language_setting(connection) or NONE).partition(" ")[0]
+        """Return the name of the language of the entries' table, which keeps words.
+
+        Raises:
+            LTMError: ``configuration_error`` for a table that has none.
+        """
+        return language_name(self.tables.entries.name, self.language_setting(connection))
 
     @property
     def is_language(self) -> ColumnElement[bool]:
@@ -201,11 +207,15 @@ class Schema:
         Raises:
             LTMError: ``configuration_error`` for a database that does not keep what we store.
         """
-        if self.search and legacy.will_be_made(connection, self.tables.entries):
-            # First: a table of entries that is there without a language keeps exact words.
+        if self.search:
+            is_new = legacy.will_be_made(connection, self.tables.entries)
             connection.rollback()
-            self._in_transaction(connection, deadline, self._create_settings)
-            self._in_transaction(connection, deadline, self._write_language)
+            if is_new:  # the language first: a table of entries that is there without one is refused
+                self._in_transaction(connection, deadline, self._create_settings)
+                self._in_transaction(connection, deadline, self._write_language)
+            else:
+                self._check_kind(connection)
+                self.language_of(connection)
         connection.rollback()
         self._in_transaction(connection, deadline, self._create_tables)
         self._check_kind(connection)  # another process may have made the table meanwhile, so that ours was not made
@@ -242,11 +252,8 @@ class Schema:
             connection.execute(insert(self.tables.settings).values(self._setting()))
 
     def _write_version(self, connection: Connection) -> None:
-        version = self.version(connection)
-        if version is None:
+        if self.version(connection) is None:
             connection.execute(insert(self.tables.schema_version).values(id=1, version=SCHEMA_VERSION))
-        elif version < SCHEMA_VERSION:
-            connection.execute(update(self.tables.schema_version).values(version=SCHEMA_VERSION))
 
     def _check_keys(self, connection: Connection) -> None:
         """Refuse a database that merges or misorders keys, rounds times, or miscounts; the caller rolls back."""
@@ -297,20 +304,10 @@ class Schema:
         """Return the version of the schema, None if the tables are not there or not complete.
 
         Raises:
-            LTMError: ``configuration_error`` for a later version than ours.
+            LTMError: ``configuration_error`` for another version than ours.
         """
         table = self.tables.schema_version
         if not inspect(connection).has_table(table.name):
             return None
         version: Any = connection.scalar(select(table.c.version))
-        if version is None:
-            return None
-        if not isinstance(version, int):
-            raise another_layout(table.name)
-        if version > SCHEMA_VERSION:
-            raise LTMError(
-                "configuration_error",
-                f"the database has schema version {version}; this release knows {SCHEMA_VERSION}. "
-                "Upgrade the-edge-agent",
-            )
-        return version
+        return None if version is None else check_version(table.name, version)

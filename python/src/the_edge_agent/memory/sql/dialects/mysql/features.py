@@ -41,8 +41,6 @@ class MySQLFeatures(Features):
 
     Attributes:
         exact_collation: by which strings compare by code point.
-        has_terms: whether the entries' table has terms of metadata; the probe decides.
-        has_number: whether it has numbers, by which the table of words knows entries; the probe decides.
     """
 
     product: str = "MySQL"
@@ -61,8 +59,6 @@ class MySQLFeatures(Features):
     has_text_index: bool = True
     has_json: bool = True
     exact_collation: str = _EXACT
-    has_terms: bool = True
-    has_number: bool = True
 
     @property
     def search_path(self) -> str:
@@ -72,5 +68,4 @@ class MySQLFeatures(Features):
     @property
     def filter_path(self) -> str:
         """How metadata filters are decided, known after the probe."""
-        terms = ", behind indexed terms" if self.has_terms else ""
-        return f"JSON functions{terms}" if self.has_json else super().filter_path
+        return "JSON functions, behind indexed terms" if self.has_json else super().filter_path

@@ -53,7 +53,7 @@ class MySQLQueries(Queries):
 
     def metadata_parameters(self, metadata: str | None) -> dict[str, Any]:
         """Return the parameters."""
-        terms = term_parameters(decode(metadata) if metadata else {}) if self.features.has_terms else {}
+        terms = term_parameters(decode(metadata) if metadata else {})
         return {**super().metadata_parameters(metadata), **terms}
 
     def unindexed(self, table: Table) -> dict[str, ColumnElement[Any]]:
@@ -69,7 +69,7 @@ class MySQLQueries(Queries):
     def texts(self, entries: Table) -> TextConditions:
         """Return the conditions by LIKE, within what the terms of a filter and the table of words find."""
         words = WordTable(entries) if self.features.has_text_index else None
-        return TermConditions(entries, words) if self.features.has_terms else super().texts(entries)
+        return TermConditions(entries, words)
 
     def upkeep(self, entries: Table) -> Upkeep | None:
         """Return the object that makes blocks of words."""

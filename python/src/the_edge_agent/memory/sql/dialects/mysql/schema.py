@@ -26,8 +26,7 @@ _COLUMNS: Final = text(
 _ENGINES: Final = text(
     "SELECT table_name, engine FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN :names"
 ).bindparams(bindparam("names", expanding=True))
-_SCAN_INSTEAD: Final = "no terms of metadata in the entries' table: filters read entries from the newest on"
-_LIKE_INSTEAD: Final = "no table of words, or no numbers in the entries' table: words are searched with LIKE"
+_LIKE_INSTEAD: Final = "no table of words: words are searched with LIKE"
 
 
 class MySQLSchema(DialectSchema):
@@ -48,22 +47,16 @@ class MySQLSchema(DialectSchema):
         found = set(connection.scalars(_COLUMNS, {"name": entries.name}))
         is_new = not found >= set(entries.c.keys())
         keeps_words = "search_text" in entries.c
-        features.has_terms = is_new or found >= set(TERMS)
-        features.has_number = keeps_words and (is_new or NUMBER in found)
-        words = words_table(entries.name)
-        features.has_text_index = features.has_number and (is_new or inspect(connection).has_table(words.name))
-        missing = {
-            PYTHON_INSTEAD: not features.has_json,
-            _SCAN_INSTEAD: not features.has_terms,
-            _LIKE_INSTEAD: keeps_words and not features.has_text_index,
-        }
-        features.fall_back(missing)
+        words = words_table(entries.name)  # a copy of the entries alone has none
+        features.has_text_index = keeps_words and (is_new or inspect(connection).has_table(words.name))
+        features.fall_back(
+            {PYTHON_INSTEAD: not features.has_json, _LIKE_INSTEAD: keeps_words and not features.has_text_index}
+        )
 
     def extend(self, entries: Table, catalog: Table) -> None:
         """Add the terms of the metadata and the number; make the indexes parts of their tables."""
-        if self.features.has_terms:
-            _add_terms(entries)
-        if self.features.has_number:
+        _add_terms(entries)
+        if "search_text" in entries.c:
             _add_number(entries)
         for table in (entries, catalog):
             _make_indexes_inline(table)

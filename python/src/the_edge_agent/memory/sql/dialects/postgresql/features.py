@@ -13,11 +13,12 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
 from the_edge_agent.memory.postgres.index import WHOLE_INDEX
+from the_edge_agent.memory.postgres.times import AS_TEXT, in_utc
 from the_edge_agent.memory.sql.dialects.base import Features
 
 #: The condition that an index finds all that there is, for sessions that do not keep settings.
 IS_WHOLE: Final[ColumnElement[bool]] = literal_column(WHOLE_INDEX, type_=Boolean())
-_AS_TEXT: Final[ColumnElement[str]] = literal_column("""'YYYY-MM-DD HH24:MI:SS.US"+00:00"AD'""", type_=Text())
+_AS_TEXT: Final[ColumnElement[str]] = literal_column(AS_TEXT, type_=Text())
 _EXACT: Final = "C"
 
 
@@ -40,7 +41,7 @@ class Timestamp(TypeDecorator[datetime]):
         if not isinstance(value, str):
             return value  # type: ignore[no-any-return]
         try:
-            return datetime.fromisoformat(value.removesuffix("AD"))
+            return in_utc(value)
         except ValueError:  # its message shows the text
             return value  # type: ignore[return-value]
 

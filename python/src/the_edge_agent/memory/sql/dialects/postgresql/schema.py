@@ -10,14 +10,14 @@ from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.database.poolers import PREPARES
+from the_edge_agent.memory.postgres.index import VECTOR
 from the_edge_agent.memory.sql.dialects.base import LIKE_INSTEAD, PYTHON_INSTEAD, SECONDS, DialectSchema
 from the_edge_agent.memory.sql.dialects.base.probing import accepts
 from the_edge_agent.memory.sql.dialects.postgresql.connection import wrong_encoding
 from the_edge_agent.memory.sql.dialects.postgresql.features import PostgreSQLFeatures
 
-_VECTOR: Final = "to_tsvector('simple'::regconfig, search_text)"
 _VECTOR_TRIAL: Final = (
-    f"CREATE TEMPORARY TABLE tea_trial (search_text TEXT, found TSVECTOR GENERATED ALWAYS AS ({_VECTOR}) STORED)",
+    f"CREATE TEMPORARY TABLE tea_trial (search_text TEXT, found TSVECTOR GENERATED ALWAYS AS ({VECTOR}) STORED)",
     "CREATE INDEX tea_trial_found ON tea_trial USING gin (found)",
     "SELECT 1 FROM tea_trial WHERE found @@ to_tsquery('simple'::regconfig, 'a & b:*')",
 )
@@ -77,7 +77,7 @@ class PostgreSQLSchema(DialectSchema):
     def extend(self, entries: Table, catalog: Table) -> None:
         """Add the text index, and the copy of the metadata that filters look at."""
         if self.features.has_text_index:
-            entries.append_column(Column("search_vector", TSVECTOR, Computed(_VECTOR, persisted=True)))
+            entries.append_column(Column("search_vector", TSVECTOR, Computed(VECTOR, persisted=True)))
             Index(f"ix_{entries.name}_search_vector", entries.c.search_vector, postgresql_using="gin")
         for table in (entries, catalog):
             if table.name in self.features.without_json:

@@ -46,7 +46,7 @@ class Engines:
         return url
 
     def check_options(self, url: URL, connect_args: Mapping[str, Any]) -> None:
-        """Refuse what a user's URL or driver arguments ask for and would lose data; before connecting.
+        """Refuse options of a URL or of the driver that would lose data or have no effect; called before connecting.
 
         Raises:
             LTMError: ``configuration_error`` that names the option.
@@ -70,7 +70,7 @@ class Engines:
 
 
 class Sessions:
-    """What is done with connections of the driver."""
+    """What is done with connections of the driver, whether an engine of ours or a caller's has made them."""
 
     def settings(self, timeout: float, idle: float, driver_connection: Any) -> list[str]:
         """Return the statements that set up a new connection of our own.
@@ -124,7 +124,7 @@ class Sessions:
         return False
 
     def learn_code(self, error: Exception, parameters: Mapping[str, Any], seconds: float) -> None:
-        """Give an error of connecting the code that the driver keeps back, where it can be learnt in so many seconds.
+        """Find out the error code of a failed connection, where the driver does not tell it, and set it on the error.
 
         Args:
             error: of the driver.

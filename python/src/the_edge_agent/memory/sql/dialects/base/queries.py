@@ -30,7 +30,7 @@ class Queries(Part):
         return {"b_metadata": metadata}
 
     def unindexed(self, table: Table) -> dict[str, ColumnElement[Any]]:
-        """Return columns of the entries' table, with the values that they get when the words of an entry change."""
+        """Return the columns of the entries' table to reset when an entry's words change, with their new values."""
         return {}
 
     def size(self, column: ColumnElement[str]) -> ColumnElement[int]:

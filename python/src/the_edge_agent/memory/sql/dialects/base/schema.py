@@ -13,36 +13,40 @@ from the_edge_agent.memory.sql.dialects.base.features import Part
 
 
 class DialectSchema(Part):
-    """How our tables are made on a server, and what it and they have."""
+    """How our tables are made on a server.
+
+    ``Schema.of`` calls ``probe``, ``index_expiry`` and ``extend``, in this order. The tables are created later, if they
+    are missing.
+    """
 
     def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
-        """Look at what the server can do and at what the tables have, if they are there; before they are created."""
+        """Look at what the server can do, and at the tables if they exist; write what was found into ``features``."""
 
     def extend(self, entries: Table, catalog: Table) -> None:
-        """Add this database's columns and indexes to the engine's copies of the tables; after the probe."""
+        """Add the columns and indexes that only this database has to the definitions of our tables."""
 
     def check_tables(self, connection: Connection, tables: Sequence[Table]) -> None:
-        """Refuse those of the tables, if they are there, that were made in a way that loses something.
+        """Refuse existing tables that lose data, for example because their storage engine has no transactions.
 
         Raises:
             LTMError: ``configuration_error`` that names the table and what to do.
         """
 
     def index_expiry(self, entries: Table) -> None:
-        """Index when entries expire; only those that do, where an index can be partial."""
+        """Index the column ``expires_at``; without the entries that never expire, where an index can be partial."""
         expires_at, option = entries.c.expires_at, self.features.partial_index
         is_wanted: dict[str, Any] = {option: expires_at.is_not(None)} if option else {}
         Index(f"ix_{entries.name}_expires_at", expires_at, **is_wanted)
 
     def set_up(self, connection: Connection) -> None:
-        """Make lasting settings of a database that we opened ourselves; called once, at each start."""
+        """Make settings that the database keeps. Called once at each start, for engines of our own."""
 
     def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
         """Return the statements that create the tables and their indexes, in order."""
         return definitions_of(entries, *others)
 
     def create(self, connection: Connection, *tables: Table) -> None:
-        """Create what is missing. Safe to repeat after a race, or after a crash half way."""
+        """Create the tables and indexes that are missing. It is safe to repeat after a race or a crash."""
         for definition in self.definitions(*tables):
             if not _is_there(connection, definition):
                 connection.execute(definition)
@@ -52,7 +56,10 @@ class DialectSchema(Part):
         return []
 
     def exclusively(self, connection: Connection, name: str) -> AbstractContextManager[Any]:
-        """Keep other processes from renaming the table until the transaction ends: lock every row of it."""
+        """Keep other processes from renaming a table until the transaction ends.
+
+        The portable way is to lock every row.
+        """
         renamed = table(name, column("key"))
         connection.execute(update(renamed).values(key=renamed.c.key))
         return nullcontext()

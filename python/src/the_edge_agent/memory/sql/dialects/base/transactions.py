@@ -37,16 +37,23 @@ class Transactions(Part):
         return transaction
 
     def autocommit(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
-        """Let one statement be a transaction of its own, on a connection that is in none."""
+        """Return a context in which one statement is a whole transaction; the connection is in none before."""
         return _Ended(driver_connection, write)
 
     def lock_row(self, connection: Connection, table: Table, *, exclusive: bool) -> None:
-        """Lock the one row of a table until the transaction ends: alone, or together with others that do not."""
+        """Lock the one row of a table until the transaction ends.
+
+        Args:
+            connection: that is in a transaction.
+            table: with one row.
+            exclusive: whether all others must wait. Without it several transactions can hold the lock together, where
+                the database has such locks.
+        """
         first = next(iter(table.c))
         connection.execute(update(table).values({first.name: first}))
 
     def analyze(self, connection: Connection, *tables: Table) -> None:
-        """Tell the planner of rows that have just come, where it would else compare each with each."""
+        """Refresh the statistics of tables that have just got many rows, where the planner needs that."""
 
 
 class Times(Part):

@@ -43,14 +43,14 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.visitors import replacement_traverse
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from the_edge_agent.memory.core.codec import comparable_json, decode
+from the_edge_agent.memory.core.codec import comparable_json
 from the_edge_agent.memory.core.filters import Node, Path, Placeholder, nested
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.tokens import Term, has_words
 from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
 from the_edge_agent.memory.database.poolers import PREPARES
 from the_edge_agent.memory.database.search_plan import Bound, Step, ladder
-from the_edge_agent.memory.postgres.index import VECTOR, WHOLE_INDEX, looked_up
+from the_edge_agent.memory.postgres.index import VECTOR, WHOLE_INDEX, json_copy, looked_up
 from the_edge_agent.memory.postgres.refusals import learn_code
 from the_edge_agent.memory.postgres.sessions import BEGIN_ANEW_TO_SET_UP, lock_timeout, session_settings
 from the_edge_agent.memory.postgres.times import AS_TEXT, in_utc
@@ -330,7 +330,7 @@ class PostgreSQLDialect(Dialect):
 
     def metadata_parameters(self, metadata: str | None) -> dict[str, Any]:
         """Return the parameters, with the metadata in the form that JSONB compares exactly."""
-        return {**super().metadata_parameters(metadata), "b_metadata_json": comparable_json(decode(metadata or "{}"))}
+        return {**super().metadata_parameters(metadata), "b_metadata_json": json_copy(metadata)}
 
     def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
         """Return an upsert that stores rows in one statement."""

@@ -15,6 +15,7 @@ from the_edge_agent.memory.core.results import Result, ok, returns_result
 from the_edge_agent.memory.core.showing import repr_of
 from the_edge_agent.memory.core.validation import (
     check_batch_size,
+    check_flag,
     check_key,
     check_keys,
     check_limit,
@@ -29,7 +30,7 @@ class DatabaseCatalog:
     """What a catalog on a database shares with others: it is closed, unless the database is a memory's.
 
     A base class. The subclass names the ``_database_class`` and, as ``_place``, the option that tells where the
-    database is, with an example; the object sets ``_database``, and ``_owns_database`` to whether that is its own.
+    database is, with an example. Its ``__init__`` calls ``_open``.
     """
 
     _database_class: ClassVar[type[Any]]
@@ -63,6 +64,23 @@ class DatabaseCatalog:
         catalog = cls.__new__(cls)
         catalog._owns_database, catalog._database = False, database
         return catalog
+
+    def _open(self, database: Any, lazy: bool) -> None:
+        """Take the database for this catalog alone, and start it unless ``lazy``."""
+        self._owns_database, self._database = True, database
+        if check_flag("lazy", lazy):
+            return
+        try:
+            database.start()
+        except BaseException:
+            database.close()
+            raise
+
+    def is_on(self, database: Any) -> bool:
+        """Return whether this is on the database of a backend, so that one transaction can write both."""
+        return isinstance(database, self._database_class) and (
+            self._database is database or self._database.is_same(database)
+        )
 
     # --- entries -----------------------------------------------------------------------------------
 

@@ -17,7 +17,6 @@ from the_edge_agent.memory.core.damage import (
     read_tracked,
 )
 from the_edge_agent.memory.core.filters import Node, matches
-from the_edge_agent.memory.core.validation import check_flag
 from the_edge_agent.memory.database.catalog import DatabaseCatalog
 
 Answer = TypeVar("Answer")
@@ -126,23 +125,6 @@ class NativeCatalog(DatabaseCatalog):
 
     _sql: ClassVar[CatalogSQL]
     _after_snapshot: ClassVar[Iterable[str]] = ()  # statements
-
-    def _open(self, database: Any, lazy: bool) -> None:
-        """Take the database for this catalog alone, and start it unless ``lazy``."""
-        self._owns_database, self._database = True, database
-        if check_flag("lazy", lazy):
-            return
-        try:
-            database.start()
-        except BaseException:
-            database.close()
-            raise
-
-    def is_on(self, database: Any) -> bool:
-        """Return whether this is on the database of a backend, so that one transaction can write both."""
-        return isinstance(database, self._database_class) and (
-            self._database is database or self._database.is_same(database)
-        )
 
     # --- hooks -------------------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ from itertools import groupby
 from typing import Any, Final
 
 from the_edge_agent.memory.contract.catalog import CatalogBackend
-from the_edge_agent.memory.core.codec import comparable_json, decode
 from the_edge_agent.memory.core.damage import (
     TIMES,
     Damage,
@@ -34,12 +33,11 @@ from the_edge_agent.memory.database.search_plan import Reader, all_matching
 from the_edge_agent.memory.database.writes import Change, Seen, Write
 from the_edge_agent.memory.postgres.database import (
     AUTOCOMMIT,
-    MICROSECONDS,
     ONE_STATE,
     PostgresDatabase,
-    microseconds,
     streamed,
 )
+from the_edge_agent.memory.postgres.index import json_copy
 from the_edge_agent.memory.postgres.search import (
     IN_PREFIX,
     VISIBLE,
@@ -47,7 +45,7 @@ from the_edge_agent.memory.postgres.search import (
     results_at_once,
     undamaged_of,
 )
-from the_edge_agent.memory.postgres.times import in_utc, utc
+from the_edge_agent.memory.postgres.times import MICROSECONDS, in_utc, microseconds, utc
 
 # An upsert in one statement, at the time of the server. An expired entry counts as absent: the store is then a create.
 _UPSERT: Final = """
@@ -335,7 +333,7 @@ def _parameters(store: Store) -> dict[str, Any]:
         "key": store.key,
         "value": store.value,
         "metadata": store.metadata,
-        "metadata_json": comparable_json(decode(store.metadata or "{}")),
+        "metadata_json": json_copy(store.metadata),
         "search_text": store.search_text,
         "ttl": microseconds(store.ttl),
         "expires_at": store.expires_at,

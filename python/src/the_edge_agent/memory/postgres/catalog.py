@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from the_edge_agent.memory.contract.catalog import generate_entry_id
 from the_edge_agent.memory.contract.tracking import Tracked, changes_of
-from the_edge_agent.memory.core.codec import comparable_json, decode
 from the_edge_agent.memory.core.filters import Node
 from the_edge_agent.memory.core.operations import Operation
 from the_edge_agent.memory.database.native_catalog import (
@@ -21,16 +20,14 @@ from the_edge_agent.memory.database.native_catalog import (
 )
 from the_edge_agent.memory.database.native_rows import range_of
 from the_edge_agent.memory.postgres.database import (
-    MICROSECONDS,
     ONE_STATE,
     WRITE,
     PostgresDatabase,
-    contained,
     in_time,
-    microseconds,
     streamed,
 )
-from the_edge_agent.memory.postgres.times import in_utc, utc
+from the_edge_agent.memory.postgres.index import contained, json_copy
+from the_edge_agent.memory.postgres.times import MICROSECONDS, in_utc, microseconds, utc
 
 _SQL: Final = CatalogSQL(
     placeholder="%({})s",
@@ -178,7 +175,7 @@ def _track(connection: Any, entries: Sequence[Tracked]) -> None:
 def _parameters(entry: Tracked) -> dict[str, Any]:
     return {
         **tracked_parameters(entry),
-        "metadata_json": comparable_json(decode(entry.metadata or "{}")),
+        "metadata_json": json_copy(entry.metadata),
         "expires_at": entry.expires_at,
         "ttl": microseconds(entry.ttl),
     }

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
@@ -22,8 +21,6 @@ except ImportError as error:
         'PostgresBackend and PostgresCatalog need psycopg; install it with: pip install "the-edge-agent[postgres]"'
     ) from error
 
-from the_edge_agent.memory.core.codec import comparable_json
-from the_edge_agent.memory.core.filters import Node, equalities
 from the_edge_agent.memory.core.languages import Language
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.showing import kind_of
@@ -41,8 +38,6 @@ Row = TypeVar("Row")
 AUTOCOMMIT: Final = "commit"  # no statement: what is run commits by itself
 WRITE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 ONE_STATE: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL gin_fuzzy_search_limit = 0"
-
-MICROSECONDS: Final = "::bigint * interval '1 microsecond'"
 
 _TABLES: Final = PostgresTables()
 _STREAMED_ROWS: Final = 100  # that come from the server at a time
@@ -326,21 +321,6 @@ class PostgresDatabase:
             if self._pool is None:
                 self._pool = self._new_pool()
             return self._pool
-
-
-def microseconds(duration: timedelta | None) -> int | None:
-    """Return a duration as it is bound to ``MICROSECONDS``, whatever the session's IntervalStyle is."""
-    return None if duration is None else duration // timedelta(microseconds=1)
-
-
-def contained(condition: Node | None) -> tuple[str, dict[str, Any]]:
-    """Return the part of a metadata filter that the index over the JSONB copy can look up, as SQL with parameters.
-
-    Every entry that satisfies the filter satisfies this too; ``matches`` decides.
-    """
-    found = [comparable_json(wanted) for wanted in equalities(condition)]
-    tests = [f"metadata_json @> %(metadata{place})s::jsonb" for place in range(len(found))]
-    return " AND ".join(["true", *tests]), {f"metadata{place}": text for place, text in enumerate(found)}
 
 
 def in_time(connection: Any, rows: Iterable[Row]) -> Iterator[Row]:

@@ -1,9 +1,11 @@
-"""How both memories on PostgreSQL write a query for the text index; ``sqlite/index.py`` does the same for SQLite."""
+"""What memories on PostgreSQL index, and how they ask for it; ``sqlite/index.py`` does the same for SQLite."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
+from the_edge_agent.memory.core.codec import comparable_json, decode
+from the_edge_agent.memory.core.filters import Node, equalities
 from the_edge_agent.memory.core.tokens import Term
 
 #: What is indexed: every token of a search text.
@@ -19,3 +21,18 @@ def looked_up(term: Term) -> str:
     end = ":*" if term.prefix else ""
     variants = [" & ".join(tokens) + end for tokens in term.variants]
     return variants[0] if len(variants) == 1 else f"({' | '.join(f'({variant})' for variant in variants)})"
+
+
+def json_copy(metadata: str | None) -> str:
+    """Return the copy of an entry's metadata that filters look at, in the form that JSONB compares exactly."""
+    return comparable_json(decode(metadata or "{}"))
+
+
+def contained(condition: Node | None) -> tuple[str, dict[str, Any]]:
+    """Return the part of a metadata filter that the index over the JSONB copy can look up, as SQL with parameters.
+
+    Every entry that satisfies the filter satisfies this too; ``matches`` decides.
+    """
+    found = [comparable_json(wanted) for wanted in equalities(condition)]
+    tests = [f"metadata_json @> %(metadata{place})s::jsonb" for place in range(len(found))]
+    return " AND ".join(["true", *tests]), {f"metadata{place}": text for place, text in enumerate(found)}

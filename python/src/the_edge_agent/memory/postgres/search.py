@@ -24,8 +24,8 @@ from the_edge_agent.memory.database.search_plan import (
     window_of,
 )
 from the_edge_agent.memory.database.search_plan import Row as Read
-from the_edge_agent.memory.postgres.database import contained, in_time, streamed
-from the_edge_agent.memory.postgres.index import WHOLE_INDEX, looked_up
+from the_edge_agent.memory.postgres.database import in_time, streamed
+from the_edge_agent.memory.postgres.index import WHOLE_INDEX, contained, looked_up
 from the_edge_agent.memory.postgres.times import utc
 
 VISIBLE: Final = "(expires_at IS NULL OR expires_at > now())"

@@ -103,19 +103,13 @@ class SQLAlchemyCatalog(OnDatabase, DatabaseCatalog):
             engine_args={} if engine_args is None else engine_args,
             connect_args={} if connect_args is None else connect_args,
         )
-        self._owns_database = True
-        self._database = Database(
+        database = Database(
             check_source(url, engine, options),
             options,
             entries_name=LTMEntry.__tablename__,
             dialect_class=self.dialect_class,
         )
-        if not check_flag("lazy", lazy):
-            self._database.start()
-
-    def is_on(self, database: Any) -> bool:
-        """Return whether this is the database of a backend, so that one transaction can write both."""
-        return isinstance(database, Database) and self._database.is_same(database)
+        self._open(database, lazy)
 
     @property
     def dialect(self) -> str:

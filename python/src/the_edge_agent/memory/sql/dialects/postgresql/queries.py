@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Integer, Table, Text, bindparam, cast, func
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from the_edge_agent.memory.core.codec import comparable_json, decode
+from the_edge_agent.memory.postgres.index import json_copy
 from the_edge_agent.memory.sql.dialects.base import Queries
 from the_edge_agent.memory.sql.dialects.base.filters import FilterConditions
 from the_edge_agent.memory.sql.dialects.base.search import TextConditions
@@ -36,7 +36,7 @@ class PostgreSQLQueries(Queries):
 
     def metadata_parameters(self, metadata: str | None) -> dict[str, Any]:
         """Return the parameters, with the metadata in the form that JSONB compares exactly."""
-        return {**super().metadata_parameters(metadata), "b_metadata_json": comparable_json(decode(metadata or "{}"))}
+        return {**super().metadata_parameters(metadata), "b_metadata_json": json_copy(metadata)}
 
     def size(self, column: ColumnElement[str]) -> ColumnElement[int]:
         """Return the bytes, which PostgreSQL knows: to count characters it decompresses the text."""

@@ -17,7 +17,7 @@ from the_edge_agent.memory.core.damage import (
     Facts,
     Readable,
     damaged,
-    found_entry,
+    entry_result,
     search_result,
     whole_entries,
 )
@@ -83,7 +83,7 @@ class DatabaseBackend(LTMBackend):
         entry = self._get(check_key(key))
         if entry is None:
             return ok(value=default, found=False, metadata=None, version=None)
-        return found_entry(entry)
+        return entry_result(entry)
 
     @returns_result
     def retrieve_many(self, keys: Iterable[str]) -> Result:

@@ -22,7 +22,7 @@ from the_edge_agent.memory import (
     create_ltm_backend,
     parse_ltm_config,
 )
-from the_edge_agent.memory.database.search_plan import BOUNDS, Bound
+from the_edge_agent.memory.database.search_plan import STEP_LIMITS, StepLimits
 
 pytestmark = pytest.mark.targets(family="postgresql", native=True)
 
@@ -66,7 +66,7 @@ def test_both_make_the_same_tables(database: Database) -> None:
 def test_a_filter_finds_the_same_whether_few_or_many_satisfy_it(
     database: Database, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(BOUNDS, "postgresql", (Bound(few, 2 * few), Bound(3 * few, 4 * few)))
+    monkeypatch.setitem(STEP_LIMITS, "postgresql", (StepLimits(few, 2 * few), StepLimits(3 * few, 4 * few)))
     with PostgresBackend(database.url) as memory, SQLAlchemyBackend(database.url) as other:
         for start in range(0, 20, 4):  # four of one time each
             memory.store_many(

@@ -25,7 +25,7 @@ from the_edge_agent.memory.core.filters import index_lookups, matches, parameter
 from the_edge_agent.memory.core.query import parse_query
 from the_edge_agent.memory.database import native_rows
 from the_edge_agent.memory.database import search_plan as plan
-from the_edge_agent.memory.database.search_plan import Bound, Step, first_answer
+from the_edge_agent.memory.database.search_plan import Step, StepLimits, first_answer
 from the_edge_agent.memory.sql.dialects.mysql import terms as mysql_terms
 from the_edge_agent.memory.sql.queries import search as sql_search
 from the_edge_agent.memory.sql.queries.search import Search
@@ -40,7 +40,7 @@ MAKES: Final[dict[str, Make]] = {
 }
 # Small enough that 80 entries take every way.
 WINDOW: Final = 6
-BOUNDS: Final = ((3, 8), (12, 30))
+LIMITS: Final = ((3, 8), (12, 30))
 QUERIES: Final = (
     *(None, "common", "rare", "old", "new", "comm*", "common old", '"common word"', "common -old", "-common"),
     *("late rare", "absent"),
@@ -89,9 +89,9 @@ def nested(value: Any, levels: int) -> Any:
     return value
 
 
-def with_small_steps(monkeypatch: pytest.MonkeyPatch, family: str, bounds: Sequence[tuple[int, int]] = BOUNDS) -> None:
-    monkeypatch.setitem(plan.BOUNDS, family, tuple(Bound(*bound) for bound in bounds))
-    monkeypatch.setattr(plan, "SORTED_WHOLE", bounds[0][0])
+def with_small_steps(monkeypatch: pytest.MonkeyPatch, family: str, limits: Sequence[tuple[int, int]] = LIMITS) -> None:
+    monkeypatch.setitem(plan.STEP_LIMITS, family, tuple(StepLimits(*pair) for pair in limits))
+    monkeypatch.setattr(plan, "SORTED_WHOLE", limits[0][0])
 
 
 @pytest.fixture(params=MAKES)
@@ -286,7 +286,7 @@ def test_a_look_at_the_newest_entries_reads_no_others(terms: Database, monkeypat
         search = Search((), parse_filter({"kind": "often", "n": {"$gt": 999}}), "", 4, 0)
         steps = memory._database.start().statements.entries.search_steps(search)
         looks = [step.statement for step in steps if step.is_partial]
-        assert len(looks) == len(BOUNDS)
+        assert len(looks) == len(LIMITS)
         for query in looks:
             run_in(memory, "FLUSH STATUS")
             assert not memory._database.read(lambda _, each=query: each)

@@ -24,7 +24,7 @@ from run_length import SEED, of_this_day, of_this_run
 from the_edge_agent.cli.app import app
 from the_edge_agent.memory import LTMBackend, LTMError, SQLAlchemyBackend
 from the_edge_agent.memory.database import search_plan as plan
-from the_edge_agent.memory.database.search_plan import Bound
+from the_edge_agent.memory.database.search_plan import StepLimits
 from the_edge_agent.memory.sql.dialects.mysql import search as mysql_search
 from the_edge_agent.memory.sql.dialects.mysql.blocks import WordBlocks
 from the_edge_agent.memory.sql.dialects.mysql.words import (
@@ -76,7 +76,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let blocks, and what a search looks up, be small enough that some entries take every way."""
     monkeypatch.setattr(WordBlocks, "every", SMALL)
     monkeypatch.setattr(mysql_search, "LEAST_LOOKED_UP", 25)
-    monkeypatch.setitem(plan.BOUNDS, "mysql", (Bound(3, 12), Bound(40, 60)))
+    monkeypatch.setitem(plan.STEP_LIMITS, "mysql", (StepLimits(3, 12), StepLimits(40, 60)))
     monkeypatch.setattr(plan, "RANK_WINDOW", 10)
 
 

@@ -234,7 +234,7 @@ def test_where_that_would_take_long_the_memory_is_refused_until_it_is_synced(
         backend.store_many([{"key": f"k{n}", "value": n} for n in range(5)])
     monkeypatch.setattr("the_edge_agent.memory.database.backend.MOST_SYNCED", 4)
     catalog = switched_on(database, tmp_path, where)
-    with pytest.raises(LTMError, match=r"5 entries that it does not know.*sync_catalog\(\)") as raised:
+    with pytest.raises(LTMError, match=r"5 entries that are not in it.*sync_catalog\(\)") as raised:
         database.open(catalog=catalog)
     assert raised.value.error_type == "configuration_error"
     with database.open(catalog=catalog, lazy=True) as backend:

@@ -1,1 +1,1 @@
-"""What a memory and a catalog promise, and how one is made by name or from a configuration."""
+"""The contracts of memories and catalogs, and how to create one by name or from a configuration."""

@@ -39,29 +39,33 @@ Self = TypeVar("Self", bound="LTMBackend")
 
 
 class LTMBackend(ABC):
-    """Long-term memory: entries of a key, a JSON value and JSON metadata that outlive the process.
+    """Long-term memory: entries that outlive the process. An entry is a key, a JSON value and JSON metadata.
 
-    Keys are text of 1 to 512 characters, exact in case, accents and spaces. Values are any JSON value.
-    Metadata is a JSON object or None. Methods return a dict: ``{"success": True, ...}``, or
-    ``{"success": False, "error": str, "error_type": str}`` and nothing has changed. What returns no dict
-    (constructors, ``iterate_all``, ``transaction``) raises ``LTMError``, whose ``result`` is that dict.
+    A key is text of 1 to 512 characters. Keys that differ in case, accents or spaces are different keys. A value is any
+    JSON value. Metadata is a JSON object or None.
 
-    A backend may be used by many threads at once; each call is one transaction. Whoever creates a backend
-    closes it. Third parties write the five abstract methods, and have all others by them; a promise that the
-    five cannot keep is a capability: what a backend does not declare is refused as ``validation_error``.
+    Most methods return a dict: ``{"success": True, ...}``, or ``{"success": False, "error": str, "error_type": str}``.
+    After a failure nothing has changed. Constructors, ``iterate_all``, ``iterate_entries`` and ``transaction`` return
+    no dict: they raise ``LTMError``, whose attribute ``result`` is the failure dict.
+
+    Many threads may use one backend at the same time. Each call is one transaction. The program that creates a backend
+    must close it.
+
+    The author of a backend writes the five abstract methods. The other methods use these five, so a backend inherits
+    them. Some promises need more than the five methods; each of these is a capability. A call that needs a capability
+    which the backend does not declare fails with ``validation_error``.
 
     Attributes:
-        capabilities: what the backend promises beyond the five methods: ``"transactions"`` (it provides
-            ``_apply``, and so has ``transaction``, ``store_many`` and ``delete_many``, and a ``retrieve_many``
-            that sees one state), ``"ttl"`` (``store``
-            keeps lifetimes, it provides ``cleanup_expired``), ``"versions"`` (``store`` obeys ``if_version``),
-            ``"times"`` (``store`` keeps ``expires_at``, it provides ``iterate_entries``), ``"match"`` (``search``
-            knows ``match`` and ``explain``).
+        capabilities: the capabilities of the backend. ``"transactions"``: it provides ``_apply``; ``transaction``,
+            ``store_many`` and ``delete_many`` work, and ``retrieve_many`` sees one state. ``"ttl"``: ``store`` accepts
+            ``ttl``, and it provides ``cleanup_expired``. ``"versions"``: ``store`` obeys ``if_version``. ``"times"``:
+            ``store`` accepts ``expires_at``, and it provides ``iterate_entries``. ``"match"``: ``search`` accepts
+            ``match="any"`` and ``explain``.
     """
 
     capabilities: frozenset[str] = frozenset()
 
-    _keeps_words: bool = True  # whether the search tokens of an entry are made
+    _keeps_words: bool = True  # whether stores make the search text of an entry
 
     @abstractmethod
     def store(
@@ -78,19 +82,22 @@ class LTMBackend(ABC):
 
         Args:
             key: 1 to 512 characters, without NUL or lone surrogates.
-            value: any JSON value, None included.
-            metadata: a JSON object or None, at most 30 levels deep, without NUL, integers within 64 bits.
-            ttl: seconds until the entry expires, up to 100 years; None for never. An expired entry is as if
-                it were not there: for every read at once, and for the next store, which creates it anew.
-            if_version: store only over this version; 0 only if there is no entry; None in any case.
-            expires_at: when the entry expires, in place of ``ttl``: a datetime, a naive one means UTC. One in the
-                past is kept too: the entry is stored, and has expired at once.
+            value: any JSON value, also None.
+            metadata: a JSON object or None. It may be at most 30 levels deep. It must not contain NUL, or integers
+                beyond 64 bits.
+            ttl: seconds until the entry expires, up to 100 years; None for never. An expired entry does not exist for
+                any call: reads do not return it, and the next store of its key creates a new entry.
+            if_version: store only if the entry has this version. 0 means only if there is no entry. None stores in any
+                case.
+            expires_at: when the entry expires, instead of ``ttl``: a datetime; one without a time zone means UTC. The
+                time may be in the past: then the entry is stored and has expired at once.
 
         Returns:
-            ``{"success": True, "stored": True, "key": str, "created": bool, "version": int}``: ``created``
-            is true exactly once per key under any race, ``version`` starts at 1 and grows by 1 per store.
-            If ``if_version`` does not hold, a failure with ``error_type`` ``conflict``, the ``key`` and the
-            ``version`` that the entry has, 0 if there is none.
+            ``{"success": True, "stored": True, "key": str, "created": bool, "version": int}``. ``created`` is true if
+            there was no entry; if many stores race for a new key, exactly one of them gets true. ``version`` starts at
+            1 and grows by 1 with each store.
+            If the entry has another version than ``if_version``: a failure with the ``error_type`` ``conflict``, the
+            ``key``, and the ``version`` of the entry, which is 0 if there is none.
         """
 
     @abstractmethod
@@ -98,10 +105,10 @@ class LTMBackend(ABC):
         """Return the entry at ``key``.
 
         Returns:
-            ``{"success": True, "value": Any, "found": bool, "metadata": dict | None, "version": int | None}``;
-            when there is none, ``value`` is ``default``, ``found`` false, metadata and version None.
-            An entry that is damaged, because somebody else wrote its row, is a ``query_error`` with its key in
-            ``damaged``.
+            ``{"success": True, "value": Any, "found": bool, "metadata": dict | None, "version": int | None}``.
+            If there is no entry, ``value`` is ``default``, ``found`` is false, and metadata and version are None.
+            If the entry is damaged, for example because another program wrote its row: a failure with the
+            ``error_type`` ``query_error``, and the key in the list ``damaged``.
         """
 
     @abstractmethod
@@ -109,7 +116,7 @@ class LTMBackend(ABC):
         """Delete the entry at ``key``.
 
         Returns:
-            ``{"success": True, "deleted": bool, "key": str}``; ``deleted`` is false when there was none.
+            ``{"success": True, "deleted": bool, "key": str}``; ``deleted`` is false if there was no entry.
         """
 
     @abstractmethod
@@ -124,43 +131,43 @@ class LTMBackend(ABC):
         offset: int = 0,
         explain: bool = False,
     ) -> Result:
-        """Return the entries that match all of the conditions given, best first.
+        """Return the entries that match the query, the filter and the prefix, best first.
 
         Args:
-            query: a question or words, ``"phrases"`` and ``prefix*``; ``+word`` must occur, ``-word`` must not. None or
-                empty for no text condition.
-            match: ``any``: an entry that has some of the words is found, and ranked by how much they tell. ``all``:
-                every word must occur. ``any`` unless given; a backend without the capability ``"match"`` knows
-                only ``all``.
-            metadata_filter: equality by key, or operators such as ``{"age": {"$gte": 18}}``.
-            limit: 1 to 10,000.
-            prefix: what the key begins with.
-            offset: how many of the results to skip.
-            explain: whether each result has an ``explain`` too: ``[{"term": str, "score": float}]``, the terms of the
-                query that the entry has, and what each adds to the score.
+            query: a question, or words, ``"phrases"`` and ``prefix*``. ``+word`` must occur, ``-word`` must not. None
+                or an empty query means no condition on the text.
+            match: ``any`` returns entries that have at least one of the words; rare words count more in the ranking.
+                ``all`` returns entries that have every word. The default is ``any``. A backend without the
+                capability ``"match"`` accepts only ``all``, and it is the default there.
+            metadata_filter: keys with the values that they must have, or operators such as ``{"age": {"$gte": 18}}``.
+            limit: how many results to return at most, 1 to 10,000.
+            prefix: the key must begin with this text.
+            offset: how many results to skip.
+            explain: whether each result also has ``explain``, a list ``[{"term": str, "score": float}]`` of the terms
+                of the query that the entry has, with the part of the score that each adds.
 
         Returns:
-            ``{"success": True, "results": [{"key", "value", "metadata", "score"}], "count": int}``, ordered
-            by score, then newest, then key; docs/search.md has the rules. Without words to look for
-            scores are 0.0. What is damaged is no result: the search goes on without it,
-            and if it came upon such entries, their keys are in ``damaged``.
+            ``{"success": True, "results": [{"key", "value", "metadata", "score"}], "count": int}``. Results are in the
+            order of their score; equal scores are ordered by time, newest first, and then by key. docs/search.md has
+            the rules. If the query has no words, all scores are 0.0. A search leaves out damaged entries; the result
+            then has the keys of those it met in the list ``damaged``.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Release every connection. Idempotent; afterwards every call is a ``connection_error``."""
+        """Close every connection. Later calls fail with ``connection_error``; closing again does nothing."""
 
     @returns_result
     def store_many(self, entries: Iterable[Mapping[str, Any]]) -> Result:
-        """Store many entries in one transaction, all or nothing.
+        """Store many entries in one transaction: all of them or none.
 
         Args:
-            entries: dicts with ``key`` and ``value``, and where wanted ``metadata`` and ``ttl`` or
-                ``expires_at``, as for ``store``. A key that comes twice is stored twice, in this order.
+            entries: dicts with ``key`` and ``value``. They may also have ``metadata``, and ``ttl`` or ``expires_at``,
+                as for ``store``. A key that comes twice is stored twice, in the order of the list.
 
         Returns:
-            ``{"success": True, "stored_count": int, "results": [{"key", "created", "version"}]}``, one result
-            for each entry, in order.
+            ``{"success": True, "stored_count": int, "results": [{"key", "created", "version"}]}``, with one result
+            for each entry, in the same order.
         """
         self._require("transactions")
         stores = stores_of(entries, rules=self._rules if self._keeps_words else None)
@@ -181,17 +188,18 @@ class LTMBackend(ABC):
 
         Returns:
             ``{"success": True, "entries": {key: {"value", "metadata", "version"} | None}, "found_count": int,
-            "missing_count": int}``, each key once, in the order given; None where there is no entry. Where some
-            are damaged, a ``query_error`` with their keys in ``damaged``.
+            "missing_count": int}``. ``entries`` has each key once, in the order of the argument, with None for a key
+            that has no entry. If entries are damaged: a failure with the ``error_type`` ``query_error`` and their keys
+            in the list ``damaged``.
         """
         entries: dict[str, dict[str, Any] | Damage | None] = {}
         for key in check_keys(keys):
-            found = self.retrieve(key)
-            if not found["success"] and key in found.get("damaged", ()):
+            result = self.retrieve(key)
+            if not result["success"] and key in result.get("damaged", ()):
                 entries[key] = Damage(key, "entry", "it cannot be read")
                 continue
-            succeeded(found)
-            entries[key] = {name: found[name] for name in ENTRY_FIELDS} if found["found"] else None
+            succeeded(result)
+            entries[key] = {name: result[name] for name in ENTRY_FIELDS} if result["found"] else None
         return whole_entries(entries)
 
     @returns_result
@@ -199,7 +207,7 @@ class LTMBackend(ABC):
         """Delete the entries at many keys in one transaction.
 
         Returns:
-            ``{"success": True, "deleted_count": int}``: how many there were.
+            ``{"success": True, "deleted_count": int}``; keys without an entry do not count.
         """
         self._require("transactions")
         results = self._apply([Delete(key) for key in check_keys(keys)])
@@ -207,30 +215,32 @@ class LTMBackend(ABC):
 
     @returns_result
     def list_keys(self, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:
-        """Return a page of the keys in code-point order.
+        """Return a page of keys, ordered by code point.
 
         Args:
-            prefix: what the keys begin with.
-            limit: 1 to 10,000.
-            after: return keys above this one only: the ``next`` of the page before.
+            prefix: return only keys that begin with this text.
+            limit: how many keys to return at most, 1 to 10,000.
+            after: return only keys that come after this one. Pass the ``next`` of the page before.
 
         Returns:
             ``{"success": True, "keys": [str], "next": str | None}``; ``next`` is None on the last page.
         """
-        wanted, last = check_limit(limit), check_after(after)
-        above = (key for key, _, _ in self.iterate_all(prefix) if key > last)
-        return page_of_keys(list(islice(above, wanted + 1)), wanted)
+        page_size, last = check_limit(limit), check_after(after)
+        following = (key for key, _, _ in self.iterate_all(prefix) if key > last)
+        return page_of_keys(list(islice(following, page_size + 1)), page_size)
 
     @returns_result
     def count(self, prefix: str | None = None) -> Result:
-        """Return ``{"success": True, "count": int}``: how many entries there are, or begin with ``prefix``."""
+        """Count the entries, or those whose key begins with ``prefix``: ``{"success": True, "count": int}``."""
         return ok(count=sum(1 for _ in self.iterate_all(prefix)))
 
     def cleanup_expired(self, batch_size: int = 100) -> Result:
-        """Remove expired entries, which no call sees any more, from the store; repeat while some remain.
+        """Remove expired entries from the database. No call returns them any more, but they take space.
+
+        One call removes one batch. Call it again until ``remaining_count`` is 0.
 
         Args:
-            batch_size: how many to remove in this call, 1 to 10,000.
+            batch_size: how many entries to remove at most, 1 to 10,000.
 
         Returns:
             ``{"success": True, "deleted_count": int, "remaining_count": int}``.
@@ -238,31 +248,32 @@ class LTMBackend(ABC):
         return fail("validation_error", f"{type(self).__name__} keeps no lifetimes")
 
     def iterate_all(self, prefix: str | None = None) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
-        """Yield ``(key, value, metadata)`` of every entry in key order (by code point).
+        """Yield ``(key, value, metadata)`` of every entry, ordered by key (by code point).
 
-        Entries are as they are when they are read; one that changes meanwhile may be seen before or after. What is
-        damaged is left out, and named in the log; the iterator has the keys so far in its attribute ``damaged``.
+        The iteration is not one transaction: if an entry changes meanwhile, the old or the new state may be returned.
+        Damaged entries are left out. Their keys are logged at the end, and the iterator's attribute ``damaged`` lists
+        those left out so far.
 
         Raises:
-            LTMError: at once for a bad prefix, later if the database fails.
+            LTMError: at once for a bad prefix; during the iteration if the database fails.
         """
         check_prefix(prefix)
-        found: list[dict[str, Any]] = []
+        entries: list[dict[str, Any]] = []
         damages: dict[str, Damage] = {}
         while True:
-            page = succeeded(self.search(prefix=prefix, limit=MAX_LIMIT, offset=len(found)))
-            found += page["results"]
+            page = succeeded(self.search(prefix=prefix, limit=MAX_LIMIT, offset=len(entries)))
+            entries += page["results"]
             damages |= {key: Damage(key, "entry", "it cannot be read") for key in page.get("damaged", ())}
             if page["count"] < MAX_LIMIT:
                 break
-        found.sort(key=lambda entry: str(entry["key"]))
-        return Readable([*damages.values(), *((entry["key"], entry["value"], entry["metadata"]) for entry in found)])
+        entries.sort(key=lambda entry: str(entry["key"]))
+        return Readable([*damages.values(), *((entry["key"], entry["value"], entry["metadata"]) for entry in entries)])
 
     def iterate_entries(self, prefix: str | None = None) -> Iterator[dict[str, Any]]:
         """Yield ``{"key", "value", "metadata", "version", "created_at", "updated_at", "expires_at"}`` in key order.
 
-        As ``iterate_all``, with all that a copy needs; the times are datetimes in UTC, ``expires_at`` may be None.
-        To be provided with the capability ``"times"``.
+        This is ``iterate_all`` with everything that a copy of the memory needs. The times are datetimes in UTC;
+        ``expires_at`` may be None. A backend with the capability ``"times"`` must override this method.
 
         Raises:
             LTMError: as for ``iterate_all``; ``validation_error`` if the backend has no capability ``"times"``.
@@ -272,11 +283,11 @@ class LTMBackend(ABC):
         raise NotImplementedError(f"{type(self).__name__} declares times and provides no iterate_entries")
 
     def transaction(self) -> LTMTransaction:
-        """Return a transaction that queues stores and deletes until ``commit``.
+        """Return a transaction, which queues stores and deletes until ``commit``.
 
         Raises:
-            LTMError: ``connection_error`` after close, ``validation_error`` if the backend has no
-                capability ``"transactions"``.
+            LTMError: ``connection_error`` after ``close``; ``validation_error`` if the backend has no capability
+                ``"transactions"``.
         """
         self._require("transactions")
         return LTMTransaction(self.check_store, self._apply)
@@ -291,11 +302,11 @@ class LTMBackend(ABC):
         if_version: int | None = None,
         expires_at: datetime | None = None,
     ) -> Store:
-        """Check and encode the arguments of ``store``; for the authors of backends.
+        """Check and encode the arguments of ``store``. This is for the authors of backends.
 
         Raises:
-            LTMError: ``validation_error``, also for an argument that needs a capability which the backend
-                does not declare, or ``serialization_error``.
+            LTMError: ``validation_error``, also for an argument that needs a capability which the backend does not
+                declare; ``serialization_error`` if JSON would change the value or the metadata.
         """
         rules = self._rules if self._keeps_words else None
         store = Store.of(key, value, metadata, ttl=ttl, if_version=if_version, expires_at=expires_at, rules=rules)
@@ -303,20 +314,20 @@ class LTMBackend(ABC):
         return store
 
     def _apply(self, operations: Sequence[Operation]) -> list[Result]:
-        """Run operations in one database transaction; return the result dict of each, in order.
+        """Run operations in one database transaction and return the result dict of each, in the same order.
 
-        To be provided with the capability ``"transactions"``.
+        A backend with the capability ``"transactions"`` must override this method.
 
         Raises:
-            LTMError: nothing has changed then.
+            LTMError: an operation failed; nothing has changed then.
         """
         raise NotImplementedError(f"{type(self).__name__} declares transactions and provides no _apply")
 
     def check_match(self, match: Any, *, explain: bool = False) -> Literal["any", "all"]:
-        """Check these arguments of ``search`` and return the way to match; for the authors of backends.
+        """Check the arguments ``match`` and ``explain`` of ``search``; return ``any`` or ``all``. For backend authors.
 
         Raises:
-            LTMError: ``validation_error``, also for ``any`` and ``explain`` without the capability ``"match"``.
+            LTMError: ``validation_error``; also for ``any`` and ``explain`` without the capability ``"match"``.
         """
         explains = check_explain(explain)
         if "match" in self.capabilities:
@@ -327,11 +338,11 @@ class LTMBackend(ABC):
 
     @property
     def language(self) -> str:
-        """The language of the words that are searched, ``none`` for exact words."""
+        """The language whose stems and stop words the search uses, such as ``english``; ``none`` for exact words."""
         return self._rules().name
 
     def _rules(self) -> Language:
-        """Return the rules of the language of the words that are kept."""
+        """Return the rules of the memory's language."""
         return EXACT
 
     def _require_all(self, store: Store) -> None:
@@ -367,18 +378,22 @@ _backends: Final = Registry(
     },
     "the_edge_agent.ltm_backends",
 )
-_SEARCH: Final = ("search", "full_text")  # the argument of our constructors, and its name in configurations
-_SEARCHING: Final = ("postgres", "sqlalchemy", "sqlite")  # the backends that take it
+_SEARCH: Final = ("search", "full_text")  # an argument of our constructors, and its name in configurations
+_HAVE_SEARCH: Final = ("postgres", "sqlalchemy", "sqlite")  # the backends whose constructor has this argument
 
 
 def register_backend(name: str, factory: BackendFactory) -> None:
-    """Make ``create_ltm_backend(name, ...)`` call ``factory(...)``; a later registration replaces it.
+    """Make ``create_ltm_backend(name, ...)`` call ``factory(...)``. Another registration of the name replaces this one.
 
-    Third parties may instead declare an entry point in the group ``the_edge_agent.ltm_backends``.
+    A package may instead declare an entry point in the group ``the_edge_agent.ltm_backends``.
 
     Args:
-        name: case-insensitive.
+        name: the name of the backend, case-insensitive.
         factory: a class or function that returns an ``LTMBackend``.
+
+    Raises:
+        ValueError: the name is empty or not text.
+        TypeError: the factory is not callable.
     """
     _backends.register(name, factory)
 
@@ -389,46 +404,51 @@ def get_registered_backends() -> list[str]:
 
 
 def create_ltm_backend(backend_type: str = "sqlalchemy", **options: Any) -> LTMBackend:
-    """Return a new backend; the caller closes it.
+    """Return a new backend. The caller must close it.
 
     Args:
         backend_type: a registered name, case-insensitive.
-        options: the arguments of the backend's constructor, such as ``url``; ``full_text`` for ``search``, too.
+        options: the arguments of the backend's constructor, such as ``url``. ``full_text`` is another name of
+            ``search``.
 
     Raises:
-        ValueError: an unknown name; the message lists the known ones.
-        LTMError: the backend could not be built.
-        ImportError: its optional dependency is missing; the message names the extra to install.
+        ValueError: the name is unknown; the message lists the known names.
+        LTMError: the backend could not be created, for example because the database cannot be reached.
+        ImportError: an optional dependency is missing; the message names the extra to install.
     """
     factory = find_backend_factory(backend_type, options.get("url"))
     return factory(**constructor_options(backend_type, options))
 
 
 def other_names(backend_type: str) -> tuple[str, ...]:
-    """Return the names that ``constructor_options`` takes for arguments of a backend's constructor."""
-    return _SEARCH[1:] if backend_type.strip().lower() in _SEARCHING else ()
+    """Return other names that ``constructor_options`` accepts for arguments of a backend's constructor."""
+    return _SEARCH[1:] if backend_type.strip().lower() in _HAVE_SEARCH else ()
 
 
 def constructor_options(backend_type: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a backend's constructor: ``full_text`` is called ``search`` there.
+    """Return the arguments of a backend's constructor. The option ``full_text`` becomes the argument ``search``.
 
     Raises:
-        LTMError: ``configuration_error`` for two that differ.
+        LTMError: ``configuration_error`` if both are there and differ.
     """
-    found = dict(options)
-    if not isinstance(backend_type, str) or not any(name in found for name in other_names(backend_type)):
-        return found
-    values = {check_flag(name, found.pop(name)) for name in _SEARCH if name in found}
+    arguments = dict(options)
+    if not isinstance(backend_type, str) or not any(name in arguments for name in other_names(backend_type)):
+        return arguments
+    values = {check_flag(name, arguments.pop(name)) for name in _SEARCH if name in arguments}
     if len(values) > 1:
         raise LTMError("configuration_error", "full_text and search mean the same; give one of them")
-    return {**found, "search": values.pop()}
+    return {**arguments, "search": values.pop()}
 
 
 def find_backend_factory(name: str, url: Any = None) -> BackendFactory:
-    """Return the registered class or function of a name, which is to serve a URL.
+    """Return the class or function that is registered under a name.
+
+    Args:
+        name: the name of the backend, case-insensitive.
+        url: the URL that the backend will connect to; only the message of an ImportError uses it.
 
     Raises:
-        ValueError: an unknown name; the message lists the known ones.
-        ImportError: its optional dependency is missing; the message names the extra that the URL needs.
+        ValueError: the name is unknown; the message lists the known names.
+        ImportError: an optional dependency is missing; the message names the extra that the URL needs.
     """
     return _backends.find(name, url)

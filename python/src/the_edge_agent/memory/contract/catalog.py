@@ -14,14 +14,14 @@ from the_edge_agent.memory.core.results import Result
 
 @runtime_checkable
 class CatalogBackend(Protocol):
-    """The ledger of what is stored: of each key the hash of its content, its size, its metadata and its place.
+    """A catalog records for each key where its value is stored, and the value's hash, size and metadata.
 
-    Methods that return a dict answer a failure as ``{"success": False, "error": str, "error_type": str}``; the
-    others raise ``LTMError``. An entry whose ``expires_at`` is over is as if it were not there. Times are aware
-    datetimes in UTC with microseconds; any aware datetime goes in, a naive one means UTC.
+    Methods that return a dict return a failure as ``{"success": False, "error": str, "error_type": str}``. The other
+    methods raise ``LTMError``. After its ``expires_at`` an entry does not exist for any call. Times in results are
+    datetimes in UTC with microseconds. An argument may have any time zone; a datetime without one means UTC.
 
-    An entry is a dict of ``id, key, content_hash, storage_uri, byte_size, inlined_value, metadata, expires_at,
-    created_at, updated_at``.
+    An entry is a dict with the keys ``id, key, content_hash, storage_uri, byte_size, inlined_value, metadata,
+    expires_at, created_at, updated_at``.
     """
 
     def track_entry(
@@ -37,45 +37,49 @@ class CatalogBackend(Protocol):
         """Create or replace the entry of a key.
 
         Args:
-            key: 1 to 512 characters, exact.
+            key: 1 to 512 characters; case, accents and spaces count.
             content_hash: up to 200 printable ASCII characters without spaces, such as ``compute_content_hash`` returns.
-            storage_uri: where the value is, None if it is nowhere else.
-            byte_size: of the value, in bytes.
-            metadata: a JSON object or None, by the rules of ``LTMBackend.store``.
-            inlined_value: the value itself, where it is small: any JSON value.
-            expires_at: when the entry expires, None for never.
+            storage_uri: where the value is stored; None if only the catalog has it.
+            byte_size: the size of the value in bytes, or None.
+            metadata: a JSON object or None, with the limits of ``LTMBackend.store``.
+            inlined_value: the value itself, if it is small: any JSON value.
+            expires_at: when the entry expires; None for never.
 
         Returns:
-            ``{"success": True, "entry_id": str, "created": bool}``; ``created`` is true exactly once per key
-            under any race.
+            ``{"success": True, "entry_id": str, "created": bool}``. ``created`` is true if there was no entry; if many
+            calls race for a new key, exactly one of them gets true.
         """
         ...
 
     def get_entry(self, key: str) -> dict[str, Any] | None:
-        """Return the entry of a key, None if there is none."""
+        """Return the entry of a key, or None if there is none."""
         ...
 
     def list_entries(
         self, prefix: str | None = None, metadata_filter: dict[str, Any] | None = None, limit: int = 100
     ) -> list[dict[str, Any]]:
-        """Return the first entries, in the order of their keys, that fit a prefix and a metadata filter."""
+        """Return up to ``limit`` entries that have the prefix and satisfy the filter, ordered by key."""
         ...
 
     def delete_entry(self, key: str) -> bool:
-        """Delete the entry of a key and return whether it was there."""
+        """Delete the entry of a key and return whether there was one."""
         ...
 
     def get_changed_entries(self, since_snapshot_id: str | None = None) -> list[dict[str, Any]]:
-        """Return the entries that are new since a snapshot or have another hash, metadata or expiry, by key.
+        """Return the entries that were created, or whose hash, metadata or expiry changed, since a snapshot, by key.
 
-        Without a snapshot all entries. An unknown snapshot raises ``LTMError``.
+        Without a snapshot this returns all entries.
+
+        Raises:
+            LTMError: ``validation_error`` if there is no snapshot with this id.
         """
         ...
 
     def create_snapshot(self, name: str) -> str:
-        """Keep what the catalog holds now, one consistent state, and return the snapshot's id of 36 characters.
+        """Record the present state of the catalog in one transaction and return the snapshot's id of 36 characters.
 
-        Sizes that add up to more than 2^63 - 1 bytes raise ``LTMError`` (``validation_error``).
+        Raises:
+            LTMError: ``validation_error`` if the sizes of all entries add up to more than 2^63 - 1 bytes.
         """
         ...
 
@@ -83,14 +87,14 @@ class CatalogBackend(Protocol):
         """Track many entries.
 
         Args:
-            entries: dicts of the arguments of ``track_entry``; a key that comes twice is tracked twice. An entry
-                may leave out ``storage_uri`` (None is meant), ``metadata`` (``{}``), ``inlined_value`` and
-                ``expires_at`` (None).
-            atomic: store all or none; otherwise each that can be stored.
+            entries: dicts with the arguments of ``track_entry``. A key that comes twice is tracked twice. An entry may
+                leave out ``storage_uri`` (default None), ``metadata`` (default ``{}``), ``inlined_value`` (default
+                None) and ``expires_at`` (default None).
+            atomic: true stores all entries or none; false stores every good entry and reports the others.
 
         Returns:
             ``{"success": True, "stored_count": int, "failed_count": int, "errors": [{"key", "error",
-            "error_type"}]}``. With ``atomic`` one bad entry is a failure, with ``errors`` too.
+            "error_type"}]}``. If ``atomic`` and an entry is bad: a failure, which also has ``errors``.
         """
         ...
 
@@ -99,7 +103,7 @@ class CatalogBackend(Protocol):
         ...
 
     def cleanup_expired(self, batch_size: int = 100) -> Result:
-        """Remove up to ``batch_size`` expired entries.
+        """Remove up to ``batch_size`` expired entries from the database. No call returns them any more.
 
         Returns:
             ``{"success": True, "deleted_count": int, "remaining_count": int}``.
@@ -108,16 +112,16 @@ class CatalogBackend(Protocol):
 
 
 def compute_content_hash(value: Any) -> str:
-    """Return ``"sha256:"`` and the hex digest of the JSON of a value, with sorted keys.
+    """Return ``"sha256:"`` and the hex digest of a value's JSON text with sorted keys.
 
-    What JSON does not know is hashed as its ``str``, so that hashes agree with existing catalogs.
+    An object that is not JSON is hashed as its ``str``, so that hashes agree with existing catalogs.
     """
     text = json.dumps(value, sort_keys=True, default=str)
     return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def generate_entry_id(key: str) -> str:
-    """Return the id of a key's entry: the SHA-256 hex digest of the key."""
+    """Return the id of the entry with this key: the SHA-256 hex digest of the key."""
     return hashlib.sha256(key.encode("utf-8")).hexdigest()
 
 
@@ -134,9 +138,13 @@ _catalogs: Final = Registry(
 
 
 def register_catalog_backend(name: str, factory: CatalogFactory) -> None:
-    """Make ``create_catalog_backend(name, ...)`` call ``factory(...)``; a later registration replaces it.
+    """Make ``create_catalog_backend(name, ...)`` call ``factory(...)``. Registering a name again replaces the factory.
 
-    Third parties may instead declare an entry point in the group ``the_edge_agent.ltm_catalogs``.
+    A package may instead declare an entry point in the group ``the_edge_agent.ltm_catalogs``.
+
+    Raises:
+        ValueError: the name is empty or not text.
+        TypeError: the factory is not callable.
     """
     _catalogs.register(name, factory)
 
@@ -147,25 +155,29 @@ def get_registered_catalog_backends() -> list[str]:
 
 
 def create_catalog_backend(catalog_type: str = "sqlalchemy", **options: Any) -> CatalogBackend:
-    """Return a new catalog; the caller closes it.
+    """Return a new catalog. The caller must close it.
 
     Args:
         catalog_type: a registered name, case-insensitive.
         options: the arguments of the catalog's constructor, such as ``url``.
 
     Raises:
-        ValueError: an unknown name; the message lists the known ones.
-        LTMError: the catalog could not be built.
-        ImportError: its optional dependency is missing; the message names the extra to install.
+        ValueError: the name is unknown; the message lists the known names.
+        LTMError: the catalog could not be created, for example because the database cannot be reached.
+        ImportError: an optional dependency is missing; the message names the extra to install.
     """
     return find_catalog_factory(catalog_type, options.get("url"))(**options)
 
 
 def find_catalog_factory(name: str, url: Any = None) -> CatalogFactory:
-    """Return the registered class or function of a name, which is to serve a URL.
+    """Return the class or function that is registered under a name.
+
+    Args:
+        name: the name of the catalog, case-insensitive.
+        url: the URL that the catalog will connect to; only the message of an ImportError uses it.
 
     Raises:
-        ValueError: an unknown name; the message lists the known ones.
-        ImportError: its optional dependency is missing; the message names the extra that the URL needs.
+        ValueError: the name is unknown; the message lists the known names.
+        ImportError: an optional dependency is missing; the message names the extra that the URL needs.
     """
     return _catalogs.find(name, url)

@@ -1,4 +1,4 @@
-"""Configuration: ``settings.ltm`` of a YAML file to a backend, with ``${ENV}`` expansion."""
+"""Configuration: make a backend from ``settings.ltm`` of a YAML file, and expand ``${ENV}`` variables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DEFAULT_BACKEND: Final = "sqlalchemy"
 _DEFAULT_CATALOG: Final = "sqlalchemy"
 _CATALOG_OF_A_PATH: Final = "sqlite"
 _FLAT: Final = "ltm_"  # ltm_url at the top level means url in the block
-_PATHS: Final = ("path", "db_path")  # of an SQLite file
+_PATHS: Final = ("path", "db_path")  # options that name an SQLite file
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _LITERALS: Final = {"true": True, "false": False}
 
@@ -32,19 +32,19 @@ _LITERALS: Final = {"true": True, "false": False}
 def expand_env_vars(config: Any, env: Mapping[str, str] | None = None) -> Any:
     """Return ``config`` with ``${VAR}`` and ``${VAR:-default}`` replaced in every string, at any depth.
 
-    The default stands for a variable that is unset or empty. A string that is nothing but one ``${...}``
-    becomes a number or boolean if it reads as one.
+    The default replaces a variable that is unset or empty. A string that is exactly one ``${...}`` becomes a number
+    or boolean if the result looks like one.
 
     Args:
-        config: any plain data.
-        env: the variables that may be read, with their values; None for those of the process.
+        config: data of dicts, lists and plain values.
+        env: the variables that may be read, with their values; None for the variables of the process.
 
     Raises:
-        LTMError: ``configuration_error`` for a variable that is unset, or not in ``env``, and has no default.
+        LTMError: ``configuration_error`` for a variable that has no default and is unset, or not in ``env``.
     """
     if isinstance(config, str):
         whole = _VARIABLE.fullmatch(config)
-        before, end, after = config.rpartition("}")  # a default is looked for to the end, so that there must be one
+        before, end, after = config.rpartition("}")  # without this the pattern is slow on text that has no "}"
         expanded = _VARIABLE.sub(partial(_value_of, env), before + end) + after
         return _typed(expanded) if whole else expanded
     if isinstance(config, Mapping):
@@ -62,7 +62,7 @@ def expand_ltm_config(settings: Mapping[str, Any], env: Mapping[str, str] | None
         env: as for ``expand_env_vars``.
 
     Returns:
-        ``{"backend": str, ...}`` with the keys of the block; nothing is connected or checked.
+        ``{"backend": str, ...}`` with the keys of the block. The options are not checked, and nothing is connected.
 
     Raises:
         LTMError: ``configuration_error``.
@@ -81,11 +81,11 @@ def expand_ltm_config(settings: Mapping[str, Any], env: Mapping[str, str] | None
 
 
 def parse_backend_config(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the backend's name and the arguments of its constructor.
+    """Return the name of a backend and the arguments of its constructor.
 
     Args:
-        config: the ``ltm`` block, nested or in flat spellings; ``path`` or ``db_path`` stands for the URL of
-            an SQLite file, ``full_text`` for ``search``.
+        config: the ``ltm`` block, nested or in flat spellings. ``path`` or ``db_path`` may replace ``url`` for an
+            SQLite file; ``full_text`` is another name of ``search``.
 
     Raises:
         LTMError: ``configuration_error``.
@@ -94,15 +94,16 @@ def parse_backend_config(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]
 
 
 def parse_ltm_config(settings: Mapping[str, Any], env: Mapping[str, str] | None = None) -> LTMBackend:
-    """Return the backend that ``settings`` describe; the caller closes it.
+    """Return the backend that ``settings`` describe. The caller must close it.
 
     Args:
         settings: as for ``expand_ltm_config``.
         env: as for ``expand_env_vars``.
 
     Raises:
-        LTMError: ``configuration_error`` that names the key (and the nearest known one), or what the
-            constructor raises: unless ``lazy``, the database must be reachable.
+        LTMError: ``configuration_error`` for a bad setting; the message names the key, and the most similar known key.
+            ``dependency_missing`` if a package must be installed. Also every failure of the constructor, for example
+            ``connection_error`` if the database cannot be reached and the setting ``lazy`` is not true.
     """
     config = expand_ltm_config(settings, env)
     problem: LTMError
@@ -126,14 +127,15 @@ def parse_ltm_config(settings: Mapping[str, Any], env: Mapping[str, str] | None 
 
 
 def parse_catalog_config(config: str | Mapping[str, Any]) -> CatalogBackend:
-    """Return the catalog that a ``catalog`` block describes; the caller closes it.
+    """Return the catalog that a ``catalog`` block describes. The caller must close it.
 
     Args:
-        config: the name of a catalog, or a mapping of its ``type`` and options, with environment variables. Without
-            a type, ``path`` means ``sqlite``, and all else ``sqlalchemy``.
+        config: the name of a catalog, or a mapping with its ``type`` and options; environment variables are expanded.
+            Without ``type``, a block with ``path`` is ``sqlite``, and any other block is ``sqlalchemy``.
 
     Raises:
-        LTMError: ``configuration_error`` that names the key, or what the constructor raises.
+        LTMError: ``configuration_error`` for a bad key, which the message names; ``dependency_missing`` if a package
+            must be installed; every failure of the constructor.
     """
     factory, options = catalog_options(expand_env_vars(config))
     return factory(**options)
@@ -143,7 +145,8 @@ def catalog_options(config: str | Mapping[str, Any]) -> tuple[CatalogFactory, di
     """Return the class or function that makes a catalog, and its arguments.
 
     Raises:
-        LTMError: ``configuration_error`` that names the key, ``dependency_missing``.
+        LTMError: ``configuration_error`` for a bad key, which the message names; ``dependency_missing`` if a package
+            must be installed.
     """
     block = {"type": config} if isinstance(config, str) else config
     if not isinstance(block, Mapping) or not all(isinstance(key, str) for key in block):
@@ -163,24 +166,24 @@ def catalog_options(config: str | Mapping[str, Any]) -> tuple[CatalogFactory, di
     raise problem
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` for the known word nearest to ``word``, or a list of the known ones."""
-    choices = sorted(known)
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` with the valid word most similar to ``word``, or a list of all valid words."""
+    choices = sorted(valid)
     close = get_close_matches(word, choices, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(choices)}"
 
 
 def _value_of(env: Mapping[str, str] | None, variable: re.Match[str]) -> str:
     name, default = variable.groups()
-    known = os.environ if env is None else env
-    value = known.get(name, "")
+    variables = os.environ if env is None else env
+    value = variables.get(name, "")
     if value or default is None:
-        if name not in known and env is not None:
+        if name not in variables and env is not None:
             raise _invalid(
                 f"the environment variable {name} is not set among those that the host lets this file read (`env`);"
                 f" add it there, or write ${{{name}:-default}}"
             )
-        if name not in known:
+        if name not in variables:
             raise _invalid(f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}")
         return value
     return str(default)
@@ -194,13 +197,13 @@ def _typed(text: str) -> Any:
     return _LITERALS.get(text.lower(), text)
 
 
-def _without_flat_names(options: Mapping[str, Any], given: int) -> dict[str, Any]:
+def _without_flat_names(options: Mapping[str, Any], key_count: int) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for key, value in options.items():
         if not isinstance(key, str):
             raise _invalid(f"settings.ltm has a key that is not text: {key!r}")
         plain[key.removeprefix(_FLAT)] = value
-    if len(plain) < given:
+    if len(plain) < key_count:
         raise _invalid("settings.ltm names a key twice, once in its flat spelling")
     return plain
 
@@ -222,11 +225,11 @@ def _backend_options(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def _with_url(options: dict[str, Any]) -> dict[str, Any]:
     paths = {key: options.pop(key) for key in _PATHS if key in options}
-    given = [*paths, *(["url"] if "url" in options else [])]
-    if not given:
+    places = [*paths, *(["url"] if "url" in options else [])]
+    if not places:
         raise _invalid("settings.ltm.url is missing; write for example url: sqlite:///./ltm.db")
-    if len(given) > 1:
-        raise _invalid(f"settings.ltm takes one of url, path and db_path, not {' and '.join(given)}")
+    if len(places) > 1:
+        raise _invalid(f"settings.ltm takes one of url, path and db_path, not {' and '.join(places)}")
     for key, path in paths.items():
         if not isinstance(path, str) or not path or "?" in path or "%" in path:
             raise _invalid(f"settings.ltm.{key} must be the path of an SQLite file, without ? and %")
@@ -238,14 +241,14 @@ def _check_names(config: Mapping[str, Any], factory: Any, where: str, others: It
     parameters = inspect.signature(factory).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
-    known = {*parameters, *others}
+    valid = {*parameters, *others}
     for key in config:
-        if key not in known:
-            raise _invalid(f"{where} has no key {key!r}{nearest(key, known)}")
+        if key not in valid:
+            raise _invalid(f"{where} has no key {key!r}{nearest(key, valid)}")
 
 
 def _under(where: str, message: str) -> str:
-    """Return a constructor's message as one about a key, if it begins with an option."""
+    """Return a constructor's message with ``where`` before it; if it begins with an option, as ``where.option``."""
     names_option = re.match(r"[a-z]+_[a-z]|(url|echo|lazy|catalog|search|timeout|engine)[ :]", message)
     return f"{where}{'.' if names_option else ': '}{message}"
 

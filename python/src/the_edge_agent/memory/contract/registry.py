@@ -1,4 +1,4 @@
-"""Names of backends and catalogs: built in, registered, or found by entry points."""
+"""The names of backends and catalogs: built in, registered by a program, or declared as entry points."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ Factory = Callable[..., Any]
 
 
 class Registry:
-    """The factories of one kind, by case-insensitive name."""
+    """Maps case-insensitive names to factories of one kind (backends, or catalogs)."""
 
     def __init__(self, kind: str, built_in: Mapping[str, str], group: str) -> None:
         """Make a registry.
 
         Args:
-            kind: what its factories make, for messages: ``LTM backend``.
-            built_in: ``module:attribute`` by name, imported on first use.
-            group: of the entry points of third parties.
+            kind: what the factories make, such as ``LTM backend``; messages use it.
+            built_in: for each built-in name ``module:attribute``, which is imported on first use.
+            group: the group of entry points in which other packages declare theirs.
         """
         self._kind, self._built_in, self._group = kind, built_in, group
         self._registered: dict[str, Factory] = {}
 
     def register(self, name: str, factory: Factory) -> None:
-        """Give a factory a name, over what was registered under it before."""
+        """Register a factory under a name, in place of an earlier one with this name."""
         if not isinstance(name, str) or not name.strip():
             raise ValueError(f"a name of an {self._kind} must be non-empty text")
         if not callable(factory):
@@ -42,29 +42,29 @@ class Registry:
         return sorted({*self._built_in, *self._registered, *(plugin.name.lower() for plugin in self._plugins())})
 
     def find(self, name: str, url: Any = None) -> Factory:
-        """Return the factory of a name, which is to serve a URL.
+        """Return the factory of a name; ``url`` is only used for the message of an ImportError.
 
         Raises:
-            ValueError: an unknown name; the message lists the known ones.
-            ImportError: its optional dependency is missing; the message names the extra that the URL needs.
+            ValueError: the name is unknown; the message lists the known names.
+            ImportError: an optional dependency is missing; the message names the extra that the URL needs.
         """
-        wanted = name.strip().lower() if isinstance(name, str) else ""
-        if wanted in self._registered:
-            return self._registered[wanted]
-        if wanted in self._built_in:
-            module, _, attribute = self._built_in[wanted].partition(":")
+        plain_name = name.strip().lower() if isinstance(name, str) else ""
+        if plain_name in self._registered:
+            return self._registered[plain_name]
+        if plain_name in self._built_in:
+            module, _, attribute = self._built_in[plain_name].partition(":")
             try:
                 factory: Factory = getattr(import_module(module), attribute)
             except ImportError as error:
                 raise ImportError(naming_extra(error, url)) from error
             return factory
         for plugin in self._plugins():
-            if plugin.name.lower() == wanted:
+            if plugin.name.lower() == plain_name:
                 loaded: Factory = plugin.load()
                 return loaded
         raise ValueError(f"unknown {self._kind}{name_of(name)}; known: {', '.join(self.names())}")
 
     def _plugins(self) -> Iterable[EntryPoint]:
-        from importlib.metadata import entry_points  # costs as much as the rest of this package
+        from importlib.metadata import entry_points  # this import takes as long as the rest of the package
 
         return entry_points(group=self._group)

@@ -1,4 +1,4 @@
-"""The checked and encoded entries that catalogs keep."""
+"""Entries of a catalog after their arguments were checked and encoded, and the checks of catalog arguments."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from the_edge_agent.memory.core.operations import Delete, Operation, Store
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.validation import check_expiry, check_items, check_key, check_text
 
-LOW_PART: Final = 2**32
+LOW_PART: Final = 2**32  # sizes are added in two parts, see ``total_of``
 MAX_HASH_LENGTH: Final = 200
 SNAPSHOT_ID_LENGTH: Final = 36
 _REQUIRED: Final = frozenset({"key", "content_hash", "byte_size"})
 _OPTIONAL: Final = frozenset({"storage_uri", "metadata", "inlined_value", "expires_at"})
-_REFUSALS: Final = ("validation_error", "serialization_error")  # of one entry; any other failure is the whole batch's
+_BAD_ENTRY: Final = ("validation_error", "serialization_error")  # any other failure ends the whole batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +27,16 @@ class Tracked:
     """A checked and encoded ``track_entry``, ready for the database.
 
     Attributes:
-        entry_id: of the key.
+        entry_id: the id that belongs to the key.
         key: the key.
-        content_hash: of the value.
-        storage_uri: where the value is.
-        byte_size: of the value.
-        metadata: as JSON text, or None.
-        metadata_hash: of the metadata, None for None.
-        inlined_value: as JSON text, or None.
-        expires_at: in UTC, or None.
-        ttl: how long the entry lives from now on, where that is known instead.
+        content_hash: the hash of the value.
+        storage_uri: where the value is, or None.
+        byte_size: the size of the value in bytes, or None.
+        metadata: the metadata as JSON text, or None.
+        metadata_hash: the hash of the metadata, or None.
+        inlined_value: the value as JSON text, or None.
+        expires_at: when the entry expires, in UTC, or None.
+        ttl: how long the entry lives from the write on, or None; used instead of ``expires_at``.
     """
 
     entry_id: str
@@ -82,7 +82,7 @@ class Tracked:
 
     @classmethod
     def of_store(cls, store: Store) -> Tracked:
-        """Return the ledger's entry for a store."""
+        """Return the entry that the ledger gets for a store."""
         metadata = None if store.metadata is None else decode(store.metadata)
         return cls(
             entry_id=generate_entry_id(store.key),
@@ -104,15 +104,16 @@ def check_batch(
 
     Args:
         entries: dicts of the arguments of ``track_entry``; see ``CatalogBackend.store_batch``.
-        atomic: whether one bad entry refuses all.
-        check: raises for what this catalog cannot keep besides.
+        atomic: whether one bad entry makes the whole batch fail.
+        check: a further check of each entry, for limits of this catalog; it raises LTMError.
 
     Returns:
-        The good entries in their order, and ``[{"key", "error", "error_type"}]`` of the bad ones.
+        The good entries in their order, and a list ``[{"key", "error", "error_type"}]`` of the bad ones.
 
     Raises:
-        LTMError: ``validation_error`` for bad arguments; that of the first bad entry if ``atomic``, with the counts
-            and ``errors`` of the result; what ``check`` raises that is not an entry's fault.
+        LTMError: ``validation_error`` for bad arguments. If ``atomic``, the failure of the first bad entry, with the
+            counts and ``errors`` of the result. Any failure of ``check`` that is neither a ``validation_error`` nor a
+            ``serialization_error``.
     """
     if not isinstance(atomic, bool):
         raise LTMError("validation_error", "atomic must be true or false")
@@ -123,7 +124,7 @@ def check_batch(
         try:
             good.append(_tracked(entry, f"entries[{place}]", check))
         except LTMError as failure:
-            if failure.error_type not in _REFUSALS:
+            if failure.error_type not in _BAD_ENTRY:
                 raise
             first = first or failure
             key = entry.get("key") if isinstance(entry, Mapping) else None
@@ -134,17 +135,19 @@ def check_batch(
 
 
 def check_snapshot_id(snapshot_id: Any, what: str) -> str:
-    """Return the id, empty if it cannot be one: not every database compares such text with ASCII exactly.
+    """Return the id of a snapshot, or ``""`` for text that cannot be an id.
+
+    Such text is not sent to the database, because not every database compares it exactly with an ASCII column.
 
     Raises:
-        LTMError: ``validation_error`` for what is not text.
+        LTMError: ``validation_error`` if ``snapshot_id`` is not text; ``what`` names the argument.
     """
     checked = check_text(snapshot_id, what)
     return checked if len(checked) == SNAPSHOT_ID_LENGTH and checked.isascii() else ""
 
 
 def check_snapshot_found(snapshot: Any) -> None:
-    """Check that a look for a snapshot has found one.
+    """Refuse None, the answer of a query for a snapshot that does not exist.
 
     Raises:
         LTMError: ``validation_error`` for None.
@@ -154,17 +157,20 @@ def check_snapshot_found(snapshot: Any) -> None:
 
 
 def changes_of(operations: Sequence[Operation]) -> tuple[list[str], list[Tracked]]:
-    """Return the keys that operations delete, and what the ledger says of those that they store at last."""
+    """Return what operations change in a ledger: the keys that they delete, and the entries that they store.
+
+    A key that is stored several times has one entry, that of its last store.
+    """
     last = {operation.key: operation for operation in operations}
     deleted = sorted({operation.key for operation in operations if isinstance(operation, Delete)})
     return deleted, [Tracked.of_store(operation) for operation in last.values() if isinstance(operation, Store)]
 
 
 def check_total(size: Any) -> None:
-    """Check that the sum of all sizes can be kept as a 64-bit integer.
+    """Refuse a sum of sizes that does not fit a 64-bit integer.
 
     Args:
-        size: exact; None for that of nothing.
+        size: the exact sum in bytes; None for the sum of no sizes.
 
     Raises:
         LTMError: ``validation_error``.
@@ -174,11 +180,11 @@ def check_total(size: Any) -> None:
 
 
 def total_of(high: Any, low: Any) -> int:
-    """Return the sum of sizes from those of their parts: a database's own sum of them all may be too large for it.
+    """Return a sum of sizes that the database added in two parts. In one part the sum might overflow there.
 
     Args:
-        high: of what is a multiple of ``LOW_PART``; exact as a double too.
-        low: of what is left.
+        high: the sum of ``size - size % LOW_PART``; it is exact even as a double.
+        low: the sum of ``size % LOW_PART``.
     """
     return int(high or 0) + int(low or 0)
 
@@ -204,7 +210,7 @@ def _encoded(inlined_value: Any) -> str:
 
 def _check_hash(content_hash: Any) -> str:
     checked = check_text(content_hash, "content_hash")
-    # No spaces: MySQL and MariaDB compare ASCII columns without those at the end.
+    # No spaces, because MySQL and MariaDB ignore spaces at the end when they compare ASCII columns.
     if not 1 <= len(checked) <= MAX_HASH_LENGTH or not all("!" <= character <= "~" for character in checked):
         message = f"content_hash must be 1 to {MAX_HASH_LENGTH} printable ASCII characters without spaces"
         raise LTMError("validation_error", message)
@@ -220,7 +226,7 @@ def _check_size(byte_size: Any) -> int:
 def read_tracked_at(
     keys: Sequence[str], rows: Iterable[Sequence[Any]], timestamp: Timestamp
 ) -> dict[str, dict[str, Any] | Damage | None]:
-    """Return the entries of a catalog at keys, None for none, from the rows that have their ids."""
+    """Return the entries of a catalog at these keys, None for a missing one, from the rows with the ids of the keys."""
     by_id = {row[0]: row for row in rows}
     return {key: _read_tracked_at(key, by_id.get(generate_entry_id(key)), timestamp) for key in keys}
 

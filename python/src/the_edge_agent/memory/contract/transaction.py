@@ -12,18 +12,18 @@ from the_edge_agent.memory.core.results import LTMError, Result, ok, returns_res
 
 
 class LTMTransaction:
-    """A queue of stores and deletes that become one database transaction on ``commit``.
+    """A queue of stores and deletes; ``commit`` runs them in one database transaction.
 
-    As a context manager it commits on leaving, or rolls back when the block raises. No database transaction
-    is open while the queue is filled. For use by one thread.
+    As a context manager it commits at the end of the block, or rolls back if the block raises. No database transaction
+    is open before the commit. Only one thread may use a transaction.
     """
 
     def __init__(self, check_store: Callable[..., Store], apply: Callable[[Sequence[Operation]], list[Result]]) -> None:
-        """Make an empty queue that ``apply`` will run; use ``LTMBackend.transaction`` instead."""
+        """Make an empty queue that ``apply`` will run. Programs call ``LTMBackend.transaction`` instead."""
         self._check_store, self._apply = check_store, apply
         self._queue: list[Operation] = []
-        self._state = "open"  # then "refused" after a bad entry; "committed", "failed" or "rolled back"
-        self._failure: LTMError | None = None  # what leaving the context manager has to report
+        self._state = "open"  # later "refused" (after a bad entry), "committed", "failed" or "rolled back"
+        self._failure: LTMError | None = None  # raised at the end of the with block
 
     @returns_result
     def store(
@@ -36,29 +36,30 @@ class LTMTransaction:
         if_version: int | None = None,
         expires_at: datetime | None = None,
     ) -> Result:
-        """Check the arguments and queue a store: ``{"success": True, "queued": True}``.
+        """Check the arguments of a store and put it into the queue: ``{"success": True, "queued": True}``.
 
-        The value is encoded now: what happens to the object later does not matter. A lifetime begins with the
-        commit. An ``if_version`` that does not hold then makes the whole commit a ``conflict``; within the
-        transaction it is compared with what the operations before have made of the entry.
+        The value is encoded now, so later changes of the object have no effect. A lifetime (``ttl``) begins with the
+        commit. The commit compares ``if_version`` with the version that the entry has after the earlier operations of
+        this transaction; if it differs, the whole commit fails with ``conflict``.
         """
-        ends: dict[str, Any] = {} if expires_at is None else {"expires_at": expires_at}  # of backends that know it
-        return self._enqueue(lambda: self._check_store(key, value, metadata, ttl=ttl, if_version=if_version, **ends))
+        # Backends without the capability "times" may not know the argument.
+        expiry: dict[str, Any] = {} if expires_at is None else {"expires_at": expires_at}
+        return self._enqueue(lambda: self._check_store(key, value, metadata, ttl=ttl, if_version=if_version, **expiry))
 
     @returns_result
     def delete(self, key: str) -> Result:
-        """Check the argument and queue a delete: ``{"success": True, "queued": True}``."""
+        """Check the key and put a delete into the queue: ``{"success": True, "queued": True}``."""
         return self._enqueue(lambda: Delete.of(key))
 
     @returns_result
     def commit(self) -> Result:
-        """Run the queue, all or nothing.
+        """Run the queued operations in one database transaction: all of them or none.
 
         Returns:
-            ``{"success": True, "operations": int, "results": [dict]}``, where the results are those that
-            ``store`` and ``delete`` of the backend would have returned, in order. On a ``conflict`` the
-            failure has the ``key`` and the ``version`` that it has, operations before in the queue included,
-            and nothing is stored; of several it is the first in the queue.
+            ``{"success": True, "operations": int, "results": [dict]}``. The results are those that ``store`` and
+            ``delete`` of the backend would have returned, in the order of the queue.
+            On a ``conflict`` nothing is stored. The failure has the ``key`` of the first operation in the queue whose
+            ``if_version`` differs, and the ``version`` that its entry has after the operations before it.
         """
         self._require_open()
         if self._state == "refused":
@@ -75,7 +76,7 @@ class LTMTransaction:
 
     @returns_result
     def rollback(self) -> Result:
-        """Discard the queue: ``{"success": True, "discarded": int}``."""
+        """Discard the queued operations: ``{"success": True, "discarded": int}``."""
         self._require_open()
         self._state, self._failure = "rolled back", None
         discarded = len(self._queue)
@@ -92,7 +93,7 @@ class LTMTransaction:
         """Commit, or roll back if the block raised.
 
         Raises:
-            LTMError: the commit failed, here or in the block, or an entry was refused: nothing was stored.
+            LTMError: a commit failed, here or in the block, or an entry was refused. Nothing was stored.
         """
         if kind is not None:
             self.rollback()

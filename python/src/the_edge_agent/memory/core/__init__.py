@@ -1,1 +1,1 @@
-"""What every part of the memory shares: results, checked input, JSON, words, filters and operations."""
+"""Shared by every part of the memory: results, checked input, JSON, words, filters and operations."""

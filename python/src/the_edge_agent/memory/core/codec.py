@@ -1,4 +1,4 @@
-"""Exact JSON to text and back: what is stored is what comes out, or it is refused."""
+"""Encode values as JSON text and decode them exactly. A value that JSON would change is refused."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 from the_edge_agent.memory.core.results import LTMError
 
-MAX_VALUE_DEPTH = 500  # half of CPython's default recursion limit: what is written can always be read
+MAX_VALUE_DEPTH = 500  # half of CPython's default recursion limit, so that every stored value can be read
 MAX_METADATA_DEPTH = 30
-INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1  # beyond it no two databases compare integers alike
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1  # databases compare larger integers in different ways
 _LARGEST = sys.float_info.max
-_LEVELS_IN_TEXT = 8
-_MOST_STEPS = 20  # of a path in an error
-_ORDINARY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,29}")  # of a key that an error may show
+_LEVELS_IN_TEXT = 8  # levels of nesting that are counted in the text, which is fast
+_MAX_SHOWN_STEPS = 20  # steps of a path that an error message shows
+_ORDINARY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,29}")  # a key that an error message may show
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -36,9 +36,9 @@ def encode_metadata(metadata: dict[str, Any] | None) -> str | None:
     """Return the JSON text of ``metadata``, or None for None.
 
     Raises:
-        LTMError: ``validation_error`` for what is not an object, is nested deeper than
+        LTMError: ``validation_error`` if ``metadata`` is not a dict, is nested deeper than
             ``MAX_METADATA_DEPTH``, or holds NUL or an integer beyond 64 bits (no database can filter these
-            exactly); ``serialization_error`` for what is not JSON.
+            exactly); ``serialization_error`` if it is not JSON.
     """
     if metadata is None:
         return None
@@ -50,14 +50,16 @@ def encode_metadata(metadata: dict[str, Any] | None) -> str | None:
 
 
 class UnreadableError(Exception):
-    """What is stored is not what this module writes. It says what is wrong and shows nothing of what is stored.
+    """A stored part of an entry is not text that this module wrote.
+
+    The message names the problem. It never shows stored data.
 
     Attributes:
-        what: is wrong, such as ``value``.
+        what: the damaged part, such as ``value``.
     """
 
     def __init__(self, what: str, problem: str) -> None:
-        """Make the exception of a part of an entry, with the predicate of a sentence about it."""
+        """Make the exception of a part; ``problem`` completes the sentence "its value ...", such as "is no JSON"."""
         super().__init__(f"its {what} {problem}")
         self.what = what
 
@@ -66,8 +68,9 @@ def decode(text: str, what: str = "value") -> Any:
     """Return the value of a JSON text that this module wrote.
 
     Raises:
-        UnreadableError: about ``what``: somebody else wrote it, or it was damaged; so is all that ``encode_value``
-            refuses. It has no context, because that of the standard library shows the text.
+        UnreadableError: another program wrote the text, or it was damaged. Text of a value that ``encode_value``
+            would refuse counts as damaged. The error names ``what``. It has no context: the standard library's
+            exception would show the text.
     """
     return _checked(_decode_number, text, what, MAX_VALUE_DEPTH)
 
@@ -76,7 +79,7 @@ def decode_metadata(text: str | None) -> dict[str, Any] | None:
     """Return the metadata of a JSON text that this module wrote, None for None.
 
     Raises:
-        UnreadableError: as ``decode`` does; also for all that ``encode_metadata`` refuses.
+        UnreadableError: as ``decode`` does; also for metadata that ``encode_metadata`` would refuse.
     """
     if text is None:
         return None
@@ -89,10 +92,10 @@ def decode_metadata(text: str | None) -> dict[str, Any] | None:
 
 
 def decode_stored(text: str | None, decoder: Callable[[Any], Any] = decode) -> Any:
-    """Decode a JSON text by ``decode`` or ``decode_metadata``, where there is no key to name.
+    """Decode a JSON text by ``decode`` or ``decode_metadata`` for a caller that knows no key to name.
 
     Raises:
-        LTMError: ``query_error``: it is damaged.
+        LTMError: ``query_error`` if the text is damaged.
     """
     try:
         return decoder(text)
@@ -102,9 +105,9 @@ def decode_stored(text: str | None, decoder: Callable[[Any], Any] = decode) -> A
 
 
 def _checked(decoder: json.JSONDecoder, text: Any, what: str, max_depth: int) -> Any:
-    """Return the value of a JSON text; its numbers are checked by the decoder."""
+    """Return the value of a JSON text; ``decoder`` checks its numbers."""
     try:
-        value, end = decoder.raw_decode(text)  # half of what json.loads takes, which looks for space before and after
+        value, end = decoder.raw_decode(text)  # twice as fast as json.loads, which also skips surrounding space
     except (ValueError, TypeError, RecursionError):
         end = -1
     if end < 0 or end != len(text):
@@ -128,14 +131,14 @@ def _decode_carefully(decoder: json.JSONDecoder, text: Any, what: str) -> Any:
     except ValueError:
         problem = "has a number that is too long"
     except RecursionError:
-        if _written_depth(text) <= MAX_VALUE_DEPTH:  # it is the caller's stack that is full
+        if _written_depth(text) <= MAX_VALUE_DEPTH:  # the text is fine: the caller's stack is nearly full
             raise RecursionError("no stack is left to read an entry") from None
         problem = f"is nested more than {MAX_METADATA_DEPTH if what == 'metadata' else MAX_VALUE_DEPTH} levels deep"
     raise UnreadableError(what, problem)
 
 
 class _RefusedError(ValueError):
-    """A number that is not stored; it says why, and shows nothing of it."""
+    """A number that no store accepts. The message says why and does not show the number."""
 
 
 def _finite(number: str) -> float:
@@ -173,7 +176,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _written_depth(text: str) -> int:
-    """Return how many brackets are open at once at most; those in strings do not count."""
+    """Return how deep the brackets of a JSON text nest. Brackets inside strings do not count."""
     depth = deepest = 0
     for bracket in re.findall(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', text):
         depth += (bracket in ("[", "{")) - (bracket in ("]", "}"))
@@ -228,15 +231,15 @@ def encode_json(value: Any, what: str, max_depth: int) -> str:
 
 
 def _place_of_fault(value: Any, what: str) -> str:
-    """Return the path of the first part of a value that JSON does not keep, such as ``value.items[3].when``."""
+    """Return the path of the first part of a value that JSON would change, such as ``value.items[3].when``."""
     steps: list[str] = [""]
-    inside: dict[int, None] = {id(steps): None}  # the containers around the parts, outermost first
+    inside: dict[int, None] = {id(steps): None}  # ids of the containers around the current part, outermost first
     parts = [iter([(what, value)])]
     while parts:
         for step, part in parts[-1]:
-            if id(part) in inside or not _is_kept(part):
+            if id(part) in inside or not _is_exact(part):
                 path = [*steps[1:], step]
-                return "".join(path[:_MOST_STEPS]) + ("..." if len(path) > _MOST_STEPS else "")
+                return "".join(path[:_MAX_SHOWN_STEPS]) + ("..." if len(path) > _MAX_SHOWN_STEPS else "")
             if isinstance(part, (dict, list)):
                 parts.append(_parts_of(part))
                 steps.append(step)
@@ -257,8 +260,8 @@ def _parts_of(container: dict[str, Any] | list[Any]) -> Iterator[tuple[str, Any]
             yield f".{key}" if _ORDINARY_NAME.fullmatch(key) else f"[key {number}]", item
 
 
-def _is_kept(part: Any) -> bool:
-    """Return whether JSON keeps a value; of a container its keys."""
+def _is_exact(part: Any) -> bool:
+    """Return whether JSON can hold a value unchanged. Of a container only the keys are checked."""
     if isinstance(part, list):
         return True
     if isinstance(part, dict):
@@ -270,7 +273,7 @@ def _is_kept(part: Any) -> bool:
 
 
 def comparable_json(value: Any) -> str:
-    """Return JSON in which whole doubles are written as integers, so that PostgreSQL's NUMERIC finds them equal."""
+    """Return JSON in which whole doubles are written as integers: PostgreSQL's NUMERIC then compares them as equal."""
     return json.dumps(_whole_as_integers(value), ensure_ascii=False, separators=(",", ":"))
 
 
@@ -285,12 +288,12 @@ def _whole_as_integers(value: Any) -> Any:
 
 
 def _is_deeper(text: str, value: Any, limit: int) -> bool:
-    """Return whether a value has more than so many levels; a look at its text tells it of most values."""
+    """Return whether a value has more than ``limit`` levels of nesting. For most values the text alone tells."""
     if len(text) <= 2 * limit or text.count("[") + text.count("{") <= limit:
         return False
     brackets = text.encode(errors="surrogatepass").translate(_ONE_KIND, _NO_BRACKETS)
     for level in range(1, _LEVELS_IN_TEXT + 1):
-        brackets = brackets.replace(b"[]", b"")  # takes the innermost level away
+        brackets = brackets.replace(b"[]", b"")  # removes the innermost level
         if brackets.count(b"[") + level <= limit:
             return False
     return _depth(value) > limit

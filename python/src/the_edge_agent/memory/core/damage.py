@@ -1,4 +1,4 @@
-"""Damaged entries: rows that somebody else wrote, or that were damaged, so that no entry can be made of them."""
+"""Damaged entries: rows that cannot be read as an entry, because another program wrote them or the file is damaged."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Row = TypeVar("Row")
 Timestamp: TypeAlias = Callable[[Any], "datetime | None"]
 Facts: TypeAlias = "tuple[datetime | None, str | None]"
 Lost: TypeAlias = "Callable[[str], Damage | None]"
-Found: TypeAlias = "tuple[list[tuple[float, Sequence[Any]]], list[Damage]]"
+Ranked: TypeAlias = "tuple[list[tuple[float, Sequence[Any]]], list[Damage]]"
 
 _logger = logging.getLogger("the_edge_agent.memory")
-LISTED: Final = "a list of the catalog"  # in the log
+LISTED: Final = "a list of the catalog"  # how a log message calls it
 TRACKED: Final = (
     *("id", "key", "content_hash", "storage_uri", "byte_size", "inlined_value", "metadata"),
     *("expires_at", "created_at", "updated_at"),
@@ -36,19 +36,19 @@ _SNAPSHOT: Final = ("id", "name", "entry_count", "total_bytes", "created_at")
 _TEXTS: Final = ("id", "content_hash", "name")
 _NUMBERS: Final = ("byte_size", "entry_count", "total_bytes")
 
-_INEXACT: Final = re.compile(r"\0\\x[0-9a-f]{2}")  # of bytes that are no UTF-8, on SQLite
-ROW: Final = "row"  # what is damaged where a row cannot be read at all
-_MOST_NAMED: Final = 10  # keys in a message
+_INEXACT: Final = re.compile(r"\0\\x[0-9a-f]{2}")  # stands for a byte that is not UTF-8, on SQLite
+ROW: Final = "row"  # the damaged part, if a row cannot be read at all
+_MOST_NAMED: Final = 10  # keys that a message names
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """What stands in the place of an entry that is damaged. It holds nothing of the value and the metadata.
+    """Takes the place of a damaged entry in lists and results. It holds no part of the value or the metadata.
 
     Attributes:
-        key: of the entry; of a key that is no text, how Python writes it.
-        what: is damaged, such as ``value``.
-        problem: what is wrong, as a sentence without its beginning.
+        key: the key of the entry; for a key that is not text, its repr.
+        what: the damaged part, such as ``value``.
+        problem: what is wrong, such as ``its value is no JSON``.
     """
 
     key: str
@@ -57,7 +57,7 @@ class Damage:
 
     @classmethod
     def of(cls, key: Any, error: UnreadableError) -> Damage:
-        """Return the damage of the entry at a key."""
+        """Return the damage of the entry with this key."""
         return cls(key if isinstance(key, str) else repr(key)[:MAX_KEY_LENGTH], error.what, str(error))
 
 
@@ -65,7 +65,7 @@ class Damage:
 
 
 def is_key(key: Any) -> bool:
-    """Return whether the key of a row is one that a call takes."""
+    """Return whether the key of a row is valid, so that a call can name it."""
     return isinstance(key, str) and 0 < len(key) <= MAX_KEY_LENGTH and "\0" not in key
 
 
@@ -76,9 +76,10 @@ def _check_key(key: Any) -> None:
 
 
 def place_after(keys: Sequence[Any]) -> tuple[Any, int]:
-    """Return where the page after these keys begins: a key, None for none of them, and how many rows follow it here.
+    """Return where the next page begins, after the page with these keys: ``(key, skip)``.
 
-    A key that is empty, no text, or no UTF-8 cannot be asked for: the page begins after one that can.
+    The next page begins ``skip`` rows after ``key``. Usually ``key`` is the last key and ``skip`` is 0. But a query
+    cannot name a key that is empty, not text, or not UTF-8; then ``key`` is the last key that it can name, or None.
     """
     for skip, key in enumerate(reversed(keys)):
         if isinstance(key, str) and key and not ("\0" in key and _INEXACT.search(key)):
@@ -86,26 +87,26 @@ def place_after(keys: Sequence[Any]) -> tuple[Any, int]:
     return None, len(keys)
 
 
-# --- around the damaged part of a file -------------------------------------------------------------
+# --- reading around a damaged part of a file -------------------------------------------------------
 
 
 def is_of_file(failure: LTMError) -> bool:
-    """Return whether a call failed because the file of the database is damaged."""
+    """Return whether a call failed because the database file is damaged."""
     return failure.error_type == "connection_error" and str(failure).startswith(FILE_DAMAGED)
 
 
 def around(
     after: str, next_key: Callable[[str], Any], next_row: Callable[[str], Sequence[Row]]
 ) -> Iterator[Row | Damage]:
-    """Yield the rows after a key, one by one, and the damage of those that cannot be read.
+    """Yield the rows after a key one by one, and a ``Damage`` for each row that cannot be read.
 
     Args:
         after: the key.
-        next_key: returns the key after a key, from the index alone; None for none.
-        next_row: returns the row after a key, or nothing.
+        next_key: a function that takes a key and returns the next one, or None; it reads the index alone.
+        next_row: a function that takes a key and returns the next row in a list, which is empty if there is none.
 
     Raises:
-        LTMError: the index is damaged, too.
+        LTMError: the index is damaged too.
     """
     while isinstance(key := next_key(after), str):
         try:
@@ -121,7 +122,7 @@ def around(
 
 
 def read_entry(key: Any, value: Any, metadata: Any, version: Any = 1) -> dict[str, Any] | Damage:
-    """Return ``{"value", "metadata", "version"}`` of the columns of a row; what ``value`` stands for is decoded."""
+    """Decode the columns of a row and return ``{"value", "metadata", "version"}``, or the damage."""
     try:
         if not is_key(key):
             _check_key(key)
@@ -141,69 +142,72 @@ def _check_version(version: Any) -> int:
 def read_whole_entry(
     key: Any, value: Any, metadata: Any, version: Any, times: Sequence[Any], timestamp: Timestamp
 ) -> dict[str, Any] | Damage:
-    """Return the entry that ``iterate_entries`` yields.
+    """Decode the columns of a row and return the entry that ``iterate_entries`` yields, or the damage.
 
     Args:
-        key: of the row.
-        value: what stands for it is decoded.
-        metadata: of the row.
-        version: of the row.
-        times: ``created_at``, ``updated_at`` and ``expires_at``.
-        timestamp: makes a time in UTC of what a driver returns.
+        key: the column.
+        value: the column, or the JSON text from the blob storage.
+        metadata: the column.
+        version: the column.
+        times: the columns ``created_at``, ``updated_at`` and ``expires_at``.
+        timestamp: converts a time from the driver into a datetime in UTC.
     """
     entry = read_entry(key, value, metadata, version)
     if isinstance(entry, Damage):
         return entry
     try:
-        found = {name: read_time(raw, name, timestamp) for name, raw in zip(TIMES, times, strict=True)}
+        read_times = {name: read_time(raw, name, timestamp) for name, raw in zip(TIMES, times, strict=True)}
     except UnreadableError as error:
         damage = Damage.of(key, error)
     else:
-        return {"key": key, **entry, **found}
+        return {"key": key, **entry, **read_times}
     return damage
 
 
 def read_tracked(row: Sequence[Any], timestamp: Timestamp) -> dict[str, Any] | Damage:
-    """Return the entry of a catalog from its columns, in the order of ``TRACKED``."""
+    """Return the entry of a catalog, or the damage, from its columns in the order of ``TRACKED``."""
     return _read_columns(TRACKED, row, timestamp, row[1])
 
 
 def read_gone(row: Sequence[Any], timestamp: Timestamp) -> dict[str, Any] | Damage:
-    """Return a snapshot's record of an entry that is gone: its id, key, content_hash, byte_size and expires_at."""
+    """Return a snapshot's record of an entry that was deleted since, or the damage.
+
+    The columns are id, key, content_hash, byte_size and expires_at.
+    """
     return _read_columns(_GONE, row, timestamp, row[1])
 
 
 def read_snapshot(row: Sequence[Any], timestamp: Timestamp) -> dict[str, Any] | Damage:
-    """Return a snapshot from its columns: id, name, entry_count, total_bytes and created_at."""
+    """Return a snapshot, or the damage, from its columns: id, name, entry_count, total_bytes and created_at."""
     return _read_columns(_SNAPSHOT, row, timestamp, row[0])
 
 
 def _read_columns(names: Sequence[str], row: Sequence[Any], timestamp: Timestamp, key: Any) -> dict[str, Any] | Damage:
-    found = dict(zip(names, row, strict=True))
+    fields = dict(zip(names, row, strict=True))
     try:
-        for name, raw in found.items():
+        for name, raw in fields.items():
             if name == "key":
                 _check_key(raw)
             elif name in TIMES:
-                found[name] = read_time(raw, name, timestamp)
+                fields[name] = read_time(raw, name, timestamp)
             elif name == "metadata":
-                found[name] = decode_metadata(raw)
+                fields[name] = decode_metadata(raw)
             elif name in _TEXTS or (name == "storage_uri" and raw is not None):
                 if not isinstance(raw, str) or "\0" in raw:
                     raise UnreadableError(name, "is no text")
             elif name == "inlined_value" and raw is not None:
-                found[name] = decode(raw, name)
+                fields[name] = decode(raw, name)
             elif name in _NUMBERS and raw is not None and (type(raw) is not int or raw < 0):
                 raise UnreadableError(name, "is no size")
     except UnreadableError as error:
         damage = Damage.of(key, error)
     else:
-        return found
+        return fields
     return damage
 
 
 def read_facts(key: str, expires_at: Any, pointer: str | None, version: Any, *, timestamp: Timestamp) -> Facts | Damage:
-    """Return when an entry expires, and the pointer to its value in a blob storage."""
+    """Return ``(expires_at, pointer)`` of an entry, or the damage. ``pointer`` names its value in the blob storage."""
     try:
         _check_version(version)
         return read_time(expires_at, "expires_at", timestamp), pointer
@@ -213,28 +217,28 @@ def read_facts(key: str, expires_at: Any, pointer: str | None, version: Any, *, 
 
 
 def read_time(raw: Any, what: str, timestamp: Timestamp) -> datetime | None:
-    """Return a time in UTC; only ``expires_at`` may be None.
+    """Return a time in UTC. Only ``expires_at`` may be None.
 
     Raises:
-        UnreadableError: it is no time.
+        UnreadableError: the column does not hold a time.
     """
     try:
-        found = timestamp(raw)
+        time = timestamp(raw)
     except (TypeError, ValueError, AttributeError, OverflowError):
-        found = raw
-    if isinstance(found, datetime) or (found is None and what == "expires_at"):
-        return found
+        time = raw
+    if isinstance(time, datetime) or (time is None and what == "expires_at"):
+        return time
     raise UnreadableError(what, "is no time")
 
 
 def not_here(key: str) -> Damage:
-    """Return the damage of an entry whose value is in a blob storage, for a memory without one."""
+    """Return the damage of an entry whose value is in a blob storage, for a memory that has no blob storage."""
     problem = "is in a blob storage; open the memory by SQLAlchemyBackend with its storage"
     return Damage(key, "value", f"its value {problem}")
 
 
 def may_fit(condition: Node, metadata: Any) -> bool:
-    """Return whether metadata, as it is stored, satisfies a filter; what cannot be read does not."""
+    """Return whether the stored metadata satisfies a filter. Metadata that cannot be read does not."""
     try:
         return matches(condition, decode_metadata(metadata))
     except UnreadableError:
@@ -248,18 +252,18 @@ def undamaged(
     offset: int,
     limit: int,
     lost: Lost,
-) -> Found:
-    """Return the results of a search in which nothing damaged is counted, best first, and what was damaged.
+) -> Ranked:
+    """Run a search again without the damaged entries; return its results, best first, and the damage.
 
-    For a search that came upon damage: every entry that may be among the results is read.
+    A search calls this after it met a damaged entry. It reads every entry that may be among the results.
 
     Args:
-        rows: ``(key, value, metadata, search_text, pointer)`` of all that matches, newest first, then by key.
-        terms: of the query.
-        condition: the metadata filter. An entry whose metadata is damaged does not satisfy it, and is not named.
+        rows: ``(key, value, metadata, search_text, pointer)`` of all matches, newest first, then by key.
+        terms: the terms of the query.
+        condition: the metadata filter. An entry with damaged metadata does not satisfy it, and is not reported.
         offset: how many results to skip.
-        limit: how many to return.
-        lost: tells of a key whether its value, which is in a blob storage, is damaged.
+        limit: how many results to return.
+        lost: takes the key of an entry whose value is in a blob storage, and returns the damage of the value or None.
     """
     damages: list[Damage] = []
     is_ranked = has_words(terms)
@@ -277,32 +281,32 @@ def undamaged(
             elif condition is None or (entry.what != "metadata" and may_fit(condition, metadata)):
                 damages.append(entry)
 
-    wanted = offset + limit
+    end = offset + limit
     if is_ranked:
-        newest = islice(readable(), max(RANK_WINDOW, wanted))
-        ranked = heapq.nlargest(wanted, newest, key=lambda found: found[0])  # stable: equal ones stay newest first
+        newest = islice(readable(), max(RANK_WINDOW, end))
+        ranked = heapq.nlargest(end, newest, key=lambda match: match[0])  # stable: equal scores stay newest first
     else:
-        ranked = [*islice(readable(), wanted)]
+        ranked = [*islice(readable(), end)]
     return ranked[offset:], damages
 
 
-# --- what calls answer -----------------------------------------------------------------------------
+# --- the results and failures of calls -------------------------------------------------------------
 
 
 def damaged(damages: Sequence[Damage], kind: str = "entry") -> LTMError:
-    """Return the failure of a call that was asked for these entries, or for a ``snapshot``."""
+    """Return the failure of a call that needs these entries, or, if ``kind`` is ``snapshot``, this snapshot."""
     keys = [damage.key for damage in damages]
     if len(keys) == 1:
-        is_mended = kind == "entry" and damages[0].what != "version"  # by a store
-        remedy = "store it anew or delete it" if is_mended else "delete it"
+        is_repaired_by_store = kind == "entry" and damages[0].what != "version"
+        remedy = "store it again or delete it" if is_repaired_by_store else "delete it"
         message = f"the {kind} {keys[0]!r} is damaged, {damages[0].problem}; {remedy}"
     else:
-        message = f"{len(keys):,} entries are damaged: {_named(keys)}; store them anew or delete them"
+        message = f"{len(keys):,} entries are damaged: {_named(keys)}; store them again or delete them"
     return LTMError("query_error", message, damaged=keys)
 
 
 def whole(entry: dict[str, Any] | Damage | None, kind: str = "entry") -> dict[str, Any] | None:
-    """Return the entry that a call was asked for, or the ``snapshot``, None for none.
+    """Return an entry (or, if ``kind`` is ``snapshot``, a snapshot) that is not damaged. None stays None.
 
     Raises:
         LTMError: ``query_error``: it is damaged.
@@ -316,15 +320,15 @@ def whole_entries(entries: Mapping[str, dict[str, Any] | Damage | None]) -> Resu
     """Return the success dict of ``retrieve_many``.
 
     Raises:
-        LTMError: ``query_error`` that names the damaged ones.
+        LTMError: ``query_error``; it names the damaged entries.
     """
     if damages := [entry for entry in entries.values() if isinstance(entry, Damage)]:
         raise damaged(damages)
     return found_entries({key: entry for key, entry in entries.items() if not isinstance(entry, Damage)})
 
 
-def found_entry(entry: dict[str, Any] | Damage) -> Result:
-    """Return the success dict of a ``retrieve`` that found a row.
+def entry_result(entry: dict[str, Any] | Damage) -> Result:
+    """Return the success dict of a ``retrieve`` whose key exists.
 
     Raises:
         LTMError: ``query_error``: the entry is damaged.
@@ -335,7 +339,7 @@ def found_entry(entry: dict[str, Any] | Damage) -> Result:
 
 
 def read_version(key: str, version: Any) -> int:
-    """Return the version that a row has.
+    """Return the version of a row.
 
     Raises:
         LTMError: ``query_error``: the entry is damaged.
@@ -348,55 +352,56 @@ def read_version(key: str, version: Any) -> int:
 
 
 def search_result(results: list[Any], damages: Sequence[Damage] = ()) -> Result:
-    """Return the success dict of ``search``, which names what is damaged if there is any."""
-    named = {"damaged": [damage.key for damage in damages]} if damages else {}
-    return ok(results=results, count=len(results), **named)
+    """Return the success dict of ``search``. It lists the keys of damaged entries if there are any."""
+    damaged_keys = {"damaged": [damage.key for damage in damages]} if damages else {}
+    return ok(results=results, count=len(results), **damaged_keys)
 
 
 class Readable(Iterator[Item], Generic[Item]):
-    """Iterates over what can be read, and leaves out what is damaged.
+    """Iterates over the items that can be read, and leaves out damaged ones. At the end it logs the keys left out.
 
     Attributes:
-        damaged: the keys of what was left out so far.
+        damaged: the keys of the items that were left out so far.
     """
 
-    def __init__(self, found: Iterable[Item | Damage], of: str = "an iteration over a memory") -> None:
-        """Take what was found; ``of`` says in the log where that was."""
+    def __init__(self, items: Iterable[Item | Damage], of: str = "an iteration over a memory") -> None:
+        """Iterate over ``items``; the log message begins with ``of``."""
         self.damaged: list[str] = []
-        self._left = self._readable(found, of)
+        self._left = self._readable(items, of)
 
     def __next__(self) -> Item:
-        """Return the next that can be read."""
+        """Return the next item that can be read."""
         return next(self._left)
 
     def close(self) -> None:
         """End the iteration."""
         self._left.close()
 
-    def _readable(self, found: Iterable[Item | Damage], of: str) -> Generator[Item, None, None]:
+    def _readable(self, items: Iterable[Item | Damage], of: str) -> Generator[Item, None, None]:
         try:
-            for item in found:
+            for item in items:
                 if isinstance(item, Damage):
                     self.damaged.append(item.key)
                 else:
                     yield item
         finally:
             if self.damaged:
-                _logger.warning("%s left out %s damaged: %s", of, f"{len(self.damaged):,}", _named(self.damaged))
+                count = f"{len(self.damaged):,}"
+                _logger.warning("%s left out %s damaged: %s", of, count, _named(self.damaged))
 
 
 class Listed(list[Item]):
-    """A list of what can be read.
+    """A list of the items that can be read.
 
     Attributes:
-        damaged: the keys of what was left out.
+        damaged: the keys of the items that were left out.
     """
 
     def __init__(
-        self, found: Iterable[Item | Damage], fits: Callable[[Item], bool] | None = None, limit: int | None = None
+        self, items: Iterable[Item | Damage], fits: Callable[[Item], bool] | None = None, limit: int | None = None
     ):
-        """Take the first so many that fit, of all that was found."""
-        readable = Readable(found, LISTED)
+        """Take the first ``limit`` readable items for which ``fits`` is true; without these arguments take all."""
+        readable = Readable(items, LISTED)
         super().__init__(islice(readable if fits is None else filter(fits, readable), limit))
         readable.close()
         self.damaged = readable.damaged

@@ -1,6 +1,6 @@
-"""Metadata filters: a dict to a small tree of conditions, and the matcher in Python.
+"""Metadata filters: parse a dict into a small tree of conditions, and match metadata against it in Python.
 
-The matcher is the definition: every dialect's SQL is tested against it.
+``matches`` is the definition of a filter. The SQL of every dialect is tested against it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any, Final, Literal, TypeAlias
 from the_edge_agent.memory.core.codec import check_filterable, encode_json
 from the_edge_agent.memory.core.results import LTMError
 
-MAX_FILTER_DEPTH = 60  # twice the depth of metadata: operators nest too
-MAX_FILTER_SIZE = 20_000  # keys and values in all: what Python decides it decides for every entry anew
+MAX_FILTER_DEPTH = 60  # twice the depth of metadata, because operators nest too
+MAX_FILTER_SIZE = 20_000  # keys and values in all; Python may have to compare them with every entry
 
 Path: TypeAlias = tuple[str, ...]
 Comparison: TypeAlias = Literal["$gt", "$gte", "$lt", "$lte"]
@@ -43,7 +43,7 @@ class Not:
 
 @dataclass(frozen=True, slots=True)
 class Equals:
-    """The value at ``path`` is one of ``values``; None stands for null or missing."""
+    """The value at ``path`` is one of ``values``. None among them matches null and a missing value."""
 
     path: Path
     values: tuple[Any, ...]
@@ -51,7 +51,7 @@ class Equals:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """The value at ``path`` is a number (or a string, as ``value`` is) in this order to ``value``."""
+    """The value at ``path`` has the same type as ``value`` (number or string) and compares with it as ``op`` says."""
 
     path: Path
     op: Comparison
@@ -74,7 +74,7 @@ class IsObject:
 
 @dataclass(frozen=True, slots=True)
 class Placeholder:
-    """Stands for a value of an ``Equals``, so that conditions are equal which differ in such values only."""
+    """Stands for a value of an ``Equals``. Two conditions that differ only in such values become equal by it."""
 
     place: int
     is_text: bool
@@ -95,12 +95,12 @@ _MAX_ALTERNATIVES: Final = 50
 
 
 def parse_filter(metadata_filter: Any) -> Node | None:
-    """Return the condition of a metadata filter, None for no condition (None or ``{}``).
+    """Return the condition of a metadata filter, or None if there is none (None or ``{}``).
 
     Raises:
-        LTMError: ``validation_error`` for what is not a filter: an unknown operator, operators mixed with
-            plain keys, an operand of the wrong type, NUL, an integer beyond 64 bits, something not JSON, or
-            more than ``MAX_FILTER_SIZE`` keys and values.
+        LTMError: ``validation_error`` if ``metadata_filter`` is not a filter: it has an unknown operator, operators
+            mixed with plain keys, an operand of the wrong type, NUL, an integer beyond 64 bits, something that is not
+            JSON, or more than ``MAX_FILTER_SIZE`` keys and values.
     """
     if metadata_filter is None:
         return None
@@ -116,7 +116,7 @@ def parse_filter(metadata_filter: Any) -> Node | None:
 
 
 def matches(node: Node | None, metadata: dict[str, Any] | None) -> bool:
-    """Return whether metadata satisfies a condition; None counts as ``{}``, no condition is true."""
+    """Return whether metadata satisfies a condition. Metadata None counts as ``{}``; every entry fits no condition."""
     match node:
         case None:
             return True
@@ -127,12 +127,12 @@ def matches(node: Node | None, metadata: dict[str, Any] | None) -> bool:
         case Not(condition):
             return not matches(condition, metadata)
         case Equals(path, values):
-            found = _at(metadata, path)
-            found = None if found is _MISSING else found
-            return found in values and any(equal(found, value) for value in values)  # the first look is quick
+            actual = _at(metadata, path)
+            actual = None if actual is _MISSING else actual
+            return actual in values and any(equal(actual, value) for value in values)  # the first test is quick
         case Compare(path, op, value):
-            found = _at(metadata, path)
-            return _orderable(found, value) and COMPARISONS[op](found, value)
+            actual = _at(metadata, path)
+            return _orderable(actual, value) and COMPARISONS[op](actual, value)
         case Exists(path):
             return _at(metadata, path) is not _MISSING
         case IsObject(path):
@@ -140,39 +140,42 @@ def matches(node: Node | None, metadata: dict[str, Any] | None) -> bool:
 
 
 def equalities(node: Node | None) -> list[dict[str, Any]]:
-    """Return objects that metadata must contain to satisfy a condition, so that an index can look them up.
+    """Return objects that metadata must contain to satisfy a condition. An index can look them up.
 
-    The condition may ask for more than these.
+    The objects are necessary but may not be sufficient: the condition must still be checked.
     """
     match node:
         case And(conditions):
-            return [found for condition in conditions for found in equalities(condition)]
+            return [contained for condition in conditions for contained in equalities(condition)]
         case Equals(path, (value,)) if isinstance(value, (bool, int, float, str)):
             return [nested(path, value)]
     return []
 
 
 def index_lookups(node: Node | None) -> list[list[dict[str, Any]]]:
-    """Return groups of objects, so that an index can look them up.
+    """Return groups of objects that an index can look up.
 
-    Metadata that satisfies the condition contains at least one object of each group. The condition may ask for more.
-    No group has a fraction, because each database reads its digits in its own way.
+    Metadata that satisfies the condition contains at least one object of each group. The groups are necessary but may
+    not be sufficient: the condition must still be checked. No group has a fraction, because databases read the digits
+    of fractions in different ways.
     """
     match node:
         case And(conditions):
             return [group for condition in conditions for group in index_lookups(condition)]
         case Or(conditions):
-            found = [index_lookups(condition) for condition in conditions]
-            return _if_few([one for groups in found for one in groups[0]]) if all(found) else []
+            alternatives = [index_lookups(condition) for condition in conditions]
+            if not all(alternatives):
+                return []
+            return _short_group([contained for groups in alternatives for contained in groups[0]])
         case Equals(path, values) if all(map(_is_exact, values)):
-            return _if_few([nested(path, value) for value in values])
+            return _short_group([nested(path, value) for value in values])
     return []
 
 
 def parameterize(node: Node | None) -> tuple[Node | None, list[tuple[Path, str | int]]]:
-    """Return a condition with placeholders for its texts and integers, and a list of what they stand for.
+    """Return a condition with placeholders for its texts and integers, and the values that they stand for.
 
-    The list has the path and the value of each placeholder, in the order of their places. An integer gets a placeholder
+    The values are a list of pairs ``(path, value)``, in the order of the placeholders. An integer gets a placeholder
     only if a double holds it exactly.
     """
     filled: list[tuple[Path, str | int]] = []
@@ -199,7 +202,7 @@ def parameterize(node: Node | None) -> tuple[Node | None, list[tuple[Path, str |
 
 
 def equal(left: Any, right: Any) -> bool:
-    """Return whether two JSON values are equal: 1 equals 1.0, true is not 1, key order does not matter."""
+    """Return whether two JSON values are equal: 1 equals 1.0, true does not equal 1, and key order does not matter."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, dict) and isinstance(right, dict):
@@ -210,7 +213,7 @@ def equal(left: Any, right: Any) -> bool:
 
 
 def _check_size(metadata_filter: dict[Any, Any]) -> None:
-    """Count keys and values, those of a part that occurs twice twice: that is how often they are looked at."""
+    """Refuse a filter that has too many keys and values. An object that occurs twice counts twice."""
     size = 0
     pending: list[dict[Any, Any] | list[Any]] = [metadata_filter]
     while pending:
@@ -223,7 +226,7 @@ def _check_size(metadata_filter: dict[Any, Any]) -> None:
 
 
 def _parse(condition: dict[str, Any], path: Path) -> Node:
-    """Parse an object of operators or of keys below ``path``."""
+    """Parse an object at ``path`` whose keys are operators or names of fields."""
     operators = [key for key in condition if key.startswith("$")]
     if operators and len(operators) < len(condition):
         raise _invalid(f"{operators[0]} must not be mixed with plain keys in one object of metadata_filter; use $and")
@@ -285,16 +288,16 @@ def _all(conditions: tuple[Node, ...]) -> Node:
 
 
 def _at(metadata: dict[str, Any] | None, path: Path) -> Any:
-    found: Any = metadata or {}
+    value: Any = metadata or {}
     for key in path:
-        if not isinstance(found, dict) or key not in found:
+        if not isinstance(value, dict) or key not in value:
             return _MISSING
-        found = found[key]
-    return found
+        value = value[key]
+    return value
 
 
 def nested(path: Path, value: Any) -> dict[str, Any]:
-    """Return the object that has a value at ``path`` and nothing else."""
+    """Return the object that has ``value`` at ``path`` and nothing else, such as ``{"a": {"b": 1}}``."""
     for key in reversed(path):
         value = {key: value}
     return dict(value)
@@ -304,14 +307,14 @@ def _is_exact(value: Any) -> bool:
     return isinstance(value, (bool, int, str)) or (isinstance(value, float) and value.is_integer())
 
 
-def _if_few(group: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def _short_group(group: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return [group] if 0 < len(group) <= _MAX_ALTERNATIVES else []
 
 
-def _orderable(found: Any, value: int | float | str) -> bool:
+def _orderable(actual: Any, value: int | float | str) -> bool:
     if isinstance(value, str):
-        return isinstance(found, str)
-    return isinstance(found, (int, float)) and not isinstance(found, bool)
+        return isinstance(actual, str)
+    return isinstance(actual, (int, float)) and not isinstance(actual, bool)
 
 
 def _unknown(op: str) -> LTMError:

@@ -1,4 +1,4 @@
-"""Work that nothing else bounds, such as the look-up of a host's name, for a limited time."""
+"""Run work that has no time limit of its own, such as the look-up of a host name, for a limited time."""
 
 from __future__ import annotations
 
@@ -10,18 +10,24 @@ from typing import TypeVar
 Answer = TypeVar("Answer")
 
 
-class LateError(Exception):
-    """The time is over."""
+class TimedOutError(Exception):
+    """The work did not finish in time."""
 
 
 def call_in_time(work: Callable[[], Answer], *, seconds: float, undo: Callable[[Answer], object]) -> Answer:
-    """Return the answer of ``work``, which runs in a thread of its own; undo one that nobody waits for any more.
+    """Run ``work`` in a thread of its own and return its answer.
 
-    ``work`` and what it refers to stay alive until it has returned, also when an exception such as KeyboardInterrupt
-    ends the wait. No reference cycle holds an answer, so that a connection is closed at the latest when it is dropped.
+    If the caller stops waiting (the time is over, or an exception such as KeyboardInterrupt ends the wait), the thread
+    runs on. ``work`` and the objects it refers to stay alive until it returns. Its answer is then passed to ``undo``.
+    No reference cycle holds an answer, so a connection is closed when its last reference is dropped.
+
+    Args:
+        work: the function to run.
+        seconds: how long to wait for it.
+        undo: called with an answer that nobody waits for, for example to close a connection.
 
     Raises:
-        LateError: it took longer than that many seconds.
+        TimedOutError: ``work`` did not return within ``seconds``.
     """
     answers: SimpleQueue[tuple[Answer]] = SimpleQueue()
     errors: SimpleQueue[BaseException | None] = SimpleQueue()
@@ -30,7 +36,7 @@ def call_in_time(work: Callable[[], Answer], *, seconds: float, undo: Callable[[
     def run() -> None:
         try:
             answers.put((work(),))
-        except BaseException as error:  # raised where it is waited for
+        except BaseException as error:  # raised again in the waiting thread
             errors.put(error)
         else:
             errors.put(None)
@@ -39,7 +45,7 @@ def call_in_time(work: Callable[[], Answer], *, seconds: float, undo: Callable[[
 
     def undo_answer() -> None:
         try:
-            (answer,) = answers.get_nowait()  # which only one of the two threads gets
+            (answer,) = answers.get_nowait()  # both threads may try; only one gets the answer
         except Empty:
             return
         undo(answer)
@@ -51,7 +57,7 @@ def call_in_time(work: Callable[[], Answer], *, seconds: float, undo: Callable[[
         is_abandoned.set()
         undo_answer()
         if isinstance(reason, Empty):
-            raise LateError from None
+            raise TimedOutError from None
         raise
     if error is not None:
         raise error

@@ -1,7 +1,7 @@
-"""The languages of a memory: stems, by Snowball, and stop words.
+"""The languages of a memory: stems, made by Snowball, and stop words, from Whoosh.
 
-A stem is what the forms of a word share: ``runs`` and ``running`` are indexed as ``run``. Both libraries are imported
-when a language is needed, and not before.
+A stem is the part that the forms of a word share: ``runs`` and ``running`` are indexed as ``run``. Both libraries are
+imported only when a language is used.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from the_edge_agent.memory.core.results import LTMError
 NONE: Final = "none"
 ENGLISH: Final = "english"
 
-# Their alphabets have no marks: accents are left out before a word is stemmed, so that résumé and resume are one word.
-# Elsewhere stems need them: the French -ées and the Russian й.
+# These alphabets have no marks. Accents are removed before a word is stemmed, so that résumé and resume are one word.
+# The stemmers of other languages need marks, for example the French -ées and the Russian й.
 _WITHOUT_MARKS: Final = frozenset({ENGLISH, "porter", "indonesian", "sesotho"})
-_LONGEST: Final = 60  # letters of a word that is stemmed; longer ones are no words, and would take long
-# The names by which the stop words of a language are kept: ISO 639-1.
+_LONGEST: Final = 60  # letters; longer "words" are not words, and stemming them would take long
+# ISO 639-1 codes: the names of the stop-word lists.
 _CODES: Final = {
     "danish": "da",
     "dutch": "nl",
@@ -41,7 +41,8 @@ _CODES: Final = {
     "swedish": "sv",
     "turkish": "tr",
 }
-# What the words end with of which a fingerprint is made: endings that the rules of stemmers look at.
+# A fingerprint is made of words that have each of these beginnings with each of these endings. Stemmers have rules
+# for the endings.
 _BEGINNINGS: Final = ("kontra", "mili", "красив", "γνωρ")
 _ENDINGS: Final = (
     "s es ies ied ing ings ed edly eed ly ally ational ation ations ator alism iveness fulness ousness "
@@ -53,7 +54,7 @@ _ENDINGS: Final = (
 )
 
 
-# The letters of other scripts: words of these end with each two of them.
+# First and last letter of other scripts. For these a fingerprint also has words that end with each pair of letters.
 _LETTERS: Final = {
     "arabic": (0x0621, 0x064B),
     "armenian": (0x0561, 0x0587),
@@ -66,15 +67,16 @@ _LETTERS: Final = {
 
 
 class Language:
-    """The rules of one language; safe for many threads.
+    """The rules of one language. Many threads may use one object.
 
     Attributes:
-        name: as Snowball calls it, or ``none`` for exact words.
-        stop_words: words that tell nothing, such as ``the``, in lower case; empty if none of the language are known.
+        name: the name that Snowball uses, or ``none`` for exact words.
+        stop_words: words without information, such as ``the``, in lower case. Empty if there is no list for the
+            language.
     """
 
     def __init__(self, name: str) -> None:
-        """Import all that the rules need: no call does so later, when an interrupt could keep imports locked."""
+        """Import the modules that the rules need: an interrupt during a later import could leave its lock held."""
         self.name = name
         self.stop_words = _stop_words_of(name)
         self._local = threading.local()
@@ -82,37 +84,37 @@ class Language:
 
     @property
     def has_stems(self) -> bool:
-        """Whether words are stemmed."""
+        """Whether words are stemmed: in every language but ``none``."""
         return self.name != NONE
 
     @property
     def keeps_marks(self) -> bool:
-        """Whether the stemmer needs the marks of letters."""
+        """Whether the stemmer needs accents and other marks."""
         return self.has_stems and self.name not in _WITHOUT_MARKS
 
     @property
     def has_possessives(self) -> bool:
-        """Whether ``'s`` at the end of a word is no part of it."""
+        """Whether ``'s`` at the end of a word is removed."""
         return self.name in (ENGLISH, "porter")
 
     def stem(self, word: str) -> str:
-        """Return the stem of a word in lower case; the word, if it has digits, or the stem has no letters."""
+        """Return the stem of a word in lower case. A word with digits, or whose stem has no letters, stays as it is."""
         if not self.has_stems or len(word) > _LONGEST or _has_digits(word):
             return word
         try:
             stem = self._local.stem
         except AttributeError:
             stem = self._local.stem = self._new_stemmer()
-        found = stem(word)
-        return found if any(map(str.isalpha, found)) else word
+        result = stem(word)
+        return result if any(map(str.isalpha, result)) else word
 
     @cached_property
     def fingerprint(self) -> str:
-        """What differs between releases of the stemmer that stem words differently: a hash of the stems of a list."""
+        """A hash of the stems of a fixed list of words. It differs if two releases of the stemmer stem differently."""
         return _fingerprint(self.name, self.stem) if self.has_stems else ""
 
     def __repr__(self) -> str:
-        """Name the language."""
+        """Return ``Language('english')`` and the like."""
         return f"Language({self.name!r})"
 
 
@@ -121,7 +123,7 @@ def language(name: str) -> Language:
     """Return the rules of a language.
 
     Args:
-        name: ``none``, ``english``, or another that Snowball knows, in lower case.
+        name: ``none``, ``english``, or another language that Snowball knows, in lower case.
 
     Raises:
         LTMError: ``configuration_error`` for another name; the message lists the known ones.
@@ -132,11 +134,11 @@ def language(name: str) -> Language:
 
 
 def check_language(name: Any, *, search: bool = True) -> str | None:
-    """Return the name of a language, or None for the one that the table has.
+    """Check the option ``language`` of a memory and return the name. None stays None: use the language of the table.
 
     Args:
-        name: the option.
-        search: whether the memory keeps words.
+        name: the value of the option.
+        search: whether the memory has full-text search. Without it a language is an error.
 
     Raises:
         LTMError: ``configuration_error``.
@@ -166,9 +168,10 @@ def _stop_words_of(name: str) -> frozenset[str]:
 
 
 def _new_stemmer_of(name: str) -> Callable[[], Callable[[str], str]]:
-    """Return a function that makes a stemmer; each thread needs its own.
+    """Return a function that makes a stemmer. Each thread needs a stemmer of its own.
 
-    The stemmer is PyStemmer's if that is installed and gives the same stems as Snowball in Python, else Snowball's.
+    The stemmer is PyStemmer's (written in C) if it is installed and gives the same stems as Snowball's Python code.
+    Otherwise it is Snowball's.
     """
     if name == NONE:
         return lambda: str
@@ -192,12 +195,12 @@ def _new_stemmer_of(name: str) -> Callable[[], Callable[[str], str]]:
 
 
 def _are_equal(name: str, native: Callable[[str], str], python: Callable[[str], str]) -> bool:
-    """Return whether two stemmers of a language are of releases that stem alike."""
+    """Return whether two stemmers give the same stems. Different releases may not."""
     return _fingerprint(name, native) == _fingerprint(name, python)
 
 
 def _has_digits(word: str) -> bool:
-    """Return whether a word has a character of category N, as numbers, names of versions and identifiers do."""
+    """Return whether a word has a character of category N, as numbers, version names and identifiers have."""
     if word.isascii():
         return not word.isalpha() and any(map(str.isdigit, word))
     return any(unicodedata.category(character)[0] == "N" for character in word)

@@ -1,4 +1,4 @@
-"""Names that programs import from a module other than the one that has them."""
+"""Let a module offer names that another module defines, and import that module only when a name is used."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import Any
 
 
-def found_in(home: str, module: str, *names: str) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a module: it loads ``home`` when one of ``names`` is first asked for."""
+def lazy_names(home: str, module: str, *names: str) -> Callable[[str], Any]:
+    """Return the ``__getattr__`` for ``module``: it imports ``home`` when a program first uses one of ``names``."""
 
     def find(name: str) -> Any:
         if name in names:

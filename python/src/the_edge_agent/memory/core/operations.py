@@ -1,4 +1,4 @@
-"""The checked and encoded writes that backends put into their store."""
+"""Writes (stores and deletes) after their arguments were checked and encoded."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from the_edge_agent.memory.core.validation import check_expiry, check_if_version
 
 Rules: TypeAlias = Callable[[], Language]
 
-_FIELDS: Final = ("key", "value", "metadata", "ttl", "expires_at")  # of an entry of store_many
+_FIELDS: Final = ("key", "value", "metadata", "ttl", "expires_at")  # what an entry of store_many may have
 
 
 def exact() -> Language:
-    """Return the rules of exact words."""
+    """Return the language rules for exact words: no stems, no stop words."""
     return EXACT
 
 
@@ -31,11 +31,11 @@ class Store:
         key: the key.
         value: the value as JSON text.
         metadata: the metadata as JSON text, or None.
-        search_text: the search tokens of the entry, None for a memory that keeps none.
-        ttl: how long the entry lives, None for ever.
-        expires_at: when the entry expires instead, in UTC.
-        if_version: the version that the entry must have, 0 for none, None for any.
-        pointer: to the value in a blob storage, None if it is kept in the database.
+        search_text: the search text of the entry, or None for a memory without search.
+        ttl: how long the entry lives, or None for ever.
+        if_version: the version that the entry must have: 0 means that it must not exist, None allows any.
+        pointer: where the value is in the blob storage, or None if the value is in the database.
+        expires_at: when the entry expires, in UTC. At most one of ``ttl`` and ``expires_at`` is set.
     """
 
     key: str
@@ -49,7 +49,7 @@ class Store:
 
     @property
     def kept_value(self) -> str:
-        """The text that the database keeps as the value."""
+        """The text for the value column: ``null`` if the value is in the blob storage."""
         return self.value if self.pointer is None else "null"
 
     @classmethod
@@ -66,7 +66,8 @@ class Store:
     ) -> Store:
         """Check and encode the arguments of ``store``.
 
-        ``rules`` returns those of the language; it is called after all checks. None for a memory that keeps no words.
+        ``rules`` is a function that returns the language rules; it is called after all checks. It is None for a memory
+        without search.
 
         Raises:
             LTMError: ``validation_error`` or ``serialization_error``.
@@ -100,20 +101,23 @@ Operation: TypeAlias = Store | Delete
 
 
 def is_unconditional(operation: Operation) -> TypeGuard[Store]:
-    """Return whether this is a store whatever is there, so that many can be run as one."""
+    """Return whether this is a store without ``if_version``. Many of these can run as one statement."""
     return isinstance(operation, Store) and operation.if_version is None
 
 
 def ends_by_itself(operation: Operation) -> bool:
-    """Return whether this is a store of an entry that may have expired at once, so that the next store creates it."""
+    """Return whether this is a store with ``expires_at``.
+
+    That time may have passed already. The entry is then gone, and the next store of the key creates it again.
+    """
     return isinstance(operation, Store) and operation.expires_at is not None
 
 
 def stores_of(entries: Iterable[Mapping[str, Any]], *, rules: Rules | None = exact) -> list[Store]:
-    """Check and encode the argument of ``store_many``; ``rules`` are those of ``Store.of``.
+    """Check and encode the argument of ``store_many``; ``rules`` is as in ``Store.of``.
 
     Raises:
-        LTMError: ``validation_error`` or ``serialization_error`` that names the first bad entry by its place.
+        LTMError: ``validation_error`` or ``serialization_error``; it names the first bad entry by its place.
     """
     items = enumerate(check_items(entries, "entries"))
     return [_store_of(entry, f"entries[{place}]", rules) for place, entry in items]

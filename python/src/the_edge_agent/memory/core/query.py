@@ -1,4 +1,4 @@
-"""What a query asks for: its text to terms, in the two ways of ``match``."""
+"""Parse the text of a query into terms, for both values of ``match``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Match: TypeAlias = Literal["any", "all"]
 
 MATCHES: Final[tuple[Match, ...]] = ("any", "all")
 MAX_QUERY_WORDS: Final = 200  # SQLite refuses expressions deeper than 1,000
-MAX_QUERY_LENGTH: Final = 100_000  # characters: 200 words need fewer, and more would only take time
+MAX_QUERY_LENGTH: Final = 100_000  # characters; 200 words need fewer, and a longer text would only take time
 
 _ALL_PART: Final = re.compile(r'(-?)(?:"([^"]*)(?:"|$)|([^\s"]+))')
 _ANY_PART: Final = re.compile(r'([+-]?)"([^"]*)"|([^\s"]+)')
@@ -28,10 +28,10 @@ class Query:
     """A checked query.
 
     Attributes:
-        terms: what an entry must have or, negated, must not have.
-        words: the terms of which an entry must have at least one, and by which it is ranked; None for a query whose
-            ``terms`` do both.
-        is_empty: whether there is something in the query, and nothing that could be found.
+        terms: an entry must match each of these; a negated term must not occur in it.
+        words: an entry must have at least one of these terms, and is ranked by them. None means that ``terms``
+            also rank the entries.
+        is_empty: whether the query has text but no word to look for, such as ``"!"``.
     """
 
     terms: tuple[Term, ...] = ()
@@ -45,16 +45,16 @@ class Query:
 
 
 def parse_query(query: Any, match: Any = "all", rules: Language = EXACT) -> Query:
-    """Read a query: the words that count, and the words that must or must not occur.
+    """Parse a query into the words that rank entries, and the words that must or must not occur.
 
     Args:
         query: text, or None.
         match: ``any`` or ``all``.
-        rules: of the language of the memory.
+        rules: the language rules of the memory.
 
     Raises:
-        LTMError: ``validation_error`` for what is not text, for lone surrogates, and for more than
-            ``MAX_QUERY_LENGTH`` characters or ``MAX_QUERY_WORDS`` words that must or must not occur.
+        LTMError: ``validation_error`` if the query is not text, has a lone surrogate, more than
+            ``MAX_QUERY_LENGTH`` characters, or more than ``MAX_QUERY_WORDS`` words that must or must not occur.
     """
     text, way = check_query(query), check_match(match)
     if text is None:
@@ -63,20 +63,20 @@ def parse_query(query: Any, match: Any = "all", rules: Language = EXACT) -> Quer
 
 
 def words_of(text: str, language: str = ENGLISH) -> list[tuple[str, str]]:
-    """Return the words of a text, each with what is indexed of it.
+    """Return the words of a text, each as a pair ``(word, stem)``. The search indexes the stem.
 
     Args:
-        text: any.
-        language: ``none`` for exact words.
+        text: any text.
+        language: the name of a language, or ``none`` for exact words.
 
     Raises:
-        LTMError: ``configuration_error`` for an unknown language, ``validation_error`` for what is no text.
+        LTMError: ``configuration_error`` for an unknown language; ``validation_error`` if ``text`` is not a string.
     """
     return stems_of(_checked_text(text), language_of(check_language(language) or ENGLISH))
 
 
 def check_query(query: Any) -> str | None:
-    """Return the text of a query, None for one without a condition.
+    """Return the text of a query, or None for a query that is empty or has only spaces.
 
     Raises:
         LTMError: ``validation_error``.
@@ -100,14 +100,14 @@ def check_match(match: Any) -> Match:
     """
     if match is None:
         return "any"
-    for known in MATCHES:
-        if match == known and isinstance(match, str):
-            return known
+    for name in MATCHES:
+        if match == name and isinstance(match, str):
+            return name
     raise LTMError("validation_error", f'match must be "any" or "all", not {match!r:.40}')
 
 
 def check_explain(explain: Any) -> bool:
-    """Return whether results are to be explained.
+    """Return the argument ``explain``: whether each result says which words it matched.
 
     Raises:
         LTMError: ``validation_error``.
@@ -118,10 +118,10 @@ def check_explain(explain: Any) -> bool:
 
 
 def escape(text: str) -> str:
-    """Return a text as a query in which nothing is an operator: its words, with spaces between.
+    """Return a query that has the words of a text and no operators.
 
     Raises:
-        LTMError: ``validation_error`` for what is no text.
+        LTMError: ``validation_error`` if ``text`` is not a string.
     """
     return re.sub(r'["*]', " ", re.sub(r"(?<!\S)[+\-]+", " ", _checked_text(text).replace('"', " ")))
 
@@ -164,22 +164,22 @@ def _any_of(query: str, rules: Language) -> Query:
             words.append(term)
     required = [*dict.fromkeys(required)]
     _check_length(required)
-    wanted = [term for term in required if not term.negated]
-    telling = [*wanted, *(term for term in words if not is_stop_word(term, rules))]
-    counting = tuple(_first([*dict.fromkeys(telling or words)]))
-    if not counting:
+    positive = [term for term in required if not term.negated]
+    telling = [*positive, *(term for term in words if not is_stop_word(term, rules))]
+    ranking = tuple(_first([*dict.fromkeys(telling or words)]))
+    if not ranking:
         return Query(tuple(required), is_empty=not required)
-    return Query(tuple(required), counting)
+    return Query(tuple(required), ranking)
 
 
 def _first(terms: Sequence[Term]) -> list[Term]:
-    """Return the first terms, of at most so many words in all; what no longer fits is left out."""
-    found, length = [], 0
+    """Return the first terms that have at most ``MAX_QUERY_WORDS`` words in all, without those that do not fit."""
+    fitting, length = [], 0
     for term in terms:
         if length + term.length <= MAX_QUERY_WORDS:
             length += term.length
-            found.append(term)
-    return found
+            fitting.append(term)
+    return fitting
 
 
 def _check_length(terms: Sequence[Term]) -> None:

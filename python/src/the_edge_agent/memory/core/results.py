@@ -1,4 +1,4 @@
-"""The dicts that memory methods return, and the exception that carries a failure where no dict can."""
+"""The result dicts of memory methods, and the exception for a failure where a method returns no dict."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ ErrorType: TypeAlias = Literal[
     "catalog_error",
     "configuration_error",
 ]
-ENTRY_FIELDS = ("value", "metadata", "version")  # of an entry in the result of retrieve_many
-FILE_DAMAGED = "the file is damaged"  # how a failure begins that a damaged file is the reason of
+ENTRY_FIELDS = ("value", "metadata", "version")  # the fields of an entry in the result of retrieve_many
+FILE_DAMAGED = "the file is damaged"  # the first words of every failure that a damaged file causes
 ERROR_TYPES: frozenset[str] = frozenset(get_args(ErrorType))
 
 
@@ -33,7 +33,7 @@ def ok(**fields: Any) -> Result:
 
 
 def conflict(key: str, version: int) -> LTMError:
-    """Return the failure of an ``if_version`` that does not hold: the entry has ``version``, 0 if it is not there."""
+    """Return the failure of a store whose ``if_version`` differs from ``version``, which is 0 if there is no entry."""
     return LTMError("conflict", f"the entry has version {version}, not the one required", key=key, version=version)
 
 
@@ -44,12 +44,12 @@ def found_entries(entries: dict[str, dict[str, Any] | None]) -> Result:
 
 
 def stored(key: str, version: int) -> Result:
-    """Return the success dict of ``store``: an entry of version 1 was created."""
+    """Return the success dict of ``store``; version 1 means that the store created the entry."""
     return ok(stored=True, key=key, created=version == 1, version=version)
 
 
 def page_of_keys(keys: list[str], limit: int) -> Result:
-    """Return the success dict of ``list_keys`` from up to ``limit`` + 1 keys: one too many tells that more follow."""
+    """Return the success dict of ``list_keys``. ``keys`` has up to ``limit`` + 1 keys; the extra one means "more"."""
     return ok(keys=keys[:limit], next=keys[limit - 1] if len(keys) > limit else None)
 
 
@@ -59,7 +59,7 @@ def fail(error_type: ErrorType, error: str, **fields: Any) -> Result:
 
 
 class LTMError(Exception):
-    """A failed memory call, raised where a method returns no dict (constructors, ``iterate_all``).
+    """A failed call, raised by what returns no result dict, such as constructors and ``iterate_all``.
 
     Attributes:
         result: the failure dict, ``{"success": False, "error": str, "error_type": str}``.
@@ -67,7 +67,7 @@ class LTMError(Exception):
     """
 
     def __init__(self, error_type: ErrorType, error: str, **fields: Any) -> None:
-        """Make the exception of a failure dict with these fields."""
+        """Make the exception, with the failure dict that has these fields."""
         super().__init__(error)
         self.result: Result = fail(error_type, error, **fields)
 
@@ -78,12 +78,12 @@ class LTMError(Exception):
 
     @classmethod
     def of(cls, result: Result) -> LTMError:
-        """Return the exception of a failure dict."""
+        """Return the exception that carries a failure dict."""
         fields = {name: value for name, value in result.items() if name not in ("success", "error", "error_type")}
         return cls(result["error_type"], result["error"], **fields)
 
     def within(self, place: str) -> LTMError:
-        """Return the same failure with a message that begins with ``place``."""
+        """Return the same failure with a message that begins with ``place``, such as ``entries[3]``."""
         return LTMError.of({**self.result, "error": f"{place}: {self}"})
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -92,14 +92,17 @@ class LTMError(Exception):
 
 
 class LostDatabaseError(LTMError):
-    """The database that is open was taken away: what is open must be closed, and opened anew by a later call."""
+    """The open database is gone, for example because its file was replaced.
+
+    The caller must close its connections; a later call opens new ones.
+    """
 
 
 def succeeded(result: Result) -> Result:
-    """Return the result of a call that succeeded.
+    """Return ``result`` if it is a success.
 
     Raises:
-        LTMError: it is a failure.
+        LTMError: the result is a failure.
     """
     if not result["success"]:
         raise LTMError.of(result)
@@ -112,9 +115,9 @@ Arguments = ParamSpec("Arguments")
 def returns_result(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Turn an ``LTMError`` raised inside ``method`` into its failure dict.
 
-    An interrupt (``KeyboardInterrupt``, or what another thread raises in this one) may strike between a ``with`` and
-    its block. The generator behind the ``with`` then waits, with its lock, for as long as somebody keeps the traceback.
-    So the frames below this one are cleared, which closes it.
+    An interrupt (``KeyboardInterrupt``, or an exception that another thread raises in this one) may come between a
+    ``with`` and its block. The generator of the ``with`` then stays suspended and holds its lock for as long as the
+    traceback lives. Clearing the frames below this one closes the generator.
     """
 
     @functools.wraps(method)

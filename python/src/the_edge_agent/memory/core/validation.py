@@ -14,7 +14,7 @@ MAX_LIMIT = 10_000
 _LEAST_IDLE = 5.0  # seconds; a busy machine may keep a transaction waiting for a while
 MAX_OFFSET = 2**31 - 1
 MAX_VERSION = 2**63 - 1
-MAX_TTL = timedelta(days=36_525)  # 100 years: every database's last date is farther away
+MAX_TTL = timedelta(days=36_525)  # 100 years; the last date of every database is later
 
 
 def check_key(key: Any) -> str:
@@ -31,16 +31,16 @@ def check_key(key: Any) -> str:
 
 
 def check_prefix(prefix: Any) -> str:
-    """Return the key prefix, ``""`` for None.
+    """Return the key prefix, or ``""`` for None.
 
     Raises:
-        LTMError: ``validation_error`` for what no key can begin with.
+        LTMError: ``validation_error`` if no key can begin with ``prefix``.
     """
     return _check_optional(prefix, "prefix")
 
 
 def check_after(after: Any) -> str:
-    """Return the key above which a page of keys begins, ``""`` for None.
+    """Return the key after which a page of keys begins, or ``""`` for None.
 
     Raises:
         LTMError: ``validation_error``.
@@ -49,7 +49,7 @@ def check_after(after: Any) -> str:
 
 
 def end_of_prefix(prefix: str) -> str | None:
-    """Return the least text above everything that begins with ``prefix``, None if there is none."""
+    """Return the smallest text that is greater than every text with this prefix, or None if there is none."""
     while prefix:
         code = ord(prefix[-1]) + 1
         if code <= 0x10FFFF:
@@ -59,7 +59,7 @@ def end_of_prefix(prefix: str) -> str | None:
 
 
 def check_flag(name: str, flag: Any) -> bool:
-    """Return an option that is true or false.
+    """Return the value of an option that must be true or false.
 
     Raises:
         LTMError: ``configuration_error``.
@@ -70,7 +70,7 @@ def check_flag(name: str, flag: Any) -> bool:
 
 
 def check_seconds(name: str, seconds: Any) -> float:
-    """Return an option that is a time in seconds.
+    """Return the value of an option that must be a positive number of seconds, below a million.
 
     Raises:
         LTMError: ``configuration_error``.
@@ -81,7 +81,7 @@ def check_seconds(name: str, seconds: Any) -> float:
 
 
 def check_idle_timeout(seconds: Any, timeout: float) -> float:
-    """Return ``idle_transaction_timeout`` in seconds; of None half of the time that a call has, at least 5.
+    """Return ``idle_transaction_timeout`` in seconds; None means half of ``timeout``, but at least 5 seconds.
 
     Raises:
         LTMError: ``configuration_error``.
@@ -92,7 +92,7 @@ def check_idle_timeout(seconds: Any, timeout: float) -> float:
 
 
 def check_prepare_threshold(times: Any) -> int | None:
-    """Return psycopg's ``prepare_threshold``: None, or after how many runs the server keeps a statement prepared.
+    """Return psycopg's ``prepare_threshold``: after how many runs a statement is prepared on the server. None: never.
 
     Raises:
         LTMError: ``configuration_error``.
@@ -106,7 +106,7 @@ def check_items(items: Any, what: str) -> list[Any]:
     """Return a collection as a list.
 
     Raises:
-        LTMError: ``validation_error`` for what is no collection, text and dicts included.
+        LTMError: ``validation_error`` if ``items`` is not a collection. Strings, bytes and dicts are not accepted.
     """
     if not isinstance(items, Iterable) or isinstance(items, (str, bytes, Mapping)):
         raise LTMError("validation_error", f"{what} must be a list, not {type(items).__name__}")
@@ -114,10 +114,10 @@ def check_items(items: Any, what: str) -> list[Any]:
 
 
 def check_keys(keys: Any) -> list[str]:
-    """Return keys in their order, each once.
+    """Return the keys in the order of the argument, without repetitions.
 
     Raises:
-        LTMError: ``validation_error`` that names the first bad key by its place.
+        LTMError: ``validation_error``; it names the first bad key by its place.
     """
     checked: dict[str, None] = {}
     for place, key in enumerate(check_items(keys, "keys")):
@@ -129,10 +129,10 @@ def check_keys(keys: Any) -> list[str]:
 
 
 def check_ttl(ttl: Any) -> timedelta | None:
-    """Return a lifetime in seconds as a timedelta, None for None.
+    """Return a lifetime in seconds as a timedelta, or None for None.
 
     Raises:
-        LTMError: ``validation_error`` for what is not a number of seconds from a microsecond to 100 years.
+        LTMError: ``validation_error`` if ``ttl`` is not a number of seconds from a microsecond to 100 years.
     """
     if ttl is None:
         return None
@@ -143,10 +143,10 @@ def check_ttl(ttl: Any) -> timedelta | None:
 
 
 def check_expiry(expires_at: Any) -> datetime | None:
-    """Return a time in UTC with microseconds, None for None; a naive one means UTC.
+    """Return a time in UTC with microseconds, or None for None. A time without a zone is taken as UTC.
 
     Raises:
-        LTMError: ``validation_error`` for what is no time.
+        LTMError: ``validation_error`` if ``expires_at`` is not a datetime, or is outside of the years 1 to 9999 in UTC.
     """
     if expires_at is None:
         return None
@@ -160,7 +160,7 @@ def check_expiry(expires_at: Any) -> datetime | None:
 
 
 def check_if_version(version: Any) -> int | None:
-    """Return the version that ``if_version`` asks for, None for None.
+    """Return ``if_version``: an integer of at least 0, or None.
 
     Raises:
         LTMError: ``validation_error``.

@@ -1,4 +1,4 @@
-"""What memories on a database share: every public method, which checks its arguments, and hooks for what differs."""
+"""The base class of memories on a database: public methods, which check their arguments, and hooks for subclasses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from the_edge_agent.memory.core.damage import (
     Facts,
     Readable,
     damaged,
-    found_entry,
+    entry_result,
     search_result,
     whole_entries,
 )
@@ -45,16 +45,16 @@ from the_edge_agent.memory.database.search_plan import Reader
 Answer = TypeVar("Answer")
 Find: TypeAlias = Callable[[dict[str, Damage]], tuple[list[Any], Sequence[Damage]]]
 
-MOST_SYNCED: Final = 10_000  # entries that a new catalog is told of at the start: one or two seconds
+MOST_SYNCED: Final = 10_000  # entries; to write so many into a new catalog at the start takes one or two seconds
 
 
 class DatabaseBackend(LTMBackend):
-    """What a memory on a database shares with others; the subclass sets ``_database`` and ``_ledger``."""
+    """Has every public method of a memory on a database. A subclass sets ``_database`` and ``_ledger``."""
 
     capabilities: ClassVar[frozenset[str]] = frozenset({"transactions", "ttl", "versions", "times", "match"})  # type: ignore[misc]
 
-    _is_syncing = False  # or has been: whether sync_catalog was called
-    _knows_damage = False  # whether a search came upon a damaged entry
+    _is_syncing = False  # whether sync_catalog was called; it stays true
+    _knows_damage = False  # whether a search has met a damaged entry; it stays true
     _database: Any
     _ledger: Ledger
 
@@ -84,7 +84,7 @@ class DatabaseBackend(LTMBackend):
         entry = self._get(check_key(key))
         if entry is None:
             return ok(value=default, found=False, metadata=None, version=None)
-        return found_entry(entry)
+        return entry_result(entry)
 
     @returns_result
     def retrieve_many(self, keys: Iterable[str]) -> Result:
@@ -133,31 +133,33 @@ class DatabaseBackend(LTMBackend):
             text, way = check_query(query), check_match(match)
             condition, prefix = parse_filter(metadata_filter), check_prefix(prefix)
             limit, offset, explains = check_limit(limit), check_offset(offset), check_explain(explain)
-            asked = parse_query(text, way, self._rules() if text is not None and self._keeps_words else EXACT)
+            parsed = parse_query(text, way, self._rules() if text is not None and self._keeps_words else EXACT)
             self._require_words(text)
-            if asked.is_empty:
+            if parsed.is_empty:
                 self._database.start()
                 return search_result([])
-            if asked.words is None:
-                found = self._search(asked.terms, condition, prefix, offset, limit)
-                return explain_all(found, asked, self._rules()) if explains else found
+            if parsed.words is None:
+                result = self._search(parsed.terms, condition, prefix, offset, limit)
+                return explain_all(result, parsed, self._rules()) if explains else result
             answered = partial(
                 answer,
-                query=asked,
+                query=parsed,
                 condition=condition,
                 offset=offset,
                 limit=limit,
                 explain=explains,
                 checks_skipped=bool(offset) and self._knows_damage,
             )
-            found = self._finished(lambda known: self._answer(partial(answered, known=known), condition, prefix))
-            self._knows_damage = self._knows_damage or "damaged" in found
-            return found
+            result = self._finished(
+                lambda damaged_values: self._answer(partial(answered, damaged_values=damaged_values), condition, prefix)
+            )
+            self._knows_damage = self._knows_damage or "damaged" in result
+            return result
 
     def iterate_all(self, prefix: str | None = None) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
         """Yield ``(key, value, metadata)`` in key order; see ``LTMBackend.iterate_all``.
 
-        Memory stays constant; no connection is held between yields.
+        Entries are read page by page. No connection is held between two yields.
         """
         prefix = check_prefix(prefix)
         self._database.start()
@@ -166,7 +168,7 @@ class DatabaseBackend(LTMBackend):
     def iterate_entries(self, prefix: str | None = None) -> Iterator[dict[str, Any]]:
         """Yield whole entries in key order; see ``LTMBackend.iterate_entries``.
 
-        Memory stays constant; no connection is held between yields.
+        Entries are read page by page. No connection is held between two yields.
         """
         prefix = check_prefix(prefix)
         self._database.start()
@@ -178,29 +180,29 @@ class DatabaseBackend(LTMBackend):
         return super().transaction()
 
     def close(self) -> None:
-        """Close every connection, and the catalog unless it is the caller's; idempotent."""
+        """Close every connection, and the catalog unless the caller made it. Closing again does nothing."""
         self._database.close()
         self._ledger.close()
 
     @property
     def catalog(self) -> CatalogBackend | None:
-        """The catalog that keeps the ledger, for its snapshots and changes; None without one."""
+        """The catalog of this memory, for its snapshots and changes; None if there is none."""
         return self._ledger.catalog
 
     @returns_result
     def sync_catalog(self) -> Result:
-        """Make the catalog say what is in memory, after a ``catalog_error`` or when it is new.
+        """Make the catalog agree with the memory, after a ``catalog_error`` or for a new catalog.
 
         Returns:
-            ``{"success": True, "tracked_count": int, "deleted_count": int}``: how many entries of the catalog
-            were wrong or missing, and how many had no entry in memory any more. ``damaged`` has the keys of entries
-            in memory that are damaged, if there are any: the catalog stays as it is there.
+            ``{"success": True, "tracked_count": int, "deleted_count": int}``. ``tracked_count`` is how many entries of
+            the catalog were wrong or missing; ``deleted_count`` is how many had no entry in the memory any more. If
+            entries of the memory are damaged, ``damaged`` has their keys; the catalog is not changed there.
         """
-        self._is_syncing = True  # the start need not do it
+        self._is_syncing = True  # so that the start does not sync too
         return sync(self, self._ledger, self._facts)
 
     def _open_ledger(self, catalog: Any, defaults: Mapping[str, Any]) -> None:
-        """Open the catalog, if there is one; at the start a new one learns what is in memory."""
+        """Open the catalog, if there is one. If it is empty, the start fills it with the entries of the memory."""
         self._ledger = open_ledger(catalog, self._database, defaults)
         if self._ledger.catalog is not None:
             self._database.on_start = self._fill_ledger
@@ -223,10 +225,10 @@ class DatabaseBackend(LTMBackend):
             raise
 
     def _fill_ledger(self) -> None:
-        """Sync a catalog that is empty, unless the memory is empty too.
+        """Sync an empty catalog, unless the memory is empty too.
 
         Raises:
-            LTMError: ``configuration_error``: there are so many entries that it would take long.
+            LTMError: ``configuration_error`` if the memory has so many entries that this would take long.
         """
         if self._is_syncing or not self._ledger.is_new():
             return
@@ -234,78 +236,83 @@ class DatabaseBackend(LTMBackend):
         if count > MOST_SYNCED and self._ledger.is_new():  # others may have filled it meanwhile
             raise LTMError(
                 "configuration_error",
-                f"the catalog is new, and the memory has {count:,} entries that it does not know; tell it once, "
-                "which takes a while: `tea memory sync FILE` with the agent's file, or in Python open the memory with "
+                f"the catalog is new, and the memory has {count:,} entries that are not in it; sync it once, which "
+                "takes a while: `tea memory sync FILE` with the agent's file, or in Python open the memory with "
                 "lazy=True and call sync_catalog()",
             )
         if count:
             succeeded(self.sync_catalog())
 
     def __repr__(self) -> str:
-        """Name the database, without what may be secret."""
+        """Name the database, without anything secret."""
         return repr_of(self)
 
     def _rules(self) -> Language:
-        """Return the rules of the language of the table's words, which is known from the start on."""
+        """Return the language rules of the table. The start reads the language from the database."""
         if self._database.language is None and self._keeps_words:
             self._database.start()
         return self._database.language or EXACT
 
     def _one_call(self) -> AbstractContextManager[Any]:
-        """Return a context in which the Python code of a search ends at the timeout too."""
+        """Return a context manager that ends the Python code of a search at the timeout too."""
         return nullcontext()
 
     def _get(self, key: str) -> dict[str, Any] | Damage | None:
-        """Return ``{"value", "metadata", "version"}`` of the entry at a key, None if there is none."""
+        """Return ``{"value", "metadata", "version"}`` of the entry at a key, or its damage; None if there is none."""
         raise NotImplementedError
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, dict[str, Any] | Damage | None]:
-        """Return the same of many keys, of one state, in the order of the keys."""
+        """Return what ``_get`` returns for many keys, in their order; all reads see one state."""
         raise NotImplementedError
 
     def _keys(self, prefix: str, after: str, limit: int) -> Iterable[str]:
-        """Return the first keys after a key, in order: at least so many, if there are so many."""
+        """Return the first ``limit`` keys after a key, in order. Returning more is allowed."""
         raise NotImplementedError
 
     def _count(self, prefix: str) -> int:
-        """Return how many entries there are."""
+        """Return how many entries have a key with this prefix."""
         raise NotImplementedError
 
     def _remove(self, deletes: Sequence[Delete]) -> int:
-        """Delete entries in one transaction, with a ledger in the same database; return how many there were."""
+        """Delete entries, and their entries in a ledger of the same database, in one transaction.
+
+        Returns:
+            How many entries there were.
+        """
         raise NotImplementedError
 
     def _remove_expired(self, limit: int) -> tuple[int, int]:
-        """Remove so many expired entries at most; return how many were removed, and how many are left."""
+        """Remove up to ``limit`` expired entries; return how many were removed, and how many are left."""
         raise NotImplementedError
 
     def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, offset: int, limit: int) -> Result:
-        """Return the result of a search other than a question: the entries that satisfy every term, best first."""
+        """Return the result of a search that is not a question: the entries that satisfy every term, best first."""
         raise NotImplementedError
 
     def _finished(self, find: Find) -> Result:
-        """Return the result of a search of which ``find`` returns the entries and the damages.
+        """Run ``find``, which returns the entries and the damage of a search, and return the result dict.
 
-        ``find`` gets a dict of entries, by key, whose value in the blob storage turned out to be damaged.
+        The argument of ``find`` is a dict with the damage of values in the blob storage, by key. A memory with a blob
+        storage runs ``find`` again when it meets more of these.
         """
         return search_result(*find({}))
 
     def _answer(self, answer: Callable[[Reader], Answer], condition: Node | None, prefix: str) -> Answer:
         """Call ``answer`` with a ``Reader`` in a transaction that sees one state, and return its result.
 
-        It is called again if the transaction must be run again.
+        If the transaction must be repeated, ``answer`` is called again.
         """
         raise NotImplementedError
 
     def _require_words(self, query: str | None) -> None:
-        """Refuse a query with something in it where no words are kept; after all checks of the arguments.
+        """Refuse a query with words if this memory has no search. Call this after all checks of the arguments.
 
         Raises:
             LTMError: ``configuration_error``.
         """
         if query is None or self._keeps_words:
             return
-        self._database.start()  # after the end, and on a table of the other kind, that is the failure
+        self._database.start()  # a closed memory, or a table made with search, is reported first
         raise LTMError(
             "configuration_error",
             "this memory keeps no full-text index, so that no words can be searched; copy it into a table or database "
@@ -313,18 +320,21 @@ class DatabaseBackend(LTMBackend):
         )
 
     def _iterate(self, prefix: str) -> Iterator[tuple[str, Any, dict[str, Any] | None] | Damage]:
-        """Yield ``(key, value, metadata)`` of the keys with a prefix, in order; hold no connection between yields."""
+        """Yield ``(key, value, metadata)``, or the damage, of the keys with a prefix, in order.
+
+        Hold no connection between two yields.
+        """
         raise NotImplementedError
 
     def _iterate_entries(self, prefix: str) -> Iterator[dict[str, Any] | Damage]:
-        """Yield the same as ``iterate_entries`` does."""
+        """Yield the entries that ``iterate_entries`` yields, and the damage of others, in key order."""
         raise NotImplementedError
 
     def _are_whole(self, results: Sequence[Any], offset: int) -> bool:
-        """Return whether a search needs no second look, for which everything that may be a result is read.
+        """Return whether the results are complete. If not, the search must run again and read every possible result.
 
-        Entries that a search skips are not read. So that its pages fit together, it reads them all from the time on
-        when this memory came upon damage.
+        They are not complete if one is damaged. They may not be if the page has an offset and this memory has met
+        damage before: a search does not read the entries it skips, and damaged ones among them must not count.
         """
         if Damage in map(type, results):
             self._knows_damage = True
@@ -346,19 +356,22 @@ class DatabaseBackend(LTMBackend):
         raise NotImplementedError
 
     def _explained(self, failure: LTMError, operations: Sequence[Operation]) -> LTMError:
-        """Return the failure of a write: it names the entries whose version is damaged, which no store counts up."""
+        """Return a better failure if a write failed because of a damaged version, which no store can increase."""
         if failure.error_type not in ("validation_error", "query_error") or "damaged" in failure.result:
             return failure
         try:
-            found = self._facts([*dict.fromkeys(each.key for each in operations if isinstance(each, Store))])
+            facts = self._facts([*dict.fromkeys(each.key for each in operations if isinstance(each, Store))])
         except LTMError:
             return failure
-        damages = [each for each in found.values() if isinstance(each, Damage) and each.what == "version"]
+        damages = [each for each in facts.values() if isinstance(each, Damage) and each.what == "version"]
         return damaged(damages) if damages else failure
 
     def _record(self, operations: Sequence[Operation], results: Sequence[Result]) -> None:
         self._ledger.record(self, operations, results, self._facts)
 
     def _facts(self, keys: Sequence[str]) -> dict[str, Facts | Damage]:
-        """Return when the entries at keys expire, and the pointers to their values in a blob storage."""
+        """Return ``(expires_at, pointer)``, or the damage, of the entries at keys.
+
+        ``pointer`` is where the blob storage has the value; None if the value is in the database.
+        """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Blob storage: large values as files named by their content, in a folder, a bucket or the process's memory."""
+"""Blob storage: large values in files that are named by their content, in a folder, a bucket or the process's RAM."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Final
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.validation import check_text
 
-# An explicit list: other file systems of fsspec run templates, follow references or chain to any address.
+# Only these file systems are allowed: others in fsspec run templates, follow references or open any address.
 _S3: Final = frozenset(
     {
         "anon",
@@ -47,7 +47,7 @@ _AZURE: Final = frozenset(
         "tenant_id",
     }
 )
-_PROTOCOLS: Final[Mapping[str, tuple[str, frozenset[str]]]] = {  # the extra to install, and the options
+_PROTOCOLS: Final[Mapping[str, tuple[str, frozenset[str]]]] = {  # the extra to install, and the allowed options
     "file": ("storage", frozenset()),
     "local": ("storage", frozenset()),
     "memory": ("storage", frozenset()),
@@ -59,32 +59,32 @@ _PROTOCOLS: Final[Mapping[str, tuple[str, frozenset[str]]]] = {  # the extra to 
     "abfss": ("azure", _AZURE),
     "az": ("azure", _AZURE),
 }
-_CLIENT_OPTIONS: Final = frozenset({"region_name", "endpoint_url", "use_ssl", "verify"})  # of `client_kwargs`
+_CLIENT_OPTIONS: Final = frozenset({"region_name", "endpoint_url", "use_ssl", "verify"})  # allowed in `client_kwargs`
 _POINTER: Final = re.compile(r"sha256:([0-9a-f]{64})")
 _OPTIONS: Final = frozenset({"uri", "inline_threshold", "grace_period", "options"})
 _UNFINISHED: Final = ".part-"
-_OURS: Final = re.compile(r"([0-9a-f]{2})/((?=\1)[0-9a-f]{64})(\.part-[0-9a-f]{16})?")  # below the root
-_LONGEST_WRITE: Final = 3_600.0  # seconds after which an unfinished file is what a crash has left
-# Bytes. A row does not keep the size of its blob, so that this limits what a file put in its place can cost.
+_OURS: Final = re.compile(r"([0-9a-f]{2})/((?=\1)[0-9a-f]{64})(\.part-[0-9a-f]{16})?")  # paths below the root
+_LONGEST_WRITE: Final = 3_600.0  # seconds; an older unfinished file was left by a crash
+# Bytes. A row does not have the size of its blob, so this limits how much a file that replaced a blob can cost.
 LARGEST_BLOB: Final = 268_435_456
 
 
 class DamagedBlobError(LTMError):
-    """The storage can be read, and what is there is not the value of an entry; the message is about its value."""
+    """The storage can be read, but the blob of an entry is missing or is not the value that was stored."""
 
     def __init__(self, problem: str) -> None:
-        """Make the exception of the predicate of a sentence."""
+        """Make the exception; ``problem`` completes the sentence "its value ...", such as "is missing"."""
         super().__init__("query_error", f"its value {problem}")
 
 
 class BlobStorage:
-    """Values by the SHA-256 of their JSON text, so that equal values are stored once.
+    """Stores values under the SHA-256 of their JSON text, so that equal values are stored once.
 
-    A pointer names a value by its digest alone: no pointer leads out of the root. Safe for many threads.
+    A pointer has only this digest, so no pointer leads to a place outside of the root. Many threads may use one object.
 
     Attributes:
-        inline_threshold: the bytes up to which a value stays in the database.
-        grace_period: the seconds for which a blob is kept that no entry points to.
+        inline_threshold: a value of up to this many bytes stays in the database.
+        grace_period: how many seconds a blob without an entry is kept.
     """
 
     def __init__(
@@ -95,16 +95,17 @@ class BlobStorage:
         grace_period: float = 3_600.0,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Open a storage; its root is made with the first blob.
+        """Open a storage. The first blob creates the folder of a local storage.
 
         Args:
             uri: a folder, or a URL: ``file://``, ``s3://bucket/path``, ``gs://``, ``abfs://``, ``memory://``.
-            inline_threshold: the bytes of JSON text up to which a value stays in the database.
-            grace_period: seconds.
-            options: arguments of fsspec's file system, such as ``{"anon": True}``; those of a list for each protocol.
+            inline_threshold: a value whose JSON text has up to this many bytes stays in the database.
+            grace_period: how many seconds a blob without an entry is kept.
+            options: arguments of fsspec's file system, such as ``{"anon": True}``. Each protocol has a list of allowed
+                options.
 
         Raises:
-            LTMError: ``configuration_error``, or ``dependency_missing`` that names the extra to install.
+            LTMError: ``configuration_error``; ``dependency_missing``, with the name of the extra to install.
         """
         if not _is_text(uri):
             raise _invalid("storage.uri must be a folder or a URL such as s3://bucket/path")
@@ -123,7 +124,7 @@ class BlobStorage:
         """Return the storage of a ``storage`` block: ``{uri, inline_threshold, grace_period, options}``.
 
         Raises:
-            LTMError: ``configuration_error`` that names the key.
+            LTMError: ``configuration_error``; the message names the bad key.
         """
         if isinstance(config, cls):
             return config
@@ -139,7 +140,7 @@ class BlobStorage:
 
     def holds_inline(self, text: str) -> bool:
         """Return whether a JSON text is small enough to stay in the database."""
-        # A character has at most 4 bytes, so that most texts need no closer look.
+        # A character has at most 4 bytes, so most texts need not be encoded.
         return len(text) * 4 <= self.inline_threshold or len(text.encode()) <= self.inline_threshold
 
     def pointer(self, text: str) -> str:
@@ -147,11 +148,12 @@ class BlobStorage:
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
     def put(self, text: str, *, look_inside: bool = True) -> str:
-        """Store a JSON text unless it is there, and return its pointer.
+        """Store a JSON text, unless the storage has it, and return its pointer.
 
         Args:
-            text: of a value.
-            look_inside: write anew what has been altered; otherwise its size is enough to know it.
+            text: the JSON text of a value.
+            look_inside: compare the content of an existing blob, and write it again if it was altered. Otherwise only
+                its size is compared.
 
         Raises:
             LTMError: ``validation_error``: the text is too large; ``query_error``: the storage cannot be written.
@@ -163,7 +165,7 @@ class BlobStorage:
         with _Translated("write"):
             if self._size(path) == len(data) and (not look_inside or self._content(path) == data):
                 return pointer
-            if self._is_local:  # a crash leaves no half blob under its name
+            if self._is_local:  # write under another name first, so that a crash leaves no half blob
                 unfinished = f"{path}{_UNFINISHED}{secrets.token_hex(8)}"
                 self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
                 with open(unfinished, "xb", opener=_for_its_owner) as file:
@@ -174,7 +176,7 @@ class BlobStorage:
         return pointer
 
     def _replace(self, unfinished: str, path: str) -> None:
-        if self._files.isdir(path):  # a move would put the blob into it
+        if self._files.isdir(path):  # a move would put the blob into this folder
             self._files.rm_file(unfinished)
             raise IsADirectoryError
         self._files.mv(unfinished, path)
@@ -183,7 +185,7 @@ class BlobStorage:
         """Return the JSON text of a pointer.
 
         Raises:
-            DamagedBlobError: the blob is missing, or is not what was stored.
+            DamagedBlobError: the blob is missing or was altered.
             LTMError: ``query_error``: the storage cannot be read.
         """
         path = self._path(pointer)
@@ -196,18 +198,18 @@ class BlobStorage:
         try:
             return data.decode()
         except UnicodeDecodeError:
-            pass  # its message shows the text
+            pass  # not chained, because the message of this exception shows the text
         raise DamagedBlobError("is no text in the blob storage")
 
     def older_than(self, seconds: float) -> Iterator[str]:
-        """Yield the pointers of the blobs that were last written so long ago; what a crash left half is removed.
+        """Yield the pointers of blobs that were last written at least ``seconds`` ago; remove files that a crash left.
 
-        A file that this class has not named, or not put there, is nobody's business here.
+        Files with other names, or in other folders, are ignored.
         """
         now = time.time()
         with _Translated("list"):
-            found = sorted(self._listed())
-        for path, written in found:
+            files = sorted(self._listed())
+        for path, written in files:
             _, digest, unfinished = _OURS.fullmatch(path).groups()  # type: ignore[union-attr]
             age = now - written
             if unfinished:
@@ -217,7 +219,7 @@ class BlobStorage:
                 yield f"sha256:{digest}"
 
     def _listed(self) -> Iterator[tuple[str, float]]:
-        """Yield the paths below the root of the files that are ours, and when each was written."""
+        """Yield the path below the root, and the time of the last write, of each file that this class wrote."""
         self._files.invalidate_cache()
         if not self._files.exists(self._root):
             return
@@ -232,7 +234,7 @@ class BlobStorage:
                     yield path, _written(self._files, info["name"], info)
 
     def delete(self, pointer: str) -> None:
-        """Remove a blob, if it is there."""
+        """Remove a blob, if it exists."""
         self._remove(self._path(pointer))
 
     def _remove(self, path: str) -> None:
@@ -243,29 +245,32 @@ class BlobStorage:
                 return
 
     def _path(self, pointer: str) -> str:
-        found = _POINTER.fullmatch(pointer) if isinstance(pointer, str) else None
-        if found is None:
+        match = _POINTER.fullmatch(pointer) if isinstance(pointer, str) else None
+        if match is None:
             raise DamagedBlobError("has a pointer that is none of the blob storage")
-        return f"{self._root}/{found[1][:2]}/{found[1]}"
+        return f"{self._root}/{match[1][:2]}/{match[1]}"
 
     def _content(self, path: str) -> bytes:
-        """Return the bytes of a blob; none if it is not there, or not any more."""
+        """Return the bytes of a blob, or no bytes if it does not exist."""
         if self._is_local and self._size(path) is None:
             return b""
-        try:  # a bucket holds nothing but objects, so that one bounded request is enough
+        try:  # a bucket has only objects, so a single request with a limited range is safe
             return bytes(self._files.cat_file(path, start=0, end=LARGEST_BLOB + 1))
         except FileNotFoundError:
             return b""
 
     def _size(self, path: str) -> int | None:
-        """Return the bytes of a blob, None if it is not there; reading anything but a plain file could take forever."""
+        """Return the size of a blob in bytes, or None if it does not exist.
+
+        Anything other than a plain file is refused, because reading it could take forever.
+        """
         try:
             self._files.invalidate_cache()
             info = self._files.info(path)
         except FileNotFoundError:
             if not self._is_local or not os.path.lexists(path):
                 return None
-            info = {"type": "link"}  # to what is not there
+            info = {"type": "link"}  # its target does not exist
         is_elsewhere = (
             self._is_local and os.path.realpath(path) != f"{os.path.realpath(self._root)}{path[len(self._root) :]}"
         )
@@ -281,7 +286,7 @@ def _for_its_owner(path: str, flags: int) -> int:
 
 
 class _Translated:
-    """Turns what a file system raises into an LTMError."""
+    """A context manager that turns the exceptions of a file system into LTMError."""
 
     def __init__(self, doing: str) -> None:
         self._doing = doing
@@ -297,8 +302,8 @@ class _Translated:
 
 def _open(uri: str, options: dict[str, Any]) -> tuple[Any, str]:
     protocol = _protocol(uri)
-    extra, known = _PROTOCOLS[protocol]
-    _check_options(protocol, known, options)
+    extra, allowed = _PROTOCOLS[protocol]
+    _check_options(protocol, allowed, options)
     problem: LTMError
     try:
         import fsspec
@@ -325,10 +330,10 @@ def _protocol(uri: str) -> str:
     return protocol
 
 
-def _check_options(protocol: str, known: frozenset[str], options: Mapping[str, Any]) -> None:
+def _check_options(protocol: str, allowed: frozenset[str], options: Mapping[str, Any]) -> None:
     for name in options:
-        if name not in known:
-            listed = f"known: {', '.join(sorted(known))}" if known else "it takes none"
+        if name not in allowed:
+            listed = f"known: {', '.join(sorted(allowed))}" if allowed else "it takes none"
             raise _invalid(f"storage.options of {protocol}:// has no key {name!r}; {listed}")
     client = options.get("client_kwargs", {})
     if not isinstance(client, Mapping) or not _CLIENT_OPTIONS.issuperset(client):

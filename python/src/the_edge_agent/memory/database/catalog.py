@@ -1,4 +1,4 @@
-"""What catalogs on a database share: each public method, which checks its arguments; hooks for what differs."""
+"""The base class of catalogs on a database: public methods, which check their arguments, and hooks for subclasses."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Self = TypeVar("Self", bound="DatabaseCatalog")
 
 
 class DatabaseCatalog:
-    """What a catalog on a database shares with others: it is closed, unless the database is a memory's.
+    """Has every public method of a catalog on a database.
 
-    A base class. The subclass names the ``_database_class`` and, as ``_place``, the option that tells where the
-    database is, with an example. Its ``__init__`` calls ``_open``.
+    A subclass sets ``_database_class``, and ``_place`` to a pair: the name of the option that tells where the database
+    is, and an example of its value. Its ``__init__`` calls ``_open``.
     """
 
     _database_class: ClassVar[type[Any]]
@@ -39,19 +39,19 @@ class DatabaseCatalog:
     _owns_database: bool
 
     def __repr__(self) -> str:
-        """Name the database, without what may be secret."""
+        """Name the database, without anything secret."""
         return repr_of(self)
 
     @classmethod
     def beside(cls: type[Self], database: Any, options: Mapping[str, Any]) -> Self | None:
-        """Return the catalog on the database of a backend, whose transactions then write both.
+        """Return a catalog on the database of a memory, so that its transactions write both.
 
         Args:
-            database: of the backend, which closes it.
-            options: of the catalog; checked, although the backend's connections make most of them needless.
+            database: the database of the memory, which closes it.
+            options: the options of the catalog. They are checked, although the catalog uses the memory's connections.
 
         Returns:
-            None if the options mean another database.
+            The catalog, or None if the options name another database.
 
         Raises:
             LTMError: ``configuration_error``.
@@ -101,7 +101,7 @@ class DatabaseCatalog:
         return ok(entry_id=entry.entry_id, created=self._track(entry))
 
     def get_entry(self, key: str) -> dict[str, Any] | None:
-        """Return the entry of a key, None if there is none; see ``CatalogBackend.get_entry``."""
+        """Return the entry of a key, or None if there is none; see ``CatalogBackend.get_entry``."""
         return whole(self._get(check_key(key)))
 
     def list_entries(
@@ -111,7 +111,7 @@ class DatabaseCatalog:
         return self._list(check_prefix(prefix), parse_filter(metadata_filter), check_limit(limit))
 
     def delete_entry(self, key: str) -> bool:
-        """Delete the entry of a key and return whether it was there; see ``CatalogBackend.delete_entry``."""
+        """Delete the entry of a key and return whether there was one; see ``CatalogBackend.delete_entry``."""
         return self._delete(check_key(key))
 
     @returns_result
@@ -123,7 +123,7 @@ class DatabaseCatalog:
 
     @returns_result
     def retrieve_batch(self, keys: Iterable[str]) -> Result:
-        """Return the entries of many keys, of one state; see ``CatalogBackend.retrieve_batch``."""
+        """Return the entries of many keys, all from one state; see ``CatalogBackend.retrieve_batch``."""
         return whole_entries(self._get_many(check_keys(keys)))
 
     @returns_result
@@ -135,13 +135,13 @@ class DatabaseCatalog:
     # --- snapshots ---------------------------------------------------------------------------------
 
     def create_snapshot(self, name: str) -> str:
-        """Make a snapshot of the catalog and return its id; see ``CatalogBackend.create_snapshot``."""
+        """Create a snapshot of the catalog and return its id; see ``CatalogBackend.create_snapshot``."""
         snapshot_id = str(uuid.uuid4())
         self._keep(snapshot_id, check_text(name, "name"))
         return snapshot_id
 
     def get_snapshot(self, snapshot_id: str) -> dict[str, Any] | None:
-        """Return ``{"id", "name", "entry_count", "total_bytes", "created_at"}``, None if there is none."""
+        """Return ``{"id", "name", "entry_count", "total_bytes", "created_at"}``, or None if there is no snapshot."""
         return whole(self._snapshot(check_snapshot_id(snapshot_id, "snapshot_id")), "snapshot")
 
     def list_snapshots(self) -> list[dict[str, Any]]:
@@ -149,29 +149,29 @@ class DatabaseCatalog:
         return self._snapshots()
 
     def delete_snapshot(self, snapshot_id: str) -> bool:
-        """Delete a snapshot, not the entries, and return whether it was there."""
+        """Delete a snapshot and return whether there was one. The entries stay."""
         return self._delete_snapshot(check_snapshot_id(snapshot_id, "snapshot_id"))
 
     def get_changed_entries(self, since_snapshot_id: str | None = None) -> list[dict[str, Any]]:
-        """Return the entries that are new or different since a snapshot; see ``CatalogBackend.get_changed_entries``."""
+        """Return the entries that are new or changed since a snapshot; see ``CatalogBackend.get_changed_entries``."""
         since = None if since_snapshot_id is None else check_snapshot_id(since_snapshot_id, "since_snapshot_id")
         return self._changed(since)
 
     def get_deleted_entries(self, since_snapshot_id: str) -> list[dict[str, Any]]:
-        """Return the entries of a snapshot that the catalog no longer has, expired ones included, by key.
+        """Return the entries of a snapshot that were deleted or have expired since, by key.
 
         Returns:
-            ``[{"id", "key", "content_hash", "byte_size", "expires_at"}]``, as the snapshot saw it.
+            ``[{"id", "key", "content_hash", "byte_size", "expires_at"}]``, as they were in the snapshot.
 
         Raises:
             LTMError: ``validation_error`` for an unknown snapshot.
         """
         return self._deleted(check_snapshot_id(since_snapshot_id, "since_snapshot_id"))
 
-    # --- what differs between databases ------------------------------------------------------------
+    # --- hooks for subclasses ----------------------------------------------------------------------
 
     def _check_size(self, entry: Tracked) -> None:
-        """Refuse an entry that is larger than the database takes."""
+        """Refuse an entry that is too large for the database."""
 
     def _track(self, entry: Tracked) -> bool:
         """Create or replace an entry; return whether it was created."""
@@ -182,31 +182,31 @@ class DatabaseCatalog:
         raise NotImplementedError
 
     def _get(self, key: str) -> dict[str, Any] | Damage | None:
-        """Return the entry of a key, None if there is none."""
+        """Return the entry of a key or its damage, or None if there is none."""
         return self._get_many([key])[key]
 
     def _get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any] | Damage | None]:
-        """Return the entries of keys, of one state, None for those that have none."""
+        """Return the entries of keys, all from one state; None for a key that has none."""
         raise NotImplementedError
 
     def _list(self, prefix: str, condition: Node | None, limit: int) -> list[dict[str, Any]]:
-        """Return the first entries by key that have a prefix and satisfy a filter."""
+        """Return up to ``limit`` entries that have the prefix and satisfy the filter, ordered by key."""
         raise NotImplementedError
 
     def _delete(self, key: str) -> bool:
-        """Delete an entry; return whether it was there."""
+        """Delete an entry; return whether there was one."""
         raise NotImplementedError
 
     def _remove_expired(self, limit: int) -> tuple[int, int]:
-        """Remove so many expired entries at most; return how many were removed, and how many are left."""
+        """Remove up to ``limit`` expired entries; return how many were removed, and how many are left."""
         raise NotImplementedError
 
     def _keep(self, snapshot_id: str, name: str) -> None:
-        """Make a snapshot of the catalog."""
+        """Create a snapshot of the catalog."""
         raise NotImplementedError
 
     def _snapshot(self, snapshot_id: str) -> dict[str, Any] | Damage | None:
-        """Return a snapshot, None if there is none."""
+        """Return a snapshot or its damage, or None if there is none."""
         raise NotImplementedError
 
     def _snapshots(self) -> list[dict[str, Any]]:
@@ -214,23 +214,23 @@ class DatabaseCatalog:
         raise NotImplementedError
 
     def _delete_snapshot(self, snapshot_id: str) -> bool:
-        """Delete a snapshot; return whether it was there."""
+        """Delete a snapshot; return whether there was one."""
         raise NotImplementedError
 
     def _changed(self, snapshot_id: str | None) -> list[dict[str, Any]]:
-        """Return the entries that differ from a snapshot, all of them without one; see ``get_changed_entries``."""
+        """Return the entries that differ from a snapshot; for None return all entries. See ``get_changed_entries``."""
         raise NotImplementedError
 
     def _deleted(self, snapshot_id: str) -> list[dict[str, Any]]:
-        """Return the entries that are gone since a snapshot; see ``get_deleted_entries``."""
+        """Return the entries that were deleted or have expired since a snapshot; see ``get_deleted_entries``."""
         raise NotImplementedError
 
     # --- the end -----------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close every connection; idempotent. Afterwards every call is a ``connection_error``.
+        """Close every connection. Later calls fail with ``connection_error``; closing again does nothing.
 
-        The catalog of a backend (``backend.catalog``) is closed with it, and by it alone.
+        On the catalog of a memory (``memory.catalog``) this does nothing: the memory closes it.
         """
         if self._owns_database:
             self._database.close()

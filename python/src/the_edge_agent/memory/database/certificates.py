@@ -1,4 +1,4 @@
-"""Files for encrypted connections: drivers say little of one that is missing, or do without it."""
+"""Check the files for encrypted connections. Drivers explain a missing file badly, or ignore it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _FILES: Final = (
     *("sslrootcert", "sslcert", "sslkey", "sslcrl", "sslcrldir"),  # of libpq
     *("ssl_ca", "ssl_capath", "ssl_cert", "ssl_key"),  # of drivers for MySQL
 )
-_OF_THE_SYSTEM: Final = "system"  # libpq's name of the authorities that the system trusts
+_OF_THE_SYSTEM: Final = "system"  # for libpq: the certificate authorities that the system trusts
 
 
 def check_files(options: Mapping[str, Any]) -> None:
-    """Refuse an option of a driver that names a file or a folder that is not there.
+    """Refuse driver options that name a file or folder which does not exist.
 
     Raises:
-        LTMError: ``configuration_error`` that names the option.
+        LTMError: ``configuration_error``; the message names the option.
     """
     for name in _FILES:
         value = options.get(name)
         if isinstance(value, str) and value and value != _OF_THE_SYSTEM and not Path(value).exists():
-            raise LTMError("configuration_error", f"the file that {name} names is not there")
+            raise LTMError("configuration_error", f"the file that {name} names does not exist")

@@ -1,4 +1,4 @@
-"""What errors of databases mean, for all classes: by SQLSTATE, and by libpq's fixed texts while connecting."""
+"""Translate errors of databases into ``error_type`` and message, by SQLSTATE or by fixed texts of libpq."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from the_edge_agent.memory.database.poolers import BROKEN_PROTOCOL, NO_TRANSACTI
 
 
 class Where(NamedTuple):
-    """Where a connection leads, as far as it is known: what messages name."""
+    """The parts of a database address that messages may name. An unknown part is empty."""
 
     user: str = ""
     host: str = ""
     port: str = ""
     database: str = ""
-    options: tuple[str, ...] = ()  # of the url and the driver's arguments, by name
+    options: tuple[str, ...] = ()  # names of the options in the url and in the driver's arguments
 
     @property
     def address(self) -> str:
-        """The host with its port, empty if there is none."""
+        """The host with its port, such as ``localhost:5432``; empty if there is no host."""
         return f"{self.host}:{self.port}" if self.host and self.port else self.host
 
     @property
     def for_encryption(self) -> str:
-        """The options for TLS."""
+        """The names of the TLS options."""
         return ", ".join(name for name in self.options if name.startswith("ssl"))
 
 
 NOWHERE: Final = Where()
 
-# What an error means: (error_type, retry the whole transaction, what to tell the user).
+# The meaning of an error: (error_type, whether to run the whole transaction again, the message for the user).
 Meaning: TypeAlias = tuple[ErrorType, bool, str]
 
 DEADLOCK: Final[Meaning] = ("lock_timeout", True, "gave way to concurrent transactions; try again")
@@ -40,12 +40,12 @@ LOCK_WAIT: Final[Meaning] = ("lock_timeout", True, "waited too long for a lock; 
 STATEMENT_TIMEOUT: Final[Meaning] = ("query_error", False, "the server cancelled the statement at its time limit")
 LOST: Final[Meaning] = ("connection_error", False, "lost the connection to the database")
 READ_ONLY: Final[Meaning] = ("connection_error", False, "the database is read-only")
-# Of a server, whose writes may go to another one by now: after a failover a new connection may lead there.
+# A server answers so after a failover: another server may take the writes now, and a new connection may reach that one.
 STANDBY: Final[Meaning] = ("connection_error", False, "the database is read-only")
 OUT_OF_CLUSTER: Final[Meaning] = (
     "connection_error",
     False,
-    "this node has lost its cluster, or is joining it, and takes no statements meanwhile",
+    "this node has lost its cluster, or is still joining it; it takes no statements now",
 )
 UNREACHABLE: Final[Meaning] = (
     "connection_error",
@@ -68,7 +68,7 @@ TOO_LARGE: Final[Meaning] = ("validation_error", False, "the entry is larger tha
 TOO_HIGH: Final[Meaning] = (
     "validation_error",
     False,
-    "a number is out of range, such as a version after 2^63-1; delete the entry and store it anew",
+    "a number is out of range, such as a version after 2^63-1; delete the entry and store it again",
 )
 FULL: Final[Meaning] = ("query_error", False, "the database has no space left")
 NO_TABLE: Final[Meaning] = ("query_error", False, "a table or column is missing; was it dropped, or never created?")
@@ -83,18 +83,19 @@ BAD_OPTION: Final[Meaning] = ("configuration_error", False, "the server does not
 NO_TLS: Final[Meaning] = (
     "configuration_error",
     False,
-    "the server has no TLS, which the url asks for; set it up there, or leave the option out",
+    "the server has no TLS, but the url requires it; set up TLS on the server, or leave the option out",
 )
 ONLY_TLS: Final[Meaning] = (
     "configuration_error",
     False,
-    "the server takes encrypted connections only; ask for TLS in the url: sslmode=require for PostgreSQL, ssl_ca=FILE "
+    "the server takes encrypted connections only; add TLS to the url: sslmode=require for PostgreSQL, ssl_ca=FILE "
     "for MySQL and MariaDB",
 )
 NOT_ENCRYPTED: Final[Meaning] = (
     "configuration_error",
     False,
-    "the connection is not encrypted as the url asks for: the server has no TLS, or the driver passes the option over",
+    "the connection is not encrypted although the url requires it: the server has no TLS, or the driver ignores the "
+    "option",
 )
 BAD_CERTIFICATE: Final[Meaning] = (
     "connection_error",
@@ -104,7 +105,7 @@ BAD_CERTIFICATE: Final[Meaning] = (
 TLS_FAILED: Final[Meaning] = (
     "connection_error",
     False,
-    "no encrypted connection comes about; do the certificates and the options of the url fit the server?",
+    "the encrypted connection failed; do the certificates and the options of the url fit the server?",
 )
 POOLER_BROKE: Final[Meaning] = ("connection_error", False, BROKEN_PROTOCOL)
 WITHOUT_TRANSACTIONS: Final[Meaning] = ("configuration_error", False, NO_TRANSACTIONS)
@@ -142,13 +143,13 @@ SQLSTATE: Final[dict[str, Meaning]] = {
     "42501": DENIED,
 }
 _SQLSTATE_CLASS: Final[dict[str, Meaning]] = {"08": LOST, "23": CONSTRAINT}
-# What these mean while connecting: the url is all that the server has been sent.
+# While connecting, these codes mean a bad option: the client has sent nothing else yet.
 _OF_OPTIONS: Final = (
     *("22023", "42601", "42704", "55P02"),
     *("error 1064", "error 1115", "error 1193", "error 1231", "error 1273"),
 )
 
-# While connecting, libpq gives no code. These texts are its own, psycopg's and the server's, all of them in English.
+# While connecting, libpq gives no code. These are texts of libpq, psycopg and the server, all in English.
 _TEXTS: Final[tuple[tuple[str, Meaning], ...]] = (
     (r"password authentication failed|no password supplied|no pg_hba.conf entry|role .* does not exist", AUTH),
     (r"database .* does not exist", NO_DATABASE),
@@ -167,7 +168,7 @@ _TEXTS: Final[tuple[tuple[str, Meaning], ...]] = (
 )
 
 
-# Of drivers while connecting, and of PgBouncer: by their libraries for TLS.
+# Texts of the TLS libraries of drivers while connecting, and of PgBouncer.
 _TEXTS_OF_TLS: Final[tuple[tuple[str, Meaning], ...]] = (
     (r"does not support SSL|doesn't support (it|SSL)|SSL is required,? but", NO_TLS),
     (r"SSL required|insecure transport", ONLY_TLS),
@@ -181,7 +182,7 @@ _TEXTS_OF_TLS: Final[tuple[tuple[str, Meaning], ...]] = (
         TLS_FAILED,
     ),
 )
-# What a message names besides: an attribute of ``Where``.
+# The attribute of ``Where`` that a message also names.
 _NAMED: Final[dict[Meaning, str]] = {
     **dict.fromkeys((UNREACHABLE, CONNECT_TIMEOUT, NOT_READY, NO_CONNECTION), "address"),
     UNKNOWN_HOST: "host",
@@ -192,39 +193,39 @@ _NAMED: Final[dict[Meaning, str]] = {
 _PLACE: Final = re.compile("^(connection failed: )?(connection to server .* failed: )?")
 _QUOTED: Final = re.compile(
     "[\"“”„][^\"“”]*[\"“”]|»[^«]*«|«[^»]*»|[`'‘‚][^'’‘]*['’‘]"
-)  # where a server shows what it was sent
-_MOST_SAID: Final = 200  # characters
+)  # in quotation marks a server repeats what a client sent
+_MAX_SHOWN: Final = 200  # characters of a server's text
 
 
 def by_sqlstate(code: str) -> Meaning:
-    """Return the meaning of a code of the server."""
+    """Return the meaning of an SQLSTATE."""
     return SQLSTATE.get(code) or _SQLSTATE_CLASS.get(code[:2], REFUSED)
 
 
 def by_text(text: str) -> Meaning | None:
-    """Return the meaning of an error without a code, None if its text is unknown."""
+    """Return the meaning of the text of an error without a code, or None if the text is unknown."""
     return next((meaning for pattern, meaning in _TEXTS if re.search(pattern, text, re.IGNORECASE)), None)
 
 
 def by_text_of_tls(text: str) -> Meaning | None:
-    """Return the meaning of an error that a driver raised in place of an encrypted connection, None for any other."""
+    """Return the meaning of the text of a TLS error while connecting, or None for any other text."""
     return next((meaning for pattern, meaning in _TEXTS_OF_TLS if re.search(pattern, text, re.IGNORECASE)), None)
 
 
 def is_of_postgres(error: Any) -> bool:
-    """Return whether an error is one of psycopg's or psycopg2's."""
+    """Return whether psycopg or psycopg2 raised this error."""
     return hasattr(error, "pgconn") or hasattr(error, "pgcode")
 
 
 def is_of_libpq(error: Any) -> bool:
-    """Return whether an error of psycopg or psycopg2 was raised by libpq: it has no code of the server's."""
+    """Return whether libpq raised this error of psycopg or psycopg2: then it has no code from the server."""
     code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     kinds = {kind.__name__ for kind in type(error).__mro__}
     return is_of_postgres(error) and not code and bool(kinds & {"OperationalError", "InterfaceError"})
 
 
 def while_connecting(meaning: Meaning, code: str = "") -> Meaning:
-    """Return the meaning of an error that came instead of a connection: it is never one of a statement."""
+    """Return the meaning of an error while connecting. It cannot be the failure of a statement."""
     if code in _OF_OPTIONS:
         return BAD_OPTION
     if meaning is REFUSED:
@@ -234,27 +235,27 @@ def while_connecting(meaning: Meaning, code: str = "") -> Meaning:
 
 
 def refused_with(text: str, hidden: Iterable[str]) -> Meaning:
-    """Return the meaning of an unknown error of the server: its text is shown, without anything that was sent.
+    """Return the meaning of an unknown error while connecting. Its message has the server's text without quotations.
 
     Args:
-        text: of the error, in any language.
-        hidden: what must not be shown, such as the password: a text with any of it is not shown at all.
+        text: the text of the error, in any language.
+        hidden: secrets such as the password. A text that contains one of them is not shown at all.
     """
-    said = _QUOTED.sub("…", _PLACE.sub("", text.partition("\n")[0]))[:_MOST_SAID]
-    if not said or any(secret in said for secret in hidden if secret):
+    shown = _QUOTED.sub("…", _PLACE.sub("", text.partition("\n")[0]))[:_MAX_SHOWN]
+    if not shown or any(secret in shown for secret in hidden if secret):
         return REFUSED_CONNECTION
     error_type, retry, message = REFUSED_CONNECTION
-    return error_type, retry, f"{message}; it says: {said}"
+    return error_type, retry, f"{message}; it says: {shown}"
 
 
 def options_in(text: str, where: Where) -> list[str]:
-    """Return the options that the text of an error names, or else all that were given."""
+    """Return the options that the text of an error names; if it names none, all options of the connection."""
     named = [option for option in where.options if re.search(rf"(?<![\w-]){option}(?![\w-])", text)]
     return named or [*where.options]
 
 
 def message_of(meaning: Meaning, where: Where, code: str = "", text: str = "") -> str:
-    """Return the message for the user: it names the wrong part of the address, or the wrong option, and the code."""
+    """Return the message for the user. It names the wrong part of the address or the wrong option, and the code."""
     default = "address" if meaning[0] == "connection_error" else ""
     name = str(getattr(where, _NAMED.get(meaning, default), ""))
     named = f"user {name}" if name and meaning is AUTH else name

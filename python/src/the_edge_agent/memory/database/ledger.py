@@ -1,4 +1,4 @@
-"""The ledger: a catalog kept in step with what is in memory, here or in another database."""
+"""The ledger: a catalog that is kept in step with a memory, in the same database or in another one."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _ENTRY: Final = ("key", "content_hash", "storage_uri", "byte_size", "metadata", 
 
 
 class Ledger:
-    """No catalog, or one that is written together with the entries: in the same transaction.
+    """A catalog that the transaction of the entries writes too, or no catalog at all.
 
     Attributes:
-        catalog: the catalog, if there is one.
+        catalog: the catalog, or None.
         is_here: whether the transaction that writes the entries writes the catalog too.
     """
 
     def __init__(self, catalog: CatalogBackend | None = None) -> None:
-        """Make the ledger; a catalog must be on the database of the entries."""
+        """Make the ledger. A catalog must be on the database of the entries."""
         self.catalog = catalog
         self.is_here = catalog is not None
 
@@ -41,7 +41,7 @@ class Ledger:
         return self.catalog if self.is_here else None
 
     def is_new(self) -> bool:
-        """Return whether there is a catalog without entries; one that cannot be read says so when it is written."""
+        """Return whether there is a catalog without entries. False if it cannot be read; the next write will fail."""
         try:
             return self.catalog is not None and not self.catalog.list_entries(limit=1)
         except LTMError:
@@ -50,27 +50,27 @@ class Ledger:
     def record(
         self, memory: LTMBackend, operations: Sequence[Operation], results: Sequence[Result], facts: Facts
     ) -> None:
-        """Write down what has been done to the entries.
+        """Write operations of the memory into the catalog. Here it does nothing: the transaction has done it.
 
         Args:
-            memory: that has done it.
+            memory: the memory that ran the operations.
             operations: the stores and deletes.
-            results: of each.
-            facts: tells when keys expire, and the pointers to their values.
+            results: the result of each operation.
+            facts: takes keys and returns ``(expires_at, pointer)``, or the damage, of each entry.
 
         Raises:
-            LTMError: ``catalog_error`` with the results, which stand.
+            LTMError: ``catalog_error`` with the results of the operations, which have succeeded.
         """
 
     def close(self) -> None:
-        """Close a catalog of our own."""
+        """Close the catalog if this object opened it."""
 
 
 class LedgerElsewhere(Ledger):
-    """A catalog of another database or kind, written after the entries; ``sync`` repairs what was missed."""
+    """A catalog on another database, or of another kind. It is written after the entries; ``sync`` repairs gaps."""
 
     def __init__(self, catalog: CatalogBackend, *, owned: bool) -> None:
-        """Make the ledger; an owned catalog is closed with it."""
+        """Make the ledger. If ``owned``, ``close`` closes the catalog too."""
         super().__init__(catalog)
         self._catalog, self._owned = catalog, owned
         self.is_here = False
@@ -78,10 +78,10 @@ class LedgerElsewhere(Ledger):
     def record(
         self, memory: LTMBackend, operations: Sequence[Operation], results: Sequence[Result], facts: Facts
     ) -> None:
-        """Write down what has been done; see ``Ledger.record``.
+        """Write operations of the memory into the catalog; see ``Ledger.record``.
 
-        What is written down is what is in memory now: of concurrent writers to one key the last to write the
-        catalog is not always the last to have written the memory.
+        This reads the present entries and writes those: if two threads store one key, the last one to write the
+        catalog may not be the last one that wrote the memory.
         """
         keys = list(dict.fromkeys(operation.key for operation in operations))
         stored = {operation.key for operation in operations if isinstance(operation, Store)}
@@ -93,7 +93,7 @@ class LedgerElsewhere(Ledger):
             raise _unrecorded(failure, results) from None
 
     def close(self) -> None:
-        """Close a catalog of our own."""
+        """Close the catalog if this object opened it."""
         close = getattr(self._catalog, "close", None)
         if self._owned and close is not None:
             close()
@@ -103,12 +103,12 @@ def open_ledger(catalog: Any, database: Any, defaults: Mapping[str, Any]) -> Led
     """Return the ledger of a memory.
 
     Args:
-        catalog: None, the name of a catalog, a mapping of its type and options, or a catalog of the caller's.
-        database: of the entries.
-        defaults: options of the memory that the catalog takes over.
+        catalog: None, the name of a catalog, a mapping of its type and options, or a catalog that the caller made.
+        database: the database of the entries.
+        defaults: options of the memory; the catalog gets those that its constructor has too.
 
     Raises:
-        LTMError: ``configuration_error``, or what the catalog's constructor raises.
+        LTMError: ``configuration_error``, or any failure of the catalog's constructor.
     """
     if catalog is None:
         return Ledger()
@@ -120,8 +120,8 @@ def open_ledger(catalog: Any, database: Any, defaults: Mapping[str, Any]) -> Led
         return Ledger(catalog) if is_here else LedgerElsewhere(catalog, owned=False)
     factory, options = catalog_options(catalog)
     beside = getattr(factory, "beside", None)
-    taken = signature(factory).parameters
-    inherited = {name: value for name, value in defaults.items() if name in taken}
+    parameters = signature(factory).parameters
+    inherited = {name: value for name, value in defaults.items() if name in parameters}
     try:
         here = None if beside is None else beside(database, options)
         if here is not None:
@@ -133,15 +133,15 @@ def open_ledger(catalog: Any, database: Any, defaults: Mapping[str, Any]) -> Led
 
 
 def sync(memory: LTMBackend, ledger: Ledger, facts: Facts) -> Result:
-    """Make the catalog say what is in memory; what is damaged there stays as it is in the catalog.
+    """Make the catalog agree with the memory. For a damaged entry the catalog is not changed.
 
-    Writers may go on: what has changed meanwhile is looked at again.
+    Other threads may write meanwhile: an entry that changes is read again.
 
     Returns:
         The success dict of ``sync_catalog``.
 
     Raises:
-        LTMError: of the memory or the catalog, or ``validation_error`` without a catalog.
+        LTMError: a failure of the memory or the catalog; ``validation_error`` if there is no catalog.
     """
     catalog = ledger.catalog
     if catalog is None:
@@ -153,20 +153,20 @@ def sync(memory: LTMBackend, ledger: Ledger, facts: Facts) -> Result:
         work.sync(page["keys"])
         after = page["next"]
     changed = catalog.get_changed_entries()
-    known = [entry["key"] for entry in changed] + [key for key in getattr(changed, "damaged", ()) if is_key(key)]
-    for start in range(0, len(known), _PAGE_KEYS):
-        work.sync(known[start : start + _PAGE_KEYS])
-    named = {"damaged": sorted(work.damaged)} if work.damaged else {}
-    return ok(tracked_count=work.tracked, deleted_count=work.deleted, **named)
+    tracked = [entry["key"] for entry in changed] + [key for key in getattr(changed, "damaged", ()) if is_key(key)]
+    for start in range(0, len(tracked), _PAGE_KEYS):
+        work.sync(tracked[start : start + _PAGE_KEYS])
+    damaged = {"damaged": sorted(work.damaged)} if work.damaged else {}
+    return ok(tracked_count=work.tracked, deleted_count=work.deleted, **damaged)
 
 
 class _Sync:
-    """Makes a catalog say what is in memory.
+    """Makes a catalog agree with a memory.
 
     Attributes:
         tracked: how many entries were tracked.
-        deleted: how many were deleted.
-        damaged: the keys of the entries in memory that are damaged.
+        deleted: how many entries of the catalog were deleted.
+        damaged: the keys of damaged entries in the memory.
     """
 
     def __init__(self, memory: LTMBackend, catalog: CatalogBackend, facts: Facts) -> None:
@@ -175,40 +175,43 @@ class _Sync:
         self.damaged: set[str] = set()
 
     def sync(self, keys: Sequence[str], stored: Collection[str] = ()) -> None:
-        """Bring the catalog in step with the memory at some keys; track ``stored`` ones in any case.
+        """Make the catalog agree with the memory at these keys; track those in ``stored`` in any case.
 
-        After each write to the catalog, this reads the memory again. It repeats both until the catalog agrees with the
-        memory: so whoever writes last writes the truth.
+        After each write to the catalog, this reads the memory again, and repeats both until they agree. So if several
+        threads do this, the last one to write has written the present state.
         """
         waiting = list(keys)
         while waiting:
-            entries, known = self._look(waiting)
+            entries, facts = self._read(waiting)
             waiting = list(entries)
-            found, unreadable = _readable(self._catalog.retrieve_batch, waiting)
-            wanted = self._wanted(entries, known)
-            wrong = [key for key in wanted if key in stored or _differs(wanted[key], found.get(key))]
+            tracked, unreadable = _readable(self._catalog.retrieve_batch, waiting)
+            expected = self._expected(entries, facts)
+            wrong = [key for key in expected if key in stored or _differs(expected[key], tracked.get(key))]
             gone = [
-                key for key in waiting if entries[key] is None and (key in unreadable or found.get(key) is not None)
+                key for key in waiting if entries[key] is None and (key in unreadable or tracked.get(key) is not None)
             ]
             if wrong:
-                _track(self._catalog, [wanted[key] for key in wrong])
+                _track(self._catalog, [expected[key] for key in wrong])
             self.deleted += sum(self._catalog.delete_entry(key) for key in gone)
             self.tracked, stored = self.tracked + len(wrong), ()
-            again, facts_again = self._look([*wrong, *gone])
-            before = {key: _state(entries[key], known.get(key)) for key in again}
+            again, facts_again = self._read([*wrong, *gone])
+            before = {key: _state(entries[key], facts.get(key)) for key in again}
             waiting = [key for key, entry in again.items() if _state(entry, facts_again.get(key)) != before[key]]
 
-    def _look(self, keys: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the entries at keys, and their facts, without those that are damaged."""
+    def _read(self, keys: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the entries of the memory at keys, and their facts, without damaged entries."""
         entries, damaged = _readable(self._memory.retrieve_many, keys)
-        known = dict(self._facts(list(entries)))
-        damaged += [key for key, facts in known.items() if isinstance(facts, Damage)]
+        facts = dict(self._facts(list(entries)))
+        damaged += [key for key, of_key in facts.items() if isinstance(of_key, Damage)]
         self.damaged.update(damaged)
-        return {key: entry for key, entry in entries.items() if key not in damaged}, known
+        return {key: entry for key, entry in entries.items() if key not in damaged}, facts
 
-    def _wanted(self, entries: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Return the arguments of ``track_entry`` for entries; what nobody could store is damaged."""
-        wanted = {}
+    def _expected(self, entries: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Return for each entry of the memory the arguments of ``track_entry``.
+
+        An entry that no store would accept is damaged and is left out.
+        """
+        expected = {}
         for key, entry in entries.items():
             if entry is None:
                 continue
@@ -217,12 +220,12 @@ class _Sync:
             except LTMError:
                 self.damaged.add(key)
                 continue
-            wanted[key] = entry_of(store, *known.get(key, (None, None)))
-        return wanted
+            expected[key] = entry_of(store, *facts.get(key, (None, None)))
+        return expected
 
 
 def _readable(read: Callable[[list[str]], Result], keys: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return the entries at keys that can be read, None for none, and the keys of the others."""
+    """Return the entries at keys that can be read (None for a missing one), and the keys of damaged entries."""
     damaged: list[str] = []
     while True:
         result = read([key for key in keys if key not in damaged])
@@ -237,7 +240,7 @@ def _track(catalog: CatalogBackend, entries: list[dict[str, Any]]) -> None:
 
 
 def _state(entry: Mapping[str, Any] | None, facts: Any) -> Any:
-    """Return a text that differs for two states of an entry; a text, because 1 equals 1.0."""
+    """Return a value that differs for different states of an entry. It has JSON text, because 1 equals 1.0."""
     return None if entry is None else (json.dumps(entry), facts)
 
 
@@ -253,16 +256,16 @@ def entry_of(store: Store, expires_at: datetime | None, pointer: str | None) -> 
     }
 
 
-def _differs(entry: Mapping[str, Any], found: Mapping[str, Any] | None) -> bool:
-    """Return whether the catalog says something else of an entry, or nothing."""
-    if found is None:
+def _differs(expected: Mapping[str, Any], tracked: Mapping[str, Any] | None) -> bool:
+    """Return whether the entry of the catalog is missing or differs from the expected one."""
+    if tracked is None:
         return True
-    same = all(entry[name] == found[name] for name in _ENTRY if name != "metadata")
-    return not same or compute_content_hash(entry["metadata"]) != compute_content_hash(found["metadata"])
+    same = all(expected[name] == tracked[name] for name in _ENTRY if name != "metadata")
+    return not same or compute_content_hash(expected["metadata"]) != compute_content_hash(tracked["metadata"])
 
 
 def _unrecorded(failure: LTMError, results: Sequence[Result]) -> LTMError:
     done = dict(results[0]) if len(results) == 1 else {"results": list(results)}
     done.pop("success", None)
-    message = f"the memory has changed, and the catalog does not say so: {failure}; repair it with sync_catalog()"
+    message = f"the memory has changed, but the catalog was not updated: {failure}; repair it with sync_catalog()"
     return LTMError("catalog_error", message, **done)

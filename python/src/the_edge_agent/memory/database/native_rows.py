@@ -1,4 +1,4 @@
-"""What the native memories give back in the same way on SQLite and on PostgreSQL."""
+"""Rows to entries for the native memories, the same on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -25,27 +25,30 @@ from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH, end_of_prefix
 Item = TypeVar("Item")
 
 Row: TypeAlias = Sequence[Any]
-Page: TypeAlias = tuple[list[Row], bool]  # rows, and whether they are the last
+Page: TypeAlias = tuple[list[Row], bool]  # rows, and whether this is the last page
 
 
-_PAGE_TEXT: Final = 1_000_000  # characters after which a page of iterate_all ends
+_PAGE_TEXT: Final = 1_000_000  # characters; a page of iterate_all ends after the row that exceeds this
 _ABOVE_ALL_KEYS: Final = "\U0010ffff" * (MAX_KEY_LENGTH + 1)
 
 
 def range_of(prefix: str) -> dict[str, Any]:
-    """Return ``prefix`` and ``end`` of the keys that begin with a prefix: ``key >= prefix AND key < end``."""
+    """Return the parameters ``prefix`` and ``end`` for ``key >= prefix AND key < end``: the keys with this prefix."""
     return {"prefix": prefix, "end": end_of_prefix(prefix) or _ABOVE_ALL_KEYS}
 
 
 def entry_of(key: str, value: str, metadata: str | None, version: int, pointer: str | None) -> dict[str, Any] | Damage:
-    """Return ``{"value", "metadata", "version"}`` of a row; a value in a blob storage cannot be had here."""
+    """Return ``{"value", "metadata", "version"}`` of a row, or its damage. A value in a blob storage is damage here."""
     if pointer is not None:
         return not_here(key)
     return read_entry(key, value, metadata, version)
 
 
 def page_of(rows: Iterable[Row], skip: int) -> Page:
-    """Return the first rows of ``(key, value, metadata, pointer, ...)`` after some, until their text is long."""
+    """Skip rows, and return the next ones as a page, which ends when its text is long.
+
+    Rows are ``(key, value, metadata, pointer, ...)``.
+    """
     page, size = [], 0
     for row in islice(rows, skip, None):
         page.append(row)
@@ -56,27 +59,31 @@ def page_of(rows: Iterable[Row], skip: int) -> Page:
 
 
 def iterate(page_after: Callable[[str, int], Page], item_of: Callable[[Row], Item | Damage]) -> Iterator[Item | Damage]:
-    """Read page after page, and yield ``item_of`` of each row.
+    """Read page after page, and yield ``item_of(row)`` of each row.
 
-    Each is asked for with the last key before it that can be asked for, and how many rows after that to skip.
+    ``page_after`` takes a key, and how many rows after this key to skip. The second is not 0 only after damaged keys,
+    see ``place_after``.
     """
     after, skip, is_over = "", 0, False
     while not is_over:
         page, is_over = page_after(after, skip)
         yield from map(item_of, page)
-        found, more = place_after([row[0] for row in page])
-        after, skip = (after, skip + more) if found is None else (found, more)
+        last_key, more = place_after([row[0] for row in page])
+        after, skip = (after, skip + more) if last_key is None else (last_key, more)
 
 
 def item_of(row: Row) -> tuple[str, Any, dict[str, Any] | None] | Damage:
-    """Return ``(key, value, metadata)`` of a row of ``(key, value, metadata, pointer)``."""
+    """Return ``(key, value, metadata)``, or the damage, of a row ``(key, value, metadata, pointer)``."""
     key, value, metadata, pointer = row
     entry = entry_of(key, value, metadata, 1, pointer)
     return entry if isinstance(entry, Damage) else (key, entry["value"], entry["metadata"])
 
 
 def whole_of(row: Row, timestamp: Timestamp) -> dict[str, Any] | Damage:
-    """Return the entry of a row of ``(key, value, metadata, pointer, version, created_at, updated_at, expires_at)``."""
+    """Return the whole entry, or the damage, of a row.
+
+    The row is ``(key, value, metadata, pointer, version, created_at, updated_at, expires_at)``.
+    """
     key, value, metadata, pointer, version, *times = row
     if pointer is not None:
         return not_here(key)
@@ -84,14 +91,14 @@ def whole_of(row: Row, timestamp: Timestamp) -> dict[str, Any] | Damage:
 
 
 def fitting(rows: Iterable[Row], condition: Node | None) -> Iterator[Row]:
-    """Return the rows of ``(place, metadata, ...)`` that satisfy a condition, or have no place."""
+    """Return the rows ``(place, metadata, ...)`` whose metadata satisfies a condition, and rows without a place."""
     if condition is None:
         return iter(rows)
     return (row for row in rows if row[0] is None or may_fit(condition, row[1]))
 
 
 def result_of(row: Row, score: float = 0.0) -> dict[str, Any] | Damage:
-    """Return ``{"key", "value", "metadata", "score"}`` of a row of ``(key, metadata, value, pointer)``."""
+    """Return ``{"key", "value", "metadata", "score"}``, or the damage, of a row ``(key, metadata, value, pointer)``."""
     key, metadata, value, pointer = row
     entry = entry_of(key, value, metadata, 1, pointer)
     if isinstance(entry, Damage):
@@ -102,7 +109,7 @@ def result_of(row: Row, score: float = 0.0) -> dict[str, Any] | Damage:
 def undamaged_results(
     rows: Iterable[Row], terms: Sequence[Term], condition: Node | None, offset: int, limit: int
 ) -> Result:
-    """Return the result of a search that came upon damage, from rows as ``undamaged`` takes them."""
-    found, damages = undamaged(rows, terms, condition, offset, limit, not_here)
-    results = [result_of((key, metadata, value, pointer), score) for score, (key, value, metadata, pointer) in found]
+    """Return the result of a search that has met damage, from rows as ``undamaged`` takes them."""
+    ranked, damages = undamaged(rows, terms, condition, offset, limit, not_here)
+    results = [result_of((key, metadata, value, pointer), score) for score, (key, value, metadata, pointer) in ranked]
     return search_result([result for result in results if not isinstance(result, Damage)], damages)

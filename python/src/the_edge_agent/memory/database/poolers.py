@@ -1,4 +1,4 @@
-"""Connection poolers between us and PostgreSQL, such as PgBouncer: what goes wrong with them, and what to do."""
+"""Messages about connection poolers such as PgBouncer: what is wrong, and what to do."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ _SINGLE_STATEMENTS: Final = "statement pooling"
 
 
 def takes_no_transactions(error: BaseException) -> bool:
-    """Return whether a pooler has refused to begin a transaction: SQLSTATE tells nothing more than 08P01."""
+    """Return whether a pooler has refused to begin a transaction. Only the text says so: the SQLSTATE is just 08P01."""
     return _SINGLE_STATEMENTS in str(error)

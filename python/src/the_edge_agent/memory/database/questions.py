@@ -1,7 +1,7 @@
-"""How a question (``match="any"``) is answered: which entries are candidates, and their order; on every database.
+"""Answer questions (``match="any"``) on every database: choose the candidates, rank them, read the results.
 
-The rules are part of the contract, see docs/search.md. A database reads the newest entries, and the few that have a
-word, through a ``Reader``. All reads are of one state, in one transaction. ``answer`` is where a search begins.
+The rules are part of the contract, see docs/search.md. A ``Reader`` reads the newest entries, and the entries that
+have a word, from the database. All reads run in one transaction and see one state. A search calls ``answer``.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from the_edge_agent.memory.database.search_plan import (
     window_of,
 )
 
-_MOST: Final = 2**29 - 1  # candidates by one word: one more than are scanned for it is an INTEGER on every database
+_MAX_WINDOW: Final = 2**29 - 1  # candidates for one word; this times ``SCANNED`` is an INTEGER on every database
 
 
 class Ranked(NamedTuple):
-    """One candidate.
+    """One candidate with its score.
 
     Attributes:
-        key: of the entry.
-        timestamp: when it was stored.
-        score: its rank.
-        parts: what each term adds to the score, in the order of the terms; 0.0 for one that it does not have.
+        key: the key of the entry.
+        timestamp: when the entry was stored.
+        score: the score of the entry; higher is better.
+        parts: what each term adds to the score, in the order of the terms; 0.0 for a term that the entry does not have.
     """
 
     key: str
@@ -64,17 +64,17 @@ class _Counted(NamedTuple):
 
 
 def ranked(reader: Reader, query: Query, *, offset: int, limit: int, has_filter: bool) -> list[Ranked]:
-    """Return the candidates of a question, best first; equal ones newest first, then by key.
+    """Return the candidates of a question, best first; equal scores newest first, then by key.
 
     Args:
-        reader: of the database.
-        query: with ``words``.
-        offset: how many results are skipped.
-        limit: how many results are wanted.
+        reader: reads entries from the database.
+        query: a query that has ``words``.
+        offset: how many results to skip.
+        limit: how many results to return.
         has_filter: whether the search has a metadata filter.
     """
     words = query.words or ()
-    count_terms, few = Counter(words), min(window_of(words, offset, limit), _MOST)
+    count_terms, window = Counter(words), min(window_of(words, offset, limit), _MAX_WINDOW)
 
     def count(rows: Sequence[Row]) -> list[_Counted]:
         return [
@@ -85,45 +85,45 @@ def ranked(reader: Reader, query: Query, *, offset: int, limit: int, has_filter:
     sample = count(reader.newest((), SAMPLE, filtered=False))
     frequencies = _frequencies(sample, len(words))
     rarities = [rarity(having, len(sample)) for having in frequencies]
-    if len(sample) < SAMPLE and not has_filter and not query.terms:  # it is all that there is
+    if len(sample) < SAMPLE and not has_filter and not query.terms:  # the sample has all entries
         candidates = sample
     else:
         is_common = any(frequency > len(sample) * COMMON for frequency in frequencies)
-        candidates = _candidates(reader, query, count, few, has_filter=has_filter, is_common=is_common)
-    found = {row.key: row for row in candidates if any(row.counts)}
-    return _in_order([_ranked(row, rarities) for row in found.values()])
+        candidates = _candidates(reader, query, count, window, has_filter=has_filter, is_common=is_common)
+    matches = {row.key: row for row in candidates if any(row.counts)}
+    return _in_order([_ranked(row, rarities) for row in matches.values()])
 
 
 def _candidates(
     reader: Reader,
     query: Query,
     count: Callable[[Sequence[Row]], list[_Counted]],
-    few: int,
+    window: int,
     *,
     has_filter: bool,
     is_common: bool,
 ) -> list[_Counted]:
-    """Return the entries of which one may be a result, in any order, some of them twice.
+    """Return the entries that may be among the results, in any order, some of them twice.
 
-    ``is_common`` tells whether a word seems to be so common that the newest entries must be scanned for it; that is
-    cheaper than to look it up first. It makes no difference to what is returned.
+    If ``is_common``, a word is probably so common that the newest entries must be scanned anyway; then this scans them
+    first, without looking the words up. It makes no difference to the results.
     """
     words = query.words or ()
     if not is_common:
-        found = [reader.having((*query.terms, word), few) for word in words]
-        if all(len(rows) <= few for rows in found):
-            return [row for rows in found for row in count(rows)]
-    newest = count(reader.newest(query.terms, few * SCANNED, filtered=has_filter))
-    if len(newest) < few * SCANNED:  # all that there are
+        rows_by_word = [reader.having((*query.terms, word), window) for word in words]
+        if all(len(rows) <= window for rows in rows_by_word):
+            return [row for rows in rows_by_word for row in count(rows)]
+    newest = count(reader.newest(query.terms, window * SCANNED, filtered=has_filter))
+    if len(newest) < window * SCANNED:  # these are all entries
         return newest
     rare = list[list[Row]]()
     for word, frequency in zip(words, _frequencies(newest, len(words)), strict=True):
-        if frequency <= few:
-            rows = reader.having((*query.terms, word), few)
-            rare += [rows] if len(rows) <= few else []
-    if not rare and len(words) > 1:  # else entries with all words are among those with the rare one
-        rows = reader.having((*query.terms, *words), few)
-        rare += [rows] if len(rows) <= few else []
+        if frequency <= window:
+            rows = reader.having((*query.terms, word), window)
+            rare += [rows] if len(rows) <= window else []
+    if not rare and len(words) > 1:  # with a rare word, the entries that have all words are already among its entries
+        rows = reader.having((*query.terms, *words), window)
+        rare += [rows] if len(rows) <= window else []
     return [*newest, *(row for rows in rare for row in count(rows))]
 
 
@@ -138,13 +138,13 @@ def _ranked(row: _Counted, rarities: Sequence[float]) -> Ranked:
 
 def _in_order(candidates: list[Ranked]) -> list[Ranked]:
     candidates.sort(key=lambda candidate: _sortable(candidate.key))
-    candidates.sort(key=lambda candidate: _sortable(candidate.timestamp), reverse=True)  # stable, as the next
+    candidates.sort(key=lambda candidate: _sortable(candidate.timestamp), reverse=True)  # both sorts are stable
     candidates.sort(key=lambda candidate: -candidate.score)
     return candidates
 
 
 def _sortable(value: Any) -> tuple[int, Any]:
-    """Return a key or a time in a form that sorts; a damaged one, which may have any type, comes first."""
+    """Return a sort key for a key or a time. A damaged one may have any type; it comes first."""
     if isinstance(value, datetime):
         return 2, value
     return (1, value) if isinstance(value, str) else (0, 0)
@@ -163,61 +163,61 @@ def answer(
     limit: int,
     explain: bool,
     checks_skipped: bool,
-    known: Mapping[str, Damage],
+    damaged_values: Mapping[str, Damage],
 ) -> tuple[list[dict[str, Any]], list[Damage]]:
-    """Return the results of a question, best first, and the damaged entries that it came upon.
+    """Return the results of a question, best first, and the damaged entries that it met.
 
     Args:
-        reader: of the database, in one state.
-        query: with ``words``.
+        reader: reads entries from one state of the database.
+        query: a query that has ``words``.
         condition: the metadata filter.
         offset: how many results to skip.
-        limit: how many to return.
-        explain: whether each result has an ``explain`` too.
-        checks_skipped: whether those that are skipped are read too, because damage is known of.
-        known: entries whose values in the blob storage are damaged, by key; the reader cannot see that.
+        limit: how many results to return.
+        explain: whether each result also has ``explain``.
+        checks_skipped: whether to read the skipped entries too, because the memory is known to have damage.
+        damaged_values: the damage of values in the blob storage, by key; the reader does not see it.
     """
-    checks_skipped = checks_skipped or bool(offset and known)
+    checks_skipped = checks_skipped or bool(offset and damaged_values)
     candidates = ranked(reader, query, offset=offset, limit=limit, has_filter=condition is not None)
-    place, wanted = (0, offset + limit) if checks_skipped else (offset, limit)
-    found, damages = _undamaged(reader, candidates, place, wanted, known)
-    if damages and offset and not checks_skipped:  # so that the pages fit together
+    place, count = (0, offset + limit) if checks_skipped else (offset, limit)
+    entries, damages = _undamaged(reader, candidates, place, count, damaged_values)
+    if damages and offset and not checks_skipped:  # earlier pages leave damage out, so this one must count without it
         checks_skipped = True
-        found, damages = _undamaged(reader, candidates, 0, offset + limit, known)
+        entries, damages = _undamaged(reader, candidates, 0, offset + limit, damaged_values)
     results = []
-    for candidate, entry in found[offset if checks_skipped else 0 :]:
+    for candidate, entry in entries[offset if checks_skipped else 0 :]:
         entry["score"] = candidate.score
         if explain:
             entry["explain"] = _explained(query.words or (), candidate.parts)
         results.append(entry)
-    # Damaged metadata satisfies no filter.
+    # Damaged metadata satisfies no filter, so it is not reported.
     return results, [damage for damage in damages if condition is None or damage.what != "metadata"]
 
 
-def explain_all(found: Result, query: Query, rules: Language) -> Result:
-    """Return the results of a search for terms that must all occur, with what each term adds to their scores."""
+def explain_all(result: Result, query: Query, rules: Language) -> Result:
+    """Add ``explain`` to each result of a search with ``match="all"``, and return ``result``."""
     terms = [term for term in query.terms if not term.negated]
     needles = positive_needles(terms)
-    for entry in found["results"]:
+    for entry in result["results"]:
         text = search_text(entry["key"], entry["value"], entry["metadata"], rules)
         parts = parts_of_score(counted(needles, text), text.count(TOKEN_START), [1.0] * len(terms))
         entry["explain"] = _explained(terms, parts)
-    return found
+    return result
 
 
 def _undamaged(
-    reader: Reader, candidates: Sequence[Ranked], place: int, wanted: int, known: Mapping[str, Damage]
+    reader: Reader, candidates: Sequence[Ranked], place: int, count: int, damaged_values: Mapping[str, Damage]
 ) -> tuple[list[tuple[Ranked, dict[str, Any]]], list[Damage]]:
-    """Return so many of the candidates from a place on that are not damaged, each with its entry; and the others."""
-    found, damages = list[tuple[Ranked, dict[str, Any]]](), list[Damage]()
-    while len(found) < wanted and place < len(candidates):
-        some = candidates[place : place + wanted - len(found)]
-        place += len(some)
-        entries = entries_of(reader, [candidate.key for candidate in some])
-        for candidate, read in zip(some, entries, strict=True):
-            entry = known.get(candidate.key) or read
+    """Return ``count`` undamaged candidates from ``place`` on, each with its entry, and the damage met before them."""
+    undamaged, damages = list[tuple[Ranked, dict[str, Any]]](), list[Damage]()
+    while len(undamaged) < count and place < len(candidates):
+        batch = candidates[place : place + count - len(undamaged)]
+        place += len(batch)
+        entries = entries_of(reader, [candidate.key for candidate in batch])
+        for candidate, read in zip(batch, entries, strict=True):
+            entry = damaged_values.get(candidate.key) or read
             if isinstance(entry, Damage):
                 damages.append(entry)
             else:
-                found.append((candidate, entry))
-    return found, damages
+                undamaged.append((candidate, entry))
+    return undamaged, damages

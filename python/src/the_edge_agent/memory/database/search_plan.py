@@ -1,11 +1,15 @@
-"""The plan of a search: what it reads, the steps by which a database finds that, and the limits of all steps.
+"""The plan of a search: which statements (steps) a database tries, in which order, and how much each may read.
 
-A search wants the newest entries that match, or a few that have a word. An index of words or of metadata does not
-give its matches in the order of time, and the index of times does not know what matches. So there are four kinds of
-steps. First a database looks up the matches in the index and sorts them, but only if they are at most as many as a
-bound. If they are more, it looks for enough matches among the newest entries. Then it tries both steps again with a
-higher bound. At last it reads all that match. Each database writes the SQL of its steps. This module decides in which
-order they are tried, and what counts as an answer.
+A search needs the newest matches, or some entries that have a word. An index of words or of metadata does not return
+its matches in the order of time, and the index of times does not know which entries match. So a search tries steps:
+
+1. Look up the matches in the index and sort them, but only if there are at most as many as a limit.
+2. If there are more, look for enough matches among the newest entries.
+3. Do both again with higher limits.
+4. Read all matches.
+
+Each database writes the SQL of its steps. This module has the order of the steps, and decides whether the rows of a
+step answer the search.
 """
 
 from __future__ import annotations
@@ -23,14 +27,15 @@ Statement = TypeVar("Statement")
 Rows: TypeAlias = Sequence[Sequence[Any]]
 
 
-class Bound(NamedTuple):
-    """How far a search goes before it tries something else.
+class StepLimits(NamedTuple):
+    """How much one step may read before the search tries the next step.
 
-    On SQLite both grow with the page: to as many matches as are wanted, and ``SCANNED`` times as many entries.
+    On SQLite a large page raises both limits: to the number of matches that the search needs, and to ``SCANNED`` times
+    as many entries.
 
     Attributes:
-        matches: how many are looked up at most.
-        newest: how many of the newest entries are looked at.
+        matches: how many matches are looked up in the index at most.
+        newest: how many of the newest entries are searched.
     """
 
     matches: int
@@ -38,114 +43,115 @@ class Bound(NamedTuple):
 
     @property
     def is_small(self) -> bool:
-        """Whether the rows of so many matches are sorted whole; of more, times and keys are sorted, then rows read."""
+        """Whether whole rows are sorted. With more matches only times and keys are sorted, and rows are read later."""
         return self.matches <= SORTED_WHOLE
 
 
-#: Of each family, in turn until one suffices. Each costs about as much as all before it.
-BOUNDS: Final[dict[str, tuple[Bound, ...]]] = {
-    "sqlite": (Bound(300, 4_000), Bound(20_000, 40_000)),
-    "postgresql": (Bound(200, 2_000), Bound(20_000, 40_000)),
-    "mysql": (Bound(500, 4_000), Bound(20_000, 40_000)),
+#: The limits of each family, in the order in which they are tried. A step costs about as much as all steps before it.
+STEP_LIMITS: Final[dict[str, tuple[StepLimits, ...]]] = {
+    "sqlite": (StepLimits(300, 4_000), StepLimits(20_000, 40_000)),
+    "postgresql": (StepLimits(200, 2_000), StepLimits(20_000, 40_000)),
+    "mysql": (StepLimits(500, 4_000), StepLimits(20_000, 40_000)),
 }
-SORTED_WHOLE: Final = 1_000  # matches that are sorted with all that is wanted of them; of more, only times and keys are
-SCANNED: Final = 4  # times as many of the newest entries are looked at as matches are wanted
-SAMPLE: Final = 1_000  # of the newest entries, from which it is taken how much a word tells
-COMMON: Final = 0.2  # of the sample have a word that seems to be too common to be looked up
-SHORT: Final = 10_000  # characters of a value or search text that comes with its row; a longer one is asked for by key
-MOST_ROWS: Final = 2**31 - 1  # that are asked for: an INTEGER on every database
-LONG_TEXTS: Final = 50  # that are asked for at a time
+SORTED_WHOLE: Final = 1_000  # up to this many matches are sorted as whole rows; of more only times and keys
+SCANNED: Final = 4  # a scan reads this many times as many of the newest entries as the search needs matches
+SAMPLE: Final = 1_000  # the newest entries, which tell how common each word is
+COMMON: Final = 0.2  # a word in more than this part of the sample is too common to be looked up
+SHORT: Final = 10_000  # characters; a longer value or search text is not read with its row, but later, by key
+MOST_ROWS: Final = 2**31 - 1  # the highest LIMIT of a statement: an INTEGER on every database
+LONG_TEXTS: Final = 50  # long search texts that one statement reads
 
-# Words in rows of blocks (MySQL, MariaDB): how many entries are fetched by their numbers, and may be without a number.
-FEW_BLOCKS: Final = 1  # with so many, reading all entries is quicker than looking words up
-LEAST_LOOKED_UP: Final = 4_000  # matches for the newest ones, in place of the first bound
-LATEST: Final = 2_002  # for a word, in the latest blocks: twice as many as prove that many entries have it
-MOST_UNNUMBERED: Final = 4_000  # entries without a number while the latest blocks are looked at
+# On MySQL and MariaDB an index in a table of ours gives the numbers of entries with a word, in blocks.
+ALL_BLOCKS: Final = 1  # with so many blocks or fewer, reading all entries is faster than looking words up
+LEAST_LOOKED_UP: Final = 4_000  # matches to look up for the newest ones, if the first limit is lower
+LATEST: Final = 2_002  # entries read from the latest blocks of a word: twice what proves that many entries have it
+MOST_UNNUMBERED: Final = 4_000  # entries without a number; with more, the latest blocks are not used
 
-# Conditions of a filter that an index is asked for; with so many a filter is selective enough, and it decides.
+# How many index lookups of a filter the index answers. These are selective enough; Python or SQL checks the rest.
 GROUPS: Final[Mapping[str, int]] = {"sqlite": 8, "mysql": 3}
-MENTIONED: Final = 20  # strings of a filter that a scan of SQLite looks for; it takes 1,000 conditions
+MENTIONED: Final = 20  # strings of a filter that a scan on SQLite looks for; SQLite allows 1,000 conditions
 
 
 @dataclass(slots=True)  # not frozen, which would take longer to make
 class Step(Generic[Statement]):
     """A statement that may answer a search.
 
-    If the statement finds too many matches, it returns one row of nulls in place of them.
+    If there are too many matches, the statement returns one row of nulls.
 
     Attributes:
-        statement: in the language of the database.
-        bounds: its own parameters, by name. All steps of a search have other parameters in common.
-        is_partial: whether the statement does not see all matches. If so, fewer rows than wanted are no answer.
+        statement: the statement, as the driver or SQLAlchemy takes it.
+        parameters: the parameters of this step, by name. Other parameters are common to all steps of a search.
+        is_partial: whether the statement may miss matches. If so, its rows are an answer only if there are enough.
         limit: how many of the newest matches the statement can return. It cannot answer a page beyond these.
-        look_up: makes more parameters for these terms, by statements of its own, on a connection in a transaction that
-            sees one state. It returns None if the step would find too much. None if the step needs no look-up.
+        look_up: a function that runs statements of its own to make further parameters. It gets a connection, in a
+            transaction that sees one state, and the terms. It returns None if there are too many matches. ``look_up``
+            is None if the step needs no further parameters.
     """
 
     statement: Statement
-    bounds: Mapping[str, int] = field(default_factory=dict)
+    parameters: Mapping[str, int] = field(default_factory=dict)
     is_partial: bool = False
     limit: int | None = None
     look_up: Callable[[Any, Sequence[Term]], Mapping[str, Any] | None] | None = None
 
-    def is_answered_by(self, rows: Rows, wanted: int) -> bool:
-        """Return whether these rows answer a search for ``wanted`` rows.
+    def is_answered_by(self, rows: Rows, needed: int) -> bool:
+        """Return whether these rows of the step answer a search that needs ``needed`` rows.
 
-        Rows of a partial step do if there are enough of them. Rows of another step do, unless the first one has no
-        key, which is the sign for too many matches.
+        The rows of a partial step are an answer if there are enough of them. The rows of another step are an answer,
+        unless the first one has no key, which means that there are too many matches.
         """
         if self.is_partial:
-            return len(rows) == wanted
+            return len(rows) == needed
         return not rows or rows[0][0] is not None
 
 
 def ladder(
     family: str,
-    look_ups: Sequence[Callable[[Bound], Step[Statement]]],
-    newest: Callable[[Bound], Step[Statement]],
+    look_ups: Sequence[Callable[[StepLimits], Step[Statement]]],
+    newest: Callable[[StepLimits], Step[Statement]],
     every: Callable[[], Step[Statement]],
 ) -> Iterator[Step[Statement]]:
-    """Yield the steps for the newest matches, to be tried in turn.
+    """Yield the steps that find the newest matches, cheapest first. The search runs them until one answers.
 
     Args:
-        family: the key of ``BOUNDS``; ``mysql`` for MariaDB too.
-        look_ups: functions that make, for a bound, a step that fetches and sorts the matches if they are few; empty if
-            no index helps.
-        newest: makes, for a bound, the step that looks for enough matches among the newest entries.
-        every: makes the step that reads all matches.
+        family: a key of ``STEP_LIMITS``; ``mysql`` for MariaDB too.
+        look_ups: functions that take limits and return a step, which looks up the matches in an index and sorts them
+            if there are not too many; empty if no index helps.
+        newest: takes limits and returns the step that looks for enough matches among the newest entries.
+        every: returns the step that reads all matches.
     """
-    for bound in BOUNDS[family] if look_ups else BOUNDS[family][-1:]:
-        yield from (look_up(bound) for look_up in look_ups)
-        yield newest(bound)
+    for limits in STEP_LIMITS[family] if look_ups else STEP_LIMITS[family][-1:]:
+        yield from (look_up(limits) for look_up in look_ups)
+        yield newest(limits)
     yield every()
 
 
 def first_answer(
-    steps: Iterable[Step[Statement]], read: Callable[[Step[Statement]], Rows | None], wanted: int
+    steps: Iterable[Step[Statement]], read: Callable[[Step[Statement]], Rows | None], needed: int
 ) -> Rows | None:
-    """Return the rows of the first step that is answered by them; None if none is.
+    """Run steps until one answers the search, and return its rows; return None if no step answers.
 
     Args:
-        steps: to be tried in turn.
-        read: runs a step and returns its rows; None if it would find too much.
-        wanted: how many rows.
+        steps: the steps, in the order in which to run them.
+        read: runs a step and returns its rows, or None if there are too many matches.
+        needed: how many rows the search needs.
     """
     for step in steps:
-        if step.is_partial and step.limit is not None and step.limit < wanted:
-            continue  # it cannot return so many rows
+        if step.is_partial and step.limit is not None and step.limit < needed:
+            continue  # this step cannot return enough rows
         rows = read(step)
-        if rows is not None and step.is_answered_by(rows, wanted):
+        if rows is not None and step.is_answered_by(rows, needed):
             return rows
     return None
 
 
 class Row(NamedTuple):
-    """One entry that a database has read.
+    """One entry as a ``Reader`` returns it.
 
     Attributes:
-        key: its key.
-        timestamp: when it was stored, in whatever type the database sorts by.
-        text: its search text; None if it is longer than ``SHORT``.
+        key: the key.
+        timestamp: when the entry was stored, in the type that the driver returns.
+        text: the search text; None if it is longer than ``SHORT``.
     """
 
     key: str
@@ -154,41 +160,48 @@ class Row(NamedTuple):
 
 
 class Reader(Protocol):
-    """What a database reads for one search: entries that have not expired, under its prefix. All is of one state."""
+    """Reads entries for one search: those that have not expired and whose key has the prefix.
+
+    All methods see the same state of the database.
+    """
 
     def newest(self, terms: Sequence[Term], limit: int, *, filtered: bool) -> list[Row]:
-        """Return the newest entries that satisfy terms, and with ``filtered`` the filter; newest first, then by key."""
+        """Return the newest entries that satisfy the terms and, if ``filtered``, the filter.
+
+        Returns:
+            Up to ``limit`` entries, newest first; entries of one time are in the order of their keys.
+        """
         ...
 
     def having(self, terms: Sequence[Term], limit: int) -> list[Row]:
-        """Return entries that satisfy terms and the filter, in any order: all, or one more than ``limit`` of them."""
+        """Return the entries that satisfy the terms and the filter, in any order, but at most ``limit`` + 1 of them."""
         ...
 
     def in_time(self, rows: Sequence[Row]) -> Iterable[Row]:
-        """Yield rows until the time of the call is over."""
+        """Yield the rows, and fail when the time of the call is over."""
         ...
 
     def texts(self, keys: Sequence[str]) -> Mapping[str, str]:
-        """Return the search texts of entries, by their keys."""
+        """Return the search texts of entries by key."""
         ...
 
     def entries(self, keys: Sequence[str]) -> list[dict[str, Any] | Damage]:
-        """Return ``{"key", "value", "metadata", "score"}`` of entries, in this order."""
+        """Return ``{"key", "value", "metadata", "score"}``, or the damage, of entries, in the order of the keys."""
         ...
 
 
 def window_of(terms: Sequence[Term], offset: int, limit: int) -> int:
-    """Return how many of the newest entries that match may be among the results."""
+    """Return how many of the newest matches a search must read: with words, all that are ranked."""
     return min(max(RANK_WINDOW, offset + limit) if has_words(terms) else offset + limit, MOST_ROWS)
 
 
 def is_far_page(terms: Sequence[Term], offset: int, limit: int) -> bool:
-    """Return whether a page is so late that most entries that are ranked for it are not among its results."""
+    """Return whether a page is so far down that a search ranks many more entries than the page shows."""
     return has_words(terms) and window_of(terms, offset, limit) - limit > RANK_WINDOW
 
 
 def texts_of(reader: Reader, rows: Sequence[Row]) -> Iterable[str]:
-    """Return the search texts of rows, until the time of the call is over; long ones are read some at a time."""
+    """Return the search texts of rows; long ones are read later, ``LONG_TEXTS`` at a time, within the call's time."""
     if None not in map(itemgetter(2), rows):
         return map(itemgetter(2), reader.in_time(rows))
     return _with_long_texts(reader, rows)
@@ -205,31 +218,31 @@ def _with_long_texts(reader: Reader, rows: Sequence[Row]) -> Iterator[str]:
 def best(
     rows: Sequence[Item], texts: Iterable[str], terms: Sequence[Term], offset: int, limit: int
 ) -> list[tuple[float, Item]]:
-    """Return the scores and rows of results, best first; without words all scores are 0.0.
+    """Return the scores and rows of the results, best first. Without words all scores are 0.0.
 
     Args:
-        rows: of what satisfies the terms, newest first, then by key.
-        texts: their search texts.
-        terms: of the query.
+        rows: rows of the matches, newest first, then by key.
+        texts: the search text of each row.
+        terms: the terms of the query.
         offset: how many results to skip.
-        limit: how many to return.
+        limit: how many results to return.
     """
     if not has_words(terms):
         return [(0.0, row) for row in rows[offset : offset + limit]]
     needles = positive_needles(terms)
     ranked = [(rank(needles, text), row) for text, row in zip(texts, rows, strict=True)]
-    ranked.sort(key=lambda found: -found[0])  # stable: equal scores stay newest first, then by key
+    ranked.sort(key=lambda pair: -pair[0])  # stable: equal scores stay newest first, then by key
     return ranked[offset : offset + limit]
 
 
 def all_matching(reader: Reader, terms: Sequence[Term], offset: int, limit: int) -> list[dict[str, Any] | Damage]:
-    """Return ``{"key", "value", "metadata", "score"}`` of what satisfies all terms and the filter, best first.
+    """Return ``{"key", "value", "metadata", "score"}`` of the entries that satisfy all terms and the filter.
 
     Args:
-        reader: of the database, in one state.
-        terms: of the query; without words, the newest come first.
+        reader: reads the entries, all from one state of the database.
+        terms: the terms of the query. Results are best first; without words, newest first.
         offset: how many results to skip.
-        limit: how many to return.
+        limit: how many results to return.
     """
     rows = reader.newest(terms, window_of(terms, offset, limit), filtered=True)
     chosen = best(rows, texts_of(reader, rows), terms, offset, limit)
@@ -241,6 +254,6 @@ def all_matching(reader: Reader, terms: Sequence[Term], offset: int, limit: int)
 
 
 def entries_of(reader: Reader, keys: Sequence[Any]) -> list[dict[str, Any] | Damage]:
-    """Return the entries of rows, in their order; a damaged key, which cannot be asked for, is damage."""
-    found = iter(reader.entries([key for key in keys if is_key(key)]))
-    return [next(found) if is_key(key) else read_entry(key, "null", None) for key in keys]
+    """Return the entries at these keys, in the same order. A damaged key cannot be queried: it becomes a ``Damage``."""
+    entries = iter(reader.entries([key for key in keys if is_key(key)]))
+    return [next(entries) if is_key(key) else read_entry(key, "null", None) for key in keys]

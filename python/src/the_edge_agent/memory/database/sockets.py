@@ -1,4 +1,4 @@
-"""What the socket of a database connection tells, and how to shut it down."""
+"""Test the socket of a database connection, and shut it down."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import socket
 
 
 def has_ended(descriptor: int) -> bool:
-    """Return whether an idle connection's socket has something to read: the server's farewell, or its end.
+    """Return whether the server has probably ended an idle connection: its socket has something to read.
 
-    A database server sends nothing unasked to a living connection, but for rare notices: to take a living connection
-    for a dead one costs one new connection. Costs no round trip. Always false for -1.
+    A server sends nothing to an idle connection, except rare notices and the message or signal that the connection
+    ends. If a notice makes a live connection look dead, this costs one new connection. The test sends nothing to the
+    server. It is false for a descriptor of -1.
     """
     if descriptor < 0:
         return False
@@ -22,7 +23,7 @@ def has_ended(descriptor: int) -> bool:
 
 
 def shut_down(descriptor: int) -> None:
-    """Shut a socket down, which wakes the thread that waits for it; the owner still closes it."""
+    """Shut a socket down. This wakes a thread that waits for it. The owner must still close the socket."""
     if descriptor < 0:
         return
     borrowed = socket.socket(fileno=descriptor)

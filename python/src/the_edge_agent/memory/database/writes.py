@@ -1,27 +1,27 @@
-"""How a write is recognised later, when the connection was lost before anybody told whether it was committed.
+"""Find out whether a write was committed, when the connection was lost before the server's reply.
 
-Each row keeps the ``write_id`` of the write that it comes from. When the reply to the COMMIT of a transaction A is
-lost, a look at the rows tells what became of A:
+Each row has the ``write_id`` of the write that stored it. When the reply to the COMMIT of a transaction A is lost, the
+memory reads the rows that A writes. They tell whether A was committed:
 
 1. A row has A's ``write_id``. Then A was committed, because a transaction is committed as a whole.
-2. A would have replaced or deleted a row, and the row comes from a write B that was committed before A began. Then A
-   was not committed: it would have written after B. There are two ways to know that B was so early:
+2. A would have replaced or deleted a row, but the row still has the ``write_id`` of a write B that was committed
+   before A began. Then A was not committed. There are two ways to know that B was committed before A began:
 
-   - This memory has written B, and that call had returned when A's call began.
+   - This memory has written B, and the call of B had returned when A's call began.
    - B's ``updated_at`` is older than the beginning of A's call, by more than the longest time that a transaction
      takes. ``updated_at`` is the time at which B began. So a row that is only older than A's call proves nothing: B
      may have begun before A, waited for A, and replaced what A wrote.
 
-3. There is no row, and A only stores, whatever is there. Then A is run again. Nearly always it had never arrived; else
-   somebody has deleted its entries in that very moment, and they are there again. A store with ``if_version`` is not
-   run again.
-4. In all other cases nobody can tell, and the answer says ``unknown: True``.
+3. There is no row, and A has only unconditional stores. Then A runs again. Nearly always the server had never received
+   it. Otherwise another client deleted its entries just then, and they exist again. A store with ``if_version`` does
+   not run again.
+4. In all other cases nobody can tell, and the failure has ``unknown: True``.
 
-A statement may also arrive late: after its call has ended, and after another store was acknowledged, which it then
-overwrites. ``if_version`` rules that out. A condition on the server's time in each statement would do so too, but is
-not free: it made a statement of 77 microseconds one of 93 on PostgreSQL, and one of 68 one of 90 on MySQL.
+A statement may also reach the server after its call has failed. It may then overwrite a store that was acknowledged
+meanwhile. ``if_version`` prevents that. A condition on the server's time in each statement would prevent it too, but
+it takes time: on PostgreSQL a statement took 93 instead of 77 microseconds with it, on MySQL 90 instead of 68.
 
-The look waits for those who have locked a row, so it waits for A too, if the server still works on A. When A is run
+Reading the rows waits for transactions that have locked them, and so for A if the server still runs it. When A runs
 again it has the same ``write_id``: if the first run is committed after all, the row keeps its version.
 """
 
@@ -40,21 +40,21 @@ from the_edge_agent.memory.core.results import LTMError, Result
 
 Answer = TypeVar("Answer")
 
-_USUAL: Final = 30.0  # seconds: a memory with a shorter timeout may share its table with others that have the default
-_OVERRUN: Final = 1.0  # second by which a call may outlast its timeout
-_FIRST_PAUSE: Final = 0.02  # seconds between two attempts to reach the database; doubled with each
-_LONGEST_PAUSE: Final = 0.5
-_REMEMBERED: Final = 256  # writes whose end is not known, before the oldest are forgotten
+_DEFAULT_TIMEOUT: Final = 30.0  # seconds; another memory on the same table may have this timeout
+_OVERRUN: Final = 1.0  # seconds by which a call may exceed its timeout
+_FIRST_PAUSE: Final = 0.02  # seconds between the first two attempts to reach the database; doubled each time
+_LONGEST_PAUSE: Final = 0.5  # seconds
+_REMEMBERED: Final = 256  # writes without a known end; with more, old ones are forgotten
 
 
-class Seen(NamedTuple):
-    """A row as it was found after a connection was lost.
+class WrittenRow(NamedTuple):
+    """A row that was read after a connection was lost.
 
     Attributes:
-        key: of the entry.
-        version: of the entry.
-        write_id: of the write that it comes from, None if that had none.
-        age: the time since its ``updated_at``, by the server's clock; None if that is no time.
+        key: the key of the entry.
+        version: the version of the entry.
+        write_id: the id of the write that stored the row; None if that write had no id.
+        age: the time since ``updated_at``, by the server's clock; None if ``updated_at`` is not a time.
         is_expired: whether the entry has expired.
     """
 
@@ -67,13 +67,13 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a transaction has written, if it was committed.
+    """What a transaction has written if it was committed.
 
     Attributes:
-        stored: the keys that it has stored.
-        deleted: the keys that it has deleted.
-        is_unconditional: whether it only stored, whatever was there.
-        of_expired: whether it deleted what had expired, and not what had not.
+        stored: the keys that it stores.
+        deleted: the keys that it deletes.
+        is_unconditional: whether it has unconditional stores and nothing else.
+        of_expired: whether it deletes expired entries only. Otherwise its deletes leave expired entries alone.
     """
 
     stored: Collection[str] = ()
@@ -83,7 +83,7 @@ class Change:
 
     @classmethod
     def of(cls, operations: Sequence[Operation], results: Sequence[Result]) -> Change:
-        """Return the change that operations with these results have made."""
+        """Return the change that these operations make; ``results`` tell which deletes have deleted an entry."""
         stored = {each.key for each in operations if isinstance(each, Store)}
         pairs = zip(operations, results, strict=True)
         deleted = {each.key for each, result in pairs if isinstance(each, Delete) and result["deleted"]}
@@ -91,44 +91,44 @@ class Change:
 
     @property
     def keys(self) -> list[str]:
-        """The keys of the rows that tell of it, in order."""
+        """The keys of all rows that the transaction writes, in order."""
         return sorted({*self.stored, *self.deleted})
 
 
 class Write:
-    """One write of a memory, and those that were under way when it began.
+    """One write of a memory. It knows which other writes were under way when it began.
 
     Attributes:
-        id: its ``write_id``.
+        id: the ``write_id``.
     """
 
     def __init__(self, writer: Writer, number: int, under_way: Collection[int]) -> None:
-        """Begin it; called by ``Writer.begin``."""
+        """Begin the write; only ``Writer.begin`` calls this."""
         self._writer, self._number, self._under_way = writer, number, under_way
         self._begun = time.monotonic()
         self.id = f"{writer.name}-{number:x}"
 
     def of(self, place: int) -> str:
-        """Return the ``write_id`` of one operation, where a transaction may write a row more than once."""
+        """Return the ``write_id`` of one operation, for a transaction that may write a row more than once."""
         return f"{self.id}.{place:x}"
 
     def settled(
         self,
         attempt: Callable[[], Answer],
         change: Callable[[], Change],
-        look: Callable[[Sequence[str]], Sequence[Seen]],
-        done: Callable[[Sequence[Seen]], Answer],
+        look: Callable[[Sequence[str]], Sequence[WrittenRow]],
+        done: Callable[[Sequence[WrittenRow]], Answer],
     ) -> Answer:
-        """Return the answer of ``attempt``, which runs the transaction.
+        """Run the transaction by ``attempt`` and return its answer, also if the reply to its COMMIT is lost.
 
         Args:
-            attempt: runs it; called again if it turns out that nothing was written.
-            change: tells what it has written.
-            look: returns the rows at keys, those that are there; it waits for those who are writing them.
-            done: returns the answer of an attempt that was committed, with these rows.
+            attempt: runs the transaction. It is called again if it turns out that nothing was written.
+            change: returns what the transaction writes.
+            look: returns the rows that exist at these keys. It waits for transactions that are writing them.
+            done: takes the rows of a transaction that was committed, and returns the answer that was lost.
 
         Raises:
-            LTMError: of ``attempt``, with ``unknown: True`` if nobody can tell what became of it.
+            LTMError: the failure of ``attempt``, with ``unknown: True`` if nobody can tell whether it was committed.
         """
         while True:
             try:
@@ -142,7 +142,7 @@ class Write:
                 self._end()
                 return answer
             changed = change()
-            rows = self._looked(look, changed.keys, unknown)
+            rows = self._rows(look, changed.keys, unknown)
             is_done = self._is_done(changed, rows)
             if is_done is None:
                 raise unknown
@@ -150,10 +150,10 @@ class Write:
                 self._end()
                 return done(rows)
 
-    def _looked(
-        self, look: Callable[[Sequence[str]], Sequence[Seen]], keys: Sequence[str], unknown: LTMError
-    ) -> Sequence[Seen]:
-        """Look at the rows; a server that restarts has all of the call's time to come back."""
+    def _rows(
+        self, look: Callable[[Sequence[str]], Sequence[WrittenRow]], keys: Sequence[str], unknown: LTMError
+    ) -> Sequence[WrittenRow]:
+        """Read the rows, and try again until the time of the call is over: the server may be restarting."""
         pause = _FIRST_PAUSE
         while keys:
             try:
@@ -166,19 +166,19 @@ class Write:
             pause = min(2 * pause, _LONGEST_PAUSE)
         return ()
 
-    def _is_done(self, change: Change, rows: Sequence[Seen]) -> bool | None:
-        """Return whether the transaction was committed, None if nobody can tell."""
+    def _is_done(self, change: Change, rows: Sequence[WrittenRow]) -> bool | None:
+        """Return whether the transaction was committed, or None if nobody can tell."""
         if not change.keys or any(self._wrote(row) for row in rows):
             return True
         if any(self._is_before(row) and self._would_be_gone(change, row) for row in rows):
             return False
         return False if change.is_unconditional and not rows else None
 
-    def _wrote(self, row: Seen) -> bool:
+    def _wrote(self, row: WrittenRow) -> bool:
         return row.write_id is not None and row.write_id.partition(".")[0] == self.id
 
-    def _is_before(self, row: Seen) -> bool:
-        """Return whether a row was surely committed before this write began."""
+    def _is_before(self, row: WrittenRow) -> bool:
+        """Return whether a row was certainly committed before this write began."""
         name, _, number = (row.write_id or "").partition(".")[0].partition("-")
         if name == self._writer.name:
             written = int(number, 16)
@@ -188,8 +188,8 @@ class Write:
         return row.age is not None and row.age > elapsed
 
     @staticmethod
-    def _would_be_gone(change: Change, row: Seen) -> bool:
-        """Return whether a row would not be there any more: what had expired a delete has left alone."""
+    def _would_be_gone(change: Change, row: WrittenRow) -> bool:
+        """Return whether this row would not exist any more if the transaction had been committed."""
         return row.key in change.stored or row.is_expired == change.of_expired
 
     def _end(self) -> None:
@@ -200,18 +200,18 @@ class Writer:
     """Numbers the writes of one memory in one process. Safe for many threads, and inside signal handlers.
 
     Attributes:
-        name: of this memory in this process, which is in all of its write ids.
+        name: a random name of this memory in this process; all of its write ids begin with it.
         timeout: seconds that a call may take.
         longest: seconds that a transaction may take, of this memory or of another one on the same table.
     """
 
     def __init__(self, timeout: float) -> None:
-        """Number from 1 on."""
+        """Make a writer; the first write has the number 1."""
         self.name = uuid.uuid4().hex[:16]
         self.timeout = timeout
-        self.longest = max(timeout, _USUAL) + _OVERRUN
+        self.longest = max(timeout, _DEFAULT_TIMEOUT) + _OVERRUN
         self._number = 0
-        self._under_way: dict[int, float] = {}  # and since when
+        self._under_way: dict[int, float] = {}  # the time at which each write began, by number
         self._lock = RLock()
 
     def begin(self) -> Write:
@@ -225,17 +225,17 @@ class Writer:
         return Write(self, number, under_way)
 
     def end(self, number: int) -> None:
-        """Note that it is known what became of a write."""
+        """Note that a write has ended, committed or not."""
         with self._lock:
             self._under_way.pop(number, None)
 
     def _forget(self) -> None:
-        """Forget writes of which nobody knows what became of them, and whose calls ended long ago."""
+        """Forget writes whose end is unknown and whose calls ended long ago."""
         longest_ago = time.monotonic() - 2 * self.longest
         self._under_way = {number: begun for number, begun in self._under_way.items() if begun > longest_ago}
 
 
-def version_of(rows: Iterable[Seen]) -> int:
-    """Return the version of the one row that a store has written."""
+def version_of(rows: Iterable[WrittenRow]) -> int:
+    """Return the version of the single row that a store has written."""
     (row,) = rows
     return row.version

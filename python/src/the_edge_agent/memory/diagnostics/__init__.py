@@ -1,1 +1,1 @@
-"""The check of a database, and what it tells."""
+"""The command ``tea memory check`` and ``check_database``: test and describe a database."""

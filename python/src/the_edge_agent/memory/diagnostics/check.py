@@ -1,4 +1,4 @@
-"""check_database: whether a memory will work on a database, what was found there, and nothing left behind."""
+"""check_database: test whether a memory works on a database, and describe the database. It leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -36,36 +36,36 @@ from the_edge_agent.memory.sql.queries.statements import Statements
 from the_edge_agent.memory.sql.schema.rows import moment_of
 from the_edge_agent.memory.sql.schema.tables import LTMEntry
 
-_NAME_CHARACTERS: Final = string.ascii_lowercase + string.digits  # few: names of 31 bytes have to do everywhere
-_FOR_CLEANING: Final = 0.2  # of the time: never used by the self-test
-_TO_CLEAN: Final = 1.0  # seconds at least, even when the time is over: better late than tables left behind
-_SETTLING: Final = 0.5  # seconds in which a server ends the statement of a connection that was cut
+_NAME_CHARACTERS: Final = string.ascii_lowercase + string.digits
+_CLEANING_SHARE: Final = 0.2  # this part of the time is reserved for cleaning up
+_LEAST_CLEANING: Final = 1.0  # seconds to clean up, even when the time is over: no tables should be left behind
+_SETTLING: Final = 0.5  # seconds; then a server has ended the statement of a connection that was cut
 _PAGE_ROWS: Final = 200
-_ENTRY: Final = ("key", "value", "metadata", "storage_uri", "version", *TIMES)  # as ``_read_entry`` takes them
+_ENTRY: Final = ("key", "value", "metadata", "storage_uri", "version", *TIMES)  # the columns for ``_read_entry``
 _TYPED: Final = ("key", "version", "byte_size", *TIMES)
 _COPY: Final = "copy what can be read into a new one, all but the entries with the keys listed above"
-_OF_A_FILE: Final = ("uri", "mode", "cache")  # options that mean the file in the URL
+_OF_A_FILE: Final = ("uri", "mode", "cache")  # options for the file in the URL
 
 
 def check_database(url: Any, timeout: float = 30.0, *, data: bool = False) -> Result:
-    """Connect to a database, tell what is there, and try a memory in tables of its own, which are dropped again.
+    """Connect to a database, describe it, and test a memory in temporary tables, which are dropped at the end.
 
-    The tables of a memory are neither made nor touched. Nothing is left behind, also when the check fails or is
-    interrupted; a file of SQLite or DuckDB that does not exist is not created. No password is in what it returns.
+    The tables of an existing memory are not changed, and none are created. Nothing is left behind, even if the check
+    fails or is interrupted. An SQLite or DuckDB file that does not exist is not created. The result has no password.
 
     Args:
         url: a SQLAlchemy database URL.
-        timeout: seconds that all of it may take; one or two more where that is needed to clean up.
-        data: read every entry of ``ltm_entries`` and of the catalog too, a page at a time, each within ``timeout``;
-            values in a blob storage are not read. It is a failure if some are damaged.
+        timeout: seconds for the whole check; cleaning up may take one or two seconds more.
+        data: also read every entry of ``ltm_entries`` and of the catalog, page by page, each page within ``timeout``.
+            Values in a blob storage are not read. If entries are damaged, the check fails.
 
     Returns:
         ``{"success": bool, "url", "missing_file", "server", "server_version", "dialect", "is_portable", "driver",
-        "driver_version", "pool", "search_path", "filter_path", "limits", "schema", "self_test", "left_behind"}``, of a
-        failure with ``error`` and ``error_type``, and those of the others that were learnt before it. ``self_test``
-        is a list of ``{"step": str, "success": bool, "ms": float}``; with ``data`` there are ``entries_read`` and
-        ``damaged``, a list of ``{"place": "memory" or "catalog", "key": str, "problem": str}``;
-        ``left_behind`` has the names of tables that could not be dropped.
+        "driver_version", "pool", "search_path", "filter_path", "limits", "schema", "self_test", "left_behind"}``.
+        A failure has ``error`` and ``error_type``, and those of the other keys that were learnt before it.
+        ``self_test`` is a list of ``{"step": str, "success": bool, "ms": float}``. ``left_behind`` has the names of
+        tables that could not be dropped. With ``data`` there are also ``entries_read`` and ``damaged``, a list of
+        ``{"place": "memory" or "catalog", "key": str, "problem": str}``.
     """
     report: dict[str, Any] = {}
     try:
@@ -92,10 +92,11 @@ def _failure(check: Callable[..., None], *arguments: Any) -> LTMError | None:
 
 
 def _check_data(url: Any, options: EngineOptions, report: dict[str, Any]) -> None:
-    """Read all rows of the tables that are there.
+    """Read all rows of the memory and the catalog, and add ``entries_read`` and ``damaged`` to the report.
 
     Raises:
-        LTMError: ``query_error`` if some are damaged, or what the database raises.
+        LTMError: ``query_error`` if rows are damaged, ``connection_error`` if the file is damaged, or another failure
+            of the database.
     """
     report["entries_read"], report["damaged"] = 0, []
     if report["missing_file"] is not None or report["schema"]["state"] != "complete":
@@ -119,13 +120,13 @@ def _check_data(url: Any, options: EngineOptions, report: dict[str, Any]) -> Non
 
 
 def _rows(database: Database, place: str, read: Callable[[Sequence[Any]], Any]) -> Iterator[Any]:
-    """Yield ``read`` of each row of the entries or the catalog, by key, a page at a time."""
+    """Read the rows of the memory or the catalog page by page, by key, and yield ``read(row)`` of each."""
     after: Any = None
 
     def page(connection: Connection, sql: Statements, limit: int = _PAGE_ROWS) -> Sequence[Sequence[Any]]:
         tables = sql.schema.tables
         if place == "memory" and not inspect(connection).has_table(tables.entries.name):
-            return ()  # there is but a catalog
+            return ()  # this database has only a catalog
         table, names = (tables.entries, _ENTRY) if place == "memory" else (tables.catalog, TRACKED)
         columns = [table.c[name] if name in _TYPED else type_coerce(table.c[name], Text()) for name in names]
         rows = select(*columns).order_by(table.c.key).limit(limit)
@@ -187,7 +188,7 @@ class _Check:
 
     @contextmanager
     def _place(self, url: Any) -> Iterator[Any]:
-        """Give the database of the URL, or a new one beside it in place of a file that is not there."""
+        """Yield the URL of the database; if its file does not exist, the URL of a temporary file beside it."""
         file = for_name(url.get_backend_name()).engines.new_file(url)
         self._report["missing_file"] = None if file is None else str(file)
         if file is None:
@@ -201,7 +202,7 @@ class _Check:
     def _test(self, database: TemporaryDatabase, memory: SQLAlchemyBackend) -> None:
         self._report["self_test"], self._report["left_behind"] = [], []
         is_created = False
-        database.end = self._end - self._options.timeout * _FOR_CLEANING
+        database.end = self._end - self._options.timeout * _CLEANING_SHARE
         try:
             with self._step("create_tables", "the self-test is not possible, its tables cannot be created"):
                 self._check_time(database)
@@ -223,7 +224,7 @@ class _Check:
     def _cleaned(self, database: TemporaryDatabase) -> LTMError | None:
         try:
             with self._step("clean_up", "the tables of the self-test may still be there, drop them"):
-                database.end = max(self._end, time.monotonic() + _TO_CLEAN)
+                database.end = max(self._end, time.monotonic() + _LEAST_CLEANING)
                 database.drop()
         except LTMError as failure:
             self._report["left_behind"] = database.table_names
@@ -248,14 +249,14 @@ class _Check:
 
 
 class _MemoryOn(SQLAlchemyBackend):
-    """A memory on the tables of a database that is given."""
+    """A memory that uses an existing ``Database`` object."""
 
     def __init__(self, database: Database, url: Any) -> None:
-        self._given = database
+        self._existing = database
         super().__init__(url, lazy=True)
 
     def _database_of(self, source: Any, options: EngineOptions) -> Database:
-        return self._given
+        return self._existing
 
 
 def _remove(folder: Path, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What can be said of a database without changing it: server, driver, pool, ways to search, limits, tables."""
+"""Describe a database without changing it: server, driver, pool, ways to search, limits, tables."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from the_edge_agent.memory.sql.schema.tables import copy_tables
 
 
 def learn(report: dict[str, Any], schema: Schema, connection: Connection, options: EngineOptions) -> None:
-    """Add to a report what a connection tells; what is known stays there when a later question fails.
+    """Add facts about the database to a report. Facts that were added before a failure stay in the report.
 
     Raises:
-        LTMError: ``configuration_error`` for tables of another release or of another layout.
+        LTMError: ``configuration_error`` if the tables are of another release, or have another layout.
     """
     report |= _server(schema, connection)
     report["pool"] = _pool(connection.engine.pool, options)
@@ -58,7 +58,7 @@ def _version_of(module: Any) -> str | None:
     if name in sys.stdlib_module_names:
         return platform.python_version()
     try:
-        return metadata.version(name)  # first: PyMySQL's own is that of the driver it stands in for
+        return metadata.version(name)  # tried first, because PyMySQL's __version__ is that of the driver it replaces
     except metadata.PackageNotFoundError:
         version = getattr(module, "__version__", None) or getattr(module, "__VERSION__", None)
         return str(version).partition(" ")[0] if version else None
@@ -77,13 +77,13 @@ def _pool(pool: Pool, options: EngineOptions) -> dict[str, Any]:
 
 
 def _tables(schema: Schema, connection: Connection) -> dict[str, Any]:
-    ours = replace(schema, tables=copy_tables(search=False), search=None)  # a memory with words has more columns
+    ours = replace(schema, tables=copy_tables(search=False), search=None)  # the columns that every memory has
     names = [table.name for table in ours.tables.all()]
     missing = [name for name in names if not inspect(connection).has_table(name)]
     foreign = ours.foreign_tables(connection)
     version = None if foreign else ours.version(connection)
     is_complete = version is not None and not missing
-    if not is_complete and not foreign:  # a start would create tables: it looks for what the dialect adds, too
+    if not is_complete and not foreign:  # a start would create tables, and so check the dialect's own tables too
         foreign = Schema.of(connection, copy_tables(search=False), type(schema.dialect)).foreign_tables(connection)
     state = "foreign" if foreign else "complete" if is_complete else "absent" if missing == names else "incomplete"
     has_words = keeps_words(legacy.columns_of(connection, ours.tables.entries.name) or ())

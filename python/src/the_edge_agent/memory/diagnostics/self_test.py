@@ -1,4 +1,4 @@
-"""A short test of a memory: what it promises, on the database at hand, in a few calls."""
+"""A short test of a memory on a database: a few calls check its main promises."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def _store(memory: LTMBackend) -> None:
 
 
 def _retrieve(memory: LTMBackend) -> None:
-    found = succeeded(memory.retrieve("animals/fox"))
-    _expect("whether the entry is found", found["found"], True)
-    _expect("the metadata", found["metadata"], {"kind": "animal", "legs": 4})
+    entry = succeeded(memory.retrieve("animals/fox"))
+    _expect("whether the entry is found", entry["found"], True)
+    _expect("the metadata", entry["metadata"], {"kind": "animal", "legs": 4})
     _expect("the default of a missing entry", succeeded(memory.retrieve("animals/none", 7))["value"], 7)
 
 
 def _exact_values(memory: LTMBackend) -> None:
-    found = succeeded(memory.retrieve("animals/fox"))["value"]
-    _expect("the value", json.dumps(found), json.dumps(_VALUE))  # as text: 1 is not 1.0, and the order of keys counts
+    value = succeeded(memory.retrieve("animals/fox"))["value"]
+    _expect("the value", json.dumps(value), json.dumps(_VALUE))  # as text, which differs for 1 and 1.0
 
 
 def _exact_keys(memory: LTMBackend) -> None:
@@ -54,8 +54,8 @@ def _search(memory: LTMBackend) -> None:
 
 
 def _filter(memory: LTMBackend) -> None:
-    wanted = {"kind": "animal", "legs": {"$gte": 3}}
-    _expect("the entries that pass a filter", _keys(memory.search(metadata_filter=wanted)), ["animals/fox"])
+    condition = {"kind": "animal", "legs": {"$gte": 3}}
+    _expect("the entries that pass a filter", _keys(memory.search(metadata_filter=condition)), ["animals/fox"])
 
 
 def _compare_and_swap(memory: LTMBackend) -> None:
@@ -80,7 +80,7 @@ def _delete(memory: LTMBackend) -> None:
     _expect("the entries with its word", _keys(memory.search("fox")), [])
 
 
-#: The tests by name, in the order in which they build on each other; each raises ``LTMError``.
+#: The tests by name. Each needs the entries of those before it, and raises ``LTMError`` if it fails.
 STEPS: Final[tuple[tuple[str, Callable[[LTMBackend], None]], ...]] = (
     ("store", _store),
     ("retrieve", _retrieve),
@@ -98,6 +98,6 @@ def _keys(result: dict[str, Any]) -> list[str]:
     return [entry["key"] for entry in succeeded(result)["results"]]
 
 
-def _expect(what: str, found: Any, wanted: Any) -> None:
-    if found != wanted:
-        raise LTMError("query_error", f"{what}: found {found!r}, expected {wanted!r}")
+def _expect(what: str, actual: Any, expected: Any) -> None:
+    if actual != expected:
+        raise LTMError("query_error", f"{what}: found {actual!r}, expected {expected!r}")

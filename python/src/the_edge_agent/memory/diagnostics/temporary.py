@@ -1,4 +1,4 @@
-"""Tables for a short while: made beside those of a memory by the same code, and dropped again."""
+"""Temporary tables for a check: created beside those of a memory, by the same code, and dropped at the end."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from the_edge_agent.memory.sql.driver.options import EngineOptions
 from the_edge_agent.memory.sql.schema.create import Schema
 from the_edge_agent.memory.sql.schema.tables import Tables, copy_tables
 
-_LEAST_TIME: Final = 0.1  # seconds of a call
+_LEAST_TIME: Final = 0.1  # seconds that a call gets at least
 
 
 class TemporaryDatabase(Database):
-    """A database with tables of its own, whose names begin with one that nobody else uses.
+    """A database with temporary tables, whose names begin with a name that nobody else uses.
 
-    Whoever starts it calls ``drop``. Nothing else of the database is changed: no lasting setting is made.
+    The caller that starts it must call ``drop``. Nothing else in the database is changed, not even a setting.
 
     Attributes:
-        end: when the calls must have ended, by ``time.monotonic``.
+        end: the ``time.monotonic`` at which all calls must have ended.
     """
 
     def __init__(
         self, source: Any, options: EngineOptions, *, name: str, dialect_class: type[Dialect] | None = None
     ) -> None:
-        """Check the source; connect to nothing.
+        """Check the source. This does not connect to the database.
 
         Raises:
             LTMError: ``configuration_error``.
@@ -40,14 +40,14 @@ class TemporaryDatabase(Database):
 
     @property
     def table_names(self) -> list[str]:
-        """The names of the tables."""
+        """The names of the temporary tables."""
         return [table.name for table in self._copy_tables().all()]
 
     def drop(self) -> None:
-        """Drop what there is of the tables, with their indexes and triggers; also after a start that failed.
+        """Drop the tables that exist, with their indexes and triggers. This works after a failed start too.
 
         Raises:
-            LTMError: some may still be there.
+            LTMError: tables may still be there.
         """
         self.peek(lambda schema, connection: schema.drop(connection))
 

@@ -30,7 +30,7 @@ from the_edge_agent.memory.core.validation import check_flag
 from the_edge_agent.memory.database.backend import Answer, DatabaseBackend
 from the_edge_agent.memory.database.native_rows import Page, entry_of, item_of, iterate, page_of, range_of, whole_of
 from the_edge_agent.memory.database.search_plan import Reader, all_matching
-from the_edge_agent.memory.database.writes import Change, Seen, Write
+from the_edge_agent.memory.database.writes import Change, Write, WrittenRow
 from the_edge_agent.memory.postgres.database import (
     AUTOCOMMIT,
     ONE_STATE,
@@ -315,12 +315,12 @@ def _do(connection: Any, operation: Operation, write_id: str) -> Result:
     return stored(operation.key, row[0])
 
 
-def _look(connection: Any, keys: Sequence[str]) -> list[Seen]:
+def _look(connection: Any, keys: Sequence[str]) -> list[WrittenRow]:
     return [_seen(*row) for row in connection.execute(_WRITTEN, {"keys": [*keys]})]
 
 
-def _seen(key: str, version: int, write_id: str | None, age: Any, is_expired: bool) -> Seen:
-    return Seen(key, version, write_id, None if age is None else timedelta(seconds=float(age)), is_expired)
+def _seen(key: str, version: int, write_id: str | None, age: Any, is_expired: bool) -> WrittenRow:
+    return WrittenRow(key, version, write_id, None if age is None else timedelta(seconds=float(age)), is_expired)
 
 
 def _locked_version(connection: Any, key: str) -> int:

@@ -25,7 +25,7 @@ from the_edge_agent.memory.core.languages import Language
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.showing import kind_of
 from the_edge_agent.memory.core.validation import check_idle_timeout, check_prepare_threshold, check_seconds
-from the_edge_agent.memory.database.writes import Change, Seen, Write, Writer, version_of
+from the_edge_agent.memory.database.writes import Change, Write, Writer, WrittenRow, version_of
 from the_edge_agent.memory.postgres.errors import CutError, OutOfTimeError, failure_of, is_lost
 from the_edge_agent.memory.postgres.pool import Pool, closed
 from the_edge_agent.memory.postgres.schema import PostgresTables
@@ -155,7 +155,7 @@ class PostgresDatabase:
         self,
         work: Callable[[Any, Write], Answer],
         change: Callable[[list[Answer]], Change],
-        look: Callable[[Any, Sequence[str]], Sequence[Seen]],
+        look: Callable[[Any, Sequence[str]], Sequence[WrittenRow]],
         begin: str = WRITE,
     ) -> Answer:
         """Run ``work``, which writes entries; if the connection is lost at its end, find out what became of it.
@@ -176,7 +176,7 @@ class PostgresDatabase:
             answers.append(work(connection, write))
             return answers[-1]  # type: ignore[no-any-return]
 
-        def done(rows: Sequence[Seen]) -> Any:
+        def done(rows: Sequence[WrittenRow]) -> Any:
             return answers[-1] if answers else version_of(rows)
 
         answer: Answer = write.settled(

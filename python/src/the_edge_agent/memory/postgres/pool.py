@@ -13,7 +13,7 @@ from typing import Any, Final
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from the_edge_agent.memory.core.in_time import LateError, call_in_time
+from the_edge_agent.memory.core.in_time import TimedOutError, call_in_time
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.database.sockets import has_ended
 from the_edge_agent.memory.database.tickets import Ticket, Tickets
@@ -213,7 +213,7 @@ class Pool:
         try:
             work = partial(self._connected, seconds, ticket)
             connection = call_in_time(work, seconds=seconds, undo=Connection.close)
-        except LateError:
+        except TimedOutError:
             problem = refusal_of(OutOfTimeError("connecting timed out"), self._where, self._sent)
         except Exception as error:  # the look-up of a host's name has errors that are not psycopg's
             problem = refusal_of(error, self._where, self._sent)

@@ -15,8 +15,8 @@ from the_edge_agent.memory.core.tokens import Term, has_words, terms_of_prefix
 from the_edge_agent.memory.database.native_rows import Row, fitting, range_of, result_of, undamaged_results
 from the_edge_agent.memory.database.search_plan import (
     SHORT,
-    Bound,
     Step,
+    StepLimits,
     best,
     first_answer,
     is_far_page,
@@ -98,14 +98,14 @@ def _newest_at_once(
         is_partial = statement == _AMONG_NEWEST
         return Step(sql, bounds, is_partial=is_partial, limit=bounds["bound"] if is_partial else None)
 
-    def few(bound: Bound) -> Step[str]:
+    def few(bound: StepLimits) -> Step[str]:
         return step(_FEW, few=bound.matches) if bound.is_small else step(_SOME, bound=bound.matches)
 
     def read(step: Step[str]) -> Sequence[Row] | None:
-        rows: Sequence[Row] = connection.execute(step.statement, {**values, **step.bounds}).fetchall()
+        rows: Sequence[Row] = connection.execute(step.statement, {**values, **step.parameters}).fetchall()
         found = [*fitting(in_time(connection, rows), condition)]
-        if "few" in step.bounds:
-            return found[:window] if len(rows) <= step.bounds["few"] else None
+        if "few" in step.parameters:
+            return found[:window] if len(rows) <= step.parameters["few"] else None
         # Of those that the index finds, so many as are wanted, the filter does not like some.
         return None if len(found) < len(rows) == window else found
 

@@ -19,7 +19,7 @@ from the_edge_agent.memory.core.languages import Language
 from the_edge_agent.memory.core.operations import Store
 from the_edge_agent.memory.core.results import LostDatabaseError, LTMError
 from the_edge_agent.memory.database.tickets import Tickets
-from the_edge_agent.memory.database.writes import Change, Seen, Write, Writer, version_of
+from the_edge_agent.memory.database.writes import Change, Write, Writer, WrittenRow, version_of
 from the_edge_agent.memory.sql.connecting import Closable, first_connection, new_engine, with_a_pool_of_its_own
 from the_edge_agent.memory.sql.dialects import Dialect, for_dialect, for_name
 from the_edge_agent.memory.sql.driver.deadlines import Deadline, DeadlineError, one_end
@@ -246,11 +246,11 @@ class Database:
         self,
         attempt: Callable[[Write | None], Answer],
         change: Callable[[], Change],
-        done: Callable[[Sequence[Seen]], Answer],
+        done: Callable[[Sequence[WrittenRow]], Answer],
     ) -> Answer:
         write = self._writer.begin()
 
-        def look(keys: Sequence[str]) -> list[Seen]:
+        def look(keys: Sequence[str]) -> list[WrittenRow]:
             return self.run(lambda connection, sql: sql.entries.written(connection, keys))
 
         with one_end(self._seconds()):

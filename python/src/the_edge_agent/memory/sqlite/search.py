@@ -19,9 +19,9 @@ from the_edge_agent.memory.database.search_plan import (
     MENTIONED,
     SCANNED,
     SHORT,
-    Bound,
     Row,
     Step,
+    StepLimits,
     best,
     first_answer,
     ladder,
@@ -147,10 +147,10 @@ class SQLiteSearch:
             sql = statement.format(asked=asked, columns=columns, conditions=conditions)
             return Step(sql, bounds, is_partial=is_partial)
 
-        def few(bound: Bound) -> Step[str]:
+        def few(bound: StepLimits) -> Step[str]:
             return step(_FEW, " AND ".join(unsure), few=max(bound.matches, limit))
 
-        def late(bound: Bound) -> Step[str]:
+        def late(bound: StepLimits) -> Step[str]:
             return step(_NEWEST, everything(), is_partial=True, newest=max(bound.newest, SCANNED * limit))
 
         def every() -> Step[str]:
@@ -161,7 +161,7 @@ class SQLiteSearch:
             return step(_ALL, everything())
 
         def read(step: Step[str]) -> Sequence[Sequence[Any]]:
-            return self._fetched(step.statement, {**values, **step.bounds}, limit, condition, skipped=skipped)
+            return self._fetched(step.statement, {**values, **step.parameters}, limit, condition, skipped=skipped)
 
         is_laddered = asked or self._prefix
         steps = ladder("sqlite", [few] if asked else [], late, every) if is_laddered else [every()]

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Final, TypeVar
 from weakref import ref
 
-from the_edge_agent.memory.core.in_time import LateError, call_in_time
+from the_edge_agent.memory.core.in_time import TimedOutError, call_in_time
 
 Answer = TypeVar("Answer")
 Row = TypeVar("Row")
@@ -94,7 +94,7 @@ class Deadline:
         """
         try:
             return call_in_time(work, seconds=min(seconds, self.remaining()), undo=undo)
-        except LateError:
+        except TimedOutError:
             raise DeadlineError from None
 
     def __enter__(self) -> Deadline:

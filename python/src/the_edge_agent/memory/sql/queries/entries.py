@@ -15,7 +15,7 @@ from the_edge_agent.memory.core.languages import Language
 from the_edge_agent.memory.core.operations import Operation, Store, ends_by_itself, is_unconditional
 from the_edge_agent.memory.core.results import LTMError, Result, ok, stored
 from the_edge_agent.memory.database.search_plan import Step
-from the_edge_agent.memory.database.writes import Seen, Write
+from the_edge_agent.memory.database.writes import Write, WrittenRow
 from the_edge_agent.memory.sql.dialects.base.match_query import bound_range
 from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sql.driver.prepared import BoundQuery, Prepared
@@ -170,7 +170,7 @@ class Entries:
         deleted = sum(connection.execute(self._clean, {"b_keys": part, **now}).rowcount for part in parts)
         return keys, deleted, connection.scalar(self._expired_count, now) or 0
 
-    def written(self, connection: Connection, keys: Sequence[str]) -> list[Seen]:
+    def written(self, connection: Connection, keys: Sequence[str]) -> list[WrittenRow]:
         """Return rows with their write ids and ages, after waiting for those who are writing them."""
         parts = self._batches_of_keys(keys)
         now = self._now(connection, len(parts))
@@ -260,9 +260,9 @@ def _are_one(operations: Sequence[Operation]) -> bool:
     return all(map(is_unconditional, operations)) and not any(map(ends_by_itself, operations[:-1]))
 
 
-def _seen(key: str, version: int, write_id: str | None, updated_at: Any, now: datetime, is_expired: Any) -> Seen:
+def _seen(key: str, version: int, write_id: str | None, updated_at: Any, now: datetime, is_expired: Any) -> WrittenRow:
     age = now - updated_at if isinstance(updated_at, datetime) else None
-    return Seen(key, version, write_id, age, bool(is_expired))
+    return WrittenRow(key, version, write_id, age, bool(is_expired))
 
 
 def _by_prefix(statement: Select[Any], key: ColumnElement[str]) -> tuple[Prepared, Prepared, Prepared]:

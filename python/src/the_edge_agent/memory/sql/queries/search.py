@@ -147,7 +147,7 @@ class Searcher:
         }
         places = self._texts.tried_first([step for step, _ in kept], search.terms)
         return [
-            Step(BoundQuery(prepared, {**parameters, **step.bounds}), is_partial=step.is_partial, limit=step.limit)
+            Step(BoundQuery(prepared, {**parameters, **step.parameters}), is_partial=step.is_partial, limit=step.limit)
             for step, prepared in map(kept.__getitem__, places)
             if step.limit is None or skipped < step.limit
         ]
@@ -246,11 +246,11 @@ class Searcher:
 
         def read(step: SQLStep) -> Rows | None:
             if step.look_up is None:
-                return known[id(step)].run(connection, {**parameters, **step.bounds}).rows
+                return known[id(step)].run(connection, {**parameters, **step.parameters}).rows
             found = step.look_up(connection, search.terms)
             if found is None:
                 return None
-            rows = connection.execute(step.statement, {**parameters, **step.bounds, **found}).all()
+            rows = connection.execute(step.statement, {**parameters, **step.parameters, **found}).all()
             return None if IS_PARTIAL in found and len(rows) < search.limit else rows
 
         rows = first_answer([step for step, _ in kept], read, search.limit)

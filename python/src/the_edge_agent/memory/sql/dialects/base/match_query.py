@@ -28,7 +28,7 @@ ROWS: BindParameter[int] = bindparam("b_rows", type_=Integer())
 #: The name of what a look-up returns besides if it has left something out: fewer rows than wanted are no answer then.
 IS_PARTIAL: Final = "b_is_partial"
 SKIPPED: BindParameter[int] = bindparam("b_skipped", type_=Integer())
-#: Bound to ``b_rows`` and ``b_skipped`` too.
+#: StepLimits to ``b_rows`` and ``b_skipped`` too.
 SQLStep: TypeAlias = Step[Select[Any]]
 
 

@@ -31,14 +31,14 @@ from sqlalchemy import (
 
 from the_edge_agent.memory.core.tokens import Term, has_words
 from the_edge_agent.memory.database.search_plan import (
-    BOUNDS,
-    FEW_BLOCKS,
+    ALL_BLOCKS,
     GROUPS,
     LATEST,
     LEAST_LOOKED_UP,
     MOST_UNNUMBERED,
-    Bound,
+    STEP_LIMITS,
     Step,
+    StepLimits,
     ladder,
 )
 from the_edge_agent.memory.sql.dialects.base.match_query import IS_PARTIAL, ROWS, SKIPPED, MatchQuery, SQLStep
@@ -49,9 +49,9 @@ from the_edge_agent.memory.sql.dialects.mysql.words import BLOCK, Places, WordTa
 _REMEMBERED: Final = 2.0  # seconds, how many there were: it decides what is tried first, and no answer
 _KEPT_QUERIES: Final = 1_000
 
-LookUp: TypeAlias = Callable[[Bound], SQLStep]
+LookUp: TypeAlias = Callable[[StepLimits], SQLStep]
 
-_MOST: Final = BOUNDS["mysql"][-1].matches
+_MOST: Final = STEP_LIMITS["mysql"][-1].matches
 _SOME: Final[BindParameter[int]] = bindparam("b_some", type_=Integer())
 _NEWEST: Final[BindParameter[int]] = bindparam("b_newest", type_=Integer())
 
@@ -84,7 +84,7 @@ class TermConditions(TextConditions):
         found = reduce(both, words.places(connection, blocks, [term for term in terms if not term.negated]))
         room = limit - count(found)
         unnumbered = words.unnumbered(connection, max(room, 0) + 1)
-        if len(blocks) <= FEW_BLOCKS and unnumbered <= min(room, BLOCK):
+        if len(blocks) <= ALL_BLOCKS and unnumbered <= min(room, BLOCK):
             self._few_entries_until = now + _REMEMBERED
         if unnumbered <= room:
             return {"b_numbers": [*numbers(found)]}
@@ -117,7 +117,7 @@ class TermConditions(TextConditions):
         rows = newest.rows(where=[words.may_have("b_numbers"), *self.exact(newest.terms)])
         statement = rows.with_hint(self.table, words.hint)
 
-        def step(bound: Bound) -> SQLStep:
+        def step(bound: StepLimits) -> SQLStep:
             limit = max(bound.matches, LEAST_LOOKED_UP)
             return Step(statement, look_up=partial(self._numbers, words, limit))
 

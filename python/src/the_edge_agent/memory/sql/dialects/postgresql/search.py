@@ -24,7 +24,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.visitors import replacement_traverse
 
 from the_edge_agent.memory.core.tokens import Term, has_words
-from the_edge_agent.memory.database.search_plan import Bound, Step, ladder
+from the_edge_agent.memory.database.search_plan import Step, StepLimits, ladder
 from the_edge_agent.memory.postgres.index import looked_up
 from the_edge_agent.memory.sql.dialects.base.match_query import ROWS, SKIPPED, MatchQuery, SQLStep, are_many, in_order
 from the_edge_agent.memory.sql.dialects.base.search import IndexedTextConditions
@@ -52,7 +52,7 @@ class VectorConditions(IndexedTextConditions):
             return [every]
         return [*ladder("postgresql", [partial(self._few, newest)], partial(self._among_newest, newest), lambda: every)]
 
-    def _few(self, newest: MatchQuery, bound: Bound) -> SQLStep:
+    def _few(self, newest: MatchQuery, bound: StepLimits) -> SQLStep:
         """Return the step that looks up the matches, at most as many as ``bound.matches``.
 
         For more it returns a row of nulls. With a large bound it sorts keys and times alone, and fetches rows later.
@@ -72,7 +72,7 @@ class VectorConditions(IndexedTextConditions):
             )
         return Step(in_order(rows, many))
 
-    def _among_newest(self, newest: MatchQuery, bound: Bound) -> SQLStep:
+    def _among_newest(self, newest: MatchQuery, bound: StepLimits) -> SQLStep:
         """Return the step that looks at the newest entries alone. A limit in a subquery keeps the planner to these."""
         latest: ColumnElement[int] = literal_column(str(bound.newest), Integer())
         entries = select(self.table).order_by(*newest.order).limit(latest).subquery("newest")

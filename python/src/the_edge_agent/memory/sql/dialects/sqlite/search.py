@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.operators import custom_op
 
 from the_edge_agent.memory.core.tokens import Term, has_words
-from the_edge_agent.memory.database.search_plan import SCANNED, Bound, Step, ladder
+from the_edge_agent.memory.database.search_plan import SCANNED, Step, StepLimits, ladder
 from the_edge_agent.memory.sql.dialects.base.match_query import ROWS, MatchQuery, SQLStep, are_many, in_order
 from the_edge_agent.memory.sql.dialects.base.search import WORDS, IndexedTextConditions
 from the_edge_agent.memory.sqlite.index import ASKED, looked_up, wanted_text
@@ -109,7 +109,7 @@ class FTSConditions(IndexedTextConditions):
         rows = self._chosen(newest, select(some.c.rowid).where(not_(many)))
         return in_order(rows.add_columns(type_coerce(self.table.c.updated_at, Text()).label("written_at")), many)
 
-    def _among_newest(self, newest: MatchQuery) -> Callable[[Bound], SQLStep]:
+    def _among_newest(self, newest: MatchQuery) -> Callable[[StepLimits], SQLStep]:
         """Return a function that makes, for a bound, the step that reads matches among the newest entries."""
         ages, time = self.table.alias("ages").c, self.table.c.updated_at
         oldest = select(ages.updated_at).order_by(ages.updated_at.desc(), ages.key).limit(1).offset(_NEWEST)

@@ -25,12 +25,13 @@ from databases import (
 from faults.clusters import VARIABLES, present
 from limits import LIMITS
 from run_length import LONG, SEED, described, of_this_run
+from the_edge_agent.testing import CatalogContract, LTMContract
 from the_edge_agent.testing.workers import process_pool
 
-PORTABLE_SERVER = "mysql"  # runs more with portable SQL than the other servers: it is the furthest from standard SQL
 OF_POOLERS = ("transactions", "versions")
 OF_DRIVERS = ("entries", "transactions", "versions", "test_ltm_contract")
 OF_OTHERS = (*OF_DRIVERS, "exactness", "expiry", "snapshots", "changes")
+OF_VARIANTS = (*OF_OTHERS, "batches", "closing", "concurrency", "test_catalog_contract")
 
 settings.register_profile(
     "tea",
@@ -114,18 +115,17 @@ def _applies(item: pytest.Item) -> bool:
 def _is_short(item: pytest.Function, target: Target) -> bool:
     """Return whether a rule belongs to what runs unasked on a target of which a run takes a part.
 
-    With portable SQL on one server all but what the contract generates; on the others nothing that takes long, and
-    less with a driver or a pooler, for which there are tests of their own. All rules run on a target that is named, and
-    in the long form.
+    Nothing that takes long, and less with a driver or a pooler, for which there are tests of their own. All rules run
+    on a target that is named, and in the long form.
     """
-    if LONG or (target.pooler and not item.cls):
+    is_of_contract = item.cls is not None and issubclass(item.cls, (LTMContract, CatalogContract))
+    if LONG or (not is_of_contract and (target.pooler or target.in_memory)):
         return True
     owners = [owner for owner in item.cls.__mro__ if item.originalname in vars(owner)] if item.cls else []
     rules = owners[0].__module__.rpartition(".")[2].removeprefix("catalog_") if owners else ""
-    if target.portable and target.family == PORTABLE_SERVER:
-        return rules != "generated"
-    wanted = OF_POOLERS if target.pooler else OF_DRIVERS if target.driver else OF_OTHERS
-    return rules in wanted and not _takes_long(item)
+    is_variant = target.in_memory or target.portable
+    part = OF_POOLERS if target.pooler else OF_DRIVERS if target.driver else OF_VARIANTS if is_variant else OF_OTHERS
+    return rules in part and not _takes_long(item)
 
 
 def _is_slow(item: pytest.Item) -> bool:

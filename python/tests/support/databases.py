@@ -118,8 +118,11 @@ class Target:
 
     @property
     def takes_a_part(self) -> bool:
-        """Whether a run takes a part of the contract only, unless the target is named: the rest is seen elsewhere."""
-        return self.other or (self.portable and self.server)
+        """Whether a run takes a part of the contract only, unless the target is named: other targets run the rest.
+
+        An SQLite database in memory runs the same SQL as one in a file, and portable SQL is the same on a server.
+        """
+        return self.other or self.in_memory or (self.portable and self.server)
 
     @property
     def is_unasked(self) -> bool:

@@ -107,7 +107,7 @@ def tokens(
     ] = "english",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
-    """Show the words that a text becomes, and what is indexed of each: its stem, without accents."""
+    """Show the words of a text, and the stem of each word, which is indexed, without accents."""
     from the_edge_agent.memory import words_of
 
     with failures_exit():

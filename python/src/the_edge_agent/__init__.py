@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_OF_WORKFLOWS = ("NodeError", "WorkflowError", "WorkflowFileError", "YAMLEngine")
+_WORKFLOW_NAMES = ("NodeError", "WorkflowError", "WorkflowFileError", "YAMLEngine")
 __all__ = [
     "LTMBackend",
     "LongTermMemoryBackend",
@@ -43,11 +43,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded on first use, so that `import the_edge_agent.memory` pays neither for YAML nor for Jinja2.
+    # Imported on first use, so that `import the_edge_agent.memory` does not load YAML and Jinja2.
     if name == "__version__":
         return import_module("importlib.metadata").version("the-edge-agent")
     if name in __all__:
-        part = "workflow" if name in _OF_WORKFLOWS else "memory"
+        part = "workflow" if name in _WORKFLOW_NAMES else "memory"
         return getattr(import_module(f"the_edge_agent.{part}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -113,7 +113,7 @@ class TestThirdParty(LTMContract):
     leaves_out: ClassVar[Mapping[str, str]] = {
         **ENDS_WITH_ITS_BACKEND,
         **dict.fromkeys(
-            ("transactional", "expiring", "versioned", "timed", "asked"), "a capability that is not declared"
+            ("transactional", "expiring", "versioned", "timed", "matching"), "a capability that is not declared"
         ),
     }
 

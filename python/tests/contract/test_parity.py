@@ -30,25 +30,25 @@ def empty_databases(databases: Databases, folder: Path) -> dict[str, Database]:
 
     The portable dialect is compared by the state machine.
     """
-    found = {}
+    opened = {}
     for target in chosen_targets():
         if not target.portable and (not target.other or is_named(target)):
             (folder / target.name).mkdir()
-            found[target.name] = databases.empty(target, folder / target.name)
-    if not found:
+            opened[target.name] = databases.empty(target, folder / target.name)
+    if not opened:
         pytest.skip("no database is chosen that takes part")
-    return found
+    return opened
 
 
 @contextmanager
 def players(of: type[Player], openers: Mapping[str, Any], lasting: Collection[str] = ()) -> Iterator[dict[str, Player]]:
     """Open all and close them."""
     with ExitStack() as stack:
-        made: dict[str, Player] = {}
+        by_name: dict[str, Player] = {}
         for name, opener in openers.items():
-            made[name] = of(opener, lasting=name in lasting)
-            stack.callback(made[name].close)
-        yield made
+            by_name[name] = of(opener, lasting=name in lasting)
+            stack.callback(by_name[name].close)
+        yield by_name
 
 
 def lasting() -> list[str]:
@@ -58,20 +58,20 @@ def lasting() -> list[str]:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_all_memories_give_the_same_answers(seed: int, databases: Databases, tmp_path: Path) -> None:
     openers = {name: database.open for name, database in empty_databases(databases, tmp_path).items()}
-    with players(MemoryPlayer, openers, lasting()) as made:
-        able = {name: player for name, player in made.items() if player.store.capabilities >= CAPABILITIES}
-        seen = play(able, sequence_of_a_memory(seed, OPERATIONS))
+    with players(MemoryPlayer, openers, lasting()) as by_name:
+        able = {name: player for name, player in by_name.items() if player.store.capabilities >= CAPABILITIES}
+        counts = play(able, sequence_of_a_memory(seed, OPERATIONS))
     for kind in ("search: something", "retrieve: something", "store: conflict", "transaction: something"):
-        assert seen[kind] >= OPERATIONS / 200, seen  # else the sequence would show little
+        assert counts[kind] >= OPERATIONS / 200, counts  # else the sequence would show little
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_all_catalogs_give_the_same_answers(seed: int, databases: Databases, tmp_path: Path) -> None:
     openers = {name: database.open_catalog for name, database in empty_databases(databases, tmp_path).items()}
-    with players(CatalogPlayer, openers, lasting()) as made:
-        seen = play(made, sequence_of_a_catalog(seed, OPERATIONS))
+    with players(CatalogPlayer, openers, lasting()) as by_name:
+        counts = play(by_name, sequence_of_a_catalog(seed, OPERATIONS))
     for kind in ("get_entry: something", "list_entries: something", "changed_since: something"):
-        assert seen[kind] >= OPERATIONS / 200, seen
+        assert counts[kind] >= OPERATIONS / 200, counts
 
 
 class RoundsHugeIntegers(SQLiteBackend):
@@ -98,10 +98,10 @@ class RefusesInOtherWords(SQLAlchemyBackend):
 def test_a_fault_of_a_memory_is_found(faulty: Any) -> None:
     openers = {"sound": SQLiteBackend, "faulty": lambda: faulty(*["sqlite://"] * (faulty is not RoundsHugeIntegers))}
     with (
-        players(MemoryPlayer, openers) as made,
+        players(MemoryPlayer, openers) as by_name,
         pytest.raises(AssertionError, match=r"^step \d+, .* in 2 ways:\nsound"),
     ):
-        play(made, sequence_of_a_memory(1, 2000))
+        play(by_name, sequence_of_a_memory(1, 2000))
 
 
 class TakesNothingForNull(SQLiteCatalog):
@@ -120,7 +120,7 @@ class TouchesCreated(SQLAlchemyCatalog):
 def test_a_fault_of_a_catalog_is_found(faulty: Any) -> None:
     openers = {"sound": lambda: SQLiteCatalog(":memory:"), "faulty": faulty}
     with (
-        players(CatalogPlayer, openers) as made,
+        players(CatalogPlayer, openers) as by_name,
         pytest.raises(AssertionError, match=r"^step \d+, .* in 2 ways:\nsound"),
     ):
-        play(made, sequence_of_a_catalog(1, 2000))
+        play(by_name, sequence_of_a_catalog(1, 2000))

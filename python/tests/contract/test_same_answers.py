@@ -90,13 +90,13 @@ def metadata(chance: random.Random) -> dict[str, Any] | None:
     kind = chance.random()
     if kind < 0.1:
         return None if kind < 0.05 else {}
-    found: dict[str, Any] = {"n": chance.choice((*NUMBERS, None, "0"))}
+    fields: dict[str, Any] = {"n": chance.choice((*NUMBERS, None, "0"))}
     if kind < 0.7:
-        found["s"] = chance.choice(WORDS)
+        fields["s"] = chance.choice(WORDS)
     if kind < 0.4:
-        found["o"] = {"k": chance.randint(1, 5)} if kind < 0.3 else [1, 2]
-        found["l"] = [1, chance.choice([2, 3, "2"])]
-    return found
+        fields["o"] = {"k": chance.randint(1, 5)} if kind < 0.3 else [1, 2]
+        fields["l"] = [1, chance.choice([2, 3, "2"])]
+    return fields
 
 
 def load(backend: LTMBackend) -> None:
@@ -115,9 +115,9 @@ def answers(backend: LTMBackend) -> dict[str, str]:
     searches += [backend.search(None, condition, limit=50) for condition in FILTERS]
     searches += [backend.search("fox", condition, 30, prefix="日/") for condition in FILTERS]
     searches += [backend.search(prefix=prefix, limit=40, offset=7) for prefix in ("b%", "b_", "a/", "A/", "é", "😀")]
-    assert all(found["success"] for found in searches)
+    assert all(result["success"] for result in searches)
     return {
-        "searches that found something": str(sum(found["count"] > 0 for found in searches)),
+        "searches that found something": str(sum(result["count"] > 0 for result in searches)),
         "search": digest(searches),
         "retrieve": digest([backend.retrieve(key) for key in keys[::5]] + [backend.retrieve("missing", 1.0)]),
         "iterate_all": digest(list(backend.iterate_all())),
@@ -125,8 +125,8 @@ def answers(backend: LTMBackend) -> dict[str, str]:
     }
 
 
-def digest(found: Any) -> str:
-    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+def digest(answer: Any) -> str:
+    return hashlib.sha256(json.dumps(answer).encode()).hexdigest()
 
 
 def answers_in_this_process(open_backend: Opener, results: Any) -> None:
@@ -139,9 +139,9 @@ def answers_in_a_fresh_process(open_backend: Opener) -> dict[str, str]:
     results = context.Queue()
     process = context.Process(target=answers_in_this_process, args=(open_backend, results))
     process.start()
-    found: dict[str, str] = results.get(timeout=300)
+    digests: dict[str, str] = results.get(timeout=300)
     process.join()
-    return found
+    return digests
 
 
 @pytest.fixture(scope="module")
@@ -182,8 +182,8 @@ def test_the_largest_filters_and_pages_that_are_allowed(database: Database, quer
         assert backend.search(query, keys)["count"] == 1
         for offset in (2**31 - 11, 2**31 - 1):
             for match in MATCHES:
-                found = backend.search(query, match=match, offset=offset, limit=11)
-                assert found == {"success": True, "results": [], "count": 0}
+                result = backend.search(query, match=match, offset=offset, limit=11)
+                assert result == {"success": True, "results": [], "count": 0}
 
 
 @pytest.mark.targets("native", portable=False)

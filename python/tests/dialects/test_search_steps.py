@@ -154,15 +154,15 @@ def expected(
     needles = text.positive_needles(terms)
     if needles:
         fitting = fitting[: max(WINDOW, limit + offset)]
-    ranked = sorted(((text.rank(needles, row[2]), row[0]) for row in fitting), key=lambda found: -found[0])
+    ranked = sorted(((text.rank(needles, row[2]), row[0]) for row in fitting), key=lambda pair: -pair[0])
     return [(key, rank) for rank, key in ranked[offset : offset + limit]]
 
 
 def answers(memory: LTMBackend, *search: Any) -> list[Any]:
     query, condition, limit, offset, prefix = search
-    found = memory.search(query, condition, limit, match="all", offset=offset, prefix=prefix or None)
-    assert found["success"], found
-    return [(entry["key"], entry["score"]) for entry in found["results"]]
+    result = memory.search(query, condition, limit, match="all", offset=offset, prefix=prefix or None)
+    assert result["success"], result
+    return [(entry["key"], entry["score"]) for entry in result["results"]]
 
 
 def test_a_step_that_cannot_return_so_many_rows_is_not_tried() -> None:
@@ -173,8 +173,8 @@ def test_a_step_that_cannot_return_so_many_rows_is_not_tried() -> None:
         tried.append(step.statement)
         return [("a",), ("b",)]
 
-    for wanted in (3, 2):
-        assert first_answer([partial, whole], read, wanted) == [("a",), ("b",)]
+    for needed in (3, 2):
+        assert first_answer([partial, whole], read, needed) == [("a",), ("b",)]
     assert tried == ["all", "few"]
 
 
@@ -217,8 +217,8 @@ def test_every_way_finds_the_same_on_postgresql(database: Database, monkeypatch:
         expected = [answers(memory, *search) for search in searches]
     with_small_steps(monkeypatch, "postgresql")
     with database.open() as memory:  # statements are kept
-        for search, wanted in zip(searches, expected, strict=True):
-            assert answers(memory, *search) == wanted, search
+        for search, answer in zip(searches, expected, strict=True):
+            assert answers(memory, *search) == answer, search
 
 
 @pytest.mark.targets(family="postgresql", portable=False)
@@ -304,13 +304,13 @@ def run_in(memory: Any, statement: str) -> list[Any]:
 @of_mysql
 @pytest.mark.parametrize("levels", [0, 27])
 def test_what_a_filter_asks_for_has_a_term(terms: Database, levels: int) -> None:
-    kept = [nested(metadata, levels) for metadata in METADATA[:-1]]
+    stored = [nested(metadata, levels) for metadata in METADATA[:-1]]
     with terms.open() as memory:
-        store_all(memory, kept)
-        for wanted in filter(None, kept):
-            node = parse_filter(wanted)
-            expected = {f"k{place:03}" for place, each in enumerate(kept) if matches(node, each)}
-            assert {key for key, _ in answers(memory, None, wanted, 200, 0, "")} == expected, wanted
+        store_all(memory, stored)
+        for condition in filter(None, stored):
+            node = parse_filter(condition)
+            expected = {f"k{place:03}" for place, each in enumerate(stored) if matches(node, each)}
+            assert {key for key, _ in answers(memory, None, condition, 200, 0, "")} == expected, condition
 
 
 @pytest.mark.targets("native", "portable", in_memory=False)
@@ -325,8 +325,8 @@ def test_a_filter_that_python_decides_ends_in_time(database: Database, monkeypat
         monkeypatch.setattr(module, "may_fit", slowly)
     with database.open(timeout=1) as memory:
         begin = time.monotonic()
-        found = memory.search(metadata_filter={"$or": [{"n": {"$gt": number}} for number in range(300)]})
-        assert (found["success"], found.get("error_type")) == (False, "connection_timeout")
+        result = memory.search(metadata_filter={"$or": [{"n": {"$gt": number}} for number in range(300)]})
+        assert (result["success"], result.get("error_type")) == (False, "connection_timeout")
         assert time.monotonic() - begin < 3
 
 
@@ -341,8 +341,8 @@ def test_a_rank_that_python_computes_ends_in_time(database: Database, monkeypatc
     monkeypatch.setattr(plan, "rank", slowly)
     with database.open(timeout=1) as memory:
         begin = time.monotonic()
-        found = memory.search("fox", match="all")
-        assert (found["success"], found.get("error_type")) == (False, "connection_timeout")
+        result = memory.search("fox", match="all")
+        assert (result["success"], result.get("error_type")) == (False, "connection_timeout")
         assert time.monotonic() - begin < 3
 
 
@@ -358,8 +358,8 @@ class Size(IntEnum):
 def test_a_filter_may_ask_for_members_of_enums(database: Database) -> None:
     with database.open() as memory:
         assert memory.store("k", 0, {"colour": Colour.RED, "size": Size.SMALL, Colour.RED: 2})["success"]
-        for wanted in ({"colour": Colour.RED}, {"size": Size.SMALL}, {Colour.RED: 2}, {"colour": "red", "red": 2}):
-            assert [key for key, _ in answers(memory, None, wanted, 1, 0, "")] == ["k"], wanted
+        for condition in ({"colour": Colour.RED}, {"size": Size.SMALL}, {Colour.RED: 2}, {"colour": "red", "red": 2}):
+            assert [key for key, _ in answers(memory, None, condition, 1, 0, "")] == ["k"], condition
 
 
 @of_mysql
@@ -370,8 +370,8 @@ def test_entries_with_more_terms_than_columns_are_found_however_many_there_are(t
             more = {f"m{place}": place for place in range(most - 2 + number % 3)}
             memory.store(f"k{number:02}", number, {**more, "n": number % 20})
         for number in range(20):
-            found = answers(memory, None, {"n": number}, 10, 0, "")
-            assert [key for key, _ in found] == [f"k{number + 20:02}", f"k{number:02}"]
+            answer = answers(memory, None, {"n": number}, 10, 0, "")
+            assert [key for key, _ in answer] == [f"k{number + 20:02}", f"k{number:02}"]
         assert len(answers(memory, None, {"n": {"$in": [*range(20)]}}, 50, 0, "")) == 40
         assert len(answers(memory, None, {"m5": 5}, 50, 0, "")) == 40
 
@@ -381,8 +381,8 @@ def test_terms_follow_a_change_of_the_metadata(terms: Database) -> None:
     with terms.open() as memory:
         for metadata in ({"a": 1, "b": "x"}, {"b": "x"}, None, {"a": 2}, {str(n): n for n in range(20)}, {"a": 1.0}):
             memory.store("k", "v", metadata)
-            for wanted in ({"a": 1}, {"a": 2}, {"b": "x"}, {"7": 7}):
-                assert bool(answers(memory, None, wanted, 1, 0, "")) == matches(parse_filter(wanted), metadata)
+            for condition in ({"a": 1}, {"a": 2}, {"b": "x"}, {"7": 7}):
+                assert bool(answers(memory, None, condition, 1, 0, "")) == matches(parse_filter(condition), metadata)
 
 
 @of_mysql
@@ -420,20 +420,20 @@ def test_the_index_of_a_sqlite_without_json_functions_has_no_words_for_metadata(
     assert "metadata" not in run(path, "SELECT sql FROM sqlite_master WHERE name = 'ltm_entries_fts'")[0][0]
 
 
-def store_all(memory: LTMBackend, kept: Sequence[Any]) -> None:
-    entries = ({"key": f"k{place:03}", "value": 0, "metadata": each} for place, each in enumerate(kept))
+def store_all(memory: LTMBackend, stored: Sequence[Any]) -> None:
+    entries = ({"key": f"k{place:03}", "value": 0, "metadata": each} for place, each in enumerate(stored))
     assert memory.store_many(entries)["success"]
 
 
 @pytest.mark.parametrize("levels", [0, 27])
 def test_what_a_filter_asks_for_is_found_and_nothing_else(make: Make, path: Path, levels: int) -> None:
-    kept = [nested(metadata, levels) for metadata in METADATA]
+    stored = [nested(metadata, levels) for metadata in METADATA]
     with make(path) as memory:
-        store_all(memory, kept)
-        for wanted in kept:
-            if wanted:
-                search = (None, wanted, 200, 0, "")
-                assert answers(memory, *search) == expected(path, *search), wanted
+        store_all(memory, stored)
+        for condition in stored:
+            if condition:
+                search = (None, condition, 200, 0, "")
+                assert answers(memory, *search) == expected(path, *search), condition
 
 
 def instances(path: Path) -> set[Any]:
@@ -499,8 +499,8 @@ def test_the_index_cannot_be_rebuilt_and_so_not_lose_its_words(make: Make, path:
 def test_metadata_in_many_scripts_is_found(make: Make, path: Path) -> None:
     with make(path) as memory:
         store_all(memory, METADATA)
-        for wanted in ({"k": "é"}, {"k": "😀"}, {"é": 1}, {"k": "x" * 41}, {"k": -1}):
-            assert answers(memory, None, wanted, 200, 0, "") == expected(path, None, wanted, 200, 0, "")
+        for condition in ({"k": "é"}, {"k": "😀"}, {"é": 1}, {"k": "x" * 41}, {"k": -1}):
+            assert answers(memory, None, condition, 200, 0, "") == expected(path, None, condition, 200, 0, "")
         assert memory.search(metadata_filter={"k": "日本"})["count"] == 1
 
 

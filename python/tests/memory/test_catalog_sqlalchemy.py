@@ -29,7 +29,7 @@ from the_edge_agent.memory.contract.catalog import (
     CatalogBackend,
     generate_entry_id,
 )
-from the_edge_agent.testing.catalog_base import FUTURE, PAST, entry_of, found, keys, result_of, track, track_all
+from the_edge_agent.testing.catalog_base import FUTURE, PAST, entry_at, entry_of, keys, result_of, track, track_all
 from the_edge_agent.testing.contract import assert_failure
 
 pytestmark = pytest.mark.slow
@@ -127,7 +127,7 @@ def test_a_callers_engine_is_used_shared_and_left_open(engine: Engine, database:
     with SQLAlchemyCatalog(engine=engine) as catalog, SQLAlchemyCatalog(engine=engine) as other:
         assert catalog._engine is engine
         assert track(catalog, "k", metadata={"n": 1})["created"] is True
-        assert other.list_entries(None, {"n": 1}) == [found(catalog, "k")]
+        assert other.list_entries(None, {"n": 1}) == [entry_at(catalog, "k")]
         assert other.get_changed_entries(catalog.create_snapshot("s")) == []
     assert isinstance(pool, QueuePool)
     assert (engine.pool, pool.checkedout()) == (pool, 0)
@@ -277,8 +277,8 @@ def test_times_do_not_depend_on_the_zone_of_the_session(database: Database) -> N
     with database.open_catalog(connect_args=arguments) as east, database.open_catalog() as usual:
         track(east, "k", expires_at=FUTURE)
         track(usual, "last", expires_at=datetime.max)
-        assert found(east, "k") == found(usual, "k")
-        assert found(east, "k")["created_at"].tzinfo is timezone.utc
+        assert entry_at(east, "k") == entry_at(usual, "k")
+        assert entry_at(east, "k")["created_at"].tzinfo is timezone.utc
 
 
 # --- the caller's own queries ------------------------------------------------------------------------

@@ -219,9 +219,9 @@ class Count(enum.IntEnum):
     ids=["OrderedDict", "str enum", "int enum"],
 )
 def test_what_equals_its_json_is_kept_as_that(value: Any, plain: Any) -> None:
-    found = decode(encode_value(value))
-    assert text_of(found) == text_of(plain)
-    assert type(found) is type(plain)
+    decoded = decode(encode_value(value))
+    assert text_of(decoded) == text_of(plain)
+    assert type(decoded) is type(plain)
 
 
 def test_an_error_never_shows_the_value() -> None:

@@ -52,9 +52,9 @@ def test_variables_are_expanded(monkeypatch: pytest.MonkeyPatch, config: Any, ex
     for name, value in {"NAME": "tea", "NUMBER": "10", "EMPTY": ""}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("ABSENT", raising=False)
-    found = expand_env_vars(config)
-    assert found == expanded
-    assert type(found) is type(expanded)
+    actual = expand_env_vars(config)
+    assert actual == expanded
+    assert type(actual) is type(expanded)
 
 
 def test_text_that_looks_like_many_variables_takes_no_time() -> None:

@@ -96,10 +96,10 @@ def assert_every_call_goes_on(backend: Any, caplog: pytest.LogCaptureFixture) ->
     assert backend.list_keys()["keys"] == ["a", BAD, "c"]
     assert backend.count() == {"success": True, "count": 3}
     searches = [backend.search(), backend.search("fox"), backend.search(limit=2), backend.search("red", limit=3)]
-    for found in searches:
-        assert found["damaged"] == [BAD]
-        assert [entry["key"] for entry in found["results"]] == ["c", "a"], "the page is filled"
-        assert found["count"] == 2
+    for result in searches:
+        assert result["damaged"] == [BAD]
+        assert [entry["key"] for entry in result["results"]] == ["c", "a"], "the page is filled"
+        assert result["count"] == 2
     assert [entry["key"] for entry in backend.search("fox", limit=1)["results"]] == ["c"]
     assert [entry["key"] for entry in backend.search(limit=1, offset=1)["results"]] == ["a"]
     caplog.clear()
@@ -121,9 +121,9 @@ def test_a_damaged_value_breaks_nothing(database: Database, damage: str, caplog:
     with filled(database) as backend:
         write(backend, "value", NO_VALUES[damage])
         assert_every_call_goes_on(backend, caplog)
-        found = backend.search(metadata_filter={"kind": "animal"})
-        assert [entry["key"] for entry in found["results"]] == ["c", "a"]
-        assert found["damaged"] == [BAD]
+        result = backend.search(metadata_filter={"kind": "animal"})
+        assert [entry["key"] for entry in result["results"]] == ["c", "a"]
+        assert result["damaged"] == [BAD]
         assert backend.store(BAD, 1, if_version=1)["version"] == 2, "a store mends it"
         assert backend.retrieve(BAD)["value"] == 1
 
@@ -154,7 +154,7 @@ def test_damaged_metadata_breaks_nothing_and_fits_no_filter(
     with filled(database) as backend:
         write(backend, "metadata", NO_METADATA[damage])
         assert_every_call_goes_on(backend, caplog)
-        for wanted in (
+        for condition in (
             {"kind": "animal"},
             {"n": {"$gt": 0}},
             {"kind": {"$ne": "plant"}},
@@ -162,8 +162,8 @@ def test_damaged_metadata_breaks_nothing_and_fits_no_filter(
             {"$not": {"n": 9}},
         ):
             for query in (None, "fox"):
-                assert keys_of(backend.search(query, wanted)) == ["c", "a"], wanted
-                assert keys_of(backend.search(query, wanted, limit=1, offset=1)) == ["a"], wanted
+                assert keys_of(backend.search(query, condition)) == ["c", "a"], condition
+                assert keys_of(backend.search(query, condition, limit=1, offset=1)) == ["a"], condition
         with backend.transaction() as transaction:
             transaction.store("d", 1)
             transaction.delete(BAD)
@@ -293,9 +293,9 @@ def test_a_time_that_python_does_not_have_is_damage(database: Database, column: 
             assert [entry["key"] for entry in entries] == ["a", "c"], text
             assert entries.damaged == [BAD]
             assert backend.retrieve(BAD)["found"] is True, "it returns no time"
-            for query, wanted in ((None, None), ("fox", None), ("fox", {"-n": None}), (None, {"-n": None})):
-                found = [backend.search(query, wanted, limit=1, offset=offset) for offset in (0, 1, 2, 3, 5000)]
-                assert {key for page in found for key in keys_of(page)} == {"a", BAD, "c"}, text
+            for query, condition in ((None, None), ("fox", None), ("fox", {"-n": None}), (None, {"-n": None})):
+                pages = [backend.search(query, condition, limit=1, offset=offset) for offset in (0, 1, 2, 3, 5000)]
+                assert {key for page in pages for key in keys_of(page)} == {"a", BAD, "c"}, text
             with pytest.raises(LTMError, match="damaged"):
                 catalog.get_entry(BAD)
             assert catalog.retrieve_batch(["a", BAD])["damaged"] == [BAD]

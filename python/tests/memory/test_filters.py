@@ -57,13 +57,13 @@ FILTER = st.recursive(
 )
 
 
-def found(metadata_filter: Any, metadata: Any) -> bool:
+def is_match(metadata_filter: Any, metadata: Any) -> bool:
     return matches(parse_filter(metadata_filter), metadata)
 
 
 @pytest.mark.parametrize(("metadata_filter", "expected"), FILTERS.values(), ids=FILTERS.keys())
 def test_a_filter_finds(metadata_filter: dict[str, Any] | None, expected: Iterable[str]) -> None:
-    assert {name for name, metadata in RECORDS.items() if found(metadata_filter, metadata)} == set(expected)
+    assert {name for name, metadata in RECORDS.items() if is_match(metadata_filter, metadata)} == set(expected)
 
 
 @pytest.mark.parametrize("metadata_filter", BAD_FILTERS.values(), ids=BAD_FILTERS.keys())
@@ -127,8 +127,8 @@ DESIGN: dict[str, tuple[dict[str, Any], list[Any], list[Any]]] = {
 
 @pytest.mark.parametrize(("metadata_filter", "matching", "others"), DESIGN.values(), ids=DESIGN.keys())
 def test_the_table_of_the_design(metadata_filter: dict[str, Any], matching: list[Any], others: list[Any]) -> None:
-    assert [metadata for metadata in matching if not found(metadata_filter, metadata)] == []
-    assert [metadata for metadata in others if found(metadata_filter, metadata)] == []
+    assert [metadata for metadata in matching if not is_match(metadata_filter, metadata)] == []
+    assert [metadata for metadata in others if is_match(metadata_filter, metadata)] == []
 
 
 @given(NUMBERS, NUMBERS)
@@ -136,55 +136,55 @@ def test_numbers_are_compared_as_exact_fractions(left: float, right: float) -> N
     exact, other = Fraction(left), Fraction(right)
     expected = {"$eq": exact == other, "$ne": exact != other, "$gt": exact > other, "$gte": exact >= other}
     expected |= {"$lt": exact < other, "$lte": exact <= other}
-    assert {op: found({"a": {op: right}}, {"a": left}) for op in expected} == expected
+    assert {op: is_match({"a": {op: right}}, {"a": left}) for op in expected} == expected
 
 
 @given(st.text(max_size=4), st.text(max_size=4))
 def test_strings_are_ordered_by_code_point(left: str, right: str) -> None:
     left, right = (text.replace("\0", "").encode(errors="ignore").decode() for text in (left, right))
     points, others = [*map(ord, left)], [*map(ord, right)]
-    assert found({"a": {"$lt": right}}, {"a": left}) is (points < others)
-    assert found({"a": {"$gte": right}}, {"a": left}) is (points >= others)
-    assert found({"a": right}, {"a": left}) is (points == others)
+    assert is_match({"a": {"$lt": right}}, {"a": left}) is (points < others)
+    assert is_match({"a": {"$gte": right}}, {"a": left}) is (points >= others)
+    assert is_match({"a": right}, {"a": left}) is (points == others)
 
 
 @given(VALUES)
 def test_a_value_is_found_by_itself(value: Any) -> None:
-    assert found({"a": {"$eq": value}}, {"a": value})
-    assert found({"a": {"$in": ["other", value]}}, {"a": value})
-    assert not found({"a": {"$ne": value}}, {"a": value})
+    assert is_match({"a": {"$eq": value}}, {"a": value})
+    assert is_match({"a": {"$in": ["other", value]}}, {"a": value})
+    assert not is_match({"a": {"$ne": value}}, {"a": value})
 
 
 @given(VALUES, VALUES)
 def test_equality_is_that_of_json_with_numbers_by_value(left: Any, right: Any) -> None:
     assert equal(left, right) is (_canonical(left) == _canonical(right))
-    assert found({"a": {"$eq": right}}, {"a": left}) is (_canonical(left) == _canonical(right))
+    assert is_match({"a": {"$eq": right}}, {"a": left}) is (_canonical(left) == _canonical(right))
 
 
 @given(FILTER, METADATA)
 def test_not_is_the_opposite(metadata_filter: dict[str, Any], metadata: Any) -> None:
-    assert found({"$not": metadata_filter}, metadata) is not found(metadata_filter, metadata)
+    assert is_match({"$not": metadata_filter}, metadata) is not is_match(metadata_filter, metadata)
 
 
 @given(st.lists(FILTER, max_size=3), METADATA)
 def test_and_is_all_and_or_is_any(filters: list[dict[str, Any]], metadata: Any) -> None:
-    each = [found(metadata_filter, metadata) for metadata_filter in filters]
-    assert found({"$and": filters}, metadata) is all(each)
-    assert found({"$or": filters}, metadata) is any(each)
+    each = [is_match(metadata_filter, metadata) for metadata_filter in filters]
+    assert is_match({"$and": filters}, metadata) is all(each)
+    assert is_match({"$or": filters}, metadata) is any(each)
 
 
 @given(VALUES, st.lists(VALUES, max_size=4), METADATA)
 def test_ne_nin_and_in_follow_from_eq(value: Any, values: list[Any], metadata: Any) -> None:
-    assert found({"a": {"$ne": value}}, metadata) is not found({"a": {"$eq": value}}, metadata)
-    any_of = any(found({"a": {"$eq": each}}, metadata) for each in values)
-    assert found({"a": {"$in": values}}, metadata) is any_of
-    assert found({"a": {"$nin": values}}, metadata) is not any_of
+    assert is_match({"a": {"$ne": value}}, metadata) is not is_match({"a": {"$eq": value}}, metadata)
+    any_of = any(is_match({"a": {"$eq": each}}, metadata) for each in values)
+    assert is_match({"a": {"$in": values}}, metadata) is any_of
+    assert is_match({"a": {"$nin": values}}, metadata) is not any_of
 
 
 @given(FILTER, METADATA)
 def test_none_counts_as_an_empty_object(metadata_filter: dict[str, Any], metadata: Any) -> None:
-    assert found(metadata_filter, None) is found(metadata_filter, {})
-    assert found(metadata_filter, metadata) is found(metadata_filter, metadata or {})
+    assert is_match(metadata_filter, None) is is_match(metadata_filter, {})
+    assert is_match(metadata_filter, metadata) is is_match(metadata_filter, metadata or {})
 
 
 @given(FILTER, FILTER, METADATA)
@@ -192,20 +192,20 @@ def test_keys_in_one_object_are_and_ed(first: dict[str, Any], second: dict[str, 
     both = {**first, **{key: value for key, value in second.items() if key not in first}}
     if len({key.startswith("$") for key in both}) == 1:  # operators do not mix with plain keys
         rest = {key: value for key, value in both.items() if key not in first}
-        assert found(both, metadata) is (found(first, metadata) and found(rest, metadata))
+        assert is_match(both, metadata) is (is_match(first, metadata) and is_match(rest, metadata))
 
 
 @pytest.mark.parametrize("key", [key for key in HOSTILE_KEYS if not key.startswith("$")], ids=ascii)
 def test_any_key_is_literal(key: str) -> None:
-    assert found({key: 1}, {key: 1})
-    assert found({"outer": {key: {"$gte": 1}}}, {"outer": {key: 1}})
-    assert not found({key: 1}, {f"{key}x": 1})
+    assert is_match({key: 1}, {key: 1})
+    assert is_match({"outer": {key: {"$gte": 1}}}, {"outer": {key: 1}})
+    assert not is_match({key: 1}, {f"{key}x": 1})
 
 
 def test_no_condition_matches_everything() -> None:
     assert parse_filter(None) is None
     assert parse_filter({}) is None
-    assert all(found({}, metadata) for metadata in RECORDS.values())
+    assert all(is_match({}, metadata) for metadata in RECORDS.values())
 
 
 def _canonical(value: Any) -> str:

@@ -76,8 +76,8 @@ def test_calls_and_new_threads_import_nothing(monkeypatch: pytest.MonkeyPatch) -
 def test_stop_words_count_for_nothing_unless_there_is_nothing_else(name: str) -> None:
     rules = language(name)
     stop = sorted(rules.stop_words)[:3]
-    asked = parse_query(f"{' '.join(stop)} telescope", "any", rules)
-    assert [term.shown for term in asked.words or ()] == ["telescope"]
+    parsed = parse_query(f"{' '.join(stop)} telescope", "any", rules)
+    assert [term.shown for term in parsed.words or ()] == ["telescope"]
     assert parse_query(" ".join(stop), "any", rules).words
 
 
@@ -85,7 +85,7 @@ def test_every_language_has_rules_of_its_own_and_a_fingerprint() -> None:
     assert languages()[0] == "none"
     prints = {name: language(name).fingerprint for name in languages()}
     assert prints.pop("none") == ""
-    assert all(len(found) == 16 for found in prints.values())
+    assert all(len(value) == 16 for value in prints.values())
     assert len(set(prints.values())) > len(prints) * 0.9
 
 
@@ -133,9 +133,9 @@ def test_what_is_no_text_is_refused(text: Any) -> None:
 
 @pytest.mark.parametrize("query", ['-a +b "c" d*', '"""', "+-+x", '-"a b"', "*", "a -5 +49"])
 def test_an_escaped_text_has_no_operators(query: str) -> None:
-    asked = parse_query(escape(query), "any", EXACT)
-    assert asked.terms == ()
-    assert not any(term.prefix for term in asked.words or ())
+    parsed = parse_query(escape(query), "any", EXACT)
+    assert parsed.terms == ()
+    assert not any(term.prefix for term in parsed.words or ())
 
 
 @pytest.mark.targets("native", "portable", in_memory=False)
@@ -148,8 +148,8 @@ def test_a_table_keeps_its_language(database: Database) -> None:
         assert first.language == "english"
     with pytest.raises(LTMError, match=r"language english.*language=french"):
         database.open(language="french", **options)
-    for wanted in ("english", None):
-        with database.open(language=wanted, **options) as again:
+    for name in ("english", None):
+        with database.open(language=name, **options) as again:
             assert again.language == "english"
             assert [entry["key"] for entry in again.search("Did a fox run?")["results"]] == ["k"]
             assert again.search("fox run", match="all")["count"] == 1
@@ -217,8 +217,8 @@ def test_optimize_stems_anew_what_another_release_has_stemmed(
         before = memory.retrieve_many(["k1", "k3"])
         assert memory.search("run", match="all")["count"] == 0
         assert memory.store("k2", "a fox runs")["version"] == 2  # by this release
-        found = memory.optimize()
-        assert (found["success"], found["stemmed"]) == (True, 449)
+        result = memory.optimize()
+        assert (result["success"], result["stemmed"]) == (True, 449)
         assert memory.search("fox run", match="all", limit=1000)["count"] == 449
         assert memory.retrieve_many(["k1", "k3"]) == before
         assert memory.optimize()["stemmed"] == 0

@@ -23,8 +23,8 @@ from the_edge_agent.testing.queries import LIBRARY, QUERIES
 
 def parse_query(query: Any) -> tuple[Term, ...] | None:
     """Return the terms of a query whose words must all occur; None for no condition."""
-    asked = parse(query)
-    return asked.terms if asked.has_conditions else None
+    parsed = parse(query)
+    return parsed.terms if parsed.has_conditions else None
 
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -42,7 +42,7 @@ def q(char: str) -> str:
     return "q" + digits
 
 
-def found(query: str | None, *values: Any) -> list[bool]:
+def matched(query: str | None, *values: Any) -> list[bool]:
     """Return for each value whether a query finds it, under a key without words."""
     terms = parse_query(query)
     return [terms is None or matches(search_text("-", value, None), terms) for value in values]
@@ -51,7 +51,7 @@ def found(query: str | None, *values: Any) -> list[bool]:
 # --- questions and languages ---------------------------------------------------------------------
 
 
-def asked_for(question: str, name: str = "english") -> list[tuple[str, bool]]:
+def parsed_terms(question: str, name: str = "english") -> list[tuple[str, bool]]:
     """Return how each word that counts is shown, and whether it may go on."""
     return [(term.shown, term.prefix) for term in parse(question, "any", language(name)).words or ()]
 
@@ -88,15 +88,15 @@ def test_marks_that_belong_to_no_letter_are_no_words(name: str) -> None:
 
 
 def test_operators_are_before_letters_only() -> None:
-    assert asked_for("-½ -٣ -² +Ⅷ -5 +49 --fox +-hen") == asked_for("½ ٣ ² Ⅷ 5 49 fox hen")
+    assert parsed_terms("-½ -٣ -² +Ⅷ -5 +49 --fox +-hen") == parsed_terms("½ ٣ ² Ⅷ 5 49 fox hen")
     assert [term.negated for term in parse("-é -ё -日 -ʰ", "any").terms] == [True] * 4
 
 
 def test_of_too_many_words_those_are_taken_that_fit() -> None:
     long = "x" * (77 * 200 + 1)
-    assert asked_for(f"{long} fox") == [("fox", False)]
-    assert len(asked_for('"' + " ".join(f"w{number}" for number in range(250)) + '" fox')) == 200
-    assert asked_for('"' + "fox red " * 150 + '"') == [("fox", False), ("red", False)]
+    assert parsed_terms(f"{long} fox") == [("fox", False)]
+    assert len(parsed_terms('"' + " ".join(f"w{number}" for number in range(250)) + '" fox')) == 200
+    assert parsed_terms('"' + "fox red " * 150 + '"') == [("fox", False), ("red", False)]
 
 
 def test_explain_names_terms_as_the_question_has_them() -> None:
@@ -278,7 +278,7 @@ def test_no_words_at_all_are_no_condition(query: str | None) -> None:
 @pytest.mark.parametrize("query", ["!!!", '""', '"', "-", "*", "-*", "%_", "\u0301", "\u200d", "\0"], ids=ascii)
 def test_nothing_searchable_finds_nothing(query: str) -> None:
     assert parse_query(query) == ()
-    assert found(query, "fox", "", "!!!", query) == [False] * 4
+    assert matched(query, "fox", "", "!!!", query) == [False] * 4
 
 
 @pytest.mark.parametrize("query", BAD_QUERIES.values(), ids=BAD_QUERIES.keys())
@@ -314,27 +314,27 @@ def test_any_text_is_a_query(query: str) -> None:
 def test_an_entry_is_found_by_its_own_text_as_a_phrase(text: str) -> None:
     phrase = text.replace('"', " ")
     if 0 < len([*tokenize(phrase)]) <= 200:
-        assert found(f'"{phrase}"', text.replace('"', " ")) == [True]
+        assert matched(f'"{phrase}"', text.replace('"', " ")) == [True]
 
 
 @given(LETTERS, LETTERS)
 def test_a_word_finds_only_itself_and_a_prefix_what_begins_with_it(word: str, other: str) -> None:
     folded, other_folded = word.replace("ё", "е"), other.replace("ё", "е")
-    assert found(word, other) == [folded == other_folded]
-    assert found(word + "*", other) == [other_folded.startswith(folded)]
-    assert found("-" + word, other) == [folded != other_folded]
+    assert matched(word, other) == [folded == other_folded]
+    assert matched(word + "*", other) == [other_folded.startswith(folded)]
+    assert matched("-" + word, other) == [folded != other_folded]
 
 
 @given(LETTERS, st.integers(0, 12))
 def test_each_beginning_of_a_word_is_a_prefix_of_it(word: str, length: int) -> None:
-    assert found(word[: max(1, length)] + "*", word, f"x {word} y", ["x", word], f"x{word}")[:3] == [True] * 3
+    assert matched(word[: max(1, length)] + "*", word, f"x {word} y", ["x", word], f"x{word}")[:3] == [True] * 3
 
 
 @given(HAN, HAN)
 def test_han_characters_are_found_wherever_they_are_adjacent(part: str, text: str) -> None:
-    assert found(part, text, f"x{text}y", f"の{text}の") == [part in text] * 3
-    assert found(f'"{part}"', text) == [part in text]
-    assert found(part + "*", text) == [part in text]
+    assert matched(part, text, f"x{text}y", f"の{text}の") == [part in text] * 3
+    assert matched(f'"{part}"', text) == [part in text]
+    assert matched(part + "*", text) == [part in text]
 
 
 @given(st.lists(WORD, min_size=1, max_size=4), st.lists(st.lists(WORD, max_size=6), max_size=3))
@@ -343,13 +343,13 @@ def test_a_phrase_is_adjacent_words_of_one_string(phrase: list[str], strings: li
     adjacent = any(phrase == words[at : at + size] for words in strings for at in range(len(words)))
     value = [" ".join(words) for words in strings]
     for query in ('"' + " ".join(phrase) + '"', "-".join(phrase), "_".join(phrase), '"' + ", ".join(phrase) + '!"'):
-        assert found(query, value) == [adjacent]
+        assert matched(query, value) == [adjacent]
 
 
 @given(st.lists(st.tuples(st.booleans(), WORD), min_size=1, max_size=5), st.lists(WORD, max_size=6))
 def test_words_are_and_ed_and_a_minus_negates(parts: list[tuple[bool, str]], words: list[str]) -> None:
     query = " ".join("-" * negated + word for negated, word in parts)
-    assert found(query, " ".join(words)) == [all((word in words) is not negated for negated, word in parts)]
+    assert matched(query, " ".join(words)) == [all((word in words) is not negated for negated, word in parts)]
 
 
 # --- score -----------------------------------------------------------------------------------------

@@ -151,8 +151,8 @@ class ShowsWhatItRefuses(MemoryBackend):
 class FiltersAfterTheLimit(MemoryBackend):
     def search(self, query: Any = None, metadata_filter: Any = None, limit: int = 10, **options: Any) -> Result:
         condition = filters.parse_filter(metadata_filter)
-        found = super().search(query, None, limit, **options)["results"]
-        results = [entry for entry in found if filters.matches(condition, entry["metadata"])]
+        entries = super().search(query, None, limit, **options)["results"]
+        results = [entry for entry in entries if filters.matches(condition, entry["metadata"])]
         return ok(results=results, count=len(results))
 
 
@@ -183,8 +183,8 @@ class OrdersByKey(ChangesEntries):
 @caught_by("test_the_score_is_that_of_the_formula")
 class RoundsScores(MemoryBackend):
     def search(self, *arguments: Any, **options: Any) -> Result:
-        found = super().search(*arguments, **options)["results"]
-        return ok(results=[{**entry, "score": round(entry["score"], 2)} for entry in found], count=len(found))
+        entries = super().search(*arguments, **options)["results"]
+        return ok(results=[{**entry, "score": round(entry["score"], 2)} for entry in entries], count=len(entries))
 
 
 # --- lists of keys ---------------------------------------------------------------------------------
@@ -273,8 +273,10 @@ class AnswersInTheOrderOfTheStore(MemoryBackend):
 @caught_by("test_retrieve_many_finds_all_of_many")
 class TakesNoMoreThan999Keys(MemoryBackend):
     def retrieve_many(self, keys: Iterable[str]) -> Result:
-        asked = [*keys]
-        return super().retrieve_many(asked) if len(asked) < 1000 else fail("query_error", "too many SQL variables")
+        requested = [*keys]
+        return (
+            super().retrieve_many(requested) if len(requested) < 1000 else fail("query_error", "too many SQL variables")
+        )
 
 
 # --- the end ---------------------------------------------------------------------------------------
@@ -298,5 +300,5 @@ class IteratesByPlace(MemoryBackend):
 
     def iterate_all(self, prefix: str | None = None) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
         for place in range(len(self._rows)):
-            found = super().search(limit=1, offset=place)["results"]
-            yield from ((entry["key"], entry["value"], entry["metadata"]) for entry in found)
+            entries = super().search(limit=1, offset=place)["results"]
+            yield from ((entry["key"], entry["value"], entry["metadata"]) for entry in entries)

@@ -84,9 +84,9 @@ class LimitsBeforeItFilters(MemoryCatalog):
     def list_entries(
         self, prefix: str | None = None, metadata_filter: dict[str, Any] | None = None, limit: int = 100
     ) -> list[Row]:
-        found = super().list_entries(prefix, metadata_filter, limit)
+        entries = super().list_entries(prefix, metadata_filter, limit)
         first = {row["key"] for row in super().list_entries(prefix, None, 500)}
-        return [row for row in found if row["key"] in first]
+        return [row for row in entries if row["key"] in first]
 
 
 @caught_by("test_long_keys_are_in_the_order_of_their_ends")
@@ -94,9 +94,9 @@ class SortsByTheBeginningOfKeys(MemoryCatalog):
     def list_entries(
         self, prefix: str | None = None, metadata_filter: dict[str, Any] | None = None, limit: int = 100
     ) -> list[Row]:
-        found = super().list_entries(prefix, metadata_filter, 10_000)
-        found.reverse()
-        return sorted(found, key=lambda row: str(row["key"])[:341])[:limit]
+        entries = super().list_entries(prefix, metadata_filter, 10_000)
+        entries.reverse()
+        return sorted(entries, key=lambda row: str(row["key"])[:341])[:limit]
 
 
 @caught_by("test_one_bad_entry_and_an_atomic_batch_stores_nothing")
@@ -159,19 +159,23 @@ class KeepsTheExpiredInSnapshots(MemoryCatalog):
 @caught_by("test_hash_metadata_and_expiry_are_what_changes")
 class SeesHashesOnly(MemoryCatalog):
     def get_changed_entries(self, since_snapshot_id: str | None = None) -> list[Row]:
-        found = super().get_changed_entries(since_snapshot_id)
-        kept = {} if since_snapshot_id is None else self._holds(since_snapshot_id)
+        entries = super().get_changed_entries(since_snapshot_id)
+        before = {} if since_snapshot_id is None else self._holds(since_snapshot_id)
         return [
-            row for row in found if row["key"] not in kept or kept[row["key"]]["content_hash"] != row["content_hash"]
+            row
+            for row in entries
+            if row["key"] not in before or before[row["key"]]["content_hash"] != row["content_hash"]
         ]
 
 
 @caught_by("test_deleted_and_created_again_as_it_was_is_no_change")
 class ComparesTimes(MemoryCatalog):
     def get_changed_entries(self, since_snapshot_id: str | None = None) -> list[Row]:
-        kept = {} if since_snapshot_id is None else self._holds(since_snapshot_id)
+        before = {} if since_snapshot_id is None else self._holds(since_snapshot_id)
         rows = super().get_changed_entries()
-        return [row for row in rows if row["key"] not in kept or kept[row["key"]]["updated_at"] != row["updated_at"]]
+        return [
+            row for row in rows if row["key"] not in before or before[row["key"]]["updated_at"] != row["updated_at"]
+        ]
 
 
 @caught_by("test_what_has_expired_counts_as_deleted_cleaned_up_or_not")
@@ -212,11 +216,13 @@ class ShowsWhatItRefuses(MemoryCatalog):
 @caught_by("test_any_sequence_of_calls_tells_the_changes_of_the_oracle")
 class TakesOneForOneAndAFraction(MemoryCatalog):
     def get_changed_entries(self, since_snapshot_id: str | None = None) -> list[Row]:
-        kept = {} if since_snapshot_id is None else self._holds(since_snapshot_id)
-        seen = ("content_hash", "metadata", "expires_at")  # 1 == 1.0 == True
-        found = super().get_changed_entries(since_snapshot_id)
+        before = {} if since_snapshot_id is None else self._holds(since_snapshot_id)
+        fields = ("content_hash", "metadata", "expires_at")  # 1 == 1.0 == True
+        entries = super().get_changed_entries(since_snapshot_id)
         return [
-            row for row in found if row["key"] not in kept or any(kept[row["key"]][name] != row[name] for name in seen)
+            row
+            for row in entries
+            if row["key"] not in before or any(before[row["key"]][name] != row[name] for name in fields)
         ]
 
 

@@ -52,18 +52,18 @@ class MakesEachEntryOfABatchNewer(MemoryBackend):
 @caught_by("test_delete_many_counts_a_key_that_comes_twice_once")
 class CountsKeysAndNotEntries(MemoryBackend):
     def delete_many(self, keys: Iterable[str]) -> Result:
-        asked, there = [*keys], {key for key, _, _ in self.iterate_all()}
-        super().delete_many(asked)
-        return ok(deleted_count=sum(key in there for key in asked))
+        requested, there = [*keys], {key for key, _, _ in self.iterate_all()}
+        super().delete_many(requested)
+        return ok(deleted_count=sum(key in there for key in requested))
 
 
 @caught_by("test_delete_many_refuses_a_bad_key_by_its_place_and_deletes_nothing")
 class DeletesUpToTheBadKey(MemoryBackend):
     def delete_many(self, keys: Iterable[str]) -> Result:
-        asked = [*keys]
-        result = super().delete_many(asked)
+        requested = [*keys]
+        result = super().delete_many(requested)
         if not result["success"]:
-            super().delete_many(asked[:2])
+            super().delete_many(requested[:2])
         return result
 
 
@@ -119,8 +119,8 @@ class ComparesWithWhatWasThereBefore(MemoryBackend):
         with self._open():
             for operation in operations:
                 row = self._row(operation.key)
-                wanted = operation.if_version if isinstance(operation, Store) else None
-                if wanted not in (None, row.version if row else 0):
+                required = operation.if_version if isinstance(operation, Store) else None
+                if required not in (None, row.version if row else 0):
                     raise conflict(operation.key, row.version if row else 0)
             return super()._apply([replace(o, if_version=None) if isinstance(o, Store) else o for o in operations])
 

@@ -233,9 +233,9 @@ def chosen_targets(environment: Mapping[str, str] = os.environ) -> list[Target]:
     choice = _choice(environment)
     if choice is None:
         return [target for target in ALL_TARGETS if target.is_unasked and _reachable_by_name(target, environment)]
-    known = {target.family for target in ALL_TARGETS} | {target.name for target in ALL_TARGETS}
-    if unknown := sorted(choice - known):
-        raise UnknownDatabaseError(f"{CHOICE}: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    names = {target.family for target in ALL_TARGETS} | {target.name for target in ALL_TARGETS}
+    if unknown := sorted(choice - names):
+        raise UnknownDatabaseError(f"{CHOICE}: unknown {', '.join(unknown)}; known: {', '.join(sorted(names))}")
     chosen = [
         target for target in ALL_TARGETS if target.name in choice or (target.family in choice and target.is_unasked)
     ]
@@ -270,8 +270,8 @@ def is_named(target: Target, environment: Mapping[str, str] = os.environ) -> boo
 def fails_the_run(environment: Mapping[str, str] = os.environ) -> bool:
     """Return whether databases are missing that CI must test; a deliberate choice is none of that."""
     in_ci = environment.get("CI", "").lower() not in ("", "0", "false")
-    wanted = [target for target in ALL_TARGETS if target.is_unasked and target.module not in COMPILED]
-    return in_ci and _choice(environment) is None and any(_what_is_missing(target, environment) for target in wanted)
+    optional = [target for target in ALL_TARGETS if target.is_unasked and target.module not in COMPILED]
+    return in_ci and _choice(environment) is None and any(_what_is_missing(target, environment) for target in optional)
 
 
 def _choice(environment: Mapping[str, str]) -> set[str] | None:

@@ -229,19 +229,19 @@ def _called(memory: LTMBackend, method: str, *arguments: Any, **options: Any) ->
     return result
 
 
-def _assert_same(name: str, method: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
-    shown = dict(found)
-    if found.get("success") is False:
-        assert isinstance(shown.pop("error", None), str), f"{name}: {method} fails without a text: {found}"
+def _assert_same(name: str, method: str, actual: dict[str, Any], expected: dict[str, Any]) -> None:
+    shown = dict(actual)
+    if actual.get("success") is False:
+        assert isinstance(shown.pop("error", None), str), f"{name}: {method} fails without a text: {actual}"
     texts = [{field: json.dumps(value) for field, value in result.items()} for result in (shown, expected)]
-    assert texts[0] == texts[1], f"{name}: {method} gave\n{found}\nand the model\n{expected}"
+    assert texts[0] == texts[1], f"{name}: {method} gave\n{actual}\nand the model\n{expected}"
 
 
-def _assert_refused(name: str, method: str, found: Any, error_type: str) -> str:
+def _assert_refused(name: str, method: str, actual: Any, error_type: str) -> str:
     """Check that a call failed in this way, telling nothing else; return the text."""
-    assert isinstance(found, dict), f"{name}: {method} was not refused"
-    _assert_same(name, method, found, {"success": False, "error_type": error_type})
-    return str(found["error"])
+    assert isinstance(actual, dict), f"{name}: {method} was not refused"
+    _assert_same(name, method, actual, {"success": False, "error_type": error_type})
+    return str(actual["error"])
 
 
 def _wait_for_the_next_microsecond() -> None:

@@ -67,8 +67,8 @@ class LTMModel:
         if not self.version(key):
             return {"success": True, "value": default, "found": False, "metadata": None, "version": None}
         row = self._rows[key]
-        found = {"value": row.entry.value, "found": True, "metadata": row.entry.metadata, "version": row.version}
-        return {"success": True, **found}
+        fields = {"value": row.entry.value, "found": True, "metadata": row.entry.metadata, "version": row.version}
+        return {"success": True, **fields}
 
     def search(
         self, query: str | None = None, metadata_filter: Any = None, limit: int = 10, match: str = "any", **options: Any
@@ -83,13 +83,13 @@ class LTMModel:
         return {"success": True, "stored_count": len(shown), "results": shown}
 
     def retrieve_many(self, keys: Iterable[str]) -> Result:
-        found = {key: self.retrieve(key) for key in keys}
+        by_key = {key: self.retrieve(key) for key in keys}
         entries = {
             key: {name: result[name] for name in ("value", "metadata", "version")} if result["found"] else None
-            for key, result in found.items()
+            for key, result in by_key.items()
         }
-        there = sum(result["found"] for result in found.values())
-        return {"success": True, "entries": entries, "found_count": there, "missing_count": len(found) - there}
+        there = sum(result["found"] for result in by_key.values())
+        return {"success": True, "entries": entries, "found_count": there, "missing_count": len(by_key) - there}
 
     def delete_many(self, keys: Iterable[str]) -> Result:
         results = self.commit([("delete", {"key": key}) for key in set(keys)])["results"]

@@ -102,16 +102,16 @@ class FiveMethods(LTMBackend):
             model = Model()
             model.entries = {key: row.entry for key, row in self._rows.items() if self._lives(row)}
             search = model.search if way == "all" else model.ask
-            found = search(query, metadata_filter, limit, prefix=prefix, offset=offset)
-            results = [fresh(entry) for entry in found["results"]]
+            result = search(query, metadata_filter, limit, prefix=prefix, offset=offset)
+            results = [fresh(entry) for entry in result["results"]]
             if explain:
-                asked = parse_query(query, way)
-                terms = [term for term in asked.terms if not term.negated]
-                told = dict.fromkeys(terms, 1.0) if asked.words is None else model.rarities(asked.words, prefix)
+                parsed = parse_query(query, way)
+                terms = [term for term in parsed.terms if not term.negated]
+                weights = dict.fromkeys(terms, 1.0) if parsed.words is None else model.rarities(parsed.words, prefix)
                 results = [
-                    {**entry, "explain": explained(model.entries[entry["key"]].indexed, told)} for entry in results
+                    {**entry, "explain": explained(model.entries[entry["key"]].indexed, weights)} for entry in results
                 ]
-            return ok(results=results, count=found["count"])
+            return ok(results=results, count=result["count"])
 
     def close(self) -> None:
         self._closed = True

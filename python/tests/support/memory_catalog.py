@@ -78,9 +78,9 @@ class NineMethods:
             return ok(entry_id=row["id"], created=self._put(row, self._now()))
 
     def get_entry(self, key: str) -> Row | None:
-        wanted = check_key(key)
+        checked = check_key(key)
         with self._open():
-            row = self._living().get(wanted)
+            row = self._living().get(checked)
             return row and shown(row)
 
     def list_entries(
@@ -92,25 +92,25 @@ class NineMethods:
             return [shown(row) for row in rows if filters.matches(condition, row["metadata"])][:most]
 
     def delete_entry(self, key: str) -> bool:
-        wanted = check_key(key)
+        checked = check_key(key)
         with self._open():
-            is_there = wanted in self._living()
+            is_there = checked in self._living()
             if is_there:
-                del self._rows[wanted]
+                del self._rows[checked]
             return is_there
 
     def _holds(self, snapshot_id: Any) -> dict[str, Row]:
-        wanted = check_text(snapshot_id, "snapshot_id")
+        checked = check_text(snapshot_id, "snapshot_id")
         with self._open():
-            if wanted not in self._snapshots:
+            if checked not in self._snapshots:
                 raise LTMError("validation_error", "there is no snapshot with this id")
-            return self._snapshots[wanted][1]
+            return self._snapshots[checked][1]
 
     def get_changed_entries(self, since_snapshot_id: str | None = None) -> list[Row]:
         with self._open():
-            kept = {} if since_snapshot_id is None else self._holds(since_snapshot_id)
+            before = {} if since_snapshot_id is None else self._holds(since_snapshot_id)
             living = self._living().items()
-            return [shown(row) for key, row in living if key not in kept or seen(kept[key]) != seen(row)]
+            return [shown(row) for key, row in living if key not in before or state(before[key]) != state(row)]
 
     def create_snapshot(self, name: str) -> str:
         label = check_text(name, "name")
@@ -148,10 +148,10 @@ class NineMethods:
 
     @returns_result
     def retrieve_batch(self, keys: Iterable[str]) -> Result:
-        wanted = check_keys(keys)
+        checked = check_keys(keys)
         with self._open():
             living = self._living()
-            return found_entries({key: shown(living[key]) if key in living else None for key in wanted})
+            return found_entries({key: shown(living[key]) if key in living else None for key in checked})
 
     @returns_result
     def cleanup_expired(self, batch_size: int = 100) -> Result:
@@ -167,25 +167,25 @@ class MemoryCatalog(NineMethods):
     """The catalog with what the protocol leaves open."""
 
     def get_snapshot(self, snapshot_id: str) -> Row | None:
-        wanted = check_text(snapshot_id, "snapshot_id")
+        checked = check_text(snapshot_id, "snapshot_id")
         with self._open():
-            return dict(self._snapshots[wanted][0]) if wanted in self._snapshots else None
+            return dict(self._snapshots[checked][0]) if checked in self._snapshots else None
 
     def list_snapshots(self) -> list[Row]:
         with self._open():
             return [dict(facts) for facts, _ in reversed(self._snapshots.values())]
 
     def delete_snapshot(self, snapshot_id: str) -> bool:
-        wanted = check_text(snapshot_id, "snapshot_id")
+        checked = check_text(snapshot_id, "snapshot_id")
         with self._open():
-            return self._snapshots.pop(wanted, None) is not None
+            return self._snapshots.pop(checked, None) is not None
 
     def get_deleted_entries(self, since_snapshot_id: str) -> list[Row]:
-        kept = self._holds(since_snapshot_id)
+        before = self._holds(since_snapshot_id)
         told = ("id", "key", "content_hash", "byte_size", "expires_at")
         with self._open():
             living = self._living()
-            return [{name: row[name] for name in told} for key, row in kept.items() if key not in living]
+            return [{name: row[name] for name in told} for key, row in before.items() if key not in living]
 
     def close(self) -> None:
         self._closed = True
@@ -197,7 +197,7 @@ class MemoryCatalog(NineMethods):
         self.close()
 
 
-def seen(row: Row) -> tuple[Any, ...]:
+def state(row: Row) -> tuple[Any, ...]:
     """Return what a change is a change of."""
     return row["content_hash"], row["metadata"] is None, compute_content_hash(row["metadata"]), row["expires_at"]
 

@@ -74,8 +74,8 @@ _QUERIES: Final = (
 def other_values(connection: Connection) -> Iterator[tuple[str, str]]:
     """Yield the session variables of a server, each with literals of values that it takes and does not have."""
     is_mariadb = connection.dialect.is_mariadb  # type: ignore[attr-defined]
-    found = connection.execute(text(_OF_MARIADB if is_mariadb else _OF_MYSQL)).all()
-    for name, present, kind, listed, least, most in found:
+    variables = connection.execute(text(_OF_MARIADB if is_mariadb else _OF_MYSQL)).all()
+    for name, present, kind, listed, least, most in variables:
         for literal in dict.fromkeys(_literals(name, present or "", kind.lower(), listed, (least, most))):
             try:
                 connection.exec_driver_sql(f"SET SESSION {name} = {literal.replace('%', '%%')}")
@@ -112,10 +112,10 @@ def _literals(name: str, present: str, kind: str, listed: str | None, range_: Se
 
 def answers(memory: SQLAlchemyBackend, catalog: SQLAlchemyCatalog) -> list[Any]:
     """Return what a sample of all operations answers, without what differs from run to run."""
-    found: list[Any] = []
+    answers: list[Any] = []
 
     def note(answer: Any) -> None:
-        found.append(_plain(answer))
+        answers.append(_plain(answer))
 
     for number, key in enumerate(_KEYS):
         note(memory.store(key, number))
@@ -146,7 +146,7 @@ def answers(memory: SQLAlchemyBackend, catalog: SQLAlchemyCatalog) -> list[Any]:
     _note_catalog(catalog, note)
     note([memory.delete("a"), memory.delete("a"), memory.delete_many(["A", "á", "none"]), memory.store("a", 2)])
     note([memory.cleanup_expired(), catalog.cleanup_expired(), memory.count(), memory.list_keys()])
-    return found
+    return answers
 
 
 _TEXT: Final = ("a red fox", "the hound and the fox", "Foxes! 日本語 😀", "user@x.com wrote a_b", "É e\u0301 straße")
@@ -258,14 +258,14 @@ def callers_engine(url: Any, statement: str | None = None) -> Engine:
     return engine
 
 
-def first_difference(expected: Any, found: Any) -> str:
+def first_difference(expected: Any, actual: Any) -> str:
     """Return the first answers that differ, in a line."""
-    if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
-        pairs = zip(expected, found, strict=True)
+    if isinstance(expected, list) and isinstance(actual, list) and len(expected) == len(actual):
+        pairs = zip(expected, actual, strict=True)
         return next((first_difference(one, other) for one, other in pairs if one != other), "none")
-    if isinstance(expected, dict) and isinstance(found, dict) and expected.keys() == found.keys():
-        return next(f"{k}: {first_difference(expected[k], found[k])}" for k in expected if expected[k] != found[k])
-    return f"{str(expected)[:200]} became {str(found)[:200]}"
+    if isinstance(expected, dict) and isinstance(actual, dict) and expected.keys() == actual.keys():
+        return next(f"{k}: {first_difference(expected[k], actual[k])}" for k in expected if expected[k] != actual[k])
+    return f"{str(expected)[:200]} became {str(actual)[:200]}"
 
 
 def main(url: str, *names: str) -> int:
@@ -276,19 +276,19 @@ def main(url: str, *names: str) -> int:
     differences = 0
     for is_ours, (name, literal) in product((True, False), [("", ""), *values]):
         drop_tables(admin)
-        found = tried(url, f"SET SESSION {name} = {literal}" if name else None, is_ours=is_ours)
+        actual = tried(url, f"SET SESSION {name} = {literal}" if name else None, is_ours=is_ours)
         if not name:
-            expected = found
-        elif found != expected and not _is_refused(found, name, is_ours=is_ours):
+            expected = actual
+        elif actual != expected and not _is_refused(actual, name, is_ours=is_ours):
             differences += 1
-            difference = first_difference(expected, found)
+            difference = first_difference(expected, actual)
             print("our engine" if is_ours else "a caller's", f"{name} = {literal}", difference, sep=" | ", flush=True)
     print(f"{len(values)} values of {len({name for name, _ in values})} variables: {differences} differences")
     return 1 if differences or isinstance(expected, str) else 0
 
 
-def _is_refused(found: list[Any] | str, name: str, *, is_ours: bool) -> bool:
-    return not is_ours and isinstance(found, str) and found.startswith("configuration_error") and name in found
+def _is_refused(actual: list[Any] | str, name: str, *, is_ours: bool) -> bool:
+    return not is_ours and isinstance(actual, str) and actual.startswith("configuration_error") and name in actual
 
 
 if __name__ == "__main__":

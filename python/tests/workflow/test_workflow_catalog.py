@@ -81,17 +81,17 @@ class TestEntries:
     ) -> None:
         value = {"b": [1, 2.0, "é😀", None], "a": 10**30}
         node = "  - {name: a, uses: catalog.track, with: {key: mine, value: '{{ state.value }}', metadata: {m: 1}}}\n"
-        found = run(node, value=value)
-        assert found == {"success": True, "entry_id": generate_entry_id("mine"), "created": True}
+        result = run(node, value=value)
+        assert result == {"success": True, "entry_id": generate_entry_id("mine"), "created": True}
         memory.store("kept", value, {"m": 1})
         nodes = (
             "  - {name: a, uses: catalog.get, with: {key: mine}, output: mine}\n"
             "  - {name: b, uses: catalog.get, with: {key: kept}, output: kept}\n"
         )
-        mine, kept = (found["entry"] for found in run(nodes).values())
+        mine, of_memory = (result["entry"] for result in run(nodes).values())
         assert mine["content_hash"] == compute_content_hash(value)
         for name in {*mine} - {"id", "key", "created_at", "updated_at"}:
-            assert mine[name] == kept[name]
+            assert mine[name] == of_memory[name]
 
     def test_null_is_a_value(self, run: Run, catalog: SQLAlchemyCatalog) -> None:
         run("  - {name: a, uses: catalog.track, with: {key: k, value: '{{ state.value }}'}}\n", value=None)
@@ -110,8 +110,8 @@ class TestEntries:
             "      expires_at: 2999-12-31T23:59:59.5+01:00\n"
             "  - {name: b, uses: catalog.get, with: {key: 'docs/日 '}}\n"
         )
-        found = run(nodes, name="日", hash="md5:1")
-        entry = found["entry"]
+        result = run(nodes, name="日", hash="md5:1")
+        entry = result["entry"]
         assert {name: value for name, value in entry.items() if name not in ("id", "created_at", "updated_at")} == {
             "key": "docs/日 ",
             "content_hash": "md5:1",
@@ -121,7 +121,7 @@ class TestEntries:
             "metadata": {"m": [None, 1.0]},
             "expires_at": "2999-12-31T22:59:59.500000+00:00",
         }
-        assert entry["id"] == found["tracked"]["entry_id"] == generate_entry_id("docs/日 ")
+        assert entry["id"] == result["tracked"]["entry_id"] == generate_entry_id("docs/日 ")
         moments = [datetime.fromisoformat(entry[name]) for name in TIMES]
         assert moments[0] > moments[1] == moments[2]
         assert all(moment.utcoffset() == timedelta(0) for moment in moments)
@@ -140,8 +140,8 @@ class TestEntries:
         memory.store_many([{"key": f"n/{n}", "value": n, "metadata": {"even": n % 2 == 0}} for n in range(6)])
         memory.store("m", 1, {"even": True})
         with_all = "prefix: n/, metadata_filter: {even: '{{ state.even }}'}, limit: 2"
-        found = run(f"  - {{name: a, uses: catalog.list, with: {{{with_all}}}}}\n", even=True)
-        assert ([entry["key"] for entry in found["entries"]], found["count"]) == (["n/0", "n/2"], 2)
+        result = run(f"  - {{name: a, uses: catalog.list, with: {{{with_all}}}}}\n", even=True)
+        assert ([entry["key"] for entry in result["entries"]], result["count"]) == (["n/0", "n/2"], 2)
         assert run("  - {name: a, uses: catalog.list}\n")["count"] == 7
 
     def test_delete_says_whether_it_was_there(self, run: Run, memory: SQLAlchemyBackend) -> None:
@@ -157,9 +157,9 @@ class TestEntries:
             "  - {name: a, uses: catalog.cleanup, with: {batch_size: '{{ state.size }}'}, output: first}\n"
             "  - {name: b, uses: catalog.cleanup}\n"
         )
-        found = run(nodes, size=2)
-        assert found.pop("first") == {"success": True, "deleted_count": 2, "remaining_count": 1}
-        assert found == {"success": True, "deleted_count": 1, "remaining_count": 0}
+        result = run(nodes, size=2)
+        assert result.pop("first") == {"success": True, "deleted_count": 2, "remaining_count": 1}
+        assert result == {"success": True, "deleted_count": 1, "remaining_count": 0}
         assert [entry["key"] for entry in catalog.list_entries()] == ["kept"]
 
 
@@ -170,13 +170,13 @@ class TestChanges:
 
     def test_a_snapshot_counts_what_it_keeps(self, run: Run, memory: SQLAlchemyBackend) -> None:
         memory.store_many([{"key": f"k{n}", "value": n} for n in range(5)])
-        found = run(self.SNAPSHOT, what="work")
-        assert len(found.pop("snapshot_id")) == 36
-        assert found == {"success": True, "entry_count": 5, "total_bytes": 5}
+        result = run(self.SNAPSHOT, what="work")
+        assert len(result.pop("snapshot_id")) == 36
+        assert result == {"success": True, "entry_count": 5, "total_bytes": 5}
 
     def test_an_empty_snapshot_counts_nothing(self, run: Run) -> None:
-        found = run(self.SNAPSHOT, what="work")
-        assert (found["entry_count"], found["total_bytes"]) == (0, 0)
+        result = run(self.SNAPSHOT, what="work")
+        assert (result["entry_count"], result["total_bytes"]) == (0, 0)
 
     def test_changes_since_a_snapshot(self, run: Run, memory: SQLAlchemyBackend) -> None:
         memory.store_many([{"key": f"k{n}", "value": n} for n in range(6)])
@@ -187,15 +187,15 @@ class TestChanges:
         memory.store("k4", 4, ttl=3600)
         memory.store("new", 1)
         memory.delete_many(["k0", "k5"])
-        found = run(self.CHANGES, since=since)
-        assert [entry["key"] for entry in found["changed"]] == ["k2", "k3", "k4", "new"]
-        assert (found["success"], found["changed_count"], found["deleted_count"]) == (True, 4, 2)
-        nothing, until = ({"expires_at": found["changed"][place]["expires_at"]} for place in (0, 2))
+        result = run(self.CHANGES, since=since)
+        assert [entry["key"] for entry in result["changed"]] == ["k2", "k3", "k4", "new"]
+        assert (result["success"], result["changed_count"], result["deleted_count"]) == (True, 4, 2)
+        nothing, until = ({"expires_at": result["changed"][place]["expires_at"]} for place in (0, 2))
         assert nothing == {"expires_at": None}
         assert datetime.fromisoformat(until["expires_at"]) > datetime.now(timezone.utc)
         gone = {"id": generate_entry_id("k0"), "key": "k0", "content_hash": compute_content_hash(0), "byte_size": 1}
-        assert found["deleted"][0] == {**gone, "expires_at": None}
-        assert [entry["key"] for entry in found["deleted"]] == ["k0", "k5"]
+        assert result["deleted"][0] == {**gone, "expires_at": None}
+        assert [entry["key"] for entry in result["deleted"]] == ["k0", "k5"]
 
     def test_what_has_expired_since_is_deleted_and_says_when(self, run: Run, memory: SQLAlchemyBackend) -> None:
         memory.store("k", 1, ttl=0.5)
@@ -212,9 +212,9 @@ class TestChanges:
     ) -> None:
         memory.store("k", 1)
         track_expired(catalog, "over")
-        found = run(f"  - {{name: a, uses: catalog.changes{arguments}}}\n", since=None)
-        assert [entry["key"] for entry in found.pop("changed")] == ["k"]
-        assert found == {"success": True, "deleted": [], "changed_count": 1, "deleted_count": 0}
+        result = run(f"  - {{name: a, uses: catalog.changes{arguments}}}\n", since=None)
+        assert [entry["key"] for entry in result.pop("changed")] == ["k"]
+        assert result == {"success": True, "deleted": [], "changed_count": 1, "deleted_count": 0}
 
     @pytest.mark.parametrize("since", [UNKNOWN, "", "no id"])
     def test_an_unknown_snapshot_fails_its_node(self, run: Run, since: str) -> None:
@@ -247,9 +247,9 @@ def test_run_code_calls_each_by_its_second_name(run: Run) -> None:
         "      gone = actions.catalog_changes(since)['deleted_count']\n"
         "      cleaned = actions.catalog_cleanup()['deleted_count']\n"
     )
-    found = run(code)
-    del found["since"]
-    assert found == {"created": True, "listed": 1, "size": 3, "deleted": True, "gone": 1, "cleaned": 0}
+    result = run(code)
+    del result["since"]
+    assert result == {"created": True, "listed": 1, "size": 3, "deleted": True, "gone": 1, "cleaned": 0}
 
 
 on_sqlite = pytest.mark.targets(family="sqlite", in_memory=True, portable=False)

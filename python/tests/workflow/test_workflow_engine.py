@@ -82,19 +82,19 @@ def name_of(backend: LTMBackend | None) -> str:
 
 class TestWhichMemory:
     def test_without_settings_it_is_made_when_it_is_first_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        made: list[Any] = []
+        created: list[Any] = []
 
         def create(kind: str, **options: Any) -> LTMBackend:
-            made.append((kind, options))
+            created.append((kind, options))
             return Recorder()
 
         monkeypatch.setattr(engine_module, "create_ltm_backend", create)
         with YAMLEngine() as engine:
             list(engine.load_from_dict(AGENT).invoke())
-            assert made == []
+            assert created == []
             engine.actions_registry["ltm.retrieve"]({}, key="k")
             engine.actions_registry["ltm.retrieve"]({}, key="k")
-            assert made == [("sqlite", {})]
+            assert created == [("sqlite", {})]
             assert engine.ltm_backend is engine.ltm_backend
         assert Recorder.log == ["made memory", "closed memory"]
 
@@ -141,16 +141,16 @@ class TestWhichMemory:
             assert log == ["made one"]
 
     def test_one_that_is_given_is_used_and_never_closed(self, log: list[str]) -> None:
-        given = Recorder(name="given")
-        with YAMLEngine(ltm_backend=given) as engine:
-            assert engine.ltm_backend is given
+        memory = Recorder(name="given")
+        with YAMLEngine(ltm_backend=memory) as engine:
+            assert engine.ltm_backend is memory
             assert engine.actions_registry["ltm.retrieve"]({}, key="k")["by"] == "given"
             with pytest.raises(
                 WorkflowFileError, match=r"`settings\.ltm` can't replace the memory that the host gives"
             ):
                 engine.load_from_dict(agent_with(name="one"))
-            assert engine.ltm_backend is given
-        with YAMLEngine(ltm_backend=given):
+            assert engine.ltm_backend is memory
+        with YAMLEngine(ltm_backend=memory):
             pass
         assert log == ["made given"]
 
@@ -340,8 +340,8 @@ class TestActions:
             assert stored == {"success": True, "by": "memory", "arguments": ["k", [1], {"m": 1}, 0.5, 2]}
             assert actions["ltm.store"]({}, "k", None)["arguments"] == ["k", None, None, None, None]
             assert actions["ltm.retrieve"](state={}, key="k", default=2)["arguments"] == ["k", 2]
-            found = actions["ltm.search"]({}, query="q", metadata_filter={"m": 1}, limit=3, prefix="p", offset=4)
-            assert found["arguments"] == ["q", {"m": 1}, 3, "p", 4]
+            result = actions["ltm.search"]({}, query="q", metadata_filter={"m": 1}, limit=3, prefix="p", offset=4)
+            assert result["arguments"] == ["q", {"m": 1}, 3, "p", 4]
             assert actions["ltm.search"]({})["arguments"] == [None, None, 10, None, 0]
 
     def test_in_the_registry_a_failure_is_a_dict(self) -> None:

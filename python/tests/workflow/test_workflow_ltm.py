@@ -115,11 +115,11 @@ class TestMany:
             "  - name: b\n    uses: ltm.store_many\n    with:\n      entries:\n"
             "        - {key: 'to/{{ state.who }}', value: [1, 2.0], metadata: {m: null}, ttl: 60}\n"
         )
-        found = run(nodes, who="Ana", entries=[{"key": "b", "value": None}, {"key": "b", "value": {"z": 1, "a": 2}}])
+        result = run(nodes, who="Ana", entries=[{"key": "b", "value": None}, {"key": "b", "value": {"z": 1, "a": 2}}])
         results = [{"key": "b", "created": True, "version": 1}, {"key": "b", "created": False, "version": 2}]
-        assert found.pop("first") == {"success": True, "stored_count": 2, "results": results}
+        assert result.pop("first") == {"success": True, "stored_count": 2, "results": results}
         results = [{"key": "to/Ana", "created": True, "version": 1}]
-        assert found == {"success": True, "stored_count": 1, "results": results}
+        assert result == {"success": True, "stored_count": 1, "results": results}
         assert [*memory.iterate_all()] == [("b", {"z": 1, "a": 2}, None), ("to/Ana", [1, 2.0], {"m": None})]
 
     def test_store_many_stores_all_or_nothing(self, run: Run, memory: LTMBackend) -> None:
@@ -131,10 +131,10 @@ class TestMany:
 
     def test_retrieve_many_gives_an_entry_or_null_for_each_key(self, run: Run, memory: LTMBackend) -> None:
         memory.store("a", 1.0, {"m": 1})
-        found = run("  - {name: a, uses: ltm.retrieve_many, with: {keys: [b, a, 'a ']}, output: found}\n")["found"]
+        result = run("  - {name: a, uses: ltm.retrieve_many, with: {keys: [b, a, 'a ']}, output: found}\n")["found"]
         entries = {"b": None, "a": {"value": 1.0, "metadata": {"m": 1}, "version": 1}, "a ": None}
-        assert found == {"success": True, "entries": entries, "found_count": 1, "missing_count": 2}
-        assert [*found["entries"]] == ["b", "a", "a "]
+        assert result == {"success": True, "entries": entries, "found_count": 1, "missing_count": 2}
+        assert [*result["entries"]] == ["b", "a", "a "]
 
     def test_delete_many_counts_what_there_was(self, run: Run, memory: LTMBackend) -> None:
         fill(memory, "a", "b", "c")
@@ -156,14 +156,14 @@ class TestKeys:
             "  - {name: a, uses: ltm.list, with: {prefix: n/, limit: 3}, output: first}\n"
             "  - {name: b, uses: ltm.list, with: {prefix: n/, limit: 3, after: '{{ state.first.next }}'}}\n"
         )
-        found = run(nodes)
-        assert found.pop("first") == {"success": True, "keys": ["n/A", "n/a", "n/b"], "next": "n/b"}
-        assert found == {"success": True, "keys": ["n/日"], "next": None}
+        result = run(nodes)
+        assert result.pop("first") == {"success": True, "keys": ["n/A", "n/a", "n/b"], "next": "n/b"}
+        assert result == {"success": True, "keys": ["n/日"], "next": None}
 
     def test_list_without_arguments_gives_the_first_hundred(self, run: Run, memory: LTMBackend) -> None:
         fill(memory, *(f"{number:03}" for number in range(101)))
-        found = run("  - {name: a, uses: ltm.list}\n")
-        assert (len(found["keys"]), found["next"]) == (100, "099")
+        result = run("  - {name: a, uses: ltm.list}\n")
+        assert (len(result["keys"]), result["next"]) == (100, "099")
 
     def test_count_counts_all_or_those_with_a_prefix(self, run: Run, memory: LTMBackend) -> None:
         fill(memory, "a/1", "a/2", "b")
@@ -183,9 +183,9 @@ class TestKeys:
             "  - {name: a, uses: ltm.cleanup, with: {batch_size: '{{ state.size }}'}, output: first}\n"
             "  - {name: b, uses: ltm.cleanup}\n"
         )
-        found = run(nodes, size=2)
-        assert found.pop("first") == {"success": True, "deleted_count": 2, "remaining_count": 1}
-        assert found == {"success": True, "deleted_count": 1, "remaining_count": 0}
+        result = run(nodes, size=2)
+        assert result.pop("first") == {"success": True, "deleted_count": 2, "remaining_count": 1}
+        assert result == {"success": True, "deleted_count": 1, "remaining_count": 0}
         assert memory.list_keys()["keys"] == ["kept"]
 
     @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import the_edge_agent
 from the_edge_agent.cli import memory
 from the_edge_agent.cli.failures import EXIT_INTERRUPTED, failures_exit
 from the_edge_agent.cli.jsonio import read_object, to_json
-from the_edge_agent.cli.output import stdout_kept_for_the_result, writer
+from the_edge_agent.cli.output import stdout_reserved_for_the_result, writer
 from the_edge_agent.cli.terminal import PrintableFormatter
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -26,7 +26,7 @@ app.add_typer(memory.app, name="memory")
 
 def main() -> None:
     """Run ``tea`` and leave the process with its exit code."""
-    if logging.lastResort is not None:  # what shows warnings of a program that configures no logging
+    if logging.lastResort is not None:  # this handler shows warnings if a program does not configure logging
         logging.lastResort.setFormatter(PrintableFormatter())
     try:
         app()
@@ -34,8 +34,8 @@ def main() -> None:
         sys.exit(EXIT_INTERRUPTED)
 
 
-def _print_version(wanted: bool) -> None:  # the callback of an option
-    if wanted:
+def _print_version(is_requested: bool) -> None:  # the callback of an option
+    if is_requested:
         typer.echo(f"tea {the_edge_agent.__version__}")
         raise typer.Exit
 
@@ -53,7 +53,7 @@ def _tea(
 @app.command()
 def run(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The agent, a YAML file.")],
-    given: Annotated[
+    state_input: Annotated[
         str,
         typer.Option("--input", "-i", metavar="JSON|@FILE", help="The input: a JSON object, or @ and a file of it."),
     ] = "{}",
@@ -81,15 +81,15 @@ def run(
 ) -> None:
     """Run an agent and print its final state as JSON."""
     with failures_exit():
-        state = read_object(given)
+        state = read_object(state_input)
         write = writer(output)
-        with stdout_kept_for_the_result():
+        with stdout_reserved_for_the_result():
             final = _run_agent(file, state, allow_code=code, url=url, env=env or None)
         write(to_json(final))
 
 
 def _run_agent(file: Path, state: dict[str, Any], *, allow_code: bool, url: str | None, env: list[str] | None) -> Any:
-    from the_edge_agent.memory import parse_ltm_config  # here, so that `tea --help` does not wait for it
+    from the_edge_agent.memory import parse_ltm_config  # imported here, so that `tea --help` is fast
     from the_edge_agent.workflow import YAMLEngine
 
     with ExitStack() as stack:

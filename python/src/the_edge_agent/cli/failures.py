@@ -1,4 +1,4 @@
-"""How a command ends that fails: one line on stderr, and an exit code."""
+"""End a command that fails with one line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXIT_INTERRUPTED = 130
 
 @contextmanager
 def failures_exit() -> Iterator[None]:
-    """Turn failures that a user can mend into one line on stderr and exit code 1."""
+    """Turn failures that a user can correct into one line on stderr and exit code 1."""
     try:
         yield
     except (InputError, OutputError) as error:
@@ -34,7 +34,7 @@ def failures_exit() -> Iterator[None]:
 
 
 def fail(message: str) -> None:
-    """Say what is wrong and leave.
+    """Print what is wrong and end the command.
 
     Raises:
         Exit: always.

@@ -1,4 +1,4 @@
-"""JSON in and out of the command line, exactly: nothing is rounded, renamed or dropped on the way."""
+"""Read and write JSON on the command line exactly: nothing is rounded, renamed or dropped."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from the_edge_agent.cli.terminal import printable_json
 
 
 class InputError(Exception):
-    """Input that is not what it should be."""
+    """The input cannot be used."""
 
 
 class OutputError(Exception):
-    """A result that can't be written."""
+    """A result cannot be written."""
 
 
-def read_object(given: str) -> dict[str, Any]:
+def read_object(source: str) -> dict[str, Any]:
     """Read a JSON object.
 
     Args:
-        given: the JSON text, or ``@`` and the name of a UTF-8 file of it.
+        source: the JSON text, or ``@`` and the name of a UTF-8 file with the text.
 
     Raises:
-        InputError: it can't be read, is not JSON (NaN and infinity are not), is no object or has a key twice.
+        InputError: the input cannot be read, is not JSON (NaN and infinity are not), is not an object, or has a key
+            twice.
     """
-    text = _read_file(given[1:]) if given.startswith("@") else given
+    text = _read_file(source[1:]) if source.startswith("@") else source
     try:
         text.encode("utf-8")
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_float)
@@ -45,10 +46,10 @@ def read_object(given: str) -> dict[str, Any]:
 
 
 def to_json(value: Any) -> bytes:
-    """Write plain data as indented JSON in UTF-8, ending with a line break; what terminals obey is escaped.
+    """Return data as indented JSON in UTF-8 that ends with a line break. Control characters of terminals are escaped.
 
     Raises:
-        OutputError: something in it is not JSON, named by its path.
+        OutputError: a part of the data is not JSON. The message names the path of this part.
     """
     try:
         _check(value, "state")

@@ -13,7 +13,7 @@ import typer
 
 from the_edge_agent.cli.failures import EXIT_FAILED, failures_exit
 from the_edge_agent.cli.jsonio import to_json
-from the_edge_agent.cli.output import stdout_kept_for_the_result, writer
+from the_edge_agent.cli.output import stdout_reserved_for_the_result, writer
 from the_edge_agent.cli.reports import check_report
 
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -46,12 +46,12 @@ def check(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
-    """Tell whether a memory works on a database, and leave nothing behind there."""
-    if context.args:  # not shown: it is a URL, mostly, with its password
+    """Check whether a memory works on a database. Nothing is left behind there."""
+    if context.args:  # the message does not show it, because it is usually a URL with a password
         raise typer.BadParameter("an argument too many; the URL goes after --url")
     with failures_exit(), _ended_by_signals():
         write = writer("-")
-        with stdout_kept_for_the_result():
+        with stdout_reserved_for_the_result():
             report = _checked(url, timeout, data=data)
         write(to_json(report) if as_json else check_report(report).encode())
     if not report["success"]:
@@ -62,10 +62,10 @@ def check(
 def sync(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The agent, a YAML file with settings.ltm.")],
 ) -> None:
-    """Tell the catalog of an agent's memory all that is in the memory, for example when the catalog is new."""
+    """Make the catalog of an agent's memory agree with the memory, for example when the catalog is new."""
     with failures_exit(), _ended_by_signals():
         write = writer("-")
-        with stdout_kept_for_the_result():
+        with stdout_reserved_for_the_result():
             result = _synced(file)
         write(to_json(result))
     if not result["success"]:
@@ -79,10 +79,10 @@ def optimize(
         str, typer.Option(metavar="NAME", help="The table of the entries, where it has another name.")
     ] = "ltm_entries",
 ) -> None:
-    """Put the words of all entries into the index now, for example after an import into MySQL or MariaDB."""
+    """Index the words of all entries now, for example after an import into MySQL or MariaDB."""
     with failures_exit(), _ended_by_signals():
         write = writer("-")
-        with stdout_kept_for_the_result():
+        with stdout_reserved_for_the_result():
             result = _optimized(url, table)
         write(to_json(result))
     if not result["success"]:
@@ -93,10 +93,10 @@ def _optimized(url: str, table: str) -> dict[str, Any]:
     from the_edge_agent.memory import SQLAlchemyBackend
 
     with SQLAlchemyBackend(url, table_name=table, create_tables=False, lazy=True) as memory:
-        found = memory.optimize()
-    if found.get("error_type") == "configuration_error" and "create_tables" in found["error"]:
-        found["error"] = f"no memory is there whose table is {table}; look at --url and --table"
-    return found
+        result = memory.optimize()
+    if result.get("error_type") == "configuration_error" and "create_tables" in result["error"]:
+        result["error"] = f"this database has no memory with the table {table}; check --url and --table"
+    return result
 
 
 @app.command()
@@ -107,14 +107,14 @@ def tokens(
     ] = "english",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
-    """Show the words that a text becomes, and what is indexed of each: its stem, without accents."""
+    """Show the words of a text, and the stem of each word, which is indexed, without accents."""
     from the_edge_agent.memory import words_of
 
     with failures_exit():
         words = words_of(sys.stdin.read() if text == "-" else text, language)
-        lines = "".join(f"{word:<24} {kept}\n" for word, kept in words)
-        found = to_json({"words": [{"word": word, "indexed": kept} for word, kept in words]})
-        writer("-")(found if as_json else lines.encode())
+        lines = "".join(f"{word:<24} {stem}\n" for word, stem in words)
+        report = to_json({"words": [{"word": word, "indexed": stem} for word, stem in words]})
+        writer("-")(report if as_json else lines.encode())
 
 
 def _synced(file: Path) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _synced(file: Path) -> dict[str, Any]:
     if not isinstance(settings, dict) or not isinstance(block := settings.get("ltm", {}), dict):
         raise LTMError("configuration_error", f"{file} has no settings.ltm")
     flat = {name: value for name, value in settings.items() if name != "ltm_lazy"}
-    with parse_ltm_config({**flat, "ltm": {**block, "lazy": True}}) as memory:  # so that it is not refused
+    with parse_ltm_config({**flat, "ltm": {**block, "lazy": True}}) as memory:  # lazy: a start may refuse a new catalog
         if getattr(memory, "catalog", None) is None:
             raise LTMError("configuration_error", "settings.ltm has no catalog; write for example catalog: sqlalchemy")
         result: dict[str, Any] = memory.sync_catalog()  # type: ignore[attr-defined]
@@ -141,7 +141,7 @@ def _checked(url: str, timeout: float, *, data: bool) -> dict[str, Any]:
     except ImportError:
         try:
             create_ltm_backend(url=url, lazy=True)
-        except ImportError as error:  # it names the extra that the url needs
+        except ImportError as error:  # its message names the extra that the url needs
             return {"success": False, "error": str(error), "error_type": "dependency_missing"}
         raise
     return check_database(url, timeout, data=data)
@@ -149,7 +149,7 @@ def _checked(url: str, timeout: float, *, data: bool) -> dict[str, Any]:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Let a signal end the command as an exception does, so that it cleans up; one that is ignored stays so (nohup)."""
+    """Make signals end the command by an exception, so that it cleans up. Ignored signals stay ignored (nohup)."""
     before = {sent: signal.getsignal(sent) for sent in _ENDING if signal.getsignal(sent) is not signal.SIG_IGN}
     try:
         for sent in before:

@@ -1,4 +1,4 @@
-"""Where results go: stdout, which nothing else reaches, or a file."""
+"""Write results to stdout, where nothing else is written, or to a file."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from the_edge_agent.cli.jsonio import OutputError
 
 
 @contextmanager
-def stdout_kept_for_the_result() -> Iterator[None]:
-    """Send what an agent prints, in Python or from programs that it starts, to stderr."""
+def stdout_reserved_for_the_result() -> Iterator[None]:
+    """Send everything that an agent prints to stderr, also the output of programs that it starts."""
     with redirect_stdout(sys.stderr):
         try:
             saved = os.dup(1)
@@ -33,10 +33,10 @@ def writer(output: str) -> Callable[[bytes], None]:
     """Return a function that writes the result to a file or, for ``-``, to stdout.
 
     Raises:
-        OutputError: it cannot be written there. The returned function raises it too.
+        OutputError: the result cannot be written there. The returned function raises it too.
     """
     if output == "-":
-        if sys.stdout is None:  # closed by whoever started us
+        if sys.stdout is None:  # the program that started this one has closed it
             raise OutputError("can't write to stdout: it is closed")
         return _write_stdout
     path = Path(output)
@@ -53,10 +53,10 @@ def _write_stdout(text: bytes) -> None:
     try:
         sys.stdout.buffer.write(text)
         sys.stdout.buffer.flush()
-    except BrokenPipeError:  # the reader has seen enough; Typer ends the program without a word
+    except BrokenPipeError:  # the reader has stopped reading; Typer ends the program without a message
         raise
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python tries again when it ends, and complains
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # otherwise Python tries again at exit, and prints an error
         raise OutputError(f"can't write to stdout: {error.strerror}") from None
 
 
@@ -69,11 +69,11 @@ def _write_file(path: Path, text: bytes) -> None:
 
 
 def _own_file(path: str, flags: int) -> int:
-    """Open a file for the user alone if it is new, and none that a symbolic link leads to, not even a fresh one."""
+    """Open a file for writing. A new file is for the user alone. A symbolic link is refused, also a new one."""
     follow = 0 if _is_descriptor(Path(path)) else getattr(os, "O_NOFOLLOW", 0)
     return os.open(path, flags | follow, 0o600)
 
 
 def _is_descriptor(path: Path) -> bool:
-    """Return whether a path names an open file of this process, as a shell's ``>(...)`` does."""
+    """Return whether a path names an open file of this process, such as ``>(...)`` in a shell."""
     return re.fullmatch(r"/proc/\d+/fd|/dev/fd", os.path.realpath(path.parent)) is not None

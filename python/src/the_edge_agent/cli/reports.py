@@ -1,4 +1,4 @@
-"""Reports for people: aligned lines, the outcome last."""
+"""Reports for people: aligned lines, with the outcome in the last line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LABEL = 16  # characters
 
 
 def check_report(report: dict[str, Any]) -> str:
-    """Return the report of ``check_database`` as lines; the last one is ``ok`` or says what is wrong."""
+    """Return the report of ``check_database`` as lines. The last line is ``ok`` or the fault."""
     lines = [f"{label:<{_LABEL}}{text}" for label, text in _facts(report)]
     if steps := report.get("self_test"):
         lines.append("self-test")
@@ -20,7 +20,7 @@ def check_report(report: dict[str, Any]) -> str:
         lines.append(
             f"{'entries read':<{_LABEL}}{report['entries_read']:,}, of which {len(report['damaged']):,} are damaged"
         )
-        lines += [f"  {found['place']:<9}{found['key']!r}: {found['problem']}" for found in report["damaged"]]
+        lines += [f"  {each['place']:<9}{each['key']!r}: {each['problem']}" for each in report["damaged"]]
     if left := report.get("left_behind"):
         lines.append(f"{'left behind':<{_LABEL}}perhaps {', '.join(left)}")
     lines.append("ok" if report["success"] else f"failed: {report['error']} ({report['error_type']})")

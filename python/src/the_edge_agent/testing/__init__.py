@@ -1,7 +1,7 @@
-"""The contracts of long-term memory and of its catalog as pytest suites, to be run on any backend.
+"""The contracts of long-term memory and of its catalog as pytest suites, for any backend.
 
-See ``LTMContract`` and ``CatalogContract``. They need pytest and nothing else. ``the_edge_agent.testing.differential``
-is a program that does without.
+See ``LTMContract`` and ``CatalogContract``. They need only pytest. ``the_edge_agent.testing.differential`` is a program
+that tests a database without pytest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["CatalogContract", "LTMContract"]
 _MODULES = {"CatalogContract": "catalog", "LTMContract": "ltm"}
 
 if "pytest" in sys.modules:
-    # Registered before they are imported, so that failures show values.
+    # pytest must know these modules before they are imported; then failed assertions show the values.
     _names = (f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__) if not module.ispkg)
     sys.modules["pytest"].register_assert_rewrite(*_names)
 

@@ -1,4 +1,4 @@
-"""The rules for bad input: the right error everywhere, and nothing has changed."""
+"""The rules for bad input: every method returns the right error, and nothing has changed."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ class Unknown:
 
 
 def circular_list() -> list[Any]:
-    """Return a list that holds itself."""
+    """Return a list that contains itself."""
     value: list[Any] = []
     value.append(value)
     return value
 
 
 def circular_dict() -> dict[str, Any]:
-    """Return a dict that holds itself."""
+    """Return a dict that contains itself."""
     value: dict[str, Any] = {}
     value["self"] = [value]
     return value
 
 
-# Wrong at any depth, in values and in metadata alike.
+# These are bad at any depth, both in values and in metadata.
 NOT_JSON: Final[dict[str, Any]] = {
     "NaN": math.nan,
     "infinity": math.inf,
@@ -190,11 +190,11 @@ BAD_FILTERS: Final[dict[str, Any]] = {
 
 
 class BadInputRules(ContractBase):
-    """Refused input. Every backend checks it before it asks the database."""
+    """Bad input is refused. Every backend checks it before it sends anything to the database."""
 
     @pytest.fixture
     def full(self, backend: LTMBackend) -> Iterator[LTMBackend]:
-        """A store of two entries, which must be the same after the test."""
+        """Yield a store of two entries, and check that they are the same after the test."""
         assert_success(backend.store("k", "value", {"a": 1}))
         assert_success(backend.store("other", "value"))
         before = contents(backend)
@@ -211,7 +211,7 @@ class BadInputRules(ContractBase):
     def test_bad_prefixes_are_refused(self, full: LTMBackend) -> None:
         def iterate(prefix: Any) -> Result:
             with pytest.raises(LTMError) as raised:
-                full.iterate_all(prefix)  # at once, not when it is first read
+                full.iterate_all(prefix)  # the call itself raises, not the first next()
             return raised.value.result
 
         assert_refused(BAD_PREFIXES, lambda prefix: find(full, prefix=prefix))
@@ -292,13 +292,13 @@ class BadInputRules(ContractBase):
 
 
 def anywhere(cases: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the cases alone, in a list, and deeper inside."""
+    """Return each case alone, in a list, and nested more deeply."""
     in_lists = {f"{name} in a list": [case] for name, case in cases.items()}
     return {**cases, **in_lists, **{f"{name} deeper": {"a": [1, {"b": case}]} for name, case in cases.items()}}
 
 
 def with_queries(cases: Mapping[str, Any]) -> dict[str, tuple[str | None, Any]]:
-    """Return the cases together with each kind of query, those that can find nothing included."""
+    """Return each case combined with each kind of query, including queries that match nothing."""
     queries = (None, "", "value", '"value"', "-value", "!!!", "nothing")
     return {f"{name}, query {query!r}": (query, case) for name, case in cases.items() for query in queries}
 
@@ -306,7 +306,7 @@ def with_queries(cases: Mapping[str, Any]) -> dict[str, tuple[str | None, Any]]:
 def assert_refused(
     cases: Mapping[str, Any], call: Callable[[Any], Result], error_type: str = "validation_error"
 ) -> None:
-    """Check that a call is refused for each of the named cases, and name those for which it is not."""
+    """Check that a call refuses each of the named cases. The failure names the cases that it does not refuse."""
     answers = {name: call(case) for name, case in cases.items()}
     wrong = {name: answer for name, answer in answers.items() if answer.get("error_type") != error_type}
     assert wrong == {}

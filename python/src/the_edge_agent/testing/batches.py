@@ -1,4 +1,4 @@
-"""The rules of store_many: many entries in one transaction, in their order, all or nothing."""
+"""The rules of store_many: many entries in one transaction, in order, all of them or none."""
 
 from __future__ import annotations
 
@@ -138,9 +138,9 @@ class BatchRules(ContractBase):
         keys = [{"key": key, "value": name} for name, key in HOSTILE_TEXTS.items()]
         entries = [*values, *metadata, *keys]
         assert_success(transactional.store_many(entries))
-        found = {key: text_of([value, data]) for key, value, data in transactional.iterate_all()}
+        actual = {key: text_of([value, data]) for key, value, data in transactional.iterate_all()}
         assert (
-            differences(found, {each["key"]: text_of([each["value"], each.get("metadata")]) for each in entries}) == {}
+            differences(actual, {each["key"]: text_of([each["value"], each.get("metadata")]) for each in entries}) == {}
         )
 
     def test_what_a_batch_stores_is_found(self, transactional: LTMBackend) -> None:
@@ -179,7 +179,7 @@ class BatchRules(ContractBase):
     # --- all or nothing ----------------------------------------------------------------------------
 
     def assert_batches_refused(self, backend: LTMBackend, cases: dict[str, Any], error_type: str) -> None:
-        """Check that each entry, after three good ones, is refused by its place, and that nothing is stored."""
+        """Check that each bad entry, after three good ones, is refused by its place, and that nothing is stored."""
         backend.store("there", 1)
         results = {name: backend.store_many([*GOOD, case, *GOOD]) for name, case in cases.items()}
         assert_refused(cases, lambda case: backend.store_many([*GOOD, case, *GOOD]), error_type)

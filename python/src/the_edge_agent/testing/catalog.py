@@ -28,7 +28,7 @@ class CatalogContract(
     CatalogConcurrencyRules,
     CatalogClosingRules,
 ):
-    """What every catalog must do; run it by subclassing.
+    """The rules for every catalog. To run them, write a subclass.
 
     ```python
     class TestMyCatalog(CatalogContract):
@@ -37,8 +37,8 @@ class CatalogContract(
             return functools.partial(MyCatalog, tmp_path / "catalog")
     ```
 
-    The fixture returns a picklable callable without arguments that opens the catalog, which is empty at first;
-    each call opens the same catalog again, also in another process. For one that ends with its object, set
-    ``shared_by_processes = False``. Rules of methods beyond ``CatalogBackend``'s nine are skipped where a catalog
-    lacks them.
+    The fixture returns a picklable function without arguments that opens the catalog. The catalog is empty at first;
+    each call opens the same catalog again, also in another process. For a catalog that disappears when its object is
+    closed, set ``shared_by_processes = False``. Rules for methods beyond the nine of ``CatalogBackend`` are skipped if
+    a catalog does not have them.
     """

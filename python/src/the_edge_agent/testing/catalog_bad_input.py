@@ -1,4 +1,4 @@
-"""The rules for a catalog's bad input: the right error everywhere, and nothing has changed."""
+"""The rules for bad input to a catalog: every method returns the right error, and nothing has changed."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ BAD_ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
 
 
 def not_json() -> dict[str, dict[str, Any]]:
-    """Return, by the name of the argument, what JSON does not know."""
+    """Return for each argument that takes JSON a value that is not JSON."""
     everywhere = anywhere(NOT_JSON)
     return {
         "metadata": {name: {"b": value} for name, value in everywhere.items()},
@@ -85,21 +85,21 @@ def not_json() -> dict[str, dict[str, Any]]:
 
 
 def track_with(catalog: CatalogBackend, key: str, argument: str, value: Any) -> Result:
-    """Track a key with one argument of this value."""
+    """Track a key with one argument that has this value."""
     return catalog.track_entry(**{**entry_of(key), argument: value})
 
 
 def list_with(catalog: CatalogBackend, *arguments: Any) -> Result:
-    """List entries and return a result."""
+    """List entries and return a result dict, also for a failure."""
     return result_of(lambda: catalog.list_entries(*arguments))
 
 
 class CatalogBadInputRules(CatalogBase):
-    """Refused input. Every catalog checks it before it asks the database."""
+    """Bad input is refused. Every catalog checks it before it sends anything to the database."""
 
     @pytest.fixture
     def full(self, catalog: CatalogBackend) -> Iterator[CatalogBackend]:
-        """A catalog of two entries, which must be the same after the test."""
+        """Yield a catalog of two entries, and check that they are the same after the test."""
         track(catalog, "k", metadata={"a": 1}, inlined_value=1)
         track(catalog, "other", expires_at=FUTURE)
         before = contents(catalog)
@@ -125,8 +125,8 @@ class CatalogBadInputRules(CatalogBase):
     def test_bad_arguments_of_list_entries_are_refused(self, full: CatalogBackend) -> None:
         for prefix in (None, "k", "nothing"):
             assert_refused(BAD_FILTERS, partial(list_with, full, prefix))
-            for wanted in (None, {"a": 1}):
-                assert_refused(BAD_LIMITS, partial(list_with, full, prefix, wanted))
+            for condition in (None, {"a": 1}):
+                assert_refused(BAD_LIMITS, partial(list_with, full, prefix, condition))
         assert_refused(BAD_PREFIXES, lambda prefix: result_of(lambda: full.list_entries(prefix)))
 
     def test_bad_names_of_snapshots_are_refused(self, full: CatalogBackend) -> None:
@@ -134,7 +134,7 @@ class CatalogBadInputRules(CatalogBase):
 
     def test_what_is_no_list_of_keys_is_refused(self, full: CatalogBackend) -> None:
         cases = {"None": None, "number": 1, "text": "k", "bytes": b"k", "dict": {"k": 1}}
-        assert_refused(cases, lambda wanted: full.retrieve_batch(wanted))
+        assert_refused(cases, lambda keys: full.retrieve_batch(keys))
 
     def test_bad_batch_sizes_are_refused(self, full: CatalogBackend) -> None:
         assert_refused(BAD_LIMITS, lambda size: full.cleanup_expired(size))

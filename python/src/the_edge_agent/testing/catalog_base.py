@@ -1,4 +1,4 @@
-"""What every part of the catalog's contract builds on: its fixtures, its usual entries, its exact comparisons."""
+"""The fixtures, usual entries and exact comparisons that every part of the catalog's contract uses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OpenCatalog: TypeAlias = Callable[[], CatalogBackend]
 Entry: TypeAlias = dict[str, Any]
 Whole = TypeVar("Whole", bound="FullCatalog")
 
-PAST: Final = datetime(2000, 1, 1, tzinfo=timezone.utc)  # what is tracked with it has expired at once
+PAST: Final = datetime(2000, 1, 1, tzinfo=timezone.utc)  # an entry with this expiry has expired at once
 FUTURE: Final = datetime(2999, 12, 31, 23, 59, 59, 123456, tzinfo=timezone.utc)
 FIELDS: Final = frozenset(
     {"id", "key", "content_hash", "storage_uri", "byte_size", "inlined_value", "metadata", "expires_at"}
@@ -28,10 +28,10 @@ FIELDS: Final = frozenset(
 
 
 class FullCatalog(CatalogBackend, Protocol):
-    """A catalog with what the protocol leaves open; what a catalog lacks of it is skipped."""
+    """A catalog with methods beyond the protocol. Rules for those that a catalog does not have are skipped."""
 
     def get_snapshot(self, snapshot_id: str) -> Entry | None:
-        """Return ``{"id", "name", "entry_count", "total_bytes", "created_at"}``, None if there is none."""
+        """Return ``{"id", "name", "entry_count", "total_bytes", "created_at"}``, or None if there is no snapshot."""
         ...
 
     def list_snapshots(self) -> list[Entry]:
@@ -39,15 +39,15 @@ class FullCatalog(CatalogBackend, Protocol):
         ...
 
     def delete_snapshot(self, snapshot_id: str) -> bool:
-        """Delete a snapshot and return whether it was there."""
+        """Delete a snapshot and return whether there was one."""
         ...
 
     def get_deleted_entries(self, since_snapshot_id: str) -> list[Entry]:
-        """Return the entries of a snapshot that the catalog no longer has."""
+        """Return the entries of a snapshot that were deleted or have expired since."""
         ...
 
     def close(self) -> None:
-        """End it; idempotent."""
+        """Close the catalog. Closing it again does nothing."""
         ...
 
     def __enter__(self: Whole) -> Whole:
@@ -63,9 +63,9 @@ class CatalogBase:
     """The fixtures of the catalog's contract.
 
     Attributes:
-        shared_by_processes: whether each call of ``open_catalog`` opens the same catalog again, in this and in
-            other processes; false for one in memory.
-        seed: of all generated data; a failure names it.
+        shared_by_processes: whether each call of ``open_catalog`` opens the same catalog again, in this process and in
+            others. False for a catalog in RAM.
+        seed: the seed of all generated data. The message of a failure names it.
     """
 
     shared_by_processes: ClassVar[bool] = True
@@ -73,33 +73,33 @@ class CatalogBase:
 
     @pytest.fixture
     def open_catalog(self) -> OpenCatalog:
-        """To be overridden: a picklable callable without arguments that opens the initially empty catalog."""
+        """Return a picklable function without arguments that opens the catalog, empty at first. Override this."""
         raise NotImplementedError("a subclass of CatalogContract must have a fixture open_catalog")
 
     @pytest.fixture
     def catalog(self, open_catalog: OpenCatalog) -> Iterator[CatalogBackend]:
-        """An open catalog that is empty."""
+        """Return an open, empty catalog."""
         with opened(open_catalog) as catalog:
             yield catalog
 
     @pytest.fixture
     def with_snapshots(self, catalog: CatalogBackend) -> FullCatalog:
-        """The catalog, where snapshots can be looked at and deleted."""
+        """Return the catalog; skip the test if it cannot list and delete snapshots."""
         return _if_it_has(catalog, "get_snapshot", "list_snapshots", "delete_snapshot")
 
     @pytest.fixture
     def with_deletions(self, catalog: CatalogBackend) -> FullCatalog:
-        """The catalog, where it tells what was deleted since a snapshot."""
+        """Return the catalog; skip the test if it has no ``get_deleted_entries``."""
         return _if_it_has(catalog, "get_deleted_entries")
 
     @pytest.fixture
     def closable(self, catalog: CatalogBackend) -> FullCatalog:
-        """The catalog, where it can be closed and be used with ``with``."""
+        """Return the catalog; skip the test if it cannot be closed or used with ``with``."""
         return _if_it_has(catalog, "close", "__enter__", "__exit__")
 
     @pytest.fixture
     def reopen_catalog(self, open_catalog: OpenCatalog) -> OpenCatalog:
-        """The opener, where it opens the same catalog again."""
+        """Return ``open_catalog``; skip the test if it cannot open the same catalog again."""
         if not self.shared_by_processes:
             pytest.skip("the catalog ends with the object that opened it")
         return open_catalog
@@ -113,7 +113,7 @@ def _if_it_has(catalog: CatalogBackend, *names: str) -> FullCatalog:
 
 @contextmanager
 def opened(open_catalog: OpenCatalog) -> Iterator[CatalogBackend]:
-    """Open a catalog, and close it at the end if that is something it knows."""
+    """Open a catalog, and close it at the end if it has a ``close``."""
     catalog = open_catalog()
     try:
         yield catalog
@@ -122,13 +122,13 @@ def opened(open_catalog: OpenCatalog) -> Iterator[CatalogBackend]:
 
 
 def entry_of(key: Any, **fields: Any) -> Entry:
-    """Return the arguments of ``track_entry`` for a key, with what a test does not care about."""
+    """Return the arguments of ``track_entry`` for a key, with defaults for those that a test does not name."""
     usual = {"content_hash": f"sha256:{0:064}", "storage_uri": None, "byte_size": 1, "metadata": None}
     return {"key": key, **usual, **fields}
 
 
 def track(catalog: CatalogBackend, key: str, **fields: Any) -> Result:
-    """Track an entry and return the result, which must be a success."""
+    """Track an entry, check that this succeeds, and return the result."""
     return assert_success(catalog.track_entry(**entry_of(key, **fields)))
 
 
@@ -139,8 +139,8 @@ def track_all(catalog: CatalogBackend, entries: Iterable[Entry]) -> None:
     assert_same(catalog.store_batch(entries), expected)
 
 
-def found(catalog: CatalogBackend, key: str) -> Entry:
-    """Return the entry of a key, which must be there and have every field."""
+def entry_at(catalog: CatalogBackend, key: str) -> Entry:
+    """Return the entry of a key, and check that it exists and has every field."""
     entry = catalog.get_entry(key)
     assert entry is not None, ascii(key)
     assert entry.keys() == FIELDS
@@ -158,17 +158,17 @@ def keys(entries: Iterable[Entry]) -> list[str]:
 
 
 def in_seconds(seconds: float) -> datetime:
-    """Return the moment that is so many seconds ahead."""
+    """Return the time that many seconds from now."""
     return datetime.now(timezone.utc) + timedelta(seconds=seconds)
 
 
 def contents(catalog: CatalogBackend) -> list[str]:
-    """Return every entry as a text that differs wherever two entries do, times included."""
+    """Return every entry as text that differs if two entries differ in anything, times included."""
     return [json.dumps(entry, sort_keys=True, default=repr) for entry in catalog.get_changed_entries()]
 
 
 def result_of(call: Callable[[], Any]) -> Result:
-    """Return the failure dict that a call raises, or its answer in a success dict."""
+    """Return a result dict: the failure dict that a call raises, or a success dict with its answer."""
     try:
         return {"success": True, "answer": call()}
     except LTMError as failure:

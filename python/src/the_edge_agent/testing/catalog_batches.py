@@ -1,4 +1,4 @@
-"""The rules of store_batch and retrieve_batch: many entries in one call, true counts, all or nothing when atomic."""
+"""The rules of store_batch and retrieve_batch: many entries in one call, right counts, all or none if atomic."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from the_edge_agent.testing.catalog_base import (
     CatalogBase,
     Entry,
     contents,
+    entry_at,
     entry_of,
-    found,
     id_of,
     keys,
     track,
@@ -66,12 +66,12 @@ UNSERIALIZABLE: Final = {
 
 
 def stored(count: int) -> dict[str, Any]:
-    """Return the result of a batch that stored so many entries."""
+    """Return the result of a batch that stored this number of entries."""
     return {"success": True, "stored_count": count, "failed_count": 0, "errors": []}
 
 
 def only_failure(result: Result) -> Result:
-    """Return a batch's result like that of one entry, once it names the one bad entry by key and reason."""
+    """Check that a batch names its one bad entry by key and reason, and return the result as for a single entry."""
     assert result["failed_count"] == len(result["errors"]) == 1, result
     (error,) = result["errors"]
     assert error.keys() == {"key", "error", "error_type"}
@@ -88,7 +88,7 @@ class CatalogBatchRules(CatalogBase):
         ]
         assert_same(catalog.store_batch(entries), stored(3))
         for key in ("z", "there", "a"):
-            entry = found(catalog, key)
+            entry = entry_at(catalog, key)
             assert (entry["metadata"], entry["inlined_value"], entry["storage_uri"]) == ({"key": key}, [key], key)
 
     def test_a_batch_is_atomic_unless_told(self, catalog: CatalogBackend) -> None:
@@ -99,12 +99,12 @@ class CatalogBatchRules(CatalogBase):
     def test_what_may_be_left_out_may_be_left_out_in_a_batch(self, catalog: CatalogBackend) -> None:
         track(catalog, "k", inlined_value=1, expires_at=None)
         track_all(catalog, [entry_of("k")])
-        assert (found(catalog, "k")["inlined_value"], found(catalog, "k")["expires_at"]) == (None, None)
+        assert (entry_at(catalog, "k")["inlined_value"], entry_at(catalog, "k")["expires_at"]) == (None, None)
         optional = ("storage_uri", "metadata", "inlined_value")
         track(catalog, "k", storage_uri="s", metadata={"old": 1}, inlined_value=1)
         required = {name: value for name, value in entry_of("k").items() if name not in optional}
         assert_same(catalog.store_batch([required]), stored(1))
-        assert {name: found(catalog, "k")[name] for name in optional} == dict(
+        assert {name: entry_at(catalog, "k")[name] for name in optional} == dict(
             zip(optional, (None, {}, None), strict=True)
         )
 
@@ -133,7 +133,7 @@ class CatalogBatchRules(CatalogBase):
         track_all(catalog, map(entry_of, ("expires", "stays")))
         ends = {"expires": PAST, "stays": FUTURE}
         track_all(catalog, [entry_of(key, expires_at=end) for key, end in ends.items()] + [*map(entry_of, ends)])
-        expired, stayed = found(catalog, "expires"), found(catalog, "stays")
+        expired, stayed = entry_at(catalog, "expires"), entry_at(catalog, "stays")
         assert expired["created_at"] == expired["updated_at"] == stayed["updated_at"] > stayed["created_at"]
         track_all(catalog, [entry_of("expires", expires_at=PAST)] * 2)
         assert keys(catalog.list_entries()) == ["stays"]
@@ -141,12 +141,12 @@ class CatalogBatchRules(CatalogBase):
     def test_a_batch_keeps_what_was_created_when(self, catalog: CatalogBackend) -> None:
         track(catalog, "there")
         track(catalog, "expired", expires_at=PAST)
-        before = found(catalog, "there")
+        before = entry_at(catalog, "there")
         track_all(catalog, map(entry_of, ("new", "there", "expired")))
-        after = found(catalog, "there")
+        after = entry_at(catalog, "there")
         assert after["created_at"] == before["created_at"] < after["updated_at"]
         for key in ("new", "expired"):
-            entry = found(catalog, key)
+            entry = entry_at(catalog, key)
             assert entry["created_at"] == entry["updated_at"] == after["updated_at"], "one moment for the whole batch"
 
     def test_a_batch_keeps_keys_exactly(self, catalog: CatalogBackend) -> None:
@@ -170,7 +170,7 @@ class CatalogBatchRules(CatalogBase):
 
     @pytest.fixture
     def prepared(self, catalog: CatalogBackend) -> CatalogBackend:
-        """A catalog with an entry that batches store over."""
+        """Return a catalog with an entry that batches replace."""
         track(catalog, "there", content_hash="before")
         return catalog
 
@@ -257,7 +257,7 @@ class CatalogBatchRules(CatalogBase):
             "success": True,
             "found_count": 2,
             "missing_count": 2,
-            "entries": {"b": found(catalog, "b"), "missing": None, "a": found(catalog, "a"), "c": None},
+            "entries": {"b": entry_at(catalog, "b"), "missing": None, "a": entry_at(catalog, "a"), "c": None},
         }
         assert [*result["entries"]] == ["b", "missing", "a", "c"]
 
@@ -269,9 +269,9 @@ class CatalogBatchRules(CatalogBase):
     def test_retrieve_batch_of_nothing_finds_nothing(self, catalog: CatalogBackend) -> None:
         track(catalog, "a")
         collections: list[Iterable[str]] = [[], (), iter([])]
-        for wanted in collections:
+        for requested in collections:
             expected = {"success": True, "entries": {}, "found_count": 0, "missing_count": 0}
-            assert_same(catalog.retrieve_batch(wanted), expected)
+            assert_same(catalog.retrieve_batch(requested), expected)
 
     def test_retrieve_batch_tells_keys_apart(self, catalog: CatalogBackend) -> None:
         texts = [*HOSTILE_TEXTS.values()]

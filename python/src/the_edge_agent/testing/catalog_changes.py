@@ -1,4 +1,4 @@
-"""The rules of what has changed and what is gone since a snapshot."""
+"""The rules of get_changed_entries and get_deleted_entries: what has changed since a snapshot."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from the_edge_agent.testing.catalog_base import (
     CatalogBase,
     FullCatalog,
     assert_raises,
+    entry_at,
     entry_of,
-    found,
     id_of,
     keys,
     track,
@@ -23,7 +23,7 @@ from the_edge_agent.testing.exactness import HOSTILE_TEXTS
 
 _TOKYO: Final = timezone(timedelta(hours=9))
 
-# How an entry was, how it is tracked again, and whether that is a change.
+# For each case: the entry at first, the entry that is tracked later, and whether this counts as a change.
 CHANGES: Final[dict[str, tuple[dict[str, Any], dict[str, Any], bool]]] = {
     "nothing": ({}, {}, False),
     "nothing of much": (
@@ -65,7 +65,7 @@ CHANGED: Final = sorted(name for name, (_, _, changed) in CHANGES.items() if cha
 
 
 class CatalogChangeRules(CatalogBase):
-    """Since a snapshot."""
+    """Changes and deletions since a snapshot."""
 
     def test_without_a_snapshot_everything_is_new(self, catalog: CatalogBackend) -> None:
         track_all(catalog, map(entry_of, "cab"))
@@ -103,8 +103,8 @@ class CatalogChangeRules(CatalogBase):
         track(catalog, "k", content_hash="old")
         since = catalog.create_snapshot("before")
         track(catalog, "k", content_hash="new", storage_uri="uri", metadata={"n": 1.0}, inlined_value=[0])
-        assert catalog.get_changed_entries(since) == [found(catalog, "k")]
-        assert found(catalog, "k")["content_hash"] == "new"
+        assert catalog.get_changed_entries(since) == [entry_at(catalog, "k")]
+        assert entry_at(catalog, "k")["content_hash"] == "new"
 
     def test_new_entries_are_changes_in_the_order_of_keys(self, catalog: CatalogBackend) -> None:
         texts = [*HOSTILE_TEXTS.values()]

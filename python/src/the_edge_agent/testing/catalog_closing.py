@@ -1,4 +1,4 @@
-"""The rules of a catalog's end: once is enough, and afterwards every call says so."""
+"""The rules of closing a catalog: closing twice is allowed, and later calls fail with connection_error."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from the_edge_agent.testing.catalog_base import (
     FullCatalog,
     OpenCatalog,
     assert_raises,
+    entry_at,
     entry_of,
-    found,
     opened,
     result_of,
     track,
@@ -46,7 +46,7 @@ RAISING: Final[dict[str, Callable[[FullCatalog, str], Any]]] = {
 
 
 class CatalogClosingRules(CatalogBase):
-    """The end of a catalog, where it has one."""
+    """Closing a catalog, if it can be closed."""
 
     def test_after_close_every_call_that_answers_is_a_connection_error(self, closable: FullCatalog) -> None:
         for call in ANSWERING.values():
@@ -88,4 +88,4 @@ class CatalogClosingRules(CatalogBase):
         with opened(reopen_catalog) as first:
             with opened(reopen_catalog) as second:
                 track(second, "k")
-            assert found(first, "k")["key"] == "k"
+            assert entry_at(first, "k")["key"] == "k"

@@ -1,4 +1,4 @@
-"""The rules of a catalog's concurrency: one create per key, no surfaced deadlock, no snapshot of half a batch."""
+"""The rules of concurrency for a catalog: one create per key, no deadlock errors, no snapshot of half a batch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from the_edge_agent.testing.contract import assert_same, assert_success, generat
 from the_edge_agent.testing.slow import slow
 from the_edge_agent.testing.workers import PROCESSES, Workers, run_in_threads, run_together
 
-PAIRS: Final = 12  # each snapshot meanwhile is looked at afterwards
+PAIRS: Final = 12  # the test reads every snapshot that was taken meanwhile
 
 Created: TypeAlias = list[str]
 Work: TypeAlias = Callable[[CatalogBackend, int], Created]
@@ -49,7 +49,7 @@ def track_in_batches(catalog: CatalogBackend, seed: int) -> Created:
 
 
 def track_and_delete(catalog: CatalogBackend, seed: int) -> Created:
-    """Track and delete the same few keys; return what was created, and with a minus what was deleted."""
+    """Track and delete the same few keys; return the keys that were created, and those deleted with a minus before."""
     rng = generator(seed)
     done = []
     for _ in range(20):
@@ -62,7 +62,7 @@ def track_and_delete(catalog: CatalogBackend, seed: int) -> Created:
 
 
 def in_a_catalog_of_its_own(open_catalog: OpenCatalog, work: Work, seed: int) -> Created:
-    """Do the work in a catalog opened here."""
+    """Do the work in a catalog that this process opens."""
     with opened(open_catalog) as catalog:
         return work(catalog, seed)
 
@@ -71,12 +71,12 @@ class CatalogConcurrencyRules(Workers, CatalogBase):
     """Many threads and processes on one catalog."""
 
     def assert_created_once(self, catalog: CatalogBackend, created: Iterable[Created]) -> None:
-        """Check that each key was created once, and that no entry is of two writers."""
+        """Check that each key was created once, and that no entry mixes the data of two writers."""
         assert Counter(chain.from_iterable(created)) == Counter(KEYS)
         self.assert_whole(catalog)
 
     def assert_whole(self, catalog: CatalogBackend) -> None:
-        """Check that every key is there, that no entry is of two writers, and that filters agree."""
+        """Check that every key exists, that no entry mixes the data of two writers, and that filters agree."""
         entries = catalog.list_entries()
         assert keys(entries) == sorted(KEYS)
         for entry in entries:
@@ -86,10 +86,10 @@ class CatalogConcurrencyRules(Workers, CatalogBase):
             assert catalog.list_entries(None, {"writer": writer}) == expected
 
     def assert_balanced(self, catalog: CatalogBackend, done: Iterable[Created]) -> None:
-        """Check that each key was created once more than it was deleted if it is there, else as often."""
+        """Check for each key: it was created as often as deleted, and once more if it exists."""
         counts = Counter(chain.from_iterable(done))
-        found = {key: counts[key] - counts[f"-{key}"] for key in KEYS[:3]}
-        assert found == {key: int(catalog.get_entry(key) is not None) for key in KEYS[:3]}
+        balances = {key: counts[key] - counts[f"-{key}"] for key in KEYS[:3]}
+        assert balances == {key: int(catalog.get_entry(key) is not None) for key in KEYS[:3]}
 
     @slow
     def test_threads_create_each_key_once(self, catalog: CatalogBackend) -> None:

@@ -1,4 +1,4 @@
-"""The rules of a catalog's exactness: what comes out is what went in, and every key is its own."""
+"""The rules of exactness for a catalog: it returns what was tracked, and different keys stay different."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any, Final
 
 from the_edge_agent.memory.contract.catalog import CatalogBackend
-from the_edge_agent.testing.catalog_base import FUTURE, CatalogBase, entry_of, found, id_of, track, track_all
+from the_edge_agent.testing.catalog_base import FUTURE, CatalogBase, entry_at, entry_of, id_of, track, track_all
 from the_edge_agent.testing.contract import differences, generator, text_of
 from the_edge_agent.testing.exactness import HOSTILE_TEXTS, METADATA, VALUES, nested, random_json
 from the_edge_agent.testing.slow import slow
@@ -34,7 +34,7 @@ INLINED: Final[dict[str, Any]] = {
 
 
 class Undecided(tzinfo):
-    """A zone that does not know its offset: Python calls such a moment naive."""
+    """A time zone without an offset. Python treats a datetime with it as naive."""
 
     def utcoffset(self, moment: datetime | None) -> timedelta | None:
         """Return that it is not known."""
@@ -53,7 +53,7 @@ def _zone(hours: float) -> timezone:
     return timezone(timedelta(hours=hours))
 
 
-# What goes in, and which moment that is in UTC.
+# For each case the argument, and the same time in UTC.
 MOMENTS: Final[dict[str, tuple[datetime, datetime]]] = {
     "UTC": (FUTURE, FUTURE),
     "naive": (datetime(2100, 6, 1, 12, 30, 15, 1), datetime(2100, 6, 1, 12, 30, 15, 1, timezone.utc)),
@@ -84,7 +84,7 @@ class CatalogExactnessRules(CatalogBase):
             result = track(catalog, key, metadata={"name": name})
             assert (result["created"], result["entry_id"]) == (True, id_of(key)), name
         for name, key in HOSTILE_TEXTS.items():
-            entry = found(catalog, key)
+            entry = entry_at(catalog, key)
             assert (entry["key"], entry["id"], entry["metadata"]) == (key, id_of(key), {"name": name})
 
     def test_delete_takes_the_exact_key_only(self, catalog: CatalogBackend) -> None:
@@ -99,7 +99,7 @@ class CatalogExactnessRules(CatalogBase):
         cases = {**INLINED, **{name: value for name, value in VALUES.items() if name != "2 MB of numbers"}}
         for name, value in cases.items():
             track(catalog, name, inlined_value=value)
-        came_back = {name: text_of(found(catalog, name)["inlined_value"]) for name in cases}
+        came_back = {name: text_of(entry_at(catalog, name)["inlined_value"]) for name in cases}
         assert differences(came_back, {name: text_of(value) for name, value in cases.items()}) == {}
 
     def test_random_values_come_back_as_they_were(self, catalog: CatalogBackend) -> None:
@@ -112,33 +112,33 @@ class CatalogExactnessRules(CatalogBase):
     def test_metadata_comes_back_as_it_was(self, catalog: CatalogBackend) -> None:
         for name, metadata in METADATA.items():
             track(catalog, name, metadata=metadata)
-        came_back = {name: text_of(found(catalog, name)["metadata"]) for name in METADATA}
+        came_back = {name: text_of(entry_at(catalog, name)["metadata"]) for name in METADATA}
         assert differences(came_back, {name: text_of(metadata) for name, metadata in METADATA.items()}) == {}
 
     def test_metadata_none_and_an_empty_object_stay_different(self, catalog: CatalogBackend) -> None:
         for key, metadata in (("none", None), ("empty", {})):
             track(catalog, key, metadata={"a": 1})
             track(catalog, key, metadata=metadata)
-        assert found(catalog, "none")["metadata"] is None
-        assert found(catalog, "empty")["metadata"] == {}
+        assert entry_at(catalog, "none")["metadata"] is None
+        assert entry_at(catalog, "empty")["metadata"] == {}
         assert [entry["metadata"] for entry in catalog.list_entries()] == [{}, None]
 
     def test_sizes_go_up_to_2_to_the_63(self, catalog: CatalogBackend) -> None:
         for size in SIZES:
             track(catalog, "k", byte_size=size)
-            assert found(catalog, "k")["byte_size"] == size
-            assert type(found(catalog, "k")["byte_size"]) is type(size)
+            assert entry_at(catalog, "k")["byte_size"] == size
+            assert type(entry_at(catalog, "k")["byte_size"]) is type(size)
 
     @slow
     def test_a_storage_uri_is_any_text(self, catalog: CatalogBackend) -> None:
         for uri in (*URIS, *HOSTILE_TEXTS.values()):
             track(catalog, "k", storage_uri=uri)
-            assert found(catalog, "k")["storage_uri"] == uri
+            assert entry_at(catalog, "k")["storage_uri"] == uri
 
     def test_a_content_hash_has_up_to_200_characters(self, catalog: CatalogBackend) -> None:
         for content_hash in HASHES:
             track(catalog, "k", content_hash=content_hash)
-            assert found(catalog, "k")["content_hash"] == content_hash
+            assert entry_at(catalog, "k")["content_hash"] == content_hash
 
     def test_an_expiry_is_the_same_moment_in_utc(self, catalog: CatalogBackend) -> None:
         for name, (moment, _) in MOMENTS.items():
@@ -146,5 +146,5 @@ class CatalogExactnessRules(CatalogBase):
         track_all(catalog, (entry_of(f"{name} in a batch", expires_at=moment) for name, (moment, _) in MOMENTS.items()))
         for name, (_, expected) in MOMENTS.items():
             for key in (name, f"{name} in a batch"):
-                moment = found(catalog, key)["expires_at"]
+                moment = entry_at(catalog, key)["expires_at"]
                 assert (moment, moment.tzinfo) == (expected.astimezone(timezone.utc), timezone.utc), key

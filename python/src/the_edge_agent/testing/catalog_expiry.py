@@ -1,4 +1,4 @@
-"""The rules of a catalog's expiry: an expired entry is gone for every read at once, and cleanup counts truly."""
+"""The rules of expiry for a catalog: all reads stop returning an expired entry at once, and cleanup counts rightly."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from the_edge_agent.testing.catalog_base import (
     track_all,
 )
 from the_edge_agent.testing.contract import assert_same, assert_success
-from the_edge_agent.testing.lifetimes import LATE, SHORT, wait_until
+from the_edge_agent.testing.lifetimes import EXPIRY_DELAY, SHORT, wait_until
 from the_edge_agent.testing.slow import slow
 from the_edge_agent.testing.workers import run_in_threads
 
-# Each way to see the entry "k" of which there is a snapshot without it.
-SEEN: Final[dict[str, Callable[[CatalogBackend, str], bool]]] = {
+# Every way to read the entry "k". The snapshot was taken before the entry was tracked.
+READS: Final[dict[str, Callable[[CatalogBackend, str], bool]]] = {
     "get_entry": lambda catalog, _: catalog.get_entry("k") is not None,
     "list_entries": lambda catalog, _: "k" in keys(catalog.list_entries()),
     "list_entries with a prefix": lambda catalog, _: "k" in keys(catalog.list_entries("k", None, 1)),
@@ -42,7 +42,7 @@ SEEN: Final[dict[str, Callable[[CatalogBackend, str], bool]]] = {
     "get_changed_entries": lambda catalog, _: "k" in keys(catalog.get_changed_entries()),
     "get_changed_entries of a snapshot": lambda catalog, since: "k" in keys(catalog.get_changed_entries(since)),
 }
-AHEAD: Final = 0.5  # seconds; enough to be seen first, and to be in a snapshot
+AHEAD: Final = 0.5  # seconds; enough time to read the entry first, and to take a snapshot with it
 LONG_AGO: Final = {
     "2000": PAST,
     "1970": datetime(1970, 1, 1),
@@ -58,24 +58,26 @@ def cleaned(deleted: int, remaining: int) -> dict[str, Any]:
 
 
 class CatalogExpiryRules(CatalogBase):
-    """Entries that end by themselves."""
+    """Entries that expire."""
 
     def test_an_expired_entry_is_gone_for_every_read_at_once(self, catalog: CatalogBackend) -> None:
         since = catalog.create_snapshot("without it")
         end = in_seconds(AHEAD)
         track_all(catalog, [entry_of("k", metadata={"n": 1}, expires_at=end), entry_of("other")])
-        seen: list[tuple[bool, str]] = []
+        observations: list[tuple[bool, str]] = []
 
         def is_gone() -> bool:
-            now = [(read(catalog, since), name) for name, read in SEEN.items()]
-            seen.extend(now)
+            now = [(read(catalog, since), name) for name, read in READS.items()]
+            observations.extend(now)
             return not any(visible for visible, _ in now)
 
-        wait_until(is_gone, AHEAD + LATE)
-        gone = [visible for visible, _ in seen].index(False)
+        wait_until(is_gone, AHEAD + EXPIRY_DELAY)
+        gone = [visible for visible, _ in observations].index(False)
         assert datetime.now(timezone.utc) >= end
         assert gone > 0, "it was never there"
-        assert [name for visible, name in seen[gone:] if visible] == [], f"still seen after {seen[gone][1]} did not"
+        assert [name for visible, name in observations[gone:] if visible] == [], (
+            f"still seen after {observations[gone][1]} did not"
+        )
         assert keys(catalog.list_entries()) == ["other"]
 
     def test_an_entry_is_there_until_its_end(self, catalog: CatalogBackend) -> None:
@@ -87,7 +89,7 @@ class CatalogExpiryRules(CatalogBase):
             assert not gone or datetime.now(timezone.utc) >= end, "gone too early"
             return gone
 
-        wait_until(is_gone, SHORT + LATE)
+        wait_until(is_gone, SHORT + EXPIRY_DELAY)
 
     def test_delete_of_an_expired_entry_finds_nothing(self, catalog: CatalogBackend) -> None:
         track(catalog, "k", expires_at=PAST)
@@ -97,7 +99,7 @@ class CatalogExpiryRules(CatalogBase):
     def test_what_is_tracked_with_an_end_in_the_past_has_expired(self, catalog: CatalogBackend, when: str) -> None:
         since = catalog.create_snapshot("without it")
         assert track(catalog, "k", metadata={"n": 1}, expires_at=LONG_AGO[when])["created"] is True
-        assert [name for name, read in SEEN.items() if read(catalog, since)] == []
+        assert [name for name, read in READS.items() if read(catalog, since)] == []
         assert_same(catalog.cleanup_expired(), cleaned(1, 0))
 
     def test_a_track_without_an_end_removes_it(self, catalog: CatalogBackend) -> None:
@@ -106,7 +108,7 @@ class CatalogExpiryRules(CatalogBase):
         created = track(catalog, "k")["created"]
         assert created is False or datetime.now(timezone.utc) >= end, "it was still there"
         track_all(catalog, [entry_of("batch"), entry_of("late", expires_at=FUTURE)])
-        wait_until(lambda: catalog.get_entry("gone") is None, SHORT + LATE)
+        wait_until(lambda: catalog.get_entry("gone") is None, SHORT + EXPIRY_DELAY)
         assert keys(catalog.list_entries()) == ["batch", "k", "late"]
 
     def test_a_batch_stores_over_expired_entries(self, catalog: CatalogBackend) -> None:
@@ -121,10 +123,10 @@ class CatalogExpiryRules(CatalogBase):
             track_all(with_deletions, [entry_of("k", expires_at=end), entry_of("other")])
             since = with_deletions.create_snapshot("with it")
             deleted = with_deletions.get_deleted_entries(since)
-            if with_deletions.get_entry("k") is not None:  # else it ended before: the machine is busy
+            if with_deletions.get_entry("k") is not None:  # otherwise it expired before: the machine is busy
                 break
         assert deleted == []
-        wait_until(lambda: keys(with_deletions.get_deleted_entries(since)) == ["k"], ahead + LATE)
+        wait_until(lambda: keys(with_deletions.get_deleted_entries(since)) == ["k"], ahead + EXPIRY_DELAY)
         assert with_deletions.get_deleted_entries(since)[0]["expires_at"] == end
         assert with_deletions.get_entry("k") is None
 

@@ -1,4 +1,4 @@
-"""Generated sequences of calls on a catalog, compared with the oracle in Python after every snapshot and at the end."""
+"""Random sequences of calls on a catalog, compared with a model in Python after every snapshot and at the end."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, Final, cast
 
 from the_edge_agent.memory.contract.catalog import CatalogBackend
 from the_edge_agent.testing.catalog_base import FUTURE, PAST, CatalogBase, Entry, FullCatalog, entry_of, keys
-from the_edge_agent.testing.catalog_model import CatalogModel, seen_of
+from the_edge_agent.testing.catalog_model import CatalogModel, state_of
 from the_edge_agent.testing.contract import assert_same, assert_success, generator
 
 STEPS: Final = 30
 KEYS: Final = ("a", "A", "á", "a\u0301", "a ", "b", "日", "😀")
 HASHES: Final = ("h1", "h2", "H1")
-KIN: Final[tuple[tuple[dict[str, Any] | None, ...], ...]] = (  # metadata that is easily taken for each other
+KIN: Final[tuple[tuple[dict[str, Any] | None, ...], ...]] = (  # databases easily confuse these metadata
     ({"n": 1}, {"n": 1.0}, {"n": True}),
     (None, {}, {"n": None}),
     ({"x": 1, "y": [1, 2]}, {"y": [1, 2], "x": 1}, {"y": [2, 1], "x": 1}),
@@ -25,7 +25,7 @@ EXPIRIES: Final = (
 
 
 class CatalogGeneratedRules(CatalogBase):
-    """Whatever is called, changes and deletions are those of the oracle."""
+    """After any sequence of calls, changes and deletions are those of the model."""
 
     sequences: int = 6
 
@@ -33,14 +33,14 @@ class CatalogGeneratedRules(CatalogBase):
         changes = 0
         for number in range(self.sequences):
             changes += Sequence(catalog, number, self.seed).run()
-        assert changes >= self.sequences * 3  # else the sequences would show little
+        assert changes >= self.sequences * 3  # otherwise the sequences would prove little
 
 
 class Sequence:
-    """One sequence on a catalog that is emptied first; few keys and fields, so that they often meet again."""
+    """One sequence of calls on an emptied catalog. It has few keys and fields, so that calls often meet the same."""
 
     def __init__(self, catalog: CatalogBackend, number: int, seed: int) -> None:
-        """Make one of the sequences of a seed."""
+        """Prepare the sequence; the same seed gives the same sequences."""
         self.catalog, self.model, self.rng = catalog, CatalogModel(), generator(seed * 1000 + number)
         self.calls = [f"seed {seed}, sequence {number}"]
         self.keys = self.rng.sample(KEYS, 4)
@@ -56,7 +56,7 @@ class Sequence:
         catalog.cleanup_expired(10_000)
 
     def run(self) -> int:
-        """Call and compare; return how many changes and deletions there were to tell."""
+        """Run the calls and compare; return how many changes and deletions were compared."""
         steps = [self.track] * 8 + [self.track_batch] * 3 + [self.delete] * 4 + [self.clean_up, self.snapshot]
         self.snapshot()
         for _ in range(STEPS):
@@ -65,7 +65,7 @@ class Sequence:
         return self.differences
 
     def entry(self) -> Entry:
-        """Return any entry."""
+        """Return a random entry."""
         return entry_of(self.rng.choice(self.keys), **{name: self.rng.choice(of) for name, of in self.fields.items()})
 
     def track(self) -> None:
@@ -76,20 +76,20 @@ class Sequence:
         assert assert_success(self.catalog.track_entry(**entry))["created"] is created, self.calls
 
     def track_batch(self) -> None:
-        """Track some entries, with keys that come twice."""
+        """Track several entries; a key may come twice."""
         entries = [self.entry() for _ in range(self.rng.randrange(6))]
         self.calls.append(f"store_batch({entries})")
         self.model.track(entries)
         assert assert_success(self.catalog.store_batch(entries))["stored_count"] == len(entries), self.calls
 
     def delete(self) -> None:
-        """Delete an entry, there or not."""
+        """Delete a key, whether it exists or not."""
         key = self.rng.choice(self.keys)
         self.calls.append(f"delete_entry({key!r})")
         assert self.catalog.delete_entry(key) is self.model.delete(key), self.calls
 
     def clean_up(self) -> None:
-        """Remove all that has expired."""
+        """Remove all expired entries."""
         self.calls.append("cleanup_expired()")
         expected = self.model.clean_up(100)
         assert_same(self.catalog.cleanup_expired(), expected)
@@ -101,11 +101,11 @@ class Sequence:
         self.model.snapshot(self.catalog.create_snapshot("generated"))
 
     def compare(self) -> None:
-        """Compare entries, changes and deletions since each snapshot."""
+        """Compare the entries, and the changes and deletions since each snapshot, with those of the model."""
         living = self.model.living()
-        found = {entry["key"]: seen_of(entry) for entry in self.catalog.list_entries()}
-        assert found == {key: seen_of(entry) for key, entry in living.items()}, self.calls
-        assert [*found] == [*living], self.calls
+        listed = {entry["key"]: state_of(entry) for entry in self.catalog.list_entries()}
+        assert listed == {key: state_of(entry) for key, entry in living.items()}, self.calls
+        assert [*listed] == [*living], self.calls
         for since in (None, *self.model.snapshots):
             changed = self.model.changed(since)
             assert keys(self.catalog.get_changed_entries(since)) == changed, self.calls

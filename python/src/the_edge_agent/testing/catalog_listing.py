@@ -20,13 +20,13 @@ GENERATED: Final = 80
 
 
 def deep(leaf: Any, levels: int = 12) -> dict[str, Any]:
-    """Return metadata, or a filter, so deep that not every database can follow it."""
+    """Return metadata, or a filter, that is nested more deeply than some databases can filter in SQL."""
     for _ in range(levels):
         leaf = {"k": leaf}
     return {"k": leaf}
 
 
-# Each beyond what some database can say: they must be the same before the limit too.
+# Some database cannot express each of these in SQL. They must still be applied before the limit.
 HARD_FILTERS: Final[dict[str, Any]] = {
     "deep": deep({"$gte": 540}),
     "deep and not": {"$not": deep({"$lt": 540})},
@@ -38,21 +38,21 @@ HARD_FILTERS: Final[dict[str, Any]] = {
 
 
 class CatalogListingRules(CatalogBase):
-    """Entries by key."""
+    """Lists of entries, ordered by key."""
 
     def test_entries_are_in_the_order_of_code_points(self, catalog: CatalogBackend) -> None:
-        wanted = {*HOSTILE_TEXTS.values(), *TREE}
-        track_all(catalog, map(entry_of, wanted))
-        assert keys(catalog.list_entries(limit=1000)) == sorted(wanted)
-        assert keys(catalog.get_changed_entries()) == sorted(wanted)
+        expected = {*HOSTILE_TEXTS.values(), *TREE}
+        track_all(catalog, map(entry_of, expected))
+        assert keys(catalog.list_entries(limit=1000)) == sorted(expected)
+        assert keys(catalog.get_changed_entries()) == sorted(expected)
 
     def test_long_keys_are_in_the_order_of_their_ends(self, catalog: CatalogBackend) -> None:
-        wanted = sorted(ALIKE_UNTIL_THE_END)
+        expected = sorted(ALIKE_UNTIL_THE_END)
         track_all(catalog, (entry_of(key, metadata={"n": 1}) for key in ALIKE_UNTIL_THE_END))
         for limit in (1, 5, 1000):
-            assert keys(catalog.list_entries(limit=limit)) == wanted[:limit]
-            assert keys(catalog.list_entries(None, {"n": 1}, limit)) == wanted[:limit]
-            assert keys(catalog.list_entries("k", {"n": 1}, limit)) == [key for key in wanted if key < "l"][:limit]
+            assert keys(catalog.list_entries(limit=limit)) == expected[:limit]
+            assert keys(catalog.list_entries(None, {"n": 1}, limit)) == expected[:limit]
+            assert keys(catalog.list_entries("k", {"n": 1}, limit)) == [key for key in expected if key < "l"][:limit]
 
     def test_a_prefix_selects_exactly_the_keys_that_begin_with_it(self, catalog: CatalogBackend) -> None:
         track_all(catalog, (entry_of(key, metadata={"n": 1}) for key in TREE))
@@ -78,7 +78,7 @@ class CatalogListingRules(CatalogBase):
     @slow
     def test_each_form_of_filter_lists_what_it_must(self, catalog: CatalogBackend) -> None:
         track_all(catalog, (entry_of(key, metadata=metadata) for key, metadata in RECORDS.items()))
-        listed = {name: keys(catalog.list_entries(None, wanted)) for name, (wanted, _) in FILTERS.items()}
+        listed = {name: keys(catalog.list_entries(None, condition)) for name, (condition, _) in FILTERS.items()}
         assert differences(listed, {name: sorted(expected) for name, (_, expected) in FILTERS.items()}) == {}
 
     def test_filters_compare_numbers_exactly(self, catalog: CatalogBackend) -> None:
@@ -120,12 +120,12 @@ class CatalogListingRules(CatalogBase):
 
         track_all(catalog, (entry_of(f"k{number:03}", metadata=metadata(number)) for number in range(550)))
         track_all(catalog, (entry_of(f"x{number}", metadata=metadata(540 + number)) for number in range(3)))
-        wanted = [*(f"k{number}" for number in range(540, 550)), "x0", "x1", "x2"]
+        expected = [*(f"k{number}" for number in range(540, 550)), "x0", "x1", "x2"]
         for name, condition in HARD_FILTERS.items():
-            assert keys(catalog.list_entries(None, condition)) == wanted, name
-            assert keys(catalog.list_entries(None, condition, 3)) == wanted[:3], name
+            assert keys(catalog.list_entries(None, condition)) == expected, name
+            assert keys(catalog.list_entries(None, condition, 3)) == expected[:3], name
             assert keys(catalog.list_entries("x", condition, 2)) == ["x0", "x1"], name
-            assert keys(catalog.list_entries("k54", condition, 1000)) == wanted[:10], name
+            assert keys(catalog.list_entries("k54", condition, 1000)) == expected[:10], name
 
     def test_a_filter_sees_the_newest_metadata(self, catalog: CatalogBackend) -> None:
         for number in range(5):
@@ -152,4 +152,4 @@ class CatalogListingRules(CatalogBase):
             described = f"seed {self.seed}, example {example}: list_entries({prefix!r}, {condition!r}, {limit})"
             assert keys(catalog.list_entries(prefix, condition, limit)) == expected[:limit], described
             matched += bool(expected)
-        assert matched >= GENERATED * 0.3, f"seed {self.seed}: {matched}"  # else they would show little
+        assert matched >= GENERATED * 0.3, f"seed {self.seed}: {matched}"  # otherwise the examples would prove little

@@ -1,4 +1,4 @@
-"""What a catalog must hold and tell, computed in Python: the oracle for any sequence of calls."""
+"""A model of a catalog in Python. It computes the right answers for any sequence of calls."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any, TypeAlias
 
 from the_edge_agent.testing.catalog_base import PAST, Entry
 
-Seen: TypeAlias = tuple[str, str, datetime | None]
+State: TypeAlias = tuple[str, str, datetime | None]
 """What a change is a change of: the hash, the metadata as text in one order of keys, the expiry in UTC."""
 
 
-def seen_of(entry: Entry) -> Seen:
-    """Return the part of an entry that a snapshot keeps."""
+def state_of(entry: Entry) -> State:
+    """Return the parts of an entry that count as a change: what a snapshot records."""
     end = entry.get("expires_at")
     return entry["content_hash"], json.dumps(entry["metadata"], sort_keys=True), end and end.astimezone(timezone.utc)
 
 
 @dataclass
 class CatalogModel:
-    """A catalog in Python; an entry lives unless it expires at ``PAST``.
+    """A catalog in Python. An entry has expired if its ``expires_at`` is ``PAST``.
 
     Attributes:
-        entries: what was tracked last, by key, expired or not.
-        snapshots: of each what it holds, by key.
+        entries: the entry that was tracked last for each key, expired or not.
+        snapshots: for each snapshot its entries by key.
     """
 
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class CatalogModel:
         return {key: entry for key, entry in sorted(self.entries.items()) if entry.get("expires_at") != PAST}
 
     def track(self, entries: Iterable[Entry]) -> list[bool]:
-        """Track entries and return of each whether it is a create."""
+        """Track entries; return for each whether it was created."""
         created = []
         for entry in entries:
             created.append(entry["key"] not in self.living())
@@ -45,7 +45,7 @@ class CatalogModel:
         return created
 
     def delete(self, key: str) -> bool:
-        """Delete an entry and return whether it was there."""
+        """Delete an entry and return whether there was one."""
         is_there = key in self.living()
         if is_there:
             del self.entries[key]
@@ -55,24 +55,24 @@ class CatalogModel:
         """Remove expired entries; return the result."""
         expired = sorted(self.entries.keys() - self.living().keys())
         deleted = min(batch_size, len(expired))
-        if deleted == len(expired):  # otherwise it is not told which go first
+        if deleted == len(expired):  # the contract does not say which entries a smaller batch removes
             self.entries = self.living()
         return {"success": True, "deleted_count": deleted, "remaining_count": len(expired) - deleted}
 
     def snapshot(self, snapshot_id: str) -> None:
-        """Keep what is living."""
+        """Record the entries that have not expired."""
         self.snapshots[snapshot_id] = self.living()
 
     def changed(self, since: str | None) -> list[str]:
-        """Return the keys of what is new or different since a snapshot."""
-        kept = {} if since is None else self.snapshots[since]
+        """Return the keys of entries that are new or changed since a snapshot."""
+        before = {} if since is None else self.snapshots[since]
         return [
             key
             for key, entry in self.living().items()
-            if key not in kept or since is None or seen_of(kept[key]) != seen_of(entry)
+            if key not in before or since is None or state_of(before[key]) != state_of(entry)
         ]
 
     def deleted(self, since: str) -> list[str]:
-        """Return the keys of what a snapshot has and is living no more."""
+        """Return the keys of entries of a snapshot that were deleted or have expired since."""
         living = self.living()
         return [key for key in sorted(self.snapshots[since]) if key not in living]

@@ -1,4 +1,4 @@
-"""The rules of snapshots: their ids, their names, and true counts of what they hold."""
+"""The rules of snapshots: their ids, their names, and right counts of their entries."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ from the_edge_agent.testing.slow import slow
 NAMES: Final = ("", " ", "same", "same", "Same", "日本 😀", "x" * 5000)
 
 
-def unknown_ids(known: str) -> dict[str, Any]:
-    """Return ids that no snapshot has, some of them much like one that there is."""
+def unknown_ids(existing: str) -> dict[str, Any]:
+    """Return ids that no snapshot has. Some are very similar to an existing one."""
     return {
         "another": str(uuid.UUID(int=7)),
         "empty": "",
         "word": "latest",
         "the name": "known",
         "accent": "é" * 36,
-        "space after": known + " ",
-        "space before": " " + known,
-        "cut": known[:-1],
-        "capitals": known.upper() + "X",
-        "longer": known + known,
+        "space after": existing + " ",
+        "space before": " " + existing,
+        "cut": existing[:-1],
+        "capitals": existing.upper() + "X",
+        "longer": existing + existing,
         "very long": "x" * 10_000,
         "pattern": "%",
         "or true": "' OR '1'='1",
         "emoji": "😀",
-        "without dashes": known.replace("-", ""),
-        "newline": known + "\n",
+        "without dashes": existing.replace("-", ""),
+        "newline": existing + "\n",
     }
 
 
 class CatalogSnapshotRules(CatalogBase):
-    """Snapshots themselves; what changed since is another part."""
+    """Snapshots themselves. Changes since a snapshot have a class of their own."""
 
     def test_a_snapshot_has_an_id_of_36_characters(self, catalog: CatalogBackend) -> None:
         ids = [catalog.create_snapshot("name") for _ in range(3)]
@@ -73,16 +73,16 @@ class CatalogSnapshotRules(CatalogBase):
 
     def test_an_unknown_snapshot_is_an_error(self, catalog: CatalogBackend) -> None:
         track(catalog, "k")
-        known = catalog.create_snapshot("known")
-        unknown = {**unknown_ids(known), **{name: bad for name, bad in BAD_NAMES.items() if bad is not None}}
+        existing = catalog.create_snapshot("known")
+        unknown = {**unknown_ids(existing), **{name: bad for name, bad in BAD_NAMES.items() if bad is not None}}
         assert_refused(unknown, lambda since: result_of(lambda: catalog.get_changed_entries(since)))
 
     def test_an_unknown_snapshot_is_an_error_for_deletions_too(self, with_deletions: FullCatalog) -> None:
-        known = with_deletions.create_snapshot("known")
-        unknown = {**unknown_ids(known), **BAD_NAMES}
+        existing = with_deletions.create_snapshot("known")
+        unknown = {**unknown_ids(existing), **BAD_NAMES}
         assert_refused(unknown, lambda since: result_of(lambda: with_deletions.get_deleted_entries(since)))
 
-    # --- looked at ---------------------------------------------------------------------------------
+    # --- get_snapshot, list_snapshots, delete_snapshot ----------------------------------------------
 
     def test_a_snapshot_tells_its_name_and_what_it_holds(self, with_snapshots: FullCatalog) -> None:
         begun = datetime.now(timezone.utc)
@@ -112,7 +112,7 @@ class CatalogSnapshotRules(CatalogBase):
     def test_sizes_that_add_up_to_more_are_refused(self, with_snapshots: FullCatalog) -> None:
         track_all(with_snapshots, [entry_of("a", byte_size=2**63 - 1), entry_of("b", byte_size=2**63 - 1)])
         assert_raises(lambda: with_snapshots.create_snapshot("too large"), "validation_error")
-        track(with_snapshots, "b", byte_size=1)  # one byte too many is as much too many
+        track(with_snapshots, "b", byte_size=1)  # one byte above the limit is refused too
         assert_raises(lambda: with_snapshots.create_snapshot("too large"), "validation_error")
         assert with_snapshots.list_snapshots() == []
         track(with_snapshots, "a", byte_size=2**63 - 2)
@@ -144,8 +144,8 @@ class CatalogSnapshotRules(CatalogBase):
     def test_names_come_back_and_may_repeat(self, with_snapshots: FullCatalog) -> None:
         names = [*NAMES, *HOSTILE_TEXTS.values()]
         ids = [with_snapshots.create_snapshot(name) for name in names]
-        kept = {snapshot["id"]: snapshot["name"] for snapshot in with_snapshots.list_snapshots()}
-        assert kept == dict(zip(ids, names, strict=True))
+        names_by_id = {snapshot["id"]: snapshot["name"] for snapshot in with_snapshots.list_snapshots()}
+        assert names_by_id == dict(zip(ids, names, strict=True))
 
     def test_snapshots_are_listed_newest_first(self, with_snapshots: FullCatalog) -> None:
         assert with_snapshots.list_snapshots() == []
@@ -159,14 +159,14 @@ class CatalogSnapshotRules(CatalogBase):
         assert with_snapshots.list_snapshots() == []
 
     def test_a_missing_snapshot_is_none_and_cannot_be_deleted(self, with_snapshots: FullCatalog) -> None:
-        known = with_snapshots.create_snapshot("known")
-        for name, unknown in unknown_ids(known).items():
+        existing = with_snapshots.create_snapshot("known")
+        for name, unknown in unknown_ids(existing).items():
             assert with_snapshots.get_snapshot(unknown) is None, name
             assert with_snapshots.delete_snapshot(unknown) is False, name
         for bad in BAD_NAMES.values():
             assert_raises(partial(with_snapshots.get_snapshot, bad), "validation_error")
             assert_raises(partial(with_snapshots.delete_snapshot, bad), "validation_error")
-        assert with_snapshots.get_snapshot(known) is not None
+        assert with_snapshots.get_snapshot(existing) is not None
 
     def test_deleting_a_snapshot_deletes_no_entry_and_no_other_snapshot(self, with_snapshots: FullCatalog) -> None:
         track(with_snapshots, "k")

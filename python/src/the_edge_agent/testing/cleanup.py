@@ -1,4 +1,4 @@
-"""The rules of cleanup_expired: it removes what has expired in batches, counts truly, and touches nothing else."""
+"""The rules of cleanup_expired: it removes expired entries in batches, counts them, and changes nothing else."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def cleaned(deleted: int, remaining: int) -> dict[str, Any]:
 
 
 class CleanupRules(ContractBase):
-    """What removes expired entries from the store, for backends that declare ``ttl``."""
+    """Removing expired entries from the store, for backends that declare ``ttl``."""
 
     def test_cleanup_of_nothing_deletes_nothing(self, expiring: LTMBackend) -> None:
         assert_same(expiring.cleanup_expired(), cleaned(0, 0))

@@ -1,4 +1,4 @@
-"""The rules of close: once is enough, and afterwards every call says so."""
+"""The rules of close: closing twice is allowed, and later calls fail with connection_error."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BATCHES: Final[dict[str, Callable[[LTMBackend], dict[str, Any]]]] = {
 
 
 class ClosingRules(ContractBase):
-    """The end of a backend."""
+    """Closing a backend."""
 
     def test_after_close_every_call_is_a_connection_error(self, backend: LTMBackend) -> None:
         assert_closed_to(CALLS, backend)
@@ -95,7 +95,7 @@ class ClosingRules(ContractBase):
 
 
 def assert_closed_to(calls: Mapping[str, Callable[[LTMBackend], dict[str, Any]]], backend: LTMBackend) -> None:
-    """Check that calls succeed before and fail after close, more than once, and name those that do not."""
+    """Check that calls succeed before close and fail after it, also when repeated; name the calls that do not."""
     for call in calls.values():
         assert_success(call(backend))
     backend.close()

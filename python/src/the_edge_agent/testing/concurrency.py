@@ -1,4 +1,4 @@
-"""The rules of concurrency: no lost write, one create per key, no half transaction, no surfaced deadlock."""
+"""The rules of concurrency: no lost write, one create per key, no half transaction, no deadlock errors."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def store_and_delete(backend: LTMBackend, seed: int) -> Results:
 
 
 def in_a_backend_of_its_own(open_backend: OpenBackend, work: Work, seed: int) -> Results:
-    """Do the work in a backend opened here."""
+    """Do the work in a backend that this process opens."""
     with open_backend() as backend:
         return work(backend, seed)
 
@@ -87,7 +87,7 @@ def flat(results: Iterable[Results]) -> Results:
 
 
 def read_while_writing(read: Callable[[], None], write: Callable[[], None]) -> None:
-    """Write once in one thread; read again and again in two others until that is done, at least once."""
+    """Run ``write`` in one thread; meanwhile call ``read`` again and again, at least once, in two other threads."""
     done = threading.Event()
 
     def write_all() -> None:
@@ -114,7 +114,7 @@ class ConcurrencyRules(WorkerRules):
             assert_success(result)
             assert result["created"] is (result["version"] == 1)
             versions.setdefault(result["key"], []).append(result["version"])
-        assert {key: sorted(found) for key, found in versions.items()} == {
+        assert {key: sorted(of_key) for key, of_key in versions.items()} == {
             key: [*range(1, writers + 1)] for key in KEYS
         }
         assert {backend.retrieve(key)["version"] for key in KEYS} == {writers}
@@ -127,7 +127,7 @@ class ConcurrencyRules(WorkerRules):
         assert find(backend, "fox", limit=100)["count"] == len(KEYS)
 
     def assert_creates_and_deletes_agree(self, backend: LTMBackend, results: Iterable[dict[str, Any]]) -> None:
-        """Check that each key was created once more than it was deleted if it is there, else as often."""
+        """Check for each key: it was created as often as deleted, and once more if it exists."""
         balance: Counter[str] = Counter()
         for result in results:
             assert_success(result)
@@ -209,10 +209,10 @@ class ConcurrencyRules(WorkerRules):
 
         def read() -> None:
             for arguments in SEARCHES_FOR_A_PAIR:
-                found = assert_success(find(transactional, **arguments))["results"]
-                assert [entry["key"] for entry in found] == ["a", "b"], arguments  # a tie, so by key
-                assert found[0]["value"] == found[1]["value"] == f"fox {found[0]['metadata']['n']}", arguments
-                assert found[0]["metadata"] == found[1]["metadata"], arguments
+                results = assert_success(find(transactional, **arguments))["results"]
+                assert [entry["key"] for entry in results] == ["a", "b"], arguments  # equal scores and times, so by key
+                assert results[0]["value"] == results[1]["value"] == f"fox {results[0]['metadata']['n']}", arguments
+                assert results[0]["metadata"] == results[1]["metadata"], arguments
 
         read_while_writing(read, write)
 
@@ -232,8 +232,8 @@ class ConcurrencyRules(WorkerRules):
 
         def read() -> None:
             for arguments in SEARCHES_FOR_A_PAIR:
-                found = keys_of(find(transactional, **arguments))
-                assert sorted(found) in (["ka", "kb"], ["ka", "kb", "kc", "kd"]), arguments
+                keys = keys_of(find(transactional, **arguments))
+                assert sorted(keys) in (["ka", "kb"], ["ka", "kb", "kc", "kd"]), arguments
             assert transactional.list_keys("k")["keys"] in (["ka", "kb"], ["ka", "kb", "kc", "kd"])
             assert transactional.count("k")["count"] in (2, 4)
             for keys in (["ka", "kb"], ["kd", "kc"]):
@@ -284,8 +284,8 @@ class ConcurrencyRules(WorkerRules):
 
         def read() -> None:
             assert transactional.retrieve("k")["found"] is True
-            for found in (find(transactional, "fox"), find(transactional, None, {"n": {"$gte": 0}})):
-                assert keys_of(found) == ["k"]
+            for result in (find(transactional, "fox"), find(transactional, None, {"n": {"$gte": 0}})):
+                assert keys_of(result) == ["k"]
             assert [key for key, _, _ in transactional.iterate_all()] == ["k"]
 
         read_while_writing(read, write)

@@ -1,4 +1,4 @@
-"""Generated entries, queries and filters: random, but repeatable from a seed, and made to match often."""
+"""Random entries, queries and filters. A seed repeats them, and most queries and filters match something."""
 
 from __future__ import annotations
 
@@ -120,12 +120,12 @@ PREFIXES: Final = ("a", "b", "a/", "a/b", "A", "%", "_", "日", "\U0001f600", "\
 
 
 def entries(rng: random.Random, count: int) -> list[list[Item]]:
-    """Return groups of items with distinct keys; a group is for one transaction."""
-    made: dict[str, Item] = {}
-    while len(made) < count:
+    """Return groups of items with distinct keys. Each group is stored in one transaction."""
+    by_key: dict[str, Item] = {}
+    while len(by_key) < count:
         key = rng.choice(PREFIXES) + rng.choice(["", "/", " ", rng.choice(WORDS)[:20]]) + str(rng.randrange(1000))
-        made[key] = (key, _value(rng), rng.choice([None, {}]) if rng.random() < 0.05 else _object(rng, 2))
-    items = list(made.values())
+        by_key[key] = (key, _value(rng), rng.choice([None, {}]) if rng.random() < 0.05 else _object(rng, 2))
+    items = list(by_key.values())
     rng.shuffle(items)
     groups: list[list[Item]] = []
     while items:
@@ -136,14 +136,14 @@ def entries(rng: random.Random, count: int) -> list[list[Item]]:
 
 
 def query(rng: random.Random, items: list[Item]) -> str:
-    """Return a query of one to three parts, most of which one of the items has."""
+    """Return a query of one to three parts. Most parts occur in one of the items."""
     words = _words(rng.choice(items)[1]) or list(WORDS)
     parts = [_part(rng, words if rng.random() < 0.8 else list(WORDS)) for _ in range(rng.choice([1, 1, 1, 2, 2, 3]))]
     return rng.choice([" ", " ", "  ", "\t", "\u3000"]).join(parts)
 
 
 def metadata_filter(rng: random.Random, items: list[Item], depth: int = 2) -> dict[str, Any]:
-    """Return a filter of one or two conditions, most of which one of the items satisfies."""
+    """Return a filter of one or two conditions. One of the items satisfies most of them."""
     kind = rng.random() if depth else 1.0
     if kind < 0.12:
         return {"$not": metadata_filter(rng, items, depth - 1)}

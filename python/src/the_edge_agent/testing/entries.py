@@ -1,4 +1,4 @@
-"""The rules of store, retrieve and delete: what they answer and what they leave behind."""
+"""The rules of store, retrieve and delete: their results and their effects."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ class EntryRules(ContractBase):
 
     def test_retrieve_of_a_missing_key_hands_back_any_default_itself(self, backend: LTMBackend) -> None:
         default = object()
-        found = backend.retrieve("k", default)
-        assert found["value"] is default
-        assert found["found"] is False
+        entry = backend.retrieve("k", default)
+        assert entry["value"] is default
+        assert entry["found"] is False
 
     def test_delete_removes_the_entry(self, backend: LTMBackend) -> None:
         backend.store("k", "fox", {"a": 1})
@@ -88,8 +88,8 @@ class EntryRules(ContractBase):
             backend.store("k", value)
             expected = {"success": True, "value": value, "found": True, "metadata": None, "version": version}
             assert_same(backend.retrieve("k", default="default"), expected)
-            found = {"key": "k", "value": value, "metadata": None, "score": 0.0}
-            assert_same(find(backend), {"success": True, "results": [found], "count": 1})
+            entry = {"key": "k", "value": value, "metadata": None, "score": 0.0}
+            assert_same(find(backend), {"success": True, "results": [entry], "count": 1})
 
     def test_metadata_none_and_an_empty_object_stay_different(self, backend: LTMBackend) -> None:
         backend.store("none", 1, None)
@@ -108,15 +108,15 @@ class EntryRules(ContractBase):
         backend.store("k", value, metadata)
         value["list"].append(2)
         metadata["list"].append(2)
-        found = backend.retrieve("k")
-        assert found["value"] == found["metadata"] == {"list": [1]}
+        entry = backend.retrieve("k")
+        assert entry["value"] == entry["metadata"] == {"list": [1]}
 
     def test_what_is_changed_after_a_read_is_not_stored(self, backend: LTMBackend) -> None:
         backend.store("k", {"list": [1]}, {"list": [1]})
         before = contents(backend)
-        for found in (backend.retrieve("k"), find(backend)["results"][0]):
-            found["value"]["list"].append(2)
-            found["metadata"]["list"].append(2)
+        for entry in (backend.retrieve("k"), find(backend)["results"][0]):
+            entry["value"]["list"].append(2)
+            entry["metadata"]["list"].append(2)
         for _, value, metadata in backend.iterate_all():
             value["list"].append(2)
             assert metadata is not None

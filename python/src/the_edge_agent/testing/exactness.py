@@ -1,4 +1,4 @@
-"""The rules of exactness: what comes out is what went in, and every key is its own."""
+"""The rules of exactness: a memory returns what was stored, and different keys stay different."""
 
 from __future__ import annotations
 
@@ -148,28 +148,28 @@ def random_json(rng: random.Random, depth: int = 4) -> Any:
 
 
 def random_text(rng: random.Random) -> str:
-    """Return a hostile text, or one of any characters."""
+    """Return a text that databases find hard, or one of random characters."""
     if rng.random() < 0.3:
         return rng.choice([*HOSTILE_TEXTS.values()])[:40]
     codes = (rng.randrange(rng.choice([0x80, 0x800, 0xD800, 0x110000])) for _ in range(rng.randrange(12)))
     return "".join(chr(code) for code in codes if not 0xD800 <= code < 0xE000)
 
 
-# Databases that sort by the first bytes of a text only would return these in any order.
+# A database that sorts only by the first bytes of a text would return these in any order.
 ALIKE_UNTIL_THE_END: Final = tuple(
     letter * (500 + more) + end for letter in ("k", "日", "\U0001f98a") for more in (0, 11) for end in "cab"
 )
 
 
 class ExactnessRules(ContractBase):
-    """Values, metadata and keys that a database would like to change."""
+    """Values, metadata and keys that databases tend to change."""
 
     def read(self, backend: LTMBackend, value: Any, metadata: dict[str, Any] | None = None) -> list[str]:
-        """Store an entry and return what each read method makes of it, as texts that show every difference."""
+        """Store an entry and return what each read method returns for it, as texts that show every difference."""
         assert_success(backend.store("k", value, metadata))
         ((_, iterated_value, iterated_metadata),) = backend.iterate_all()
-        found = (backend.retrieve("k"), find(backend, prefix="k")["results"][0])
-        read = [(entry["value"], entry["metadata"]) for entry in found]
+        read_back = (backend.retrieve("k"), find(backend, prefix="k")["results"][0])
+        read = [(entry["value"], entry["metadata"]) for entry in read_back]
         return [text_of(entry) for entry in (*read, (iterated_value, iterated_metadata))]
 
     @slow
@@ -191,8 +191,8 @@ class ExactnessRules(ContractBase):
         rng = generator(self.seed)
         items = [(f"k{number:03}", random_json(rng), self.random_metadata(rng)) for number in range(200)]
         load(backend, items)
-        found = list(backend.iterate_all())
-        for expected, got in zip(items, found, strict=True):
+        yielded = list(backend.iterate_all())
+        for expected, got in zip(items, yielded, strict=True):
             assert text_of(got) == text_of(expected), f"seed {self.seed}"
             assert text_of(backend.retrieve(expected[0])["value"]) == text_of(expected[1]), f"seed {self.seed}"
 

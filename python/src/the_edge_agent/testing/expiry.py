@@ -1,4 +1,4 @@
-"""The rules of lifetimes: an expired entry is as if it had never been there, for every method at once."""
+"""The rules of lifetimes: for every method an expired entry does not exist any more, from the same moment on."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from the_edge_agent.testing.contract import (
     keys_of,
 )
 from the_edge_agent.testing.lifetimes import (
-    LATE,
+    EXPIRY_DELAY,
     LONG,
-    SEEN,
+    READS,
     SHORT,
     SOON,
     store_expired,
@@ -63,7 +63,7 @@ def stored(key: str, version: int) -> dict[str, Any]:
 
 
 class ExpiryRules(ContractBase):
-    """Entries that end by themselves, for backends that declare ``ttl``."""
+    """Entries that expire, for backends that declare ``ttl``."""
 
     def test_a_backend_without_lifetimes_says_so(self, backend: LTMBackend) -> None:
         if "ttl" in backend.capabilities:
@@ -86,7 +86,7 @@ class ExpiryRules(ContractBase):
     def test_an_entry_with_a_lifetime_is_an_entry_like_any_other(self, expiring: LTMBackend) -> None:
         expiring.store("other", "hound")
         assert_same(expiring.store("k", "red fox", {"n": 1}, ttl=LONG), stored("k", 1))
-        assert [name for name, seen in SEEN.items() if not seen(expiring)] == []
+        assert [name for name, shows in READS.items() if not shows(expiring)] == []
         assert_same(expiring.store("k", "red fox", ttl=LONG), stored("k", 2))
         assert expiring.delete("k")["deleted"] is True
 
@@ -95,13 +95,13 @@ class ExpiryRules(ContractBase):
         before = time.monotonic()
         expiring.store("k", "red fox", {"n": 1}, ttl=SHORT)
         after = time.monotonic()
-        for name, seen in cycle(SEEN.items()):
-            asked = time.monotonic()
-            if not seen(expiring):
+        for name, shows in cycle(READS.items()):
+            begun = time.monotonic()
+            if not shows(expiring):
                 assert time.monotonic() > before + SHORT - 0.01, f"{name} does not show what lives"
                 break
-            assert asked < after + SHORT + LATE, f"{name} shows what has expired"
-        assert [name for _ in range(3) for name, seen in SEEN.items() if seen(expiring)] == []
+            assert begun < after + SHORT + EXPIRY_DELAY, f"{name} shows what has expired"
+        assert [name for _ in range(3) for name, shows in READS.items() if shows(expiring)] == []
         assert expiring.retrieve("other")["found"] is True
 
     def test_retrieve_of_an_expired_entry_answers_as_for_a_missing_one(self, expiring: LTMBackend) -> None:
@@ -143,8 +143,8 @@ class ExpiryRules(ContractBase):
         expiring.store("other", "fox")
         store_expired(expiring, "k")
         assert_same(expiring.store("k", "hound"), stored("k", 1))
-        found = {"success": True, "value": "hound", "found": True, "metadata": None, "version": 1}
-        assert_same(expiring.retrieve("k"), found)
+        expected = {"success": True, "value": "hound", "found": True, "metadata": None, "version": 1}
+        assert_same(expiring.retrieve("k"), expected)
         assert keys_of(find(expiring, "gone")) == []
         assert keys_of(find(expiring)) == ["k", "other"]
         assert_same(expiring.store("k", "hound"), stored("k", 2))
@@ -212,11 +212,11 @@ class ExpiryRules(ContractBase):
         transaction = transactional.transaction()
         assert_success(transaction.store("k", 1, ttl=SHORT))
         queued = time.monotonic()
-        wait_until(lambda: time.monotonic() > queued + SHORT, SHORT + LATE)
+        wait_until(lambda: time.monotonic() > queued + SHORT, SHORT + EXPIRY_DELAY)
         before = time.monotonic()
         assert_success(transaction.commit())
-        found = transactional.retrieve("k")["found"]
-        assert found or time.monotonic() > before + SHORT - 0.01
+        is_there = transactional.retrieve("k")["found"]
+        assert is_there or time.monotonic() > before + SHORT - 0.01
         wait_until_expired(expiring, SHORT, "k")
 
     def test_a_transaction_replaces_lifetimes_in_its_order(

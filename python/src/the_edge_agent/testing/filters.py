@@ -1,4 +1,4 @@
-"""The rules of metadata filters: what each form of filter finds."""
+"""The rules of metadata filters: which entries each form of filter matches."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ FILTERS: Final[dict[str, tuple[dict[str, Any] | None, Iterable[str]]]] = {
     "$or in $and": ({"$and": [{"$or": [{"a": 1}, {"a": "z"}]}, {"$not": {"a": "z"}}]}, ONES),
 }
 
-# Neighbours that a detour through doubles or decimals makes equal.
+# Numbers that become equal if a database converts them to doubles or decimals.
 EXACT_NUMBERS: Final[tuple[int | float, ...]] = (
     *(-(2**63), -(2**63) + 1, -(2**53) - 1, -(2**53), -(2**53) + 1, -1e300, -1e22, -0.1, -5e-324, 0, 5e-324),
     *(2.2250738585072014e-308, 0.1, 0.30000000000000004, 0.3, 1e-7, 1 / 3, 123456789.123456789, 2**53 - 1, 2**53),
@@ -255,14 +255,14 @@ HOSTILE_KEYS: Final[tuple[str, ...]] = (
 
 
 class FilterRules(ContractBase):
-    """The filter table, over one record for each kind of metadata."""
+    """A table of filters, tried on one entry for each kind of metadata."""
 
     @slow
     @pytest.mark.parametrize("query", [None, "value -unicorn"], ids=["alone", "with a query"])
     def test_each_form_of_filter_finds_what_it_must(self, backend: LTMBackend, query: str | None) -> None:
         load(backend, [(key, "value", metadata) for key, metadata in RECORDS.items()])
-        found = {name: set(keys_of(find(backend, query, wanted, 100))) for name, (wanted, _) in FILTERS.items()}
-        assert differences(found, {name: set(expected) for name, (_, expected) in FILTERS.items()}) == {}
+        actual = {name: set(keys_of(find(backend, query, condition, 100))) for name, (condition, _) in FILTERS.items()}
+        assert differences(actual, {name: set(expected) for name, (_, expected) in FILTERS.items()}) == {}
 
     def test_numbers_are_compared_exactly(self, backend: LTMBackend) -> None:
         load(backend, [(repr(number), None, {"n": number}) for number in EXACT_NUMBERS])
@@ -273,14 +273,14 @@ class FilterRules(ContractBase):
                 "$gte": {repr(other) for other in EXACT_NUMBERS if other >= number},
             }
             for op, keys in expected.items():
-                found = find(backend, metadata_filter={"n": {op: number}}, limit=100)
-                assert set(keys_of(found)) == keys, (op, number)
+                result = find(backend, metadata_filter={"n": {op: number}}, limit=100)
+                assert set(keys_of(result)) == keys, (op, number)
 
     def test_numbers_in_lists_and_objects_are_compared_exactly(self, backend: LTMBackend) -> None:
         load(backend, [(repr(number), None, {"n": [{"x": number}]}) for number in EXACT_NUMBERS])
         for number in EXACT_NUMBERS:
-            found = keys_of(find(backend, metadata_filter={"n": [{"x": number}]}, limit=100))
-            assert set(found) == {repr(other) for other in EXACT_NUMBERS if other == number}, number
+            result = keys_of(find(backend, metadata_filter={"n": [{"x": number}]}, limit=100))
+            assert set(result) == {repr(other) for other in EXACT_NUMBERS if other == number}, number
 
     @slow
     def test_any_text_is_a_key_of_metadata(self, backend: LTMBackend) -> None:
@@ -315,7 +315,7 @@ class FilterRules(ContractBase):
     def test_a_filter_may_be_wide(self, backend: LTMBackend, width: int) -> None:
         every = {f"n{number}": number for number in range(width)}
         backend.store("k", 1, every)
-        for wide, found in (
+        for wide, is_match in (
             (every, True),
             ({**every, "n7": 8}, False),
             ({"$or": [{"n7": number} for number in range(width)]}, True),
@@ -323,7 +323,7 @@ class FilterRules(ContractBase):
             ({"n7": {"$in": [*range(width)]}}, True),
             ({"n7": {"$nin": [str(number) for number in range(width)]}}, True),
         ):
-            assert keys_of(find(backend, metadata_filter=wide)) == ["k"] * found
+            assert keys_of(find(backend, metadata_filter=wide)) == ["k"] * is_match
 
     @slow
     def test_a_filter_is_applied_before_the_limit(self, backend: LTMBackend) -> None:

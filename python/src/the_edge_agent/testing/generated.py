@@ -1,4 +1,4 @@
-"""Generated searches: hundreds of random queries and filters, compared with the oracle in Python."""
+"""Random searches: hundreds of queries and filters, compared with the model in Python."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Arguments = dict[str, Any]
 
 
 class GeneratedRules(ContractBase):
-    """Keys, values, scores and order must be those of the oracle, for whatever is asked."""
+    """Random searches must return the same keys, values, scores and order as the model."""
 
     examples: int = 300
 
@@ -36,15 +36,15 @@ class GeneratedRules(ContractBase):
             arguments = GENERATORS[kind](rng, items)
             conditions = {name: arguments.get(name) for name in ("query", "metadata_filter", "prefix")}
             matching = model.matching(**conditions)
-            found, expected = (
+            actual, expected = (
                 find(backend, **arguments),
                 page(matching, arguments["limit"], arguments.get("offset", 0)),
             )
-            assert _readable(found) == _readable(expected), self._describe(kind, example, arguments)
-            assert text_of(found["results"]) == text_of(expected["results"]), self._describe(kind, example, arguments)
+            assert _readable(actual) == _readable(expected), self._describe(kind, example, arguments)
+            assert text_of(actual["results"]) == text_of(expected["results"]), self._describe(kind, example, arguments)
             matched += bool(matching)
             cut += len(matching) > arguments["limit"]
-        # Else the examples would show little: a store that answers nothing must not pass.
+        # Without this check the examples could prove little: a store without results must not pass.
         assert matched >= self.examples * (0.5 if kind != "everything at once" else 0.3), f"seed {self.seed}: {matched}"
         assert cut >= self.examples * (0.2 if kind != "everything at once" else 0.1), f"seed {self.seed}: {cut}"
 

@@ -1,4 +1,4 @@
-"""The rules of iterate_all and of prefixes: order, completeness, calm in the middle of change."""
+"""The rules of iterate_all and of prefixes: order, completeness, and no error while others write."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ PREFIXES: Final = (
 
 
 class IterationRules(ContractBase):
-    """Reading everything, or what begins with a prefix."""
+    """Reading all entries, or those whose key begins with a prefix."""
 
     def test_iterate_all_yields_key_value_and_metadata(self, backend: LTMBackend) -> None:
         backend.store("b", {"x": 1.0}, {"n": 1})
@@ -136,8 +136,8 @@ class IterationRules(ContractBase):
             expected = sorted(key for key in TREE if key.startswith(prefix))
             assert [key for key, _, _ in backend.iterate_all(prefix)] == expected, ascii(prefix)
             for query, condition in ((None, None), ("fox", None), (None, {"n": 1}), ("fox", {"n": 1})):
-                found = find(backend, query, condition, limit=1000, prefix=prefix)
-                assert sorted(keys_of(found)) == expected, (ascii(prefix), query, condition)
+                result = find(backend, query, condition, limit=1000, prefix=prefix)
+                assert sorted(keys_of(result)) == expected, (ascii(prefix), query, condition)
 
     def test_no_prefix_selects_all(self, backend: LTMBackend) -> None:
         load(backend, [(key, 1, None) for key in TREE])
@@ -164,27 +164,27 @@ class IterationRules(ContractBase):
 
     def test_deleting_while_iterating_works(self, backend: LTMBackend) -> None:
         load(backend, [(f"k{number:03}", number, None) for number in range(100)])
-        seen = []
+        yielded = []
         for key, value, _ in backend.iterate_all():
-            seen.append(value)
+            yielded.append(value)
             assert backend.delete(key)["deleted"] is True
-        assert seen == [*range(100)]
+        assert yielded == [*range(100)]
         assert list(backend.iterate_all()) == []
 
     def test_what_stays_is_seen_once_while_others_come_and_go(self, backend: LTMBackend) -> None:
         stays = [f"k{number:03}" for number in range(0, 200, 2)]
         load(backend, [(key, "stays", None) for key in stays])
         load(backend, [(f"k{number:03}x", "goes", None) for number in range(0, 200, 2)])
-        seen = []
+        yielded = []
         for place, (key, _, _) in enumerate(backend.iterate_all()):
-            seen.append(key)
+            yielded.append(key)
             if place % 3 == 0:
                 backend.delete(f"k{min(199, 2 * place):03}x")
                 backend.store(f"k{(place * 7) % 200:03}new", "comes")
                 backend.store(key, "again")
-            assert len(seen) < 1000
-        assert seen == sorted(set(seen))
-        assert [key for key in seen if key in set(stays)] == stays
+            assert len(yielded) < 1000
+        assert yielded == sorted(set(yielded))
+        assert [key for key in yielded if key in set(stays)] == stays
 
     def test_iterators_that_are_not_read_to_the_end_hold_nothing(self, backend: LTMBackend) -> None:
         load(backend, [(f"k{number:03}", number, None) for number in range(100)])

@@ -1,4 +1,4 @@
-"""What the rules of expiry share: short lifetimes, every way to see an entry, and waiting until it is gone."""
+"""Shared by the rules of expiry: short lifetimes, every way to read an entry, and waiting until it has expired."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Final
 from the_edge_agent.memory.contract.backend import LTMBackend
 from the_edge_agent.testing.contract import assert_success, find, keys_of
 
-SHORT: Final = 0.3  # seconds; long enough to be seen first
-SOON: Final = 0.02  # seconds; for entries that only have to be expired
-LATE: Final = 0.2  # seconds after its end at which no read may show an entry any more
+SHORT: Final = 0.3  # seconds; long enough to read the entry before it expires
+SOON: Final = 0.02  # seconds; for entries that just have to expire
+EXPIRY_DELAY: Final = 0.2  # seconds after the end of its lifetime, when no read may return an entry any more
 LONG: Final = 600.0  # seconds; longer than any test
 
-SEEN: Final[dict[str, Callable[[LTMBackend], bool]]] = {
+READS: Final[dict[str, Callable[[LTMBackend], bool]]] = {
     "retrieve": lambda backend: bool(assert_success(backend.retrieve("k"))["found"]),
     "search": lambda backend: "k" in keys_of(find(backend)),
     "search for a word": lambda backend: "k" in keys_of(find(backend, "fox")),
@@ -34,7 +34,7 @@ SEEN: Final[dict[str, Callable[[LTMBackend], bool]]] = {
 
 
 def wait_until(condition: Callable[[], bool], patience: float) -> None:
-    """Return once the condition holds, which must be at most ``patience`` seconds from now."""
+    """Wait until the condition holds; fail if this takes more than ``patience`` seconds."""
     deadline = time.monotonic() + patience
     while True:
         begun = time.monotonic()
@@ -45,12 +45,12 @@ def wait_until(condition: Callable[[], bool], patience: float) -> None:
 
 
 def wait_until_expired(backend: LTMBackend, ttl: float, *keys: str) -> None:
-    """Wait for the end of entries that were stored with this ttl."""
-    wait_until(lambda: not any(assert_success(backend.retrieve(key))["found"] for key in keys), ttl + LATE)
+    """Wait until the entries at these keys, which were stored with this ttl, have expired."""
+    wait_until(lambda: not any(assert_success(backend.retrieve(key))["found"] for key in keys), ttl + EXPIRY_DELAY)
 
 
 def store_expired(backend: LTMBackend, *keys: str) -> None:
-    """Leave entries of version 2 behind that have expired."""
+    """Store each key twice, so that its entry has version 2, and wait until the entries have expired."""
     for key in keys:
         assert_success(backend.store(key, "a fox that has gone", {"n": 1}))
         assert_success(backend.store(key, "a fox that has gone", {"n": 1}, ttl=SOON))

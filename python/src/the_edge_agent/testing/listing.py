@@ -1,4 +1,4 @@
-"""The rules of list_keys and count: pages of keys in the order of code points, and how many there are."""
+"""The rules of list_keys and count: pages of keys in the order of code points, and the number of entries."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ AFTERS: Final = (
 
 
 def listed(keys: list[str], following: str | None = None) -> dict[str, Any]:
-    """Return a page of keys."""
+    """Return the result of list_keys."""
     return {"success": True, "keys": keys, "next": following}
 
 
 def all_pages(backend: LTMBackend, prefix: str | None, limit: int) -> list[list[str]]:
-    """Return every page from the first to the one that names no next."""
+    """Return every page, up to the one whose ``next`` is None."""
     pages, after = [], None
     while True:
         page = assert_success(backend.list_keys(prefix, limit, after))
@@ -46,7 +46,7 @@ def all_pages(backend: LTMBackend, prefix: str | None, limit: int) -> list[list[
 
 
 class ListingRules(ContractBase):
-    """Which keys there are, without their entries."""
+    """Listing keys without reading the entries."""
 
     def test_an_empty_store_has_no_keys(self, backend: LTMBackend) -> None:
         for prefix in (None, "", "k"):
@@ -108,18 +108,18 @@ class ListingRules(ContractBase):
 
     def test_pages_go_on_while_keys_come_and_go(self, backend: LTMBackend) -> None:
         load(backend, [(f"k{number:02}", 1, None) for number in range(0, 40, 2)])
-        seen, after = [], None
+        all_keys, after = [], None
         while True:
             page = assert_success(backend.list_keys("k", 3, after))
-            seen += page["keys"]
+            all_keys += page["keys"]
             after = page["next"]
             if after is None:
                 break
             backend.delete(page["keys"][0])
             backend.store(after + "x", "comes")
             backend.store("k", "comes too late")
-        assert [key for key in seen if not key.endswith("x")] == [f"k{number:02}" for number in range(0, 40, 2)]
-        assert seen == sorted(set(seen))
+        assert [key for key in all_keys if not key.endswith("x")] == [f"k{number:02}" for number in range(0, 40, 2)]
+        assert all_keys == sorted(set(all_keys))
 
     def test_list_keys_follows_stores_and_deletes(self, backend: LTMBackend) -> None:
         for key in ("b", "a", "b"):

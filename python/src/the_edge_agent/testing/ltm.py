@@ -46,7 +46,7 @@ class LTMContract(
     ConcurrencyRules,
     PersistenceRules,
 ):
-    """What every long-term memory must do; run it by subclassing.
+    """The rules for every long-term memory. To run them, write a subclass.
 
     ```python
     class TestMyBackend(LTMContract):
@@ -55,7 +55,7 @@ class LTMContract(
             return functools.partial(MyBackend, tmp_path / "memory")
     ```
 
-    The fixture returns a picklable callable without arguments that opens the store, which is empty at first;
-    each call opens the same store again, also in another process. For a store that ends with its backend, set
-    ``shared_by_processes = False``. What a backend may leave out is told by its ``capabilities``.
+    The fixture returns a picklable function without arguments that opens the store. The store is empty at first; each
+    call opens the same store again, also in another process. For a store that disappears when its backend is closed,
+    set ``shared_by_processes = False``. Rules for a capability are skipped if the backend does not declare it.
     """

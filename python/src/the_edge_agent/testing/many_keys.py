@@ -1,4 +1,4 @@
-"""The rules of retrieve_many and delete_many: each key once, whatever is asked, in one call."""
+"""The rules of retrieve_many and delete_many: one call for many keys; a key that comes twice counts once."""
 
 from __future__ import annotations
 
@@ -74,18 +74,18 @@ class ManyKeysRules(ContractBase):
             backend, [(name, value, {"same": value} if name == "key order" else None) for name, value in values.items()]
         )
         entries = assert_success(backend.retrieve_many([*values]))["entries"]
-        found = {name: text_of(entry and entry["value"]) for name, entry in entries.items()}
-        assert differences(found, {name: text_of(value) for name, value in values.items()}) == {}
+        actual = {name: text_of(entry and entry["value"]) for name, entry in entries.items()}
+        assert differences(actual, {name: text_of(value) for name, value in values.items()}) == {}
         assert text_of(entries["key order"]["metadata"]) == text_of({"same": values["key order"]})
 
     def test_retrieve_many_tells_every_key_from_every_other(self, backend: LTMBackend) -> None:
         names = {key: name for name, key in HOSTILE_TEXTS.items()}
-        kept = {key: name for place, (key, name) in enumerate(names.items()) if place % 2}
-        load(backend, [(key, name, None) for key, name in kept.items()])
+        stored = {key: name for place, (key, name) in enumerate(names.items()) if place % 2}
+        load(backend, [(key, name, None) for key, name in stored.items()])
         result = assert_success(backend.retrieve_many([*names]))
-        found = {key: entry["value"] for key, entry in result["entries"].items() if entry is not None}
-        assert found == kept
-        assert (result["found_count"], result["missing_count"]) == (len(kept), len(names) - len(kept))
+        actual = {key: entry["value"] for key, entry in result["entries"].items() if entry is not None}
+        assert actual == stored
+        assert (result["found_count"], result["missing_count"]) == (len(stored), len(names) - len(stored))
 
     @slow
     def test_retrieve_many_finds_all_of_many(self, backend: LTMBackend) -> None:
@@ -94,8 +94,8 @@ class ManyKeysRules(ContractBase):
         result = assert_success(backend.retrieve_many(f"k{number:04}" for number in order))
         assert [*result["entries"]] == [f"k{number:04}" for number in order]
         assert (result["found_count"], result["missing_count"]) == (500, 2000)
-        found = {key: entry["value"] for key, entry in result["entries"].items() if entry is not None}
-        assert found == {f"k{number:04}": number for number in range(0, 2500, 5)}
+        actual = {key: entry["value"] for key, entry in result["entries"].items() if entry is not None}
+        assert actual == {f"k{number:04}": number for number in range(0, 2500, 5)}
 
     def test_what_is_changed_after_retrieve_many_is_not_stored(self, backend: LTMBackend) -> None:
         backend.store("k", {"list": [1]}, {"list": [1]})

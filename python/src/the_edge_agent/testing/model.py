@@ -1,4 +1,4 @@
-"""What a search must answer, computed in Python: the oracle that every database is compared with."""
+"""A model of a memory in Python. It computes the right answers of searches, and every database is compared with it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from the_edge_agent.testing.contract import Item, load
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry; ``moment`` grows with each transaction."""
+    """One entry. ``moment`` is a number that grows with each transaction."""
 
     key: str
     value: Any
@@ -37,22 +37,22 @@ class Entry:
     indexed: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Index the entry."""
+        """Make the search text."""
         indexed = search_text(self.key, self.value, self.metadata, language(self.language))
         object.__setattr__(self, "indexed", indexed)
 
 
 class Model:
-    """A store in Python, filled together with a real one."""
+    """A store in Python that is filled together with a real one."""
 
     def __init__(self, language: str = "none") -> None:
-        """Make an empty store of words of a language."""
+        """Make an empty store for a language."""
         self.entries: dict[str, Entry] = {}
         self.language = language
         self._moment = 0
 
     def load(self, backend: LTMBackend, items: Iterable[Item]) -> None:
-        """Store items in a backend and here; they are equally new if the backend has transactions."""
+        """Store items in a backend and in the model. If the backend has transactions, all items get the same time."""
         items = list(items)
         load(backend, items)
         for key, value, metadata in items:
@@ -64,11 +64,11 @@ class Model:
     def matching(
         self, query: str | None = None, metadata_filter: dict[str, Any] | None = None, prefix: str | None = None
     ) -> list[tuple[Entry, float]]:
-        """Return every entry that has every word, with its score, newest first, then by key."""
-        asked = parse_query(query, "all", language(self.language))
-        found = self._scope(asked.terms, metadata_filter, prefix, nothing=asked.is_empty)
-        needles = positive_needles(asked.terms)
-        return [(entry, _score(entry.indexed, needles)) for entry in found]
+        """Return the entries that have every word, with their scores, newest first, then by key."""
+        parsed = parse_query(query, "all", language(self.language))
+        entries = self._scope(parsed.terms, metadata_filter, prefix, nothing=parsed.is_empty)
+        needles = positive_needles(parsed.terms)
+        return [(entry, _score(entry.indexed, needles)) for entry in entries]
 
     def _scope(
         self,
@@ -80,7 +80,7 @@ class Model:
     ) -> list[Entry]:
         """Return the entries that satisfy terms, filter and prefix, newest first, then by key."""
         condition = filters.parse_filter(metadata_filter)
-        found = [
+        entries = [
             entry
             for entry in self.entries.values()
             if not nothing
@@ -88,7 +88,7 @@ class Model:
             and filters.matches(condition, entry.metadata)
             and entry.key.startswith(prefix or "")
         ]
-        return sorted(found, key=lambda entry: (-entry.moment, entry.key))
+        return sorted(entries, key=lambda entry: (-entry.moment, entry.key))
 
     def ask(
         self,
@@ -100,25 +100,25 @@ class Model:
         offset: int = 0,
     ) -> dict[str, Any]:
         """Return the right answer of ``search`` with ``match="any"``, by the rules of docs/search.md."""
-        asked = parse_query(query, "any", language(self.language))
-        if asked.words is None:
-            found = self._scope(asked.terms, metadata_filter, prefix, nothing=asked.is_empty)
-            return page([(entry, 0.0) for entry in found], limit, offset)
-        rarities = self.rarities(asked.words, prefix)
-        scope, few = self._scope(asked.terms, metadata_filter, prefix), max(1000, offset + limit)
-        found = []
-        for words in [*([word] for word in asked.words), asked.words]:
+        parsed = parse_query(query, "any", language(self.language))
+        if parsed.words is None:
+            entries = self._scope(parsed.terms, metadata_filter, prefix, nothing=parsed.is_empty)
+            return page([(entry, 0.0) for entry in entries], limit, offset)
+        rarities = self.rarities(parsed.words, prefix)
+        scope, window = self._scope(parsed.terms, metadata_filter, prefix), max(1000, offset + limit)
+        entries = []
+        for words in [*([word] for word in parsed.words), parsed.words]:
             having = [entry for entry in scope if matches(entry.indexed, words)]
-            if len(having) > few:
-                having = [entry for entry in scope[: 4 * few] if matches(entry.indexed, words)]
-            found += having
-        candidates = _in_both(scope, found)
+            if len(having) > window:
+                having = [entry for entry in scope[: 4 * window] if matches(entry.indexed, words)]
+            entries += having
+        candidates = _in_both(scope, entries)
         ranked = [(entry, _score_of_any(entry.indexed, rarities)) for entry in candidates]
         ranked.sort(key=lambda scored: -scored[1])
         return _results(ranked[offset : offset + limit])
 
     def rarities(self, words: Sequence[Term], prefix: str | None = None) -> dict[Term, float]:
-        """Return how much each word tells, by the newest 1,000 entries under a prefix."""
+        """Return the weight of each word, from the newest 1,000 entries with a prefix."""
         sample = self._scope((), None, prefix)[:1000]
         return {word: rarity(sum(matches(entry.indexed, [word]) for entry in sample), len(sample)) for word in words}
 
@@ -136,7 +136,7 @@ class Model:
 
 
 def page(matching: list[tuple[Entry, float]], limit: int, offset: int) -> dict[str, Any]:
-    """Return the result of a search that has these matches, which are newest first."""
+    """Return the result of a search with these matches, which must be newest first."""
     ranked = sorted(matching[: max(RANK_WINDOW, offset + limit)], key=lambda scored: -scored[1])
     return _results(ranked[offset : offset + limit])
 
@@ -148,8 +148,8 @@ def _results(ranked: list[tuple[Entry, float]]) -> dict[str, Any]:
     return {"success": True, "results": results, "count": len(results)}
 
 
-def _in_both(scope: list[Entry], found: list[Entry]) -> list[Entry]:
-    keys = {entry.key for entry in found}
+def _in_both(scope: list[Entry], entries: list[Entry]) -> list[Entry]:
+    keys = {entry.key for entry in entries}
     return [entry for entry in scope if entry.key in keys]
 
 
@@ -164,7 +164,7 @@ def _score_of_any(indexed: str, rarities: Mapping[Term, float]) -> float:
 
 
 def explained(indexed: str, rarities: Mapping[Term, float]) -> list[dict[str, Any]]:
-    """Return the part of the score that each term of the entry adds."""
+    """Return for each term that the entry has the part of the score that it adds."""
     parts = _parts(indexed, rarities)
     return [{"term": term.shown, "score": round(part, 6)} for term, part in parts.items() if part]
 
@@ -172,7 +172,7 @@ def explained(indexed: str, rarities: Mapping[Term, float]) -> list[dict[str, An
 def _parts(indexed: str, rarities: Mapping[Term, float]) -> dict[Term, float]:
     norm = 1.2 * (0.25 + 0.75 * indexed.count(TOKEN_START) / 100)
     parts = {}
-    for word, told in rarities.items():
+    for word, weight in rarities.items():
         count = sum(indexed.count(needle) for needle in word.needles)
-        parts[word] = told * (count * 2.2 / (count + norm))
+        parts[word] = weight * (count * 2.2 / (count + norm))
     return parts

@@ -1,4 +1,4 @@
-"""The rule of persistence: what was stored is the same after closing, reopening, and in another process."""
+"""The rules of persistence: entries are the same after closing and reopening, and in another process."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from the_edge_agent.testing.workers import WorkerRules, run_together
 def answers(backend: LTMBackend) -> str:
     """Return the answers of every read method, as one text."""
     everything = list(backend.iterate_all())
-    found: list[Any] = [everything, [backend.retrieve(key) for key, _, _ in everything]]
+    results: list[Any] = [everything, [backend.retrieve(key) for key, _, _ in everything]]
     conditions: list[dict[str, Any] | None] = [None, {"n": {"$gt": 0}}, {"text": {"$ne": "a"}}, {"object": {}}]
     for query in (None, "fox", "fo*", '"the red"', "-fox", "日本", "😀", "!!!"):
         for metadata_filter in conditions:
-            found.append(find(backend, query, metadata_filter, limit=50, offset=1))
+            results.append(find(backend, query, metadata_filter, limit=50, offset=1))
     for prefix in corpus.PREFIXES:
-        found += [find(backend, prefix=prefix, limit=1000), backend.list_keys(prefix, 3), backend.count(prefix)]
-    found += [backend.retrieve_many(["missing", *(key for key, _, _ in everything)]), backend.list_keys(limit=1000)]
-    return text_of(found)
+        results += [find(backend, prefix=prefix, limit=1000), backend.list_keys(prefix, 3), backend.count(prefix)]
+    results += [backend.retrieve_many(["missing", *(key for key, _, _ in everything)]), backend.list_keys(limit=1000)]
+    return text_of(results)
 
 
 def open_and_answer(open_backend: OpenBackend) -> str:
-    """Return the answers of a backend opened here."""
+    """Return the answers of a backend that this process opens."""
     with open_backend() as backend:
         return answers(backend)
 

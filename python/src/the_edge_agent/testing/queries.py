@@ -1,4 +1,4 @@
-"""The rules of text search: what each form of query finds."""
+"""The rules of text search: which entries each form of query matches."""
 
 from __future__ import annotations
 
@@ -195,19 +195,19 @@ SPLIT_PHRASES: Final[dict[str, tuple[Any, dict[str, Any] | None]]] = {
 
 
 class QueryRules(ContractBase):
-    """The query table, over a small library."""
+    """A table of queries, tried on a small set of entries."""
 
     @slow
     def test_each_form_of_query_finds_what_it_must(self, backend: LTMBackend) -> None:
         load(backend, LIBRARY)
-        found = {name: set(keys_of(find(backend, query, limit=100))) for name, (query, _) in QUERIES.items()}
-        assert differences(found, {name: set(expected) for name, (_, expected) in QUERIES.items()}) == {}
+        actual = {name: set(keys_of(find(backend, query, limit=100))) for name, (query, _) in QUERIES.items()}
+        assert differences(actual, {name: set(expected) for name, (_, expected) in QUERIES.items()}) == {}
 
     def test_a_result_is_the_whole_entry_with_its_score(self, backend: LTMBackend) -> None:
         backend.store("k", {"text": "fox"}, {"a": 1})
-        (found,) = assert_success(find(backend, "fox"))["results"]
-        assert found.pop("score") > 0
-        assert_same(found, {"key": "k", "value": {"text": "fox"}, "metadata": {"a": 1}})
+        (entry,) = assert_success(find(backend, "fox"))["results"]
+        assert entry.pop("score") > 0
+        assert_same(entry, {"key": "k", "value": {"text": "fox"}, "metadata": {"a": 1}})
 
     def test_10_results_at_most_unless_told_otherwise(self, backend: LTMBackend) -> None:
         load(backend, [(f"k{number:02}", "fox", None) for number in range(12)])
@@ -216,9 +216,9 @@ class QueryRules(ContractBase):
 
     def test_positional_arguments_are_query_filter_and_limit(self, backend: LTMBackend) -> None:
         load(backend, [(f"k{number}", "fox", {"n": number}) for number in range(4)])
-        found = keys_of(find(backend, "fox", {"n": {"$gte": 1}}, 2))
-        assert len(found) == 2
-        assert "k0" not in found
+        keys = keys_of(find(backend, "fox", {"n": {"$gte": 1}}, 2))
+        assert len(keys) == 2
+        assert "k0" not in keys
 
     def test_words_may_be_in_different_parts_of_an_entry(self, backend: LTMBackend) -> None:
         backend.store("alpha", {"text": "beta"}, {"tag": "gamma"})
@@ -239,11 +239,11 @@ class QueryRules(ContractBase):
     def test_words_beyond_200_000_characters_are_not_indexed(self, backend: LTMBackend) -> None:
         text = " ".join(f"w{number}" for number in range(40_000))
         backend.store("key-word", text, {"tag": "meta"})
-        found = {
+        counts = {
             word: find(backend, word)["count"]
             for word in ("key-word", "w0", "w9999", '"w9998 w9999"', "w39999", "meta")
         }
-        assert found == {"key-word": 1, "w0": 1, "w9999": 1, '"w9998 w9999"': 1, "w39999": 0, "meta": 0}
+        assert counts == {"key-word": 1, "w0": 1, "w9999": 1, '"w9998 w9999"': 1, "w39999": 0, "meta": 0}
         assert backend.retrieve("key-word")["value"] == text
 
     @pytest.mark.parametrize("letter", ["x", "q", "я", "한"])

@@ -1,4 +1,4 @@
-"""The rules of questions: entries that have some of the words, and their order."""
+"""The rules of questions: which entries have some of the words, and their order."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ANIMALS: Final[tuple[Item, ...]] = (
     ("e", "foo-bar, one two three", None),
     ("f", "quite another thing", None),
 )
-# The query, and what it finds, best first where that matters.
+# Queries and their matches.
 QUESTIONS: Final[dict[str, tuple[str, set[str]]]] = {
     "some of the words": ("fox unicorn", {"a", "c"}),
     "each of the words": ("hen hound", {"a", "b"}),
@@ -61,63 +61,63 @@ class QuestionRules(ContractBase):
     questions: int = 60
 
     @pytest.fixture
-    def asked(self, backend: LTMBackend) -> LTMBackend:
-        """The backend, where it knows ``match``."""
+    def matching(self, backend: LTMBackend) -> LTMBackend:
+        """Return the backend; skip the test if it does not declare ``match``."""
         if "match" not in backend.capabilities:
             pytest.skip("the backend declares no match")
         return backend
 
     @pytest.mark.parametrize("name", QUESTIONS)
-    def test_a_question_finds_entries_that_have_some_of_its_words(self, asked: LTMBackend, name: str) -> None:
+    def test_a_question_finds_entries_that_have_some_of_its_words(self, matching: LTMBackend, name: str) -> None:
         query, expected = QUESTIONS[name]
-        load(asked, ANIMALS)
-        assert set(keys_of(asked.search(query))) == set(keys_of(asked.search(query, match="any"))) == expected
+        load(matching, ANIMALS)
+        assert set(keys_of(matching.search(query))) == set(keys_of(matching.search(query, match="any"))) == expected
 
-    def test_a_rare_word_tells_more_than_a_common_one(self, asked: LTMBackend) -> None:
-        load(asked, [(f"k{number}", "fox", None) for number in range(20)])
-        load(asked, [("rare", "hound", None)])
-        load(asked, [("newest", "fox", None)])
-        assert keys_of(asked.search("hound fox"))[:2] == ["rare", "newest"]
+    def test_a_rare_word_tells_more_than_a_common_one(self, matching: LTMBackend) -> None:
+        load(matching, [(f"k{number}", "fox", None) for number in range(20)])
+        load(matching, [("rare", "hound", None)])
+        load(matching, [("newest", "fox", None)])
+        assert keys_of(matching.search("hound fox"))[:2] == ["rare", "newest"]
 
-    def test_what_a_filter_leaves_out_still_counts_for_how_much_a_word_tells(self, asked: LTMBackend) -> None:
-        load(asked, ANIMALS)
-        everything = {entry["key"]: entry["score"] for entry in asked.search("fox red")["results"]}
-        filtered = asked.search("fox red", {"n": 1})["results"]
+    def test_what_a_filter_leaves_out_still_counts_for_how_much_a_word_tells(self, matching: LTMBackend) -> None:
+        load(matching, ANIMALS)
+        everything = {entry["key"]: entry["score"] for entry in matching.search("fox red")["results"]}
+        filtered = matching.search("fox red", {"n": 1})["results"]
         assert {entry["key"]: entry["score"] for entry in filtered} == {key: everything[key] for key in ("a", "c")}
 
-    def test_explain_tells_what_each_word_adds(self, asked: LTMBackend) -> None:
-        load(asked, ANIMALS)
+    def test_explain_tells_what_each_word_adds(self, matching: LTMBackend) -> None:
+        load(matching, ANIMALS)
         for match in ("any", "all"):
-            results = assert_success(asked.search('fox "red fox" -hen', match=match, explain=True))["results"]
+            results = assert_success(matching.search('fox "red fox" -hen', match=match, explain=True))["results"]
             assert results[0]["key"] == "a"
             for entry in results:
                 parts = {part["term"]: part["score"] for part in entry["explain"]}
                 assert parts.keys() <= {"fox", '"red fox"'}
                 assert abs(sum(parts.values()) - entry["score"]) < 0.00001
-        assert asked.search(limit=1, explain=True)["results"][0]["explain"] == []
-        assert "explain" not in asked.search("fox")["results"][0]
+        assert matching.search(limit=1, explain=True)["results"][0]["explain"] == []
+        assert "explain" not in matching.search("fox")["results"][0]
 
-    def test_more_than_200_words_are_cut(self, asked: LTMBackend) -> None:
-        asked.store("first", "w0")
-        asked.store("last", "w250")
-        assert keys_of(asked.search(" ".join(f"w{number}" for number in range(251)))) == ["first"]
+    def test_more_than_200_words_are_cut(self, matching: LTMBackend) -> None:
+        matching.store("first", "w0")
+        matching.store("last", "w250")
+        assert keys_of(matching.search(" ".join(f"w{number}" for number in range(251)))) == ["first"]
 
-    def test_bad_matches_are_refused(self, asked: LTMBackend) -> None:
+    def test_bad_matches_are_refused(self, matching: LTMBackend) -> None:
         for match in ("", "ANY", "none", 1, True, ["any"]):
-            assert_failure(asked.search("fox", match=match), "validation_error")  # type: ignore[arg-type]
+            assert_failure(matching.search("fox", match=match), "validation_error")  # type: ignore[arg-type]
         for explain in (1, "yes", None):
-            assert_failure(asked.search("fox", explain=explain), "validation_error")  # type: ignore[arg-type]
+            assert_failure(matching.search("fox", explain=explain), "validation_error")  # type: ignore[arg-type]
 
     def test_without_the_capability_any_is_refused(self, backend: LTMBackend) -> None:
         if "match" not in backend.capabilities:
             assert_failure(backend.search("fox", match="any"), "validation_error")
             assert_success(backend.search("fox", match="all"))
 
-    def test_generated_questions_answer_as_the_oracle_does(self, asked: LTMBackend) -> None:
+    def test_generated_questions_answer_as_the_oracle_does(self, matching: LTMBackend) -> None:
         rng = generator(self.seed)
-        model, items = Model(asked.language), list[Item]()
+        model, items = Model(matching.language), list[Item]()
         for group in corpus.entries(rng, 300):
-            model.load(asked, group)
+            model.load(matching, group)
             items += group
         matched = 0
         for example in range(self.questions):
@@ -127,17 +127,17 @@ class QuestionRules(ContractBase):
             if rng.random() < 0.4:
                 arguments["prefix"] = rng.choice(items)[0][: rng.choice([0, 1, 2])]
             arguments["offset"] = rng.choice([0, 0, 0, 2, 20])
-            found = asked.search(**arguments)
+            actual = matching.search(**arguments)
             expected = model.ask(**arguments)
-            assert text_of(found) == text_of(expected), f"seed {self.seed}, example {example}: search({arguments})"
+            assert text_of(actual) == text_of(expected), f"seed {self.seed}, example {example}: search({arguments})"
             matched += bool(expected["results"])
         assert matched >= self.questions * 0.3, f"seed {self.seed}: {matched}"
 
-    def test_questions_of_more_matches_than_candidates(self, asked: LTMBackend) -> None:
-        model = Model(asked.language)
+    def test_questions_of_more_matches_than_candidates(self, matching: LTMBackend) -> None:
+        model = Model(matching.language)
         for group in range(5):
             load_items = [(f"{'pq'[n % 2]}/{n:04}", _words_at(n), {"n": n % 7}) for n in range(group, 4_700, 5)]
-            model.load(asked, load_items)
+            model.load(matching, load_items)
         questions = ("common", "once", "common once", "third rare", " ".join(WORDS), "+third tenth", "often -third")
         scopes: Any = (
             (None, None, 10, 0),
@@ -148,11 +148,11 @@ class QuestionRules(ContractBase):
         )
         for number, query in enumerate(questions):
             for condition, prefix, limit, offset in scopes if number == 0 else [scopes[number % len(scopes)]]:
-                found = asked.search(query, condition, limit, prefix=prefix, offset=offset)
+                actual = matching.search(query, condition, limit, prefix=prefix, offset=offset)
                 expected = model.ask(query, condition, limit, prefix=prefix, offset=offset)
-                assert_same(found, expected)
-        assert keys_of(asked.search("common first"))[0] == "p/0000"  # however old
-        assert keys_of(asked.search("common", offset=2**31 - 1)) == []
+                assert_same(actual, expected)
+        assert keys_of(matching.search("common first"))[0] == "p/0000"  # however old
+        assert keys_of(matching.search("common", offset=2**31 - 1)) == []
 
 
 def _words_at(number: int) -> str:

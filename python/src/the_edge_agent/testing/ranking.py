@@ -1,4 +1,4 @@
-"""The rules of rank and order: scores, newest first, ties by key, the window, paging."""
+"""The rules of rank and order: scores, newest first, equal times by key, the window of 1,000 matches, pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from the_edge_agent.testing.exactness import ALIKE_UNTIL_THE_END
 from the_edge_agent.testing.model import Model
 from the_edge_agent.testing.slow import slow
 
-# tf * 2.2 / (tf + 1.2 * (0.25 + 0.75 * dl / 100)), computed by hand; the key "k" is a token as well.
+# tf * 2.2 / (tf + 1.2 * (0.25 + 0.75 * dl / 100)), computed by hand. The key "k" is a token too.
 SCORES: Final[dict[str, tuple[Any, dict[str, Any] | None, str, float]]] = {
     "once in 2 tokens": ("fox", None, "fox", 1.669196),  # 2.2 / 1.318
     "once in 4 tokens": ("red fox runs", None, "fox", 1.646707),  # 2.2 / 1.336
@@ -41,11 +41,11 @@ class RankRules(ContractBase):
     """Order of results, the same on every database."""
 
     def test_the_score_is_that_of_the_formula(self, backend: LTMBackend) -> None:
-        found = {}
+        actual = {}
         for name, (value, metadata, query, _) in SCORES.items():
             backend.store("k", value, metadata)
-            found[name] = [entry["score"] for entry in assert_success(find(backend, query))["results"]]
-        assert differences(found, {name: [score] for name, (*_, score) in SCORES.items()}) == {}
+            actual[name] = [entry["score"] for entry in assert_success(find(backend, query))["results"]]
+        assert differences(actual, {name: [score] for name, (*_, score) in SCORES.items()}) == {}
 
     def test_the_best_comes_first_even_if_older(self, backend: LTMBackend) -> None:
         for key, value in [("best", "fox fox fox"), ("good", "fox fox"), ("fair", "fox"), ("none", "hound")]:
@@ -64,25 +64,25 @@ class RankRules(ContractBase):
     def test_without_words_newest_comes_first(self, backend: LTMBackend) -> None:
         for key in ("b", "c", "a"):
             backend.store(key, "fox", {"n": 1})
-        for found in (
+        for result in (
             find(backend),
             find(backend, ""),
             find(backend, "-hound"),
             find(backend, metadata_filter={"n": 1}),
             find(backend, "-hound", {"n": {"$ne": 2}}, prefix=""),
         ):
-            assert keys_of(found) == ["a", "c", "b"]
-            assert [entry["score"] for entry in found["results"]] == [0.0] * 3
-            assert all(type(entry["score"]) is float for entry in found["results"])
+            assert keys_of(result) == ["a", "c", "b"]
+            assert [entry["score"] for entry in result["results"]] == [0.0] * 3
+            assert all(type(entry["score"]) is float for entry in result["results"])
 
     def test_ties_of_long_keys_are_in_the_order_of_their_ends(self, transactional: LTMBackend) -> None:
-        wanted = sorted(ALIKE_UNTIL_THE_END)
+        expected = sorted(ALIKE_UNTIL_THE_END)
         load(transactional, [(key, "fox", {"n": 1}) for key in ALIKE_UNTIL_THE_END])
         for limit in (1, 5, 1000):
-            assert keys_of(find(transactional, limit=limit)) == wanted[:limit]
-            assert keys_of(find(transactional, "-hound", limit=limit)) == wanted[:limit]
-            assert keys_of(find(transactional, None, {"n": 1}, limit)) == wanted[:limit]
-            assert keys_of(find(transactional, limit=limit, offset=3)) == wanted[3 : 3 + limit]
+            assert keys_of(find(transactional, limit=limit)) == expected[:limit]
+            assert keys_of(find(transactional, "-hound", limit=limit)) == expected[:limit]
+            assert keys_of(find(transactional, None, {"n": 1}, limit)) == expected[:limit]
+            assert keys_of(find(transactional, limit=limit, offset=3)) == expected[3 : 3 + limit]
 
     def test_a_store_makes_an_entry_the_newest(self, backend: LTMBackend) -> None:
         for key in ("a", "b", "c", "a"):
@@ -136,7 +136,7 @@ class RankRules(ContractBase):
     def test_only_the_newest_1000_matches_are_ranked(self, backend: LTMBackend) -> None:
         load(backend, [("best", "fox fox fox", {"n": 1})])
         model = Model()
-        for group in (range(300), range(300, 1000)):  # many ties, which pages of whatever size must not cut
+        for group in (range(300), range(300, 1000)):  # many equal scores; pages of any size must keep their order
             model.load(backend, [(f"k{number:04}", f"fox w{number}", {"n": 1}) for number in group])
         for condition in (None, {"n": 1}):
             assert_same(find(backend, "fox", condition), model.search("fox", condition))

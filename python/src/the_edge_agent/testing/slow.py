@@ -1,4 +1,4 @@
-"""A mark for rules that take long. A run on many databases may leave them out."""
+"""A mark for rules that take long. A test run on many databases may skip them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ Rule = TypeVar("Rule", bound=Callable[..., Any])
 
 
 def slow(rule: Rule) -> Rule:
-    """Mark a test of the contract: its attribute ``is_slow`` is true. Every run of a contract suite takes it."""
+    """Mark a test of the contract as slow: set its attribute ``is_slow``. A contract suite still runs it."""
     rule.is_slow = True  # type: ignore[attr-defined]
     return rule

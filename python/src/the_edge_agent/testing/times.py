@@ -1,4 +1,4 @@
-"""The rules of times: entries that end at a given moment, and iterations over all that a copy needs."""
+"""The rules of times: entries that expire at a given time, and iterations with everything that a copy needs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ STORES: Final[dict[str, Callable[..., Any]]] = {
 
 
 class TimeRules(ContractBase):
-    """Entries that end at a given moment, and iterations over whole entries, for backends that declare ``times``."""
+    """Entries that expire at a given time, and iterations over whole entries, for backends that declare ``times``."""
 
     def test_a_backend_without_times_says_so(self, backend: LTMBackend) -> None:
         if "times" in backend.capabilities:
@@ -87,9 +87,9 @@ class TimeRules(ContractBase):
             for way, store in STORES.items():
                 if way == "store" or "transactions" in timed.capabilities:
                     assert_success(store(timed, f"{way} {name}", expires_at=moment))
-        found = {entry["key"]: entry["expires_at"] for entry in timed.iterate_entries()}
-        assert found
-        assert set(found.values()) == {FUTURE}
+        expiries = {entry["key"]: entry["expires_at"] for entry in timed.iterate_entries()}
+        assert expiries
+        assert set(expiries.values()) == {FUTURE}
         assert_success(timed.store("store naive", 2))
         assert {entry["key"]: entry["expires_at"] for entry in timed.iterate_entries()}["store naive"] is None
 

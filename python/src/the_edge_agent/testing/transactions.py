@@ -1,4 +1,4 @@
-"""The rules of transactions: queue, commit all or nothing, roll back, leave ``with``."""
+"""The rules of transactions: queue, commit all or nothing, roll back, leave a ``with`` block."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def deleted(key: str, *, there: bool) -> dict[str, Any]:
 
 
 class TransactionRules(ContractBase):
-    """Several operations as one, for backends that declare ``transactions``."""
+    """Several operations in one transaction, for backends that declare ``transactions``."""
 
     def test_a_backend_without_transactions_says_so(self, backend: LTMBackend) -> None:
         if "transactions" in backend.capabilities:
@@ -130,8 +130,8 @@ class TransactionRules(ContractBase):
         value["list"].append(math.nan)
         metadata.clear()
         assert_success(transaction.commit())
-        found = transactional.retrieve("k")
-        assert (found["value"], found["metadata"]) == ({"list": [1]}, {"list": [1]})
+        entry = transactional.retrieve("k")
+        assert (entry["value"], entry["metadata"]) == ({"list": [1]}, {"list": [1]})
 
     @slow
     def test_a_large_transaction_is_one(self, transactional: LTMBackend) -> None:

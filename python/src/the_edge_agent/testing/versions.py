@@ -1,4 +1,4 @@
-"""The rules of if_version: a store over the version that was read, or none at all."""
+"""The rules of if_version: a store happens only if the entry still has the version that was read."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ def stored(key: str, version: int) -> dict[str, Any]:
 
 
 def count_up(backend: LTMBackend) -> int:
-    """Add 1 to a counter several times, each time over the version that was read; return the lost attempts."""
+    """Add 1 to a counter several times, each time with ``if_version``; return how many attempts had a conflict."""
     lost = 0
     for _ in range(INCREMENTS):
         while True:
-            found = assert_success(backend.retrieve("counter", 0))
-            result = backend.store("counter", found["value"] + 1, if_version=found["version"] or 0)
+            entry = assert_success(backend.retrieve("counter", 0))
+            result = backend.store("counter", entry["value"] + 1, if_version=entry["version"] or 0)
             if result["success"]:
                 break
             assert_conflict(result, "counter", result["version"])
-            assert result["version"] > (found["version"] or 0)
+            assert result["version"] > (entry["version"] or 0)
             lost += 1
     return lost
 
 
 def store_if_absent(backend: LTMBackend, seed: int) -> list[str]:
-    """Store every key in random order if it is not there; return those that were stored."""
+    """Store every key that does not exist, in random order; return the keys that were stored."""
     won = []
     for key in generator(seed).sample(KEYS, len(KEYS)):
         result = backend.store(key, seed, if_version=0)
@@ -74,13 +74,13 @@ def store_if_absent(backend: LTMBackend, seed: int) -> list[str]:
 
 
 def count_up_elsewhere(open_backend: OpenBackend) -> int:
-    """Count up in a backend opened here."""
+    """Call ``count_up`` on a backend that this process opens."""
     with open_backend() as backend:
         return count_up(backend)
 
 
 def store_if_absent_elsewhere(open_backend: OpenBackend, seed: int) -> list[str]:
-    """Store every key that is absent in a backend opened here."""
+    """Call ``store_if_absent`` on a backend that this process opens."""
     with open_backend() as backend:
         return store_if_absent(backend, seed)
 
@@ -213,7 +213,7 @@ class VersionRules(WorkerRules):
         for order in (("c", "a", "b"), ("b", "c", "a"), ("a", "b", "c")):
             transaction = transactional.transaction()
             transaction.store(order[0], 2, if_version=1)
-            transaction.store(order[0], 2, if_version=1)  # it is 2 by now
+            transaction.store(order[0], 2, if_version=1)  # the version is 2 now
             for key in order[1:]:
                 transaction.store(key, 2, if_version=7)
             assert_conflict(transaction.commit(), order[0], 2)
@@ -229,7 +229,7 @@ class VersionRules(WorkerRules):
             transaction.store("new", 1, if_version=0)
             transaction.store("k", 2, if_version=1)
             transaction.store("k", 3, if_version=version)
-            assert_conflict(transaction.commit(), "k", 2)  # the version that the operation before has made
+            assert_conflict(transaction.commit(), "k", 2)  # the version after the operation before
             assert contents(versioned) == before
 
     def test_leaving_with_raises_the_conflict(self, versioned: LTMBackend, transactional: LTMBackend) -> None:
@@ -260,19 +260,19 @@ class VersionRules(WorkerRules):
     @slow
     def test_threads_that_count_up_lose_nothing(self, versioned: LTMBackend) -> None:
         run_in_threads(count_up, [(versioned,)] * THREADS)
-        found = versioned.retrieve("counter")
-        assert found["value"] == found["version"] == THREADS * INCREMENTS
+        entry = versioned.retrieve("counter")
+        assert entry["value"] == entry["version"] == THREADS * INCREMENTS
 
     @slow
     def test_processes_that_count_up_lose_nothing(
         self, versioned: LTMBackend, reopen: OpenBackend, workers: ProcessPoolExecutor
     ) -> None:
         run_together(workers, count_up_elsewhere, [(reopen,)] * PROCESSES)
-        found = versioned.retrieve("counter")
-        assert found["value"] == found["version"] == PROCESSES * INCREMENTS
+        entry = versioned.retrieve("counter")
+        assert entry["value"] == entry["version"] == PROCESSES * INCREMENTS
 
     def assert_one_winner_for_each_key(self, backend: LTMBackend, won: list[list[str]]) -> None:
-        """Check that each key was won once, and has what its winner stored."""
+        """Check that each key was stored by one thread, and has the value of this thread."""
         assert sorted(chain.from_iterable(won)) == [*KEYS]
         winners = {key: seed for seed, keys in enumerate(won) for key in keys}
         assert {key: value for key, value, _ in backend.iterate_all()} == winners
@@ -298,10 +298,10 @@ class VersionRules(WorkerRules):
         def add(mine: int) -> None:
             for number in range(INCREMENTS):
                 while True:
-                    found = assert_success(versioned.retrieve("total"))
+                    entry = assert_success(versioned.retrieve("total"))
                     transaction = transactional.transaction()
                     transaction.store(f"t{mine}/{number}", 1)
-                    transaction.store("total", found["value"] + 1, if_version=found["version"])
+                    transaction.store("total", entry["value"] + 1, if_version=entry["version"])
                     result = transaction.commit()
                     if result["success"]:
                         break

@@ -1,4 +1,4 @@
-"""Threads and processes that begin at the same moment."""
+"""Run work in threads or processes that start at the same moment."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import pytest
 from the_edge_agent.testing.contract import ContractBase
 
 PROCESSES: Final = 4
-PATIENCE: Final = 120.0  # seconds after which a test fails that would otherwise hang
+PATIENCE: Final = 120.0  # seconds; a test that hangs fails after this time
 
 Answer = TypeVar("Answer")
 
-_meeting: Any = None  # the barrier of this process's pool
+_meeting: Any = None  # the barrier at which the processes of a pool wait for each other
 
 
 class Workers:
-    """The fixture of rules that need other processes."""
+    """The fixture for rules that need other processes."""
 
     @pytest.fixture(scope="session")
     @classmethod
     def workers(cls) -> Iterator[ProcessPoolExecutor]:
-        """Processes that share nothing with this one; one pool for all rules, because to start them takes long."""
+        """Return a pool of new processes. All rules share it, because starting processes takes long."""
         with process_pool() as pool:
             yield pool
 
@@ -46,14 +46,14 @@ def process_pool() -> Iterator[ProcessPoolExecutor]:
 
 
 def run_together(pool: Executor, work: Callable[..., Answer], arguments: Sequence[tuple[Any, ...]]) -> list[Answer]:
-    """Call ``work`` with each of the arguments, in processes of their own; return the answers in order."""
+    """Call ``work`` with each tuple of arguments in a process of its own; return the answers in order."""
     together = len(arguments) == PROCESSES
     futures = [pool.submit(_start, work, each, together) for each in arguments]
     return [future.result(PATIENCE) for future in futures]
 
 
 def run_in_threads(work: Callable[..., Answer], arguments: Sequence[tuple[Any, ...]]) -> list[Answer]:
-    """Call ``work`` with each of the arguments in a thread of its own, all at once; return the answers."""
+    """Call ``work`` with each tuple of arguments in a thread of its own, all at once; return the answers in order."""
     barrier = threading.Barrier(len(arguments))
 
     def run(each: tuple[Any, ...]) -> Answer:

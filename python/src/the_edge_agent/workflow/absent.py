@@ -1,4 +1,4 @@
-"""The words of ``YAMLEngine`` for parts that this engine does not have: they may switch a part off, never on."""
+"""Arguments of ``YAMLEngine`` for parts that this engine does not have. A program may only switch these parts off."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from the_edge_agent.workflow.errors import nearest
 
 @dataclass(frozen=True)
 class _Part:
-    """A part that is not here.
+    """A part that this engine does not have.
 
     Attributes:
-        reason: what an error says.
-        switch: the word that switches the part on or off, None if there is none.
-        starts_on: whether the other words alone switch it on.
-        options: these other words.
+        reason: the text for the error.
+        switch: the argument that switches the part on or off; None if there is none.
+        starts_on: whether an option alone switches the part on.
+        options: the other arguments of the part.
     """
 
     reason: str
@@ -26,7 +26,7 @@ class _Part:
     options: frozenset[str] = field(default_factory=frozenset)
 
     def check(self, words: Mapping[str, Any]) -> None:
-        """Raise ValueError if one of the words switches the part on."""
+        """Raise ValueError if one of the arguments switches the part on."""
         switch = None if self.switch is None else words.get(self.switch)
         is_on = self.starts_on if switch is None else bool(switch)
         for name in (self.switch, *sorted(self.options)) if is_on else ():
@@ -59,19 +59,19 @@ _PARTS: Final = (
 _WORDS: Final = frozenset().union(*(part.options | ({part.switch} if part.switch else set()) for part in _PARTS))
 
 
-def check_absent_parts(words: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Check the words of a constructor that are not its own.
+def check_absent_parts(words: Mapping[str, Any], parameters: Iterable[str]) -> None:
+    """Check arguments of a constructor that it does not have.
 
     Args:
-        words: with their values, which no error shows.
-        known: its own words.
+        words: the arguments with their values. Errors do not show the values.
+        parameters: the arguments that the constructor has.
 
     Raises:
-        ValueError: one switches on a part that there is not.
-        TypeError: one is unknown.
+        ValueError: an argument switches on a part that this engine does not have.
+        TypeError: an argument is unknown.
     """
     for name in words:
         if name not in _WORDS:
-            raise TypeError(f"YAMLEngine() has no argument {name!r}{nearest(name, known)}")
+            raise TypeError(f"YAMLEngine() has no argument {name!r}{nearest(name, parameters)}")
     for part in _PARTS:
         part.check(words)

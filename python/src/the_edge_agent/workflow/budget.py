@@ -1,8 +1,8 @@
-"""What a template may cost: its steps, and the characters and elements that it makes, are counted while it works.
+"""Limit the work of templates: count their steps, and the characters and elements that they make.
 
-A short template can ask for a lot: ``'%100000000d' % 1``, a list that is doubled 32 times, loops in loops. One such
-call may hold the interpreter for minutes, so that no clock can stop it. Therefore every operation pays for what it
-reads and makes. Where it can make much of little, it pays first.
+A short template can cause much work: ``'%100000000d' % 1``, a list that is doubled 32 times, nested loops. One such
+call may block the interpreter for minutes, and no timeout can interrupt it. So every operation pays for the data that
+it reads and makes. An operation that can make much data from little pays before it runs.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from jinja2.runtime import LoopContext, Macro
 from jinja2.sandbox import SandboxedEscapeFormatter, SandboxedFormatter
 from jinja2.utils import Namespace
 
-# The unit of work is a character that is copied. The others cost what they take in time beside it: at the limit a
-# template has run for 1 to 3 seconds of an idle machine, or has made 50 million characters. Real templates take less
+# The unit of work is to copy one character. The cost of other operations is their time in this unit. At the limit a
+# template has run for 1 to 3 seconds on an idle machine, or has made 50 million characters. Real templates need less
 # than a hundredth of that.
 MAX_WORK: Final = 50_000_000
-MAX_RUN_WORK: Final = 4 * MAX_WORK  # of all templates and states of one run of an untrusted file
-ELEMENT: Final = 20  # of a list or dict that is read, compared or made
-STEP: Final = 100  # an iteration, a call or an operation
-NODE: Final = 10  # a part of an expression, such as a name, a `.key` or a `not`
-COPIES: Final = 2  # of the state, after each node
-MAX_BITS: Final = 100_000  # of an integer that one `*` or `**` may make
-MAX_PRECISION: Final = 400  # of `round`: a float has no more decimals
+MAX_RUN_WORK: Final = 4 * MAX_WORK  # for all templates and states of one run of an untrusted file
+ELEMENT: Final = 20  # the cost of an element of a list or dict that is read, compared or made
+STEP: Final = 100  # the cost of an iteration, a call or an operation
+NODE: Final = 10  # the cost of a part of an expression, such as a name, a `.key` or a `not`
+COPIES: Final = 2  # copies of the state after each node
+MAX_BITS: Final = 100_000  # the longest integer that one `*` or `**` may make
+MAX_PRECISION: Final = 400  # for `round`: a float has no more decimals
 
-_BITS_SQUARED: Final = 50_000  # per unit: writing, multiplying and dividing long integers takes quadratic time
-_LINEAR_CODECS: Final = ("utf", "ascii", "latin", "iso")  # what the names of codecs begin with
-_SHORT_TEXT: Final = 64  # characters; the text itself is looked up when it is longer
-_TWO_WAY: Final = 30_000  # characters of a text from which on Python searches it in linear time
+_BITS_SQUARED: Final = 50_000  # squared bits for one unit: work on long integers takes quadratic time
+_LINEAR_CODECS: Final = ("utf", "ascii", "latin", "iso")  # beginnings of the names of fast codecs
+_SHORT_TEXT: Final = 64  # characters; a longer text that occurs again is counted only from the second time on
+_TWO_WAY: Final = 30_000  # characters; Python searches a longer text in linear time
 _VIEWS: Final[tuple[Any, ...]] = (type({}.keys()), type({}.values()), type({}.items()))
 _SEQUENCES: Final[tuple[Any, ...]] = (list, tuple, set, frozenset, *_VIEWS)
 _DIGITS: Final = re.compile(r"\d+")
@@ -44,11 +44,11 @@ Rule = Callable[[Any, Sequence[Any], Mapping[str, Any]], int]
 
 
 class BudgetError(jinja2.TemplateRuntimeError):
-    """A template that does more than it may."""
+    """A template exceeds its limit of work."""
 
 
 class Work:
-    """What may still be done. It belongs to one thread."""
+    """The work that is left. Only one thread may use an object."""
 
     def __init__(self, limit: int = MAX_WORK) -> None:
         """Allow ``limit`` units of work."""
@@ -58,7 +58,7 @@ class Work:
         """Pay for work.
 
         Raises:
-            BudgetError: there is not enough left.
+            BudgetError: not enough work is left.
         """
         self.left -= amount
         if self.left < 0:
@@ -67,16 +67,16 @@ class Work:
             )
 
     def weigh(self, value: Any, *, texts: bool = True) -> None:
-        """Pay for all that is in a value, as often as it is there.
+        """Pay for everything in a value. A part that occurs several times is paid for each time.
 
         Args:
             value: any value.
-            texts: False where the texts themselves are not copied: then one that is long is paid when it comes again.
+            texts: False if the texts are not copied. Then the first occurrence of a long text is free.
 
         Raises:
-            BudgetError: it is too large.
+            BudgetError: the value is too large.
         """
-        seen: set[int] = set()
+        long_texts: set[int] = set()
         stack, left = [value], self.left - 1
         parts: list[Any] = []
         while stack:
@@ -85,10 +85,10 @@ class Work:
             if kind is float or kind is bool or item is None:
                 continue
             if isinstance(item, str):
-                if texts or len(item) <= _SHORT_TEXT or id(item) in seen:
+                if texts or len(item) <= _SHORT_TEXT or id(item) in long_texts:
                     left -= len(item)
                 else:
-                    seen.add(id(item))
+                    long_texts.add(id(item))
             elif isinstance(item, int):
                 bits = item.bit_length()
                 left -= bits // 8 + bits * bits // _BITS_SQUARED
@@ -112,24 +112,24 @@ class Work:
         self.charge(self.left - left)
 
     def weigh_state(self, state: Mapping[str, Any]) -> None:
-        """Pay for the copies of a state; they share its texts.
+        """Pay for the copies of a state. The copies share its texts.
 
         Raises:
-            BudgetError: it is too large.
+            BudgetError: the state is too large.
         """
         before = self.left
         self.weigh(state, texts=False)
         self.charge((COPIES - 1) * (before - self.left))
 
     def charge_shallow(self, value: Any) -> None:
-        """Pay for a copy that shares what is in it."""
+        """Pay for a shallow copy of a value."""
         if isinstance(value, str | bytes):
             self.charge(len(value))
         elif isinstance(value, (dict, *_SEQUENCES)):
             self.charge(ELEMENT * _length(value))
 
     def charge_digits(self, spec: str) -> None:
-        """Pay for the widths and precisions of a format."""
+        """Pay for the widths and precisions in a format."""
         for digits in _DIGITS.findall(spec):
             self.charge(int(digits) if len(digits) < 19 else MAX_WORK + 1)
 
@@ -156,7 +156,7 @@ class Work:
     def charge_call(self, function: Any, args: Sequence[Any], named: Mapping[str, Any]) -> None:
         """Pay for a call before it is done."""
         self.charge(STEP)
-        if isinstance(function, Macro):  # what is in it pays for itself
+        if isinstance(function, Macro):  # its statements pay for themselves
             return
         if isinstance(function, LoopContext):
             for argument in args:
@@ -191,30 +191,30 @@ class Work:
                 self.charge(ELEMENT * len(key))
                 if named is not None:
                     self.weigh(named.get(key))
-            found = _CONVERSION.match(pattern, at)
-            if found is None:  # never: all of it may be empty
+            match = _CONVERSION.match(pattern, at)
+            if match is None:  # cannot happen, because the pattern also matches an empty text
                 return
-            for size in found.groups(""):
+            for size in match.groups(""):
                 self.charge(star) if size == "*" else self.charge_digits(size)
-            at = pattern.find("%", found.end())
+            at = pattern.find("%", match.end())
 
     def charge_has(self, container: Any, item: Any) -> None:
-        """Pay for a look whether something is in a container."""
+        """Pay for a test whether an item is in a container."""
         self.weigh(item)
         if isinstance(container, str | bytes):
             self.charge(len(container) + _search(container, [item], {}))
         elif not isinstance(container, dict | set | frozenset | _VIEWS[0]):
             self.weigh(container)
 
-    def made(self, value: Any) -> Any:
-        """Pay for a result. An iterator becomes a list, so that all that templates see has a size."""
+    def charge_result(self, value: Any) -> Any:
+        """Pay for a result and return it. An iterator becomes a list, so that every value in a template has a size."""
         if isinstance(value, Iterator) and not isinstance(value, LoopContext):
             value = list(self.steps(value))
         self.charge_shallow(value)
         return value
 
     def steps(self, items: Iterable[Any], more: int = 0) -> Iterator[Any]:
-        """Iterate, paying for each step, and ``more`` for what is done in it."""
+        """Iterate, and pay for each step: ``STEP``, and ``more`` for the work within the step."""
         for item in items:
             self.charge(STEP + more)
             yield item
@@ -224,13 +224,13 @@ _CURRENT: Final[ContextVar[Work]] = ContextVar("work of the template that is ren
 
 
 def current() -> Work:
-    """Return the budget that is left for the template that is rendered now."""
+    """Return the work that is left for the template that is rendered now."""
     return _CURRENT.get()
 
 
 @contextmanager
 def working(work: Work) -> Iterator[None]:
-    """Let a template do this work."""
+    """Make ``work`` the limit of the template that is rendered in the block."""
     token = _CURRENT.set(work)
     try:
         yield
@@ -242,7 +242,7 @@ class Formatter(SandboxedFormatter):
     """``str.format`` that pays for each field."""
 
     def format_field(self, value: Any, format_spec: str) -> Any:
-        """Write a field."""
+        """Pay for a field and format it."""
         work = current()
         work.charge(STEP)
         work.weigh(value)
@@ -250,17 +250,17 @@ class Formatter(SandboxedFormatter):
         return super().format_field(value, format_spec)
 
     def convert_field(self, value: Any, conversion: Any) -> Any:
-        """Convert a field for ``!r`` and ``!s``."""
+        """Pay for a field and convert it for ``!r`` and ``!s``."""
         current().weigh(value)
         return super().convert_field(value, conversion)
 
 
 class EscapeFormatter(Formatter, SandboxedEscapeFormatter):
-    """The same for text that is marked as safe."""
+    """``Formatter`` for text that is marked as safe."""
 
 
 def counted(functions: Mapping[str, Callable[..., Any]], cheap: frozenset[str]) -> dict[str, Callable[..., Any]]:
-    """Return filters or tests that pay for what they do; ``cheap`` ones look at no more than a few objects."""
+    """Return filters or tests that pay for their work. Those in ``cheap`` read only a few objects."""
     return {name: _counted(name, function, is_cheap=name in cheap) for name, function in functions.items()}
 
 
@@ -274,14 +274,14 @@ def _counted(name: str, function: Callable[..., Any], *, is_cheap: bool) -> Call
         work.charge(STEP)
         if is_cheap:
             result = function(*args, **named)
-            return work.made(result) if isinstance(result, Iterator) else result
+            return work.charge_result(result) if isinstance(result, Iterator) else result
         before = work.left
-        given = args[first:]
-        work.weigh([*given, *named.values()])
+        values = args[first:]
+        work.weigh([*values, *named.values()])
         work.charge((factor - 1) * (before - work.left))
-        if rule is not None and given:
-            work.charge(rule(given[0], given[1:], named))
-        return work.made(function(*args, **named))
+        if rule is not None and values:
+            work.charge(rule(values[0], values[1:], named))
+        return work.charge_result(function(*args, **named))
 
     return call
 
@@ -297,7 +297,7 @@ CHEAP_TESTS: Final = frozenset(
 
 
 def internal_filters() -> dict[str, Callable[..., Any]]:
-    """Return the filters that the compiled templates use; no template can write their names."""
+    """Return the filters that compiled templates use. Their names have a space, so no template can write them."""
     return {STEPS: _steps, WEIGHED: _weighed, COPIED: _copied, HAS: _has, SPENT: _spent}
 
 
@@ -327,7 +327,7 @@ def _spent(amount: int) -> None:
     current().charge(amount)
 
 
-# --- what calls can make of little ---------------------------------------------------------------------
+# --- the cost of methods and filters, by their arguments -----------------------------------------------
 
 
 def _argument(args: Sequence[Any], named: Mapping[str, Any], position: int, name: str, default: Any = None) -> Any:
@@ -344,7 +344,7 @@ def _length(value: Any) -> int:
 
 
 def _key(pattern: str, at: int) -> tuple[str, int]:
-    """Return the key in parentheses that begins at ``at``, and where it ends."""
+    """Return the key in parentheses that begins at ``at``, and the position after it."""
     depth, start = 0, at + 1
     while at < len(pattern):
         depth += (pattern[at] == "(") - (pattern[at] == ")")
@@ -363,7 +363,7 @@ def _expandtabs(text: Any, args: Sequence[Any], named: Mapping[str, Any]) -> int
 
 
 def _search(text: Any, args: Sequence[Any], named: Mapping[str, Any]) -> int:
-    """Searching forward is linear in long texts only."""
+    """Return the cost of a forward search. Only in long texts it takes linear time."""
     return _search_slowly(text, args, named) if len(text) < _TWO_WAY else 0
 
 
@@ -440,7 +440,7 @@ def _urlize(text: Any, args: Sequence[Any], named: Mapping[str, Any]) -> int:
 
 
 def _words(text: str) -> int:
-    """What splits text into words goes back and forth within long ones."""
+    """Return the cost of splitting text into words: within a long word it takes quadratic time."""
     longest = max(map(len, text.split()), default=0)
     return longest * longest // 4
 
@@ -458,7 +458,7 @@ def _round(number: Any, args: Sequence[Any], named: Mapping[str, Any]) -> int:
 
 
 def _each(items: Any, args: Sequence[Any], named: Mapping[str, Any]) -> int:
-    """What is done for each item, with names and defaults that may be long texts."""
+    """Return the cost of work for each item, with names and defaults that may be long texts."""
     return _length(items) * (ELEMENT + sum(map(_length, (*args, *named.values()))))
 
 
@@ -494,7 +494,7 @@ _FILTERS: Final[Mapping[str, Rule]] = {
     "urlize": _urlize,
     "wordwrap": _wordwrap,
 }
-# Characters that one character can become; `pprint` writes deep values again and again.
+# How many characters a filter can make of one; `pprint` writes deeply nested values several times.
 _FACTORS: Final[Mapping[str, int]] = {
     **dict.fromkeys(("e", "escape", "forceescape", "json", "tojson", "urlize", "xmlattr"), 8),
     "pprint": 100,

@@ -1,6 +1,6 @@
-"""The Python text of ``run`` nodes: compiled when a file is loaded, run with the state in scope.
+"""The Python code of ``run`` nodes. It is compiled when a file is loaded, and gets the state when it runs.
 
-The text is never a template, so no value of the state can become code. Running the code of a file is trusting
+The code is never a template, so no value of the state can become code. A program that runs the code of a file trusts
 that file.
 """
 
@@ -24,18 +24,18 @@ NAMES = ("state", "variables", "actions", "json")
 
 _FUNCTION = "run"
 _NODE = re.compile(r"<run of node (.*)>")
-_LONGEST = 400  # characters of a message before the place, which must be seen too
+_LONGEST = 400  # characters of a message; the place comes after it and must stay visible
 _PACKAGES = frozenset({"site-packages", "dist-packages"})
 _NOT_OF_USERS = (Path(sysconfig.get_path("stdlib")), Path(__file__).parents[1])
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 
 
 class CodeError(Exception):
-    """Python text that can't be compiled, or that failed.
+    """Code of a node cannot be compiled, or has failed.
 
     Attributes:
-        line: the line of the text, counted from 1, None when unknown.
-        kind: the ``error_type`` of the action that failed, else the name of the Python exception.
+        line: the line of the code, counted from 1; None if it is unknown.
+        kind: the ``error_type`` of the action that failed, or the name of the Python exception.
     """
 
     def __init__(self, message: str, *, line: int | None = None, kind: str = "SyntaxError") -> None:
@@ -46,13 +46,13 @@ class CodeError(Exception):
 
 @dataclass(frozen=True)
 class RunCode:
-    """Compiled Python text.
+    """Compiled Python code.
 
     Attributes:
-        code: the compiled text.
-        filename: the name under which the code was compiled, which finds its lines in a traceback.
-        assigned: the names that update the state, in the order in which they first come; None when the text
-            returns its updates.
+        code: the compiled code.
+        filename: the name under which the code was compiled; it identifies its lines in a traceback.
+        assigned: the names that update the state, in the order of their first assignment; None if the code returns
+            its updates.
     """
 
     code: CodeType
@@ -63,15 +63,15 @@ class RunCode:
         """Run the code.
 
         Args:
-            names: values for ``state``, ``variables`` and ``actions``. What the code changes within the state
-                stays changed.
+            names: the values of ``state``, ``variables`` and ``actions``. The code may change the objects within the
+                state.
 
         Returns:
-            What the code returned, or assigned: the updates of the state.
+            The updates of the state: the dict that the code returned, or the names that it assigned.
 
         Raises:
-            CodeError: the code raised an exception, which is then the cause, or returned something else than
-                a dict or None.
+            CodeError: the code raised an exception, which is the ``__cause__``, or returned something other than a
+                dict or None.
         """
         scope = {"__builtins__": builtins, "json": json, **names}
         try:
@@ -81,7 +81,7 @@ class RunCode:
             updates = scope[_FUNCTION](*(scope[name] for name in NAMES))
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # SystemExit, too: code in a file does not end the program
+        except BaseException as error:  # also SystemExit: code in a file must not end the program
             raise self._failure(error) from error
         return self._checked(updates)
 
@@ -105,7 +105,7 @@ class RunCode:
 
 
 def _describe(error: BaseException, filename: str) -> str:
-    """Return the kind and the message of an exception, and where it was raised if that was not in this file."""
+    """Return the type and the message of an exception, and its place if it was raised outside of this code."""
     frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__) if _is_of_users(frame)]
     frame, line = frames[-1] if frames else (None, 0)
     if frame is None or frame.f_code.co_filename == filename:
@@ -116,7 +116,7 @@ def _describe(error: BaseException, filename: str) -> str:
 
 
 def _is_of_users(frame: FrameType) -> bool:
-    """Return whether a frame is neither Python's, nor ours, nor of an installed package."""
+    """Return whether a frame is code of the user: not of Python, this package or an installed package."""
     name = frame.f_code.co_filename
     if name.startswith("<"):
         return _NODE.fullmatch(name) is not None
@@ -134,17 +134,17 @@ def file_name(node: str) -> str:
 
 
 def compile_code(text: str, filename: str) -> RunCode:
-    """Compile the Python text of a node.
+    """Compile the Python code of a node.
 
-    A text with a ``return`` of its own is the body of a function; of any other text, the names that it
-    assigns update the state, except those that begin with ``_``.
+    Code with a ``return`` outside of its functions is compiled as the body of a function. Other code updates the state
+    with the names that it assigns, except names that begin with ``_``.
 
     Args:
-        text: the Python text.
-        filename: the name to compile it under, unique to the node.
+        text: the Python code.
+        filename: the name under which to compile it, unique to the node.
 
     Raises:
-        CodeError: the text is not valid Python, or assigns a name that it is given.
+        CodeError: the code is not valid Python, or assigns ``state``, ``variables``, ``actions`` or ``json``.
     """
     try:
         module = ast.parse(text, filename)
@@ -152,12 +152,12 @@ def compile_code(text: str, filename: str) -> RunCode:
         if any(isinstance(node, ast.Return) for node in nodes):
             return RunCode(_compile(_as_function(module, filename), filename), filename, None)
         assigned: dict[str, int] = {}
-        for name in _assigned_names(nodes):
-            if not name.id.startswith("_"):
-                assigned.setdefault(name.id, name.lineno)
-        for given in NAMES:
-            if given in assigned:
-                raise CodeError(f"`{given}` is given to the code and can't be assigned", line=assigned[given])
+        for target in _assigned_names(nodes):
+            if not target.id.startswith("_"):
+                assigned.setdefault(target.id, target.lineno)
+        for name in NAMES:
+            if name in assigned:
+                raise CodeError(f"`{name}` is given to the code and can't be assigned", line=assigned[name])
         return RunCode(_compile(module, filename), filename, tuple(assigned))
     except SyntaxError as error:
         raise CodeError(f"not valid Python: {error.msg}", line=error.lineno) from None
@@ -180,7 +180,7 @@ def _as_function(module: ast.Module, filename: str) -> ast.Module:
 
 
 def _own(nodes: list[Any]) -> Iterator[ast.AST]:
-    """Walk the nodes that belong to the text itself, not to functions and classes within it."""
+    """Walk the nodes of the code itself, without those of functions and classes within it."""
     for node in nodes:
         yield node
         if not isinstance(node, _SCOPES):

@@ -1,4 +1,4 @@
-"""The engine: it loads agents and holds the long-term memory that they share."""
+"""YAMLEngine: it loads agents and has the long-term memory that they share."""
 
 from __future__ import annotations
 
@@ -22,15 +22,19 @@ from the_edge_agent.workflow.reading import Document, from_dict, read_file
 class YAMLEngine:
     """Loads agents from YAML and gives them a long-term memory.
 
-    The memory is the ``ltm_backend`` that was given, which no file replaces; else what the last loaded file with
-    ``settings.ltm`` configures there; else what was configured here; else an SQLite database in the process's
-    memory, made when it is first used. The engine closes the backends that it made; an ``ltm_backend`` that was
-    given is its owner's to close.
+    The agents use the first of these memories:
 
-    A file is trusted like a program unless ``allow_code`` is False. Then it has what is given here and nothing
-    else: this memory, these environment variables, and no files.
+    1. the argument ``ltm_backend``, which no file can replace;
+    2. the memory that the last loaded file with ``settings.ltm`` configures;
+    3. the memory that the arguments ``ltm_path`` or ``ltm_config`` configure;
+    4. an SQLite database in RAM, created on first use.
 
-    An engine may be used from several threads. It is a context manager; leaving it closes it.
+    The engine closes the backends that it has created. The caller must close its own ``ltm_backend``.
+
+    A file is trusted like a program, unless ``allow_code`` is False. Then the file can use only the memory and the
+    environment variables that the constructor gets, and it cannot read files.
+
+    Several threads may use one engine. It is a context manager; the end of the block closes it.
 
     Example:
         >>> from the_edge_agent import YAMLEngine
@@ -41,8 +45,8 @@ class YAMLEngine:
         Hello Ana
 
     Attributes:
-        actions_registry: the actions by name, called as ``action(state, **arguments)``. What is added here
-            can be used by the files that are loaded afterwards.
+        actions_registry: the actions by name, called as ``action(state, **arguments)``. Files that are loaded later
+            can use actions that a program adds here.
     """
 
     def __init__(
@@ -61,38 +65,38 @@ class YAMLEngine:
         """Make an engine.
 
         Args:
-            enable_ltm: False makes every ``ltm.*`` action fail and leaves ``settings.ltm`` alone.
+            enable_ltm: False makes every ``ltm.*`` action fail, and ``settings.ltm`` is ignored.
             ltm_backend: a memory to use; the engine never closes it. Files with ``settings.ltm`` are refused.
             ltm_path: a file for an SQLite memory.
             ltm_backend_type: the kind of memory for ``ltm_path`` and ``ltm_config``, "sqlalchemy" by default.
-            ltm_config: what a file would say under ``settings.ltm``, without ``backend``.
-            allow_code: False refuses files with ``run`` nodes or ``settings.ltm``, and bounds what one run may do.
+            ltm_config: the options that a file would have under ``settings.ltm``, without ``backend``.
+            allow_code: False refuses files with ``run`` nodes or ``settings.ltm``, and limits the work of each run.
             env: the environment variables that files may read: their names, or a mapping of names to values. None
-                means all of them; with ``allow_code=False``, none.
-            actions_registry: actions of the host, by name, besides or in place of the built-in ones.
-            absent: words of parts that this engine does not have, such as ``enable_graph`` and ``lua_enabled``, for
-                programs that switch these parts off.
+                means all of them; with ``allow_code=False`` it means none.
+            actions_registry: actions of the program, by name. They are added to the built-in ones, or replace them.
+            absent: arguments for parts that this engine does not have, such as ``enable_graph`` and ``lua_enabled``,
+                for programs that switch these parts off.
 
         Raises:
-            LTMError: the memory can't be made.
-            TypeError: an unknown word; ``env`` is a text, or has a name or value that is none.
-            ValueError: more than one of ``ltm_backend``, ``ltm_path`` and ``ltm_config``, or a backend and a
-                type; a word that switches on a part that there is not.
+            LTMError: the memory cannot be created.
+            TypeError: an argument is unknown; ``env`` is a string, or has a name or value that is not text.
+            ValueError: more than one of ``ltm_backend``, ``ltm_path`` and ``ltm_config`` was passed, or
+                ``ltm_backend`` and ``ltm_backend_type``; an argument switches on a part that this engine does not have.
         """
         check_absent_parts(absent, inspect.signature(YAMLEngine).parameters)
-        if sum(given is not None for given in (ltm_backend, ltm_path, ltm_config)) > 1:
+        if sum(argument is not None for argument in (ltm_backend, ltm_path, ltm_config)) > 1:
             raise ValueError("give one of ltm_backend, ltm_path and ltm_config")
         if ltm_backend is not None and ltm_backend_type is not None:
             raise ValueError("ltm_backend_type goes with ltm_path or ltm_config, not with ltm_backend")
         self._enable_ltm = enable_ltm
         self._allow_code = allow_code
         self._env = _readable(env) if env is not None or allow_code else {}
-        self._is_given = ltm_backend is not None
+        self._has_callers_backend = ltm_backend is not None
         self._lock = RLock()
         self._closed = False
         self._ltm_backend: LTMBackend | None = ltm_backend
         self._owns_backend = False
-        if enable_ltm and any(given is not None for given in (ltm_path, ltm_config, ltm_backend_type)):
+        if enable_ltm and any(argument is not None for argument in (ltm_path, ltm_config, ltm_backend_type)):
             config = {"path": fspath(ltm_path)} if ltm_path is not None else dict(ltm_config or {})
             self._ltm_backend = parse_ltm_config({"ltm": {"backend": ltm_backend_type or "sqlalchemy", **config}})
             self._owns_backend = True
@@ -100,20 +104,20 @@ class YAMLEngine:
 
     @property
     def ltm_backend(self) -> LTMBackend | None:
-        """The memory in use, made now if need be; None when it is not enabled."""
+        """The memory in use. It is created now if there is none yet. None if ``enable_ltm`` is False."""
         return self._memory() if self._enable_ltm else None
 
     def load_from_file(self, path: str | PathLike[str]) -> CompiledGraph:
         """Load an agent from a YAML file.
 
         Raises:
-            WorkflowFileError: the file can't be read, is not a valid agent, or its memory can't be made. The
-                engine is then as it was before.
+            WorkflowFileError: the file cannot be read, is not a valid agent, or its memory cannot be created. The
+                engine then keeps its memory.
         """
         return self._load(read_file(path))
 
     def load_from_dict(self, config: Mapping[str, Any]) -> CompiledGraph:
-        """Load an agent from a dict with the contents of an agent file; it is copied.
+        """Load an agent from a dict with the contents of an agent file. The dict is copied.
 
         Raises:
             WorkflowFileError: as for ``load_from_file``.
@@ -121,7 +125,7 @@ class YAMLEngine:
         return self._load(from_dict(config))
 
     def close(self) -> None:
-        """Close the memory that the engine made; afterwards ``ltm.*`` actions fail. Closing twice is fine."""
+        """Close the memory that the engine has created. Later ``ltm.*`` actions fail. Closing again does nothing."""
         with self._lock:
             self._closed = True
             self._replace_backend(None)
@@ -146,18 +150,18 @@ class YAMLEngine:
         with self._lock:
             if self._closed:
                 raise WorkflowFileError("the engine is closed", agent.ltm_place)
-            if self._is_given:
+            if self._has_callers_backend:
                 message = "`settings.ltm` can't replace the memory that the host gives: leave it out"
                 raise WorkflowFileError(message, agent.ltm_place if agent.ltm_place.line is not None else None)
             try:
                 backend = parse_ltm_config(agent.ltm or {}, self._env)
             except (LTMError, ImportError, ValueError) as error:
                 message = str(error)
-                if not message.startswith("settings."):  # those messages of the memory name the key themselves
+                if not message.startswith("settings."):  # messages that begin so already name the key
                     message = f"settings.ltm: {message}"
                 in_file = agent.ltm_place.line is not None
                 raise WorkflowFileError(message, agent.ltm_place if in_file else None) from error
-            self._replace_backend(backend)  # only now: a configuration that fails leaves the old memory in place
+            self._replace_backend(backend)  # only now, so that a bad configuration leaves the old memory in use
 
     def _replace_backend(self, backend: LTMBackend | None) -> None:
         old, owned = self._ltm_backend, self._owns_backend
@@ -180,7 +184,7 @@ class YAMLEngine:
 
 
 def _readable(env: Mapping[str, str] | Iterable[str] | None) -> dict[str, str] | None:
-    """Return the environment variables that files may read, None for all."""
+    """Return the environment variables that files may read, or None for all."""
     if env is None:
         return None
     if isinstance(env, str):

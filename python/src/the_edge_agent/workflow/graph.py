@@ -1,4 +1,4 @@
-"""A loaded agent, ready to run: its nodes in order, over a state that is a dict."""
+"""CompiledGraph: a loaded agent that can be run. Its nodes run in order and change a state, which is a dict."""
 
 from __future__ import annotations
 
@@ -17,44 +17,45 @@ from the_edge_agent.workflow.templates import Renderer, TemplateError
 State = dict[str, Any]
 Event = dict[str, Any]
 
-_LONGEST = 500  # characters of a message before the line, which must be seen too
+_LONGEST = 500  # characters of a message; the line number comes after it and must stay visible
 
 
 class CompiledGraph:
-    """What ``YAMLEngine.load_from_file`` returns.
+    """A loaded agent, which ``YAMLEngine.load_from_file`` returns.
 
-    It keeps nothing between runs, so that one graph may run many times, also in several threads at once. It
-    uses the memory of the engine that made it, until that engine is closed.
+    It has no state between runs, so one graph may run many times, also in several threads at once. It uses the memory
+    of the engine that loaded it. When the engine is closed, actions that need the memory fail.
     """
 
     def __init__(self, agent: Agent, actions: Mapping[str, Action]) -> None:
-        """Make a graph of a checked agent; use ``YAMLEngine`` to get one."""
+        """Make a graph of a checked agent. Programs get graphs from ``YAMLEngine``."""
         self._agent = agent
         self._actions = actions
 
     @property
     def name(self) -> str:
-        """What the file calls the agent."""
+        """The name of the agent in its file; empty if it has none."""
         return self._agent.name
 
     def invoke(self, state: Mapping[str, Any] | None = None) -> Iterator[Event]:
         """Run the agent.
 
         Args:
-            state: the input, laid over the file's ``initial_state``; it is copied, never changed.
+            state: the input. Its keys are added to the file's ``initial_state`` or replace those there. It is copied
+                and never changed.
 
         Returns:
-            An iterator of events; the run goes on as it is read. The last event, so far the only one, is
+            An iterator of events. The agent runs while the iterator is read. So far there is one event,
             ``{"type": "final", "state": {...}}``.
 
         Raises:
-            NodeError: a node failed, raised while reading.
-            WorkflowError: the input is not a dict with keys that are text, or can't be copied.
+            NodeError: a node failed; raised while the iterator is read.
+            WorkflowError: the input is not a dict whose keys are text, or cannot be copied.
         """
         return (event for event in self.stream(state) if event["type"] == "final")
 
     def stream(self, state: Mapping[str, Any] | None = None) -> Iterator[Event]:
-        """Run the agent, telling the state after each node.
+        """Run the agent and return the state after each node.
 
         Args:
             state: as for ``invoke``.
@@ -64,20 +65,20 @@ class CompiledGraph:
             ``{"type": "final", "state": {...}}``. The states are copies.
 
         Raises:
-            NodeError: a node failed, raised while reading.
-            WorkflowError: the input is not a dict with keys that are text, or can't be copied.
+            NodeError: a node failed; raised while the iterator is read.
+            WorkflowError: the input is not a dict whose keys are text, or cannot be copied.
         """
         return self._run(self._start(state))
 
     def _start(self, state: Mapping[str, Any] | None) -> State:
-        given = {} if state is None else state
-        if not isinstance(given, Mapping):
-            raise WorkflowError(f"the input state must be a dict, not {type(given).__name__}")
-        for key in given:
+        updates = {} if state is None else state
+        if not isinstance(updates, Mapping):
+            raise WorkflowError(f"the input state must be a dict, not {type(updates).__name__}")
+        for key in updates:
             if not isinstance(key, str):
                 raise WorkflowError(f"the keys of the input state must be text, not {key!r}")
         try:
-            return deepcopy({**self._agent.initial_state, **given})
+            return deepcopy({**self._agent.initial_state, **updates})
         except Exception as error:
             raise WorkflowError(f"the input state can't be copied: {describe(error)}") from error
 
@@ -89,13 +90,13 @@ class CompiledGraph:
         yield {"type": "final", "state": state}
 
     def _step(self, node: Node, state: State, work: Work | None) -> State:
-        """Return the state after a node; the node may change the dict that it gets."""
+        """Run a node and return the state after it. The node may change the dict ``state``."""
         body = node.body
         after = self._run_code(node, body, state) if isinstance(body, RunBody) else self._use(node, body, state, work)
         if work is not None:
             _pay(node, work.weigh_state, after)
         try:
-            return deepcopy(after)  # what can't be copied is told of the node that made it, not of a later one
+            return deepcopy(after)  # here, so that the error names the node that made an object without a copy
         except Exception as error:
             message = f"it left something in the state that can't be copied: {describe(error)}"
             raise NodeError(node.name, message, error_type=type(error).__name__, place=node.place) from error
@@ -123,18 +124,18 @@ class CompiledGraph:
         values = {"state": state, "variables": self._agent.variables}
         arguments = {key: _render(node, f"with.{key}", render, values, work) for key, render in body.arguments.items()}
         if work is not None:
-            _pay(node, work.weigh, arguments)  # an action reads all that it is given
+            _pay(node, work.weigh, arguments)  # an action reads all of its arguments
         try:
             result = call_action(self._actions, body.action, state, **arguments)
         except ActionError as error:
             raise NodeError(node.name, error.message, error_type=error.error_type, place=node.place) from error
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # SystemExit, too: an action does not end the program
+        except BaseException as error:  # also SystemExit: an action must not end the program
             message = f"`{body.action}` failed: {describe(error)}"
             raise NodeError(node.name, message, error_type=type(error).__name__, place=node.place) from error
         if work is not None:
-            _pay(node, work.weigh, result)  # its texts are new, and may stay in the state
+            _pay(node, work.weigh, result)  # a result has new texts, which may stay in the state
         if isinstance(body.output, str):
             return {**state, body.output: result}
         if body.output is not None:

@@ -1,4 +1,4 @@
-"""From plain data to a checked agent: every word is known, or refused where it was written."""
+"""Turn the data of an agent file into a checked agent. Unknown words are refused, with the place in the file."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def load_agent(
     """Check a document and compile its code and templates.
 
     Args:
-        document: what was read.
+        document: the data and the places where it was written.
         actions: the actions that nodes may use.
         allow_code: False refuses ``run`` nodes and ``settings.ltm``.
-        env: the environment variables that ``variables`` may have, None for all.
+        env: the environment variables that ``variables`` may use; None for all.
 
     Raises:
-        WorkflowFileError: naming the first thing that is wrong, and where.
+        WorkflowFileError: the agent is not valid. The error names the first fault and its place.
     """
     try:
         return _Loader(document, actions, allow_code=allow_code, env=env).agent()
@@ -114,7 +114,7 @@ class _Loader:
         return settings or None
 
     def _refuse_settings(self, settings: dict[str, Any]) -> NoReturn:
-        """Refuse the configuration of a memory: its options reach files, drivers, servers and other programs."""
+        """Refuse the configuration of a memory, because its options give access to files, servers and programs."""
         word = next(iter(settings))
         block = settings[word]
         option = next(iter(block)) if word == "ltm" and isinstance(block, dict) else None
@@ -145,10 +145,10 @@ class _Loader:
         if not isinstance(nodes, list) or not nodes:
             shown = "an empty list" if nodes == [] else _kind(nodes)
             raise self._refused(("nodes",), f"`nodes` must be a list of at least one node, not {shown}", key=True)
-        seen: set[str] = set()
-        return tuple(self._node(("nodes", index), node, seen) for index, node in enumerate(nodes))
+        names: set[str] = set()
+        return tuple(self._node(("nodes", index), node, names) for index, node in enumerate(nodes))
 
-    def _node(self, path: Path, node: Any, seen: set[str]) -> Node:
+    def _node(self, path: Path, node: Any, names: set[str]) -> Node:
         if not isinstance(node, dict):
             raise self._refused(path, f"a node is a mapping with a `name` and a body, not {_kind(node)}")
         self._check_words(path, node, NODE, _LATER_NODE)
@@ -158,9 +158,9 @@ class _Loader:
         self._text((*path, "description"), node.get("description", ""))
         if not name.strip() or "\n" in name or name in _RESERVED_NODES:
             raise self._refused((*path, "name"), f"`{name}` can't be the name of a node")
-        if name in seen:
+        if name in names:
             raise self._refused((*path, "name"), f"there is already a node `{name}`")
-        seen.add(name)
+        names.add(name)
         return Node(name, self._body(path, node, name), self._document.place(path))
 
     def _body(self, path: Path, node: dict[str, Any], name: str) -> Body:
@@ -221,10 +221,10 @@ class _Loader:
     def _renderer(self, path: Path, value: Any, names: tuple[str, ...]) -> Renderer:
         if isinstance(value, dict):
             fields = self._renderers(path, self._mapping(path, value), names)
-            return lambda given, work: {key: render(given, work) for key, render in fields.items()}
+            return lambda context, work: {key: render(context, work) for key, render in fields.items()}
         if isinstance(value, list | tuple):
             items = [self._renderer((*path, index), item, names) for index, item in enumerate(value)]
-            return lambda given, work: [render(given, work) for render in items]
+            return lambda context, work: [render(context, work) for render in items]
         if not isinstance(value, str):
             return constant(value)
         try:
@@ -238,7 +238,7 @@ class _Loader:
             if word in later:
                 raise self._refused((*path, word), f"`{word}` is not supported yet{later[word]}", key=True)
             if word not in words:
-                hint = nearest(word, [*words, *later]) or f"; known are {', '.join(f'`{known}`' for known in words)}"
+                hint = nearest(word, [*words, *later]) or f"; known are {', '.join(f'`{each}`' for each in words)}"
                 raise self._refused((*path, word), f"unknown word `{word}`{hint}", key=True)
 
     def _check_keys(self, path: Path, data: dict[Any, Any]) -> None:
@@ -247,7 +247,7 @@ class _Loader:
                 raise self._refused(path, f"keys must be text, not {key!r}")
 
     def _mapping(self, path: Path, value: Any) -> dict[str, Any]:
-        """Return the mapping at ``path``; nothing, where people left only the heading, is an empty one."""
+        """Return the mapping at ``path``. None (only the key was written) becomes an empty mapping."""
         if value is None:
             return {}
         if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What an agent file is, once it has been read and checked."""
+"""The classes of a checked agent: the agent, its nodes and their bodies."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from the_edge_agent.workflow.templates import Renderer
 
 @dataclass(frozen=True)
 class RunBody:
-    """Python code.
+    """The Python code of a node.
 
     Attributes:
         code: the compiled text.
-        line_before: the line of the file before the first one of the code, 0 when there is no file.
+        line_before: the number of the line before the code in its file; 0 if the agent was not read from a file.
     """
 
     code: RunCode
@@ -25,13 +25,13 @@ class RunBody:
 
 @dataclass(frozen=True)
 class UsesBody:
-    """An action.
+    """The action of a node.
 
     Attributes:
-        action: its name in the registry.
+        action: the name of the action in the registry.
         arguments: a renderer for each argument.
-        output: the key of the state for the result, or a renderer for each key; None merges the result into
-            the state.
+        output: the key of the state that gets the result, or a renderer for each key of the state. None merges the
+            result into the state.
     """
 
     action: str
@@ -56,13 +56,13 @@ class Agent:
     """A checked agent file.
 
     Attributes:
-        name: what the file calls the agent, empty when it does not.
-        variables: the same for every run; environment variables are expanded.
-        initial_state: what a run's input is laid over.
-        ltm: the part of ``settings`` that configures the memory, None when there is none.
-        ltm_place: where that part was written.
-        nodes: in the order in which they run.
-        is_trusted: whether it may run code; otherwise what one run may do is limited.
+        name: the name of the agent; empty if the file gives none.
+        variables: values that are the same for every run, with environment variables expanded.
+        initial_state: the state of a run before the input is added.
+        ltm: the part of ``settings`` that configures the memory; None if there is none.
+        ltm_place: where this part was written.
+        nodes: the nodes, in the order in which they run.
+        is_trusted: whether the file may run code. If not, each run has a limit of work.
     """
 
     name: str

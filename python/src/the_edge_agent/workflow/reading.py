@@ -1,8 +1,8 @@
-"""YAML text to plain JSON-like data that remembers where each key and value was written.
+"""Read YAML text into plain data, and remember the line and column of each key and value.
 
-YAML is read strictly: no tags, no duplicate keys, text for keys. Plain words are read the way YAML 1.1 and
-YAML 1.2 agree on; what the two read differently (``no``, ``010``, ``1_000``) is refused, because either
-reading would surprise someone. Dates and times such as ``2024-01-31`` and ``12:30`` are text.
+YAML is read strictly: no tags, no duplicate keys, only text as keys. Words without quotes are accepted only if YAML 1.1
+and YAML 1.2 read them in the same way. Others (``no``, ``010``, ``1_000``) are refused, because each reading would
+surprise someone. Dates and times such as ``2024-01-31`` and ``12:30`` are text.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from the_edge_agent.workflow.errors import Place, WorkflowFileError, describe
 
 Path = tuple[str | int, ...]
 
-# A few lines of aliases and merges can stand for billions of values. Real agent files have a few thousand.
-MAX_CHARACTERS = 5_000_000  # of a file; reading them takes seconds
-MAX_VALUES = 200_000  # keys, values and merged pairs, aliases included
-MAX_TEXT = 20_000_000  # characters of all values, aliases included
-MAX_DEPTH = 100  # values in values
+# With aliases and merges a few lines can stand for billions of values. Real agent files have a few thousand values.
+MAX_CHARACTERS = 5_000_000  # characters of a file; reading so many takes seconds
+MAX_VALUES = 200_000  # keys, values and merged pairs; each use of an alias counts
+MAX_TEXT = 20_000_000  # characters of all values; each use of an alias counts
+MAX_DEPTH = 100  # levels of nesting
 
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUE = frozenset({"true", "True", "TRUE"})
@@ -44,7 +44,7 @@ _TEMPLATE_HINT = "; a template such as {{ state.x }} must be in quotes"
 
 
 class Mark(NamedTuple):
-    """A place in the text, counted from 1; ``text_line`` is where a block of text begins."""
+    """A place in the text, counted from 1. ``text_line`` is the line on which a block of text begins."""
 
     line: int
     column: int
@@ -53,7 +53,7 @@ class Mark(NamedTuple):
 
 @dataclass
 class Document:
-    """Plain data and the places where it was written (none, when it came as a dict)."""
+    """Plain data and the places where it was written. Data from a dict has no places."""
 
     data: Any
     source: str = ""
@@ -61,7 +61,7 @@ class Document:
     keys: dict[Path, Mark] = field(default_factory=dict)
 
     def place(self, path: Path, *, key: bool = False) -> Place:
-        """Return where the value, or the key, at ``path`` was written; for what is not there, its parent."""
+        """Return the place of the value (or key) at ``path``. If there is none, return the place of its parent."""
         marks = self.keys if key and path in self.keys else self.values
         written = path
         while written and written not in marks:
@@ -72,13 +72,13 @@ class Document:
         return Place(self.source, show_path(path), mark.line, mark.column)
 
     def text_line(self, path: Path) -> int:
-        """Return the line before the first one of the text at ``path``, 0 when there is no file."""
+        """Return the number of the line before the text at ``path``, or 0 if there is no file."""
         mark = self.values.get(path)
         return mark.text_line - 1 if mark else 0
 
 
 def show_path(path: Path) -> str:
-    """Write a path the way people do: ``nodes[0].with.key``."""
+    """Return a path as text, such as ``nodes[0].with.key``."""
     shown = ""
     for step in path:
         shown += f"[{step}]" if isinstance(step, int) else f".{step}" if shown else step
@@ -89,7 +89,7 @@ def read_file(path: str | PathLike[str]) -> Document:
     """Read a YAML file.
 
     Raises:
-        WorkflowFileError: the file can't be read, or is not plain YAML.
+        WorkflowFileError: the file cannot be read, or is not plain YAML.
     """
     source = fspath(path)
     try:
@@ -111,7 +111,7 @@ def read_yaml(text: str, source: str) -> Document:
         source: the name of the file, for messages.
 
     Raises:
-        WorkflowFileError: the text is not YAML, or uses what this reader refuses.
+        WorkflowFileError: the text is not YAML, or has something that this reader refuses.
     """
     if len(text) > MAX_CHARACTERS:
         raise WorkflowFileError(f"the file has more than {MAX_CHARACTERS:,} characters", Place(source))
@@ -134,7 +134,7 @@ def read_yaml(text: str, source: str) -> Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """A composer that refuses tags: they ask for Python types, and we have data. It counts what it composes."""
+    """A YAML composer that refuses tags, because they create Python objects, and limits the number of values."""
 
     count = depth = 0
 
@@ -168,7 +168,7 @@ def _compose(text: str) -> yaml.Node | None:
 
 
 class _Builder:
-    """Turns composed nodes into data, noting each one's place in the document."""
+    """Turns composed YAML nodes into data, and notes the place of each in the document."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
@@ -261,7 +261,7 @@ class _Builder:
             return text in _TRUE
         if _INTEGER.fullmatch(text) or _FLOAT.fullmatch(text):
             return self._number(node, text)
-        # The words themselves are not shown: they may be part of a setting.
+        # The messages do not show the word, because it may be a secret.
         if node.tag == _YAML_1_1_BOOL:
             raise self._refused(node, "yes, no, on and off are ambiguous: write true or false, or put text in quotes")
         if (node.tag in _YAML_1_1_NUMBERS and ":" not in text) or _NUMBER_OF_YAML_1_2.fullmatch(text):
@@ -288,7 +288,7 @@ def _place(source: str, mark: yaml.Mark | None) -> Place:
 
 
 def _hint(text: str, mark: yaml.Mark | None) -> str:
-    """Guess from the line of an error what its writer forgot."""
+    """Return a hint for a common mistake, guessed from the line of an error, or ``""``."""
     lines = text.split("\n")
     line = lines[mark.line] if mark and mark.line < len(lines) else ""
     if "{{" in line:
@@ -297,10 +297,10 @@ def _hint(text: str, mark: yaml.Mark | None) -> str:
 
 
 def from_dict(data: Mapping[str, Any]) -> Document:
-    """Copy a configuration that was made in Python.
+    """Copy an agent that was written as a Python dict.
 
     Raises:
-        WorkflowFileError: something in it can't be copied.
+        WorkflowFileError: something in it cannot be copied, or it is too large.
     """
     _check_size(data)
     try:
@@ -310,7 +310,7 @@ def from_dict(data: Mapping[str, Any]) -> Document:
 
 
 def _check_size(data: Any) -> None:
-    """Refuse what stands for too many values: the same lists within each other, again and again."""
+    """Refuse data with too many values. A list that occurs in several places counts each time."""
     count, characters, stack = 0, 0, [data]
     while stack:
         item = stack.pop()

@@ -1,7 +1,7 @@
-"""Templates in agent files: Jinja2 in its immutable sandbox, strict about names that are missing.
+"""Templates in agent files: Jinja2 in its immutable sandbox. A missing name is an error.
 
-Only what is written in the file is a template. Values that a template puts in (from state or memory) are
-data: they are never rendered again. What a template may cost is bounded, whatever the data: see ``budget``.
+Only text in the file is a template. Values that a template inserts, from the state or the memory, are data and are
+never rendered again. The work of a template has a limit for any data: see ``budget``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from the_edge_agent.workflow.budget import Work
 from the_edge_agent.workflow.errors import describe, nearest
 
 Renderer: TypeAlias = Callable[[Mapping[str, Any], Work | None], Any]
-"""Called with the values of the names and with what the run may still do, None for a run without a limit."""
+"""Takes the values of the names, and the work that the run has left (None if it has no limit); returns the result."""
 
 LATER_NAMES = ("settings", "secrets", "env", "checkpoint")
 MAX_TAGS = 2_000  # `{% ... %}` in one template: compiling them takes quadratic time
@@ -33,15 +33,15 @@ MAX_SOURCE = 1_000_000  # characters of one template
 _MARKERS = ("{{", "{%", "{#")
 _REFERENCES = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
 _LAZY = (types.GeneratorType, KeysView, ValuesView, ItemsView, range)
-_SEARCHED = 10_000  # containers that are looked into for the name of a missing value
+_SEARCHED = 10_000  # containers that are searched to find the path of a missing value
 
 
 class TemplateError(Exception):
-    """A template that can't be read, or fails when it is rendered."""
+    """A template is not valid, or fails when it is rendered."""
 
 
 def is_template(text: str) -> bool:
-    """Tell whether ``text`` has anything for the template engine to do."""
+    """Return whether ``text`` has template syntax."""
     return any(marker in text for marker in _MARKERS)
 
 
@@ -49,15 +49,15 @@ def compile_text(text: str, names: tuple[str, ...]) -> Renderer:
     """Compile a template.
 
     Args:
-        text: one lone ``{{ expression }}``, which gives the value itself, or a text with templates in it,
-            which gives text.
-        names: what the template may speak of, such as ``("state", "variables")``.
+        text: a single ``{{ expression }}``, whose result is the value itself, or a text with templates in it, whose
+            result is text.
+        names: the names that the template may use, such as ``("state", "variables")``.
 
     Returns:
-        A function that makes fresh data of those names' values; it raises TemplateError.
+        A function that takes the values of those names and returns new data; it raises TemplateError.
 
     Raises:
-        TemplateError: the template can't be read, or speaks of another name.
+        TemplateError: the template is not valid, or uses another name.
     """
     if not is_template(text):
         return constant(text)
@@ -71,7 +71,7 @@ def compile_text(text: str, names: tuple[str, ...]) -> Renderer:
         raise TemplateError(f"not a valid template: {error.message}{line}") from None
     except (RecursionError, MemoryError):
         raise TemplateError("not a valid template: nested too deeply") from None
-    except SyntaxError as error:  # of Python, to which templates are compiled: 20 loops in each other, for example
+    except SyntaxError as error:  # from Python, to which templates are compiled, for example for 20 nested loops
         raise TemplateError(f"not a valid template: {error.msg}") from None
     except (ValueError, OverflowError) as error:  # such as a number of 5,000 digits
         raise TemplateError(f"not a valid template: {error}") from None
@@ -79,7 +79,7 @@ def compile_text(text: str, names: tuple[str, ...]) -> Renderer:
 
 
 def constant(value: Any) -> Renderer:
-    """Return a renderer that always gives ``value``."""
+    """Return a renderer that always returns ``value``."""
     return lambda values, work: value
 
 
@@ -97,7 +97,7 @@ def _compile(text: str, names: tuple[str, ...]) -> tuple[jinja2.Template, bool]:
 
 
 def _lone_expression(tree: nodes.Template) -> nodes.Expr | None:
-    """Return the expression of a text that is one ``{{ ... }}`` and nothing else."""
+    """Return the expression of a text that is a single ``{{ ... }}``, or None for other text."""
     if len(tree.body) == 1 and isinstance(output := tree.body[0], nodes.Output) and len(output.nodes) == 1:
         only = output.nodes[0]
         return None if isinstance(only, nodes.TemplateData) else only
@@ -142,9 +142,9 @@ def _render(template: jinja2.Template, values: Mapping[str, Any], run: Work | No
 
 
 def _plain(value: Any) -> Any:
-    """Copy a value out of a template: no undefined values, no markup, no iterators, no functions."""
+    """Copy a value out of a template, without undefined values, markup, iterators and functions."""
     if isinstance(value, jinja2.Undefined):
-        return str(value) or None  # raises what is missing; an `if` without `else` gives nothing
+        return str(value) or None  # a missing value raises; an `if` without `else` gives ""
     if isinstance(value, str):
         return value[:] if type(value) is str else str.__str__(value)
     if isinstance(value, dict):
@@ -160,9 +160,9 @@ def _data_only(value: Any) -> Any:
     return value
 
 
-@jinja2.pass_context  # with a context nothing is computed while a file is loaded
+@jinja2.pass_context  # so that Jinja2 does not compute constants while a file is loaded
 def _printed(context: Context, value: Any) -> Any:
-    """Prepare a value to become text; an undefined one then raises what is missing."""
+    """Prepare a value for its conversion to text. For an undefined value that conversion raises an error."""
     if isinstance(value, jinja2.Undefined):
         return value
     work = budget.current()
@@ -172,30 +172,33 @@ def _printed(context: Context, value: Any) -> Any:
 
 
 class _MissingError(jinja2.UndefinedError):
-    """A value that was asked for and is not there."""
+    """A template uses a value that is missing.
 
-    def __init__(self, holder: Any, name: Any, asked: tuple[Any, ...]) -> None:
+    ``holder`` has no ``name``; ``steps`` are the names that the template looks up further in the missing value.
+    """
+
+    def __init__(self, holder: Any, name: Any, steps: tuple[Any, ...]) -> None:
         super().__init__("a value is missing")
         self._holder = holder
         self._name = name
-        self._asked = asked
+        self._steps = steps
 
     def explain(self, values: Mapping[str, Any]) -> str:
-        """Name the path that was asked for, found by where the holder is among ``values``."""
+        """Return a message with the path that the template uses. It begins at the place of ``holder`` in ``values``."""
         parent = _find(self._holder, values)
         if parent is None:
             return f"`{self._name}` is missing"
         path = f"{parent}{_step(self._name)}"
-        asked = path + "".join(map(_step, self._asked))
-        because = "" if asked == path else f" (there is no `{path}`)"
+        whole_path = path + "".join(map(_step, self._steps))
+        because = "" if whole_path == path else f" (there is no `{path}`)"
         hint = ""
         if isinstance(self._holder, dict) and isinstance(self._name, str):
             hint = nearest(self._name, [key for key in self._holder if isinstance(key, str)])
-        return f"`{asked}` is missing{because}{hint}"
+        return f"`{whole_path}` is missing{because}{hint}"
 
 
 def _find(holder: Any, values: Mapping[str, Any]) -> str | None:
-    """Return the path at which the object ``holder`` itself is found, breadth first."""
+    """Search breadth first for the object ``holder`` itself; return its path, or None."""
     queue: list[tuple[str, Any]] = list(values.items())
     for index, (path, value) in enumerate(queue):
         if value is holder:
@@ -214,9 +217,9 @@ def _step(name: Any) -> str:
 
 
 class _Missing(jinja2.StrictUndefined):
-    """An undefined value that fails on use, and may be looked into so that ``default`` works at any depth."""
+    """An undefined value that fails when it is used. Looking up names in it is allowed, so that ``default`` works."""
 
-    __slots__ = ("_asked", "_error")
+    __slots__ = ("_error", "_steps")
 
     def __init__(
         self,
@@ -224,15 +227,15 @@ class _Missing(jinja2.StrictUndefined):
         obj: Any = no_object,
         name: str | None = None,
         exc: Any = jinja2.UndefinedError,
-        asked: tuple[Any, ...] = (),
+        steps: tuple[Any, ...] = (),
     ) -> None:
         super().__init__(hint, obj, name, self._make_error)  # type: ignore[arg-type]
         self._error = exc
-        self._asked = asked
+        self._steps = steps
 
     def _make_error(self, message: str | None) -> Exception:
         if self._error is jinja2.UndefinedError and self._undefined_hint is None:
-            return _MissingError(self._undefined_obj, self._undefined_name, self._asked)
+            return _MissingError(self._undefined_obj, self._undefined_name, self._steps)
         return self._error(message)  # type: ignore[no-any-return]
 
     def __getattr__(self, name: str) -> Any:
@@ -241,13 +244,13 @@ class _Missing(jinja2.StrictUndefined):
         return self[name]
 
     def __getitem__(self, key: Any) -> Any:
-        budget.current().charge(budget.NODE + len(self._asked))
-        asked = (*self._asked, key)
-        return _Missing(self._undefined_hint, self._undefined_obj, self._undefined_name, self._error, asked)
+        budget.current().charge(budget.NODE + len(self._steps))
+        steps = (*self._steps, key)
+        return _Missing(self._undefined_hint, self._undefined_obj, self._undefined_name, self._error, steps)
 
 
 class _Counting(NodeTransformer):
-    """Makes a template pay for what it does without a call: loops, comparisons, joined text, slices."""
+    """Changes a template so that loops, comparisons, joined text and slices pay for their work."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - jinja2's names
         per_item = 0 if node.test is None else _cost(node.test)
@@ -281,9 +284,9 @@ class _Counting(NodeTransformer):
 
 
 def _pay_for_statements(tree: nodes.Template) -> None:
-    """Make each statement pay, before it runs, for its text and for the parts of its expressions.
+    """Change a template so that each statement first pays for its text and the parts of its expressions.
 
-    A list that is written out with 100,000 elements is as much work as a loop.
+    For example, a list that is written with 100,000 elements is as much work as a loop.
     """
     for parent in [tree, *tree.find_all(nodes.Stmt)]:
         for field in ("body", "else_"):
@@ -291,7 +294,7 @@ def _pay_for_statements(tree: nodes.Template) -> None:
             if statements:
                 paid = [part for statement in statements for part in (_payment(_cost(statement), statement), statement)]
                 setattr(parent, field, paid)
-        if isinstance(parent, nodes.Macro | nodes.CallBlock) and parent.defaults:  # computed in each call
+        if isinstance(parent, nodes.Macro | nodes.CallBlock) and parent.defaults:  # each call computes these
             parent.body.insert(0, _payment(sum(map(_cost, parent.defaults)), parent))
 
 
@@ -306,7 +309,7 @@ def _cost(node: nodes.Node) -> int:
         part = stack.pop()
         cost += len(part.data) if isinstance(part, nodes.TemplateData) else budget.NODE
         stack += [child for child in part.iter_child_nodes() if not isinstance(child, nodes.Stmt)]
-        if isinstance(part, nodes.If):  # the conditions of its `elif`, which are no statements of their own
+        if isinstance(part, nodes.If):  # adds the conditions of `elif`, which are not separate statements
             stack += part.elif_
     return cost
 
@@ -316,7 +319,7 @@ def _filter(name: str, value: Any, *args: nodes.Expr) -> nodes.Expr:
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox, where a key of a dict comes before a method of dicts, and all work is counted."""
+    """The sandbox. A key of a dict has priority over a method of dicts, and all work is counted."""
 
     intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
 
@@ -326,18 +329,18 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        if not isinstance(argument, str | int):  # a tuple can be large, and is hashed
+        if not isinstance(argument, str | int):  # a tuple can be large, and hashing it reads all of it
             budget.current().weigh(argument)
         return super().getitem(obj, argument)
 
     def is_safe_callable(self, obj: Any) -> bool:
-        # The base class would look into a missing value for marks; calling one raises that it is missing.
+        # The base class would read attributes of a missing value. Calling a missing value raises the right error.
         return isinstance(obj, _Missing) or super().is_safe_callable(obj)
 
     def call(self, context: Context, obj: Any, /, *args: Any, **named: Any) -> Any:
         work = budget.current()
         work.charge_call(obj, args, named)
-        return work.made(super().call(context, obj, *args, **named))
+        return work.charge_result(super().call(context, obj, *args, **named))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         budget.current().charge_operator(operator, left, right)
@@ -364,7 +367,7 @@ def _json(value: Any) -> str:
 
 
 def _environment() -> _Environment:
-    # Without the optimizer next to nothing is computed while a file is loaded.
+    # Without the optimizer Jinja2 computes almost nothing while a file is loaded.
     environment = _Environment(
         undefined=_Missing, keep_trailing_newline=True, optimized=False, finalize=_printed, autoescape=False
     )

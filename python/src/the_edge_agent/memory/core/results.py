@@ -59,7 +59,7 @@ def fail(error_type: ErrorType, error: str, **fields: Any) -> Result:
 
 
 class LTMError(Exception):
-    """A failed call, raised by what returns no result dict, such as constructors and ``iterate_all``.
+    """A failed call. Constructors, ``iterate_all`` and other calls that return no result dict raise it.
 
     Attributes:
         result: the failure dict, ``{"success": False, "error": str, "error_type": str}``.

@@ -1,1 +1,1 @@
-"""What all memories and catalogs on a database share: public methods, ledger, search plan, layouts, errors, blobs."""
+"""Shared by all memories and catalogs on a database: public methods, ledger, search plan, layouts, errors, blobs."""

@@ -193,7 +193,7 @@ _NAMED: Final[dict[Meaning, str]] = {
 _PLACE: Final = re.compile("^(connection failed: )?(connection to server .* failed: )?")
 _QUOTED: Final = re.compile(
     "[\"“”„][^\"“”]*[\"“”]|»[^«]*«|«[^»]*»|[`'‘‚][^'’‘]*['’‘]"
-)  # in quotation marks a server repeats what a client sent
+)  # a server repeats the text of a client in quotation marks
 _MAX_SHOWN: Final = 200  # characters of a server's text
 
 

@@ -1,7 +1,7 @@
 """SQLiteBackend: long-term memory in one SQLite file, with the standard library alone.
 
-The reference: what a call of the contract means can be read here. Words are looked up in SQLite's full-text index;
-phrases, negations, filters, scores and order are decided by the functions that define them, in Python.
+This is the reference implementation of the contract. SQLite's full-text index looks up words. The functions in ``core``
+that define them decide about phrases, negations, filters, scores and order.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from the_edge_agent.memory.database.search_plan import Reader
 from the_edge_agent.memory.sqlite.database import IN_MEMORY, SQLiteDatabase, now, timestamp, written
 from the_edge_agent.memory.sqlite.search import IN_PREFIX, VISIBLE, SQLiteSearch, range_values
 
-# An upsert in one statement. An expired entry counts as absent: the store is then a create.
+# A store is one statement. If the entry has expired, the store counts as a new entry with version 1.
 _UPSERT: Final = """
     INSERT INTO ltm_entries (key, value, metadata, {names}version, expires_at, created_at, updated_at)
     VALUES (:key, :value, :metadata, {values}1, :expires_at, :now, :now)
@@ -64,14 +64,14 @@ _STORE: Final = _UPSERT.format(
 _STORE_WITHOUT_WORDS: Final = _UPSERT.format(names="", values="", changes="")
 _ENTRY: Final = f"SELECT key, value, metadata, version, storage_uri FROM ltm_entries WHERE key = :key AND {VISIBLE}"
 _DELETE: Final = f"DELETE FROM ltm_entries WHERE key = :key AND {VISIBLE}"
-# Of two lower bounds SQLite seeks by one; the plus keeps it from the other.
+# SQLite uses one of two lower limits for its search in the index; with the plus it does not use "key > :after".
 _KEYS: Final = f"""
     SELECT key FROM ltm_entries
     WHERE key >= max(:prefix, :after) AND key < :end AND +key > :after AND {VISIBLE} ORDER BY key"""
 _NEXT_KEY: Final = (
     "SELECT key FROM ltm_entries WHERE key >= max(:prefix, :after) AND key < :end AND key > :after LIMIT 1"
 )
-_END: Final = " AND key < :end"  # above all keys that are text; those that are none come after it
+_END: Final = " AND key < :end"  # without a prefix this condition would exclude damaged keys that are not text
 _COUNT_ALL: Final = f"SELECT count(*) FROM ltm_entries WHERE {VISIBLE}"
 _COUNT: Final = f"{_COUNT_ALL} AND {IN_PREFIX}"
 _PAGE: Final = _KEYS.replace("SELECT key", "SELECT key, value, metadata, storage_uri")
@@ -81,11 +81,11 @@ _EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_entries WHERE expires_at <= :n
 
 
 class SQLiteBackend(DatabaseBackend):
-    """Long-term memory in one SQLite file, or in memory; needs nothing but Python.
+    """Long-term memory in one SQLite file, or in RAM. It needs only Python.
 
-    The contract of each method is ``LTMBackend``'s. Safe for many threads and processes; a forked child opens
-    connections of its own. A file can be opened by ``SQLAlchemyBackend("sqlite:///...")`` too, also at the same time.
-    Values in a blob storage are read by that class only.
+    ``LTMBackend`` documents the methods. Many threads and processes may use one file, and many threads one object. A
+    forked child process opens its own connections. ``SQLAlchemyBackend("sqlite:///...")`` can open the same file, also
+    at the same time; only that class can read values in a blob storage.
     """
 
     _database: SQLiteDatabase
@@ -104,15 +104,16 @@ class SQLiteBackend(DatabaseBackend):
         """Open the file and create the tables, unless ``lazy``.
 
         Args:
-            path: of the file, which is created if need be; ``":memory:"`` for a memory that ends with the backend.
+            path: the path of the file, which is created if it does not exist. ``":memory:"`` is a memory in RAM that
+                disappears when the backend is closed.
             db_path: another name of ``path``.
-            timeout: seconds that a call may take, the wait for other writers included.
-            lazy: open nothing until the first call.
+            timeout: how many seconds a call may take, including the wait for other writers.
+            lazy: open the file in the first call, and not now.
             search: whether words can be searched; see ``SQLAlchemyBackend``.
-            language: of the words; see ``SQLAlchemyBackend``.
-            catalog: keeps the ledger of what is in memory: the name of a catalog, a mapping of its ``type`` and
-                options, or a catalog, which stays the caller's. In the same file it is written in the same
-                transaction; ``{"type": "sqlite"}`` without a ``path`` means the same file.
+            language: the language of the words; see ``SQLAlchemyBackend``.
+            catalog: a catalog that is kept in step with the memory: the name of a catalog, a mapping with its ``type``
+                and options, or a catalog object, which the caller must close. A catalog in the same file is written in
+                the same transaction; ``{"type": "sqlite"}`` without a ``path`` means the same file.
 
         Raises:
             LTMError: ``configuration_error`` and, unless ``lazy``, ``connection_error``.
@@ -151,7 +152,7 @@ class SQLiteBackend(DatabaseBackend):
             return self._run(connection, operations)
 
     def _run(self, connection: sqlite3.Connection, operations: Sequence[Operation]) -> list[Result]:
-        """Run stores and deletes at one time, in their order, and keep a ledger in the same file."""
+        """Run stores and deletes in order, all with the same time, and write a ledger in the same file."""
         at = now()
         results = [
             _store(connection, operation, at) if isinstance(operation, Store) else _delete(connection, operation, at)
@@ -164,8 +165,8 @@ class SQLiteBackend(DatabaseBackend):
     def _facts(self, keys: Sequence[str]) -> dict[str, Facts | Damage]:
         facts = "SELECT key, expires_at, storage_uri, version FROM ltm_entries WHERE key = ?"
         with self._database.transaction() as connection:
-            found = {key: connection.execute(facts, (key,)).fetchone() for key in keys}
-        return {key: read_facts(*row, timestamp=timestamp) for key, row in found.items() if row}
+            rows = {key: connection.execute(facts, (key,)).fetchone() for key in keys}
+        return {key: read_facts(*row, timestamp=timestamp) for key, row in rows.items() if row}
 
     # --- reads -------------------------------------------------------------------------------------
 
@@ -197,7 +198,7 @@ class SQLiteBackend(DatabaseBackend):
         return self._pages(_WHOLE_PAGE, prefix, partial(whole_of, timestamp=timestamp))
 
     def _pages(self, statement: str, prefix: str, item_of: Callable[[Any], Any]) -> Iterator[Any]:
-        """Yield ``item_of`` of every row. Skip rows in a damaged part of the file."""
+        """Yield ``item_of(row)`` of every row, and a ``Damage`` for each row in a damaged part of the file."""
         last = ""
 
         def page(after: str, skip: int) -> Page:
@@ -226,7 +227,7 @@ class SQLiteBackend(DatabaseBackend):
                 raise
         else:
             return
-        # The index of the keys is damaged. The table may be whole; all of it is sorted for each page.
+        # The index of the keys is damaged too, but the table may be whole. SQLite sorts all of it for each page.
         table = statement.replace("FROM ltm_entries", "FROM ltm_entries NOT INDEXED")
         begin = last
         yield from iterate(lambda after, skip: self._page(table, prefix, after or begin, skip), item_of)
@@ -240,15 +241,15 @@ class SQLiteBackend(DatabaseBackend):
         values = {**range_values(prefix), "after": after}
         if not prefix:
             statement = statement.replace(_END, "")
-        if not after:  # an empty key, which somebody else has written, is not above it
+        if not after:  # includes a damaged entry with an empty key
             statement = statement.replace("+key >", "+key >=")
         if is_one:
-            statement += " LIMIT 1"  # the driver is a row ahead
+            statement += " LIMIT 1"  # because the driver reads one row ahead
         with self._database.statement() as connection, closing(connection.execute(statement, values)) as rows:
             return page_of(rows, skip)
 
     def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, offset: int, limit: int) -> Result:
-        # Without words each statement is of one state and has all that is wanted, or is of no use.
+        # Without words the first statement that answers returns whole results, so no transaction is needed.
         begun = self._database.transaction() if has_words(terms) else self._database.statement()
         with begun as connection:
             results = self._reads(connection, condition, prefix).results(terms, offset, limit)
@@ -288,5 +289,5 @@ def _store(connection: sqlite3.Connection, store: Store, at: datetime) -> Result
 
 
 def _delete(connection: sqlite3.Connection, delete: Delete, at: datetime) -> Result:
-    found = connection.execute(_DELETE, {"key": delete.key, "now": written(at)}).rowcount
-    return ok(deleted=bool(found), key=delete.key)
+    deleted_count = connection.execute(_DELETE, {"key": delete.key, "now": written(at)}).rowcount
+    return ok(deleted=bool(deleted_count), key=delete.key)

@@ -1,4 +1,4 @@
-"""SQLiteCatalog: the ledger of what is stored, in one SQLite file, with the standard library alone."""
+"""SQLiteCatalog: a catalog in one SQLite file, with the standard library alone."""
 
 from __future__ import annotations
 
@@ -48,11 +48,12 @@ _SIZE: Final = f"""
 
 
 class SQLiteCatalog(NativeCatalog):
-    """A ``CatalogBackend`` in one SQLite file, or in memory; needs nothing but Python.
+    """A ``CatalogBackend`` in one SQLite file, or in RAM. It needs only Python.
 
-    The contract of each method is ``CatalogBackend``'s; ``get_snapshot``, ``list_snapshots``, ``delete_snapshot``,
-    ``get_deleted_entries`` and ``close`` come with it. Safe for many threads and processes; a forked child opens
-    connections of its own. A file can be opened by ``SQLAlchemyCatalog("sqlite:///...")`` too.
+    ``CatalogBackend`` documents the methods. This class also has ``get_snapshot``, ``list_snapshots``,
+    ``delete_snapshot``, ``get_deleted_entries`` and ``close``. Many threads and processes may use one file, and many
+    threads one object. A forked child process opens its own connections. The class ``SQLAlchemyCatalog`` can open the
+    same file.
     """
 
     _database_class = SQLiteDatabase
@@ -66,9 +67,10 @@ class SQLiteCatalog(NativeCatalog):
         """Open the file and create the tables, unless ``lazy``.
 
         Args:
-            path: of the file, which is created if need be; ``":memory:"`` for a catalog that ends with the object.
-            timeout: seconds that a call may take, the wait for other writers included.
-            lazy: open nothing until the first call.
+            path: the path of the file, which is created if it does not exist. ``":memory:"`` is a catalog in RAM that
+                disappears when the object is closed.
+            timeout: how many seconds a call may take, including the wait for other writers.
+            lazy: open the file in the first call, and not now.
 
         Raises:
             LTMError: ``configuration_error`` and, unless ``lazy``, ``connection_error``.
@@ -98,13 +100,13 @@ class SQLiteCatalog(NativeCatalog):
 
     def _found(self, connection: sqlite3.Connection, ids: Sequence[str]) -> list[Row]:
         at = written(now())
-        found = (connection.execute(_GET, {"id": each, "now": at}).fetchone() for each in ids)
-        return [row for row in found if row is not None]
+        rows = (connection.execute(_GET, {"id": each, "now": at}).fetchone() for each in ids)
+        return [row for row in rows if row is not None]
 
     def _list(self, prefix: str, condition: Node | None, limit: int) -> list[dict[str, Any]]:
         with self._database.transaction() as connection:
             statement, values = (_LIST, range_of(prefix)) if prefix else (_SQL.every, {})
-            # A statement that has rows left keeps the state of the file that it sees, and the next write would fail.
+            # Close the cursor: a statement with unread rows keeps its read transaction, and the next write would fail.
             with closing(connection.execute(statement, {**values, "now": written(now())})) as rows:
                 return first_tracked(self._database.in_time(rows), timestamp, condition, limit)
 
@@ -121,7 +123,7 @@ class SQLiteCatalog(NativeCatalog):
     # --- as the ledger of a memory in the same file ------------------------------------------------
 
     def follow(self, connection: sqlite3.Connection, operations: Sequence[Operation], at: datetime) -> None:
-        """Write down what a transaction of the memory does at the time ``at``."""
+        """Write the operations of a transaction of the memory into the catalog, with the time ``at``."""
         deleted, tracked = changes_of(operations)
         for key in deleted:
             connection.execute(_SQL.delete, {"id": generate_entry_id(key), "now": written(at)})
@@ -129,7 +131,7 @@ class SQLiteCatalog(NativeCatalog):
             _track(connection, entry, at)
 
     def forget(self, connection: sqlite3.Connection, keys: Sequence[str], at: datetime) -> None:
-        """Remove what has expired of keys that the memory has cleaned up."""
+        """Remove the expired entries of keys that the memory has cleaned up."""
         connection.executemany(_FORGET, [{"id": generate_entry_id(key), "now": written(at)} for key in keys])
 
 

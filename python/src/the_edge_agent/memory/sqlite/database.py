@@ -1,4 +1,4 @@
-"""One SQLite database through the standard library: its connections, transactions, tables and errors."""
+"""SQLiteDatabase: connections, transactions, tables and errors of one SQLite database, with the standard library."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from the_edge_agent.memory.sqlite.schema import SQLiteTables
 from the_edge_agent.memory.sqlite.settings import OURS, TOLERANT, why_unusable
 
 IN_MEMORY: Final = ":memory:"
-_STEPS_BETWEEN_LOOKS: Final = 20_000  # of SQLite's machine, well under a millisecond, between two looks at the clock
+_STEPS_BETWEEN_CHECKS: Final = 20_000  # instructions of SQLite between two checks of the time; far below a millisecond
 
 _TABLES: Final = SQLiteTables()
 _REFUSED: Final = f"{REFUSED[2]}; its tables were changed, or {FILE_DAMAGED}"
 _DAMAGED: Final[Meaning] = ("connection_error", False, FILE_DAMAGED)
-# By SQLite's own English texts, which do not change: error codes came with Python 3.11.
+# Failures by the English texts of SQLite, which do not change. Python has SQLite's error codes only since 3.11.
 _FAILURES: Final[tuple[tuple[str, Meaning], ...]] = (
     ("is locked", LOCK_WAIT),
     ("interrupted", CONNECT_TIMEOUT),
@@ -67,29 +67,30 @@ _MAY_BE_DAMAGE: Final = (None, CONSTRAINT, NO_TABLE)
 
 
 class SQLiteDatabase:
-    """A file, or a database in memory, for many threads, and for forks of a process that uses a file.
+    """An SQLite file, or an SQLite database in RAM, for many threads. A forked process may go on using a file.
 
-    A file gets as many connections as there are calls at once; they are kept. A database in memory lives in one
-    connection, for which calls wait in turn.
+    A file has as many connections as there are simultaneous calls; they stay open. A database in RAM has one
+    connection, and calls wait for it.
 
     Attributes:
-        path: of the file, absolute, or ``:memory:``.
-        closed: whether ``close`` has been called.
-        has_full_text: whether there is a full-text index, known after the first transaction has begun.
-        has_metadata_words: whether it has words for metadata too; an SQLite without JSON functions makes it without.
-        language: of the words; None before the start, and for a table without words.
-        on_start: called after the start of a file, when transactions can be run; if it raises, the next call starts
-            anew.
+        path: the absolute path of the file, or ``:memory:``.
+        closed: whether ``close`` was called.
+        has_full_text: whether there is a full-text index. It is set when the first transaction begins.
+        has_metadata_words: whether the index has words for metadata too. An SQLite without JSON functions makes none.
+        language: the rules of the table's language; None before the start, and for a table without search.
+        on_start: called after the start of a file, when transactions can run. If it raises, the next call starts again.
     """
 
     def __init__(self, path: Any, timeout: Any, *, search: bool | None = None, language: str | None = None) -> None:
-        """Check the arguments; open nothing.
+        """Check the arguments. No file is opened.
 
         Args:
-            path: of the file, or ``:memory:``.
-            timeout: seconds that a transaction may take, the wait for other writers included.
-            search: whether the entries' table keeps words; None needs no such table and takes what is there.
-            language: that these words must be of; None for that of the table, English for a new one.
+            path: the path of the file, or ``:memory:``.
+            timeout: how many seconds a transaction may take, including the wait for other writers.
+            search: whether the table of entries has search texts. None means that the caller does not use this table:
+                it is not created or checked.
+            language: the language that the table must have; None for the language of the table, or English if the
+                table is new.
 
         Raises:
             LTMError: ``configuration_error``.
@@ -106,20 +107,20 @@ class SQLiteDatabase:
         self._start_anew()
 
     def start(self) -> None:
-        """Open the database and create its tables, unless that is done.
+        """Open the database and create its tables, unless this was done before.
 
         Raises:
-            LTMError: it cannot be opened.
+            LTMError: the database cannot be opened.
         """
         with self.transaction():
             pass
 
     @contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
-        """Run the block as one transaction; commit at its end, roll back if it raises.
+        """Run the block as one transaction. Commit at its end; roll back if it raises.
 
         Args:
-            write: take the write lock first: a transaction that reads and then writes would fail as busy.
+            write: take the write lock at the beginning. A transaction that takes it after a read could fail as busy.
 
         Raises:
             LTMError: after ``close``, and for every error of SQLite.
@@ -131,10 +132,12 @@ class SQLiteDatabase:
 
     @contextmanager
     def statement(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
-        """Lend a connection for one statement, a transaction by itself, which is read to its end or closed.
+        """Yield a connection for one statement, which is a transaction by itself.
+
+        The block must read the rows of the statement to the end, or close its cursor.
 
         Args:
-            write: whether it writes; what was written counts only if the file is still there.
+            write: whether the statement writes. A write succeeds only if the file is still the same afterwards.
 
         Raises:
             LTMError: after ``close``, and for every error of SQLite.
@@ -159,7 +162,7 @@ class SQLiteDatabase:
                             loan.file.check()
                     except LTMError:
                         raise
-                    except Exception as error:  # of a row such as no call writes
+                    except Exception as error:  # for example while decoding a damaged row
                         if not is_damage(error, loan.connection):
                             raise
                         problem = LTMError("connection_error", FILE_DAMAGED)
@@ -169,21 +172,21 @@ class SQLiteDatabase:
                 finally:
                     self._give(loan)
             finally:
-                self._give(loan)  # an exception of a signal or another thread may have struck before the first one
-        if loan.struck:
-            raise loan.struck.pop()
+                self._give(loan)  # again, because an interrupt may have skipped the first one
+        if loan.interrupts:
+            raise loan.interrupts.pop()
         if problem is not None:
             raise problem
 
     def in_time(self, rows: Iterable[Any]) -> Iterator[Any]:
-        """Yield rows within ``statement`` until its time is over: what Python does with them SQLite cannot stop."""
+        """Yield rows, and fail when the time of the call is over. SQLite's own check does not see work in Python."""
         for row in rows:
             if time.monotonic() > self._call.deadline:
                 raise sqlite3.OperationalError("interrupted")
             yield row
 
     def is_at(self, path: Any) -> bool:
-        """Return whether a path leads to this database; one in memory is each time another."""
+        """Return whether a path leads to this database. ``:memory:`` is a different database each time."""
         other = _check_path(path)
         return IN_MEMORY not in (self.path, other) and os.path.realpath(self.path) == os.path.realpath(other)
 
@@ -196,7 +199,7 @@ class SQLiteDatabase:
         return self.path
 
     def close(self) -> None:
-        """Close every connection, those in use when their transactions end; idempotent."""
+        """Close every connection; those in use are closed when their transactions end. Closing again does nothing."""
         if os.getpid() != self._process:
             self._after_fork()
         with self._lock:
@@ -223,7 +226,7 @@ class SQLiteDatabase:
             if self.closed:
                 raise LTMError("connection_error", "this backend is closed")
             loan.file = self._file
-            if self._idle:  # at every moment it is idle, or whose it is can be told
+            if self._idle:  # an interrupt here loses no connection: it is always idle, or has a borrower
                 loan.connection = self._idle[-1]
                 self._borrowers[loan.connection] = loan
                 self._idle.pop()
@@ -239,7 +242,7 @@ class SQLiteDatabase:
         return connection
 
     def _give(self, loan: _Loan) -> None:
-        """Take a connection back, and end the turn; may be called again, after an exception at any moment."""
+        """Take a connection back, and end the turn. After an interrupt at any moment this can be called again."""
         connection = loan.connection
         if connection is not None:
             with self._lock:
@@ -257,11 +260,11 @@ class SQLiteDatabase:
 
     def _put_back(self, connection: _Connection, loan: _Loan) -> None:
         with self._lock:
-            is_kept = self._is_ready and not self.closed and loan.file is self._file
-            if is_kept:
+            is_reusable = self._is_ready and not self.closed and loan.file is self._file
+            if is_reusable:
                 self._idle.append(connection)
-        loan.connection = None  # by now it is idle, or to be closed
-        if not is_kept:
+        loan.connection = None  # the connection is idle now, or will be closed
+        if not is_reusable:
             self._close(connection)
 
     def _close(self, connection: _Connection) -> None:
@@ -272,7 +275,7 @@ class SQLiteDatabase:
         connection.close()
 
     def _leave(self, file: DatabaseFile | None) -> None:
-        """Close what is open of a file that is gone: the next call opens the one that is there then."""
+        """Close the connections to a file that was removed or replaced. The next call opens the file at the path."""
         with self._lock:
             if self._file is not file:
                 return
@@ -282,7 +285,7 @@ class SQLiteDatabase:
             self._close(connection)
 
     def _after_fork(self) -> None:
-        """Leave the connections of the parent process alone; a database in memory is now this process's own copy."""
+        """Start without the parent's connections. A database in RAM is now a copy that belongs to this process."""
         self._start_anew()
         if self.path != IN_MEMORY:
             self._inherited += self._idle
@@ -320,21 +323,21 @@ class SQLiteDatabase:
         )
 
     def _make_ready(self, connection: sqlite3.Connection, deadline: float) -> None:
-        """Create the tables unless they are there, and look at what the database can do."""
+        """Create missing tables, check existing ones, and find out what the database can do."""
         try:
             if problem := why_unusable(connection, is_file=self._file is not None):
                 raise LTMError("configuration_error", problem)
-            wanted = self._language_name
+            language = self._language_name
             if not _TABLES.is_ready(connection, self._search):
                 _TABLES.check_layouts(connection, self._search)
                 if self.path != IN_MEMORY:
-                    _switch_to_wal(connection, deadline)  # after the look: a file that is refused stays as it was
+                    _switch_to_wal(connection, deadline)  # after the check, so that a refused file is not changed
                 connection.execute("BEGIN IMMEDIATE")
-                _TABLES.create(connection, self._search, wanted)
+                _TABLES.create(connection, self._search, language)
                 connection.execute("COMMIT")
             if self._search:
-                self.language = _TABLES.language_of(connection, wanted)
-                self._language_name = self.language.name  # of a file that is put in place of this one too
+                self.language = _TABLES.language_of(connection, language)
+                self._language_name = self.language.name  # a file that replaces this one must have it too
             columns = [row[0] for row in connection.execute("SELECT name FROM pragma_table_info('ltm_entries_fts')")]
             self.has_full_text, self.has_metadata_words = bool(columns), "metadata" in columns
             if self._file is not None:
@@ -353,90 +356,94 @@ class SQLiteDatabase:
 
 
 class _Loan:
-    """A connection that one call has, with its turn and its time.
+    """The connection of one call, with its deadline.
 
     Attributes:
-        connection: None until it is found or made.
-        file: that the connection has open; None in memory.
-        turn: of a database in memory.
-        struck: an exception of a signal or another thread that SQLite would have swallowed.
+        deadline: the ``time.monotonic`` at which the call must end.
+        connection: the connection; None before there is one.
+        file: the file that the connection has open; None for a database in RAM.
+        turn: the right to use the only connection of a database in RAM; None for a file.
+        interrupts: an exception of a signal or another thread, which SQLite would have swallowed.
     """
 
-    __slots__ = ("connection", "deadline", "file", "struck", "turn")
+    __slots__ = ("connection", "deadline", "file", "interrupts", "turn")
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.connection: _Connection | None = None
         self.file: DatabaseFile | None = None
-        self.struck: list[BaseException] = []
+        self.interrupts: list[BaseException] = []
         self.turn: Ticket | None = None
 
 
 class _Connection(sqlite3.Connection):
-    """A connection whose statements end with the time of the call that has it.
+    """A connection whose statements stop when the time of the call is over.
 
     Attributes:
-        loan: of that call; None while it is idle.
+        loan: the loan of the call that uses the connection; None while it is idle.
     """
 
     loan: _Loan | None = None
 
     def watch(self) -> None:
-        """Look at the clock from time to time, from now on."""
+        """From now on, check the time again and again while a statement runs."""
         watching = _watching(ref(self))
         next(watching)
-        self.set_progress_handler(watching.__next__, _STEPS_BETWEEN_LOOKS)
+        self.set_progress_handler(watching.__next__, _STEPS_BETWEEN_CHECKS)
 
 
 def _watching(watched: ref[_Connection]) -> Iterator[bool]:
-    """Yield whether the statement must stop. A generator is within its ``try`` already when it goes on."""
+    """Yield whether the statement must stop.
+
+    This is a generator, because it is always inside its ``try``: a function could be interrupted before its ``try``.
+    """
     loan: _Loan | None = None
     while True:
         try:
             connection = watched()
             loan = None if connection is None else connection.loan
             connection = None
-            yield loan is not None and (time.monotonic() > loan.deadline or bool(loan.struck))
+            yield loan is not None and (time.monotonic() > loan.deadline or bool(loan.interrupts))
         except GeneratorExit:
             return
         except BaseException as error:
             if loan is not None:
-                loan.struck.append(error)
+                loan.interrupts.append(error)
 
 
 def failure_of(error: sqlite3.Error, connection: sqlite3.Connection | None = None) -> LTMError:
-    """Return the failure that stands for an error of SQLite, without anything that is stored.
+    """Return the failure for an error of SQLite. Its message shows no stored data.
 
     Args:
-        error: of SQLite.
-        connection: to find out by whether the file is damaged, where the error does not tell.
+        error: the error of SQLite.
+        connection: a connection on which to check the file for damage if the error does not tell; or None.
     """
-    found = next((meaning for text, meaning in _FAILURES if text in str(error)), None)
-    if found in _MAY_BE_DAMAGE and is_damage(error, connection):
-        found = _DAMAGED
-    if found is None:
+    meaning = next((meaning for text, meaning in _FAILURES if text in str(error)), None)
+    if meaning in _MAY_BE_DAMAGE and is_damage(error, connection):
+        meaning = _DAMAGED
+    if meaning is None:
         return LTMError("query_error", f"{_REFUSED} ({type(error).__name__})")
-    error_type, _, message = found
+    error_type, _, message = meaning
     return LTMError(error_type, message)
 
 
 def now() -> datetime:
-    """Return the time, in UTC."""
+    """Return the present time in UTC."""
     return datetime.now(timezone.utc)
 
 
 def written(timestamp: datetime | None) -> str | None:
-    """Return a time in UTC as SQLite keeps it: text that sorts by time."""
+    """Return a time in UTC as the text that is stored. This text sorts by time."""
     return None if timestamp is None else timestamp.replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
 def timestamp(text: str | None) -> datetime | None:
-    """Return the time that ``written`` has made text of."""
+    """Return the time in UTC from text that ``written`` has made."""
     return None if text is None else datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
 
 
 def _switch_to_wal(connection: sqlite3.Connection, deadline: float) -> None:
-    """Switch, which lasts; SQLite does not wait for others who are doing the same."""
+    """Switch the file to WAL mode, which is permanent. SQLite does not wait for others that do the same; this does."""
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")

@@ -1,8 +1,8 @@
-"""Forks beside calls on SQLite.
+"""Forks while other threads use SQLite.
 
-SQLite's library has locks for the whole process. A child that is forked while another thread holds one of them inherits
-it locked, and would wait for ever. So a fork waits a moment until no other thread is in a call. If one still is, the
-child must not use SQLite: its calls fail.
+SQLite's library has locks for the whole process. If a process forks while another thread holds such a lock, the child
+inherits the locked lock and would wait for ever. So a fork waits a moment until no other thread is in a call. If one
+still is, the child must not use SQLite, and its calls fail.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from weakref import ref
 from the_edge_agent.memory.core.results import LTMError
 
 _PATIENCE: Final = 0.5  # seconds that a fork waits for the calls of other threads
-_LOOK: Final = 0.001  # seconds between two looks at them
+_CHECK_INTERVAL: Final = 0.001  # seconds between two checks for such calls
 
 _calls: dict[int, tuple[int, ref[SQLiteCall]]] = {}
 _may_begin = Event()
 _may_begin.set()
-_is_forking = False
-_is_unsafe = False  # whether this process was forked beside a call
+_is_forking = False  # whether this process is about to be forked
+_is_unsafe = False  # whether this process was forked while another thread was in a call
 
 
 class SQLiteCall:
-    """A call on SQLite, as a context manager. A call that an exception has torn out of its frame is over with it."""
+    """A context manager around a call on SQLite. If an exception skips its end, the call ends when it is collected."""
 
     __slots__ = ("__weakref__",)
 
     def __enter__(self) -> None:
-        """Begin it; wait for a fork that has begun before.
+        """Begin the call. It waits for a fork that has begun before.
 
         Raises:
             LTMError: ``connection_error``: this process must not use SQLite.
@@ -57,19 +57,19 @@ class SQLiteCall:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End it."""
+        """End the call."""
         _calls.pop(id(self), None)
 
 
 def _others() -> bool:
-    """Return whether other threads are in calls; forget those that are over without their end."""
-    mine, found = get_ident(), False
+    """Return whether other threads are in calls. Calls whose object was collected are forgotten."""
+    mine, is_any = get_ident(), False
     for key, (thread, call) in [*_calls.items()]:
         if call() is None:
             _calls.pop(key, None)
         elif thread != mine:
-            found = True
-    return found
+            is_any = True
+    return is_any
 
 
 def _before_fork() -> None:
@@ -78,7 +78,7 @@ def _before_fork() -> None:
     _may_begin.clear()
     end = time.monotonic() + _PATIENCE
     while _others() and time.monotonic() < end:
-        time.sleep(_LOOK)
+        time.sleep(_CHECK_INTERVAL)
 
 
 def _after_fork_in_parent() -> None:

@@ -1,9 +1,9 @@
-"""The full-text index of entries in SQLite: their search words, and as further words what their metadata holds.
+"""The full-text index of entries in SQLite: the tokens of their search texts, and words for their metadata.
 
-A word for metadata begins with ``qx``, which no search token does, and has a key, the kind of its value and the value,
-each as hexadecimal digits: every string, number, true and false below a key is one. The words are cut short and
-fractions cut off, so that a filter still looks at what the index finds. SQLite makes them, when rows are written and
-when a filter asks: the two cannot differ, whatever the encoding of the database.
+A word for metadata begins with ``qx``; no search token does. Each string, number, true and false below a key makes one
+word, of the key, the type and the value, in hexadecimal digits. Long words and fractions are cut, so a filter must
+still be checked for the matches of the index. SQLite itself makes these words, both when rows are written and when a
+filter is searched. So they agree for any encoding of the database.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _WORD: Final = (
 _WORDS: Final = (
     "(SELECT group_concat({word}, {between}) FROM json_tree({json}) WHERE atom IS NOT NULL AND typeof(key) = 'text')"
 )
-# It holds rows of words, no text, no positions and no sizes: phrases are rechecked and the rank is ours. Without a
-# content table SQLite refuses to rebuild it, by which it would lose the words for metadata.
+# The index has only words with the numbers of rows. It has no text, positions or sizes, because SQL checks phrases and
+# Python ranks. It has no content table, so SQLite refuses to rebuild it; a rebuild would lose the words for metadata.
 _INDEX: Final = (
     "CREATE VIRTUAL TABLE IF NOT EXISTS {fts} USING fts5({columns}, content='', tokenize='ascii', detail='none', "
     "columnsize=0)",
@@ -36,9 +36,11 @@ _INDEX: Final = (
     "INSERT INTO {fts} (rowid, {columns}) VALUES (new.id, {new}); END",
 )
 
-#: What the index is asked for on behalf of a filter, to be bound to ``wanted_text``.
-ASKED: Final = "(SELECT group_concat('(' || {words} || ')', ' AND ') FROM json_each(:{wanted}) AS one_of)".replace(
-    "{words}", _WORDS.format(word=f"""'"' || {_WORD} || '"'""", between="' OR '", json="one_of.value")
+#: SQL for the part of an index query that stands for a filter. ``lookups_json`` makes the value of its parameter.
+METADATA_QUERY: Final = (
+    "(SELECT group_concat('(' || {words} || ')', ' AND ') FROM json_each(:{parameter}) AS one_of)".replace(
+        "{words}", _WORDS.format(word=f"""'"' || {_WORD} || '"'""", between="' OR '", json="one_of.value")
+    )
 )
 
 
@@ -46,8 +48,8 @@ def definitions(table: str, *, has_json: bool) -> list[str]:
     """Return the statements that create the index of a table of entries and the triggers that keep it.
 
     Args:
-        table: its name.
-        has_json: whether SQLite has JSON functions; without them the index has no words for metadata.
+        table: the name of the table.
+        has_json: whether SQLite has JSON functions. Without them the index has no words for metadata.
     """
     names = {suffix: f'"{table}_{suffix}"' for suffix in ("fts", "inserted", "deleted", "updated")}
     names |= {"table": f'"{table}"', "columns": "search_text", "changing": "search_text"}
@@ -60,18 +62,20 @@ def definitions(table: str, *, has_json: bool) -> list[str]:
     return [part.format(**names) for part in _INDEX]
 
 
-def wanted_text(groups: Sequence[Sequence[dict[str, Any]]]) -> str:
-    """Return the value for the parameter of ``ASKED``, from the groups that ``core.filters.index_lookups`` returns."""
+def lookups_json(groups: Sequence[Sequence[dict[str, Any]]]) -> str:
+    """Return the value for the parameter of ``METADATA_QUERY``, from the groups of ``core.filters.index_lookups``."""
     return json.dumps(groups[: GROUPS["sqlite"]])
 
 
 def looked_up(term: Term) -> str:
-    """Return the query for the full-text index that finds a term; its tokens are ASCII letters and digits."""
+    """Return the query of the full-text index for a term. Its tokens have only ASCII letters and digits."""
     end = "*" if term.prefix else ""
     variants = [" AND ".join(f'"{token}"' for token in tokens) + end for tokens in term.variants]
     return variants[0] if len(variants) == 1 else f"({' OR '.join(f'({variant})' for variant in variants)})"
 
 
 def _words_of(metadata: str) -> str:
-    checked = f"CASE WHEN json_valid({metadata}) THEN {metadata} END"  # what is no JSON would stop the store
+    checked = (
+        f"CASE WHEN json_valid({metadata}) THEN {metadata} END"  # metadata that is not JSON would make the store fail
+    )
     return _WORDS.format(word=_WORD, between="' '", json=checked)

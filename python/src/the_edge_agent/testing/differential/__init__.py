@@ -1,7 +1,7 @@
-"""A differential test: random calls on a database of yours and in a model of the documentation, answer by answer.
+"""A differential test: it makes random calls on your database and on a model in Python, and compares every answer.
 
-``python -m the_edge_agent.testing.differential --url URL`` runs it; ``docs/your-own-backend.md`` tells more. The model
-is written from the documentation alone: it shares no code with the memories that it is compared with.
+``python -m the_edge_agent.testing.differential --url URL`` runs it; ``docs/your-own-backend.md`` describes it. The
+model was written from the documentation alone. It shares no code with the memories that it is compared with.
 """
 
 from the_edge_agent.testing.differential.places import Place

@@ -1,4 +1,7 @@
-"""What the model answers, with marks where an answer can be bounded only, and how an answer is compared with it."""
+"""Answers of the model, and how the answers of a memory are compared with them.
+
+Some parts of an answer, such as times and ids, cannot be predicted. Marks stand for them, such as ``Moment``.
+"""
 
 from __future__ import annotations
 
@@ -14,28 +17,28 @@ _TOLERANCE: Final = timedelta(seconds=1)
 
 @dataclass(frozen=True)
 class Exact:
-    """A JSON value that must come back exactly: types, order of keys and signs of zeros too."""
+    """A JSON value that must be exactly equal, including types, the order of keys and the signs of zeros."""
 
     value: Any
 
 
 @dataclass(frozen=True)
 class InOrder:
-    """A dict with its keys in this order."""
+    """A dict whose keys must be in this order."""
 
     entries: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Moment:
-    """When the write of that number was done: the same wherever it is told, and later for a later write."""
+    """The time of the write with this number. It must be the same in all answers, and grow with the number."""
 
     write: int
 
 
 @dataclass(frozen=True)
 class Lifetime:
-    """When what the write of that number stored expires."""
+    """The expiry of an entry that the write with this number stored with a lifetime of ``seconds``."""
 
     write: int
     seconds: float
@@ -43,24 +46,26 @@ class Lifetime:
 
 @dataclass(frozen=True)
 class SnapshotId:
-    """The id of the snapshot that was made as the one of this number."""
+    """The id of the snapshot with this number."""
 
     number: int
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message that begins so, and says more."""
+    """A message that begins with this text and goes on."""
 
     begins: str
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A refusal with this ``error_type`` and, besides the message, exactly these fields.
+    """A failure with this ``error_type``, a message, and exactly these further fields.
 
     Attributes:
-        begins: how the message must begin.
+        error_type: the type of the failure.
+        fields: the further fields of the failure dict.
+        begins: the beginning of the message.
     """
 
     error_type: str
@@ -74,49 +79,49 @@ def is_failure(answer: Any) -> bool:
 
 
 class Times:
-    """The times that were told for the writes so far."""
+    """The times of writes in the answers so far."""
 
     def __init__(self) -> None:
-        """Know none."""
+        """Start without any time."""
         self._writes: list[int] = []
-        self._told: dict[int, datetime] = {}
+        self._times: dict[int, datetime] = {}
 
-    def problem(self, write: int, told: Any) -> str | None:
-        """Keep the time of a write; return what is wrong with it."""
-        if not isinstance(told, datetime) or told.utcoffset() != timedelta(0):
+    def problem(self, write: int, time: Any) -> str | None:
+        """Check the time of a write and remember it; return what is wrong with it, or None."""
+        if not isinstance(time, datetime) or time.utcoffset() != timedelta(0):
             return "it is no datetime in UTC"
-        if write in self._told:
-            return None if self._told[write] == told else f"it was {self._told[write]} before"
+        if write in self._times:
+            return None if self._times[write] == time else f"it was {self._times[write]} before"
         place = bisect_left(self._writes, write)
-        if place and self._told[self._writes[place - 1]] > told:
-            return f"a write before was at {self._told[self._writes[place - 1]]}"
-        if place < len(self._writes) and self._told[self._writes[place]] < told:
-            return f"a write after it was at {self._told[self._writes[place]]}"
+        if place and self._times[self._writes[place - 1]] > time:
+            return f"an earlier write was at {self._times[self._writes[place - 1]]}"
+        if place < len(self._writes) and self._times[self._writes[place]] < time:
+            return f"a later write was at {self._times[self._writes[place]]}"
         insort(self._writes, write)
-        self._told[write] = told
+        self._times[write] = time
         return None
 
-    def end_problem(self, lifetime: Lifetime, told: Any) -> str | None:
-        """Return the problem with an expiry time."""
-        if not isinstance(told, datetime) or told.utcoffset() != timedelta(0):
+    def end_problem(self, lifetime: Lifetime, time: Any) -> str | None:
+        """Check the expiry of an entry; return what is wrong with it, or None."""
+        if not isinstance(time, datetime) or time.utcoffset() != timedelta(0):
             return "it is no datetime in UTC"
-        known = self._told.get(lifetime.write)
-        end = (known or datetime.now(timezone.utc)) + timedelta(seconds=lifetime.seconds)
-        if known is not None and abs(told - end) > _TOLERANCE:
+        write_time = self._times.get(lifetime.write)
+        end = (write_time or datetime.now(timezone.utc)) + timedelta(seconds=lifetime.seconds)
+        if write_time is not None and abs(time - end) > _TOLERANCE:
             return f"it must be about {end}"
         return None
 
 
 class Comparison:
-    """Compares answers with those of the model, over one run."""
+    """Compares the answers of one run with those of the model. It remembers times and snapshot ids."""
 
     def __init__(self) -> None:
-        """Know no times and no snapshots."""
+        """Start without times and snapshots."""
         self.times = Times()
         self.snapshots: dict[int, str] = {}
 
     def difference(self, expected: Any, got: Any, place: str = "the answer") -> str | None:
-        """Return where an answer differs, None if it does not."""
+        """Return the place where an answer differs from the expected one, or None if it does not."""
         if isinstance(expected, Failure):
             return self._failure(expected, got, place)
         if isinstance(expected, Exact):
@@ -167,14 +172,14 @@ class Comparison:
             return f"{place} is no dict"
         if got.keys() != expected.keys():
             return f"{place} has other keys"
-        found = (self.difference(value, got[name], f"{place}[{name!r:.80}]") for name, value in expected.items())
-        return next(filter(None, found), None)
+        differences = (self.difference(value, got[name], f"{place}[{name!r:.80}]") for name, value in expected.items())
+        return next(filter(None, differences), None)
 
     def _list(self, expected: list[Any], got: Any, place: str) -> str | None:
         if not isinstance(got, list) or len(got) != len(expected):
             return f"{place} is no list of {len(expected)}"
-        found = (self.difference(wanted, got[i], f"{place}[{i}]") for i, wanted in enumerate(expected))
-        return next(filter(None, found), None)
+        differences = (self.difference(value, got[i], f"{place}[{i}]") for i, value in enumerate(expected))
+        return next(filter(None, differences), None)
 
 
 def _written(value: Any) -> str:

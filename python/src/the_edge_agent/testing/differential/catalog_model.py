@@ -1,4 +1,4 @@
-"""The catalog as docs/catalog.md defines it, in Python."""
+"""A model of the catalog in Python, written from docs/catalog.md."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Tracked:
-    """What the catalog has of one key."""
+    """The entry of the catalog for one key."""
 
     key: str
     content_hash: str
@@ -37,18 +37,18 @@ class Tracked:
 
     @property
     def facts(self) -> tuple[Any, ...]:
-        """What makes a change since a snapshot."""
+        """The facts that count as a change since a snapshot."""
         return self.content_hash, json.dumps(self.metadata, sort_keys=True), self.expires_at
 
     @property
     def expiry_order(self) -> tuple[Any, ...]:
-        """What expires first comes first."""
+        """A sort key: the entry that expires first comes first."""
         if isinstance(self.expires_at, Lifetime):
             return 1, self.expires_at.write, self.expires_at.seconds, self.identity
         return 0, self.expires_at, self.identity
 
     def answer(self) -> _Row:
-        """Return the entry as the methods return it."""
+        """Return the entry as the methods of a catalog return it."""
         return {
             "id": self.identity,
             "key": self.key,
@@ -82,23 +82,26 @@ class _Snapshot:
 
 @dataclass
 class CatalogModel:
-    """All entries, those that have expired and were not cleaned up included, and all snapshots.
+    """A catalog in Python, with its snapshots. Expired entries stay until they are cleaned up.
 
     Attributes:
-        next_write: gives each write its number.
+        next_write: returns the number of the next write.
+        rows: the entries by key.
+        snapshots: the snapshots by number.
+        snapshot_count: how many snapshots were created.
     """
 
     next_write: Callable[[], int]
     rows: dict[str, Tracked] = field(default_factory=dict)
     snapshots: dict[int, _Snapshot] = field(default_factory=dict)
-    made: int = 0
+    snapshot_count: int = 0
 
     def live(self) -> Iterator[Tracked]:
         """Yield the entries that have not expired, by key."""
         return (self.rows[key] for key in sorted(self.rows) if not self.rows[key].is_expired)
 
     def pass_time(self) -> None:
-        """Let what lives for a moment expire."""
+        """Let entries with a lifetime of less than a second expire."""
         for key, row in self.rows.items():
             if isinstance(row.expires_at, Lifetime) and row.expires_at.seconds < 1:
                 self.rows[key] = replace(row, is_expired=True)
@@ -137,12 +140,12 @@ class CatalogModel:
         rules.check_part_of_key(prefix)
         check_filter(metadata_filter)
         rules.check_limit(limit)
-        found = [
+        rows = [
             row
             for row in self.live()
             if row.key.startswith(prefix or "") and conditions.holds(metadata_filter, row.metadata)
         ]
-        return [row.answer() for row in found[:limit]]
+        return [row.answer() for row in rows[:limit]]
 
     def delete_entry(self, key: str) -> Any:
         """See the docs."""
@@ -150,7 +153,7 @@ class CatalogModel:
         return self.forget(key)
 
     def forget(self, key: str) -> bool:
-        """Delete what is live; return whether it was there."""
+        """Delete an entry that has not expired; return whether there was one."""
         is_there = key in self.rows and not self.rows[key].is_expired
         if is_there:
             del self.rows[key]
@@ -197,15 +200,15 @@ class CatalogModel:
 
     def create_snapshot(self, name: str) -> Any:
         """See the docs."""
-        self.made += 1
+        self.snapshot_count += 1
         entries = {row.key: row for row in self.live()}
-        self.snapshots[self.made] = _Snapshot(self.made, name, self.next_write(), entries)
-        return SnapshotId(self.made)
+        self.snapshots[self.snapshot_count] = _Snapshot(self.snapshot_count, name, self.next_write(), entries)
+        return SnapshotId(self.snapshot_count)
 
     def get_snapshot(self, snapshot: SnapshotId) -> Any:
         """See the docs."""
-        found = self.snapshots.get(snapshot.number)
-        return found and found.answer()
+        existing = self.snapshots.get(snapshot.number)
+        return existing and existing.answer()
 
     def list_snapshots(self) -> Any:
         """See the docs."""
@@ -217,13 +220,13 @@ class CatalogModel:
 
     def get_changed_entries(self, snapshot: SnapshotId | None = None) -> Any:
         """See the docs."""
-        before = {} if snapshot is None else self._known(snapshot).entries
+        before = {} if snapshot is None else self._existing(snapshot).entries
         return [row.answer() for row in self.live() if row.key not in before or before[row.key].facts != row.facts]
 
     def get_deleted_entries(self, snapshot: SnapshotId) -> Any:
         """See the docs."""
         live = {row.key for row in self.live()}
-        before = self._known(snapshot).entries
+        before = self._existing(snapshot).entries
         return [
             {
                 "id": before[key].identity,
@@ -236,7 +239,7 @@ class CatalogModel:
             if key not in live
         ]
 
-    def _known(self, snapshot: SnapshotId) -> _Snapshot:
+    def _existing(self, snapshot: SnapshotId) -> _Snapshot:
         if snapshot.number not in self.snapshots:
             raise rules.refuse()
         return self.snapshots[snapshot.number]
@@ -247,14 +250,14 @@ class CatalogModel:
 
 
 def in_utc(moment: Any) -> Any:
-    """Return a datetime in UTC, which a naive one is in; anything else as it is."""
+    """Return a datetime in UTC; a naive one is taken as UTC. Other values are returned unchanged."""
     if not isinstance(moment, datetime):
         return moment
     return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
 
 
 def check_filter(condition: Any) -> None:
-    """Check a metadata filter."""
+    """Raise ``RefusedError`` for a metadata filter that breaks a rule."""
     try:
         conditions.check(condition)
     except conditions.InvalidFilterError:
@@ -262,5 +265,5 @@ def check_filter(condition: Any) -> None:
 
 
 def content_hash(value: Any) -> str:
-    """Return the hash of a value, as docs/catalog.md has it."""
+    """Return the hash of a value, as docs/catalog.md defines it."""
     return "sha256:" + hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Metadata filters as docs/search.md defines them, for the model."""
+"""Metadata filters for the model, written from docs/search.md."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def holds(condition: dict[str, Any] | None, metadata: dict[str, Any] | None) -> 
 
 
 def depth(value: Any) -> int:
-    """Return how many levels of objects and lists there are."""
+    """Return how many levels of objects and lists a value has."""
     levels, level = 0, [value]
     while level := [item for item in level if isinstance(item, (dict, list))]:
         levels += 1
@@ -55,7 +55,7 @@ def depth(value: Any) -> int:
 
 
 def fits_metadata(value: Any) -> bool:
-    """Return whether every text is without NUL and every integer within 64 bits."""
+    """Return whether no text in a value has NUL and no integer is beyond 64 bits."""
     pending = [value]
     while pending:
         item = pending.pop()
@@ -72,7 +72,7 @@ def fits_metadata(value: Any) -> bool:
 
 
 def is_json(value: Any) -> bool:
-    """Return whether JSON has each value: no NaN or infinity, no lone surrogate, integers that Python can write."""
+    """Return whether a value is JSON: no NaN or infinity, no lone surrogate, no integer that is too long to write."""
     pending = [value]
     while pending:
         item = pending.pop()
@@ -97,7 +97,7 @@ def is_json(value: Any) -> bool:
 
 
 def _parts(condition: Any) -> int:
-    """Return how many keys and values there are."""
+    """Return how many keys and values a filter has."""
     parts, pending = 0, [condition]
     while pending:
         item = pending.pop()
@@ -134,7 +134,7 @@ def _check_filter(condition: Any) -> None:
 
 
 def _check_operand(operand: Any) -> None:
-    """Check what stands at a key: a value, an object that is descended into, or operators."""
+    """Check the operand of a key: a value, an object with further keys, or operators."""
     if not isinstance(operand, dict):
         return
     if not _is_of_operators(operand):
@@ -169,37 +169,37 @@ def _filter_part(name: str, operand: Any, subject: dict[str, Any]) -> bool:
     return _value_part(operand, subject.get(name, _MISSING))
 
 
-def _value_part(operand: Any, found: Any) -> bool:
+def _value_part(operand: Any, actual: Any) -> bool:
     if not isinstance(operand, dict):
-        return _equal(found, operand)
+        return _equal(actual, operand)
     if operand and next(iter(operand)).startswith("$"):
-        return all(_operator(name, value, found) for name, value in operand.items())
-    if not isinstance(found, dict):
+        return all(_operator(name, value, actual) for name, value in operand.items())
+    if not isinstance(actual, dict):
         return False
-    return all(_value_part(each, found.get(name, _MISSING)) for name, each in operand.items())
+    return all(_value_part(each, actual.get(name, _MISSING)) for name, each in operand.items())
 
 
-def _operator(name: str, operand: Any, found: Any) -> bool:
+def _operator(name: str, operand: Any, actual: Any) -> bool:
     if name == "$exists":
-        return (found is not _MISSING) is operand
+        return (actual is not _MISSING) is operand
     if name in ("$eq", "$ne"):
-        return _equal(found, operand) == (name == "$eq")
+        return _equal(actual, operand) == (name == "$eq")
     if name in ("$in", "$nin"):
-        return any(_equal(found, each) for each in operand) == (name == "$in")
-    are_alike = isinstance(found, str) == isinstance(operand, str)
-    is_ordered = isinstance(found, (int, float, str)) and not isinstance(found, bool)
-    return is_ordered and are_alike and _ORDERS[name](found, operand)
+        return any(_equal(actual, each) for each in operand) == (name == "$in")
+    are_alike = isinstance(actual, str) == isinstance(operand, str)
+    is_ordered = isinstance(actual, (int, float, str)) and not isinstance(actual, bool)
+    return is_ordered and are_alike and _ORDERS[name](actual, operand)
 
 
-def _equal(found: Any, wanted: Any) -> bool:
-    if found is _MISSING:
-        found = None
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        return found.keys() == wanted.keys() and all(_equal(found[key], wanted[key]) for key in found)
-    if isinstance(found, list) and isinstance(wanted, list):
-        return len(found) == len(wanted) and all(map(_equal, found, wanted))
-    if isinstance(found, bool) or isinstance(wanted, bool):
-        return found is wanted
-    if isinstance(found, (int, float)) and isinstance(wanted, (int, float)):
-        return found == wanted
-    return type(found) is type(wanted) and bool(found == wanted)
+def _equal(actual: Any, other: Any) -> bool:
+    if actual is _MISSING:
+        actual = None
+    if isinstance(actual, dict) and isinstance(other, dict):
+        return actual.keys() == other.keys() and all(_equal(actual[key], other[key]) for key in actual)
+    if isinstance(actual, list) and isinstance(other, list):
+        return len(actual) == len(other) and all(map(_equal, actual, other))
+    if isinstance(actual, bool) or isinstance(other, bool):
+        return actual is other
+    if isinstance(actual, (int, float)) and isinstance(other, (int, float)):
+        return actual == other
+    return type(actual) is type(other) and bool(actual == other)

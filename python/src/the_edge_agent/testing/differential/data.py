@@ -1,4 +1,4 @@
-"""Keys, texts, values and metadata that databases find hard, drawn at random."""
+"""Random keys, texts, values and metadata that databases find hard."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ WORDS: Final = (
     "'s", "s", "t", "é" * 41, "w" * 59 + "s", "w" * 60 + "s", "fox日本é", "❤\ufe0fs", "soft\u00adhyphen",
     "w" * 77, "w" * 78, "w" * 200, "q" * 16, "é" * 20, "ǆ", "ǅ", "ŉ", "\u0345", "0", "00", "007",
 )  # fmt: skip
-# What questions are full of: stop words of several languages, and forms of words above.
-ASKED: Final = (
+# Words for questions: stop words of several languages, and other forms of the words above.
+QUESTION_WORDS: Final = (
     "what", "What", "did", "the", "do", "is", "of", "in", "about", "when", "Where", "who's", "don't", "it's", "foxes",
     "foxing", "reds", "hounds", "hounded", "run", "running", "runners", "pony", "happiness", "resume", "naively",
     "fishes", "cafés", "que", "est-ce", "les", "la", "à", "où", "meme", "même", "maison", "études", "l'", "было", "что",
@@ -80,32 +80,32 @@ NAMES: Final = (
     "a[0]", "-a", "0", "a b", "日本", "😀", "$", "@", "*", "x" * 100, "null", "a\nb",
 )  # fmt: skip
 DAMAGING: Final = (math.nan, math.inf, float("1e400"), (1,), {1}, b"x", "\ud800", {"\udc00": 1}, {1: 2}, 10**4300)
-_LONGEST: Final = 400  # words of a long text
+_LONGEST: Final = 400  # how many words a long text has
 
 
 class Data:
-    """Draws from a source of chance."""
+    """Makes random data."""
 
     def __init__(self, chance: random.Random) -> None:
-        """Draw from ``chance``."""
+        """Use ``chance`` for all random choices."""
         self.chance = chance
         self._keys = [key for key in KEYS if key]
 
     def key(self) -> str:
-        """Return a good key, often one of a few."""
+        """Return a valid key, often one of a small set."""
         if self.chance.random() < 0.93:
             return self.chance.choice(self._keys)
         return "".join(self.chance.choices(WORDS, k=self.chance.randint(1, 4)))[:512]
 
     def text(self) -> str:
-        """Return any text that can be stored."""
+        """Return a random text that can be stored."""
         if self.chance.random() < 0.3:
             return self.chance.choice(TEXTS)
         most = _LONGEST if self.chance.random() < 0.02 else 8
         return "".join(part for _ in range(self.chance.randint(1, most)) for part in self._word_and_gap())
 
     def value(self, levels: int = 3) -> Any:
-        """Return any JSON value."""
+        """Return a random JSON value."""
         kind = self.chance.random()
         if kind < 0.45 or (levels == 0 and kind < 0.7):
             return self.text()
@@ -129,7 +129,7 @@ class Data:
         return {self.name(): self.member(2) for _ in range(size)}
 
     def member(self, levels: int) -> Any:
-        """Return a value that metadata may have."""
+        """Return a random value for a field of metadata."""
         kind = self.chance.random()
         if kind < 0.2:
             return self.alike()
@@ -144,11 +144,11 @@ class Data:
         return {self.name(): self.member(levels - 1) for _ in range(self.chance.randint(0, 3))}
 
     def alike(self) -> Any:
-        """Return a value that databases take for another."""
+        """Return a value that databases may confuse with another one."""
         return self.chance.choice(ALIKE[:6] if self.chance.random() < 0.6 else ALIKE)
 
     def name(self) -> str:
-        """Return a name in an object."""
+        """Return a random name for a field of an object."""
         return self.chance.choice(NAMES[:6] if self.chance.random() < 0.7 else NAMES)
 
     def bad_value(self) -> Any:
@@ -164,7 +164,7 @@ class Data:
         )  # fmt: skip
 
     def time(self) -> datetime:
-        """Return a time that is long over, or far away."""
+        """Return a time far in the past or far in the future."""
         zone = self.chance.choice((None, timezone.utc, timezone(timedelta(hours=9)), timezone(-timedelta(hours=3.5))))
         year = self.chance.choice((1900, 1970, 1999, 2001, 2020, 2037, 2039, 2100, 9998, 9999))
         if self.chance.random() < 0.1:
@@ -177,8 +177,8 @@ class Data:
 
 
 def nested(levels: int) -> list[Any]:
-    """Return a list in a list, and so on."""
-    found: list[Any] = []
+    """Return an empty list inside lists, nested ``levels`` deep."""
+    item: list[Any] = []
     for _ in range(levels - 1):
-        found = [found]
-    return found
+        item = [item]
+    return item

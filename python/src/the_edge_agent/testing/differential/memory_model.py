@@ -1,4 +1,4 @@
-"""The memory as docs/memory.md and docs/search.md define it, in Python."""
+"""A model of the memory in Python, written from docs/memory.md and docs/search.md."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from the_edge_agent.testing.differential import conditions, rules, words
 from the_edge_agent.testing.differential.answers import Exact, Failure, InOrder, Lifetime, Moment, is_failure
 from the_edge_agent.testing.differential.catalog_model import CatalogModel, check_filter, content_hash, in_utc
 
-MOMENT: Final = 0.002  # seconds; what lives no longer has expired at the next call
+MOMENT: Final = 0.002  # seconds; an entry with a shorter lifetime has expired at the next call
 
 Answer = Any
 
@@ -44,25 +44,25 @@ class _Entry:
 
     @property
     def expiry_order(self) -> tuple[Any, ...]:
-        """What expires first comes first."""
+        """A sort key: the entry that expires first comes first."""
         if isinstance(self.expires_at, Lifetime):
             return 1, self.expires_at.write, self.expires_at.seconds, self.key
         return 0, self.expires_at, self.key
 
 
 class MemoryModel:
-    """All entries, those that have expired and were not cleaned up included, and the catalog."""
+    """A memory in Python, with its catalog. Expired entries stay until they are cleaned up."""
 
     def __init__(self, language: str = "none") -> None:
-        """Have nothing; words will be those of a language."""
+        """Make an empty memory for a language."""
         self._vocabulary = words.Vocabulary(language)
         self._rows: dict[str, _Entry] = {}
         self._writes = 0
-        self._done: list[tuple[str, _Entry | None]] = []  # of the call: stores, and deletes as None
+        self._done: list[tuple[str, _Entry | None]] = []  # what the present call writes: stores, and None for deletes
         self.catalog = CatalogModel(self._next_write)
 
     def answer(self, name: str, arguments: dict[str, Any]) -> Answer:
-        """Return the answer to a call; ``catalog.`` in its name is for the catalog's own."""
+        """Return the answer to a call. The name of a call to the catalog begins with ``catalog.``."""
         owner, _, method = name.rpartition(".")
         self._done = []
         try:
@@ -74,11 +74,11 @@ class MemoryModel:
 
     @property
     def has_brief(self) -> bool:
-        """Whether there are entries that live for a moment."""
+        """Whether there are entries with a lifetime of less than a second."""
         return any(_is_brief(entry) for entry in self._rows.values())
 
     def pass_time(self) -> None:
-        """Let what lives for a moment expire."""
+        """Let entries with a lifetime of less than a second expire."""
         for key, entry in self._rows.items():
             if _is_brief(entry):
                 self._rows[key] = replace(entry, is_expired=True)
@@ -86,16 +86,16 @@ class MemoryModel:
 
     @property
     def keys(self) -> list[str]:
-        """The keys that are there, for whoever generates calls."""
+        """The keys of all entries, for the generator of calls."""
         return [entry.key for entry in self._rows.values() if not entry.is_expired]
 
     def version(self, key: str) -> int:
-        """Return the version of an entry, 0 if there is none."""
+        """Return the version of an entry, or 0 if there is none."""
         entry = self._live(key)
         return entry.version if entry else 0
 
     def texts_and_metadata(self, key: str) -> tuple[Any, dict[str, Any]]:
-        """Return the value and the metadata of a key that is there, for whoever generates calls."""
+        """Return the value and the metadata of an existing key, for the generator of calls."""
         entry = self._rows[key]
         return entry.value, entry.metadata or {}
 
@@ -124,12 +124,12 @@ class MemoryModel:
     def retrieve_many(self, keys: list[str]) -> Answer:
         """See the docs."""
         rules.check_each(keys, "keys", rules.check_key)
-        found = {key: self._live(key) for key in keys}
-        missing = sum(entry is None for entry in found.values())
+        entries = {key: self._live(key) for key in keys}
+        missing = sum(entry is None for entry in entries.values())
         return {
             "success": True,
-            "entries": InOrder({key: entry and _fields(entry) for key, entry in found.items()}),
-            "found_count": len(found) - missing,
+            "entries": InOrder({key: entry and _fields(entry) for key, entry in entries.items()}),
+            "found_count": len(entries) - missing,
             "missing_count": missing,
         }
 
@@ -200,12 +200,12 @@ class MemoryModel:
         rules.check_part_of_key(prefix)
         rules.check_offset(offset)
         newest = sorted(self._in_order(prefix), key=lambda entry: -entry.write)
-        found = [
+        matching = [
             entry
             for entry in newest
             if conditions.holds(metadata_filter, entry.metadata) and _satisfies(entry, question)
         ]
-        ranked = _ranked(found, newest, question, max(1_000, offset + limit))[offset : offset + limit]
+        ranked = _ranked(matching, newest, question, max(1_000, offset + limit))[offset : offset + limit]
         results = [
             {
                 "key": entry.key,
@@ -230,7 +230,7 @@ class MemoryModel:
         return {"success": True, "deleted_count": deleted, "remaining_count": len(expired) - deleted}
 
     def transaction(self, calls: list[tuple[str, dict[str, Any]]], end: str) -> Answer:
-        """Return the answers to the calls in a transaction, to its end, and to one more call after that."""
+        """Return the answers to the calls in a transaction, to its end, and to one more call after its end."""
         answers: list[Answer] = []
         for name, arguments in calls:
             try:
@@ -256,16 +256,16 @@ class MemoryModel:
         write = self._next_write()
         tracked = 0
         for entry in self._in_order(None):
-            wanted = _ledger_of(entry)
+            expected = _ledger_of(entry)
             row = self.catalog.rows.get(entry.key)
             has = row and not row.is_expired and (*row.facts, row.byte_size)
             if has != (
-                wanted["content_hash"],
-                json.dumps(wanted["metadata"], sort_keys=True),
-                wanted["expires_at"],
-                wanted["byte_size"],
+                expected["content_hash"],
+                json.dumps(expected["metadata"], sort_keys=True),
+                expected["expires_at"],
+                expected["byte_size"],
             ):
-                self.catalog.put(write, wanted)
+                self.catalog.put(write, expected)
                 tracked += 1
         extra = [row.key for row in self.catalog.live() if self._live(row.key) is None]
         for key in extra:
@@ -273,7 +273,7 @@ class MemoryModel:
         return {"success": True, "tracked_count": tracked, "deleted_count": len(extra)}
 
     def after_close(self) -> Answer:
-        """Return the answers of a memory that was closed."""
+        """Return the answers of a closed memory."""
         return [Failure("connection_error")] * 3
 
     def _commit(self, queued: list[tuple[str, dict[str, Any]]]) -> Answer:
@@ -316,7 +316,7 @@ class MemoryModel:
         return True
 
     def _write_ledger(self) -> None:
-        """Write down what a call has left: a delete of each key that it deletes, and the last store of each key."""
+        """Write the effect of a call into the catalog: the keys that it deletes, and the last store of each key."""
         for key, entry in self._done:
             if entry is None:
                 self.catalog.forget(key)
@@ -345,50 +345,50 @@ def _fields(entry: _Entry) -> dict[str, Any]:
 
 
 def _satisfies(entry: _Entry, question: words.Question | None) -> bool:
-    """Return whether an entry has what must occur and nothing that must not."""
+    """Return whether an entry has everything that must occur, and nothing that must not occur."""
     if question is None:
         return True
     return all((part.count(entry.indexed) > 0) != part.is_negated for part in question.conditions)
 
 
 def _ranked(
-    found: list[_Entry], newest: list[_Entry], question: words.Question | None, most: int
+    matching: list[_Entry], newest: list[_Entry], question: words.Question | None, most: int
 ) -> list[tuple[_Entry, float, list[dict[str, Any]]]]:
-    """Return entries with their scores and what explains these, best first.
+    """Return entries with their scores and explanations, best first.
 
     Args:
-        found: entries under the prefix and the filter, with what must occur and nothing that must not; newest first.
-        newest: all entries under the prefix, newest first.
-        question: may ask for nothing that can be looked for, and then finds nothing.
-        most: N of docs/search.md.
+        matching: the entries that satisfy the prefix, the filter and the conditions of the query, newest first.
+        newest: all entries with the prefix, newest first.
+        question: the parsed query. It may have no words and no conditions; then nothing matches it.
+        most: the number N of docs/search.md.
     """
     if question is None:
-        return [(entry, 0.0, []) for entry in found]
+        return [(entry, 0.0, []) for entry in matching]
     if question.telling:
         sample = newest[:1_000]
         having = [sum(part.count(entry.indexed) > 0 for entry in sample) for part in question.telling]
         rarities = [words.rarity(len(sample), count) for count in having]
-        found = _candidates(found, question.telling, most)
+        matching = _candidates(matching, question.telling, most)
     else:
         rarities = [1.0 for part in question.conditions if not part.is_negated]
-        found = (found if question.conditions else [])[:most]
-    scored = [(entry, *words.score(question, rarities, entry.indexed)) for entry in found]
+        matching = (matching if question.conditions else [])[:most]
+    scored = [(entry, *words.score(question, rarities, entry.indexed)) for entry in matching]
     return sorted(scored, key=lambda each: -each[1])
 
 
-def _candidates(found: list[_Entry], telling: Sequence[words.Wanted], most: int) -> list[_Entry]:
-    """Return the entries that are looked at: for each word, and for all together, see docs/search.md."""
+def _candidates(matching: list[_Entry], telling: Sequence[words.Term], most: int) -> list[_Entry]:
+    """Return the candidates, which are found by each word and by all words together; see docs/search.md."""
     keys: set[str] = set()
     for parts in (*([part] for part in telling), telling):
-        having = [entry for entry in found if all(part.count(entry.indexed) for part in parts)]
+        having = [entry for entry in matching if all(part.count(entry.indexed) for part in parts)]
         if len(having) > most:
-            having = [entry for entry in found[: 4 * most] if all(part.count(entry.indexed) for part in parts)]
+            having = [entry for entry in matching[: 4 * most] if all(part.count(entry.indexed) for part in parts)]
         keys |= {entry.key for entry in having}
-    return [entry for entry in found if entry.key in keys]
+    return [entry for entry in matching if entry.key in keys]
 
 
 def _ledger_of(entry: _Entry) -> dict[str, Any]:
-    """Return the catalog's record of an entry of the memory."""
+    """Return the catalog's entry for an entry of the memory."""
     written = json.dumps(entry.value, ensure_ascii=False, separators=(",", ":"))
     return {
         "key": entry.key,

@@ -1,4 +1,4 @@
-"""One call, how it is made on a memory, and how it is written down for a report."""
+"""One call of a method: make it on a memory, and write it for a report."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from the_edge_agent.memory import LTMError
 from the_edge_agent.testing.differential.answers import SnapshotId
 
 _NO_SNAPSHOT: Final = str(UUID(int=0))
-_SHOWN: Final = 200  # characters of an argument
+_SHOWN: Final = 200  # characters of an argument that a report shows
 
 
 class _LeftError(Exception):
-    """Leaves a ``with`` block early."""
+    """Raised to leave a ``with`` block early."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """A call of a method with its arguments, by one of the handles."""
+    """A call of a method with its arguments, on one of the handles."""
 
     name: str
     arguments: dict[str, Any]
     handle: int = 0
 
     def __str__(self) -> str:
-        """Write it as Python, with long arguments cut."""
+        """Write the call as Python code, with long arguments cut."""
         arguments = ", ".join(f"{name}={shown(value)}" for name, value in self.arguments.items())
         return f"memory{self.handle or ''}.{self.name}({arguments})"
 
 
 def perform(memory: Any, operation: Operation, snapshots: dict[int, str]) -> Any:
-    """Make the call and return its answer; of what raises an ``LTMError`` the result.
+    """Make the call and return its answer. If it raises an ``LTMError``, return the ``result`` of the error.
 
     Args:
-        memory: the handle.
+        memory: the memory on which to call.
         operation: the call.
-        snapshots: the ids of the snapshots that were made.
+        snapshots: the ids of the snapshots that were created, by number.
     """
     arguments: dict[str, Any] = {
         name: snapshots.get(value.number, _NO_SNAPSHOT) if isinstance(value, SnapshotId) else value
@@ -52,11 +52,11 @@ def perform(memory: Any, operation: Operation, snapshots: dict[int, str]) -> Any
         if operation.name == "iterate_entries":
             return [*memory.iterate_entries(**arguments)]
         owner, _, method = operation.name.rpartition(".")
-        given = [arguments.pop("snapshot")] if "snapshot" in arguments else []
-        return getattr(memory.catalog if owner else memory, method)(*given, **arguments)
+        positional = [arguments.pop("snapshot")] if "snapshot" in arguments else []
+        return getattr(memory.catalog if owner else memory, method)(*positional, **arguments)
     except LTMError as failure:
         return failure.result
-    except Exception as error:  # whatever it is, it is a difference
+    except Exception as error:  # any other exception is a difference
         return f"{type(error).__name__} was raised: {error}"
 
 
@@ -78,7 +78,7 @@ def _transaction(memory: Any, calls: list[tuple[str, dict[str, Any]]], end: str)
 
 
 def _left(transaction: Any, call_all: Callable[[], None], end: str) -> Any:
-    """Return None, or the result of what leaving the block of a transaction raised."""
+    """Return None, or the result of the LTMError that was raised at the end of a transaction's block."""
     try:
         with transaction:
             call_all()
@@ -92,7 +92,7 @@ def _left(transaction: Any, call_all: Callable[[], None], end: str) -> Any:
 
 
 def shown(value: Any, most: int = _SHOWN) -> str:
-    """Write a value as Python, with its end cut off if it is long."""
+    """Write a value as Python code, with its end cut off if it is long."""
     try:
         text = repr(value)
     except ValueError:

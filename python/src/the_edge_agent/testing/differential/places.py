@@ -1,4 +1,4 @@
-"""Where the calls are made: tables of their own on a database, which are dropped at the end."""
+"""The place of a run: tables of its own on a database, which are dropped at the end."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _NATIVE: Final[Mapping[str, tuple[Any, str]]] = {
     "sqlite": (SQLiteBackend, "sqlite"),
     "postgresql": (PostgresBackend, "postgres"),
 }
-_BEGINS: Final = "ltm_"  # of the tables that have no other name
+_BEGINS: Final = "ltm_"  # tables whose names cannot be chosen
 _OF_THE_DATABASE: Final = {"ltm_schema_version", "ltm_settings"}
 _OF_A_FILE: Final = ("", "-wal", "-shm", "-journal")
 
 
 class Place:
-    """A place for the calls; several handles, each a memory of its own, open the same tables.
+    """A place for the calls. It has several handles; each is a memory object, and all use the same tables.
 
-    With ``native`` or ``with_catalog`` the tables have the names that all memories use, so that the database must
-    have none of these yet. Otherwise the entries have a table with a name that nobody else uses.
+    With ``native`` or ``with_catalog`` the tables have their usual names, so the database must not have them yet.
+    Otherwise the table of entries has a random name.
 
     Attributes:
         handles: how many handles there are.
-        lasts: whether the entries outlast a handle that is closed.
-        language: of the words.
+        lasts: whether the entries still exist after a handle is closed.
+        language: the language of the memory.
     """
 
     def __init__(
@@ -45,14 +45,14 @@ class Place:
         engine: Engine | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Check what is asked for; connect to nothing.
+        """Check the arguments. This does not connect to the database.
 
         Raises:
             LTMError: ``configuration_error``.
         """
         if (url is None) == (engine is None):
             raise LTMError("configuration_error", "either a URL or an engine is needed")
-        self._given, self._engine, self._options = url, engine, dict(options or {})
+        self._original_url, self._engine, self._options = url, engine, dict(options or {})
         self.language = str(self._options.get("language") or "english").strip().lower()
         self._url = with_installed_driver(parse_url(url)[0]) if engine is None else engine.url
         self._family = self._url.get_backend_name()
@@ -70,12 +70,13 @@ class Place:
 
     @contextmanager
     def opened(self) -> Iterator[list[Any]]:
-        """Give the handles on new, empty tables; close them and drop the tables in the end.
+        """Yield the handles on new, empty tables; at the end close them and drop the tables.
 
         Raises:
-            LTMError: ``configuration_error`` if the tables of a memory are there already; or what the classes raise.
+            LTMError: ``configuration_error`` if the database has tables of a memory already; any failure of the
+                classes under test.
         """
-        self._table = f"tea_{secrets.token_hex(4)}"  # names of indexes too fit into 31 characters, which Firebird 3 has
+        self._table = f"tea_{secrets.token_hex(4)}"  # short: Firebird 3 allows 31 characters for an index
         self._has_tables = self._check_tables()
         memories: list[Any] = []
         try:
@@ -88,7 +89,7 @@ class Place:
             self._drop()
 
     def open(self, number: int) -> Any:
-        """Return a new memory on the tables, the one of that number."""
+        """Return a new memory on the tables: the handle with this number."""
         if self._native and number < 2:
             factory, catalog = _NATIVE[self._family]
             plain = self._url.set(drivername=self._family).render_as_string(hide_password=False)
@@ -100,7 +101,7 @@ class Place:
 
     @property
     def _source(self) -> dict[str, Any]:
-        return {"url": self._given} if self._engine is None else {"engine": self._engine}
+        return {"url": self._original_url} if self._engine is None else {"engine": self._engine}
 
     @property
     def _uses_common_names(self) -> bool:
@@ -110,7 +111,7 @@ class Place:
         return {"catalog": name} if self._with_catalog else {}
 
     def _check_tables(self) -> bool:
-        """Refuse tables that are not ours; return whether there are some."""
+        """Refuse tables that another program created; return whether there are tables of this run."""
         if not self.lasts or self._makes_file:
             return False
         names = self._beside(lambda _, connection: inspect(connection).get_table_names())
@@ -141,14 +142,14 @@ class Place:
         connection.rollback()
         with schema.dialect.transactions.begin(connection, None, write=True):
             for name in sorted(ours, key=lambda name: "_fts_" in name):
-                # The table of the text index takes its parts with it.
+                # Dropping the table of the text index also drops the tables that it consists of.
                 Table(name, MetaData()).drop(connection, checkfirst=True)
             if "ltm_settings" in {name.lower() for name in others}:
                 settings = schema.tables.settings
                 connection.execute(delete(settings).where(settings.c.table_name == self._table))
 
     def _beside(self, work: Callable[[Schema, Connection], T]) -> T:
-        """Do something on a connection that is made as those of the memories are, so that it fails as they do."""
+        """Run a function on a connection that is opened as the memories open theirs, so that it fails as theirs do."""
         options = {} if self._native else self._options
         with SQLAlchemyBackend(**self._source, lazy=True, create_tables=False, **options) as memory:
             return memory._database.peek(work)

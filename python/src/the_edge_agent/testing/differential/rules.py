@@ -1,4 +1,4 @@
-"""What arguments may be, as docs/memory.md and docs/catalog.md say it, for the model."""
+"""The rules for arguments, for the model, written from docs/memory.md and docs/catalog.md."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _PRINTABLE: Final = frozenset(string.ascii_letters + string.digits + string.punc
 
 
 class RefusedError(Exception):
-    """A call breaks a rule; ``failure`` is its answer."""
+    """A call breaks a rule. ``failure`` is the answer to the call."""
 
     def __init__(self, failure: Failure) -> None:
-        """Keep the answer."""
+        """Make the exception with the answer to the call."""
         super().__init__(failure.error_type)
         self.failure = failure
 
 
 def refuse(error_type: str = INVALID) -> RefusedError:
-    """Return the exception of a plain refusal."""
+    """Return the exception for a ``validation_error`` without further fields."""
     return RefusedError(Failure(error_type))
 
 
@@ -37,7 +37,7 @@ def check_key(key: str) -> None:
 
 
 def check_part_of_key(text: str | None) -> None:
-    """Up to 512 characters, no NUL, no lone surrogate; for what keys begin with or come after."""
+    """Up to 512 characters, no NUL, no lone surrogate: the rule for ``prefix`` and ``after``."""
     if text is not None and (len(text) > 512 or "\0" in text or not is_json(text)):
         raise refuse()
 
@@ -75,7 +75,7 @@ def check_if_version(version: int | None) -> None:
 
 
 def check_limit(limit: int) -> None:
-    """1 to 10,000; of a batch size too."""
+    """1 to 10,000: the rule for ``limit`` and ``batch_size``."""
     if not 1 <= limit <= 10_000:
         raise refuse()
 
@@ -87,7 +87,7 @@ def check_offset(offset: int) -> None:
 
 
 def check_store(entry: dict[str, Any]) -> None:
-    """The arguments of a store; of several that are wrong the value and the metadata are named last."""
+    """The arguments of a store. If several are wrong, value and metadata are reported last."""
     check_key(entry["key"])
     check_ttl(entry.get("ttl"))
     check_if_version(entry.get("if_version"))
@@ -98,7 +98,7 @@ def check_store(entry: dict[str, Any]) -> None:
 
 
 def check_track(entry: dict[str, Any]) -> None:
-    """The arguments of a track."""
+    """The arguments of ``track_entry``."""
     check_key(entry["key"])
     content_hash, size = entry["content_hash"], entry["byte_size"]
     if not 1 <= len(content_hash) <= 200 or not set(content_hash) <= _PRINTABLE:
@@ -110,7 +110,7 @@ def check_track(entry: dict[str, Any]) -> None:
 
 
 def check_each(items: list[Any], what: str, check: Callable[[Any], None]) -> None:
-    """Check many; the failure names the first bad one by its place."""
+    """Check each item of a list. The failure names the first bad item by its place."""
     for place, item in enumerate(items):
         try:
             check(item)

@@ -1,4 +1,4 @@
-"""Makes calls on a database and in the model, compares the answers, and shortens what leads to a difference."""
+"""Make calls on a database and on the model, compare the answers, and find a short list of calls that differ."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ from the_edge_agent.testing.differential.operations import Operation, perform, s
 from the_edge_agent.testing.differential.sequences import Sequence as RandomCalls
 
 _SHORTENING: Final = 60.0  # seconds
-_SHOWN: Final = 2_000  # characters of an answer
+_SHOWN: Final = 2_000  # characters of an answer that a report shows
 
 
 class Openable(Protocol):
-    """Where the calls are made; see ``Place``."""
+    """A place for the calls; see ``Place``."""
 
     handles: int
     lasts: bool
     language: str
 
     def opened(self) -> Any:
-        """Give the handles on new, empty tables in a ``with`` block."""
+        """Return a context manager that yields the handles on new, empty tables."""
 
     def open(self, number: int) -> Any:
-        """Return a new memory in place of the one of that number, which was closed."""
+        """Return a new memory for the handle with this number, whose memory was closed."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """An answer that is not the model's.
+    """An answer of the database that differs from that of the model.
 
     Attributes:
-        place: where in the answer.
-        calls: what leads there; the last one has the answer.
+        place: the place in the answer that differs.
+        expected: the answer of the model.
+        got: the answer of the database.
+        calls: the calls that lead to the difference; the last one has the answer.
         is_shortened: whether calls that do not matter were left out.
     """
 
@@ -52,11 +54,12 @@ class Difference:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run has found.
+    """The result of a run.
 
     Attributes:
+        seed: the seed of the random calls.
         operations: how many calls were made.
-        difference: the first one, None if all answers were the same.
+        difference: the first difference, or None if all answers were the same.
     """
 
     seed: int
@@ -64,18 +67,18 @@ class Outcome:
     difference: Difference | None
 
     def __str__(self) -> str:
-        """Report it."""
-        found = self.difference
-        if found is None:
+        """Return the report for people."""
+        difference = self.difference
+        if difference is None:
             return f"{self.operations:,} operations, 0 differences, seed {self.seed}"
-        how = "these lead there:" if found.is_shortened else "it was not seen again with fewer; the last ones:"
+        how = "these calls lead to it:" if difference.is_shortened else "fewer calls do not repeat it; the last calls:"
         return "\n".join(
             [
-                f"a difference at operation {self.operations:,}, seed {self.seed}: {found.place}",
+                f"a difference at operation {self.operations:,}, seed {self.seed}: {difference.place}",
                 how,
-                *(f"  {call}" for call in found.calls[-30:]),
-                f"expected: {shown(found.expected, _SHOWN)}",
-                f"got:      {shown(found.got, _SHOWN)}",
+                *(f"  {call}" for call in difference.calls[-30:]),
+                f"expected: {shown(difference.expected, _SHOWN)}",
+                f"got:      {shown(difference.got, _SHOWN)}",
             ]
         )
 
@@ -89,36 +92,36 @@ def run(
     with_catalog: bool = False,
     shortening: float = _SHORTENING,
 ) -> Outcome:
-    """Make random calls until a number of them or a time is over, or an answer differs.
+    """Make random calls until there were enough of them, the time is over, or an answer differs.
 
     Args:
-        place: where.
-        seed: of what is drawn; the same seed makes the same calls.
-        operations: how many calls.
-        seconds: for how long.
-        with_catalog: whether calls of the catalog are among them.
-        shortening: seconds that the search for fewer calls may take, after a difference.
+        place: where to make the calls.
+        seed: the seed of the random calls; the same seed makes the same calls.
+        operations: how many calls to make; None for no limit.
+        seconds: how long to make calls; None for no limit.
+        with_catalog: whether to call the catalog too.
+        shortening: after a difference, how many seconds to search for fewer calls that lead to it.
 
     Raises:
         LTMError: the database cannot be used at all.
     """
     end = None if seconds is None else time.monotonic() + seconds
-    made: list[Operation] = []
+    played: list[Operation] = []
     with _playing(place) as player:
-        chance = random.Random(seed)  # noqa: S311 - keeps no secret
+        chance = random.Random(seed)  # noqa: S311 - not for secrets
         calls = RandomCalls(chance, player.model, place.handles, with_catalog=with_catalog, lasts=place.lasts)
-        while (operations is None or len(made) < operations) and (end is None or time.monotonic() < end):
-            made.append(calls.next())
-            found = player.play(made[-1])
-            if found is not None:
+        while (operations is None or len(played) < operations) and (end is None or time.monotonic() < end):
+            played.append(calls.next())
+            difference = player.play(played[-1])
+            if difference is not None:
                 break
         else:
-            return Outcome(seed, len(made), None)
-    return Outcome(seed, len(made), _shortened(place, found, made, time.monotonic() + shortening))
+            return Outcome(seed, len(played), None)
+    return Outcome(seed, len(played), _shortened(place, difference, played, time.monotonic() + shortening))
 
 
 class _Player:
-    """Makes the same calls in the model and through the handles, each in a thread of its own."""
+    """Makes the same calls on the model and on the handles. Each handle has a thread of its own."""
 
     def __init__(self, place: Openable, memories: list[Any], threads: list[ThreadPoolExecutor]) -> None:
         self.model = MemoryModel(place.language)
@@ -152,21 +155,21 @@ def _playing(place: Openable) -> Iterator[_Player]:
 
 
 def _replayed(place: Openable, calls: Iterable[Operation]) -> Difference | None:
-    """Make calls anew and return the first difference, with the calls up to it."""
-    made: list[Operation] = []
+    """Make the calls on new tables and return the first difference, with the calls up to it; None if there is none."""
+    played: list[Operation] = []
     with _playing(place) as player:
         for call in calls:
-            made.append(call)
-            if (found := player.play(call)) is not None:
-                return Difference(found.place, found.expected, found.got, made, is_shortened=True)
+            played.append(call)
+            if (difference := player.play(call)) is not None:
+                return Difference(difference.place, difference.expected, difference.got, played, is_shortened=True)
     return None
 
 
-def _shortened(place: Openable, found: Difference, calls: list[Operation], end: float) -> Difference:
-    """Leave out parts of the calls, large ones first, as long as there is a difference."""
+def _shortened(place: Openable, difference: Difference, calls: list[Operation], end: float) -> Difference:
+    """Leave out parts of the calls, large parts first, as long as a difference remains."""
     best = _replayed(place, calls)
     if best is None:
-        return Difference(found.place, found.expected, found.got, calls)
+        return Difference(difference.place, difference.expected, difference.got, calls)
     size = len(best.calls) // 2
     while size and time.monotonic() < end:
         start = 0
@@ -184,16 +187,16 @@ def _shortened(place: Openable, found: Difference, calls: list[Operation], end: 
 
 
 def _with_fewer_items(place: Openable, best: Difference, number: int, end: float) -> Difference:
-    """Leave out items of lists in the arguments of one call."""
+    """Leave out items of lists in the arguments of one call, as long as a difference remains."""
     for name, items in best.calls[number].arguments.items() if number < len(best.calls) else ():
-        kept = items
+        remaining = items
         for item in items if isinstance(items, list) else ():
             if time.monotonic() > end or number >= len(best.calls):
                 break
-            fewer = [each for each in kept if each is not item]
+            fewer = [each for each in remaining if each is not item]
             call = best.calls[number]
             call = replace(call, arguments={**call.arguments, name: fewer})
             shorter = _replayed(place, [*best.calls[:number], call, *best.calls[number + 1 :]])
             if shorter is not None:
-                best, kept = shorter, fewer
+                best, remaining = shorter, fewer
     return best

@@ -1,4 +1,4 @@
-"""Random calls, drawn with a look at the model so that most of them find something."""
+"""Make random calls. They use what the model has, so that most of them find something."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from the_edge_agent.testing.differential.answers import SnapshotId
-from the_edge_agent.testing.differential.data import ASKED, BAD_KEYS, NAMES, NUMBERS, WORDS, Data, nested
+from the_edge_agent.testing.differential.data import BAD_KEYS, NAMES, NUMBERS, QUESTION_WORDS, WORDS, Data, nested
 from the_edge_agent.testing.differential.memory_model import MOMENT, MemoryModel
 from the_edge_agent.testing.differential.operations import Operation
 
 _MOST_ENTRIES: Final = 120
-_BAD: Final = 0.03  # of the calls are refused
+_BAD: Final = 0.03  # this part of the calls is refused
 _COMPARISONS: Final = ("$gt", "$gte", "$lt", "$lte")
 _OF_MEMORY: Final = {
     "store": 22,
@@ -49,7 +49,7 @@ _OF_CATALOG: Final = {
 
 
 class Sequence:
-    """Draws one call after the other.
+    """Makes one random call after the other.
 
     Attributes:
         left_out: names of calls that are not made.
@@ -58,7 +58,7 @@ class Sequence:
     def __init__(
         self, chance: random.Random, model: MemoryModel, handles: int, *, with_catalog: bool, lasts: bool
     ) -> None:
-        """Draw calls for that many handles; if entries outlast a handle, it is closed sometimes."""
+        """Prepare calls for a number of handles. If ``lasts``, handles are sometimes closed."""
         self._chance, self._model, self._handles = chance, model, handles
         self._data = Data(chance)
         weights = {**_OF_MEMORY, **(_OF_CATALOG if with_catalog else {})}
@@ -86,8 +86,8 @@ class Sequence:
         return entry
 
     def _retrieve(self) -> dict[str, Any]:
-        found = {"key": self._key_or_bad()}
-        return {**found, "default": self._data.text()} if self._is(0.2) else found
+        arguments = {"key": self._key_or_bad()}
+        return {**arguments, "default": self._data.text()} if self._is(0.2) else arguments
 
     def _delete(self) -> dict[str, Any]:
         return {"key": self._key_or_bad()}
@@ -107,14 +107,14 @@ class Sequence:
         return {"keys": self._keys(most=3)}
 
     def _list_keys(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        arguments: dict[str, Any] = {}
         if self._is(0.5):
-            found["prefix"] = self._prefix()
+            arguments["prefix"] = self._prefix()
         if self._is(0.8):
-            found["limit"] = self._limit()
+            arguments["limit"] = self._limit()
         if self._is(0.5):
-            found["after"] = self._chance.choice((self._some_key, self._prefix))()
-        return found
+            arguments["after"] = self._chance.choice((self._some_key, self._prefix))()
+        return arguments
 
     def _count(self) -> dict[str, Any]:
         return {"prefix": self._prefix()} if self._is(0.7) else {}
@@ -142,29 +142,29 @@ class Sequence:
         return {"calls": calls, "end": self._chance.choice(("commit", "commit", "commit", "with", "rollback", "raise"))}
 
     def _search(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        arguments: dict[str, Any] = {}
         has_query, has_filter = self._chance.choice(((True, False), (False, True), (True, True), (True, True)))
         if has_query and self._is(0.65):
-            found["query"] = self._question()
+            arguments["query"] = self._question()
             if self._is(0.5):
-                found["match"] = "any"
+                arguments["match"] = "any"
         else:
-            found["match"] = "all"
+            arguments["match"] = "all"
             if has_query:
-                found["query"] = self._query()
+                arguments["query"] = self._query()
         if self._is(_BAD):
-            found |= self._chance.choice(({"match": "some"}, {"match": "ANY"}, {"match": 1}, {"explain": 1}))
+            arguments |= self._chance.choice(({"match": "some"}, {"match": "ANY"}, {"match": 1}, {"explain": 1}))
         elif self._is(0.4):
-            found["explain"] = self._is(0.9)
+            arguments["explain"] = self._is(0.9)
         if has_filter:
-            found["metadata_filter"] = self._bad_filter() if self._is(0.08) else self._filter(2)
+            arguments["metadata_filter"] = self._bad_filter() if self._is(0.08) else self._filter(2)
         if self._is(0.6):
-            found["limit"] = self._limit()
+            arguments["limit"] = self._limit()
         if self._is(0.15):
-            found["prefix"] = self._prefix()
+            arguments["prefix"] = self._prefix()
         if self._is(0.2):
-            found["offset"] = self._chance.choice((0, 1, 2, 5, 100, -1, 2**31 - 1, 2**31))
-        return found
+            arguments["offset"] = self._chance.choice((0, 1, 2, 5, 100, -1, 2**31 - 1, 2**31))
+        return arguments
 
     def _query(self) -> str | None:
         if self._is(0.04):
@@ -195,7 +195,7 @@ class Sequence:
         return self._chance.choice((word, word, word.upper(), word.lower(), word.swapcase()))
 
     def _question(self) -> str | None:
-        """Return a question, or the parts of one that a person types, or what is no question."""
+        """Return a question, some words and operators as a person types them, or text that is not a question."""
         if self._is(0.04):
             return self._chance.choice(
                 (None, "", " \n", "?!", "+", "-", "+ fox", '"', '+"', '-"fox', '""', '+""', '-"!!"', '"fox', 'a"fox',
@@ -213,7 +213,7 @@ class Sequence:
     def _question_part(self) -> str:
         kind = self._chance.random()
         if kind < 0.3:
-            return self._chance.choice(ASKED)
+            return self._chance.choice(QUESTION_WORDS)
         if kind < 0.75:
             text = self._indexed_text() if self._is(0.7) else self._chance.choice(WORDS)
             word = self._chance.choice(text.split() or [text])[:80]
@@ -251,10 +251,10 @@ class Sequence:
             return {"$not": self._filter(levels - 1)}
         if kind < 0.45:
             return {self._chance.choice(NAMES[:6]): self._data.alike()}
-        names = [self._known_member() for _ in range(self._chance.choice((1, 1, 1, 2)))]
+        names = [self._existing_member() for _ in range(self._chance.choice((1, 1, 1, 2)))]
         return {name: self._condition(value, 2) for name, value in names}
 
-    def _known_member(self) -> tuple[str, Any]:
+    def _existing_member(self) -> tuple[str, Any]:
         if self._model.keys and self._is(0.85):
             members = [*self._model.texts_and_metadata(self._chance.choice(self._model.keys))[1].items()]
             members = [member for member in members if not member[0].startswith("$")]
@@ -263,7 +263,7 @@ class Sequence:
         return self._chance.choice([name for name in NAMES if not name.startswith("$")]), self._data.member(1)
 
     def _condition(self, value: Any, levels: int) -> Any:
-        """Return a condition that a value may satisfy."""
+        """Return a condition that a given value may satisfy."""
         if isinstance(value, dict) and levels and self._is(0.7):
             plain = {name: member for name, member in value.items() if not name.startswith("$")}
             some = self._chance.sample([*plain], min(len(plain), self._chance.randint(0, 2)))
@@ -281,10 +281,10 @@ class Sequence:
             return {"$exists": self._is(0.5)}
         if isinstance(other, bool) or not isinstance(other, (int, float, str)):
             other = self._chance.choice((*NUMBERS, *WORDS))
-        found = {self._chance.choice(_COMPARISONS): other}
+        condition = {self._chance.choice(_COMPARISONS): other}
         if self._is(0.3):
-            found[self._chance.choice(_COMPARISONS)] = self._chance.choice((*NUMBERS, "", "m", "😀"))
-        return found
+            condition[self._chance.choice(_COMPARISONS)] = self._chance.choice((*NUMBERS, "", "m", "😀"))
+        return condition
 
     def _near(self, value: Any) -> Any:
         """Return a value, or one that is nearly equal to it."""
@@ -328,14 +328,14 @@ class Sequence:
     _catalog_delete_entry = _catalog_get_entry
 
     def _catalog_list_entries(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        arguments: dict[str, Any] = {}
         if self._is(0.4):
-            found["prefix"] = self._chance.choice(("own/", self._prefix()))
+            arguments["prefix"] = self._chance.choice(("own/", self._prefix()))
         if self._is(0.5):
-            found["metadata_filter"] = self._bad_filter() if self._is(0.08) else self._filter(1)
+            arguments["metadata_filter"] = self._bad_filter() if self._is(0.08) else self._filter(1)
         if self._is(0.5):
-            found["limit"] = self._limit()
-        return found
+            arguments["limit"] = self._limit()
+        return arguments
 
     def _catalog_store_batch(self) -> dict[str, Any]:
         entries = [self._tracked() for _ in range(self._size())]
@@ -352,7 +352,7 @@ class Sequence:
         return {"name": self._chance.choice(("monday", "Monday", "é", "'", "%", "日本", "a "))}
 
     def _catalog_get_snapshot(self) -> dict[str, Any]:
-        return {"snapshot": SnapshotId(self._chance.randint(0, self._model.catalog.made))}
+        return {"snapshot": SnapshotId(self._chance.randint(0, self._model.catalog.snapshot_count))}
 
     _catalog_delete_snapshot = _catalog_get_deleted_entries = _catalog_get_snapshot
 
@@ -402,7 +402,7 @@ class Sequence:
         return entry
 
     def _spoil(self, entry: dict[str, Any], names: tuple[str, ...]) -> None:
-        """Give an entry one thing that cannot be stored, and no other: which of two is told is nowhere said."""
+        """Make one part of an entry bad. Only one, because the docs do not say which of two errors is reported."""
         entry.pop("expires_at", None)
         bad = self._chance.choice(names)
         entry[bad] = self._bad(bad)

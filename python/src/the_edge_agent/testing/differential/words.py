@@ -1,4 +1,4 @@
-"""The words of texts and questions as docs/search.md defines them, for the model."""
+"""The words of texts and queries for the model, written from docs/search.md."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WITHOUT_SPACES: Final = (
 )
 _SKIN_TONES: Final = range(0x1F3FB, 0x1F400)
 _MAX_WORDS: Final = 200
-_COUNTS_ONCE: Final = 77  # characters of a word
+_COUNTS_ONCE: Final = 77  # characters of a word that count as one word
 _LONGEST_STEMMED: Final = 60
 _LONGEST_WITH_MARKS: Final = 40
 
@@ -46,26 +46,28 @@ Words = tuple[str, ...]
 
 
 class TooManyWordsError(Exception):
-    """A query has more words than are allowed."""
+    """A query has too many words."""
 
 
 class Indexed:
     """The words of one entry, string by string."""
 
     def __init__(self, strings: list[Words]) -> None:
-        """Count them."""
+        """Count the words."""
         self.strings = strings
         self.counts = Counter(word for words in strings for word in words)
         self.length = sum(self.counts.values())
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """One part of a query: adjacent words, the last of which may go on if ``is_open``.
+class Term:
+    """One term of a query: a word or adjacent words.
 
     Attributes:
-        forms: the words as they may be indexed.
-        shown: the part as ``explain`` names it.
+        forms: the forms in which the words may be indexed.
+        is_open: whether the last word may be the beginning of a longer one.
+        is_negated: whether the term must not occur.
+        shown: the name of the term in ``explain``.
     """
 
     forms: tuple[Words, ...]
@@ -75,54 +77,54 @@ class Wanted:
 
     @property
     def size(self) -> int:
-        """How many words it counts for."""
+        """How many words the term counts for in the limit of a query."""
         return sum(math.ceil(_written_length(word) / _COUNTS_ONCE) for words in self.forms for word in words)
 
     def count(self, entry: Indexed) -> int:
-        """Return how often this occurs in an entry; occurrences of one form do not overlap."""
+        """Return how often the term occurs in an entry. Occurrences of one form do not overlap."""
         return sum(self._count_of(words, entry) for words in self.forms)
 
-    def _count_of(self, wanted: Words, entry: Indexed) -> int:
-        if len(wanted) > 1:
-            return sum(self._count_in(words, wanted) for words in entry.strings)
+    def _count_of(self, form: Words, entry: Indexed) -> int:
+        if len(form) > 1:
+            return sum(self._count_in(words, form) for words in entry.strings)
         if self.is_open:
-            return sum(count for word, count in entry.counts.items() if word.startswith(wanted[0]))
-        return entry.counts[wanted[0]]
+            return sum(count for word, count in entry.counts.items() if word.startswith(form[0]))
+        return entry.counts[form[0]]
 
-    def _count_in(self, words: Words, wanted: Words) -> int:
-        found = start = 0
-        while start + len(wanted) <= len(words):
-            if self._is_at(words[start : start + len(wanted)], wanted):
-                found += 1
-                start += len(wanted)
+    def _count_in(self, words: Words, form: Words) -> int:
+        count = start = 0
+        while start + len(form) <= len(words):
+            if self._is_at(words[start : start + len(form)], form):
+                count += 1
+                start += len(form)
             else:
                 start += 1
-        return found
+        return count
 
-    def _is_at(self, words: Words, wanted: Words) -> bool:
-        if words[:-1] != wanted[:-1]:
+    def _is_at(self, words: Words, form: Words) -> bool:
+        if words[:-1] != form[:-1]:
             return False
-        return words[-1].startswith(wanted[-1]) if self.is_open else words[-1] == wanted[-1]
+        return words[-1].startswith(form[-1]) if self.is_open else words[-1] == form[-1]
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a query asks for.
+    """A parsed query.
 
     Attributes:
-        conditions: what must and must not occur.
-        telling: what entries are found and ranked by, with ``match="any"``; empty if only conditions are asked.
+        conditions: the terms that must occur and, negated, those that must not.
+        telling: with ``match="any"`` the terms that select and rank entries; empty if there are only conditions.
     """
 
-    conditions: tuple[Wanted, ...]
-    telling: tuple[Wanted, ...] = ()
+    conditions: tuple[Term, ...]
+    telling: tuple[Term, ...] = ()
 
 
 class Vocabulary:
-    """The words of one language; ``none`` has exact words."""
+    """Splits texts and queries into the words of one language. ``none`` means exact words."""
 
     def __init__(self, language: str) -> None:
-        """Take a language by its name."""
+        """Use the language with this name."""
         self.language = language
         self._has_stems = language != "none"
         self._keeps_marks = self._has_stems and language not in _STEMMED_WITHOUT_MARKS
@@ -137,10 +139,10 @@ class Vocabulary:
         return Indexed([self.words_of(text) for text in _texts(items)])
 
     def parse(self, query: str | None, match: str) -> Question | None:
-        """Return the conditions of a query, None if it has none.
+        """Return the parsed query, or None if it is empty.
 
         Raises:
-            TooManyWordsError: more than 200 words.
+            TooManyWordsError: the query has more than 200 words.
         """
         if query is None or not query or query.isspace():
             return None
@@ -152,7 +154,7 @@ class Vocabulary:
 
     # --- match="all" ----------------------------------------------------------------------------------
 
-    def _conditions(self, query: str) -> Iterator[Wanted]:
+    def _conditions(self, query: str) -> Iterator[Term]:
         place = 0
         while place < len(query):
             if query[place].isspace():
@@ -173,7 +175,7 @@ class Vocabulary:
             if part is not None:
                 yield part
 
-    def _side_by_side(self, text: str, shown: str, *, is_negated: bool, has_star: bool) -> Wanted | None:
+    def _side_by_side(self, text: str, shown: str, *, is_negated: bool, has_star: bool) -> Term | None:
         runs = self._runs(text)
         if not runs:
             return None
@@ -181,16 +183,16 @@ class Vocabulary:
             is_open = len(runs[-1]) == 1
         else:
             is_open = has_star and _ends_with_letter(text.rstrip("*"))
-        return Wanted(self._forms(runs, is_open=is_open), is_open, is_negated, shown)
+        return Term(self._forms(runs, is_open=is_open), is_open, is_negated, shown)
 
     def _forms(self, runs: Sequence[str], *, is_open: bool) -> tuple[Words, ...]:
-        """Return the forms of adjacent words: with their marks and without; a word that may go on, as it is too."""
+        """Return the forms of adjacent words: with marks and without; the beginning of a word also without stemming."""
         forms: list[Words] = []
         for some in (runs, [_without_marks(run) for run in runs]):
             words = [word for run in some for word in self._indexed(run)]
             if _has_no_spaces(some[-1][0]):
                 if len(some[-1]) > 1:
-                    words.pop()  # the last character alone: what is looked for may go on
+                    words.pop()  # the last character alone: the text of an entry may go on after it
                 forms.append(tuple(words))
                 continue
             forms.append(tuple(words))
@@ -204,8 +206,8 @@ class Vocabulary:
     # --- match="any" ----------------------------------------------------------------------------------
 
     def _question(self, query: str) -> Question:
-        conditions: list[Wanted] = []
-        words: list[Wanted] = []
+        conditions: list[Term] = []
+        words: list[Term] = []
         for sign, text, is_phrase in _parts(query):
             if is_phrase or sign:
                 has_star = not is_phrase and text.endswith("*")
@@ -224,25 +226,25 @@ class Vocabulary:
         _check_size(conditions)
         telling = [part for part in conditions if not part.is_negated]
         telling += [part for part in words if not self._tells_nothing(part)]
-        kept: list[Wanted] = []
+        fitting: list[Term] = []
         for part in dict.fromkeys(telling or words):
-            if sum(each.size for each in kept) + part.size <= _MAX_WORDS:
-                kept.append(part)
-        return Question(tuple(conditions), tuple(kept))
+            if sum(each.size for each in fitting) + part.size <= _MAX_WORDS:
+                fitting.append(part)
+        return Question(tuple(conditions), tuple(fitting))
 
-    def _each(self, text: str, *, has_star: bool) -> Iterator[Wanted]:
+    def _each(self, text: str, *, has_star: bool) -> Iterator[Term]:
         runs = self._runs(text)
         for place, run in enumerate(runs):
             if _has_no_spaces(run[0]):
                 pairs = [run[start : start + 2] for start in range(len(run) - 1)]
-                yield from (Wanted(((pair,),), shown=pair) for pair in pairs)
+                yield from (Term(((pair,),), shown=pair) for pair in pairs)
                 if not pairs:
-                    yield Wanted(((run,),), is_open=True, shown=run)
+                    yield Term(((run,),), is_open=True, shown=run)
                 continue
             is_open = has_star and place == len(runs) - 1 and _ends_with_letter(text.rstrip("*"))
-            yield Wanted(self._forms([run], is_open=is_open), is_open, shown=run + "*" * is_open)
+            yield Term(self._forms([run], is_open=is_open), is_open, shown=run + "*" * is_open)
 
-    def _tells_nothing(self, part: Wanted) -> bool:
+    def _tells_nothing(self, part: Term) -> bool:
         return not part.is_open and part.shown in self._stop_words
 
     @cached_property
@@ -272,7 +274,7 @@ class Vocabulary:
         return self._stems[run]
 
     def _runs(self, text: str) -> list[str]:
-        """Return runs of letters and digits of one kind of script; a symbol is a run of its own."""
+        """Return the runs of letters and digits of one kind of script. A symbol is a run of its own."""
         characters = list(_characters(text))
         if self.language in _WITH_POSSESSIVES:
             characters = _without_possessives(characters)
@@ -289,11 +291,11 @@ class Vocabulary:
         return runs
 
     def _runs_of(self, letters: str) -> Iterator[str]:
-        """Yield the runs of letters, digits and marks between which nothing else is."""
+        """Yield the longest runs of letters, digits and marks."""
         bare = _without_marks(letters)
         if not bare:
             return
-        letters = letters[letters.index(bare[0]) :]  # marks at its beginning belong to no letter
+        letters = letters[letters.index(bare[0]) :]  # marks at the beginning do not belong to a letter
         is_marked = letters != bare and len(letters) <= _LONGEST_WITH_MARKS
         if self._keeps_marks and is_marked and not any(map(_has_no_spaces, bare)):
             yield unicodedata.normalize("NFC", letters)
@@ -308,7 +310,7 @@ class Vocabulary:
 
 
 def score(question: Question, rarities: Iterable[float], entry: Indexed) -> tuple[float, list[dict[str, Any]]]:
-    """Return the score of an entry and what explains it; docs/search.md has the formula."""
+    """Return the score of an entry and its explanation; docs/search.md has the formula."""
     parts = question.telling or [part for part in question.conditions if not part.is_negated]
     added: list[float] = []
     told: list[dict[str, Any]] = []
@@ -321,7 +323,7 @@ def score(question: Question, rarities: Iterable[float], entry: Indexed) -> tupl
 
 
 def rarity(among: int, having: int) -> float:
-    """Return how much a word tells that ``having`` of ``among`` entries have."""
+    """Return the weight of a word that ``having`` of ``among`` entries have."""
     return round(math.log(1 + (among - having + 0.5) / (having + 0.5)), 6)
 
 
@@ -351,7 +353,7 @@ def _end_of_chunk(query: str, place: int) -> int:
     return place
 
 
-def _check_size(parts: Iterable[Wanted]) -> None:
+def _check_size(parts: Iterable[Term]) -> None:
     if sum(part.size for part in parts) > _MAX_WORDS:
         raise TooManyWordsError
 
@@ -361,7 +363,7 @@ def _written_length(word: str) -> int:
 
 
 def _is_beginning(other: Words, one: Words) -> bool:
-    """Return whether what begins with ``one`` begins with ``other`` too, which is shorter."""
+    """Return whether ``other`` is shorter than ``one`` and a beginning of it."""
     return other != one and other[:-1] == one[:-1] and one[-1].startswith(other[-1])
 
 
@@ -394,7 +396,7 @@ def _characters(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _without_possessives(characters: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Leave out marks, and each apostrophe with an s between a letter and what is none."""
+    """Remove marks, and ``'s`` at the end of a word."""
     bare = [(character, kind) for character, kind in characters if kind != "mark"]
     kinds = ["gap", *(kind for _, kind in bare), "gap", "gap"]
     left_out: set[int] = set()

@@ -1,1 +1,1 @@
-"""The actions that workflow nodes use, and how they are found and called."""
+"""The actions that workflow nodes use, and the registry that finds and calls them."""

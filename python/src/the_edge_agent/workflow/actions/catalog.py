@@ -1,6 +1,6 @@
-"""The ``catalog.*`` actions: the ledger of an agent's memory, its snapshots and what has changed since one.
+"""The ``catalog.*`` actions: entries of the catalog, snapshots, and changes since a snapshot.
 
-Their results are plain JSON: times are ISO 8601 text in UTC.
+Their results are plain JSON. Times are ISO 8601 text in UTC.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from the_edge_agent.memory import CatalogBackend, LTMBackend, LTMError, compute_
 
 Result = dict[str, Any]
 
-_NOT_GIVEN: Final[Any] = type("NotGiven", (), {"__repr__": lambda _: "<not given>"})()  # null is a value
-_MOMENT: Final = re.compile(  # the same on every version of Python: 3.10 reads less than later ones
+_ABSENT: Final[Any] = type("NotGiven", (), {"__repr__": lambda _: "<not given>"})()  # not None, because null is a value
+_MOMENT: Final = re.compile(  # for the same result on every Python: fromisoformat of 3.10 reads fewer forms
     r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(?::(\d{2})(?:\.(\d{1,6}))?)?(Z|[+-]\d{2}:\d{2})?)?", re.ASCII
 )
 
@@ -23,7 +23,7 @@ _MOMENT: Final = re.compile(  # the same on every version of Python: 3.10 reads 
 def track(
     memory: LTMBackend,
     key: str,
-    value: Any = _NOT_GIVEN,
+    value: Any = _ABSENT,
     content_hash: str | None = None,
     *,
     storage_uri: str | None = None,
@@ -32,9 +32,9 @@ def track(
     inlined_value: Any = None,
     expires_at: str | datetime | None = None,
 ) -> Result:
-    """Create or replace an entry; its hash is that of ``value``, its size too unless ``byte_size`` says otherwise."""
+    """Create or replace an entry. With ``value``, its hash is computed, and its size if ``byte_size`` is not set."""
     catalog = _catalog(memory)
-    if (value is _NOT_GIVEN) == (content_hash is None):
+    if (value is _ABSENT) == (content_hash is None):
         raise LTMError("validation_error", "give the value or its content_hash, one of the two")
     if content_hash is None:
         store = memory.check_store(key, value, metadata)
@@ -45,7 +45,7 @@ def track(
 
 
 def get(memory: LTMBackend, key: str) -> Result:
-    """Read the entry of a key; ``entry`` is null when there is none."""
+    """Read the entry of a key; ``entry`` is null if there is none."""
     entry = _catalog(memory).get_entry(key)
     return {"success": True, "found": entry is not None, "entry": None if entry is None else _plain(entry)}
 
@@ -56,43 +56,43 @@ def list_entries(
     metadata_filter: dict[str, Any] | None = None,
     limit: int = 100,
 ) -> Result:
-    """List the first ``limit`` entries, by key, that fit a beginning of the key and a metadata filter."""
-    found = _catalog(memory).list_entries(prefix, metadata_filter, limit)
-    return {"success": True, "entries": _all_plain(found), "count": len(found), **_damaged(found)}
+    """List up to ``limit`` entries that have the prefix and satisfy the metadata filter, ordered by key."""
+    entries = _catalog(memory).list_entries(prefix, metadata_filter, limit)
+    return {"success": True, "entries": _all_plain(entries), "count": len(entries), **_damaged(entries)}
 
 
 def delete(memory: LTMBackend, key: str) -> Result:
-    """Delete the entry of a key; one that is not there is no failure."""
+    """Delete the entry of a key. It is no failure if there is none."""
     return {"success": True, "deleted": _catalog(memory).delete_entry(key)}
 
 
 def snapshot(memory: LTMBackend, name: str) -> Result:
-    """Keep what the catalog holds now, under an id; the counts are null in a catalog that does not tell them."""
+    """Take a snapshot of the catalog and return its id. The counts are null if the catalog does not have them."""
     catalog = _catalog(memory)
     snapshot_id = catalog.create_snapshot(name)
     get_snapshot = getattr(catalog, "get_snapshot", None)
-    kept = (get_snapshot and get_snapshot(snapshot_id)) or {}
-    counts = {what: kept.get(what) for what in ("entry_count", "total_bytes")}
+    taken = (get_snapshot and get_snapshot(snapshot_id)) or {}
+    counts = {name: taken.get(name) for name in ("entry_count", "total_bytes")}
     return {"success": True, "snapshot_id": snapshot_id, **counts}
 
 
 def changes(memory: LTMBackend, since: str | None = None) -> Result:
-    """Tell what is new or different since a snapshot, and what is gone; without one, everything is new."""
+    """List the entries that are new, changed or deleted since a snapshot. Without a snapshot all entries are new."""
     catalog = _catalog(memory)
     get_deleted = getattr(catalog, "get_deleted_entries", None)
     if since is not None and get_deleted is None:
         raise LTMError("configuration_error", "this catalog does not tell what was deleted since a snapshot")
-    found = catalog.get_changed_entries(since)
-    changed = _all_plain(found)
+    entries = catalog.get_changed_entries(since)
+    changed = _all_plain(entries)
     gone = [] if since is None or get_deleted is None else _all_plain(get_deleted(since))
     deleted = {entry["key"] for entry in gone}
-    changed = [entry for entry in changed if entry["key"] not in deleted]  # it went between the two questions
+    changed = [entry for entry in changed if entry["key"] not in deleted]  # deleted between the two calls
     counts = {"changed_count": len(changed), "deleted_count": len(gone)}
-    return {"success": True, "changed": changed, "deleted": gone, **counts, **_damaged(found)}
+    return {"success": True, "changed": changed, "deleted": gone, **counts, **_damaged(entries)}
 
 
 def cleanup(memory: LTMBackend, batch_size: int = 100) -> Result:
-    """Remove up to ``batch_size`` expired entries, which no other action sees any more, from the catalog."""
+    """Remove up to ``batch_size`` expired entries from the catalog. No action returns them any more."""
     return _catalog(memory).cleanup_expired(batch_size)
 
 
@@ -116,22 +116,22 @@ def _catalog(memory: LTMBackend) -> CatalogBackend:
 
 
 def moment(text: Any) -> Any:
-    """Return the time that a text says; what is no text is the catalog's to judge."""
+    """Return the time that a text names. Values that are not text are returned unchanged; the memory checks them."""
     if not isinstance(text, str):
         return text
     if parts := _MOMENT.fullmatch(text):
         day, minute, second, fraction, zone = parts.groups()
         written = f"{day}T{minute or '00:00'}:{second or '00'}.{fraction or '0':0<6}"
         try:
-            found = datetime.fromisoformat(written + (zone or "Z").replace("Z", "+00:00"))
-            return found.astimezone(timezone.utc)
+            time = datetime.fromisoformat(written + (zone or "Z").replace("Z", "+00:00"))
+            return time.astimezone(timezone.utc)
         except (ValueError, OverflowError):
             pass  # such as a 13th month
     raise LTMError("validation_error", "expires_at must be a time in ISO 8601, such as 2030-12-31T23:59:59+00:00")
 
 
 def _plain(entry: Mapping[str, Any]) -> Result:
-    """Return an entry with its times as text, all of the same form."""
+    """Return an entry with its times as ISO 8601 text in UTC."""
     return {
         name: value.astimezone(timezone.utc).isoformat(timespec="microseconds")
         if isinstance(value, datetime)
@@ -140,9 +140,9 @@ def _plain(entry: Mapping[str, Any]) -> Result:
     }
 
 
-def _damaged(found: Any) -> Result:
-    """Return ``{"damaged": [keys]}`` of what a catalog has left out of a list, if there is any."""
-    keys = getattr(found, "damaged", None)
+def _damaged(entries: Any) -> Result:
+    """Return ``{"damaged": [keys]}`` for the entries that a catalog has left out of a list, or ``{}``."""
+    keys = getattr(entries, "damaged", None)
     return {"damaged": list(keys)} if keys else {}
 
 

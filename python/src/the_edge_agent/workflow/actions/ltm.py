@@ -1,4 +1,4 @@
-"""The ``ltm.*`` actions: the long-term memory of an agent. Each returns the backend's dict as it is."""
+"""The ``ltm.*`` actions: the long-term memory of an agent. Each returns the result dict of the memory unchanged."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ def store(
     if_version: int | None = None,
     expires_at: str | datetime | None = None,
 ) -> Result:
-    """Store a value over what was there; for ``ttl`` seconds or until ``expires_at``, over ``if_version`` only."""
-    ends = {} if expires_at is None else {"expires_at": moment(expires_at)}  # not every memory takes it
-    return memory.store(key, value, metadata, ttl=ttl, if_version=if_version, **ends)
+    """Create or replace an entry, for ``ttl`` seconds or until ``expires_at``, and only over ``if_version`` if set."""
+    expiry = {} if expires_at is None else {"expires_at": moment(expires_at)}  # not every memory has this argument
+    return memory.store(key, value, metadata, ttl=ttl, if_version=if_version, **expiry)
 
 
 def store_many(memory: LTMBackend, entries: list[dict[str, Any]]) -> Result:
-    """Store entries (each a dict of ``key``, ``value``, ``metadata``, ``ttl`` or ``expires_at``), all or none."""
+    """Store entries, all or none. Each is a dict of ``key``, ``value``, ``metadata``, and ``ttl`` or ``expires_at``."""
     return memory.store_many([*map(_timed, entries)] if isinstance(entries, list) else entries)
 
 
 def retrieve(memory: LTMBackend, key: str, default: Any = None) -> Result:
-    """Read the value of a key; ``default`` is the value when there is none."""
+    """Read the entry of a key. If there is none, the value is ``default``."""
     return memory.retrieve(key, default)
 
 
 def retrieve_many(memory: LTMBackend, keys: list[str]) -> Result:
-    """Read the entries of many keys, None for each that there is not."""
+    """Read the entries of many keys; a key without an entry has None."""
     return memory.retrieve_many(keys)
 
 
 def delete(memory: LTMBackend, key: str) -> Result:
-    """Delete a key; one that is not there is no failure."""
+    """Delete the entry of a key. It is no failure if there is none."""
     return memory.delete(key)
 
 
 def delete_many(memory: LTMBackend, keys: list[str]) -> Result:
-    """Delete many keys at once; those that are not there are no failure."""
+    """Delete the entries of many keys. It is no failure if some do not exist."""
     return memory.delete_many(keys)
 
 
@@ -62,7 +62,7 @@ def search(
     match: Literal["any", "all"] | None = None,
     explain: bool = False,
 ) -> Result:
-    """Search by a question or by words, by metadata and by the beginning of the key, best matches first."""
+    """Search by a question or words, by metadata and by a prefix of the key; best matches first."""
     more: dict[str, Any] = {"match": match, "explain": explain} if "match" in memory.capabilities else {}
     if not more:
         memory.check_match(match, explain=explain)
@@ -70,7 +70,7 @@ def search(
 
 
 def list_keys(memory: LTMBackend, prefix: str | None = None, limit: int = 100, after: str | None = None) -> Result:
-    """List the keys that begin with ``prefix``, a page at a time: ``after`` is the ``next`` of the page before."""
+    """List a page of the keys that begin with ``prefix``. For ``after`` pass the ``next`` of the page before."""
     return memory.list_keys(prefix, limit, after)
 
 
@@ -80,7 +80,7 @@ def count(memory: LTMBackend, prefix: str | None = None) -> Result:
 
 
 def cleanup(memory: LTMBackend, batch_size: int = 100) -> Result:
-    """Remove up to ``batch_size`` expired entries, which no other action sees any more, from the database."""
+    """Remove up to ``batch_size`` expired entries from the database. No action returns them any more."""
     return memory.cleanup_expired(batch_size)
 
 

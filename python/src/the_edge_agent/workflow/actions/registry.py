@@ -1,4 +1,4 @@
-"""The table of actions: under which names they are found, with which arguments, and how nodes call them."""
+"""The registry of actions: their names, the check of their arguments, and the call of an action."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from the_edge_agent.workflow.actions.ltm import LTM_ACTIONS
 from the_edge_agent.workflow.errors import ActionError, most_like, nearest
 
 Action: TypeAlias = Callable[..., Any]
-"""Called as ``action(state, **arguments)``; a result with ``success: False`` is a failure."""
+"""A function that is called as ``action(state, **arguments)``. A result with ``success: False`` is a failure."""
 
 _ALIAS = "actions."
 _SEPARATOR = re.compile(r"[._]")
 _REMOVES = frozenset({"clean", "cleanup", "clear", "delete", "drop", "erase", "forget", "purge", "remove"})
-_LIKENESS = 0.6  # of names of actions, without their namespaces
+_LIKENESS = 0.6  # least likeness of two names of actions, without their namespaces
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def build_registry(memory: Callable[[], LTMBackend]) -> dict[str, Action]:
-    """Make the table of the built-in actions, each as ``ltm.store`` and as ``actions.ltm_store``.
+    """Return the built-in actions by name. Each has two names, such as ``ltm.store`` and ``actions.ltm_store``.
 
     Args:
-        memory: gives the backend when an action needs it; may raise LTMError or ImportError, which the action
-            returns as a failure.
+        memory: a function that returns the backend; it is called when an action needs the backend. If it raises
+            LTMError or ImportError, the action returns a failure.
     """
     registry: dict[str, Action] = {}
     for name, function in {**LTM_ACTIONS, **CATALOG_ACTIONS}.items():
@@ -41,18 +41,19 @@ def alias(name: str) -> str:
 
 
 def nearest_action(name: str, names: Iterable[str]) -> str:
-    """Return ``; did you mean `x`?`` for the action most like ``name`` in the same namespace, else nothing.
+    """Return ``; did you mean `x`?`` with the most similar action of the same namespace, or ``""``.
 
-    An action that removes something is never suggested: somebody may try it.
+    An action that removes something is never suggested, because somebody might just try it.
     """
     namespace, word = _split(name)
-    alike: dict[str, str] = {}
-    for known in names:
-        place, known_word = _split(known)
-        if place == namespace and (known_word not in alike or known.startswith(_ALIAS) == name.startswith(_ALIAS)):
-            alike[known_word] = known
-    match = most_like(word, alike, _LIKENESS)
-    return "" if match is None or _REMOVES & {*_SEPARATOR.split(match)} else f"; did you mean `{alike[match]}`?"
+    candidates: dict[str, str] = {}
+    for action in names:
+        place, action_word = _split(action)
+        has_same_form = action.startswith(_ALIAS) == name.startswith(_ALIAS)
+        if place == namespace and (action_word not in candidates or has_same_form):
+            candidates[action_word] = action
+    match = most_like(word, candidates, _LIKENESS)
+    return "" if match is None or _REMOVES & {*_SEPARATOR.split(match)} else f"; did you mean `{candidates[match]}`?"
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -65,17 +66,17 @@ def check_arguments(action: Action, names: list[str]) -> tuple[str, str] | None:
     """Check the names of the arguments that a node passes, before anything runs.
 
     Returns:
-        None when they fit; else the name of the argument and what is wrong with it.
+        None if they are right; otherwise the name of the argument (empty if one is missing) and the fault.
     """
     try:
         parameters = list(inspect.signature(action).parameters.values())[1:]  # without the state
-    except (TypeError, ValueError):  # a callable that does not tell
+    except (TypeError, ValueError):  # a callable without a signature
         return None
-    known = [parameter.name for parameter in parameters if parameter.kind in _NAMED]
+    accepted = [parameter.name for parameter in parameters if parameter.kind in _NAMED]
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         for name in names:
-            if name not in known:
-                hint = nearest(name, known) or f"; it takes {', '.join(f'`{word}`' for word in known) or 'none'}"
+            if name not in accepted:
+                hint = nearest(name, accepted) or f"; it takes {', '.join(f'`{word}`' for word in accepted) or 'none'}"
                 return name, f"has no argument `{name}`{hint}"
     for parameter in parameters:
         if parameter.kind in _NAMED and parameter.default is parameter.empty and parameter.name not in names:
@@ -101,15 +102,15 @@ def call_action(
 
 
 class Actions:
-    """What ``run`` code knows as ``actions``: ``actions.ltm_store(key=..., value=...)``."""
+    """The object ``actions`` in ``run`` code, as in ``actions.ltm_store(key=..., value=...)``."""
 
     def __init__(self, registry: Mapping[str, Action], state: dict[str, Any]) -> None:
-        """Offer the actions of ``registry``, called with ``state``."""
+        """Offer the actions of ``registry``, which get ``state`` as their first argument."""
         self._registry = registry
         self._state = state
 
     def __getattr__(self, name: str) -> Action:
-        """Return an action by its name with underscores; it raises ActionError when it fails."""
+        """Return the action with this name, written with underscores. The action raises ActionError if it fails."""
         if name.startswith("_"):
             raise AttributeError(name)
         names: dict[str, str] = {}
@@ -130,7 +131,7 @@ def _with_memory(function: Callable[..., dict[str, Any]], memory: Callable[[], L
     signature = inspect.Signature([state_parameter, *parameters])
 
     def action(state: dict[str, Any], *args: Any, **arguments: Any) -> dict[str, Any]:
-        signature.bind(state, *args, **arguments)  # wrong arguments are a TypeError before the memory is asked
+        signature.bind(state, *args, **arguments)  # raises TypeError for wrong arguments, before the memory is opened
         try:
             return function(memory(), *args, **arguments)
         except LTMError as failure:

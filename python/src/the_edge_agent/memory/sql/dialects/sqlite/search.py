@@ -30,12 +30,12 @@ from the_edge_agent.memory.core.tokens import Term, has_words
 from the_edge_agent.memory.database.search_plan import SCANNED, Step, StepLimits, ladder
 from the_edge_agent.memory.sql.dialects.base.match_query import ROWS, MatchQuery, SQLStep, are_many, in_order
 from the_edge_agent.memory.sql.dialects.base.search import WORDS, IndexedTextConditions
-from the_edge_agent.memory.sqlite.index import ASKED, looked_up, wanted_text
+from the_edge_agent.memory.sqlite.index import METADATA_QUERY, looked_up, lookups_json
 
 _FEW: Final[ColumnElement[int]] = func.max(bindparam("b_few", type_=Integer()), ROWS)
 _NEWEST: Final[ColumnElement[int]] = func.max(bindparam("b_newest", type_=Integer()), ROWS * SCANNED)
 _ASKED: Final[ColumnElement[str]] = (
-    text(f"SELECT {ASKED.format(wanted='b_wanted')}").columns(column("asked", Text)).scalar_subquery()
+    text(f"SELECT {METADATA_QUERY.format(parameter='b_wanted')}").columns(column("asked", Text)).scalar_subquery()
 )
 
 
@@ -57,7 +57,7 @@ class FTSConditions(IndexedTextConditions):
 
     def lookup_parameters(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
         """Return the parameter by which the FTS5 table looks up a metadata filter."""
-        return {"b_wanted": wanted_text(groups)} if groups else {}
+        return {"b_wanted": lookups_json(groups)} if groups else {}
 
     def steps(self, newest: MatchQuery) -> list[SQLStep]:
         """Fetch and sort the matches if they are few; else look for enough of them among the newest entries."""

@@ -20,12 +20,9 @@ from servers import KNOWN, report
 WORKERS = max(2, os.cpu_count() or 2)
 VERSIONS = "import platform as p, sqlalchemy as s; print(f'Python {p.python_version()}, SQLAlchemy {s.__version__}')"
 ONLY_SQLITE = {"TEA_TEST_DATABASES": "sqlite"}
-# Tests that take long and that no version of a library changes; tests of drivers that the lowest environment lacks.
-NOT_OF_VERSIONS = (
-    "not (portable or many_at_once or kit or benchmarks or contract_table or TestMemory or TestNativeMemory "
-    "or cockroachdb or libsql or pymysql or duckdb or sqlcipher or sqlite-memory or state_machine or same_answers "
-    "or parity or differential or test_faults or test_imports or damaged_file or test_docs)"
-)
+# With the lowest versions: what a library can change, and what needs no driver, which the lowest environment lacks.
+IS_LONG = os.environ.get("TEA_TEST_LONG", "").lower() not in ("", "0", "false")
+OF_VERSIONS = f"not (driver or highest_versions{'' if IS_LONG else ' or slow'})"
 SCRIPTS = Path(__file__).resolve().parent
 CLOSING = re.compile(r"=+ (.* in [\d.]+s\b.*) =+$")
 
@@ -50,7 +47,7 @@ def main() -> int:
         session.wait()
         results = [_part("all databases, highest versions", full, session.environment())]
     with Session(list(CLUSTERS)) as clusters:  # which start while others than they are tested
-        results.append(_part("SQLite, lowest versions", lowest, ONLY_SQLITE, "-k", NOT_OF_VERSIONS))
+        results.append(_part("SQLite, lowest versions", lowest, ONLY_SQLITE, "-m", OF_VERSIONS))
         clusters.wait()
         # One after the other: tests change the mode of a cluster, and kill its nodes.
         environment = {**clusters.environment(), **ONLY_SQLITE}

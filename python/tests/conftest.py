@@ -94,6 +94,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
         if _is_slow(item):
             item.add_marker("slow")
+        target = _target_of(item)
+        if target is not None and target.server:
+            item.add_marker("server")
+        if target is not None and (target.server or target.module is not None):
+            item.add_marker("driver")
 
 
 def _applies(item: pytest.Item) -> bool:
@@ -130,8 +135,13 @@ def _is_short(item: pytest.Function, target: Target) -> bool:
 
 def _is_slow(item: pytest.Item) -> bool:
     """Return whether a rule takes long, or is seen on another target of the same family."""
+    target = _target_of(item)
+    return _takes_long(item) or (target is not None and (target.in_memory or target.portable or target.other))
+
+
+def _target_of(item: pytest.Item) -> Target | None:
     target = item.callspec.params.get("target") if hasattr(item, "callspec") else None
-    return _takes_long(item) or (isinstance(target, Target) and (target.in_memory or target.portable or target.other))
+    return target if isinstance(target, Target) else None
 
 
 def _takes_long(item: pytest.Item) -> bool:
@@ -139,8 +149,8 @@ def _takes_long(item: pytest.Item) -> bool:
 
 
 def _limit(item: pytest.Item) -> str | None:
-    target = item.callspec.params.get("target") if hasattr(item, "callspec") else None
-    if not isinstance(target, Target) or not isinstance(item, pytest.Function):
+    target = _target_of(item)
+    if target is None or not isinstance(item, pytest.Function):
         return None
     return LIMITS.get(target.name, {}).get(item.originalname)
 

@@ -224,6 +224,7 @@ class TestFailures(LeavesNothing):
         report = check_database(url)
         assert (report["error_type"], "no such database" in report["error"]) == ("connection_error", True)
 
+    @pytest.mark.driver
     @pytest.mark.parametrize("drivername", ["postgresql+psycopg", "mysql+pymysql"])
     def test_a_server_that_is_silent(self, drivername: str) -> None:
         with socket.socket() as silent:

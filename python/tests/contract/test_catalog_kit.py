@@ -14,7 +14,7 @@ from memory_catalog import MemoryCatalog
 from the_edge_agent.testing import CatalogContract
 from the_edge_agent.testing.catalog_base import OpenCatalog
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.highest_versions, pytest.mark.slow]
 
 SUITE = """
 from test_catalog_kit import suites

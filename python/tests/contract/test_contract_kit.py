@@ -22,7 +22,7 @@ from the_edge_agent.memory import LTMBackend
 from the_edge_agent.testing import LTMContract
 from the_edge_agent.testing.contract import OpenBackend
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.highest_versions, pytest.mark.slow]
 
 MODULES = (broken_backends, broken_writes, broken_lifetimes, broken_races)  # importing one registers its faults
 

@@ -12,7 +12,7 @@ import pytest
 from contract_markdown import Area, Table, counts_of, page_of, whole
 from contract_table import PAGE, TESTS, Outcomes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.highest_versions, pytest.mark.slow]
 
 
 def checked(*pages: Path) -> subprocess.CompletedProcess[str]:

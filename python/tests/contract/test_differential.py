@@ -21,7 +21,7 @@ from the_edge_agent.testing import differential
 from the_edge_agent.testing.differential import Place, run
 from the_edge_agent.testing.differential.__main__ import main
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.highest_versions, pytest.mark.slow]
 
 LANGUAGES = ("english", "none", "french", "russian")  # that take turns, in the short form
 

@@ -18,7 +18,7 @@ from parity_sequences import sequence_of_a_catalog, sequence_of_a_memory
 from run_length import SEED, of_this_run
 from the_edge_agent.memory import SQLAlchemyBackend, SQLAlchemyCatalog, SQLiteBackend, SQLiteCatalog
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.highest_versions, pytest.mark.slow]
 
 OPERATIONS: Final = of_this_run(1_000, 20_000)
 SEEDS: Final = range(SEED, SEED + of_this_run(1, 10))

@@ -16,7 +16,7 @@ from run_length import of_this_run
 from the_edge_agent.memory import LTMBackend
 from the_edge_agent.memory.core.query import MATCHES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.highest_versions, pytest.mark.slow]
 
 ENTRIES: Final = of_this_run(4_000, 10_000)
 PER_TRANSACTION: Final = 250  # entries of one transaction share their time: ties

@@ -23,7 +23,7 @@ from the_edge_agent.memory import SQLAlchemyBackend
 from the_edge_agent.memory.core.operations import Operation, Store
 from the_edge_agent.memory.core.results import Result
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.highest_versions, pytest.mark.slow]
 
 STEPS: Final = of_this_run(1_500, 200_000)
 STEPS_PER_EXAMPLE: Final = 50

@@ -16,6 +16,8 @@ from the_edge_agent.memory.sql.dialects.postgresql.dialect import PostgreSQLDial
 from the_edge_agent.memory.sql.schema.rows import entry_row
 from the_edge_agent.memory.sql.schema.tables import Tables, copy_tables
 
+pytestmark = pytest.mark.driver
+
 
 @pytest.fixture(scope="module")
 def cockroach() -> EngineDialect:

@@ -160,6 +160,7 @@ def test_an_index_that_this_sqlite_cannot_keep_is_refused(database: Database) ->
         assert backend.store("d", 1)["error_type"] == "configuration_error"
 
 
+@pytest.mark.driver
 @pytest.mark.parametrize("url", ["sqlite+libsql:///{}", "sqlite+libsql://"])
 def test_the_unsound_driver_of_libsql_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(LTMError, match="stops all threads") as refused:
@@ -171,6 +172,7 @@ def test_the_unsound_driver_of_libsql_is_refused(tmp_path: Path, url: str) -> No
     engine.dispose()
 
 
+@pytest.mark.driver
 @pytest.mark.parametrize(
     ("url", "extra"),
     [
@@ -189,6 +191,7 @@ def test_advice_names_the_extra_of_a_driver(url: str, extra: str) -> None:
     assert f"the-edge-agent[{extra}]" in str(missing_driver(make_url(url)))
 
 
+@pytest.mark.driver
 @pytest.mark.parametrize(
     ("url", "advice"),
     [

@@ -13,7 +13,7 @@ from sqlalchemy import event
 from databases import Database
 from run_length import of_this_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.highest_versions, pytest.mark.slow]
 
 ENTRIES: Final = of_this_run(6_000, 100_000)
 INTERRUPTED: Final = of_this_run(30_000, 100_000)  # of a call that is killed in the middle

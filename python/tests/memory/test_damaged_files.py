@@ -14,7 +14,7 @@ import pytest
 from run_length import LONG, SEED, of_this_run
 from the_edge_agent.memory import LTMError, SQLAlchemyBackend, SQLiteBackend, check_database
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.highest_versions, pytest.mark.slow]
 
 FILE_DAMAGED = "the file is damaged"  # how the errors begin
 PAGE = 1024

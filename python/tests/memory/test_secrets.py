@@ -57,6 +57,7 @@ def told(call: Callable[[], Any]) -> str:
     return "".join(link for link in links if "File " not in link)
 
 
+@pytest.mark.driver
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("login", RAW_LOGINS.values(), ids=RAW_LOGINS.keys())
 def test_a_login_that_is_not_percent_encoded_is_refused_by_every_class(scheme: str, login: str) -> None:
@@ -73,6 +74,7 @@ def test_a_login_that_is_not_percent_encoded_is_refused_by_every_class(scheme: s
         assert not any(part in refusal for part in ("c4nary", "s3cret", "w#rd", "127.0.0.1"))
 
 
+@pytest.mark.driver
 @pytest.mark.parametrize(
     "url",
     [
@@ -160,6 +162,7 @@ def test_what_is_half_made_or_closed_has_a_repr(kind: Any) -> None:
     assert CANARY not in repr(broken)
 
 
+@pytest.mark.driver
 def test_options_of_a_pymysql_url_are_hidden_unless_they_are_known(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     query = f"charset=utf8mb4&auth={CANARY}&ssl_key={CANARY}&init_command={CANARY}&read_timeout=5&x={CANARY}"
@@ -197,6 +200,7 @@ def test_a_whole_life_shows_no_secret(
         assert CANARY not in text
 
 
+@pytest.mark.driver
 @pytest.mark.parametrize("as_json", [[], ["--json"]], ids=["for people", "for programs"])
 @pytest.mark.parametrize(
     "url",

@@ -105,6 +105,7 @@ def test_a_search_path_without_a_schema_is_named(database: Database) -> None:
     assert "no schema of the search_path exists" in report["error"]
 
 
+@pytest.mark.driver
 @pytest.mark.parametrize("url", ["sqlite://{}.db", "sqlite://folder/{}.db", "duckdb://{}.db"])
 def test_a_file_needs_three_slashes(url: str) -> None:
     error_type, error = refusal_of(url.format("new"))
@@ -113,6 +114,7 @@ def test_a_file_needs_three_slashes(url: str) -> None:
     assert not Path("new.db").exists()
 
 
+@pytest.mark.driver
 def test_sqlcipher_needs_a_key(tmp_path: Path) -> None:
     assert refusal_of(f"sqlite+pysqlcipher:///{tmp_path / 'new.db'}") == (
         "configuration_error",
@@ -120,6 +122,7 @@ def test_sqlcipher_needs_a_key(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.driver
 class TestDuckDBFiles:
     def test_one_that_is_not_there_is_not_made_by_a_check(self, tmp_path: Path) -> None:
         report = check_database(f"duckdb:///{tmp_path / 'new.db'}")
@@ -215,6 +218,7 @@ def test_the_host_that_is_named_is_the_one_that_was_tried(database: Database) ->
     assert refusal_of(text_of(elsewhere))[1].endswith("(nowhere.invalid, error 2003)")
 
 
+@pytest.mark.driver
 @pytest.mark.parametrize(
     ("driver", "instead"),
     [

@@ -27,7 +27,7 @@ from benchmarks.results import Results, read
 from benchmarks.workload import Entry, Workload
 from run_length import of_this_day, of_this_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.highest_versions, pytest.mark.slow]
 
 TINY = Form("tiny", 1_000, 0.001, 1, 1, 100, (1_000, 2_000), 0.001)
 OURS = {"SQLAlchemyBackend", "SQLiteBackend"}

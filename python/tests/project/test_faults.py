@@ -14,7 +14,7 @@ from faults import targets
 from faults.__main__ import FAULTS, Fault, line, main, run
 from run_length import SEED
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.highest_versions, pytest.mark.slow]
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 CHOSEN = {target.name for target in chosen_targets()}

@@ -12,6 +12,8 @@ import pytest
 import the_edge_agent
 from absent import WITHOUT, WITHOUT_SQLALCHEMY, run_python
 
+pytestmark = pytest.mark.highest_versions
+
 SOURCE = Path(the_edge_agent.__file__).parent
 PACKAGE = "the_edge_agent"
 

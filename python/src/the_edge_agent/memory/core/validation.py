@@ -23,6 +23,8 @@ def check_key(key: Any) -> str:
     Raises:
         LTMError: ``validation_error``.
     """
+    if type(key) is str and key.isascii() and 0 < len(key) <= MAX_KEY_LENGTH and "\0" not in key:
+        return key  # most keys: ASCII has no surrogates
     if not isinstance(key, str):
         raise LTMError("validation_error", f"key must be a string, not {type(key).__name__}")
     if not key:

@@ -26,7 +26,7 @@ from the_edge_agent.memory.core.query import parse_query
 from the_edge_agent.memory.database import native_rows
 from the_edge_agent.memory.database import search_plan as plan
 from the_edge_agent.memory.database.search_plan import Step, StepLimits, first_answer
-from the_edge_agent.memory.sql.dialects.mysql import terms as mysql_terms
+from the_edge_agent.memory.sql.dialects.mysql import metadata_hashes
 from the_edge_agent.memory.sql.queries import search as sql_search
 from the_edge_agent.memory.sql.queries.search import Search
 from the_edge_agent.memory.sqlite.index import definitions
@@ -264,7 +264,7 @@ def test_terms_are_kept_without_words_too(terms: Database, path: Path) -> None:
 def test_one_term_for_all_values_changes_no_answer(
     terms: Database, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mysql_terms, "_term", lambda written: len(written) % 3 + 1)
+    monkeypatch.setattr(metadata_hashes, "_metadata_hash", lambda written: len(written) % 3 + 1)
     agree_with_sqlite(terms, path, 4)
 
 
@@ -364,7 +364,7 @@ def test_a_filter_may_ask_for_members_of_enums(database: Database) -> None:
 
 @of_mysql
 def test_entries_with_more_terms_than_columns_are_found_however_many_there_are(terms: Database) -> None:
-    most = len(mysql_terms.TERMS)
+    most = len(metadata_hashes.METADATA_HASHES)
     with terms.open() as memory:
         for number in range(40):
             more = {f"m{place}": place for place in range(most - 2 + number % 3)}

@@ -108,7 +108,7 @@ def check_kind(name: str, columns: Iterable[str], *, search: bool | None) -> Non
     )
 
 
-def kept_language(name: str | None) -> str:
+def setting_of_language(name: str | None) -> str:
     """Return the setting that a new table keeps for its language: the name and the fingerprint of the stems.
 
     Args:
@@ -124,7 +124,7 @@ def check_language_of(table: str, wanted: str | None, kept: str | None) -> Langu
     Args:
         table: its name.
         wanted: the language that it must have; None for any.
-        kept: what ``kept_language`` has returned when it was made; None if nothing was found.
+        kept: what ``setting_of_language`` returned when the table was created; None if there is no setting.
 
     Raises:
         LTMError: ``configuration_error`` for another language, one that the installed stemmer does not know, and a
@@ -154,7 +154,7 @@ def language_name(table: str, kept: str | None) -> str:
 
     Args:
         table: its name.
-        kept: what ``kept_language`` has returned when it was made; None if nothing was found.
+        kept: what ``setting_of_language`` returned when the table was created; None if there is no setting.
 
     Raises:
         LTMError: ``configuration_error`` for a table that has none.

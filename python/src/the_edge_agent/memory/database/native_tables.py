@@ -16,7 +16,7 @@ from the_edge_agent.memory.database.layouts import (
     check_kind,
     check_language_of,
     check_layouts,
-    kept_language,
+    setting_of_language,
 )
 
 ENTRIES: Final = "ltm_entries"
@@ -126,7 +126,7 @@ class NativeTables:
         for statement in self.indexes(connection, search=search):
             connection.execute(statement)
         if search and is_new:
-            connection.execute(_SET.format(*LANGUAGE_OF, kept_language(language)))
+            connection.execute(_SET.format(*LANGUAGE_OF, setting_of_language(language)))
         elif search:
             self.language_of(connection, language)
         connection.execute(_SET_VERSION)

@@ -37,7 +37,6 @@ from the_edge_agent.memory.postgres.database import (
     PostgresDatabase,
     streamed,
 )
-from the_edge_agent.memory.postgres.index import json_copy
 from the_edge_agent.memory.postgres.search import (
     IN_PREFIX,
     VISIBLE,
@@ -45,6 +44,7 @@ from the_edge_agent.memory.postgres.search import (
     results_at_once,
     undamaged_of,
 )
+from the_edge_agent.memory.postgres.shared_sql import json_copy
 from the_edge_agent.memory.postgres.times import MICROSECONDS, in_utc, microseconds, utc
 
 # An upsert in one statement, at the time of the server. An expired entry counts as absent: the store is then a create.
@@ -158,8 +158,8 @@ class PostgresBackend(DatabaseBackend):
             "prepare_threshold": prepare_threshold,
         }
         self._keeps_words = check_flag("search", search)
-        wanted = check_language(language, search=self._keeps_words)
-        self._database = PostgresDatabase(url, **options, search=self._keeps_words, language=wanted)
+        language_name = check_language(language, search=self._keeps_words)
+        self._database = PostgresDatabase(url, **options, search=self._keeps_words, language=language_name)
         self._open(catalog, options, lazy)
 
     # --- writes ------------------------------------------------------------------------------------
@@ -168,10 +168,10 @@ class PostgresBackend(DatabaseBackend):
         keys = [delete.key for delete in deletes]
 
         def work(connection: Any, _: Write) -> int:
-            found = connection.execute(_DELETE_MANY, {"keys": keys}).rowcount
+            deleted = connection.execute(_DELETE_MANY, {"keys": keys}).rowcount
             if self._ledger.here is not None:
                 self._ledger.here.follow(connection, deletes)
-            return int(found)
+            return int(deleted)
 
         return self._database.write(work, lambda counts: Change(deleted=keys if counts[-1] else ()), _look)
 
@@ -185,7 +185,9 @@ class PostgresBackend(DatabaseBackend):
                 self._ledger.here.forget(connection, keys)
             return keys, remaining
 
-        keys, remaining = self._database.write(work, lambda found: Change(deleted=found[-1][0], of_expired=True), _look)
+        keys, remaining = self._database.write(
+            work, lambda answers: Change(deleted=answers[-1][0], of_expired=True), _look
+        )
         return len(keys), remaining
 
     def _write(self, operations: Sequence[Operation]) -> list[Result]:
@@ -247,8 +249,8 @@ class PostgresBackend(DatabaseBackend):
 
     def _get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any] | Damage | None]:
         rows = self._database.run(lambda connection: connection.execute(_ENTRIES, {"keys": keys}).fetchall())
-        found = {row[0]: entry_of(*row) for row in rows}
-        return {key: found.get(key) for key in keys}
+        entries = {row[0]: entry_of(*row) for row in rows}
+        return {key: entries.get(key) for key in keys}
 
     def _keys(self, prefix: str, after: str, limit: int) -> list[str]:
         values = {**range_of(prefix), "after": after, "limit": limit}
@@ -272,13 +274,13 @@ class PostgresBackend(DatabaseBackend):
         return self._database.run(partial(_page, statement=statement, values=values, skip=skip), ONE_STATE)
 
     def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, offset: int, limit: int) -> Result:
-        wanted = (terms, condition, prefix, offset, limit)
-        found = self._database.run(lambda connection: results_at_once(connection, *wanted))
-        if found is None:
-            found = self._answer(lambda reader: all_matching(reader, terms, offset, limit), condition, prefix)
-        if self._are_whole(found, offset):
-            return search_result(found)
-        return self._database.run(lambda connection: undamaged_of(connection, *wanted), ONE_STATE)
+        arguments = (terms, condition, prefix, offset, limit)
+        results = self._database.run(lambda connection: results_at_once(connection, *arguments))
+        if results is None:
+            results = self._answer(lambda reader: all_matching(reader, terms, offset, limit), condition, prefix)
+        if self._are_whole(results, offset):
+            return search_result(results)
+        return self._database.run(lambda connection: undamaged_of(connection, *arguments), ONE_STATE)
 
     def _answer(self, answer: Callable[[Reader], Answer], condition: Node | None, prefix: str) -> Answer:
         reads = partial(PostgresReader, rules=self._rules(), keeps_words=self._keeps_words)
@@ -300,8 +302,8 @@ def _put(connection: Any, row: Mapping[str, Any], statement: Mapping[bool, str] 
 
 def _do(connection: Any, operation: Operation, write_id: str) -> Result:
     if isinstance(operation, Delete):
-        found = connection.execute(_DELETE, {"key": operation.key}).rowcount
-        return ok(deleted=bool(found), key=operation.key)
+        deleted = connection.execute(_DELETE, {"key": operation.key}).rowcount
+        return ok(deleted=bool(deleted), key=operation.key)
     values = {**_parameters(operation), "write_id": write_id}
     if operation.if_version is None:
         return stored(operation.key, _put(connection, values)[0])
@@ -316,10 +318,10 @@ def _do(connection: Any, operation: Operation, write_id: str) -> Result:
 
 
 def _look(connection: Any, keys: Sequence[str]) -> list[WrittenRow]:
-    return [_seen(*row) for row in connection.execute(_WRITTEN, {"keys": [*keys]})]
+    return [_written_row(*row) for row in connection.execute(_WRITTEN, {"keys": [*keys]})]
 
 
-def _seen(key: str, version: int, write_id: str | None, age: Any, is_expired: bool) -> WrittenRow:
+def _written_row(key: str, version: int, write_id: str | None, age: Any, is_expired: bool) -> WrittenRow:
     return WrittenRow(key, version, write_id, None if age is None else timedelta(seconds=float(age)), is_expired)
 
 

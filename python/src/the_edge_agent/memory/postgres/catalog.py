@@ -26,7 +26,7 @@ from the_edge_agent.memory.postgres.database import (
     in_time,
     streamed,
 )
-from the_edge_agent.memory.postgres.index import contained, json_copy
+from the_edge_agent.memory.postgres.shared_sql import indexed_filter, json_copy
 from the_edge_agent.memory.postgres.times import MICROSECONDS, in_utc, microseconds, utc
 
 _SQL: Final = CatalogSQL(
@@ -129,7 +129,7 @@ class PostgresCatalog(NativeCatalog):
         return rows
 
     def _list(self, prefix: str, condition: Node | None, limit: int) -> list[dict[str, Any]]:
-        in_index, values = contained(condition)
+        in_index, values = indexed_filter(condition)
         statement = f"{_SQL.listed} AND {in_index} ORDER BY c.key"
 
         def work(connection: Any) -> list[dict[str, Any]]:

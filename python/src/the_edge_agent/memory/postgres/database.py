@@ -266,12 +266,12 @@ class PostgresDatabase:
             try:
                 return self._transact(work, begin, deadline, progress)
             except CutError as error:
-                failure, is_gone, late, code = LTMError.of(error.result), True, False, ""
+                failure, is_gone, is_timeout, code = LTMError.of(error.result), True, False, ""
             except psycopg.Error as error:
-                late, code = isinstance(error, OutOfTimeError), error.sqlstate or ""
+                is_timeout, code = isinstance(error, OutOfTimeError), error.sqlstate or ""
                 failure, is_gone = failure_of(error), is_lost(error)
-            fields = {"unknown": True} if progress.is_committing and (is_gone or late) else {}
-            if late:
+            fields = {"unknown": True} if progress.is_committing and (is_gone or is_timeout) else {}
+            if is_timeout:
                 raise self._out_of_time(**fields)
             if fields:
                 raise LTMError.of({**failure.result, **fields})

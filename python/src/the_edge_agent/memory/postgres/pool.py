@@ -70,12 +70,12 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     def _until_the_deadline(self, gen: Any) -> Generator[Any, Any, Any]:
         try:
-            wanted = gen.send(None)
+            event = gen.send(None)
             while True:
-                ready = yield wanted
+                ready = yield event
                 if time.monotonic() > self.deadline:
                     raise OutOfTimeError("the wait for the server timed out")
-                wanted = gen.send(ready)
+                event = gen.send(ready)
         except StopIteration as end:
             return end.value
 

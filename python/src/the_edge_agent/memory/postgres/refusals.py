@@ -57,12 +57,12 @@ def _traced(parameters: Mapping[str, Any] | str, seconds: float) -> str | None:
             connection.untrace()
         finally:
             connection.finish()
-        found = _CODE.findall(os.pread(trace, os.fstat(trace).st_size, 0))
+        codes = _CODE.findall(os.pread(trace, os.fstat(trace).st_size, 0))
     except (psycopg.Error, OSError, ValueError):
         return None
     finally:
         os.close(trace)
-    return found[-1].decode() if found else None
+    return codes[-1].decode() if codes else None
 
 
 def _conninfo(parameters: Mapping[str, Any] | str) -> str:
@@ -71,8 +71,8 @@ def _conninfo(parameters: Mapping[str, Any] | str) -> str:
 
     if isinstance(parameters, str):
         return parameters
-    known = {option.keyword.decode() for option in Conninfo.get_defaults()}
-    return make_conninfo("", **{name: value for name, value in parameters.items() if name in known})
+    names = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    return make_conninfo("", **{name: value for name, value in parameters.items() if name in names})
 
 
 def _wait(connection: Any, end: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.database.layouts import another_layout, check_kind, check_version
 from the_edge_agent.memory.database.native_tables import ENTRIES, VERSION, NativeTables
-from the_edge_agent.memory.postgres.index import VECTOR
+from the_edge_agent.memory.postgres.shared_sql import VECTOR
 
 _VECTOR: Final = f"search_vector TSVECTOR GENERATED ALWAYS AS ({VECTOR}) STORED, "
 _JSON: Final = "metadata_json JSONB NOT NULL, "

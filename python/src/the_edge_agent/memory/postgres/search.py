@@ -25,7 +25,7 @@ from the_edge_agent.memory.database.search_plan import (
 )
 from the_edge_agent.memory.database.search_plan import Row as Read
 from the_edge_agent.memory.postgres.database import in_time, streamed
-from the_edge_agent.memory.postgres.index import WHOLE_INDEX, contained, looked_up
+from the_edge_agent.memory.postgres.shared_sql import WHOLE_INDEX, indexed_filter, term_query
 from the_edge_agent.memory.postgres.times import utc
 
 VISIBLE: Final = "(expires_at IS NULL OR expires_at > now())"
@@ -45,22 +45,23 @@ _STREAM: Final = f"{_SELECT} ltm_entries WHERE {{where}} {_NEWEST_FIRST}"
 _HAVING: Final = f"{_SELECT} ltm_entries WHERE {{where}}"
 _ALL: Final = f"{_STREAM} LIMIT %(window)s"
 _AMONG_NEWEST: Final = f"""
-    {_SELECT} (SELECT * FROM ltm_entries {_NEWEST_FIRST} LIMIT %(bound)s) AS newest
+    {_SELECT} (SELECT * FROM ltm_entries {_NEWEST_FIRST} LIMIT %(newest)s) AS newest
     WHERE {{where}} {_NEWEST_FIRST} LIMIT %(window)s"""
 # Matches that are few, or one more. The second sorts them before they are fetched, and has a row of nulls for one more.
 # Asked for the newest the planner would look at all entries from the newest on, because it takes each value of the
 # metadata to be common, without statistics and in a plan that is kept.
-_FEW: Final = f"""
-    WITH found AS MATERIALIZED (
-        SELECT key, metadata, {{columns}}, updated_at FROM ltm_entries WHERE {{where}} LIMIT %(few)s + 1)
-    SELECT {_ROWS} FROM found {_NEWEST_FIRST}"""
-_SOME: Final = f"""
-    WITH found AS MATERIALIZED (SELECT key, updated_at FROM ltm_entries WHERE {{where}} LIMIT %(bound)s + 1)
+_SORTED_ROWS: Final = f"""
+    WITH matches AS MATERIALIZED (
+        SELECT key, metadata, {{columns}}, updated_at FROM ltm_entries WHERE {{where}} LIMIT %(most_rows)s + 1)
+    SELECT {_ROWS} FROM matches {_NEWEST_FIRST}"""
+_SORTED_KEYS: Final = f"""
+    WITH matches AS MATERIALIZED (SELECT key, updated_at FROM ltm_entries WHERE {{where}} LIMIT %(most_keys)s + 1)
     SELECT {_ROWS} FROM (
         SELECT key, metadata, {{columns}}, updated_at FROM ltm_entries JOIN (
-            SELECT key AS chosen FROM found WHERE (SELECT count(*) FROM found) <= %(bound)s
+            SELECT key AS chosen FROM matches WHERE (SELECT count(*) FROM matches) <= %(most_keys)s
             {_NEWEST_FIRST} LIMIT %(window)s) AS places ON key = chosen
-        UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, NULL WHERE (SELECT count(*) FROM found) > %(bound)s) AS rows
+        UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, NULL
+        WHERE (SELECT count(*) FROM matches) > %(most_keys)s) AS rows
     {_NEWEST_FIRST}"""
 
 
@@ -93,28 +94,32 @@ def _newest_at_once(
     where, values = _matching(connection, terms, condition, prefix)
     values["window"] = window
 
-    def step(statement: str, **bounds: int) -> Step[str]:
+    def step(statement: str, **parameters: int) -> Step[str]:
         sql = statement.format(columns=columns, where=where)
         is_partial = statement == _AMONG_NEWEST
-        return Step(sql, bounds, is_partial=is_partial, limit=bounds["bound"] if is_partial else None)
+        return Step(sql, parameters, is_partial=is_partial, limit=parameters["newest"] if is_partial else None)
 
-    def few(bound: StepLimits) -> Step[str]:
-        return step(_FEW, few=bound.matches) if bound.is_small else step(_SOME, bound=bound.matches)
+    def by_filter(limits: StepLimits) -> Step[str]:
+        return (
+            step(_SORTED_ROWS, by_filter=limits.matches)
+            if limits.is_small
+            else step(_SORTED_KEYS, limits=limits.matches)
+        )
 
     def read(step: Step[str]) -> Sequence[Row] | None:
         rows: Sequence[Row] = connection.execute(step.statement, {**values, **step.parameters}).fetchall()
-        found = [*fitting(in_time(connection, rows), condition)]
-        if "few" in step.parameters:
-            return found[:window] if len(rows) <= step.parameters["few"] else None
+        matches = [*fitting(in_time(connection, rows), condition)]
+        if "most_rows" in step.parameters:
+            return matches[:window] if len(rows) <= step.parameters["most_rows"] else None
         # Of those that the index finds, so many as are wanted, the filter does not like some.
-        return None if len(found) < len(rows) == window else found
+        return None if len(matches) < len(rows) == window else matches
 
-    if not _finds_few(terms, condition):
+    if not _needs_steps(terms, condition):
         return first_answer([step(_ALL)], read, window)
     steps = ladder(
         "postgresql",
-        [few],
-        lambda bound: step(_AMONG_NEWEST, bound=bound.newest),
+        [by_filter],
+        lambda limits: step(_AMONG_NEWEST, limits=limits.newest),
         lambda: step(_ALL),
     )
     return first_answer(steps, read, window)
@@ -182,7 +187,7 @@ def undamaged_of(
         return undamaged_results(in_time(connection, rows), terms, condition, offset, limit)
 
 
-def _finds_few(terms: Sequence[Term], condition: Node | None) -> bool:
+def _needs_steps(terms: Sequence[Term], condition: Node | None) -> bool:
     """Return whether an index may find few entries of which the planner does not know that they are few."""
     return bool(equalities(condition)) and all(term.negated for term in terms)
 
@@ -194,7 +199,7 @@ def _matching(
 
     What satisfies the filter is among them. The index is asked for other terms too, which all that match have.
     """
-    in_index, values = contained(condition)
+    in_index, values = indexed_filter(condition)
     conditions = [VISIBLE, in_index]
     if not connection.is_direct and (values or terms):
         conditions.append(WHOLE_INDEX)
@@ -204,13 +209,13 @@ def _matching(
     positive = [term for term in terms if not term.negated]
     if positive:
         conditions.append(f"search_vector @@ {_WORDS}")
-        values["words"] = " & ".join(map(looked_up, [*positive, *also]))
+        values["words"] = " & ".join(map(term_query, [*positive, *also]))
     for place, term in enumerate(terms):
         if term.is_told_by_index:
             continue
-        found = []
+        tests = []
         for number, needle in enumerate(term.needles):
-            found.append(f"position(%(needle{place}_{number})s in search_text) > 0")
+            tests.append(f"position(%(needle{place}_{number})s in search_text) > 0")
             values[f"needle{place}_{number}"] = needle
-        conditions.append(f"({' OR '.join(found)}) = {not term.negated}")
+        conditions.append(f"({' OR '.join(tests)}) = {not term.negated}")
     return " AND ".join(conditions), values

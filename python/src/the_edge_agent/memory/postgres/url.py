@@ -58,11 +58,11 @@ def parse_url(url: Any) -> tuple[str, Place]:
             "url cannot be parsed; expected postgresql://user:password@host:port/database, "
             "with special characters in user, password and database percent-encoded"
         )
-    found = Place(*(str(parts.get(part, "")) for part in ("user", "host", "port", "dbname")))
-    for each in found.port.split(",") if found.port else ():  # one for each host
+    place_of_url = Place(*(str(parts.get(part, "")) for part in ("user", "host", "port", "dbname")))
+    for each in place_of_url.port.split(",") if place_of_url.port else ():  # one for each host
         if each and not (each.isdecimal() and 0 < int(each) < 65_536):
             raise _refused("the port in the url must be a number from 1 to 65,535")
-    return f"postgresql://{rest}", found._replace(port=found.port or "5432")
+    return f"postgresql://{rest}", place_of_url._replace(port=place_of_url.port or "5432")
 
 
 def where_of(url: str) -> tuple[Where, set[str]]:

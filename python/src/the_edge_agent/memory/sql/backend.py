@@ -276,7 +276,7 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
             lambda: self._database.run(
                 lambda connection, sql: sql.entries.retrieve_many(connection, keys), snapshot=takes_several
             ),
-            lambda found: {key: self._entry_of(key, found.get(key)) for key in keys},
+            lambda rows: {key: self._entry_of(key, rows.get(key)) for key in keys},
         )
         return entries
 
@@ -284,8 +284,8 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
         def page(after: str, rows: int) -> Sequence[Sequence[Any]]:
             return self._database.read(lambda sql: sql.entries.list_keys(prefix, after, rows))
 
-        found = chain.from_iterable(_pages(page, after, limit, lambda rows: limit))
-        return (row[0] for row in found if is_key(row[0]))
+        rows = chain.from_iterable(_pages(page, after, limit, lambda rows: limit))
+        return (row[0] for row in rows if is_key(row[0]))
 
     def _count(self, prefix: str) -> int:
         return int(self._database.read(lambda sql: sql.entries.count(prefix))[0][0])
@@ -300,7 +300,7 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
     def _remove_expired(self, limit: int) -> tuple[int, int]:
         _, deleted, remaining = self._database.write(
             lambda connection, sql, _: sql.cleanup_expired(connection, limit, ledger=self._ledger.is_here),
-            lambda found: Change(deleted=found[0], of_expired=True),
+            lambda removed: Change(deleted=removed[0], of_expired=True),
         )
         return deleted, remaining
 
@@ -323,8 +323,8 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
             entry = read_whole_entry(key, inline, metadata, version, times, moment_of)
             if pointer is None or isinstance(entry, Damage):
                 yield entry
-            elif (found := self._value_now(key, {**entry, "value": Pointer(pointer)})) is not None:
-                yield found
+            elif (whole := self._value_now(key, {**entry, "value": Pointer(pointer)})) is not None:
+                yield whole
 
     def _rows(self, prefix: str, *, whole: bool = False) -> Iterator[Sequence[Any] | Damage]:
         """Yield all rows, and go around those that are in a damaged part of the file."""
@@ -356,16 +356,16 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
 
     def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, offset: int, limit: int) -> Result:
         search = Search(terms, condition, prefix, limit, offset)
-        return self._finished(partial(self._found, search))
+        return self._finished(partial(self._results_and_damages, search))
 
     def _finished(self, find: Find) -> Result:
-        known: dict[str, Damage] = {}
+        known_damages: dict[str, Damage] = {}
         while True:  # at most `limit` values are fetched at a time
-            (results, damages), entries = self._values.read(partial(find, known), self._fetched)
+            (results, damages), entries = self._values.read(partial(find, known_damages), self._fetched)
             more = {key: entry for key, entry in entries.items() if isinstance(entry, Damage)}
             if not more:
                 return search_result([entries[entry["key"]] for entry in results], damages)
-            known.update(more)
+            known_damages.update(more)
 
     def _answer(self, answer: Callable[[Reader], Answer], condition: Node | None, prefix: str) -> Answer:
         rules = self._rules()
@@ -382,40 +382,42 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
             pass
         return answered(filters=False)
 
-    def _found(self, search: Search, known: dict[str, Damage]) -> tuple[list[Any], Sequence[Damage]]:
-        if known:
+    def _results_and_damages(
+        self, search: Search, known_damages: dict[str, Damage]
+    ) -> tuple[list[Any], Sequence[Damage]]:
+        if known_damages:
             self._knows_damage = True
         try:
-            if known:
-                return self._undamaged(search, known)
+            if known_damages:
+                return self._undamaged(search, known_damages)
             results = self._results(search)
-            return (results, ()) if self._are_whole(results, search.offset) else self._undamaged(search, known)
+            return (results, ()) if self._are_whole(results, search.offset) else self._undamaged(search, known_damages)
         except UnreadableMetadataError:
             pass
-        return self._undamaged(search, known, filters=False)
+        return self._undamaged(search, known_damages, filters=False)
 
     def _undamaged(
-        self, search: Search, known: dict[str, Damage], *, filters: bool = True
+        self, search: Search, known_damages: dict[str, Damage], *, filters: bool = True
     ) -> tuple[list[Any], Sequence[Damage]]:
-        lost = self._values.lost(known)
+        lost = self._values.lost(known_damages)
 
         def work(connection: Connection, sql: Statements, deadline: Deadline) -> tuple[list[Any], Sequence[Damage]]:
             return sql.entries.search_undamaged(connection, search, lost, deadline, filters=filters)
 
         return self._database.run_timed(work, snapshot=True)
 
-    def _fetched(self, found: tuple[list[Any], Sequence[Damage]]) -> dict[str, Any]:
-        return {entry["key"]: self._values.whole(entry["key"], entry) for entry in found[0]}
+    def _fetched(self, results_and_damages: tuple[list[Any], Sequence[Damage]]) -> dict[str, Any]:
+        return {entry["key"]: self._values.whole(entry["key"], entry) for entry in results_and_damages[0]}
 
     def _results(self, search: Search) -> list[dict[str, Any] | Damage]:
         deadline = self._database.deadline()
         steps = self._database.start().statements.entries.search_steps(search)
         rows = first_answer(steps, lambda step: self._database.read(lambda sql: step.statement), search.rows)
-        found = None if rows is None else results_of(search, rows, deadline)
-        if found is not None:
-            return found
-        asked = (search.terms, search.offset, search.limit)
-        return self._answer(lambda reader: all_matching(reader, *asked), search.metadata_filter, search.prefix)
+        results = None if rows is None else results_of(search, rows, deadline)
+        if results is not None:
+            return results
+        arguments = (search.terms, search.offset, search.limit)
+        return self._answer(lambda reader: all_matching(reader, *arguments), search.metadata_filter, search.prefix)
 
     def _row(self, key: str) -> Sequence[Any] | None:
         rows = self._database.read(lambda sql: sql.entries.retrieve(key))
@@ -429,8 +431,8 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
         whole = self._values.whole(key, entry)
         if isinstance(entry, Damage) or not isinstance(whole, Damage):
             return whole
-        found = self._get(key)  # replaced since its page was read?
-        return found if found is None or isinstance(found, Damage) else {**entry, **found}
+        current = self._get(key)  # replaced since its page was read?
+        return current if current is None or isinstance(current, Damage) else {**entry, **current}
 
     def _apply(self, operations: Sequence[Operation]) -> list[Result]:
         results = super()._apply(operations)
@@ -467,8 +469,8 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
 def next_key_of(connection: Connection, sql: Statements, prefix: str, after: str) -> Any:
     """Return the next key above ``after``, from the index alone; None if it has not the prefix."""
     key = sql.schema.tables.entries.c.key
-    found = connection.scalar(select(key).where(key > after, key >= prefix).order_by(key).limit(1))
-    return found if isinstance(found, str) and found.startswith(prefix) else None
+    next_key = connection.scalar(select(key).where(key > after, key >= prefix).order_by(key).limit(1))
+    return next_key if isinstance(next_key, str) and next_key.startswith(prefix) else None
 
 
 def _pages(
@@ -492,5 +494,5 @@ def _pages(
         if len(page) < rows + skip:
             return
         rows = rows_after(page)
-        found, skip = place_after([row[0] for row in page])
-        after = after if found is None else found
+        last_key, skip = place_after([row[0] for row in page])
+        after = after if last_key is None else last_key

@@ -154,17 +154,17 @@ class SQLAlchemyCatalog(OnDatabase, DatabaseCatalog):
         return self._database.run(lambda connection, sql: sql.catalog.get_many(connection, keys), snapshot=several)
 
     def _list(self, prefix: str, condition: Node | None, limit: int) -> list[dict[str, Any]]:
-        def found(*, filters: bool) -> list[dict[str, Any]]:
+        def listed(*, filters: bool) -> list[dict[str, Any]]:
             def work(connection: Connection, sql: Statements, deadline: Deadline) -> list[dict[str, Any]]:
                 return sql.catalog.list_entries(connection, prefix, condition, limit, deadline, filters=filters)
 
             return self._database.run_timed(work, snapshot=condition is not None)
 
         try:
-            return found(filters=True)
+            return listed(filters=True)
         except UnreadableMetadataError:
             pass
-        return found(filters=False)
+        return listed(filters=False)
 
     def _delete(self, key: str) -> bool:
         ids = [generate_entry_id(key)]

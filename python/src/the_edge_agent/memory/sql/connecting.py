@@ -25,7 +25,13 @@ from the_edge_agent.memory.sql.driver.deadlines import Deadline, current
 from the_edge_agent.memory.sql.driver.errors import DAMAGED
 from the_edge_agent.memory.sql.driver.options import EngineOptions
 from the_edge_agent.memory.sql.driver.pool import CallPool, ticket_of_this_thread
-from the_edge_agent.memory.sql.driver.url import GIVEN, load_dialect, missing_driver, where_of, with_installed_driver
+from the_edge_agent.memory.sql.driver.url import (
+    OPTION_NAMES,
+    load_dialect,
+    missing_driver,
+    where_of,
+    with_installed_driver,
+)
 from the_edge_agent.memory.sql.transactions import CHECKED, check_session, connect
 
 _LIFETIME: Final = 1800  # seconds; after which a connection to a server is made anew
@@ -62,7 +68,7 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
     }
     execution_options = {
         SECONDS: options.timeout,
-        GIVEN: (*options.connect_args, *hidden_args),
+        OPTION_NAMES: (*options.connect_args, *hidden_args),
         **engine_options.get("execution_options", {}),
         **(options.engine_args.get("execution_options") or {}),
     }
@@ -92,8 +98,8 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
         problem = missing_driver(url)
     except (ArgumentError, AttributeError, TypeError, ValueError) as error:
         named = re.match(r"Invalid argument\(s\) ([\w', ]+) sent", str(error))  # values it does not show
-        given = ordinary([*url.query, *options.connect_args])
-        refused = f"it takes no {named[1]}" if named else ", ".join((*given, type(error).__name__))
+        options_given = ordinary([*url.query, *options.connect_args])
+        refused = f"it takes no {named[1]}" if named else ", ".join((*options_given, type(error).__name__))
         problem = LTMError("configuration_error", f"the engine cannot be created: {refused}")
     raise problem
 
@@ -112,7 +118,7 @@ def _limit_connecting(engine: Engine, dialect_class: type[Dialect], connect_time
         connection = deadline.call(
             partial(_connected, dialect_class, dialect, args, kwargs, end, ticket_of_this_thread()),
             seconds=connect_timeout,
-            undo=lambda late: late.close(),
+            undo=lambda connection: connection.close(),
         )
         deadline.guard(lambda: dialect_class.sessions.stop(connection))
         return connection

@@ -336,9 +336,11 @@ class Database:
             LTMError: ``configuration_error`` for what is no database URL.
         """
         other = with_installed_driver(_located(url)[0])
-        is_kept = other.database not in (None, "", ":memory:")
+        is_lasting = other.database not in (None, "", ":memory:")
         mine = self._dialect_of_url.engines.identity(with_installed_driver(self.url))
-        return is_kept and self._shared is None and mine == for_name(other.get_backend_name()).engines.identity(other)
+        return (
+            is_lasting and self._shared is None and mine == for_name(other.get_backend_name()).engines.identity(other)
+        )
 
     def is_same(self, other: Database) -> bool:
         """Return whether this is another ``Database`` on the same database."""

@@ -19,7 +19,7 @@ from the_edge_agent.memory.sql.database import Database
 from the_edge_agent.memory.sql.queries.statements import Statements
 from the_edge_agent.memory.sql.schema.rows import Pointer, entry_of
 
-Found = TypeVar("Found")
+Rows = TypeVar("Rows")
 
 _ATTEMPTS: Final = 3  # to read an entry that is replaced, and its old value removed, again and again
 _PAGE_BLOBS: Final = 1_000  # looked up at a time
@@ -66,15 +66,15 @@ class LargeValues:
         except (DamagedBlobError, UnreadableError) as error:
             return Damage(key, "value", str(error))
 
-    def lost(self, known: dict[str, Damage]) -> Lost:
+    def lost(self, known_damages: dict[str, Damage]) -> Lost:
         """Return a function that returns the damage of a key's value in the storage, None if none is known."""
-        return not_here if self._storage is None else known.get
+        return not_here if self._storage is None else known_damages.get
 
     def read(
         self,
-        find: Callable[[], Found],
-        resolve: Callable[[Found], Mapping[str, dict[str, Any] | Damage | None]],
-    ) -> tuple[Found, Mapping[str, dict[str, Any] | Damage | None]]:
+        find: Callable[[], Rows],
+        resolve: Callable[[Rows], Mapping[str, dict[str, Any] | Damage | None]],
+    ) -> tuple[Rows, Mapping[str, dict[str, Any] | Damage | None]]:
         """Find rows and fetch their values; again when one was replaced and its value removed in between.
 
         Raises:
@@ -82,11 +82,11 @@ class LargeValues:
         """
         attempts = 1 if self._storage is None else _ATTEMPTS
         while True:
-            found = find()
-            entries = resolve(found)
+            rows = find()
+            entries = resolve(rows)
             attempts -= 1
             if not attempts or Damage not in map(type, entries.values()):
-                return found, entries
+                return rows, entries
 
     def entry(self, key: str, row: Callable[[str], Sequence[Any] | None]) -> dict[str, Any] | Damage | None:
         """Return the entry at a key; read its row again if it was replaced, and its value removed, in between.
@@ -121,8 +121,8 @@ class LargeValues:
         pointers = storage.older_than(storage.grace_period)
         while page := list(islice(pointers, _PAGE_BLOBS)):
             work = partial(_remove_orphans, storage, page, limit - deleted)
-            found, removed = self._database.run(work, write=True)
-            orphans, deleted = orphans + found, deleted + removed
+            rows, removed = self._database.run(work, write=True)
+            orphans, deleted = orphans + rows, deleted + removed
         return deleted, orphans - deleted
 
 

@@ -252,10 +252,10 @@ def retrying(
         again = again or _GoingOn()
         fields = {"unknown": True} if unknown(failure) else {}
         if deadline.expired and not failure.waited:
-            late = out_of_time(deadline.seconds) if lost is None or fields else lost  # which says more
-            raise late.exception(**fields)
-        is_far_page = deadline.remaining() <= (deadline.seconds / 2 if failure.waited else pause)
-        if fields or is_far_page or not again(failure):
+            timed_out = out_of_time(deadline.seconds) if lost is None or fields else lost  # which says more
+            raise timed_out.exception(**fields)
+        is_too_late = deadline.remaining() <= (deadline.seconds / 2 if failure.waited else pause)
+        if fields or is_too_late or not again(failure):
             raise failure.exception(**fields)
         lost = failure if failure.lost else None
         time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads retries, keeps no secret
@@ -311,7 +311,7 @@ def _overrides(engine: Engine, dialect_class: type[Dialect]) -> dict[str, Any]:
     """Return the options of a connection in place of those of a caller's engine that no transaction of ours takes."""
     options = engine.get_execution_options()
     overrides: dict[str, Any] = {}
-    levels = (options.get("isolation_level"), internals.isolation_level_given(engine))
+    levels = (options.get("isolation_level"), internals.isolation_level_of(engine))
     if "AUTOCOMMIT" in levels:
         overrides["isolation_level"] = dialect_class.features.isolation_level
     if options.get("stream_results") or options.get("yield_per"):

@@ -159,7 +159,7 @@ _LOGS_STATEMENTS: Final[Meaning] = (
     False,
     "the server's binlog_format is STATEMENT, which takes no transaction at READ COMMITTED; set it to ROW or MIXED",
 )
-_FEW_ROWS: Final[Meaning] = (
+_ROW_LIMIT: Final[Meaning] = (
     "configuration_error",
     False,
     "the session may not look at so many rows (max_join_size); set sql_big_selects = 1 for it",
@@ -178,7 +178,7 @@ _MYSQL: Final[dict[int, Meaning]] = {
     3159: ONLY_TLS,
     **dict.fromkeys((1071, 1709), _SMALL_PAGES),
     **dict.fromkeys((1286, 3161), _NO_INNODB),
-    1104: _FEW_ROWS,
+    1104: _ROW_LIMIT,
     1665: _LOGS_STATEMENTS,
     **dict.fromkeys((1040, 1203, 1226), NO_CONNECTION),
     **dict.fromkeys((1045, 1698, 1820, 1862, 3118, 4151), AUTH),
@@ -312,8 +312,8 @@ def _original(error: BaseException) -> Any:
 
 def _by_text(original: Any) -> Meaning | None:
     text = str(original)
-    known = (meaning for pattern, meaning in _TEXTS if re.search(pattern, text, re.IGNORECASE))
-    return next(known, None) or by_text(text)
+    meanings = (meaning for pattern, meaning in _TEXTS if re.search(pattern, text, re.IGNORECASE))
+    return next(meanings, None) or by_text(text)
 
 
 def _failure(meaning: Meaning, code: str = "", *, where: Where = NOWHERE, text: str = "") -> Failure:

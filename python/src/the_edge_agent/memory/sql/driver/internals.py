@@ -28,7 +28,7 @@ def logs_statements(engine: Engine) -> bool:
     return bool(engine._should_log_info())
 
 
-def isolation_level_given(engine: Engine) -> str | None:
+def isolation_level_of(engine: Engine) -> str | None:
     """Return the isolation level that ``create_engine`` was given.
 
     The public way, ``get_isolation_level``, asks the server.

@@ -12,10 +12,10 @@ from the_edge_agent.memory.sql.driver.deadlines import DeadlineError
 from the_edge_agent.memory.sql.driver.errors import ConnectingError
 from the_edge_agent.memory.sql.driver.url import sent_words, where_of
 
-Made = TypeVar("Made")
+Opened = TypeVar("Opened")
 
 
-def opened(engine: Engine, make: Callable[[], Made]) -> Made:
+def opened(engine: Engine, make: Callable[[], Opened]) -> Opened:
     """Return a connection of the engine, which ``make`` opens.
 
     Raises:

@@ -45,8 +45,8 @@ class CallPool(QueuePool):
         if entry is None:
             self._tickets.give_back(ticket)
             return None
-        kept: Any = entry.record_info
-        kept[_TICKET] = ticket
+        info: Any = entry.record_info
+        info[_TICKET] = ticket
         return Loan(self, entry)
 
     def take_back(self, entry: ConnectionPoolEntry) -> None:
@@ -64,13 +64,13 @@ class CallPool(QueuePool):
         except Exception:
             self._tickets.give_back(ticket)
             raise
-        kept: Any = entry.record_info
-        kept[_TICKET] = ticket
+        info: Any = entry.record_info
+        info[_TICKET] = ticket
         return entry
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        kept: Any = record.record_info
-        ticket = kept.pop(_TICKET, None)
+        info: Any = record.record_info
+        ticket = info.pop(_TICKET, None)
         try:
             if len(self._idle) < self.size():
                 self._idle.append(record)

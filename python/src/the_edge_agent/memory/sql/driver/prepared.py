@@ -70,17 +70,17 @@ class _Compiled:
     def __init__(self, statement: Any, dialect: EngineDialect) -> None:
         compiled = statement.compile(dialect=dialect)
         # Written out once are the lists of an IN, whose values are known.
-        wanted = [name for name, bound in compiled.binds.items() if bound.required]
-        expanded = compiled.construct_expanded_state(dict.fromkeys(wanted), escape_names=False)
+        required = [name for name, parameter in compiled.binds.items() if parameter.required]
+        expanded = compiled.construct_expanded_state(dict.fromkeys(required), escape_names=False)
         self._dialect = dialect
         self._text: str = expanded.statement
         self._positions: Sequence[str] | None = expanded.positiontup if compiled.positional else None
-        self._given: dict[str, Any] = expanded.parameters
-        types = {name: bound.type for name, bound in compiled.binds.items() if name in self._given}
-        known = _processors(types, lambda kind: kind.dialect_impl(dialect).bind_processor(dialect))
-        self._bound: dict[str, Processor] = {**known, **expanded.processors}
+        self._defaults: dict[str, Any] = expanded.parameters
+        types = {name: parameter.type for name, parameter in compiled.binds.items() if name in self._defaults}
+        processors = _processors(types, lambda kind: kind.dialect_impl(dialect).bind_processor(dialect))
+        self._bind_processors: dict[str, Processor] = {**processors, **expanded.processors}
         columns = getattr(statement, "exported_columns", ())
-        self._found = _processors(
+        self._result_processors = _processors(
             dict(enumerate(column.type for column in columns)),
             lambda kind: kind.dialect_impl(dialect).result_processor(dialect, None),
         )
@@ -91,8 +91,8 @@ class _Compiled:
         Raises:
             DBAPIError: as SQLAlchemy wraps it; a connection that is lost is left to the caller.
         """
-        values = {**self._given, **parameters}
-        for name, process in self._bound.items():
+        values = {**self._defaults, **parameters}
+        for name, process in self._bind_processors.items():
             values[name] = process(values.get(name))
         sent = values if self._positions is None else tuple([values.get(name) for name in self._positions])
         cursor = None
@@ -109,10 +109,10 @@ class _Compiled:
                 cursor.close()
 
     def _processed(self, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
-        if not self._found:
+        if not self._result_processors:
             return rows
         processed = [list(row) for row in rows]
-        for place, process in self._found.items():
+        for place, process in self._result_processors.items():
             for row in processed:
                 row[place] = process(row[place])
         return processed
@@ -156,5 +156,5 @@ def has_listeners(engine: Engine) -> bool:
 
 
 def _processors(types: Mapping[Any, Any], processor: Callable[[Any], Processor | None]) -> dict[Any, Processor]:
-    found = {name: processor(kind) for name, kind in types.items()}
-    return {name: process for name, process in found.items() if process is not None}
+    functions = {name: processor(kind) for name, kind in types.items()}
+    return {name: process for name, process in functions.items() if process is not None}

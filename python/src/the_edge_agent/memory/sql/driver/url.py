@@ -36,7 +36,9 @@ _SHOWN: Final = (  # options of URLs that hold no secret; all others are hidden
     *("use_unicode", "vfs", "write_timeout"),
 )
 
-GIVEN: Final = "the_edge_agent.given"  # execution option: the names of the driver's arguments that the user has given
+OPTION_NAMES: Final = (
+    "the_edge_agent.given"  # execution option: the names of the driver's arguments that the user has given
+)
 
 _PORTS: Final = {
     "postgresql": "5432",
@@ -116,7 +118,7 @@ def where_of(engine: Engine) -> Where:
     host = _text_of(url, "unix_socket", "host") or url.host or ""  # drivers prefer options to the rest of the URL
     port = _text_of(url, "port") or str(url.port or "") or _PORTS.get(url.get_backend_name(), "")
     shown_port = "" if host.startswith("/") else port
-    options = ordinary([*url.query, *engine.get_execution_options().get(GIVEN, ())])
+    options = ordinary([*url.query, *engine.get_execution_options().get(OPTION_NAMES, ())])
     return Where(url.username or "", host, shown_port, url.database or "", options)
 
 
@@ -177,12 +179,12 @@ def load_dialect(url: URL) -> None:
     """
     try:
         dialect = url.get_dialect()
-        known = True
+        is_known = True
     except NoSuchModuleError:
-        known = False
-    if known and dialect.is_async:
+        is_known = False
+    if is_known and dialect.is_async:
         raise asynchronous(url)
-    if not known and url.get_backend_name() in _OTHER_DIALECTS:
+    if not is_known and url.get_backend_name() in _OTHER_DIALECTS:
         raise missing_driver(url)
-    if not known:
+    if not is_known:
         raise LTMError("configuration_error", f"SQLAlchemy knows no dialect {url.drivername!r}")

@@ -42,10 +42,10 @@ from the_edge_agent.memory.core.damage import (
     read_tracked,
 )
 from the_edge_agent.memory.core.filters import Node, matches
-from the_edge_agent.memory.sql.dialects.base.match_query import bound_range
+from the_edge_agent.memory.sql.dialects.base.match_query import range_conditions
 from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sql.queries.batches import batches, exact_bytes
-from the_edge_agent.memory.sql.queries.search import prefix_bounds
+from the_edge_agent.memory.sql.queries.search import prefix_parameters
 from the_edge_agent.memory.sql.schema.create import Schema
 from the_edge_agent.memory.sql.schema.rows import catalog_parameters, catalog_row, moment_of
 
@@ -54,7 +54,13 @@ _WIDEST: Final = 4  # bytes of a character
 _PAGE_ROWS: Final = 500  # that Python filters at a time
 
 _SNAPSHOT: Final = ("id", "name", "entry_count", "total_bytes", "created_at")
-_KEPT: Final = ("key", "content_hash", "metadata_hash", "byte_size", "expires_at")  # of an entry in a snapshot
+_SNAPSHOT_COLUMNS: Final = (
+    "key",
+    "content_hash",
+    "metadata_hash",
+    "byte_size",
+    "expires_at",
+)  # of an entry in a snapshot
 
 
 class Catalog:
@@ -64,8 +70,8 @@ class Catalog:
         """Build the statements."""
         self._dialect, self._packet = schema.dialect, schema.packet
         tables = schema.tables
-        catalog, kept, snapshots = tables.catalog, tables.snapshot_entries, tables.snapshots
-        self._joined = (catalog, kept)
+        catalog, snapshot_rows, snapshots = tables.catalog, tables.snapshot_entries, tables.snapshots
+        self._joined = (catalog, snapshot_rows)
         columns = catalog.c
         self._key, self._metadata = columns.key, type_coerce(columns.metadata, Text())
         self._filters = self._dialect.queries.filters(catalog)
@@ -81,33 +87,39 @@ class Catalog:
         self._clean = delete(catalog).where(are_some, expired)
         self._expired_count = select(func.count()).select_from(catalog).where(expired)
 
-        the_snapshot = kept.c.snapshot_id == bindparam("b_snapshot")
-        of_entry = and_(the_snapshot, kept.c.entry_id == columns.id)
-        differs = or_(kept.c.entry_id.is_(None), *(_differs(columns[name], kept.c[name]) for name in _COMPARED))
-        self._changed = entry.select_from(catalog.outerjoin(kept, of_entry)).where(differs)
-        gone = select(literal(1)).select_from(catalog).where(columns.id == kept.c.entry_id, visible).exists()
+        the_snapshot = snapshot_rows.c.snapshot_id == bindparam("b_snapshot")
+        of_entry = and_(the_snapshot, snapshot_rows.c.entry_id == columns.id)
+        differs = or_(
+            snapshot_rows.c.entry_id.is_(None), *(_differs(columns[name], snapshot_rows.c[name]) for name in _COMPARED)
+        )
+        self._changed = entry.select_from(catalog.outerjoin(snapshot_rows, of_entry)).where(differs)
+        gone = select(literal(1)).select_from(catalog).where(columns.id == snapshot_rows.c.entry_id, visible).exists()
         self._deleted = select(
-            kept.c.entry_id.label("id"), kept.c.key, kept.c.content_hash, kept.c.byte_size, kept.c.expires_at
+            snapshot_rows.c.entry_id.label("id"),
+            snapshot_rows.c.key,
+            snapshot_rows.c.content_hash,
+            snapshot_rows.c.byte_size,
+            snapshot_rows.c.expires_at,
         ).where(the_snapshot, ~gone)
-        source = select(bindparam("b_snapshot", type_=kept.c.snapshot_id.type), columns.id)
-        source = source.add_columns(*(columns[name] for name in _KEPT)).where(visible)
-        self._keep = insert(kept).from_select(["snapshot_id", "entry_id", *_KEPT], source)
+        source = select(bindparam("b_snapshot", type_=snapshot_rows.c.snapshot_id.type), columns.id)
+        source = source.add_columns(*(columns[name] for name in _SNAPSHOT_COLUMNS)).where(visible)
+        self._keep = insert(snapshot_rows).from_select(["snapshot_id", "entry_id", *_SNAPSHOT_COLUMNS], source)
         totals = select(
             bindparam("b_snapshot", type_=snapshots.c.id.type),
             bindparam("b_name", type_=snapshots.c.name.type),
             func.count(),
-            func.coalesce(func.sum(kept.c.byte_size), 0),
+            func.coalesce(func.sum(snapshot_rows.c.byte_size), 0),
             self._dialect.times.now,
         ).where(the_snapshot)
-        low = kept.c.byte_size % LOW_PART
-        self._size = select(func.sum((kept.c.byte_size - low) * literal(1.0, Double())), func.sum(low))
+        low = snapshot_rows.c.byte_size % LOW_PART
+        self._size = select(func.sum((snapshot_rows.c.byte_size - low) * literal(1.0, Double())), func.sum(low))
         self._size = self._size.where(the_snapshot)
         self._finish = insert(snapshots).from_select(list(_SNAPSHOT), totals)
         self._snapshots = select(*(snapshots.c[name] for name in _SNAPSHOT))
         self._snapshot = self._snapshots.where(snapshots.c.id == bindparam("b_snapshot"))
         self._newest_first = self._snapshots.order_by(snapshots.c.created_at.desc(), snapshots.c.id)
         self._forget = delete(snapshots).where(snapshots.c.id == bindparam("b_snapshot"))
-        self._forget_entries = delete(kept).where(the_snapshot)
+        self._forget_entries = delete(snapshot_rows).where(the_snapshot)
 
     # --- writes ------------------------------------------------------------------------------------
 
@@ -161,8 +173,8 @@ class Catalog:
         """Return the entries at keys, None for none."""
         parts = [*batches([*map(generate_entry_id, keys)], lambda _: _ID_BYTES, self._packet)]
         now = self._now(connection, len(parts))
-        found = (connection.execute(self._get_many, {"b_ids": part, **now}) for part in parts)
-        return read_tracked_at(keys, chain.from_iterable(found), moment_of)
+        results = (connection.execute(self._get_many, {"b_ids": part, **now}) for part in parts)
+        return read_tracked_at(keys, chain.from_iterable(results), moment_of)
 
     def list_entries(
         self,
@@ -176,17 +188,17 @@ class Catalog:
     ) -> Listed[dict[str, Any]]:
         """Return the first entries by key that fit a prefix and a filter; without ``filters`` Python decides it."""
         in_sql = self._filters.condition(condition) if filters and condition is not None else None
-        bounds = prefix_bounds(prefix)
-        statement = self._list.where(*bound_range(self._key)[: len(bounds)])
+        prefix_values = prefix_parameters(prefix)
+        statement = self._list.where(*range_conditions(self._key)[: len(prefix_values)])
         if in_sql is not None:
             statement = statement.where(in_sql)
-        now = {**self._now(connection, 2), **bounds}
+        now = {**self._now(connection, 2), **prefix_values}
         if condition is None or in_sql is not None:
             entries = [read_tracked(row, moment_of) for row in connection.execute(statement.limit(limit), now)]
             if Damage not in map(type, entries):
                 return Listed(entries)
-        found = deadline.in_time(self._pages(connection, statement, now))
-        return Listed(found, lambda entry: matches(condition, entry["metadata"]), limit)
+        entries_in_time = deadline.in_time(self._pages(connection, statement, now))
+        return Listed(entries_in_time, lambda entry: matches(condition, entry["metadata"]), limit)
 
     def changed(self, connection: Connection, snapshot_id: str | None) -> list[dict[str, Any]]:
         """Return the entries that differ from a snapshot; all without one.
@@ -236,9 +248,9 @@ class Catalog:
 
     def delete_snapshot(self, connection: Connection, snapshot_id: str) -> bool:
         """Delete a snapshot and return whether it was there."""
-        found = connection.execute(self._forget, {"b_snapshot": snapshot_id}).rowcount
+        rowcount = connection.execute(self._forget, {"b_snapshot": snapshot_id}).rowcount
         connection.execute(self._forget_entries, {"b_snapshot": snapshot_id})
-        return bool(found)
+        return bool(rowcount)
 
     def _require_snapshot(self, connection: Connection, snapshot_id: str) -> None:
         check_snapshot_found(self.snapshot(connection, snapshot_id))
@@ -282,9 +294,9 @@ def _differs(one: Any, other: Any) -> Any:
     return or_(one != other, and_(one.is_(None), other.is_not(None)), and_(one.is_not(None), other.is_(None)))
 
 
-def _by_key(found: Iterable[dict[str, Any] | Damage]) -> list[dict[str, Any]]:
+def _by_key(rows: Iterable[dict[str, Any] | Damage]) -> list[dict[str, Any]]:
     """Sort here: MySQL and MariaDB would sort all rows, whole, before they compare them with a snapshot."""
-    entries = Listed(found)
+    entries = Listed(rows)
     entries.sort(key=lambda entry: str(entry["key"]))
     return entries
 

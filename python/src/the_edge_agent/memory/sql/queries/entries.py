@@ -16,11 +16,11 @@ from the_edge_agent.memory.core.operations import Operation, Store, ends_by_itse
 from the_edge_agent.memory.core.results import LTMError, Result, ok, stored
 from the_edge_agent.memory.database.search_plan import Step
 from the_edge_agent.memory.database.writes import Write, WrittenRow
-from the_edge_agent.memory.sql.dialects.base.match_query import bound_range
+from the_edge_agent.memory.sql.dialects.base.match_query import range_conditions
 from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sql.driver.prepared import BoundQuery, Prepared
 from the_edge_agent.memory.sql.queries.batches import batches, exact_bytes
-from the_edge_agent.memory.sql.queries.search import Search, Searcher, SQLReader, prefix_bounds
+from the_edge_agent.memory.sql.queries.search import Search, Searcher, SQLReader, prefix_parameters
 from the_edge_agent.memory.sql.queries.single_store import SingleStore
 from the_edge_agent.memory.sql.queries.versions import VersionedStore
 from the_edge_agent.memory.sql.schema.create import Schema
@@ -148,8 +148,8 @@ class Entries:
         self, connection: Connection, operation: Operation, now: datetime | None, write_id: str | None
     ) -> Result:
         if not isinstance(operation, Store):
-            found = self._delete.run(connection, {"b_key": operation.key, "b_now": now}).rowcount
-            return ok(deleted=bool(found), key=operation.key)
+            rowcount = self._delete.run(connection, {"b_key": operation.key, "b_now": now}).rowcount
+            return ok(deleted=bool(rowcount), key=operation.key)
         row = entry_parameters(self._dialect, operation, now, write_id=write_id)
         if operation.if_version is None:
             return stored(operation.key, self._upsert.one(connection, row))
@@ -174,8 +174,8 @@ class Entries:
         """Return rows with their write ids and ages, after waiting for those who are writing them."""
         parts = self._batches_of_keys(keys)
         now = self._now(connection, len(parts))
-        found = (connection.execute(self._written, {"b_keys": part, **now}) for part in parts)
-        return [_seen(*row) for rows in found for row in rows]
+        results = (connection.execute(self._written, {"b_keys": part, **now}) for part in parts)
+        return [_written_row(*row) for rows in results for row in rows]
 
     # --- reads -------------------------------------------------------------------------------------
 
@@ -187,8 +187,8 @@ class Entries:
         """Return ``(key, value, metadata, pointer, version)`` of the keys that there are, as text."""
         parts = self._batches_of_keys(keys)
         now = self._now(connection, len(parts))
-        found = (connection.execute(self._retrieve_many, {"b_keys": part, **now}) for part in parts)
-        return {row[0]: row for rows in found for row in rows}
+        results = (connection.execute(self._retrieve_many, {"b_keys": part, **now}) for part in parts)
+        return {row[0]: row for rows in results for row in rows}
 
     def takes_several(self, keys: Sequence[str]) -> bool:
         """Return whether it takes several statements to retrieve these keys, or one that may not see one state."""
@@ -248,8 +248,10 @@ class Entries:
         return {"b_now": self._dialect.times.clock(connection, statements=statements)}
 
     def _in_prefix(self, by_prefix: Sequence[Prepared], prefix: str, parameters: dict[str, Any]) -> BoundQuery:
-        bounds = prefix_bounds(prefix)
-        return BoundQuery(by_prefix[len(bounds)], {**parameters, **bounds, "b_now": self._dialect.times.clock()})
+        prefix_values = prefix_parameters(prefix)
+        return BoundQuery(
+            by_prefix[len(prefix_values)], {**parameters, **prefix_values, "b_now": self._dialect.times.clock()}
+        )
 
     def _batches_of_keys(self, keys: Sequence[str]) -> list[list[str]]:
         return [*batches(keys, lambda key: len(key) * _WIDEST, self._packet)]
@@ -260,14 +262,16 @@ def _are_one(operations: Sequence[Operation]) -> bool:
     return all(map(is_unconditional, operations)) and not any(map(ends_by_itself, operations[:-1]))
 
 
-def _seen(key: str, version: int, write_id: str | None, updated_at: Any, now: datetime, is_expired: Any) -> WrittenRow:
+def _written_row(
+    key: str, version: int, write_id: str | None, updated_at: Any, now: datetime, is_expired: Any
+) -> WrittenRow:
     age = now - updated_at if isinstance(updated_at, datetime) else None
     return WrittenRow(key, version, write_id, age, bool(is_expired))
 
 
 def _by_prefix(statement: Select[Any], key: ColumnElement[str]) -> tuple[Prepared, Prepared, Prepared]:
     """Return a statement for all keys, and for a range of them with one bound and with two."""
-    begins, ends = bound_range(key)
+    begins, ends = range_conditions(key)
     return Prepared(statement), Prepared(statement.where(begins)), Prepared(statement.where(begins, ends))
 
 
@@ -276,10 +280,10 @@ def sent_bytes(store: Store, enough: int) -> int:
     limit = _most_bytes(store)
     if limit <= enough:
         return limit
-    return exact_bytes([store.key, store.kept_value, store.metadata, store.search_text])
+    return exact_bytes([store.key, store.stored_value, store.metadata, store.search_text])
 
 
 def _most_bytes(store: Store) -> int:
-    return (len(store.key) + len(store.kept_value) + 2 * len(store.metadata or "")) * _WIDEST + len(
+    return (len(store.key) + len(store.stored_value) + 2 * len(store.metadata or "")) * _WIDEST + len(
         store.search_text or ""
     )

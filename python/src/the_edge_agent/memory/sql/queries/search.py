@@ -44,7 +44,7 @@ from the_edge_agent.memory.database.search_plan import (
     window_of,
 )
 from the_edge_agent.memory.sql.dialects import Dialect
-from the_edge_agent.memory.sql.dialects.base.match_query import IS_PARTIAL, MatchQuery, SQLStep, bound_range
+from the_edge_agent.memory.sql.dialects.base.match_query import IS_PARTIAL, MatchQuery, SQLStep, range_conditions
 from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sql.driver.errors import LostRaceError
 from the_edge_agent.memory.sql.driver.prepared import BoundQuery, Prepared
@@ -52,7 +52,7 @@ from the_edge_agent.memory.sql.queries.batches import BATCH_ITEMS
 from the_edge_agent.memory.sql.schema.rows import entry_of
 
 PAGE_ROWS = 500  # rows that Python filters at a time
-_KEPT_QUERIES = 500  # compiled, by what they ask
+_CACHED_QUERIES = 500  # compiled, by what they ask
 
 Parameters = dict[str, Any]
 
@@ -125,61 +125,65 @@ class Searcher:
         """
         if is_far_page(search.terms, search.offset, search.limit):
             return []
-        asked = self._asked(search)
-        kept = self._queries.get(asked.shape)
-        if kept is None:
-            if len(self._queries) >= _KEPT_QUERIES:
+        parsed = self._parsed(search)
+        cached = self._queries.get(parsed.shape)
+        if cached is None:
+            if len(self._queries) >= _CACHED_QUERIES:
                 self._queries.clear()
             columns = [self._key, self._value, self._metadata, self._pointer]
             if search.ranked:
                 columns[1] = self._if_short(self._value)
                 columns.append(self._if_short(self._search_text))
-            steps = self._steps(search, asked, columns)
+            steps = self._steps(search, parsed, columns)
             if steps is None:  # not remembered: such a filter may be long
                 return []
-            kept = self._queries[asked.shape] = [(step, Prepared(step.statement)) for step in steps]
+            cached = self._queries[parsed.shape] = [(step, Prepared(step.statement)) for step in steps]
         skipped = 0 if search.ranked else search.offset
         parameters = {
-            **asked.parameters,
+            **parsed.parameters,
             "b_rows": search.rows,
             "b_skipped": skipped,
             "b_now": self._dialect.times.clock(),
         }
-        places = self._texts.tried_first([step for step, _ in kept], search.terms)
+        places = self._texts.tried_first([step for step, _ in cached], search.terms)
         return [
             Step(BoundQuery(prepared, {**parameters, **step.parameters}), is_partial=step.is_partial, limit=step.limit)
-            for step, prepared in map(kept.__getitem__, places)
+            for step, prepared in map(cached.__getitem__, places)
             if step.limit is None or skipped < step.limit
         ]
 
-    def _asked(self, search: Search) -> _Asked:
+    def _parsed(self, search: Search) -> _ParsedSearch:
         node, filled = (
             parameterize(search.metadata_filter) if self._filters.takes_placeholders else (search.metadata_filter, [])
         )
-        groups, bounds = index_lookups(search.metadata_filter), prefix_bounds(search.prefix)
+        groups, prefix_values = index_lookups(search.metadata_filter), prefix_parameters(search.prefix)
         group_sizes = tuple(map(len, groups))
-        parameters = {**self._texts.parameters(search.terms), **self._texts.lookup_parameters(groups), **bounds}
+        parameters = {**self._texts.parameters(search.terms), **self._texts.lookup_parameters(groups), **prefix_values}
         for place, (path, value) in enumerate(filled):
-            parameters |= self._filters.bound(place, path, value)
+            parameters |= self._filters.placeholder_parameters(place, path, value)
         terms = tuple((term.negated, term.is_told_by_index, len(term.variants)) for term in search.terms)
-        shape = (terms, repr(node), group_sizes, len(bounds))  # repr: 1, 1.0 and True are equal
-        return _Asked(node, group_sizes, parameters, shape)
+        shape = (terms, repr(node), group_sizes, len(prefix_values))  # repr: 1, 1.0 and True are equal
+        return _ParsedSearch(node, group_sizes, parameters, shape)
 
-    def _steps(self, search: Search, asked: _Asked, columns: Sequence[ColumnElement[Any]]) -> list[SQLStep] | None:
+    def _steps(
+        self, search: Search, parsed: _ParsedSearch, columns: Sequence[ColumnElement[Any]]
+    ) -> list[SQLStep] | None:
         """Return the steps for the newest matches; None where Python decides the filter."""
-        newest = self._newest(search, asked, columns)
+        newest = self._newest(search, parsed, columns)
         return None if newest is None else self._texts.steps(newest)
 
-    def _newest(self, search: Search, asked: _Asked, columns: Sequence[ColumnElement[Any]]) -> MatchQuery | None:
+    def _newest(
+        self, search: Search, parsed: _ParsedSearch, columns: Sequence[ColumnElement[Any]]
+    ) -> MatchQuery | None:
         """Return the query from which the dialect makes its statements; None where Python decides the filter."""
         conditions = [self._visible]
-        if asked.node is not None:
-            condition = self._filters.condition(asked.node)
+        if parsed.node is not None:
+            condition = self._filters.condition(parsed.node)
             if condition is None:
                 return None
             conditions.append(condition)
-        bounds = len(prefix_bounds(search.prefix))
-        return MatchQuery(self._table, columns, search.terms, conditions, bounds, asked.group_sizes)
+        condition_count = len(prefix_parameters(search.prefix))
+        return MatchQuery(self._table, columns, search.terms, conditions, condition_count, parsed.group_sizes)
 
     def _if_short(self, column: ColumnElement[str]) -> ColumnElement[str]:
         return case((self._dialect.queries.size(column) <= SHORT, column), else_=null())
@@ -228,32 +232,32 @@ class Searcher:
             also: terms that every match has anyway; a text index finds less if it is asked for them too.
             filters: whether the database may decide the filter.
         """
-        asked = self._asked(search)
+        parsed = self._parsed(search)
         columns = [self._key, self._moment, self._version, self._if_short(self._search_text)]
-        parameters = {**asked.parameters, **self._texts.parameters(search.terms, also)}
+        parameters = {**parsed.parameters, **self._texts.parameters(search.terms, also)}
         parameters |= {"b_rows": search.limit, "b_skipped": 0, "b_now": now}
-        shape = (kind, asked.shape)
-        kept = self._queries.get(shape) if filters else None
-        if kept is None:
-            newest = self._newest(search, asked, columns) if filters else None
+        shape = (kind, parsed.shape)
+        cached = self._queries.get(shape) if filters else None
+        if cached is None:
+            newest = self._newest(search, parsed, columns) if filters else None
             if newest is None:
                 return self._filtered(connection, search, columns, parameters, deadline)
             steps = self._texts.steps(newest) if kind == "newest" else self._texts.having(newest)
-            if len(self._queries) >= _KEPT_QUERIES:
+            if len(self._queries) >= _CACHED_QUERIES:
                 self._queries.clear()
-            kept = self._queries[shape] = [(step, Prepared(step.statement)) for step in steps]
-        known = {id(step): prepared for step, prepared in kept}
+            cached = self._queries[shape] = [(step, Prepared(step.statement)) for step in steps]
+        prepared_of = {id(step): prepared for step, prepared in cached}
 
         def read(step: SQLStep) -> Rows | None:
             if step.look_up is None:
-                return known[id(step)].run(connection, {**parameters, **step.parameters}).rows
-            found = step.look_up(connection, search.terms)
-            if found is None:
+                return prepared_of[id(step)].run(connection, {**parameters, **step.parameters}).rows
+            lookup = step.look_up(connection, search.terms)
+            if lookup is None:
                 return None
-            rows = connection.execute(step.statement, {**parameters, **step.parameters, **found}).all()
-            return None if IS_PARTIAL in found and len(rows) < search.limit else rows
+            rows = connection.execute(step.statement, {**parameters, **step.parameters, **lookup}).all()
+            return None if IS_PARTIAL in lookup and len(rows) < search.limit else rows
 
-        rows = first_answer([step for step, _ in kept], read, search.limit)
+        rows = first_answer([step for step, _ in cached], read, search.limit)
         assert rows is not None  # the last step always answers
         return rows
 
@@ -270,8 +274,8 @@ class Searcher:
         deadline: Deadline,
     ) -> Sequence[Sequence[Any]]:
         """Return the first rows whose metadata, their last column, satisfies a filter that is left to Python."""
-        prefix = bound_range(self._key)[: len(prefix_bounds(search.prefix))]
-        where = [self._visible, *prefix, *self._texts.matches(search.terms)]
+        prefix = range_conditions(self._key)[: len(prefix_parameters(search.prefix))]
+        where = [self._visible, *prefix, *self._texts.term_conditions(search.terms)]
         statement = select(*columns, self._metadata).where(*where).order_by(*self._newest_first)
         with closing(self._rows(connection, statement, parameters)) as rows:
             condition = search.metadata_filter
@@ -290,21 +294,21 @@ class Searcher:
             deadline: when the call ends.
             filters: whether the database can decide a filter of its own, which then saves Python much.
         """
-        asked = self._asked(search)
-        prefix = bound_range(self._key)[: len(prefix_bounds(search.prefix))]
-        where = [self._visible, *prefix, *self._texts.matches(search.terms)]
-        condition = self._filters.condition(asked.node) if filters and asked.node is not None else None
+        parsed = self._parsed(search)
+        prefix = range_conditions(self._key)[: len(prefix_parameters(search.prefix))]
+        where = [self._visible, *prefix, *self._texts.term_conditions(search.terms)]
+        condition = self._filters.condition(parsed.node) if filters and parsed.node is not None else None
         if condition is not None:
             where.append(condition)
         words = self._search_text if search.ranked else null()
         columns = (self._key, self._updated_at, self._value, self._metadata, words, self._pointer)
         statement = select(*columns).where(*where).order_by(*self._newest_first)
-        parameters = {**asked.parameters, "b_now": self._dialect.times.clock(connection, statements=2)}
+        parameters = {**parsed.parameters, "b_now": self._dialect.times.clock(connection, statements=2)}
         terms, limit = search.terms, search.limit
         with closing(self._rows(connection, statement, parameters)) as rows:
             read = ((row[0], *row[2:]) for row in deadline.in_time(rows))
-            found, damages = undamaged(read, terms, search.metadata_filter, search.offset, limit, lost)
-        entries = [_entry(row, score) for score, row in found]
+            scored, damages = undamaged(read, terms, search.metadata_filter, search.offset, limit, lost)
+        entries = [_entry(row, score) for score, row in scored]
         return [entry for entry in entries if not isinstance(entry, Damage)], damages
 
     def _rows(
@@ -334,29 +338,29 @@ class Searcher:
         Raises:
             LostRaceError: one is gone, on a database that does not keep one state.
         """
-        found = {row[0]: row[1] for row in connection.execute(self._texts_by_key, {"keys": keys})}
-        if len(found) < len(keys):
+        texts = {row[0]: row[1] for row in connection.execute(self._texts_by_key, {"keys": keys})}
+        if len(texts) < len(keys):
             raise LostRaceError
-        return found
+        return texts
 
     def entries(
-        self, connection: Connection, wanted: Mapping[str, tuple[datetime, int]]
+        self, connection: Connection, times_and_versions: Mapping[str, tuple[datetime, int]]
     ) -> list[dict[str, Any] | Damage]:
-        """Return ``{"key", "value", "metadata", "score"}`` of entries, in their order.
+        """Return ``{"key", "value", "metadata", "score"}`` of each entry, or its damage, in the order of the mapping.
 
         Args:
-            connection: in a transaction.
-            wanted: when each was stored, and its version, by its key.
+            connection: a connection in the transaction that read the mapping.
+            times_and_versions: for each key the time and the version that the transaction read before.
 
         Raises:
             LostRaceError: one was rewritten since it was read, on a database that does not keep one state.
         """
         rows: dict[str, Sequence[Any]] = {}
-        keys = [*wanted]
+        keys = [*times_and_versions]
         for start in range(0, len(keys), BATCH_ITEMS):
             found = connection.execute(self._by_key, {"keys": keys[start : start + BATCH_ITEMS]})
             rows |= {row[0]: row for row in found}
-        if any(key not in rows or (rows[key][4], rows[key][5]) != read for key, read in wanted.items()):
+        if any(key not in rows or (rows[key][4], rows[key][5]) != read for key, read in times_and_versions.items()):
             raise LostRaceError
         return [_entry(rows[key], 0.0) for key in keys]
 
@@ -410,7 +414,7 @@ class SQLReader:
         return [Row(row[0], row[1], row[3]) for row in rows]
 
 
-class _Asked(NamedTuple):
+class _ParsedSearch(NamedTuple):
     """What a search asks for, as the statements need it.
 
     Attributes:
@@ -443,7 +447,7 @@ def results_of(
     return [_entry(row, score) for score, row in chosen]
 
 
-def prefix_bounds(prefix: str) -> dict[str, str]:
+def prefix_parameters(prefix: str) -> dict[str, str]:
     """Return the parameters of ``bound_range`` for a prefix: as many as there are conditions on the key."""
     after = end_of_prefix(prefix)
     return ({"b_from": prefix} if prefix else {}) | ({"b_to": after} if after is not None else {})

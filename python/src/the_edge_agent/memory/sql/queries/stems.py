@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, update
 
 from the_edge_agent.memory.core.languages import Language
-from the_edge_agent.memory.database.layouts import kept_language
+from the_edge_agent.memory.database.layouts import setting_of_language
 from the_edge_agent.memory.sql.schema.create import Schema
 
 
@@ -30,7 +30,7 @@ class Stems:
 
     def are_of(self, connection: Connection, rules: Language) -> bool:
         """Return whether the installed stemmer has made them; words that are exact need none."""
-        return not rules.has_stems or self._schema.language_setting(connection) == kept_language(rules.name)
+        return not rules.has_stems or self._schema.language_setting(connection) == setting_of_language(rules.name)
 
     def renew(self, connection: Connection, rows: Sequence[tuple[str, int, Any, str]]) -> None:
         """Store search texts, of ``(key, version, updated_at, search text)``, unless the entry was written since."""
@@ -39,4 +39,4 @@ class Stems:
 
     def keep(self, connection: Connection, rules: Language) -> None:
         """Write down that the installed stemmer has made all of them."""
-        connection.execute(self._keep, {"b_value": kept_language(rules.name)})
+        connection.execute(self._keep, {"b_value": setting_of_language(rules.name)})

@@ -34,11 +34,11 @@ class VersionedStore:
         if version and connection.execute(self._replace, {**row, "b_version": version}).rowcount:
             return version + 1
         key: str = row["b_key"]
-        found = connection.execute(self._current, {"b_key": key, "b_now": row["b_now"]}).one_or_none()
-        current = read_version(key, found[0]) if found and found[1] else 0
+        existing = connection.execute(self._current, {"b_key": key, "b_now": row["b_now"]}).one_or_none()
+        current = read_version(key, existing[0]) if existing and existing[1] else 0
         if version or current:
             raise conflict(key, current)
-        if found is None:
+        if existing is None:
             self._upsert.create(connection, row)
         elif not connection.execute(self._revive, row).rowcount:
             raise LostRaceError

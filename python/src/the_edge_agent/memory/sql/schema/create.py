@@ -33,8 +33,8 @@ from the_edge_agent.memory.database.layouts import (
     check_kind,
     check_language_of,
     check_version,
-    kept_language,
     language_name,
+    setting_of_language,
 )
 from the_edge_agent.memory.sql.dialects import Dialect, for_dialect
 from the_edge_agent.memory.sql.dialects.base import definitions_of
@@ -96,7 +96,7 @@ class Schema:
         entries, *others = self.tables.all()
         is_new = self.search is not None and not has_table(entries.name)
         has_version = self.version(connection) is not None
-        if self.search and not legacy.will_be_made(connection, entries):
+        if self.search and not legacy.will_be_created(connection, entries):
             self.language_of(connection)
         missing = [table for table in others if not has_table(table.name)]
         if is_new:
@@ -140,11 +140,11 @@ class Schema:
         """
         if not self.search:
             return None
-        kept = self.language_setting(connection)
+        setting = self.language_setting(connection)
         connection.rollback()
-        return check_language_of(self.tables.entries.name, self.language, kept)
+        return check_language_of(self.tables.entries.name, self.language, setting)
 
-    def kept_language(self, connection: Connection) -> str:
+    def stored_language(self, connection: Connection) -> str:
         """Return the name of the language of the entries' table, which keeps words.
 
         Raises:
@@ -163,11 +163,11 @@ class Schema:
         settings = self.tables.settings
         if not inspect(connection).has_table(settings.name):
             return None
-        found = connection.scalar(select(settings.c.value).where(self.is_language))
-        return None if found is None else str(found)
+        setting = connection.scalar(select(settings.c.value).where(self.is_language))
+        return None if setting is None else str(setting)
 
     def _setting(self) -> dict[str, str]:
-        value = kept_language(self.language)
+        value = setting_of_language(self.language)
         return {"table_name": self.tables.entries.name, "name": LANGUAGE, "value": value}
 
     def _has_entries(self, connection: Connection) -> bool:
@@ -208,7 +208,7 @@ class Schema:
             LTMError: ``configuration_error`` for a database that does not keep what we store.
         """
         if self.search:
-            is_new = legacy.will_be_made(connection, self.tables.entries)
+            is_new = legacy.will_be_created(connection, self.tables.entries)
             connection.rollback()
             if is_new:  # the language first: a table of entries that is there without one is refused
                 self._in_transaction(connection, deadline, self._create_settings)

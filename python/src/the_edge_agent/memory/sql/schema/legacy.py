@@ -74,7 +74,7 @@ def is_foreign(connection: Connection, table: Table, *, may_be_earlier: bool) ->
     return not (may_be_earlier and is_earlier(columns))
 
 
-def will_be_made(connection: Connection, entries: Table) -> bool:
+def will_be_created(connection: Connection, entries: Table) -> bool:
     """Return whether the table is not there, or one of the earlier layout that will be set aside."""
     return not inspect(connection).has_table(entries.name) or _is_earlier_layout(connection, entries)
 

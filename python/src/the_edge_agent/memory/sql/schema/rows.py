@@ -29,18 +29,18 @@ def entry_of(key: Any, text: Any, metadata: Any, pointer: str | None, version: A
 
 def moment_of(value: Any) -> datetime | None:
     """Return a time that SQLAlchemy has made already; what is none is refused by ``read_time``."""
-    found: datetime | None = value
-    return found
+    moment: datetime | None = value
+    return moment
 
 
 def entry_row(dialect: Dialect, entries: Table) -> dict[str, Any]:
     """Return the bound columns of an entry; the primary key is first."""
-    kept = [name for name in ("search_text", "write_id", "storage_uri") if name in entries.c]
+    optional = [name for name in ("search_text", "write_id", "storage_uri") if name in entries.c]
     return {
         "key": bindparam("b_key", type_=entries.c.key.type),
         "value": bindparam("b_value", type_=dialect.features.text_type),
         **dialect.queries.metadata_columns(entries),
-        **{name: bindparam(f"b_{name}", type_=entries.c[name].type) for name in kept},
+        **{name: bindparam(f"b_{name}", type_=entries.c[name].type) for name in optional},
         **_stamps(dialect),
     }
 
@@ -51,7 +51,7 @@ def entry_parameters(
     """Return the parameters of a store that stands for ``count`` stores of the same key."""
     return {
         "b_key": store.key,
-        "b_value": store.kept_value,
+        "b_value": store.stored_value,
         **dialect.queries.metadata_parameters(store.metadata),
         "b_search_text": store.search_text,
         "b_write_id": write_id,
@@ -64,9 +64,9 @@ def entry_parameters(
 def catalog_row(dialect: Dialect, catalog: Table) -> dict[str, Any]:
     """Return the bound columns of a catalog entry; the primary key is first."""
     columns = catalog.c
-    bound = ("id", "key", "content_hash", "storage_uri", "byte_size", "metadata_hash")
+    names = ("id", "key", "content_hash", "storage_uri", "byte_size", "metadata_hash")
     return {
-        **{name: bindparam(f"b_{name}", type_=columns[name].type) for name in bound},
+        **{name: bindparam(f"b_{name}", type_=columns[name].type) for name in names},
         "inlined_value": bindparam("b_inlined_value", type_=dialect.features.text_type),
         **dialect.queries.metadata_columns(catalog),
         **_stamps(dialect),

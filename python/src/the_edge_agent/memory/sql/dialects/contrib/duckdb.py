@@ -84,7 +84,11 @@ class DuckDBSchema(DialectSchema):
 
     def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
         """Leave secondary indexes out: an update of an indexed column would delete and insert the row."""
-        return [made for made in super().definitions(entries, *others) if not isinstance(made, CreateIndex)]
+        return [
+            definition
+            for definition in super().definitions(entries, *others)
+            if not isinstance(definition, CreateIndex)
+        ]
 
     def server_version(self, connection: Connection) -> str | None:
         """Ask the database: SQLAlchemy's dialect tells the version of PostgreSQL that it stands in for."""

@@ -113,9 +113,9 @@ class FirebirdSchema(DialectSchema):
 
     def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
         """Refuse a database whose pages are too small for an index of long keys."""
-        found = connection.scalar(_PAGE_SIZE)
-        if found < _PAGE_BYTES:
-            message = f"the database has pages of {found:,} bytes; make it with PAGE_SIZE {_PAGE_BYTES}"
+        page_bytes = connection.scalar(_PAGE_SIZE)
+        if page_bytes < _PAGE_BYTES:
+            message = f"the database has pages of {page_bytes:,} bytes; make it with PAGE_SIZE {_PAGE_BYTES}"
             raise LTMError("configuration_error", message)
 
     def extend(self, entries: Table, catalog: Table) -> None:
@@ -126,8 +126,11 @@ class FirebirdSchema(DialectSchema):
 
     def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
         """Return them without IF NOT EXISTS, which Firebird has not."""
-        found = super().definitions(entries, *others)
-        return [CreateTable(made.element) if isinstance(made, CreateTable) else made for made in found]
+        statements = super().definitions(entries, *others)
+        return [
+            CreateTable(statement.element) if isinstance(statement, CreateTable) else statement
+            for statement in statements
+        ]
 
     def server_version(self, connection: Connection) -> str | None:
         """Return the whole version."""

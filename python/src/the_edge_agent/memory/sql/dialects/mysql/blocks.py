@@ -66,7 +66,7 @@ class _Row(NamedTuple):
     text: str
 
 
-class _Made(NamedTuple):
+class _NewBlock(NamedTuple):
     """A block whose words are in the table, and the entries that are to get its numbers."""
 
     block: int
@@ -130,26 +130,26 @@ class WordBlocks(Upkeep):
 
     def all(self, run: Run) -> tuple[int, int]:
         """Make and drop all blocks that there is reason for; return how many were made, and of how many entries."""
-        numbered = run(self._found_blocks)
+        used = run(self._blocks_in_entries)
         listed = run(self._blocks)  # after that: a block is listed before it has an entry
-        for block in numbered - set(listed):  # of a table that came here without its words
+        for block in used - set(listed):  # the entries' table was copied without its table of words
             self._dissolve(run, block)
         self._thin_out(run, listed, limit=len(listed))
         blocks = entries = 0
-        while found := self._number(run, _patiently(run, self._make)):
-            blocks, entries = blocks + 1, entries + found
+        while numbered := self._number(run, _patiently(run, self._make)):
+            blocks, entries = blocks + 1, entries + numbered
         return blocks, entries
 
-    def _number(self, run: Run, made: _Made | None) -> int:
+    def _number(self, run: Run, new_block: _NewBlock | None) -> int:
         """Give the entries of a block their numbers; return how many have got one."""
         numbered = 0
-        pending = [] if made is None else [(0, len(made.rows))]
-        while made is not None and pending:
+        pending = [] if new_block is None else [(0, len(new_block.rows))]
+        while new_block is not None and pending:
             first, end = pending.pop()
             half = (first + end) // 2
             try:
                 if end - first <= _PAGE:
-                    numbered += run(partial(self._give_numbers, made, first, end, numbered))
+                    numbered += run(partial(self._give_numbers, new_block, first, end, numbered))
                     continue
             except _DroppedError:
                 break
@@ -159,7 +159,7 @@ class WordBlocks(Upkeep):
             pending += [(half, end), (first, half)]
         return numbered
 
-    def _make(self, connection: Connection) -> _Made | None:
+    def _make(self, connection: Connection) -> _NewBlock | None:
         """Write the words of a block, unless fewer entries have no number than it takes."""
         if self._words.unnumbered(connection, self.every) < self.every:
             return None
@@ -176,14 +176,14 @@ class WordBlocks(Upkeep):
             values = ",".join([f"({block},x'{term}',x'{places}')" for term, places in some])
             connection.exec_driver_sql(f"INSERT INTO {name} (block, term, places) VALUES {values}")  # noqa: S608
         connection.execute(self._list, {"block": LIST, "term": _name(block), "places": _packed_count(0)})
-        return _Made(block, rows)
+        return _NewBlock(block, rows)
 
     def _unnumbered_rows(self, connection: Connection) -> list[_Row]:
         rows: list[_Row] = []
         size, after = 0, ""
         while len(rows) < self.every and size < _MOST_TEXT:
-            bound = {"b_after": after, "b_rows": min(_PAGE, self.every - len(rows))}
-            page = [_Row(*row) for row in connection.execute(self._page, bound)]
+            parameters = {"b_after": after, "b_rows": min(_PAGE, self.every - len(rows))}
+            page = [_Row(*row) for row in connection.execute(self._page, parameters)]
             if not page:  # others have numbered them
                 return []
             rows += page
@@ -191,9 +191,9 @@ class WordBlocks(Upkeep):
             after = page[-1].key
         return rows
 
-    def _give_numbers(self, made: _Made, first: int, end: int, before: int, connection: Connection) -> int:
+    def _give_numbers(self, new_block: _NewBlock, first: int, end: int, before: int, connection: Connection) -> int:
         """Number some entries that are still as they were read, while the block is listed."""
-        rows, listed = made.rows[first:end], {"b_term": _name(made.block)}
+        rows, listed = new_block.rows[first:end], {"b_term": _name(new_block.block)}
         with _busy():
             if connection.execute(self._lock_listed, listed).first() is None:
                 raise _DroppedError
@@ -202,16 +202,16 @@ class WordBlocks(Upkeep):
         if statement is None:  # kept here: SQLAlchemy would look at all its parts anew each time
             statement = self._compiled = self._numbering().compile(dialect=connection.dialect)
         padded = [*rows, *[rows[-1]] * (_PAGE - len(rows))]
-        values: dict[str, Any] = {"b_number": made.block * BLOCK + first - 1}
+        values: dict[str, Any] = {"b_number": new_block.block * BLOCK + first - 1}
         for place, row in enumerate(padded):
             values |= {f"b_key{place}": row.key, f"b_version{place}": row.version, f"b_moment{place}": row.updated_at}
         names = statement.positiontup
         parameters = values if names is None else tuple([values[name] for name in names])
-        given = connection.exec_driver_sql(statement.string, parameters).rowcount
+        rowcount = connection.exec_driver_sql(statement.string, parameters).rowcount
         # Written, not locked alone: who drops the block may be at another node of a cluster.
-        if not connection.execute(self._counted, {**listed, "b_count": _packed_count(before + given)}).rowcount:
+        if not connection.execute(self._counted, {**listed, "b_count": _packed_count(before + rowcount)}).rowcount:
             raise _DroppedError
-        return given
+        return rowcount
 
     def _numbering(self) -> Any:
         columns, number = self._words.entries.c, self._words.number
@@ -232,7 +232,7 @@ class WordBlocks(Upkeep):
         rows = connection.execute(self._listed)
         return {int.from_bytes(term, "big"): int.from_bytes(places, "big") for term, places in rows}
 
-    def _found_blocks(self, connection: Connection) -> set[int]:
+    def _blocks_in_entries(self, connection: Connection) -> set[int]:
         return {int(block) for block in connection.scalars(self._numbered_blocks)}
 
     def _thin_out(self, run: Run, blocks: dict[int, int], limit: int) -> None:

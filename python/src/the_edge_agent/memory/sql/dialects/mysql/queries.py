@@ -29,8 +29,12 @@ from the_edge_agent.memory.sql.dialects.base.upsert import Upsert
 from the_edge_agent.memory.sql.dialects.mysql.blocks import WordBlocks
 from the_edge_agent.memory.sql.dialects.mysql.features import MySQLFeatures
 from the_edge_agent.memory.sql.dialects.mysql.filters import JSONConditions
-from the_edge_agent.memory.sql.dialects.mysql.search import TermConditions
-from the_edge_agent.memory.sql.dialects.mysql.terms import TERMS, term_columns, term_parameters
+from the_edge_agent.memory.sql.dialects.mysql.metadata_hashes import (
+    METADATA_HASHES,
+    metadata_hash_columns,
+    metadata_hash_parameters,
+)
+from the_edge_agent.memory.sql.dialects.mysql.search import MySQLTextConditions
 from the_edge_agent.memory.sql.dialects.mysql.words import NUMBER, WordTable
 from the_edge_agent.memory.sql.driver.prepared import Outcome, Prepared
 
@@ -48,13 +52,13 @@ class MySQLQueries(Queries):
 
     def metadata_columns(self, table: Table) -> dict[str, ColumnElement[Any]]:
         """Return the bound columns, with the terms of an entry, and without a number."""
-        terms = term_columns() if TERMS[0] in table.c else {}
-        return {**super().metadata_columns(table), **terms, **self.unindexed(table)}
+        hashes = metadata_hash_columns() if METADATA_HASHES[0] in table.c else {}
+        return {**super().metadata_columns(table), **hashes, **self.unindexed(table)}
 
     def metadata_parameters(self, metadata: str | None) -> dict[str, Any]:
         """Return the parameters."""
-        terms = term_parameters(decode(metadata) if metadata else {})
-        return {**super().metadata_parameters(metadata), **terms}
+        hashes = metadata_hash_parameters(decode(metadata) if metadata else {})
+        return {**super().metadata_parameters(metadata), **hashes}
 
     def unindexed(self, table: Table) -> dict[str, ColumnElement[Any]]:
         """Return the number, which the table of words knows by the earlier words."""
@@ -69,7 +73,7 @@ class MySQLQueries(Queries):
     def texts(self, entries: Table) -> TextConditions:
         """Return the conditions by LIKE, within what the terms of a filter and the table of words find."""
         words = WordTable(entries) if self.features.has_text_index else None
-        return TermConditions(entries, words)
+        return MySQLTextConditions(entries, words)
 
     def upkeep(self, entries: Table) -> Upkeep | None:
         """Return the object that makes blocks of words."""
@@ -107,8 +111,8 @@ class OnDuplicateKey(Upsert):
             while len(rows) - start >= size:
                 self._store_together(connection, rows[start : start + size])
                 start += size
-        found = connection.execute(self._versions, {"b_keys": [row[self.parameter] for row in rows]})
-        return {row[0]: row[1] for row in found}
+        versions = connection.execute(self._versions, {"b_keys": [row[self.parameter] for row in rows]})
+        return {row[0]: row[1] for row in versions}
 
     def _store_together(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         statement = self._compiled.get(len(rows))

@@ -16,7 +16,7 @@ from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.sql.dialects.base import PYTHON_INSTEAD, DialectSchema
 from the_edge_agent.memory.sql.dialects.base.probing import accepts
 from the_edge_agent.memory.sql.dialects.mysql.features import MySQLFeatures
-from the_edge_agent.memory.sql.dialects.mysql.terms import OVERFULL, TERMS
+from the_edge_agent.memory.sql.dialects.mysql.metadata_hashes import METADATA_HASHES, TOO_MANY
 from the_edge_agent.memory.sql.dialects.mysql.words import INDEX, NUMBER, words_table
 
 _JSON_TRIAL: Final = """SELECT JSON_TYPE(JSON_EXTRACT('["a"]', '$[0]')), JSON_UNQUOTE(JSON_EXTRACT('["a"]', '$[0]'))"""
@@ -44,8 +44,8 @@ class MySQLSchema(DialectSchema):
             raise LTMError("configuration_error", "the url names no database; its name goes behind the host: host/NAME")
         features = self.features
         features.has_json = accepts(connection, _JSON_TRIAL)
-        found = set(connection.scalars(_COLUMNS, {"name": entries.name}))
-        is_new = not found >= set(entries.c.keys())
+        columns = set(connection.scalars(_COLUMNS, {"name": entries.name}))
+        is_new = not columns >= set(entries.c.keys())
         keeps_words = "search_text" in entries.c
         words = words_table(entries.name)  # a copy of the entries alone has none
         features.has_text_index = keeps_words and (is_new or inspect(connection).has_table(words.name))
@@ -55,18 +55,18 @@ class MySQLSchema(DialectSchema):
 
     def extend(self, entries: Table, catalog: Table) -> None:
         """Add the terms of the metadata and the number; make the indexes parts of their tables."""
-        _add_terms(entries)
+        _add_metadata_hashes(entries)
         if "search_text" in entries.c:
             _add_number(entries)
         for table in (entries, catalog):
-            _make_indexes_inline(table)
+            _define_indexes_inline(table)
 
     def check_tables(self, connection: Connection, tables: Sequence[Table]) -> None:
         """Refuse a storage engine that has no transactions, or others than ours."""
         names = [table.name for table in (*tables, *self.search_tables(tables[0]))]
-        found = connection.execute(_ENGINES, {"names": names}).all()
+        rows = connection.execute(_ENGINES, {"names": names}).all()
         quote = connection.dialect.identifier_preparer.quote
-        for name, engine in found:
+        for name, engine in rows:
             if engine not in (None, "InnoDB"):  # None: a view
                 raise LTMError(
                     "configuration_error",
@@ -76,9 +76,9 @@ class MySQLSchema(DialectSchema):
 
     def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
         """Add the table of words, before the entries: where these are there, it must be, too."""
-        found = super().definitions(entries, *others)
+        statements = super().definitions(entries, *others)
         words = [CreateTable(table, if_not_exists=True) for table in self.search_tables(entries)]
-        return [*words, *found]
+        return [*words, *statements]
 
     def search_tables(self, entries: Table) -> list[Table]:
         """Return the table of words."""
@@ -103,10 +103,10 @@ class MySQLSchema(DialectSchema):
         return int(connection.scalar(text("SELECT @@max_allowed_packet")) or 0) or None
 
 
-def _add_terms(entries: Table) -> None:
+def _add_metadata_hashes(entries: Table) -> None:
     """Add the columns and their indexes to the table of the entries."""
-    for name in TERMS:
-        default = str(OVERFULL) if name == TERMS[0] else None  # of a row by somebody who knows no terms
+    for name in METADATA_HASHES:
+        default = str(TOO_MANY) if name == METADATA_HASHES[0] else None  # of a row by somebody who knows no terms
         entries.append_column(Column(name, INTEGER(unsigned=True), server_default=default))
         entries.append_constraint(_InlineIndex(entries.c[name], name=f"ix_{entries.name}_{name}"))
 
@@ -117,7 +117,7 @@ def _add_number(entries: Table) -> None:
     entries.append_constraint(_InlineIndex(entries.c[NUMBER], name=INDEX))
 
 
-def _make_indexes_inline(table: Table) -> None:
+def _define_indexes_inline(table: Table) -> None:
     """Have CREATE TABLE make the indexes of a table, too."""
     for index in sorted(table.indexes, key=lambda index: str(index.name)):
         table.append_constraint(_InlineIndex(*index.columns, name=str(index.name), order=index.expressions))

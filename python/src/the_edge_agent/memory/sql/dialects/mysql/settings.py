@@ -43,8 +43,8 @@ def _at_least(number: int) -> Callable[[Any], bool]:
 
 
 def _is_exact(modes: str) -> bool:
-    found = set(modes.split(","))
-    return bool(found & _STRICT) and not found & _HARMFUL
+    parts = set(modes.split(","))
+    return bool(parts & _STRICT) and not parts & _HARMFUL
 
 
 _COMMON: Final = (
@@ -139,8 +139,8 @@ def check(connection: Connection, *, is_ours: bool) -> None:
     checked = (*_COMMON, *(_OF_MARIADB if is_mariadb else _OF_MYSQL))
     level, others = ("tx_isolation", _MARIADB_ALONE) if is_mariadb else ("transaction_isolation", ())
     names = [*(setting.name for setting in checked), level, *_LOG, *others]
-    asked = ", ".join(f"@@{name} AS {name}" for name in names)
-    row = connection.exec_driver_sql(f"SELECT {asked}, {_CLOCK_ERROR} AS clock_error").mappings().first()
+    columns = ", ".join(f"@@{name} AS {name}" for name in names)
+    row = connection.exec_driver_sql(f"SELECT {columns}, {_CLOCK_ERROR} AS clock_error").mappings().first()
     connection.rollback()
     if row is None:
         raise _wrong("sql_select_limit", 0, str(2**64 - 1))

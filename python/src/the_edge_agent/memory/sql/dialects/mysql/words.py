@@ -45,8 +45,8 @@ LIST: Final = 0  # the block whose rows are no words but the blocks that there a
 MAKER: Final = b""  # its row that is locked while somebody makes a block
 TERM_BYTES: Final = 80
 _MAP_BYTES: Final = BLOCK // 8  # of the places of a word that many entries have; else two bytes a place, fewer in all
-_ASKED: Final = 4_000  # pairs of a block and a word in a statement; for lists of 1,000 MariaDB gives up the index
-_ASKED_BLOCKS: Final = 500
+_PAIRS: Final = 4_000  # pairs of a block and a word in a statement; for lists of 1,000 MariaDB gives up the index
+_MOST_BLOCKS: Final = 500
 _DIGITS: Final = [f"{place:04x}" for place in range(BLOCK)]  # of the bytes of a place
 
 
@@ -99,27 +99,27 @@ class WordTable:
 
         def of(term: Term, sequence: Sequence[str]) -> Places:
             *before, last = sequence
-            found = (beginnings if term.prefix else words).get(last, {})
-            return reduce(both, [words.get(token, {}) for token in before], found)
+            last_places = (beginnings if term.prefix else words).get(last, {})
+            return reduce(both, [words.get(token, {}) for token in before], last_places)
 
         return [reduce(either, [of(term, sequence) for sequence in _sequences(term)]) for term in terms]
 
     def _of_words(self, connection: Connection, blocks: Sequence[int], words: Sequence[str]) -> dict[str, Places]:
-        found: dict[str, Places] = {}
-        for asked in pieces(words, 50):
-            for some in pieces(blocks, min(_ASKED_BLOCKS, _ASKED // len(asked))):
-                bound = {"b_blocks": some, "b_terms": [word.encode() for word in asked]}
-                for block, term, places in connection.execute(self._words, bound):
-                    found.setdefault(bytes(term).decode(), {})[block] = unpacked(places)
-        return found
+        places_by_word: dict[str, Places] = {}
+        for some_words in pieces(words, 50):
+            for some in pieces(blocks, min(_MOST_BLOCKS, _PAIRS // len(some_words))):
+                parameters = {"b_blocks": some, "b_terms": [word.encode() for word in some_words]}
+                for block, term, places in connection.execute(self._words, parameters):
+                    places_by_word.setdefault(bytes(term).decode(), {})[block] = unpacked(places)
+        return places_by_word
 
     def _of_beginning(self, connection: Connection, blocks: Sequence[int], start: str) -> Places:
-        found: Places = {}
-        for some in pieces(blocks, _ASKED_BLOCKS):
-            bound = {"b_blocks": some, "b_first": start.encode(), "b_after": start.encode() + b"\x7f"}
-            for block, _, places in connection.execute(self._beginnings, bound):
-                found[block] = found.get(block, 0) | unpacked(places)
-        return found
+        places_by_block: Places = {}
+        for some in pieces(blocks, _MOST_BLOCKS):
+            parameters = {"b_blocks": some, "b_first": start.encode(), "b_after": start.encode() + b"\x7f"}
+            for block, _, places in connection.execute(self._beginnings, parameters):
+                places_by_block[block] = places_by_block.get(block, 0) | unpacked(places)
+        return places_by_block
 
 
 def words_table(entries_name: str) -> Table:
@@ -146,7 +146,7 @@ def either(first: Places, second: Places) -> Places:
 
 def count(places: Places) -> int:
     """Return how many places there are."""
-    return sum(bin(found).count("1") for found in places.values())
+    return sum(bin(bits).count("1") for bits in places.values())
 
 
 def numbers(places: Places) -> Iterator[int]:
@@ -171,13 +171,13 @@ def packed(places: Sequence[int]) -> str:
     return sum(1 << place for place in places).to_bytes(_MAP_BYTES, "big").hex()
 
 
-def unpacked(kept: bytes) -> int:
+def unpacked(packed_places: bytes) -> int:
     """Return places as the bits of a number."""
-    if len(kept) == _MAP_BYTES:
-        return int.from_bytes(kept, "big")
+    if len(packed_places) == _MAP_BYTES:
+        return int.from_bytes(packed_places, "big")
     bits = 0
-    for at in range(0, len(kept), 2):
-        bits |= 1 << int.from_bytes(kept[at : at + 2], "big")
+    for at in range(0, len(packed_places), 2):
+        bits |= 1 << int.from_bytes(packed_places[at : at + 2], "big")
     return bits
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Dialect as EngineDialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
-from the_edge_agent.memory.postgres.index import WHOLE_INDEX
+from the_edge_agent.memory.postgres.shared_sql import WHOLE_INDEX
 from the_edge_agent.memory.postgres.times import AS_TEXT, in_utc
 from the_edge_agent.memory.sql.dialects.base import Features
 

@@ -28,10 +28,10 @@ class JSONBConditions(FilterConditions):
 
     def condition(self, node: Node) -> ColumnElement[bool] | None:
         """Return a metadata filter as SQL, None where Python has to decide."""
-        found = super().condition(node)
-        return found if found is None or self._features.keeps_settings else found & IS_WHOLE
+        sql = super().condition(node)
+        return sql if sql is None or self._features.keeps_settings else sql & IS_WHOLE
 
-    def bound(self, place: int, path: Path, value: int | str) -> dict[str, Any]:
+    def placeholder_parameters(self, place: int, path: Path, value: int | str) -> dict[str, Any]:
         """Return the JSON that the metadata must contain, for the JSONB index."""
         return {placeholder_name(place): comparable_json(nested(path, value))}
 
@@ -39,14 +39,14 @@ class JSONBConditions(FilterConditions):
         """Let the index find what contains the value; only null, lists and objects need more."""
         scalars = [value for value in values if isinstance(value, (bool, int, float, str, Placeholder))]
         others = [value for value in values if not isinstance(value, (bool, int, float, str, Placeholder))]
-        found = false() | super().equals(path, others)
+        sql = false() | super().equals(path, others)
         for value in scalars:
             if isinstance(value, Placeholder):
                 contained = _as_jsonb(bindparam(placeholder_name(value.place), type_=Text()))
             else:
                 contained = _jsonb(nested(path, value))
-            found = found | self.table.c.metadata_json.contains(contained)
-        return found
+            sql = sql | self.table.c.metadata_json.contains(contained)
+        return sql
 
     def equals_whole(self, path: Path, value: list[Any] | dict[str, Any]) -> ColumnElement[bool]:
         """Compare as JSONB does: numbers by value, objects in any order."""
@@ -56,8 +56,8 @@ class JSONBConditions(FilterConditions):
         """Compare every number as NUMERIC, which is exact for integers and doubles alike."""
         if isinstance(value, str):
             return super().compare(path, op, value)
-        bound = cast(literal(comparable_json(value), Text), Numeric)
-        return self.at(path, ("double",), is_ordered(op, bound))
+        number = cast(literal(comparable_json(value), Text), Numeric)
+        return self.at(path, ("double",), is_ordered(op, number))
 
     def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
         """Look at the type first: a cast of another type would be an error."""

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Integer, Table, Text, bindparam, cast, func
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from the_edge_agent.memory.postgres.index import json_copy
+from the_edge_agent.memory.postgres.shared_sql import json_copy
 from the_edge_agent.memory.sql.dialects.base import Queries
 from the_edge_agent.memory.sql.dialects.base.filters import FilterConditions
 from the_edge_agent.memory.sql.dialects.base.search import TextConditions

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.database.poolers import PREPARES
-from the_edge_agent.memory.postgres.index import VECTOR
+from the_edge_agent.memory.postgres.shared_sql import VECTOR
 from the_edge_agent.memory.sql.dialects.base import LIKE_INSTEAD, PYTHON_INSTEAD, SECONDS, DialectSchema
 from the_edge_agent.memory.sql.dialects.base.probing import accepts
 from the_edge_agent.memory.sql.dialects.postgresql.connection import wrong_encoding
@@ -46,8 +46,8 @@ class PostgreSQLSchema(DialectSchema):
         """
         features = self.features
         settings = ("server_encoding", "client_encoding", "gin_fuzzy_search_limit")
-        asked = select(*map(func.current_setting, settings), func.pg_backend_pid())
-        row: Any = connection.execute(asked).one()
+        statement = select(*map(func.current_setting, settings), func.pg_backend_pid())
+        row: Any = connection.execute(statement).one()
         server, client, limit, process = row
         if (server, client) != ("UTF8", "UTF8"):
             raise LTMError("configuration_error", wrong_encoding(server, client))

@@ -70,9 +70,11 @@ class SQLiteSchema(DialectSchema):
                 message = f"the database has a full-text index that needs {needs}, which this SQLite lacks"
                 raise LTMError("configuration_error", f"{message}; it cannot keep it in step")
         keeps_text = "search_text" in entries.c
-        is_made = keeps_text and not index and has_fts5 and "search_text" not in _columns(connection, entries.name)
-        features.has_text_index = keeps_text and (bool(index) or is_made)
-        features.has_metadata_words = has_words or (is_made and features.has_json)
+        will_have_index = (
+            keeps_text and not index and has_fts5 and "search_text" not in _columns(connection, entries.name)
+        )
+        features.has_text_index = keeps_text and (bool(index) or will_have_index)
+        features.has_metadata_words = has_words or (will_have_index and features.has_json)
         missing = {
             LIKE_INSTEAD: keeps_text and not features.has_text_index,
             PYTHON_INSTEAD: not features.has_json,
@@ -96,10 +98,10 @@ class SQLiteSchema(DialectSchema):
 
     def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
         """Add the full-text index and the triggers that keep it."""
-        found = super().definitions(entries, *others)
+        statements = super().definitions(entries, *others)
         if self.features.has_text_index:
-            found += map(text, definitions(entries.name, has_json=self.features.has_metadata_words))
-        return found
+            statements += map(text, definitions(entries.name, has_json=self.features.has_metadata_words))
+        return statements
 
     def create(self, connection: Connection, *tables: Table) -> None:
         """Create what is missing; look again first, because another process may have made the table meanwhile."""
@@ -114,4 +116,4 @@ class SQLiteSchema(DialectSchema):
 
 def _columns(connection: Connection, name: str) -> set[str]:
     inspector = inspect(connection)
-    return {found["name"] for found in inspector.get_columns(name)} if inspector.has_table(name) else set()
+    return {column["name"] for column in inspector.get_columns(name)} if inspector.has_table(name) else set()

@@ -46,7 +46,7 @@ class SQLiteTransactions(Transactions):
             if callers is not None:
                 callers.give_back()
             raise
-        return self._kept(transaction, driver_connection, write=write)
+        return self._checked(transaction, driver_connection, write=write)
 
     def autocommit(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
         """Commit what is written: a statement that reads begins no transaction."""
@@ -54,15 +54,15 @@ class SQLiteTransactions(Transactions):
         if file is not None:
             file.check_read()
         ended = super().autocommit(driver_connection, write=True) if write else nullcontext()
-        return self._kept(ended, driver_connection, write=write)
+        return self._checked(ended, driver_connection, write=write)
 
-    def _kept(
+    def _checked(
         self, transaction: AbstractContextManager[Any], driver_connection: Any, *, write: bool
     ) -> AbstractContextManager[Any]:
         file = self.features.file
         if file is None or not (write or file.is_frozen):
             return transaction
-        return _Kept(transaction, file, driver_connection if write else None)
+        return _CheckedFile(transaction, file, driver_connection if write else None)
 
     def lock_row(self, connection: Connection, table: Table, *, exclusive: bool) -> None:
         """Do nothing: BEGIN IMMEDIATE has locked the database."""
@@ -82,10 +82,10 @@ class _OnCallers:
 
     def _wait_no_longer_than(self, deadline: Deadline) -> None:
         milliseconds = int(deadline.remaining() * 1000)
-        kept = self._connection.execute("PRAGMA busy_timeout").fetchone()[0]
-        if kept > milliseconds:
+        busy_timeout = self._connection.execute("PRAGMA busy_timeout").fetchone()[0]
+        if busy_timeout > milliseconds:
             self._connection.execute(f"PRAGMA busy_timeout={milliseconds}")
-            self._busy_timeout = kept
+            self._busy_timeout = busy_timeout
 
     def __enter__(self) -> Any:
         return self._transaction.__enter__()
@@ -107,7 +107,7 @@ class _OnCallers:
                 self._connection.execute(f"PRAGMA busy_timeout={self._busy_timeout}")
 
 
-class _Kept:
+class _CheckedFile:
     """Ends a transaction, and looks at the file: what was written must be found there, or what was read be unchanged.
 
     It was read if there is no connection.

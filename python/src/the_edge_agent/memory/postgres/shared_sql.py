@@ -16,7 +16,7 @@ VECTOR: Final = "to_tsvector('simple'::regconfig, search_text)"
 WHOLE_INDEX: Final = "(SELECT set_config('gin_fuzzy_search_limit', '0', true)) = '0'"
 
 
-def looked_up(term: Term) -> str:
+def term_query(term: Term) -> str:
     """Return the query for the text index that finds a term; its tokens are ASCII letters and digits."""
     end = ":*" if term.prefix else ""
     variants = [" & ".join(tokens) + end for tokens in term.variants]
@@ -28,11 +28,11 @@ def json_copy(metadata: str | None) -> str:
     return comparable_json(decode(metadata or "{}"))
 
 
-def contained(condition: Node | None) -> tuple[str, dict[str, Any]]:
+def indexed_filter(condition: Node | None) -> tuple[str, dict[str, Any]]:
     """Return the part of a metadata filter that the index over the JSONB copy can look up, as SQL with parameters.
 
     Every entry that satisfies the filter satisfies this too; ``matches`` decides.
     """
-    found = [comparable_json(wanted) for wanted in equalities(condition)]
-    tests = [f"metadata_json @> %(metadata{place})s::jsonb" for place in range(len(found))]
-    return " AND ".join(["true", *tests]), {f"metadata{place}": text for place, text in enumerate(found)}
+    objects = [comparable_json(equal) for equal in equalities(condition)]
+    tests = [f"metadata_json @> %(metadata{place})s::jsonb" for place in range(len(objects))]
+    return " AND ".join(["true", *tests]), {f"metadata{place}": text for place, text in enumerate(objects)}

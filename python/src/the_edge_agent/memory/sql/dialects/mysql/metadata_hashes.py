@@ -16,39 +16,41 @@ from zlib import crc32
 
 from sqlalchemy import ColumnElement, Integer, bindparam
 
-TERMS: Final = tuple(f"term{number}" for number in range(1, 9))  # columns; each costs a store 6 to 12 microseconds
+METADATA_HASHES: Final = tuple(
+    f"term{number}" for number in range(1, 9)
+)  # columns; each costs a store 6 to 12 microseconds
 
-OVERFULL: Final = 0  # the mark; no term
+TOO_MANY: Final = 0  # the mark; no term
 
 
-def term_columns() -> dict[str, ColumnElement[Any]]:
+def metadata_hash_columns() -> dict[str, ColumnElement[Any]]:
     """Return the bound columns."""
-    return {name: bindparam(f"b_{name}", type_=Integer()) for name in TERMS}
+    return {name: bindparam(f"b_{name}", type_=Integer()) for name in METADATA_HASHES}
 
 
-def term_parameters(metadata: dict[str, Any]) -> dict[str, int | None]:
+def metadata_hash_parameters(metadata: dict[str, Any]) -> dict[str, int | None]:
     """Return their parameters."""
-    terms: list[int | None] = [*dict.fromkeys(terms_of(metadata, ""))]
-    if len(terms) > len(TERMS):
-        terms = [OVERFULL]
-    terms += [None] * (len(TERMS) - len(terms))
-    return {f"b_{name}": term for name, term in zip(TERMS, terms, strict=True)}
+    hashes: list[int | None] = [*dict.fromkeys(metadata_hashes(metadata, ""))]
+    if len(hashes) > len(METADATA_HASHES):
+        hashes = [TOO_MANY]
+    hashes += [None] * (len(METADATA_HASHES) - len(hashes))
+    return {f"b_{name}": value for name, value in zip(METADATA_HASHES, hashes, strict=True)}
 
 
-def terms_of(metadata: dict[str, Any], path: str) -> Iterator[int]:
+def metadata_hashes(metadata: dict[str, Any], path: str) -> Iterator[int]:
     """Yield the terms of what an object holds; a fraction, null and what is in a list have none."""
     for key, value in metadata.items():
         here = f"{path}{str.__str__(key)}\0"  # of subclasses too, which may show themselves otherwise
         match value:
             case dict():
-                yield from terms_of(value, here)
+                yield from metadata_hashes(value, here)
             case bool():
-                yield _term(f"{here}{value}")
+                yield _metadata_hash(f"{here}{value}")
             case str():
-                yield _term(f"{here}'{str.__str__(value)}'")
+                yield _metadata_hash(f"{here}'{str.__str__(value)}'")
             case int() | float() if value == (whole := int(value)):
-                yield _term(f"{here}{whole}")
+                yield _metadata_hash(f"{here}{whole}")
 
 
-def _term(written: str) -> int:
+def _metadata_hash(written: str) -> int:
     return crc32(written.encode()) or 1

@@ -101,9 +101,9 @@ def _newest_at_once(
 
     def by_filter(limits: StepLimits) -> Step[str]:
         return (
-            step(_SORTED_ROWS, by_filter=limits.matches)
+            step(_SORTED_ROWS, most_rows=limits.matches)
             if limits.is_small
-            else step(_SORTED_KEYS, limits=limits.matches)
+            else step(_SORTED_KEYS, most_keys=limits.matches)
         )
 
     def read(step: Step[str]) -> Sequence[Row] | None:
@@ -119,7 +119,7 @@ def _newest_at_once(
     steps = ladder(
         "postgresql",
         [by_filter],
-        lambda limits: step(_AMONG_NEWEST, limits=limits.newest),
+        lambda limits: step(_AMONG_NEWEST, newest=limits.newest),
         lambda: step(_ALL),
     )
     return first_answer(steps, read, window)

@@ -1,11 +1,12 @@
-"""The index for filters on MySQL and MariaDB: what the metadata holds, as numbers in indexed columns of the entry.
+"""Metadata hashes: the index for filters on MySQL and MariaDB.
 
-Such a number is called a term here; a ``Term`` is a word of a query. A number stands for a path and the string,
-integer, true or false that is there. It may stand for others too, so that a filter still looks at what it finds. There
-are few columns: an entry that holds more has a mark in the first of them, by which every search finds it.
+A metadata hash is a number for a path in the metadata and the string, integer, true or false at that path. The entry
+has its hashes in indexed columns. Different metadata can have the same hash, so the filter itself checks every entry
+that the index finds. There are few columns. If an entry has more hashes, its first column has the mark ``TOO_MANY``
+instead, and every search by hash finds it.
 
-Neither database has another index for this that follows transactions and takes any key: MariaDB has none over a list,
-and MySQL's multi-valued indexes refuse a store whose undo record grows too large.
+Neither database has another index for this that follows transactions and takes any key. MariaDB has no index over a
+list. MySQL's multi-valued indexes refuse a store whose undo record gets too large.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from sqlalchemy import ColumnElement, Integer, bindparam
 
 METADATA_HASHES: Final = tuple(
     f"term{number}" for number in range(1, 9)
-)  # columns; each costs a store 6 to 12 microseconds
+)  # the columns; each adds 6 to 12 microseconds to a store
 
-TOO_MANY: Final = 0  # the mark; no term
+TOO_MANY: Final = 0  # a mark in the first column; no metadata has this hash
 
 
 def metadata_hash_columns() -> dict[str, ColumnElement[Any]]:
-    """Return the bound columns."""
+    """Return the columns for metadata hashes, with their bound parameters."""
     return {name: bindparam(f"b_{name}", type_=Integer()) for name in METADATA_HASHES}
 
 
 def metadata_hash_parameters(metadata: dict[str, Any]) -> dict[str, int | None]:
-    """Return their parameters."""
+    """Return the values for the parameters of these columns."""
     hashes: list[int | None] = [*dict.fromkeys(metadata_hashes(metadata, ""))]
     if len(hashes) > len(METADATA_HASHES):
         hashes = [TOO_MANY]
@@ -38,9 +39,9 @@ def metadata_hash_parameters(metadata: dict[str, Any]) -> dict[str, int | None]:
 
 
 def metadata_hashes(metadata: dict[str, Any], path: str) -> Iterator[int]:
-    """Yield the terms of what an object holds; a fraction, null and what is in a list have none."""
+    """Yield the hashes of all values in an object. Fractions, null and the items of lists have no hash."""
     for key, value in metadata.items():
-        here = f"{path}{str.__str__(key)}\0"  # of subclasses too, which may show themselves otherwise
+        here = f"{path}{str.__str__(key)}\0"  # a subclass of str may have another __str__
         match value:
             case dict():
                 yield from metadata_hashes(value, here)

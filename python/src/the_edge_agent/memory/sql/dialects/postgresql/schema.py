@@ -1,4 +1,4 @@
-"""How tables are made on PostgreSQL."""
+"""``PostgreSQLSchema``: how the tables are defined and created on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class PostgreSQLSchema(DialectSchema):
     features: PostgreSQLFeatures
 
     def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
-        """Look for the columns of tables that are there, else whether the server can make them.
+        """Check whether existing tables have the columns of this dialect, or whether the server can create them.
 
-        Refuses encodings in which text would be lost, and prepared statements behind a pooler.
+        Refuse encodings in which text would be lost, and prepared statements behind a pooler.
 
         Raises:
             LTMError: ``configuration_error``.
@@ -75,7 +75,7 @@ class PostgreSQLSchema(DialectSchema):
         features.fall_back(missing)
 
     def extend(self, entries: Table, catalog: Table) -> None:
-        """Add the text index, and the copy of the metadata that filters look at."""
+        """Add the text index, and the copy of the metadata that filters use."""
         if self.features.has_text_index:
             entries.append_column(Column("search_vector", TSVECTOR, Computed(VECTOR, persisted=True)))
             Index(f"ix_{entries.name}_search_vector", entries.c.search_vector, postgresql_using="gin")

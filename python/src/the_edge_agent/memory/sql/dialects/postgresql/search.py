@@ -1,4 +1,4 @@
-"""Words on PostgreSQL, by a tsvector of the search text."""
+"""``VectorConditions``: words on PostgreSQL, by a tsvector of the search text."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ _SIMPLE: Final[ColumnElement[Any]] = literal_column("'simple'::regconfig")
 
 
 class VectorConditions(IndexedTextConditions):
-    """Words looked up in the tsvector."""
+    """Looks up words in the tsvector."""
 
     def __init__(self, entries: Table, features: PostgreSQLFeatures) -> None:
-        """Make the conditions of one table."""
+        """Make conditions for one table."""
         super().__init__(entries)
         self._features = features
 
     def steps(self, newest: MatchQuery) -> list[SQLStep]:
         """Return the steps for the newest matches.
 
-        For a filter that the JSONB index can help with, and no words, there is a ladder: fetch and sort what the filter
-        finds if that is not much, else look for enough among the newest entries. All else is one statement.
+        A filter without words, if the JSONB index can help, has a ladder: look up the matches and sort them if there
+        are not too many, else look for enough matches among the newest entries. All other searches are one statement.
         """
         (every,) = super().steps(newest)
         if not newest.group_sizes or has_words(newest.terms) or "metadata_json" not in self.table.c:
@@ -64,12 +64,13 @@ class VectorConditions(IndexedTextConditions):
         ]
 
     def _by_filter(self, newest: MatchQuery, limits: StepLimits) -> SQLStep:
-        """Return the step that looks up the matches, at most as many as ``bound.matches``.
+        """Return the step that looks up at most ``limits.matches`` matches and sorts them.
 
-        For more it returns a row of nulls. With a large bound it sorts keys and times alone, and fetches rows later.
+        If there are more, it returns a row of nulls. If the limit is high, it sorts only keys and times and then
+        fetches the rows.
         """
         limit, entries = limits.matches, self.table
-        timestamp = type_coerce(entries.c.updated_at, Text()).label("written_at")  # sorted by, and not looked at
+        timestamp = type_coerce(entries.c.updated_at, Text()).label("written_at")  # only for sorting
         columns = newest.columns if limits.is_small else [entries.c.key]
         matches = (
             select(*columns, timestamp).where(*self._where(newest)).limit(literal_column(str(limit + 1))).cte("matches")
@@ -84,7 +85,7 @@ class VectorConditions(IndexedTextConditions):
         return Step(in_order(rows, many))
 
     def _among_newest(self, newest: MatchQuery, limits: StepLimits) -> SQLStep:
-        """Return the step that looks at the newest entries alone. A limit in a subquery keeps the planner to these."""
+        """Return the step that reads only the newest entries. A subquery with a limit makes the planner do that."""
         latest: ColumnElement[int] = literal_column(str(limits.newest), Integer())
         entries = select(self.table).order_by(*newest.order).limit(latest).subquery("newest")
 
@@ -103,7 +104,7 @@ class VectorConditions(IndexedTextConditions):
         return [*newest.conditions, *newest.prefix(), *self.like_conditions(newest.terms)]
 
     def having(self, newest: MatchQuery) -> list[SQLStep]:
-        """Return the step that finds rows that match. With ``hides_words`` a subquery hides words from the planner."""
+        """Return the step that finds some matches. With ``hides_words`` a subquery hides the words from the planner."""
 
         def hidden(element: Any, **_: Any) -> Any:
             is_word_query = isinstance(element, FunctionElement) and getattr(element, "name", None) == "to_tsquery"
@@ -121,5 +122,5 @@ class VectorConditions(IndexedTextConditions):
         return condition if self._features.keeps_settings else condition & IS_WHOLE
 
     def index_query(self, terms: Sequence[Term]) -> str:
-        """Return the query for the index, which asks for every token of these terms."""
+        """Return the tsquery: every token of these terms must occur."""
         return " & ".join(map(term_query, terms))

@@ -1,4 +1,4 @@
-"""How transactions begin and end on SQLite."""
+"""``SQLiteTransactions``: how transactions begin and end on SQLite."""
 
 from __future__ import annotations
 
@@ -26,13 +26,16 @@ class SQLiteTransactions(Transactions):
     def begin(
         self, connection: Connection, deadline: Deadline | None, *, write: bool, snapshot: bool = False
     ) -> AbstractContextManager[Any]:
-        """Take the write lock first: a transaction that reads and then writes would fail as busy."""
+        """Begin a transaction.
+
+        One that writes takes the lock first: a read before the write could make it fail as busy.
+        """
         file = self.features.file
         if file is not None:
             file.check_read()
         driver_connection = connection.connection.driver_connection
         transaction, callers = super().begin(connection, deadline, write=write), None
-        if driver_connection is not None and driver_connection.text_factory is str:  # a caller's
+        if driver_connection is not None and driver_connection.text_factory is str:  # a caller's connection
             transaction = callers = _OnCallers(transaction, driver_connection, deadline if write else None)
         elif write:
             _wait_for_writers(connection, deadline)
@@ -49,7 +52,7 @@ class SQLiteTransactions(Transactions):
         return self._checked(transaction, driver_connection, write=write)
 
     def autocommit(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
-        """Commit what is written: a statement that reads begins no transaction."""
+        """Return a context manager that commits a write. A statement that only reads begins no transaction."""
         file = self.features.file
         if file is not None:
             file.check_read()
@@ -69,7 +72,7 @@ class SQLiteTransactions(Transactions):
 
 
 class _OnCallers:
-    """Ends a transaction on a caller's connection, and gives it its settings back."""
+    """Ends a transaction on a caller's connection, and restores the connection's settings."""
 
     def __init__(
         self, transaction: AbstractContextManager[Any], driver_connection: Any, deadline: Deadline | None
@@ -100,7 +103,7 @@ class _OnCallers:
             self.give_back()
 
     def give_back(self) -> None:
-        """Give the connection its settings back."""
+        """Restore the connection's settings."""
         self._connection.text_factory = str
         if self._busy_timeout is not None:
             with suppress(Exception):  # the connection may be closed
@@ -108,9 +111,9 @@ class _OnCallers:
 
 
 class _CheckedFile:
-    """Ends a transaction, and looks at the file: what was written must be found there, or what was read be unchanged.
+    """Ends a transaction and checks the file: it must have what was written, or must not have changed during a read.
 
-    It was read if there is no connection.
+    ``driver_connection`` is None if the transaction only read.
     """
 
     def __init__(self, transaction: AbstractContextManager[Any], file: DatabaseFile, driver_connection: Any) -> None:
@@ -132,8 +135,8 @@ class _CheckedFile:
 
 
 def _wait_for_writers(connection: Connection, deadline: Deadline | None) -> None:
-    """Let the connection wait for another writer as long as the call may take, in tenths of seconds."""
+    """Let the connection wait for other writers until the call's deadline, rounded to tenths of a second."""
     seconds = BUSY_TIMEOUT if deadline is None else min(BUSY_TIMEOUT, ceil(deadline.remaining() * 10) / 10)
-    if connection.info.get(BUSY_SETTING, seconds) != seconds:  # seldom
+    if connection.info.get(BUSY_SETTING, seconds) != seconds:  # it is rarely different
         connection.exec_driver_sql(f"PRAGMA busy_timeout={int(seconds * 1000)}")
         connection.info[BUSY_SETTING] = seconds

@@ -1,4 +1,4 @@
-"""Connections of an engine: an error while one is made is marked as such, and says where it would lead."""
+"""``opened``: open a connection of an engine. An error says that connecting failed, and to which place."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Opened = TypeVar("Opened")
 
 
 def opened(engine: Engine, make: Callable[[], Opened]) -> Opened:
-    """Return a connection of the engine, which ``make`` opens.
+    """Return the connection that ``make`` opens on the engine.
 
     Raises:
-        ConnectingError: there is none.
+        ConnectingError: connecting failed.
     """
     try:
         return make()

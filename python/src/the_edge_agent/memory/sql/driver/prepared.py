@@ -1,4 +1,4 @@
-"""Statements compiled once: without tracing they run on the driver's own cursor, and not through SQLAlchemy again."""
+"""Statements that are compiled once. Unless the engine has listeners, they run on the driver's cursor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Processor = Callable[[Any], Any]
 
 
 class Outcome(NamedTuple):
-    """What a statement has answered."""
+    """The result of a statement."""
 
     rows: Sequence[Sequence[Any]]
     rowcount: int
@@ -24,26 +24,26 @@ class Outcome(NamedTuple):
 
 
 class BoundQuery(NamedTuple):
-    """A statement that only reads, and its parameters."""
+    """A prepared statement with the values of its parameters."""
 
     prepared: Prepared
     parameters: Mapping[str, Any]
 
     def run(self, connection: Connection) -> Outcome:
-        """Run it in the transaction that a connection is in."""
+        """Run the statement in the current transaction of a connection."""
         return self.prepared.run(connection, self.parameters)
 
 
 class Prepared:
-    """A statement of one engine. It has no parameter that becomes a list of several."""
+    """A statement of one engine. Its parameters must not be lists of values that are expanded."""
 
     def __init__(self, statement: Executable) -> None:
-        """Keep the statement; it is compiled when it is first run."""
+        """Keep the statement. The first run compiles it."""
         self.statement = statement
         self._compiled: _Compiled | None = None
 
     def run(self, connection: Connection, parameters: Mapping[str, Any]) -> Outcome:
-        """Run it in the transaction that a connection is in."""
+        """Run the statement in the current transaction of a connection."""
         if has_listeners(connection.engine):
             result = connection.execute(self.statement, parameters)
             rows = result.all() if result.returns_rows else ()
@@ -65,11 +65,11 @@ class Prepared:
 
 
 class _Compiled:
-    """The text of a statement, and what becomes of parameters and columns."""
+    """The SQL text of a statement, with the functions that convert its parameters and columns."""
 
     def __init__(self, statement: Any, dialect: EngineDialect) -> None:
         compiled = statement.compile(dialect=dialect)
-        # Written out once are the lists of an IN, whose values are known.
+        # Lists of an IN whose values are constants are expanded here, once.
         required = [name for name, parameter in compiled.binds.items() if parameter.required]
         expanded = compiled.construct_expanded_state(dict.fromkeys(required), escape_names=False)
         self._dialect = dialect
@@ -86,10 +86,10 @@ class _Compiled:
         )
 
     def run(self, driver_connection: Any, parameters: Mapping[str, Any]) -> Outcome:
-        """Run it on the driver's connection.
+        """Run the statement on the driver's connection.
 
         Raises:
-            DBAPIError: as SQLAlchemy wraps it; a connection that is lost is left to the caller.
+            DBAPIError: the driver's error in SQLAlchemy's wrapper. If the connection is lost, the caller must drop it.
         """
         values = {**self._defaults, **parameters}
         for name, process in self._bind_processors.items():
@@ -131,12 +131,15 @@ class _Compiled:
 
 
 def forget(engine: Engine, pooled: PoolProxiedConnection | Loan, error: BaseException) -> None:
-    """Give up a lost connection, and those that the pool has had for as long, as SQLAlchemy does."""
+    """Close a lost connection, and those that the pool has had for as long, as SQLAlchemy does."""
     internals.invalidate_older(engine.pool, pooled, error)
 
 
 def has_listeners(engine: Engine) -> bool:
-    """Return whether somebody logs, traces or changes the statements of an engine: they go through SQLAlchemy then."""
+    """Return whether something logs, traces or changes an engine's statements.
+
+    Then they must run through SQLAlchemy.
+    """
     if internals.logs_statements(engine) or "schema_translate_map" in engine.get_execution_options():
         return True
     of_engine, of_dialect = engine.dispatch, engine.dialect.dispatch

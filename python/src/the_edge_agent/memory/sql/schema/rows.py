@@ -1,4 +1,4 @@
-"""The bound columns of our tables, and the parameters that fill them."""
+"""The bound columns of our tables, and the values for their parameters."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Pointer(str):
-    """Stands for a value that is in a blob storage, until it is fetched."""
+    """Stands for a value in the blob storage, until the value is fetched."""
 
 
 def entry_of(key: Any, text: Any, metadata: Any, pointer: str | None, version: Any = 1) -> dict[str, Any] | Damage:
-    """Return ``{"value", "metadata", "version"}`` of a row, where the value may be a pointer to it."""
+    """Return ``{"value", "metadata", "version"}`` of a row. The value may be a ``Pointer``."""
     if pointer is None:
         return read_entry(key, text, metadata, version)
     entry = read_entry(key, "null", metadata, version)
@@ -28,13 +28,13 @@ def entry_of(key: Any, text: Any, metadata: Any, pointer: str | None, version: A
 
 
 def moment_of(value: Any) -> datetime | None:
-    """Return a time that SQLAlchemy has made already; what is none is refused by ``read_time``."""
+    """Return a time that SQLAlchemy has converted. ``read_time`` later refuses a value that is not a time."""
     moment: datetime | None = value
     return moment
 
 
 def entry_row(dialect: Dialect, entries: Table) -> dict[str, Any]:
-    """Return the bound columns of an entry; the primary key is first."""
+    """Return the bound columns of an entry. The first is the primary key."""
     optional = [name for name in ("search_text", "write_id", "storage_uri") if name in entries.c]
     return {
         "key": bindparam("b_key", type_=entries.c.key.type),
@@ -48,7 +48,7 @@ def entry_row(dialect: Dialect, entries: Table) -> dict[str, Any]:
 def entry_parameters(
     dialect: Dialect, store: Store, now: datetime | None, count: int = 1, write_id: str | None = None
 ) -> dict[str, Any]:
-    """Return the parameters of a store that stands for ``count`` stores of the same key."""
+    """Return the parameters of a store. It stands for ``count`` stores of the same key."""
     return {
         "b_key": store.key,
         "b_value": store.stored_value,
@@ -62,7 +62,7 @@ def entry_parameters(
 
 
 def catalog_row(dialect: Dialect, catalog: Table) -> dict[str, Any]:
-    """Return the bound columns of a catalog entry; the primary key is first."""
+    """Return the bound columns of a catalog entry. The first is the primary key."""
     columns = catalog.c
     names = ("id", "key", "content_hash", "storage_uri", "byte_size", "metadata_hash")
     return {
@@ -74,7 +74,7 @@ def catalog_row(dialect: Dialect, catalog: Table) -> dict[str, Any]:
 
 
 def catalog_parameters(dialect: Dialect, entry: Tracked, now: datetime | None, count: int = 1) -> dict[str, Any]:
-    """Return the parameters of a tracked entry that stands for ``count`` of the same key."""
+    """Return the parameters of a tracked entry. It stands for ``count`` entries of the same key."""
     return {
         "b_id": entry.entry_id,
         "b_key": entry.key,

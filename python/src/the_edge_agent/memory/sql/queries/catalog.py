@@ -1,4 +1,4 @@
-"""What a catalog does with its tables on one connection; statements are built once."""
+"""``Catalog``: the statements of a catalog, built once, and the methods that run them on a connection."""
 
 from __future__ import annotations
 
@@ -51,20 +51,15 @@ from the_edge_agent.memory.sql.schema.rows import catalog_parameters, catalog_ro
 
 _ID_BYTES: Final = 64
 _WIDEST: Final = 4  # bytes of a character
-_PAGE_ROWS: Final = 500  # that Python filters at a time
+_PAGE_ROWS: Final = 500  # rows that Python filters at a time
 
 _SNAPSHOT: Final = ("id", "name", "entry_count", "total_bytes", "created_at")
-_SNAPSHOT_COLUMNS: Final = (
-    "key",
-    "content_hash",
-    "metadata_hash",
-    "byte_size",
-    "expires_at",
-)  # of an entry in a snapshot
+# The columns of an entry that a snapshot stores
+_SNAPSHOT_COLUMNS: Final = ("key", "content_hash", "metadata_hash", "byte_size", "expires_at")
 
 
 class Catalog:
-    """Reads and writes of the catalog's tables of one engine."""
+    """Reads and writes the tables of the catalog of one engine."""
 
     def __init__(self, schema: Schema) -> None:
         """Build the statements."""
@@ -124,7 +119,7 @@ class Catalog:
     # --- writes ------------------------------------------------------------------------------------
 
     def track(self, connection: Connection, entries: Sequence[Tracked], now: datetime | None) -> list[bool]:
-        """Store entries at the time ``now``, by key; return of each whether it was created."""
+        """Store entries at the time ``now``, sorted by key. Return for each entry whether it was created."""
         by_key = sorted(range(len(entries)), key=lambda place: entries[place].key)
         groups = [[*group] for _, group in groupby(by_key, key=lambda place: entries[place].key)]
         created = [False] * len(entries)
@@ -137,7 +132,7 @@ class Catalog:
     def _tracked(
         self, connection: Connection, entries: Sequence[Tracked], batch: list[list[int]], now: datetime | None
     ) -> list[int]:
-        """Write the last entry of each group; return the versions that they get."""
+        """Write the last entry of each group. Return the new version of each."""
         rows = [catalog_parameters(self._dialect, entries[places[-1]], now, len(places)) for places in batch]
         if len(rows) == 1:
             return [self._upsert.one(connection, rows[0])]
@@ -165,12 +160,12 @@ class Catalog:
     # --- reads -------------------------------------------------------------------------------------
 
     def get(self, connection: Connection, key: str) -> dict[str, Any] | Damage | None:
-        """Return an entry, None if there is none."""
+        """Return an entry, or None if there is none."""
         rows = connection.execute(self._get, {"b_id": generate_entry_id(key), **self._now(connection)})
         return read_tracked_at([key], rows, moment_of)[key]
 
     def get_many(self, connection: Connection, keys: Sequence[str]) -> dict[str, dict[str, Any] | Damage | None]:
-        """Return the entries at keys, None for none."""
+        """Return the entries at keys. A key without an entry has the value None."""
         parts = [*batches([*map(generate_entry_id, keys)], lambda _: _ID_BYTES, self._packet)]
         now = self._now(connection, len(parts))
         results = (connection.execute(self._get_many, {"b_ids": part, **now}) for part in parts)
@@ -186,7 +181,10 @@ class Catalog:
         *,
         filters: bool = True,
     ) -> Listed[dict[str, Any]]:
-        """Return the first entries by key that fit a prefix and a filter; without ``filters`` Python decides it."""
+        """Return the first entries by key with the prefix that satisfy the filter.
+
+        Without ``filters`` Python decides it.
+        """
         in_sql = self._filters.condition(condition) if filters and condition is not None else None
         prefix_values = prefix_parameters(prefix)
         statement = self._list.where(*range_conditions(self._key)[: len(prefix_values)])
@@ -201,7 +199,7 @@ class Catalog:
         return Listed(entries_in_time, lambda entry: matches(condition, entry["metadata"]), limit)
 
     def changed(self, connection: Connection, snapshot_id: str | None) -> list[dict[str, Any]]:
-        """Return the entries that differ from a snapshot; all without one.
+        """Return the entries that differ from a snapshot. Without a snapshot return all entries.
 
         Raises:
             LTMError: ``validation_error`` for an unknown snapshot.
@@ -226,10 +224,10 @@ class Catalog:
     # --- snapshots ---------------------------------------------------------------------------------
 
     def create_snapshot(self, connection: Connection, snapshot_id: str, name: str) -> None:
-        """Make the snapshot on the server. Its first statement decides which state is kept.
+        """Create the snapshot on the server. The first statement decides which state the snapshot has.
 
         Raises:
-            LTMError: ``validation_error`` for sizes whose sum no column can hold.
+            LTMError: ``validation_error`` if the sum of the sizes is too large for the column.
         """
         now = self._now(connection, 3)
         connection.execute(self._keep, {"b_snapshot": snapshot_id, **now})
@@ -238,7 +236,7 @@ class Catalog:
         self._dialect.transactions.analyze(connection, *self._joined)
 
     def snapshot(self, connection: Connection, snapshot_id: str) -> dict[str, Any] | Damage | None:
-        """Return a snapshot, None if there is none."""
+        """Return a snapshot, or None if there is none."""
         row = connection.execute(self._snapshot, {"b_snapshot": snapshot_id}).first()
         return None if row is None else read_snapshot(row, moment_of)
 
@@ -247,7 +245,7 @@ class Catalog:
         return Listed(read_snapshot(row, moment_of) for row in connection.execute(self._newest_first))
 
     def delete_snapshot(self, connection: Connection, snapshot_id: str) -> bool:
-        """Delete a snapshot and return whether it was there."""
+        """Delete a snapshot, and return whether it existed."""
         rowcount = connection.execute(self._forget, {"b_snapshot": snapshot_id}).rowcount
         connection.execute(self._forget_entries, {"b_snapshot": snapshot_id})
         return bool(rowcount)
@@ -275,7 +273,7 @@ class Catalog:
 
 
 def _in_two(groups: Iterable[list[int]], entries: Sequence[Tracked]) -> Iterator[list[list[int]]]:
-    """Yield the groups to write first, then those that follow an entry of the same key that may have expired."""
+    """Yield the groups to write first, then the groups that follow an entry of the same key that can expire."""
     first, then = [], []
     for places in groups:
         ends = [number for number, place in enumerate(places[:-1], start=1) if entries[place].expires_at is not None]
@@ -295,14 +293,17 @@ def _differs(one: Any, other: Any) -> Any:
 
 
 def _by_key(rows: Iterable[dict[str, Any] | Damage]) -> list[dict[str, Any]]:
-    """Sort here: MySQL and MariaDB would sort all rows, whole, before they compare them with a snapshot."""
+    """Sort entries by key.
+
+    This is not done in SQL, because MySQL and MariaDB would sort whole rows before comparing them.
+    """
     entries = Listed(rows)
     entries.sort(key=lambda entry: str(entry["key"]))
     return entries
 
 
 def sent_bytes(entry: Tracked, enough: int) -> int:
-    """Return the bytes of an entry as sent: at most ``enough``, or exact."""
+    """Return how many bytes an entry has as sent. The number is exact if it may be more than ``enough``."""
     limit = _most_bytes(entry)
     if limit <= enough:
         return limit

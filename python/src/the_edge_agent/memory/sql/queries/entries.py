@@ -28,11 +28,11 @@ from the_edge_agent.memory.sql.schema.rows import entry_parameters, entry_row, m
 
 _WIDEST: Final = 4  # bytes of a character, escaped or not
 
-Places = list[int]  # of the operations on one key, in their order
+Places = list[int]  # the positions of the operations on one key, in order
 
 
 class Entries:
-    """Reads and writes of the entries' table of one engine."""
+    """Reads and writes the entries' table of one engine."""
 
     def __init__(self, schema: Schema) -> None:
         """Build the statements."""
@@ -75,13 +75,15 @@ class Entries:
     def apply(
         self, connection: Connection, operations: Sequence[Operation], now: datetime | None, write: Write | None
     ) -> list[Result]:
-        """Run stores and deletes at the time ``now``, as one write; return the result of each, in their order.
+        """Run stores and deletes at the time ``now``, as one write.
 
-        Rows are locked in the order of their keys, so that concurrent transactions do not deadlock; per key
-        the order of the operations stays. Keys that are only stored, whatever is there, are stored together.
+        Return their results in the order of the operations.
+
+        Rows are locked in the order of their keys, so that concurrent transactions do not deadlock. Operations on one
+        key keep their order. Keys that have only unconditional stores are stored together.
 
         Raises:
-            LTMError: ``conflict``, the first in the order of the operations.
+            LTMError: ``conflict`` of the first operation that has one.
         """
         results: dict[int, Result] = {}
         conflicts: dict[int, LTMError] = {}
@@ -111,7 +113,7 @@ class Entries:
         now: datetime | None,
         write: Write | None,
     ) -> Iterator[tuple[int, Result]]:
-        """Store the last of each key's values, and count the others in its version."""
+        """Store only the last value of each key. Its version also counts the other stores of the key."""
         write_id = None if write is None else write.id
         if len(groups) == 1:
             versions = self._upsert_one(connection, operations, groups[0], now, write_id)
@@ -171,7 +173,7 @@ class Entries:
         return keys, deleted, connection.scalar(self._expired_count, now) or 0
 
     def written(self, connection: Connection, keys: Sequence[str]) -> list[WrittenRow]:
-        """Return rows with their write ids and ages, after waiting for those who are writing them."""
+        """Return rows with their write ids and ages. It waits for transactions that are writing these rows."""
         parts = self._batches_of_keys(keys)
         now = self._now(connection, len(parts))
         results = (connection.execute(self._written, {"b_keys": part, **now}) for part in parts)
@@ -184,14 +186,14 @@ class Entries:
         return BoundQuery(self._retrieve, {"b_key": key, "b_now": self._dialect.times.clock()})
 
     def retrieve_many(self, connection: Connection, keys: Sequence[str]) -> dict[str, Sequence[Any]]:
-        """Return ``(key, value, metadata, pointer, version)`` of the keys that there are, as text."""
+        """Return ``(key, value, metadata, pointer, version)`` of the keys that exist, as text."""
         parts = self._batches_of_keys(keys)
         now = self._now(connection, len(parts))
         results = (connection.execute(self._retrieve_many, {"b_keys": part, **now}) for part in parts)
         return {row[0]: row for rows in results for row in rows}
 
     def takes_several(self, keys: Sequence[str]) -> bool:
-        """Return whether it takes several statements to retrieve these keys, or one that may not see one state."""
+        """Return whether retrieving these keys needs several statements, or one that may not see a single state."""
         return len(keys) > 1 and (not self._dialect.features.has_snapshot_reads or len(self._batches_of_keys(keys)) > 1)
 
     def facts(self, connection: Connection, keys: Sequence[str]) -> dict[str, Facts | Damage]:
@@ -201,15 +203,15 @@ class Entries:
         return {row[0]: read_facts(*row, timestamp=moment_of) for row in rows}
 
     def pointed_to(self, connection: Connection, pointers: Sequence[str]) -> set[str]:
-        """Return those of the pointers that an entry has, expired ones included."""
+        """Return the pointers that an entry has. Expired entries count too."""
         return set(connection.scalars(self._pointers, {"b_pointers": list(pointers)}))
 
     def page(self, prefix: str, after: str, rows: int, *, whole: bool = False) -> BoundQuery:
-        """Return the query that selects ``(key, value, metadata, pointer)``, as text, of the next keys above ``after``.
+        """Return the query that selects ``(key, value, metadata, pointer)`` of the next keys above ``after``, as text.
 
-        With ``whole`` also the version and ``TIMES``.
+        With ``whole`` each row also has the version and ``TIMES``.
         """
-        if not after:  # an empty key, which somebody else has written, is not above it
+        if not after:  # an empty key, which another program may have written, is not above ""
             return self._in_prefix(self._first_whole if whole else self._first_page, prefix, {"b_rows": rows})
         return self._in_prefix(self._whole if whole else self._page, prefix, {"b_after": after, "b_rows": rows})
 
@@ -235,13 +237,13 @@ class Entries:
         *,
         filters: bool,
     ) -> SQLReader:
-        """Return the reads of a question, see ``Searcher.reads``."""
+        """Return the object that reads for a question, see ``Searcher.reads``."""
         return self._searcher.reads(connection, condition, prefix, rules, deadline, filters=filters)
 
     def search_undamaged(
         self, connection: Connection, search: Search, lost: Lost, deadline: Deadline, *, filters: bool
     ) -> tuple[list[Any], list[Damage]]:
-        """Return the same without what is damaged, and that; see ``Searcher.undamaged``."""
+        """Return the undamaged results of a search, and the damage; see ``Searcher.undamaged``."""
         return self._searcher.undamaged(connection, search, lost, deadline, filters=filters)
 
     def _now(self, connection: Connection, statements: int = 1) -> dict[str, Any]:
@@ -258,7 +260,7 @@ class Entries:
 
 
 def _are_one(operations: Sequence[Operation]) -> bool:
-    """Return whether operations on one key are stores of which only the last one counts."""
+    """Return whether all operations on one key are stores, and only the last one matters."""
     return all(map(is_unconditional, operations)) and not any(map(ends_by_itself, operations[:-1]))
 
 
@@ -270,7 +272,7 @@ def _written_row(
 
 
 def _by_prefix(statement: Select[Any], key: ColumnElement[str]) -> tuple[Prepared, Prepared, Prepared]:
-    """Return a statement for all keys, and for a range of them with one bound and with two."""
+    """Return three statements: for all keys, for a range of keys with a start, and for one with a start and an end."""
     begins, ends = range_conditions(key)
     return Prepared(statement), Prepared(statement.where(begins)), Prepared(statement.where(begins, ends))
 

@@ -1,6 +1,6 @@
 """Searches through SQLAlchemy: SQL finds candidates, newest first, and Python ranks them.
 
-``Searcher.steps`` has the statements of a search whose terms must all occur. ``SQLReader`` is what a question reads.
+``Searcher.steps`` returns the statements of a search whose terms must all occur. ``SQLReader`` reads for a question.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from the_edge_agent.memory.sql.queries.batches import BATCH_ITEMS
 from the_edge_agent.memory.sql.schema.rows import entry_of
 
 PAGE_ROWS = 500  # rows that Python filters at a time
-_CACHED_QUERIES = 500  # compiled, by what they ask
+_CACHED_QUERIES = 500  # compiled statements, by the shape of the search
 
 Parameters = dict[str, Any]
 
@@ -62,11 +62,11 @@ class Search:
     """A checked search.
 
     Attributes:
-        terms: of the query; none for no text condition.
-        metadata_filter: None for no condition.
-        prefix: of the keys; empty for all.
-        limit: results at most.
-        offset: results to skip.
+        terms: the terms of the query; empty if there is no query.
+        metadata_filter: the filter; None if there is none.
+        prefix: the prefix of the keys; empty for all keys.
+        limit: the highest number of results.
+        offset: how many results to skip.
     """
 
     terms: Sequence[Term]
@@ -77,7 +77,7 @@ class Search:
 
     @property
     def ranked(self) -> bool:
-        """Whether there is a word to look for; otherwise every score is 0.0."""
+        """Whether the query has words. If not, every score is 0.0."""
         return has_words(self.terms)
 
     @property
@@ -87,7 +87,7 @@ class Search:
 
     @property
     def rows(self) -> int:
-        """How many rows a statement by itself is asked for: what is ranked is skipped later."""
+        """How many rows a single statement must return. In a ranked search, ``offset`` is applied later."""
         return self.window if self.ranked else self.limit
 
 
@@ -95,7 +95,7 @@ class Searcher:
     """Runs searches over the entries' table of one dialect."""
 
     def __init__(self, dialect: Dialect, entries: Table) -> None:
-        """Build the parts that every search shares."""
+        """Build the SQL parts that all searches share."""
         self._dialect = dialect
         self._filters, self._texts = dialect.queries.filters(entries), dialect.queries.texts(entries)
         self._table, self._visible = entries, dialect.times.visible(entries)
@@ -108,7 +108,7 @@ class Searcher:
         )
         self._newest_first = (columns.updated_at.desc(), columns.key)
         self._version = columns.version
-        self._search_text = type_coerce(columns.get("search_text", null()), Text())  # null: no words are searched
+        self._search_text = type_coerce(columns.get("search_text", null()), Text())  # null if the table stores no words
         self._queries: dict[Any, list[tuple[SQLStep, Prepared]]] = {}
         self._pointer = columns.storage_uri
         self._by_key = select(
@@ -120,8 +120,8 @@ class Searcher:
     def steps(self, search: Search) -> list[Step[BoundQuery]]:
         """Return candidate statements, cheapest first. Run them until one answers; pass its rows to ``results_of``.
 
-        There are none where Python decides the filter, and none for a late page of a ranked search: each would bring
-        too many values with it.
+        The list is empty if Python must decide the filter. It is also empty for a far page of a ranked search, because
+        each statement would return too many values.
         """
         if is_far_page(search.terms, search.offset, search.limit):
             return []
@@ -135,7 +135,7 @@ class Searcher:
                 columns[1] = self._if_short(self._value)
                 columns.append(self._if_short(self._search_text))
             steps = self._steps(search, parsed, columns)
-            if steps is None:  # not remembered: such a filter may be long
+            if steps is None:  # not cached, because such a filter may be long
                 return []
             cached = self._queries[parsed.shape] = [(step, Prepared(step.statement)) for step in steps]
         skipped = 0 if search.ranked else search.offset
@@ -168,14 +168,14 @@ class Searcher:
     def _steps(
         self, search: Search, parsed: _ParsedSearch, columns: Sequence[ColumnElement[Any]]
     ) -> list[SQLStep] | None:
-        """Return the steps for the newest matches; None where Python decides the filter."""
+        """Return the steps for the newest matches, or None if Python must decide the filter."""
         newest = self._newest(search, parsed, columns)
         return None if newest is None else self._texts.steps(newest)
 
     def _newest(
         self, search: Search, parsed: _ParsedSearch, columns: Sequence[ColumnElement[Any]]
     ) -> MatchQuery | None:
-        """Return the query from which the dialect makes its statements; None where Python decides the filter."""
+        """Return the ``MatchQuery`` for the dialect, or None if Python must decide the filter."""
         conditions = [self._visible]
         if parsed.node is not None:
             condition = self._filters.condition(parsed.node)
@@ -198,13 +198,13 @@ class Searcher:
         *,
         filters: bool = True,
     ) -> SQLReader:
-        """Return the reads of a question.
+        """Return the object that reads for a question.
 
         Args:
-            connection: in a transaction of one state.
+            connection: a connection in a transaction that sees one state.
             condition: the metadata filter.
-            prefix: of the keys.
-            rules: of the language.
+            prefix: the prefix of the keys.
+            rules: the rules of the language.
             deadline: when the call ends.
             filters: whether the database may decide the filter.
         """
@@ -224,12 +224,12 @@ class Searcher:
         """Return rows of ``(key, updated_at, version, search text)``; the text is None if it is long.
 
         Args:
-            connection: in a transaction.
-            search: what is searched for; its ``limit`` is how many rows are wanted.
+            connection: a connection in a transaction.
+            search: the search; its ``limit`` is the number of rows to return.
             kind: ``newest`` for the newest matches, ``having`` for any matches.
-            now: what the method ``now`` has returned.
+            now: what the method ``now`` returned.
             deadline: when the call ends.
-            also: terms that every match has anyway; a text index finds less if it is asked for them too.
+            also: more terms that every match has. With them a text index returns fewer candidates.
             filters: whether the database may decide the filter.
         """
         parsed = self._parsed(search)
@@ -273,7 +273,7 @@ class Searcher:
         parameters: Parameters,
         deadline: Deadline,
     ) -> Sequence[Sequence[Any]]:
-        """Return the first rows whose metadata, their last column, satisfies a filter that is left to Python."""
+        """Return the first rows that satisfy a filter that Python decides. The metadata is the last column."""
         prefix = range_conditions(self._key)[: len(prefix_parameters(search.prefix))]
         where = [self._visible, *prefix, *self._texts.term_conditions(search.terms)]
         statement = select(*columns, self._metadata).where(*where).order_by(*self._newest_first)
@@ -285,14 +285,14 @@ class Searcher:
     def undamaged(
         self, connection: Connection, search: Search, lost: Lost, deadline: Deadline, *, filters: bool
     ) -> tuple[list[dict[str, Any]], list[Damage]]:
-        """Return the results of a search that came upon damage, of one state, and what was damaged.
+        """Return the undamaged results of a search that found damage, and the damage. Both are of one state.
 
         Args:
-            connection: in a transaction.
-            search: that is asked for.
-            lost: as ``undamaged`` takes it.
+            connection: a connection in a transaction.
+            search: the search.
+            lost: as ``core.damage.undamaged`` takes it.
             deadline: when the call ends.
-            filters: whether the database can decide a filter of its own, which then saves Python much.
+            filters: whether the database may decide the filter, which saves much work in Python.
         """
         parsed = self._parsed(search)
         prefix = range_conditions(self._key)[: len(prefix_parameters(search.prefix))]
@@ -314,13 +314,13 @@ class Searcher:
     def _rows(
         self, connection: Connection, statement: Select[Any], now: Parameters
     ) -> Generator[Sequence[Any], None, None]:
-        """Yield all rows of one state: page by page if the transaction keeps it, else out of one statement."""
+        """Yield all rows of one state: in pages if the transaction sees one state, else from one statement."""
         if not self._dialect.features.has_snapshot_reads:
             with connection.execute(statement, now, execution_options={"yield_per": PAGE_ROWS}) as result:
                 yield from result
             return
         page, last = statement.limit(PAGE_ROWS), bindparam("b_last", type_=self._key.type)
-        # In SQL, because Python may not have the time of an entry that is damaged.
+        # In SQL, because Python may not be able to read the time of a damaged entry.
         timestamp = select(self._updated_at).where(self._key == last).correlate(None).scalar_subquery()
         is_older = or_(self._updated_at < timestamp, and_(self._updated_at == timestamp, self._key > last))
         older = page.where(is_older)
@@ -336,7 +336,7 @@ class Searcher:
         """Return the search texts of entries.
 
         Raises:
-            LostRaceError: one is gone, on a database that does not keep one state.
+            LostRaceError: an entry is gone, on a database whose transactions do not see one state.
         """
         texts = {row[0]: row[1] for row in connection.execute(self._texts_by_key, {"keys": keys})}
         if len(texts) < len(keys):
@@ -353,20 +353,21 @@ class Searcher:
             times_and_versions: for each key the time and the version that the transaction read before.
 
         Raises:
-            LostRaceError: one was rewritten since it was read, on a database that does not keep one state.
+            LostRaceError: an entry has changed since it was read, on a database whose transactions do not see one
+                state.
         """
         rows: dict[str, Sequence[Any]] = {}
         keys = [*times_and_versions]
         for start in range(0, len(keys), BATCH_ITEMS):
-            found = connection.execute(self._by_key, {"keys": keys[start : start + BATCH_ITEMS]})
-            rows |= {row[0]: row for row in found}
+            batch = connection.execute(self._by_key, {"keys": keys[start : start + BATCH_ITEMS]})
+            rows |= {row[0]: row for row in batch}
         if any(key not in rows or (rows[key][4], rows[key][5]) != read for key, read in times_and_versions.items()):
             raise LostRaceError
         return [_entry(rows[key], 0.0) for key in keys]
 
 
 class SQLReader:
-    """What a question reads on one connection, see ``Reader``; all at one time by which entries have expired."""
+    """Reads for a question on one connection, see ``Reader``. All its reads use the same time for expiry."""
 
     def __init__(
         self,
@@ -395,7 +396,7 @@ class SQLReader:
         return self._rows(Search(terms, self._condition, self._prefix, limit + 1, 0), "having", self._prefix_terms)
 
     def in_time(self, rows: Sequence[Row]) -> Iterable[Row]:
-        """Yield rows until the time of the call is over."""
+        """Yield the rows, and fail when the time of the call is over."""
         return self._deadline.in_time(rows)
 
     def texts(self, keys: Sequence[str]) -> Mapping[str, str]:
@@ -415,13 +416,13 @@ class SQLReader:
 
 
 class _ParsedSearch(NamedTuple):
-    """What a search asks for, as the statements need it.
+    """A search, split into the part that decides the SQL and the values of its parameters.
 
     Attributes:
-        node: the filter, with placeholders where the dialect takes them.
+        node: the filter, with placeholders if the dialect takes them.
         group_sizes: how many objects each group of ``index_lookups`` has.
-        parameters: the values that the statements are bound to.
-        shape: the key under which statements are kept. All that changes their SQL must be in it.
+        parameters: the values of the bound parameters.
+        shape: the key of the statements in the cache. Everything that changes their SQL must be in it.
     """
 
     node: Node | None
@@ -433,9 +434,9 @@ class _ParsedSearch(NamedTuple):
 def results_of(
     search: Search, rows: Sequence[Sequence[Any]], deadline: Deadline
 ) -> list[dict[str, Any] | Damage] | None:
-    """Return the results that are in the rows of a step of ``Searcher.steps``.
+    """Return the results from the rows of a step of ``Searcher.steps``.
 
-    None if a value or search text is too long to come with its row, so that it must be read by its key.
+    Return None if a row lacks its value or search text because that is too long. Then it must be read by its key.
     """
     if not search.ranked:
         return [_entry(row, 0.0) for row in rows]
@@ -448,7 +449,10 @@ def results_of(
 
 
 def prefix_parameters(prefix: str) -> dict[str, str]:
-    """Return the parameters of ``bound_range`` for a prefix: as many as there are conditions on the key."""
+    """Return the parameters of ``range_conditions`` for a prefix.
+
+    There is one for each condition that the prefix needs.
+    """
     after = end_of_prefix(prefix)
     return ({"b_from": prefix} if prefix else {}) | ({"b_to": after} if after is not None else {})
 

@@ -243,13 +243,8 @@ _TEXTS: Final[tuple[tuple[str, Meaning], ...]] = (
         ("configuration_error", False, "the url says mariadb, and the server is MySQL; begin it with mysql"),
     ),
 )
-_OF_ANY_REASON: Final = (
-    REFUSED,
-    LOST,
-    UNREACHABLE,
-    POOLER_BROKE,
-    TLS_FAILED,
-)  # the text may say more
+# The texts of these errors may say more.
+_OF_ANY_REASON: Final = (REFUSED, LOST, UNREACHABLE, POOLER_BROKE, TLS_FAILED)
 
 
 DAMAGED: Final = Failure("connection_error", FILE_DAMAGED)

@@ -17,9 +17,8 @@ from zlib import crc32
 
 from sqlalchemy import ColumnElement, Integer, bindparam
 
-METADATA_HASHES: Final = tuple(
-    f"term{number}" for number in range(1, 9)
-)  # the columns; each adds 6 to 12 microseconds to a store
+# The columns; each adds 6 to 12 microseconds to a store
+METADATA_HASHES: Final = tuple(f"term{number}" for number in range(1, 9))
 
 TOO_MANY: Final = 0  # a mark in the first column; no metadata has this hash
 

@@ -38,16 +38,8 @@ from the_edge_agent.memory.sql.dialects.mysql.search import MySQLTextConditions
 from the_edge_agent.memory.sql.dialects.mysql.words import NUMBER, WordTable
 from the_edge_agent.memory.sql.driver.prepared import Outcome, Prepared
 
-_ROWS: Final = (
-    250,
-    100,
-    50,
-    20,
-    10,
-    5,
-    2,
-    1,
-)  # rows of one insert; few sizes, to compile few statements
+# Rows of one insert; few sizes, to compile few statements
+_ROWS: Final = (250, 100, 50, 20, 10, 5, 2, 1)
 
 
 class MySQLQueries(Queries):

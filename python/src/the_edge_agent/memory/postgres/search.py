@@ -1,4 +1,4 @@
-"""Searches of the native PostgreSQL memory: indexes find what may match, the functions that define it decide."""
+"""Searches of the native PostgreSQL memory: indexes find candidates, and Python functions decide which ones match."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from the_edge_agent.memory.postgres.times import utc
 VISIBLE: Final = "(expires_at IS NULL OR expires_at > now())"
 IN_PREFIX: Final = "key >= %(prefix)s AND key < %(end)s"
 _WHOLE: Final = "SELECT key, metadata, value, storage_uri FROM ltm_entries WHERE key = ANY(%(keys)s)"
-# With what is ranked come short values only: most of them are not among the results.
+# Ranked rows bring only short values, because most of the rows are not among the results.
 _OF_RANKED: Final = f"search_text, CASE WHEN octet_length(value) <= {SHORT} THEN value END AS value, storage_uri"
 _OF_RESULTS: Final = "'' AS search_text, value, storage_uri"
 _SHORT_TEXT: Final = f"CASE WHEN octet_length(search_text) <= {SHORT} THEN search_text END"
 _OF_READ: Final = f"{{text}} AS search_text, {utc('updated_at')} AS value, storage_uri"
 _TEXTS: Final = "SELECT key, search_text FROM ltm_entries WHERE key = ANY(%(keys)s)"
-_ALL_OF: Final = "key, value, metadata, {words}, storage_uri"  # as ``undamaged`` takes them
+_ALL_OF: Final = "key, value, metadata, {words}, storage_uri"  # the order that ``undamaged`` takes
 _NEWEST_FIRST: Final = "ORDER BY updated_at DESC, key"
 _ROWS: Final = "key, metadata, search_text, value, storage_uri"
 _SELECT: Final = "SELECT key, metadata, {columns} FROM"
@@ -47,9 +47,10 @@ _ALL: Final = f"{_STREAM} LIMIT %(window)s"
 _AMONG_NEWEST: Final = f"""
     {_SELECT} (SELECT * FROM ltm_entries {_NEWEST_FIRST} LIMIT %(newest)s) AS newest
     WHERE {{where}} {_NEWEST_FIRST} LIMIT %(window)s"""
-# Matches that are few, or one more. The second sorts them before they are fetched, and has a row of nulls for one more.
-# Asked for the newest the planner would look at all entries from the newest on, because it takes each value of the
-# metadata to be common, without statistics and in a plan that is kept.
+# These look up the matches, at most as many as a limit and one more. _SORTED_ROWS sorts whole rows. _SORTED_KEYS sorts
+# keys, then fetches the rows, and returns a row of nulls if there are too many. MATERIALIZED is needed: without
+# statistics, and in a cached plan, the planner expects each metadata value to be common, and would read all entries
+# from the newest on.
 _SORTED_ROWS: Final = f"""
     WITH matches AS MATERIALIZED (
         SELECT key, metadata, {{columns}}, updated_at FROM ltm_entries WHERE {{where}} LIMIT %(most_rows)s + 1)
@@ -65,18 +66,21 @@ _SORTED_KEYS: Final = f"""
     {_NEWEST_FIRST}"""
 
 
-# A SELECT around it hides the words from the planner. If each is common, it expects entries that have all of them soon,
-# and reads the whole table where there are none.
+# ``having`` puts a SELECT around it, which hides the words from the planner. Otherwise the planner expects to find
+# common words together soon, and reads the whole table if no entry has all of them.
 _WORDS: Final = "to_tsquery('simple', %(words)s)"
 
 
 def results_at_once(
     connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str, offset: int, limit: int
 ) -> list[dict[str, Any] | Damage] | None:
-    """Return ``{"key", "value", "metadata", "score"}`` of what matches, best first; None where no one statement can."""
+    """Return ``{"key", "value", "metadata", "score"}`` of the matches, best first, by single statements.
+
+    Return None if single statements cannot answer.
+    """
     window, is_in_index = window_of(terms, offset, limit), condition is None or bool(equalities(condition))
     if is_far_page(terms, offset, limit) or (has_words(terms) and not is_in_index):
-        return None  # too many values would come that are not among the results
+        return None  # too many rows would bring values that are not among the results
     columns = _OF_RANKED if has_words(terms) else _OF_RESULTS
     rows = _newest_at_once(connection, columns, terms, condition, prefix, window)
     if rows is None:
@@ -90,7 +94,7 @@ def results_at_once(
 def _newest_at_once(
     connection: Any, columns: str, terms: Sequence[Term], condition: Node | None, prefix: str, window: int
 ) -> Sequence[Row] | None:
-    """Return the newest that match, newest first; None where no one statement can tell."""
+    """Return the newest matches, newest first, or None if no single statement can find them."""
     where, values = _matching(connection, terms, condition, prefix)
     values["window"] = window
 
@@ -111,7 +115,7 @@ def _newest_at_once(
         matches = [*fitting(in_time(connection, rows), condition)]
         if "most_rows" in step.parameters:
             return matches[:window] if len(rows) <= step.parameters["most_rows"] else None
-        # Of those that the index finds, so many as are wanted, the filter does not like some.
+        # The limit was reached, but the filter refuses some of these rows: there may be more matches.
         return None if len(matches) < len(rows) == window else matches
 
     if not _needs_steps(terms, condition):
@@ -126,12 +130,12 @@ def _newest_at_once(
 
 
 class PostgresReader:
-    """What a search reads on one connection, in a transaction of one state; see ``Reader``."""
+    """Reads for a search on one connection, in a transaction that sees one state; see ``Reader``."""
 
     def __init__(
         self, connection: Any, condition: Node | None, prefix: str, rules: Language, *, keeps_words: bool
     ) -> None:
-        """Take the part of the memory that is searched, which may keep no words."""
+        """Search the entries with this filter and prefix. ``keeps_words`` says whether the table stores words."""
         self._columns = _OF_READ.format(text=_SHORT_TEXT if keeps_words else "''")
         self._connection, self._condition, self._prefix = connection, condition, prefix
         self._prefix_terms = terms_of_prefix(prefix, rules)
@@ -163,7 +167,7 @@ class PostgresReader:
             return [*islice(fitting(rows, condition), limit)]
 
     def in_time(self, rows: Sequence[Any]) -> Iterable[Any]:
-        """Yield rows until the time of the call is over."""
+        """Yield the rows, and fail when the time of the call is over."""
         return in_time(self._connection, rows)
 
     def texts(self, keys: Sequence[str]) -> Mapping[str, str]:
@@ -171,7 +175,7 @@ class PostgresReader:
         return dict(self._connection.execute(_TEXTS, {"keys": [*keys]}))
 
     def entries(self, keys: Sequence[str]) -> list[dict[str, Any] | Damage]:
-        """Return ``{"key", "value", "metadata", "score"}`` of entries, in this order."""
+        """Return ``{"key", "value", "metadata", "score"}``, or the damage, of entries, in the order of the keys."""
         whole = {row[0]: row for row in self._connection.execute(_WHOLE, {"keys": [*keys]})}
         return [result_of(whole[key]) for key in keys]
 
@@ -179,7 +183,7 @@ class PostgresReader:
 def undamaged_of(
     connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str, offset: int, limit: int
 ) -> Result:
-    """Return the result of a search that came upon damage, in a transaction of one state."""
+    """Return the result of a search that found damage. The connection is in a transaction that sees one state."""
     where, values = _matching(connection, terms, condition, prefix)
     columns = _ALL_OF.format(words="search_text" if has_words(terms) else "''")
     with streamed(connection) as cursor:
@@ -188,22 +192,24 @@ def undamaged_of(
 
 
 def _needs_steps(terms: Sequence[Term], condition: Node | None) -> bool:
-    """Return whether an index may find few entries of which the planner does not know that they are few."""
+    """Return whether the index on metadata may find few entries, which the planner does not expect."""
     return bool(equalities(condition)) and all(term.negated for term in terms)
 
 
 def _matching(
     connection: Any, terms: Sequence[Term], condition: Node | None, prefix: str, *, also: Sequence[Term] = ()
 ) -> tuple[str, dict[str, Any]]:
-    """Return the condition on entries that satisfy every term, and its parameters.
+    """Return an SQL condition and its parameters.
 
-    What satisfies the filter is among them. The index is asked for other terms too, which all that match have.
+    It selects the entries that satisfy every term and may satisfy the filter.
+
+    ``also`` has more terms that every match has, for the index.
     """
     in_index, values = indexed_filter(condition)
     conditions = [VISIBLE, in_index]
     if not connection.is_direct and (values or terms):
         conditions.append(WHOLE_INDEX)
-    if prefix:  # a range of all keys would look selective to the planner of a prepared statement
+    if prefix:  # for a prepared statement, the planner would expect that even a range of all keys selects few
         conditions.append(IN_PREFIX)
         values |= range_of(prefix)
     positive = [term for term in terms if not term.negated]

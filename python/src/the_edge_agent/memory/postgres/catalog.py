@@ -124,7 +124,7 @@ class PostgresCatalog(NativeCatalog):
     def _track_many(self, entries: Sequence[Tracked]) -> None:
         self._database.run(lambda connection: _track(connection, entries), WRITE)
 
-    def _found(self, connection: Any, ids: Sequence[str]) -> list[Row]:
+    def _rows_of_ids(self, connection: Any, ids: Sequence[str]) -> list[Row]:
         rows: list[Row] = connection.execute(_GET_MANY, {"ids": [*ids]}).fetchall()
         return rows
 

@@ -244,7 +244,7 @@ class PostgresDatabase:
             create = partial(_TABLES.create, search=self._search, language=self._language_name)
             self._retrying(create, WRITE, deadline, codes=_RACED, attempts=_CREATION_ATTEMPTS)
         if self._search:
-            language_of = partial(_TABLES.language_of, wanted=self._language_name)
+            language_of = partial(_TABLES.language_of, requested=self._language_name)
             self.language = self._retrying(language_of, ONE_STATE, deadline)
             self._language_name = self.language.name  # a database in its place must have the same
         self._is_ready = True

@@ -36,7 +36,7 @@ Answer = TypeVar("Answer")
 
 _logger = logging.getLogger("the_edge_agent.memory")
 _NO_TABLES: Final = (
-    "the tables are not there, and create_tables is false (of a catalog: auto_migrate); "
+    "the tables do not exist, and create_tables is false (of a catalog: auto_migrate); "
     "create them with the statements of ddl()"
 )
 _CREATION_ATTEMPTS: Final = 12  # many processes may create the tables at the same time; each that fails tries again
@@ -50,7 +50,7 @@ _inherited: list[Any] = []
 class Database:
     """An engine that connects on first use, creates the tables once, and runs transactions.
 
-    Safe for many threads; after a fork the child opens connections of its own.
+    Many threads may use one object. After a fork the child opens its own connections.
 
     Attributes:
         language: the language of the words; None before the start, and for a table without words.
@@ -604,7 +604,7 @@ def _held(turns: Tickets, seconds: float) -> Iterator[None]:
     """Wait for the only ticket for at most ``seconds``, and return it at the end."""
     turn = turns.take(seconds)
     if turn is None:
-        raise LTMError("connection_timeout", "other calls kept this one from its turn for all of its time")
+        raise LTMError("connection_timeout", "the call waited all of its time, because other calls had to end first")
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Deadlines: every call ends in time, whatever the driver waits for."""
+"""Deadlines: every call ends in time, even if the driver would wait longer."""
 
 from __future__ import annotations
 

@@ -157,12 +157,12 @@ _NO_INNODB: Final[Meaning] = (
 _LOGS_STATEMENTS: Final[Meaning] = (
     "configuration_error",
     False,
-    "the server's binlog_format is STATEMENT, which takes no transaction at READ COMMITTED; set it to ROW or MIXED",
+    "the server's binlog_format is STATEMENT, which allows no transaction at READ COMMITTED; set it to ROW or MIXED",
 )
 _ROW_LIMIT: Final[Meaning] = (
     "configuration_error",
     False,
-    "the session may not look at so many rows (max_join_size); set sql_big_selects = 1 for it",
+    "the session is not allowed to read so many rows (max_join_size); set sql_big_selects = 1 in it",
 )
 _FORBIDDEN: Final[Meaning] = ("configuration_error", False, "an option of the server forbids what this call needs")
 _MYSQL: Final[dict[int, Meaning]] = {
@@ -240,7 +240,7 @@ _TEXTS: Final[tuple[tuple[str, Meaning], ...]] = (
     (r"Firebird Client Library", _NO_CLIENT),
     (
         r"is not a MariaDB variant",  # SQLAlchemy
-        ("configuration_error", False, "the url says mariadb, and the server is MySQL; begin it with mysql"),
+        ("configuration_error", False, "the url says mariadb, but the server is MySQL; let the url begin with mysql"),
     ),
 )
 # The texts of these errors may say more.

@@ -9,7 +9,11 @@ Item = TypeVar("Item")
 
 BATCH_ITEMS: Final = 1_000  # ten parameters each are far below the limits of SQLite (32,766) and PostgreSQL (65,535)
 BATCH_BYTES: Final = 4_000_000  # as sent; less if the server accepts only smaller packets
-_ESCAPED: Final = ("'", '"', "\\")  # drivers that write values into the statement escape these with one more character
+_ESCAPED: Final = (
+    "'",
+    '"',
+    "\\",
+)  # drivers that write values into the statement add a character to escape each of these
 
 
 def batches(items: Iterable[Item], size: Callable[[Item], int], packet: int | None) -> Iterator[list[Item]]:

@@ -140,7 +140,7 @@ class Catalog:
         return [versions[row["b_id"]] for row in rows]
 
     def delete(self, connection: Connection, entry_ids: Sequence[str], now: datetime | None) -> int:
-        """Delete entries at the time ``now`` and return how many there were."""
+        """Delete the entries that have not expired at the time ``now``. Return how many were deleted."""
         parts = batches(entry_ids, lambda _: _ID_BYTES, self._packet)
         return sum(connection.execute(self._delete, {"b_ids": part, "b_now": now}).rowcount for part in parts)
 

@@ -1,4 +1,4 @@
-"""What a backend does with the entries' table on one connection; statements are built once."""
+"""``Entries``: the statements for the entries' table, built once, and the methods that run them on a connection."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class Entries:
         return stored(operation.key, self._versioned.store(connection, row, operation.if_version))
 
     def delete_many(self, connection: Connection, keys: Sequence[str], now: datetime | None) -> int:
-        """Delete the entries at keys at the time ``now`` and return how many there were."""
+        """Delete the entries at keys that have not expired at the time ``now``. Return how many were deleted."""
         parts = self._batches_of_keys(sorted(keys))
         return sum(connection.execute(self._delete_many, {"b_keys": part, "b_now": now}).rowcount for part in parts)
 
@@ -278,7 +278,7 @@ def _by_prefix(statement: Select[Any], key: ColumnElement[str]) -> tuple[Prepare
 
 
 def sent_bytes(store: Store, enough: int) -> int:
-    """Return the bytes of an entry as sent: at most ``enough``, or exact."""
+    """Return how many bytes an entry has as sent. The number is exact if it may be more than ``enough``."""
     limit = _most_bytes(store)
     if limit <= enough:
         return limit

@@ -18,10 +18,10 @@ COMMITS_ALONE: Final = (
     'leave autocommit to the engine: isolation_level="AUTOCOMMIT"'
 )
 IN_USE: Final = (
-    "the engine has one connection, and it is in a transaction of the application's; "
+    "the engine has one connection, and it is in a transaction of the application; "
     "give the memory an engine with a pool"
 )
-NO_HOST: Final = "the url has a host, which this database has not; a file needs three slashes"
+NO_HOST: Final = "the url has a host, but this database is a file; a file needs three slashes"
 BEGINS_ITSELF: Final = "the_edge_agent.begins_itself"  # engine option: connections rest in autocommit mode
 SECONDS: Final = "the_edge_agent.seconds"  # option of an engine that we made: how long a call may take
 

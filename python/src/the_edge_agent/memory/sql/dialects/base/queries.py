@@ -49,5 +49,5 @@ class Queries(Part):
         return TextConditions(entries)
 
     def upkeep(self, entries: Table) -> Upkeep | None:
-        """Return the maintenance work to do after stores, or None if this database needs none."""
+        """Return the maintenance work to do after stores, or None if the database needs no maintenance."""
         return None

@@ -38,7 +38,7 @@ from the_edge_agent.memory.sql.dialects.mysql.search import MySQLTextConditions
 from the_edge_agent.memory.sql.dialects.mysql.words import NUMBER, WordTable
 from the_edge_agent.memory.sql.driver.prepared import Outcome, Prepared
 
-# Rows of one insert; few sizes, to compile few statements
+# The numbers of rows that one insert may have. They are few, so that few statements are compiled.
 _ROWS: Final = (250, 100, 50, 20, 10, 5, 2, 1)
 
 

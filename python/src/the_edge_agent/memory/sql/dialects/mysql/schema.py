@@ -41,7 +41,7 @@ class MySQLSchema(DialectSchema):
             LTMError: ``configuration_error`` if the URL names no database.
         """
         if connection.dialect.default_schema_name is None:
-            raise LTMError("configuration_error", "the url names no database; its name goes behind the host: host/NAME")
+            raise LTMError("configuration_error", "the url names no database; write its name after the host: host/NAME")
         features = self.features
         features.has_json = accepts(connection, _JSON_TRIAL)
         columns = set(connection.scalars(_COLUMNS, {"name": entries.name}))

@@ -89,7 +89,7 @@ _CLOCK_ERROR: Final = "TIMESTAMPDIFF(SECOND, NOW(), SYSDATE())"  # NOW follows t
 _SECONDS_OFF: Final = 1
 _LOG_ROWS: Final = "SET SESSION binlog_format = 'ROW'"
 _LOG_REMEDY: Final = (
-    "the server writes statements to its binary log (binlog_format=STATEMENT), which takes no transaction at READ "
+    "the server writes statements to its binary log (binlog_format=STATEMENT), which allows no transaction at READ "
     "COMMITTED; set binlog_format to ROW or MIXED for the server"
 )
 
@@ -155,7 +155,7 @@ def check(connection: Connection, *, is_ours: bool) -> None:
     if abs(row["clock_error"]) > _SECONDS_OFF:
         raise _refused(f"the time of the session was fixed (timestamp); {_advice(_LIVE_CLOCK)}")
     if others and (enforced := row["enforce_storage_engine"]) not in (None, "InnoDB"):
-        raise _refused(f"the server makes every table with {enforced} (enforce_storage_engine); have it take InnoDB")
+        raise _refused(f"the server creates every table with {enforced} (enforce_storage_engine); set it to InnoDB")
     if row["log_bin"] and row["binlog_format"] == "STATEMENT" and row[level] == "READ-COMMITTED":
         _log_rows(connection, is_ours=is_ours)
     if int(row["max_sort_length"]) < _KEY_BYTES:  # the default; a higher value does a caller no harm
@@ -210,7 +210,7 @@ def _wrong(name: str, value: Any, ours: str) -> LTMError:
 
 def _advice(assignment: str) -> str:
     return (
-        f"have every connection of the engine begin with: SET SESSION {assignment}; for example "
+        f"let every connection of the engine first run: SET SESSION {assignment}; for example "
         'connect_args={"init_command": ...}'
     )
 

@@ -18,7 +18,8 @@ _CHECK_EVERY: Final = 1_000  # milliseconds
 _PROBES: Final = {"tcp_keepalives_idle": 5, "tcp_keepalives_interval": 2, "tcp_keepalives_count": 3}
 READ_COMMITTED: Final = {"default_transaction_isolation": "read committed"}
 BEGIN_TO_SET_UP: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
-BEGIN_ANEW_TO_SET_UP: Final = f"COMMIT; {BEGIN_TO_SET_UP}"  # for a driver that has already sent BEGIN without a level
+# For a driver that has already sent BEGIN without a level.
+COMMIT_AND_BEGIN_TO_SET_UP: Final = f"COMMIT; {BEGIN_TO_SET_UP}"
 
 
 def lock_timeout(timeout: float) -> int:

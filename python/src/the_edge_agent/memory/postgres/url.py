@@ -51,7 +51,7 @@ def parse_url(url: Any) -> tuple[str, Place]:
         named = ", ".join(name for name in ordinary(dict(parse_qsl(options))) if not _is_known(name))
         raise _refused(
             "the url has an option that PostgreSQL's client library does not know or cannot read"
-            f"{f' ({named})' if named else ''}; pool_size, timeout and the like do not belong into the url"
+            f"{f' ({named})' if named else ''}; pool_size, timeout and the like do not belong in the url"
         )
     if parts is None:
         raise _refused(

@@ -54,7 +54,7 @@ from the_edge_agent.memory.sql.large_values import LargeValues
 from the_edge_agent.memory.sql.queries.entries import sent_bytes
 from the_edge_agent.memory.sql.queries.search import Search, results_of
 from the_edge_agent.memory.sql.queries.statements import Statements
-from the_edge_agent.memory.sql.schema.rows import Pointer, entry_of, moment_of
+from the_edge_agent.memory.sql.schema.rows import Pointer, entry_of, time_of
 from the_edge_agent.memory.sql.schema.tables import EntryColumns, LTMEntry, entry_class
 
 _PAGE_TEXT = 1_000_000  # characters that a page of iterate_all should have
@@ -244,11 +244,11 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
             stemmed again, how many blocks of the index were created, and for how many entries. Each is 0 if there was
             nothing to do.
         """
-        stemmed = self._stem_anew()
+        stemmed = self._update_stems()
         blocks, entries = self._database.optimize()
         return ok(stemmed=stemmed, blocks=blocks, entries=entries)
 
-    def _stem_anew(self) -> int:
+    def _update_stems(self) -> int:
         """Store the words of all entries again if another stemmer made them. Return for how many entries."""
         rules = self._rules()
         if not self._keeps_words or self._database.run(lambda connection, sql: sql.stems.are_of(connection, rules)):
@@ -274,10 +274,10 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
         return self._values.entry(key, self._row)
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, dict[str, Any] | Damage | None]:
-        takes_several = self._database.start().statements.entries.takes_several(keys)
+        needs_snapshot = self._database.start().statements.entries.needs_snapshot(keys)
         _, entries = self._values.read(
             lambda: self._database.run(
-                lambda connection, sql: sql.entries.retrieve_many(connection, keys), snapshot=takes_several
+                lambda connection, sql: sql.entries.retrieve_many(connection, keys), snapshot=needs_snapshot
             ),
             lambda rows: {key: self._entry_of(key, rows.get(key)) for key in keys},
         )
@@ -323,7 +323,7 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
                 continue
             key, text, metadata, pointer, version, *times = row
             inline = text if pointer is None else "null"
-            entry = read_whole_entry(key, inline, metadata, version, times, moment_of)
+            entry = read_whole_entry(key, inline, metadata, version, times, time_of)
             if pointer is None or isinstance(entry, Damage):
                 yield entry
             elif (whole := self._value_now(key, {**entry, "value": Pointer(pointer)})) is not None:
@@ -439,7 +439,7 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
 
     def _apply(self, operations: Sequence[Operation]) -> list[Result]:
         results = super()._apply(operations)
-        self._database.tend(len(operations))
+        self._database.do_upkeep(len(operations))
         return results
 
     def _write(self, operations: Sequence[Operation]) -> list[Result]:

@@ -22,7 +22,7 @@ from the_edge_agent.memory.database.tickets import Tickets
 from the_edge_agent.memory.database.writes import Change, Write, Writer, WrittenRow, version_of
 from the_edge_agent.memory.sql.connecting import Closable, first_connection, new_engine, with_a_pool_of_its_own
 from the_edge_agent.memory.sql.dialects import Dialect, for_dialect, for_name
-from the_edge_agent.memory.sql.driver.deadlines import Deadline, DeadlineError, one_end
+from the_edge_agent.memory.sql.driver.deadlines import Deadline, DeadlineError, common_end
 from the_edge_agent.memory.sql.driver.errors import DAMAGED, Failure, may_be_damage, out_of_time
 from the_edge_agent.memory.sql.driver.options import EngineOptions
 from the_edge_agent.memory.sql.driver.prepared import BoundQuery, has_listeners
@@ -152,14 +152,14 @@ class Database:
                         snapshot=snapshot,
                     )
             except LostDatabaseError:
-                self._leave_lost(opened)
+                self._close_lost(opened)
                 raise
             except Exception as error:
                 problem = self._damage(error, opened.engine)
                 if problem is None:
                     raise
             finally:
-                self._leave(opened, pool)
+                self._close_leftovers(opened, pool)
             raise problem
 
         return self._in_time(transact)
@@ -178,14 +178,14 @@ class Database:
             with self._dialect_of_url.sessions.call(), Deadline(self._seconds()) as deadline:
                 return run_autocommit(opened.engine, opened.schema.dialect, query(opened.statements), deadline).rows
         except LostDatabaseError:
-            self._leave_lost(opened)
+            self._close_lost(opened)
             raise
         except Exception as error:
             problem = self._damage(error, opened.engine)
             if problem is None:
                 raise
         finally:
-            self._leave(opened, pool)
+            self._close_leftovers(opened, pool)
         raise problem
 
     def store(self, store: Store) -> int | None:
@@ -208,14 +208,14 @@ class Database:
                 return store_autocommit(None)
             return self._settled(store_autocommit, lambda: Change({store.key}, is_unconditional=True), version_of)
         except LostDatabaseError:
-            self._leave_lost(opened)
+            self._close_lost(opened)
             raise
         except Exception as error:
             problem = self._damage(error, opened.engine)
             if problem is None:
                 raise
         finally:
-            self._leave(opened, pool)
+            self._close_leftovers(opened, pool)
         raise problem
 
     def write(
@@ -256,16 +256,16 @@ class Database:
         def look(keys: Sequence[str]) -> list[WrittenRow]:
             return self.run(lambda connection, sql: sql.entries.written(connection, keys))
 
-        with one_end(self._seconds()):
+        with common_end(self._seconds()):
             return write.settled(lambda: attempt(write), change, look, done)
 
-    def tend(self, stores: int) -> None:
+    def do_upkeep(self, stores: int) -> None:
         """Do the upkeep after stores, if it is due. An error here is only logged, because the stores have succeeded."""
         opened = self._opened
         if opened is None or opened.upkeep is None or not opened.upkeep.is_due(stores):
             return
         try:
-            with one_end(self._seconds() / 2):  # the store had the other half
+            with common_end(self._seconds() / 2):  # the store had the other half
                 opened.upkeep.some(self._write)
         except LTMError as failure:
             _logger.info("words are put into the index later: %s", failure)
@@ -291,7 +291,7 @@ class Database:
             LTMError: the time is over.
         """
         problem = None
-        with one_end(self._seconds()):
+        with common_end(self._seconds()):
             try:
                 yield
             except DeadlineError:
@@ -422,13 +422,13 @@ class Database:
                 return DAMAGED.exception()
         return None
 
-    def _leave(self, opened: _Opened, pool: Pool) -> None:
+    def _close_leftovers(self, opened: _Opened, pool: Pool) -> None:
         """Close the connections that a call left in the pools, if the database was closed meanwhile."""
         if self._opened is not opened and self._shared is None:
             pool.dispose()
             opened.engine.pool.dispose()
 
-    def _leave_lost(self, opened: _Opened) -> None:
+    def _close_lost(self, opened: _Opened) -> None:
         """Close the connections to a database whose file was removed or replaced. The next call starts again."""
         with _held(self._starting, math.inf):
             is_ours = self._opened is opened

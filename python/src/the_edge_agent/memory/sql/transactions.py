@@ -66,7 +66,7 @@ def run_transaction(
             try:
                 try:
                     with dialect.transactions.begin(connection, deadline, write=write, snapshot=snapshot):
-                        answer = _done(work, connection, dialect)
+                        answer = _run_work(work, connection, dialect)
                         is_committing = write
                     return answer
                 except LostDatabaseError as error:  # the other connections of a caller's engine are useless, too
@@ -74,16 +74,16 @@ def run_transaction(
                     connection.invalidate(error)
                     raise
                 except BaseException as error:
-                    if deadline.expired or _tears_out(error, dialect):
+                    if deadline.expired or _interrupts_statement(error, dialect):
                         connection.invalidate()
-                    elif _serves_no_more(error, engine) and not connection.invalidated:
+                    elif _takes_no_writes(error, engine) and not connection.invalidated:
                         forget(engine, connection.connection, error)
                         connection.invalidate(error)
                     raise
                 finally:
                     connection.close()
-            # SQLAlchemy raises these if KeyboardInterrupt has half closed its transaction (SAWarning if warnings are
-            # errors).
+            # SQLAlchemy raises these for a transaction that KeyboardInterrupt has half closed. SAWarning is raised only
+            # if warnings are errors.
             except (AssertionError, SAWarning) as error:
                 _close_again(connection)
                 interrupt = _interrupt_behind(error)
@@ -92,19 +92,18 @@ def run_transaction(
                 raise interrupt from None
             except BaseException as error:
                 _close_again(connection)
-                # SQLAlchemy closed the connection, but SQLite keeps the lock while a frame of the traceback has a
-                # cursor.
+                # While a frame of the traceback has a cursor, SQLite keeps the lock after the connection is closed.
                 if not isinstance(error, Exception):
                     clear_frames(error.__traceback__)
                 raise
 
-    may_go_on = _GoingOn()
+    retry_rule = _RetryRule()
 
     def again(failure: Failure) -> bool:
-        return may_go_on(failure, is_written=is_committing)
+        return retry_rule(failure, is_written=is_committing)
 
     def unknown(failure: Failure) -> bool:
-        return is_committing and _is_cut(failure, deadline)
+        return is_committing and _is_result_unknown(failure, deadline)
 
     return retrying(attempt, deadline, again=again, unknown=unknown)
 
@@ -133,9 +132,9 @@ def run_autocommit(
                 is_sent = write
                 return query.prepared.on(engine.dialect).run(driver_connection, query.parameters)
         except BaseException as error:
-            if getattr(error, "connection_invalidated", False) or _serves_no_more(error, engine):
+            if getattr(error, "connection_invalidated", False) or _takes_no_writes(error, engine):
                 forget(engine, pooled, error)
-            elif deadline.expired or _tears_out(error, dialect):
+            elif deadline.expired or _interrupts_statement(error, dialect):
                 dialect.sessions.cancel(driver_connection)
                 pooled.invalidate(error)
             raise
@@ -143,15 +142,15 @@ def run_autocommit(
             deadline.release()
             pooled.close()
 
-    return retrying(attempt, deadline, unknown=lambda failure: is_sent and _is_cut(failure, deadline))
+    return retrying(attempt, deadline, unknown=lambda failure: is_sent and _is_result_unknown(failure, deadline))
 
 
-def _done(work: Callable[[Connection], Answer], connection: Connection, dialect: Dialect) -> Answer:
+def _run_work(work: Callable[[Connection], Answer], connection: Connection, dialect: Dialect) -> Answer:
     """Run ``work``. If an error interrupts a statement, drop the connection before anything rolls back on it."""
     try:
         return work(connection)
     except BaseException as error:
-        if _tears_out(error, dialect) and not connection.invalidated:
+        if _interrupts_statement(error, dialect) and not connection.invalidated:
             dialect.sessions.cancel(connection.connection.driver_connection)
             connection.invalidate()
         raise
@@ -175,7 +174,7 @@ def _close_again(connection: Connection) -> None:
             connection.connection.close()
 
 
-def _tears_out(error: BaseException, dialect: Dialect) -> bool:
+def _interrupts_statement(error: BaseException, dialect: Dialect) -> bool:
     """Return whether an error may have interrupted a connection to a server during a statement.
 
     Then it must be closed.
@@ -183,7 +182,7 @@ def _tears_out(error: BaseException, dialect: Dialect) -> bool:
     return bool(dialect.features.socket_drivers) and not isinstance(error, (SQLAlchemyError, LostRaceError, LTMError))
 
 
-def _serves_no_more(error: BaseException, engine: Engine) -> bool:
+def _takes_no_writes(error: BaseException, engine: Engine) -> bool:
     """Return whether the server still answers but takes no writes. A new connection may lead to another server.
 
     This is always False for a caller's engine, because its pool may be for reading only.
@@ -191,7 +190,7 @@ def _serves_no_more(error: BaseException, engine: Engine) -> bool:
     return isinstance(error, DBAPIError) and SECONDS in engine.get_execution_options() and classify(error).lost
 
 
-def _is_cut(failure: Failure, deadline: Deadline) -> bool:
+def _is_result_unknown(failure: Failure, deadline: Deadline) -> bool:
     """Return whether the result of a statement is unknown."""
     is_cut = failure.error_type in ("connection_error", "connection_timeout")
     return (deadline.expired or is_cut) and not failure.untouched
@@ -208,7 +207,7 @@ def _pooled(engine: Engine, dialect: Dialect) -> PoolProxiedConnection | Loan:
         pooled.close()
 
 
-class _GoingOn:
+class _RetryRule:
     """Decides whether a call runs again after a failure: until its deadline, but only once for a lasting failure."""
 
     __slots__ = ("_was_lasting",)
@@ -255,7 +254,7 @@ def retrying(
             if not is_driver_error(error):
                 raise
             failure = classify(error)
-        again = again or _GoingOn()
+        again = again or _RetryRule()
         fields = {"unknown": True} if unknown(failure) else {}
         if deadline.expired and not failure.waited:
             timed_out = out_of_time(deadline.seconds) if lost is None or fields else lost  # the loss explains more

@@ -120,7 +120,7 @@ def current() -> Deadline | None:
 
 
 @contextmanager
-def one_end(seconds: float) -> Iterator[None]:
+def common_end(seconds: float) -> Iterator[None]:
     """Let all deadlines that begin in this block end at the same time. So a call with several has no more time."""
     _local.end = time.monotonic() + seconds
     try:

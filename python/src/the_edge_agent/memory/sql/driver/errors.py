@@ -244,7 +244,7 @@ _TEXTS: Final[tuple[tuple[str, Meaning], ...]] = (
     ),
 )
 # The texts of these errors may say more.
-_OF_ANY_REASON: Final = (REFUSED, LOST, UNREACHABLE, POOLER_BROKE, TLS_FAILED)
+_VAGUE: Final = (REFUSED, LOST, UNREACHABLE, POOLER_BROKE, TLS_FAILED)
 
 
 DAMAGED: Final = Failure("connection_error", FILE_DAMAGED)
@@ -297,7 +297,7 @@ def _no_connection(error: ConnectingError) -> Failure:
     original = _original(error.error)
     text = str(original)
     code, meaning = _by_code(original)
-    if meaning in (None, *_OF_ANY_REASON):
+    if meaning in (None, *_VAGUE):
         meaning = by_text_of_tls(text) or meaning
     meaning = meaning or _by_text(original)
     if meaning in (None, REFUSED) and is_of_postgres(original):
@@ -331,7 +331,7 @@ def _failure(meaning: Meaning, code: str = "", *, where: Where = NOWHERE, text: 
     )
 
 
-def _is_cut(error: BaseException | None) -> bool:
+def _was_closed_by_server(error: BaseException | None) -> bool:
     """Return whether the server closed the connection while it was set up, also in the TLS handshake."""
     is_ended = isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError)
     return is_ended or type(error).__name__ == "SSLEOFError"
@@ -340,7 +340,7 @@ def _is_cut(error: BaseException | None) -> bool:
 def _by_code(original: Any) -> tuple[str, Meaning | None]:
     number = original.args[0] if getattr(original, "args", ()) else None
     if isinstance(number, int) and not isinstance(original, OSError):
-        if number == 2003 and _is_cut(getattr(original, "original_exception", None)):  # of PyMySQL
+        if number == 2003 and _was_closed_by_server(getattr(original, "original_exception", None)):  # of PyMySQL
             return f"error {number}", LOST
         return f"error {number}", _by_number(number, str(original))
     sqlstate = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)

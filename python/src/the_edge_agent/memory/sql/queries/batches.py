@@ -9,11 +9,8 @@ Item = TypeVar("Item")
 
 BATCH_ITEMS: Final = 1_000  # ten parameters each are far below the limits of SQLite (32,766) and PostgreSQL (65,535)
 BATCH_BYTES: Final = 4_000_000  # as sent; less if the server accepts only smaller packets
-_ESCAPED: Final = (
-    "'",
-    '"',
-    "\\",
-)  # drivers that write values into the statement add a character to escape each of these
+# Drivers that write values into the statement escape each of these with one more character.
+_ESCAPED: Final = ("'", '"', "\\")
 
 
 def batches(items: Iterable[Item], size: Callable[[Item], int], packet: int | None) -> Iterator[list[Item]]:

@@ -47,7 +47,7 @@ from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sql.queries.batches import batches, exact_bytes
 from the_edge_agent.memory.sql.queries.search import prefix_parameters
 from the_edge_agent.memory.sql.schema.create import Schema
-from the_edge_agent.memory.sql.schema.rows import catalog_parameters, catalog_row, moment_of
+from the_edge_agent.memory.sql.schema.rows import catalog_parameters, catalog_row, time_of
 
 _ID_BYTES: Final = 64
 _WIDEST: Final = 4  # bytes of a character
@@ -123,7 +123,7 @@ class Catalog:
         by_key = sorted(range(len(entries)), key=lambda place: entries[place].key)
         groups = [[*group] for _, group in groupby(by_key, key=lambda place: entries[place].key)]
         created = [False] * len(entries)
-        for part in _in_two(groups, entries):
+        for part in _in_write_order(groups, entries):
             for batch in batches(part, lambda places: _most_bytes(entries[places[-1]]), self._packet):
                 for places, version in zip(batch, self._tracked(connection, entries, batch, now), strict=True):
                     created[places[0]] = version == len(places)
@@ -162,14 +162,14 @@ class Catalog:
     def get(self, connection: Connection, key: str) -> dict[str, Any] | Damage | None:
         """Return an entry, or None if there is none."""
         rows = connection.execute(self._get, {"b_id": generate_entry_id(key), **self._now(connection)})
-        return read_tracked_at([key], rows, moment_of)[key]
+        return read_tracked_at([key], rows, time_of)[key]
 
     def get_many(self, connection: Connection, keys: Sequence[str]) -> dict[str, dict[str, Any] | Damage | None]:
         """Return the entries at keys. A key without an entry has the value None."""
         parts = [*batches([*map(generate_entry_id, keys)], lambda _: _ID_BYTES, self._packet)]
         now = self._now(connection, len(parts))
         results = (connection.execute(self._get_many, {"b_ids": part, **now}) for part in parts)
-        return read_tracked_at(keys, chain.from_iterable(results), moment_of)
+        return read_tracked_at(keys, chain.from_iterable(results), time_of)
 
     def list_entries(
         self,
@@ -192,7 +192,7 @@ class Catalog:
             statement = statement.where(in_sql)
         now = {**self._now(connection, 2), **prefix_values}
         if condition is None or in_sql is not None:
-            entries = [read_tracked(row, moment_of) for row in connection.execute(statement.limit(limit), now)]
+            entries = [read_tracked(row, time_of) for row in connection.execute(statement.limit(limit), now)]
             if Damage not in map(type, entries):
                 return Listed(entries)
         entries_in_time = deadline.in_time(self._pages(connection, statement, now))
@@ -206,10 +206,10 @@ class Catalog:
         """
         now = self._now(connection, 2)
         if snapshot_id is None:
-            return _by_key(read_tracked(row, moment_of) for row in connection.execute(self._all, now))
+            return _by_key(read_tracked(row, time_of) for row in connection.execute(self._all, now))
         self._require_snapshot(connection, snapshot_id)
         rows = connection.execute(self._changed, {"b_snapshot": snapshot_id, **now})
-        return _by_key(read_tracked(row, moment_of) for row in rows)
+        return _by_key(read_tracked(row, time_of) for row in rows)
 
     def deleted(self, connection: Connection, snapshot_id: str) -> list[dict[str, Any]]:
         """Return the entries of a snapshot that the catalog no longer has.
@@ -219,7 +219,7 @@ class Catalog:
         """
         self._require_snapshot(connection, snapshot_id)
         rows = connection.execute(self._deleted, {"b_snapshot": snapshot_id, **self._now(connection)})
-        return _by_key(read_gone(row, moment_of) for row in rows)
+        return _by_key(read_gone(row, time_of) for row in rows)
 
     # --- snapshots ---------------------------------------------------------------------------------
 
@@ -238,11 +238,11 @@ class Catalog:
     def snapshot(self, connection: Connection, snapshot_id: str) -> dict[str, Any] | Damage | None:
         """Return a snapshot, or None if there is none."""
         row = connection.execute(self._snapshot, {"b_snapshot": snapshot_id}).first()
-        return None if row is None else read_snapshot(row, moment_of)
+        return None if row is None else read_snapshot(row, time_of)
 
     def snapshots(self, connection: Connection) -> list[dict[str, Any]]:
         """Return all snapshots, newest first."""
-        return Listed(read_snapshot(row, moment_of) for row in connection.execute(self._newest_first))
+        return Listed(read_snapshot(row, time_of) for row in connection.execute(self._newest_first))
 
     def delete_snapshot(self, connection: Connection, snapshot_id: str) -> bool:
         """Delete a snapshot, and return whether it existed."""
@@ -262,7 +262,7 @@ class Catalog:
         following, skip = statement, 0
         while True:
             rows = connection.execute(following.limit(_PAGE_ROWS).offset(skip), now).all()
-            yield from (read_tracked(row, moment_of) for row in rows)
+            yield from (read_tracked(row, time_of) for row in rows)
             if len(rows) < _PAGE_ROWS:
                 return
             after, more = place_after([row[1] for row in rows])
@@ -272,7 +272,7 @@ class Catalog:
                 following, skip = statement.where(self._key > after), more
 
 
-def _in_two(groups: Iterable[list[int]], entries: Sequence[Tracked]) -> Iterator[list[list[int]]]:
+def _in_write_order(groups: Iterable[list[int]], entries: Sequence[Tracked]) -> Iterator[list[list[int]]]:
     """Yield the groups to write first, then the groups that follow an entry of the same key that can expire."""
     first, then = [], []
     for places in groups:

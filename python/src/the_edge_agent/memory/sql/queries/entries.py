@@ -24,7 +24,7 @@ from the_edge_agent.memory.sql.queries.search import Search, Searcher, SQLReader
 from the_edge_agent.memory.sql.queries.single_store import SingleStore
 from the_edge_agent.memory.sql.queries.versions import VersionedStore
 from the_edge_agent.memory.sql.schema.create import Schema
-from the_edge_agent.memory.sql.schema.rows import entry_parameters, entry_row, moment_of
+from the_edge_agent.memory.sql.schema.rows import entry_parameters, entry_row, time_of
 
 _WIDEST: Final = 4  # bytes of a character, escaped or not
 
@@ -90,7 +90,7 @@ class Entries:
         by_key = sorted(range(len(operations)), key=lambda place: operations[place].key)
         groups = ([*group] for _, group in groupby(by_key, key=lambda place: operations[place].key))
         for are_unconditional, run in groupby(
-            groups, key=lambda places: _are_one([operations[place] for place in places])
+            groups, key=lambda places: _only_last_counts([operations[place] for place in places])
         ):
             if are_unconditional:
                 results.update(self._store_together(connection, operations, [*run], now, write))
@@ -192,15 +192,18 @@ class Entries:
         results = (connection.execute(self._retrieve_many, {"b_keys": part, **now}) for part in parts)
         return {row[0]: row for rows in results for row in rows}
 
-    def takes_several(self, keys: Sequence[str]) -> bool:
-        """Return whether retrieving these keys needs several statements, or one that may not see a single state."""
+    def needs_snapshot(self, keys: Sequence[str]) -> bool:
+        """Return whether these keys must be read in a snapshot.
+
+        That is so if several statements are needed, or if one statement may see several states.
+        """
         return len(keys) > 1 and (not self._dialect.features.has_snapshot_reads or len(self._batches_of_keys(keys)) > 1)
 
     def facts(self, connection: Connection, keys: Sequence[str]) -> dict[str, Facts | Damage]:
         """Return when the entries at keys expire, and the pointers to their values in a blob storage."""
         parts = self._batches_of_keys(keys)
         rows = (row for part in parts for row in connection.execute(self._facts, {"b_keys": part}))
-        return {row[0]: read_facts(*row, timestamp=moment_of) for row in rows}
+        return {row[0]: read_facts(*row, timestamp=time_of) for row in rows}
 
     def pointed_to(self, connection: Connection, pointers: Sequence[str]) -> set[str]:
         """Return the pointers that an entry has. Expired entries count too."""
@@ -259,7 +262,7 @@ class Entries:
         return [*batches(keys, lambda key: len(key) * _WIDEST, self._packet)]
 
 
-def _are_one(operations: Sequence[Operation]) -> bool:
+def _only_last_counts(operations: Sequence[Operation]) -> bool:
     """Return whether all operations on one key are stores, and only the last one matters."""
     return all(map(is_unconditional, operations)) and not any(map(ends_by_itself, operations[:-1]))
 

@@ -27,7 +27,7 @@ def entry_of(key: Any, text: Any, metadata: Any, pointer: str | None, version: A
     return entry if isinstance(entry, Damage) else {**entry, "value": Pointer(pointer)}
 
 
-def moment_of(value: Any) -> datetime | None:
+def time_of(value: Any) -> datetime | None:
     """Return a time that SQLAlchemy has converted. ``read_time`` later refuses a value that is not a time."""
     moment: datetime | None = value
     return moment
@@ -41,7 +41,7 @@ def entry_row(dialect: Dialect, entries: Table) -> dict[str, Any]:
         "value": bindparam("b_value", type_=dialect.features.text_type),
         **dialect.queries.metadata_columns(entries),
         **{name: bindparam(f"b_{name}", type_=entries.c[name].type) for name in optional},
-        **_stamps(dialect),
+        **_time_columns(dialect),
     }
 
 
@@ -69,7 +69,7 @@ def catalog_row(dialect: Dialect, catalog: Table) -> dict[str, Any]:
         **{name: bindparam(f"b_{name}", type_=columns[name].type) for name in names},
         "inlined_value": bindparam("b_inlined_value", type_=dialect.features.text_type),
         **dialect.queries.metadata_columns(catalog),
-        **_stamps(dialect),
+        **_time_columns(dialect),
     }
 
 
@@ -98,7 +98,7 @@ def _time_parameters(ttl: timedelta | None, until: datetime | None, now: datetim
     }
 
 
-def _stamps(dialect: Dialect) -> dict[str, Any]:
+def _time_columns(dialect: Dialect) -> dict[str, Any]:
     return {
         "version": bindparam("b_count", type_=BigInteger()),
         "expires_at": dialect.times.expiry,

@@ -41,7 +41,7 @@ class Transactions(Part):
 
         The connection is in no transaction before.
         """
-        return _Ended(driver_connection, write)
+        return _EndOfStatement(driver_connection, write)
 
     def lock_row(self, connection: Connection, table: Table, *, exclusive: bool) -> None:
         """Lock the one row of a table until the transaction ends.
@@ -98,7 +98,7 @@ class Times(Part):
         return timestamp
 
 
-class _Ended:
+class _EndOfStatement:
     """Ends the transaction that a single statement began."""
 
     def __init__(self, driver_connection: Any, write: bool) -> None:

@@ -29,7 +29,7 @@ from the_edge_agent.memory.sql.driver.prepared import Outcome, Prepared
 Incoming: TypeAlias = Mapping[str, Any] | ReadOnlyColumnCollection[str, Any]
 Changes: TypeAlias = list[tuple[str, Any]]
 
-_NOT_WRITTEN = ("version", "expires_at", "created_at", "updated_at")
+_COMPUTED = ("version", "expires_at", "created_at", "updated_at")
 _WRITE_ID = "write_id"
 _HIGHEST = 2**63 - 1
 
@@ -77,7 +77,7 @@ class Upsert:
             mine = and_(columns[_WRITE_ID].is_not(None), columns[_WRITE_ID] == incoming[_WRITE_ID])
             is_same.append((mine, columns.version))
         version, timestamp = incoming["version"], incoming["updated_at"]
-        written = [name for name in self.row if name != self.name and name not in _NOT_WRITTEN]
+        written = [name for name in self.row if name != self.name and name not in _COMPUTED]
         return [
             ("version", case((is_over, version), *is_same, else_=self.next_version(version))),
             ("created_at", case((is_over, timestamp), else_=columns.created_at)),

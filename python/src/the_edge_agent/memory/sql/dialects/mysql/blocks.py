@@ -139,7 +139,7 @@ class WordBlocks(Upkeep):
             self._dissolve(run, block)
         self._thin_out(run, listed, limit=len(listed))
         blocks = entries = 0
-        while numbered := self._number(run, _patiently(run, self._make)):
+        while numbered := self._number(run, _retry_busy(run, self._make)):
             blocks, entries = blocks + 1, entries + numbered
         return blocks, entries
 
@@ -299,7 +299,7 @@ def _busy() -> Iterator[None]:
         raise
 
 
-def _patiently(run: Run, work: Callable[[Connection], Any]) -> Any:
+def _retry_busy(run: Run, work: Callable[[Connection], Any]) -> Any:
     for attempt in range(_ATTEMPTS):
         try:
             return run(work)

@@ -1,4 +1,4 @@
-"""What MySQL and MariaDB can do."""
+"""``MySQLFeatures``: what MySQL and MariaDB can do."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ class MySQLFeatures(Features):
 
     @property
     def search_path(self) -> str:
-        """A short text for people that says how words are searched. It is right after the probe."""
+        """A short text for people that says how words are searched. It is correct only after the probe."""
         return f"index of words, then {super().search_path}" if self.has_text_index else super().search_path
 
     @property
     def filter_path(self) -> str:
-        """A short text for people that says how metadata filters are decided. It is right after the probe."""
-        return "JSON functions, behind indexed terms" if self.has_json else super().filter_path
+        """A short text for people that says how metadata filters are decided. It is correct only after the probe."""
+        return "JSON functions, behind metadata hashes" if self.has_json else super().filter_path

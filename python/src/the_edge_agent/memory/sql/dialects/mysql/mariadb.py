@@ -21,7 +21,7 @@ _EXACT: Final = "utf8mb4_nopad_bin"
 
 
 class MariaDBQueries(MySQLQueries):
-    """Parts of statements for MariaDB."""
+    """SQL parts of statements for MariaDB."""
 
     def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
         """Return an upsert that stores rows in one statement."""
@@ -45,7 +45,7 @@ class OnDuplicateKeyReturning(UpsertReturning):
     """INSERT ... ON DUPLICATE KEY UPDATE ... RETURNING."""
 
     def statement(self) -> Insert:
-        """Return the insert that becomes an update when the key is there."""
+        """Return the insert statement, which becomes an update if the key exists."""
         statement = insert(self.table).values(self.row)
         return statement.on_duplicate_key_update(self.changes(statement.inserted))
 

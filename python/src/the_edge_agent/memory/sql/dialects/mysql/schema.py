@@ -75,7 +75,10 @@ class MySQLSchema(DialectSchema):
                 )
 
     def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
-        """Add the table of words. It comes first, because the entries' table must never exist without it."""
+        """Return the statements.
+
+        The table of words is first, because the entries' table must never exist without it.
+        """
         statements = super().definitions(entries, *others)
         words = [CreateTable(table, if_not_exists=True) for table in self.search_tables(entries)]
         return [*words, *statements]
@@ -90,7 +93,7 @@ class MySQLSchema(DialectSchema):
 
     @contextmanager
     def exclusively(self, connection: Connection, name: str) -> Iterator[None]:
-        """Hold a named lock of the server. A table lock would end with the transaction, which DDL ends on MySQL."""
+        """Hold a named lock of the server, because DDL ends the transaction on MySQL, and so would end a table lock."""
         lock = {"name": f"the-edge-agent {name}"[:64]}
         connection.execute(text("SELECT GET_LOCK(:name, 30)"), lock)
         try:

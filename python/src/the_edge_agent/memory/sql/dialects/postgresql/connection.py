@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from the_edge_agent.memory.postgres.refusals import learn_code
-from the_edge_agent.memory.postgres.sessions import BEGIN_ANEW_TO_SET_UP, session_settings
+from the_edge_agent.memory.postgres.sessions import COMMIT_AND_BEGIN_TO_SET_UP, session_settings
 from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, Engines, Sessions
 
 _ACTIVE: Final = 1  # libpq's transaction status while a statement runs
@@ -31,7 +31,7 @@ class PostgreSQLSessions(Sessions):
         info = driver_connection.info
         version, process = info.server_version, info.backend_pid
         settings = session_settings(timeout=timeout, idle=idle, server_version=version, process=process)
-        return [f"{BEGIN_ANEW_TO_SET_UP}; {settings}"]
+        return [f"{COMMIT_AND_BEGIN_TO_SET_UP}; {settings}"]
 
     def set_up(self, cursor: Any, setting: str) -> None:
         """Run the text. psycopg must not prepare it, because several statements in one text cannot be prepared."""

@@ -1,4 +1,4 @@
-"""What PostgreSQL can do."""
+"""``PostgreSQLFeatures``: what PostgreSQL can do."""
 
 from __future__ import annotations
 
@@ -83,10 +83,10 @@ class PostgreSQLFeatures(Features):
 
     @property
     def search_path(self) -> str:
-        """A short text for people that says how words are searched. It is right after the probe."""
+        """A short text for people that says how words are searched. It is correct only after the probe."""
         return "full-text index (tsvector)" if self.has_text_index else super().search_path
 
     @property
     def filter_path(self) -> str:
-        """A short text for people that says how metadata filters are decided. It is right after the probe."""
+        """A short text for people that says how metadata filters are decided. It is correct only after the probe."""
         return "JSONB" if self.has_json else super().filter_path

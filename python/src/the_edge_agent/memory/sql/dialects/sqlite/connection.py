@@ -100,7 +100,7 @@ class SQLiteEngines(Engines):
         path = path_of(engine.url)
         file = None if path is None or not _is_on_disk(engine.url) else DatabaseFile(path)
         if file is not None:
-            _look_after(engine, file)
+            _watch_file(engine, file)
 
         @event.listens_for(engine, "connect")
         def on_connect(driver_connection: Any, record: Any) -> None:
@@ -199,7 +199,7 @@ def file_of(connection: Connection) -> DatabaseFile | None:
         return file
 
 
-def _look_after(engine: Engine, file: DatabaseFile) -> None:
+def _watch_file(engine: Engine, file: DatabaseFile) -> None:
     engine.update_execution_options(**{FILE: file})
     can_create = _can_create(engine.url)
 

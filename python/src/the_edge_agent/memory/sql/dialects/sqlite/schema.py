@@ -54,9 +54,9 @@ class SQLiteSchema(DialectSchema):
         if callers is not None:
             callers.opened(driver_connection)
         self.features.file = connection.get_execution_options().get(FILE, callers)
-        self._look_at(connection, entries)
+        self._probe_features(connection, entries)
 
-    def _look_at(self, connection: Connection, entries: Table) -> None:
+    def _probe_features(self, connection: Connection, entries: Table) -> None:
         """Check for json_each, and for the full-text index of an existing table or for FTS5 to create one."""
         features = self.features
         has_fts5, features.has_json = accepts(connection, *_FTS_TRIAL), accepts(connection, _JSON_TRIAL)
@@ -97,7 +97,7 @@ class SQLiteSchema(DialectSchema):
                 raise
 
     def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
-        """Add the full-text index and the triggers that update it."""
+        """Return the statements, with the full-text index and the triggers that update it."""
         statements = super().definitions(entries, *others)
         if self.features.has_text_index:
             statements += map(text, definitions(entries.name, has_json=self.features.has_metadata_words))
@@ -109,7 +109,7 @@ class SQLiteSchema(DialectSchema):
         First check again, because another process may have created the table meanwhile.
         """
         # Not by ``probe``: its check of the settings would end the transaction that creates the tables.
-        self._look_at(connection, tables[0])
+        self._probe_features(connection, tables[0])
         super().create(connection, *tables)
 
     def search_tables(self, entries: Table) -> list[Table]:

@@ -36,7 +36,7 @@ class SQLiteTransactions(Transactions):
         driver_connection = connection.connection.driver_connection
         transaction, callers = super().begin(connection, deadline, write=write), None
         if driver_connection is not None and driver_connection.text_factory is str:  # a caller's connection
-            transaction = callers = _OnCallers(transaction, driver_connection, deadline if write else None)
+            transaction = callers = _CallersTransaction(transaction, driver_connection, deadline if write else None)
         elif write:
             _wait_for_writers(connection, deadline)
         try:
@@ -71,7 +71,7 @@ class SQLiteTransactions(Transactions):
         """Do nothing: BEGIN IMMEDIATE has locked the database."""
 
 
-class _OnCallers:
+class _CallersTransaction:
     """Ends a transaction on a caller's connection, and restores the connection's settings."""
 
     def __init__(

@@ -24,7 +24,7 @@ from benchmarks.player import Found, Row, Scored
 from benchmarks.workload import Entry
 from the_edge_agent.memory.core.languages import ENGLISH, language
 from the_edge_agent.memory.core.tokens import search_text, tokenize
-from the_edge_agent.memory.sql.dialects.mysql.terms import TERMS, term_parameters
+from the_edge_agent.memory.sql.dialects.mysql.metadata_hashes import METADATA_HASHES, metadata_hash_parameters
 
 _TABLE: Final = (
     "CREATE TABLE IF NOT EXISTS ltm_entries (`key` {key_type} NOT NULL, "
@@ -34,16 +34,16 @@ _TABLE: Final = (
     "write_id VARCHAR(36) CHARACTER SET ascii COLLATE ascii_bin, "
     "storage_uri VARCHAR(200) CHARACTER SET ascii COLLATE ascii_bin, expires_at DATETIME(6), "
     "created_at DATETIME(6) NOT NULL, updated_at DATETIME(6) NOT NULL, PRIMARY KEY (`key`), "
-    f"{''.join(f'{name} INT UNSIGNED, INDEX ix_ltm_entries_{name} ({name}), ' for name in TERMS)}"
+    f"{''.join(f'{name} INT UNSIGNED, INDEX ix_ltm_entries_{name} ({name}), ' for name in METADATA_HASHES)}"
     "number BIGINT, INDEX ix_number (number), "
     "INDEX ix_ltm_entries_expires_at (expires_at), INDEX ix_ltm_entries_updated_at (updated_at DESC, `key`))"
 )
 _INSERT: Final = (
-    f"INSERT INTO ltm_entries (`key`, value, metadata, search_text, {', '.join(TERMS)}, number, version, expires_at, "
-    "created_at, updated_at) VALUES "
+    f"INSERT INTO ltm_entries (`key`, value, metadata, search_text, {', '.join(METADATA_HASHES)}, number, version, "
+    "expires_at, created_at, updated_at) VALUES "
 )
-_VALUES: Final = f"(%s, %s, %s, %s, {', '.join(['%s'] * len(TERMS))}, NULL, 1, NULL, {{now}}, {{now}})"
-_WRITTEN: Final = ("value", "metadata", "search_text", *TERMS, "number", "expires_at", "updated_at")
+_VALUES: Final = f"(%s, %s, %s, %s, {', '.join(['%s'] * len(METADATA_HASHES))}, NULL, 1, NULL, {{now}}, {{now}})"
+_WRITTEN: Final = ("value", "metadata", "search_text", *METADATA_HASHES, "number", "expires_at", "updated_at")
 _VISIBLE: Final = "(expires_at IS NULL OR expires_at > UTC_TIMESTAMP(6))"
 _GET: Final = f"SELECT value, metadata, version FROM ltm_entries WHERE `key` = %s AND {_VISIBLE}"
 _MANY: Final = f"SELECT `key`, value, metadata, version FROM ltm_entries WHERE `key` IN %s AND {_VISIBLE}"
@@ -60,9 +60,9 @@ _SEARCH: Final = f"""
         FROM newest ORDER BY score DESC, updated_at DESC, `key` LIMIT 10)
     SELECT e.`key`, e.value, e.metadata, best.score FROM best JOIN ltm_entries e ON e.`key` = best.`key`
     ORDER BY best.score DESC, e.updated_at DESC, e.`key`"""
-_HAS_TERM: Final = " UNION ".join(f"SELECT `key` FROM ltm_entries WHERE {name} = %(term)s" for name in TERMS)
+_HAS_HASH: Final = " UNION ".join(f"SELECT `key` FROM ltm_entries WHERE {name} = %(hash)s" for name in METADATA_HASHES)
 _FILTER: Final = f"""
-    SELECT `key`, value, metadata FROM ({_HAS_TERM}) AS found JOIN ltm_entries USING (`key`)
+    SELECT `key`, value, metadata FROM ({_HAS_HASH}) AS matches JOIN ltm_entries USING (`key`)
     WHERE JSON_UNQUOTE(JSON_EXTRACT(metadata, %(path)s)) = %(value)s AND {_VISIBLE}
     ORDER BY updated_at DESC, `key` LIMIT 10"""
 _KEYS: Final = f"SELECT `key` FROM ltm_entries WHERE `key` > %s AND {_VISIBLE} ORDER BY `key` LIMIT %s"
@@ -156,8 +156,8 @@ class BareMySQL(BareCatalogOfMySQL):
     def filter(self, name: str, value: str) -> list[Row]:
         """See the base class."""
         with self._connection.cursor() as cursor:
-            (term, *_) = term_parameters({name: value}).values()
-            cursor.execute(_FILTER, {"term": term, "path": f'$."{name}"', "value": value})
+            (metadata_hash, *_) = metadata_hash_parameters({name: value}).values()
+            cursor.execute(_FILTER, {"hash": metadata_hash, "path": f'$."{name}"', "value": value})
             return [*map(_decoded, cursor.fetchall())]
 
     def list_keys(self, after: str, limit: int) -> list[str]:
@@ -233,7 +233,7 @@ def _named(statement: str) -> str:
 def _row(entry: Entry) -> tuple[str | int | None, ...]:
     value, metadata = json.dumps(entry.value, ensure_ascii=False), json.dumps(entry.metadata, ensure_ascii=False)
     tokens = search_text(entry.key, entry.value, entry.metadata, language(ENGLISH))
-    return entry.key, value, metadata, tokens, *term_parameters(entry.metadata).values()
+    return entry.key, value, metadata, tokens, *metadata_hash_parameters(entry.metadata).values()
 
 
 def _decoded(row: Sequence[Any]) -> Row:

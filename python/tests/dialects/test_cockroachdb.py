@@ -65,7 +65,7 @@ def test_an_upsert_is_one_statement(cockroach: EngineDialect, dialect: Dialect, 
 def test_a_search_looks_the_words_up_and_filters_in_json(
     cockroach: EngineDialect, dialect: Dialect, tables: Tables
 ) -> None:
-    matches, *_ = dialect.queries.texts(tables.entries).matches(parse_query("red fox").terms)
+    matches, *_ = dialect.queries.texts(tables.entries).term_conditions(parse_query("red fox").terms)
     assert "search_vector @@ to_tsquery" in str(matches.compile(dialect=cockroach))
     condition = dialect.queries.filters(tables.entries).condition(parse_filter({"n": {"$gt": 1}, "kind": "note"}))  # type: ignore[arg-type]
     assert condition is not None

@@ -25,8 +25,8 @@ _LIKE: Final = "LIKE over search tokens"
 _PATHS: Final = {
     "sqlite": ("full-text index (FTS5)", "json_each"),
     "postgresql": ("full-text index (tsvector)", "JSONB"),
-    "mysql": (f"index of words, then {_LIKE}", "JSON functions, behind indexed terms"),
-    "mariadb": (f"index of words, then {_LIKE}", "JSON functions, behind indexed terms"),
+    "mysql": (f"index of words, then {_LIKE}", "JSON functions, behind metadata hashes"),
+    "mariadb": (f"index of words, then {_LIKE}", "JSON functions, behind metadata hashes"),
 }
 _NO_INDEX: Final = "no full-text index: searches use LIKE over search tokens"
 _NO_JSON: Final = "no JSON functions: metadata filters are decided in Python"

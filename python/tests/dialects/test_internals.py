@@ -55,8 +55,8 @@ def test_an_engine_knows_whether_it_logs(engine: Engine, caplog: pytest.LogCaptu
 
 
 def test_the_isolation_level_of_an_engine_is_known(engine: Engine) -> None:
-    assert internals.isolation_level_given(engine) == "SERIALIZABLE"
-    assert internals.isolation_level_given(create_engine("sqlite://")) is None
+    assert internals.isolation_level_of(engine) == "SERIALIZABLE"
+    assert internals.isolation_level_of(create_engine("sqlite://")) is None
 
 
 def test_a_copy_with_execution_options_knows_its_engine(engine: Engine) -> None:

@@ -26,7 +26,7 @@ from the_edge_agent.memory.core.query import parse_query
 from the_edge_agent.memory.database import native_rows
 from the_edge_agent.memory.database import search_plan as plan
 from the_edge_agent.memory.database.search_plan import Step, StepLimits, first_answer
-from the_edge_agent.memory.sql.dialects.mysql import terms as mysql_terms
+from the_edge_agent.memory.sql.dialects.mysql import metadata_hashes
 from the_edge_agent.memory.sql.queries import search as sql_search
 from the_edge_agent.memory.sql.queries.search import Search
 from the_edge_agent.memory.sqlite.index import definitions
@@ -232,7 +232,7 @@ def test_each_step_answers_some_search_on_postgresql(database: Database, monkeyp
 
 
 @pytest.fixture
-def terms(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
+def mysql_family(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
     """A database of MySQL or MariaDB on which the steps are small."""
     with_small_steps(monkeypatch, "mysql")
     monkeypatch.setattr(plan, "RANK_WINDOW", WINDOW)
@@ -240,9 +240,9 @@ def terms(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
 
 
 def agree_with_sqlite(
-    terms: Database, path: Path, seed: int, queries: Sequence[str | None] = (None,), **options: Any
+    mysql_family: Database, path: Path, seed: int, queries: Sequence[str | None] = (None,), **options: Any
 ) -> None:
-    with terms.open(**options) as memory, SQLAlchemyBackend(f"sqlite:///{path}", **options) as reference:
+    with mysql_family.open(**options) as memory, SQLAlchemyBackend(f"sqlite:///{path}", **options) as reference:
         for each in (memory, reference):
             fill(each, random.Random(seed))
         for search in of_this_day(product(queries, FILTERS, PAGES), 60):
@@ -251,26 +251,26 @@ def agree_with_sqlite(
 
 
 @of_mysql
-def test_every_way_finds_the_same_with_terms(terms: Database, path: Path) -> None:
-    agree_with_sqlite(terms, path, 1, QUERIES)
+def test_every_way_finds_the_same_with_metadata_hashes(mysql_family: Database, path: Path) -> None:
+    agree_with_sqlite(mysql_family, path, 1, QUERIES)
 
 
 @of_mysql
-def test_terms_are_kept_without_words_too(terms: Database, path: Path) -> None:
-    agree_with_sqlite(terms, path, 3, table_name="without_words", search=False)
+def test_metadata_hashes_are_stored_without_words_too(mysql_family: Database, path: Path) -> None:
+    agree_with_sqlite(mysql_family, path, 3, table_name="without_words", search=False)
 
 
 @of_mysql
 def test_one_term_for_all_values_changes_no_answer(
-    terms: Database, path: Path, monkeypatch: pytest.MonkeyPatch
+    mysql_family: Database, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mysql_terms, "_term", lambda written: len(written) % 3 + 1)
-    agree_with_sqlite(terms, path, 4)
+    monkeypatch.setattr(metadata_hashes, "_metadata_hash", lambda written: len(written) % 3 + 1)
+    agree_with_sqlite(mysql_family, path, 4)
 
 
 @of_mysql
-def test_each_step_answers_some_search_with_terms(terms: Database) -> None:
-    with terms.open() as memory:
+def test_each_step_answers_some_search_with_metadata_hashes(mysql_family: Database) -> None:
+    with mysql_family.open() as memory:
         assert isinstance(memory, SQLAlchemyBackend)
         fill(memory, random.Random(1), sizes=(1,))
         answered = {answering(memory, query, condition) for query, condition in product((None, "-common"), FILTERS)}
@@ -278,9 +278,9 @@ def test_each_step_answers_some_search_with_terms(terms: Database) -> None:
 
 
 @of_mysql
-def test_a_look_at_the_newest_entries_reads_no_others(terms: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_at_the_newest_entries_reads_no_others(mysql_family: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     with_small_steps(monkeypatch, "mysql", ((3, 150), (12, 250)))  # MariaDB finds it cheap to read up to 100
-    with terms.open(pool_size=1, max_overflow=0) as memory:
+    with mysql_family.open(pool_size=1, max_overflow=0) as memory:
         for number in range(700):
             memory.store(f"k{number}", number, {"kind": "often", "n": number})
         search = Search((), parse_filter({"kind": "often", "n": {"$gt": 999}}), "", 4, 0)
@@ -303,9 +303,9 @@ def run_in(memory: Any, statement: str) -> list[Any]:
 
 @of_mysql
 @pytest.mark.parametrize("levels", [0, 27])
-def test_what_a_filter_asks_for_has_a_term(terms: Database, levels: int) -> None:
+def test_every_value_of_a_filter_has_a_metadata_hash(mysql_family: Database, levels: int) -> None:
     stored = [nested(metadata, levels) for metadata in METADATA[:-1]]
-    with terms.open() as memory:
+    with mysql_family.open() as memory:
         store_all(memory, stored)
         for condition in filter(None, stored):
             node = parse_filter(condition)
@@ -363,9 +363,9 @@ def test_a_filter_may_ask_for_members_of_enums(database: Database) -> None:
 
 
 @of_mysql
-def test_entries_with_more_terms_than_columns_are_found_however_many_there_are(terms: Database) -> None:
-    most = len(mysql_terms.TERMS)
-    with terms.open() as memory:
+def test_entries_with_more_metadata_hashes_than_columns_are_found(mysql_family: Database) -> None:
+    most = len(metadata_hashes.METADATA_HASHES)
+    with mysql_family.open() as memory:
         for number in range(40):
             more = {f"m{place}": place for place in range(most - 2 + number % 3)}
             memory.store(f"k{number:02}", number, {**more, "n": number % 20})
@@ -377,8 +377,8 @@ def test_entries_with_more_terms_than_columns_are_found_however_many_there_are(t
 
 
 @of_mysql
-def test_terms_follow_a_change_of_the_metadata(terms: Database) -> None:
-    with terms.open() as memory:
+def test_metadata_hashes_follow_a_change_of_the_metadata(mysql_family: Database) -> None:
+    with mysql_family.open() as memory:
         for metadata in ({"a": 1, "b": "x"}, {"b": "x"}, None, {"a": 2}, {str(n): n for n in range(20)}, {"a": 1.0}):
             memory.store("k", "v", metadata)
             for condition in ({"a": 1}, {"a": 2}, {"b": "x"}, {"7": 7}):
@@ -386,11 +386,11 @@ def test_terms_follow_a_change_of_the_metadata(terms: Database) -> None:
 
 
 @of_mysql
-def test_a_row_without_terms_is_found(terms: Database) -> None:
+def test_a_row_without_metadata_hashes_is_found(mysql_family: Database) -> None:
     """By somebody who inserts through the mapped class, which has no columns for them."""
-    with terms.open() as memory:
+    with mysql_family.open() as memory:
         fill(memory, random.Random(1))
-        insert_row(terms, "k", {"n": 99})
+        insert_row(mysql_family, "k", {"n": 99})
         assert answers(memory, None, {"n": 99}, 5, 0, "") == [("k", 0.0)]
 
 

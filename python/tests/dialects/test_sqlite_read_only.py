@@ -134,7 +134,7 @@ def test_an_engine_of_the_callers_that_cannot_read_the_file_is_told_what_to_do(f
     file.parent.chmod(0o555)
     engine, immutable = (create_engine(f"sqlite:///{url}", poolclass=NullPool) for url in (file, f"file:{file}?{HOW}"))
     # Before Python 3.11 sqlite3 gives no code, and the text says less.
-    said = r"read-only, where SQLite .* \?immutable=1&uri=true" if sys.version_info >= (3, 11) else "read-only"
+    said = r"read-only, so SQLite .* \?immutable=1&uri=true" if sys.version_info >= (3, 11) else "read-only"
     with without_rights(), pytest.raises(LTMError, match=said):
         SQLAlchemyBackend(engine=engine)
     with without_rights(), SQLAlchemyBackend(engine=immutable) as memory:

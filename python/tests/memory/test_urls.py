@@ -88,7 +88,7 @@ class TestMySQLURLs(MySQLURLs):
         url = make_url(database.url).set(drivername="mariadb+pymysql")
         assert refusal_of(text_of(url)) == (
             "configuration_error",
-            "the url says mariadb, and the server is MySQL; begin it with mysql",
+            "the url says mariadb, but the server is MySQL; let the url begin with mysql",
         )
 
 

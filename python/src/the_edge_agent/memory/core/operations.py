@@ -48,7 +48,7 @@ class Store:
     expires_at: datetime | None = None
 
     @property
-    def kept_value(self) -> str:
+    def stored_value(self) -> str:
         """The text for the value column: ``null`` if the value is in the blob storage."""
         return self.value if self.pointer is None else "null"
 

@@ -100,15 +100,15 @@ def check_kind(name: str, columns: Iterable[str], *, search: bool | None) -> Non
     has_words = keeps_words(columns)
     if search is None or has_words is None or has_words == search:
         return
-    made, wanted = ("with", "True") if has_words else ("without", "False")
+    made, search_option = ("with", "True") if has_words else ("without", "False")
     raise LTMError(
         "configuration_error",
-        f"the table {name} was made {made} full-text search; open it with search={wanted} "
-        f"(full_text: {wanted.lower()}), or copy it into another table or database",
+        f"the table {name} was made {made} full-text search; open it with search={search_option} "
+        f"(full_text: {search_option.lower()}), or copy it into another table or database",
     )
 
 
-def kept_language(name: str | None) -> str:
+def setting_of_language(name: str | None) -> str:
     """Return the setting that a new table keeps for its language: the name and the fingerprint of the stems.
 
     Args:
@@ -118,25 +118,25 @@ def kept_language(name: str | None) -> str:
     return f"{rules.name} {rules.fingerprint}".strip()
 
 
-def check_language_of(table: str, wanted: str | None, kept: str | None) -> Language:
+def check_language_of(table: str, requested: str | None, setting: str | None) -> Language:
     """Return the rules of the language of a table.
 
     Args:
         table: its name.
-        wanted: the language that it must have; None for any.
-        kept: what ``kept_language`` has returned when it was made; None if nothing was found.
+        requested: the language that it must have; None for any.
+        setting: what ``setting_of_language`` returned when the table was created; None if there is no setting.
 
     Raises:
         LTMError: ``configuration_error`` for another language, one that the installed stemmer does not know, and a
             table that has none.
     """
-    name = language_name(table, kept)
-    fingerprint = (kept or "").partition(" ")[2]
-    if wanted not in (None, name):
+    name = language_name(table, setting)
+    fingerprint = (setting or "").partition(" ")[2]
+    if requested not in (None, name):
         raise LTMError(
             "configuration_error",
-            f"the table {table} keeps words of the language {name}, and this memory is opened with language={wanted}; "
-            f"open it with language={name} or without, or copy it into another table or database",
+            f"the table {table} keeps words of the language {name}, and this memory is opened with "
+            f"language={requested}; open it with language={name} or without, or copy it into another table or database",
         )
     rules = language(name)
     if rules.fingerprint != fingerprint:
@@ -149,23 +149,23 @@ def check_language_of(table: str, wanted: str | None, kept: str | None) -> Langu
     return rules
 
 
-def language_name(table: str, kept: str | None) -> str:
+def language_name(table: str, setting: str | None) -> str:
     """Return the name of the language of a table that keeps words.
 
     Args:
         table: its name.
-        kept: what ``kept_language`` has returned when it was made; None if nothing was found.
+        setting: what ``setting_of_language`` returned when the table was created; None if there is no setting.
 
     Raises:
         LTMError: ``configuration_error`` for a table that has none.
     """
-    if kept is None:
+    if setting is None:
         raise LTMError(
             "configuration_error",
             f"the table {table} keeps words, but ltm_settings does not have their language. If it is a copy of another "
             f"table, copy that table's row of ltm_settings too, with {table} as table_name; else use another database",
         )
-    return kept.partition(" ")[0]
+    return setting.partition(" ")[0]
 
 
 def keeps_words(columns: Iterable[str]) -> bool | None:

@@ -136,7 +136,7 @@ class NativeCatalog(DatabaseCatalog):
         """Return the parameters for the time, in a transaction that has begun."""
         raise NotImplementedError
 
-    def _found(self, connection: Any, ids: Sequence[str]) -> Iterable[Row]:
+    def _rows_of_ids(self, connection: Any, ids: Sequence[str]) -> Iterable[Row]:
         """Return the rows of entries that have not expired."""
         raise NotImplementedError
 
@@ -148,7 +148,7 @@ class NativeCatalog(DatabaseCatalog):
 
     def _get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any] | Damage | None]:
         ids = [*map(generate_entry_id, keys)]
-        rows = self._run(lambda connection: self._found(connection, ids), "read")
+        rows = self._run(lambda connection: self._rows_of_ids(connection, ids), "read")
         return read_tracked_at(keys, rows, self._sql.read_time)
 
     def _delete(self, key: str) -> bool:

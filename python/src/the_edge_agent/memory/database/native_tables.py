@@ -16,7 +16,7 @@ from the_edge_agent.memory.database.layouts import (
     check_kind,
     check_language_of,
     check_layouts,
-    kept_language,
+    setting_of_language,
 )
 
 ENTRIES: Final = "ltm_entries"
@@ -91,10 +91,10 @@ class NativeTables:
         """Return the statements that create what else there is, once the tables are there."""
         raise NotImplementedError
 
-    def language_of(self, connection: Any, wanted: str | None) -> Language:
+    def language_of(self, connection: Any, requested: str | None) -> Language:
         """Return the rules of the language of the entries, which keep words; see ``check_language_of``."""
         row = connection.execute(_SETTING).fetchone() if self.columns_of(connection, "ltm_settings") else None
-        return check_language_of(ENTRIES, wanted, None if row is None else str(row[0]))
+        return check_language_of(ENTRIES, requested, None if row is None else str(row[0]))
 
     def check_layouts(self, connection: Any, search: bool | None) -> None:
         """Refuse tables of another application, and entries of the other kind; see ``layouts.check_layouts``."""
@@ -126,7 +126,7 @@ class NativeTables:
         for statement in self.indexes(connection, search=search):
             connection.execute(statement)
         if search and is_new:
-            connection.execute(_SET.format(*LANGUAGE_OF, kept_language(language)))
+            connection.execute(_SET.format(*LANGUAGE_OF, setting_of_language(language)))
         elif search:
             self.language_of(connection, language)
         connection.execute(_SET_VERSION)

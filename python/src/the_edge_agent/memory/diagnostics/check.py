@@ -33,7 +33,7 @@ from the_edge_agent.memory.sql.dialects import for_name
 from the_edge_agent.memory.sql.driver.options import EngineOptions
 from the_edge_agent.memory.sql.driver.url import parse_url
 from the_edge_agent.memory.sql.queries.statements import Statements
-from the_edge_agent.memory.sql.schema.rows import moment_of
+from the_edge_agent.memory.sql.schema.rows import time_of
 from the_edge_agent.memory.sql.schema.tables import LTMEntry
 
 _NAME_CHARACTERS: Final = string.ascii_lowercase + string.digits
@@ -158,11 +158,11 @@ def _next_key(sql: Statements, place: str, after: str) -> Select[Any]:
 
 def _read_entry(row: Sequence[Any]) -> Any:
     key, value, metadata, pointer, version, *times = row
-    return read_whole_entry(key, value if pointer is None else "null", metadata, version, times, moment_of)
+    return read_whole_entry(key, value if pointer is None else "null", metadata, version, times, time_of)
 
 
 def _read_tracked(row: Sequence[Any]) -> Any:
-    return read_tracked(row, moment_of)
+    return read_tracked(row, time_of)
 
 
 class _Check:

@@ -91,7 +91,7 @@ def _tables(schema: Schema, connection: Connection) -> dict[str, Any]:
         "state": state,
         "version": version,
         "full_text": None if foreign else has_words,
-        "language": ours.kept_language(connection) if has_words and not foreign else None,
+        "language": ours.stored_language(connection) if has_words and not foreign else None,
         "missing_tables": missing,
         "foreign_tables": foreign,
     }

@@ -1,7 +1,7 @@
 """PostgresBackend: long-term memory in one PostgreSQL database, with psycopg and without SQLAlchemy.
 
-Words and plain metadata values are looked up in the indexes of the server; phrases, negations, whole filters, scores
-and order are decided by the functions that define them, in Python, over rows that are streamed.
+The indexes of the server look up words and plain metadata values. Python decides phrases, negations, whole filters,
+scores and order, by the functions that define them, and streams the rows.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from the_edge_agent.memory.postgres.database import (
     PostgresDatabase,
     streamed,
 )
-from the_edge_agent.memory.postgres.index import json_copy
 from the_edge_agent.memory.postgres.search import (
     IN_PREFIX,
     VISIBLE,
@@ -45,9 +44,11 @@ from the_edge_agent.memory.postgres.search import (
     results_at_once,
     undamaged_of,
 )
+from the_edge_agent.memory.postgres.shared_sql import json_copy
 from the_edge_agent.memory.postgres.times import MICROSECONDS, in_utc, microseconds, utc
 
-# An upsert in one statement, at the time of the server. An expired entry counts as absent: the store is then a create.
+# An upsert in one statement, at the time of the server. An expired entry counts as absent, so the store creates an
+# entry.
 _UPSERT: Final = """
     INSERT INTO ltm_entries AS e (key, value, metadata, metadata_json, {names}version, expires_at, created_at,
                                   updated_at, write_id)
@@ -60,7 +61,7 @@ _UPSERT: Final = """
                        WHEN e.write_id = excluded.write_id THEN e.version WHEN e.version >= 1 THEN e.version + 1 END,
         created_at = CASE WHEN e.expires_at <= now() THEN now() ELSE e.created_at END,
         expires_at = excluded.expires_at, updated_at = now(), write_id = excluded.write_id, storage_uri = NULL"""
-# By whether the entry has search tokens.
+# The key says whether the table stores words.
 _STORE: Final = {
     True: _UPSERT.format(
         names="search_text, ",
@@ -73,14 +74,14 @@ _STORE: Final = {
 _PUT: Final = {words: f"{store} RETURNING version" for words, store in _STORE.items()}
 _CREATE: Final = {words: f"{store} WHERE e.expires_at <= now() RETURNING version" for words, store in _STORE.items()}
 _VERSION: Final = f"SELECT version FROM ltm_entries WHERE key = %(key)s AND {VISIBLE} FOR UPDATE"
-# What tells of the writes of rows; it waits for those who are writing them. Of a time that is infinite there is no age.
+# Reads which write each row is from; waits for transactions that are writing the rows. An infinite time has no age.
 _WRITTEN: Final = """
     SELECT key, version, write_id, CASE WHEN isfinite(updated_at) THEN extract(epoch FROM now() - updated_at) END,
            coalesce(expires_at <= now(), false)
     FROM ltm_entries WHERE key = ANY(%(keys)s) ORDER BY key FOR UPDATE"""
 _DELETE: Final = f"DELETE FROM ltm_entries WHERE key = %(key)s AND {VISIBLE}"
-# Rows are locked in the order of their keys, so that no two transactions wait for each other; a subquery in place of
-# MATERIALIZED may run again for each row, with other rows.
+# Rows are locked in the order of their keys, so that transactions do not deadlock. Without MATERIALIZED the subquery
+# could run again for each row, with a different result.
 _DELETE_MANY: Final = f"""
     WITH gone AS MATERIALIZED (
         SELECT key FROM ltm_entries WHERE key = ANY(%(keys)s) AND {VISIBLE} ORDER BY key FOR UPDATE)
@@ -107,9 +108,9 @@ _FACTS: Final = f"SELECT key, {utc('expires_at')}, storage_uri, version FROM ltm
 class PostgresBackend(DatabaseBackend):
     """Long-term memory in one PostgreSQL database (12 or later); needs psycopg.
 
-    The contract of each method is ``LTMBackend``'s. Safe for many threads and processes; a forked child opens
-    connections of its own. ``SQLAlchemyBackend`` opens the same database too, also at the same time. Values in a blob
-    storage are read by that class only.
+    ``LTMBackend`` has the contract of each method. Many threads and processes may use one database, and a forked child
+    opens its own connections. ``SQLAlchemyBackend`` can open the same database, also at the same time. Only that class
+    reads values in a blob storage.
     """
 
     _database: PostgresDatabase
@@ -132,19 +133,19 @@ class PostgresBackend(DatabaseBackend):
 
         Args:
             url: ``postgresql://user:password@host:5432/database``, with libpq's options after a ``?``.
-            pool_size: how many connections there may be; they are made as they are needed.
-            timeout: seconds that a call may take, the wait for a connection included.
+            pool_size: the highest number of connections; each is opened when it is needed.
+            timeout: seconds that a call may take, including the wait for a connection.
             connect_timeout: seconds that connecting may take.
             lazy: connect at the first call.
-            idle_transaction_timeout: seconds after which the server ends a transaction of a client that sends nothing
-                more, so that its locks are free; None for half of ``timeout``, at least 5; 0 for the server's setting.
-            prepare_threshold: after how many runs the server keeps a statement prepared; None for never. Never behind
-                a connection pooler in transaction mode, where a statement of another client would run in its place.
+            idle_transaction_timeout: the server ends a transaction after so many seconds without a statement, and frees
+                its locks. None means half of ``timeout``, at least 5. 0 means the server's setting.
+            prepare_threshold: after how many runs the server keeps a statement prepared; None for never. Use None
+                behind a connection pooler in transaction mode: otherwise another client's statement may run instead.
             search: whether words can be searched; see ``SQLAlchemyBackend``.
-            language: of the words; see ``SQLAlchemyBackend``.
-            catalog: keeps the ledger of what is in memory: the name of a catalog, a mapping of its ``type`` and
-                options, or a catalog, which stays the caller's. In the same database it is written in the same
-                transaction; ``{"type": "postgres"}`` without a ``url`` means the same database.
+            language: the language of the words; see ``SQLAlchemyBackend``.
+            catalog: the catalog that keeps the ledger of this memory: the name of a catalog, a mapping with its
+                ``type`` and options, or a catalog object, which the caller must close. A catalog in the same database
+                is written in the same transaction. ``{"type": "postgres"}`` without a ``url`` means the same database.
 
         Raises:
             LTMError: ``configuration_error`` and, unless ``lazy``, ``connection_error``, ``connection_timeout`` or
@@ -158,8 +159,8 @@ class PostgresBackend(DatabaseBackend):
             "prepare_threshold": prepare_threshold,
         }
         self._keeps_words = check_flag("search", search)
-        wanted = check_language(language, search=self._keeps_words)
-        self._database = PostgresDatabase(url, **options, search=self._keeps_words, language=wanted)
+        language_name = check_language(language, search=self._keeps_words)
+        self._database = PostgresDatabase(url, **options, search=self._keeps_words, language=language_name)
         self._open(catalog, options, lazy)
 
     # --- writes ------------------------------------------------------------------------------------
@@ -168,16 +169,16 @@ class PostgresBackend(DatabaseBackend):
         keys = [delete.key for delete in deletes]
 
         def work(connection: Any, _: Write) -> int:
-            found = connection.execute(_DELETE_MANY, {"keys": keys}).rowcount
+            deleted = connection.execute(_DELETE_MANY, {"keys": keys}).rowcount
             if self._ledger.here is not None:
                 self._ledger.here.follow(connection, deletes)
-            return int(found)
+            return int(deleted)
 
         return self._database.write(work, lambda counts: Change(deleted=keys if counts[-1] else ()), _look)
 
     def _remove_expired(self, limit: int) -> tuple[int, int]:
         def work(connection: Any, _: Write) -> tuple[list[str], int]:
-            if not connection.execute(_EXPIRED_COUNT).fetchone()[0]:  # then also those may ask who may only read
+            if not connection.execute(_EXPIRED_COUNT).fetchone()[0]:  # a user who may only read can call this
                 return [], 0
             keys = [row[0] for row in connection.execute(_CLEAN, {"limit": limit})]
             remaining = connection.execute(_EXPIRED_COUNT).fetchone()[0]
@@ -185,7 +186,9 @@ class PostgresBackend(DatabaseBackend):
                 self._ledger.here.forget(connection, keys)
             return keys, remaining
 
-        keys, remaining = self._database.write(work, lambda found: Change(deleted=found[-1][0], of_expired=True), _look)
+        keys, remaining = self._database.write(
+            work, lambda answers: Change(deleted=answers[-1][0], of_expired=True), _look
+        )
         return len(keys), remaining
 
     def _write(self, operations: Sequence[Operation]) -> list[Result]:
@@ -206,10 +209,10 @@ class PostgresBackend(DatabaseBackend):
         return stored(store.key, self._database.write(work, lambda _: change, _look, AUTOCOMMIT))
 
     def _run(self, operations: Sequence[Operation], connection: Any, write: Write) -> list[Result]:
-        """Run stores and deletes, by key and then in their order: what is done to other keys makes no difference.
+        """Run stores and deletes, sorted by key. Operations on one key keep their order.
 
         Raises:
-            LTMError: ``conflict``, the first in the order of the operations.
+            LTMError: ``conflict`` of the first operation that has one.
         """
         results: dict[int, Result] = {}
         conflicts: dict[int, LTMError] = {}
@@ -247,8 +250,8 @@ class PostgresBackend(DatabaseBackend):
 
     def _get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any] | Damage | None]:
         rows = self._database.run(lambda connection: connection.execute(_ENTRIES, {"keys": keys}).fetchall())
-        found = {row[0]: entry_of(*row) for row in rows}
-        return {key: found.get(key) for key in keys}
+        entries = {row[0]: entry_of(*row) for row in rows}
+        return {key: entries.get(key) for key in keys}
 
     def _keys(self, prefix: str, after: str, limit: int) -> list[str]:
         values = {**range_of(prefix), "after": after, "limit": limit}
@@ -267,18 +270,18 @@ class PostgresBackend(DatabaseBackend):
 
     def _page(self, statement: str, prefix: str, after: str, skip: int) -> Page:
         values = {**range_of(prefix), "after": after}
-        if not after:  # an empty key, which somebody else has written, is not above it
+        if not after:  # an empty key, which another program may have written, is not above ""
             statement = statement.replace("key > %(after)s", "key >= %(after)s")
         return self._database.run(partial(_page, statement=statement, values=values, skip=skip), ONE_STATE)
 
     def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, offset: int, limit: int) -> Result:
-        wanted = (terms, condition, prefix, offset, limit)
-        found = self._database.run(lambda connection: results_at_once(connection, *wanted))
-        if found is None:
-            found = self._answer(lambda reader: all_matching(reader, terms, offset, limit), condition, prefix)
-        if self._are_whole(found, offset):
-            return search_result(found)
-        return self._database.run(lambda connection: undamaged_of(connection, *wanted), ONE_STATE)
+        arguments = (terms, condition, prefix, offset, limit)
+        results = self._database.run(lambda connection: results_at_once(connection, *arguments))
+        if results is None:
+            results = self._answer(lambda reader: all_matching(reader, terms, offset, limit), condition, prefix)
+        if self._are_whole(results, offset):
+            return search_result(results)
+        return self._database.run(lambda connection: undamaged_of(connection, *arguments), ONE_STATE)
 
     def _answer(self, answer: Callable[[Reader], Answer], condition: Node | None, prefix: str) -> Answer:
         reads = partial(PostgresReader, rules=self._rules(), keeps_words=self._keeps_words)
@@ -286,7 +289,7 @@ class PostgresBackend(DatabaseBackend):
 
 
 def _put_many(connection: Any, rows: Sequence[dict[str, Any]]) -> Iterator[Result]:
-    """Store one after the other, without a wait for each answer."""
+    """Store the rows in order, without waiting for each reply."""
     with connection.cursor() as cursor:
         cursor.executemany(_PUT[rows[0]["search_text"] is not None], rows, returning=True)
         for row in rows:
@@ -300,8 +303,8 @@ def _put(connection: Any, row: Mapping[str, Any], statement: Mapping[bool, str] 
 
 def _do(connection: Any, operation: Operation, write_id: str) -> Result:
     if isinstance(operation, Delete):
-        found = connection.execute(_DELETE, {"key": operation.key}).rowcount
-        return ok(deleted=bool(found), key=operation.key)
+        deleted = connection.execute(_DELETE, {"key": operation.key}).rowcount
+        return ok(deleted=bool(deleted), key=operation.key)
     values = {**_parameters(operation), "write_id": write_id}
     if operation.if_version is None:
         return stored(operation.key, _put(connection, values)[0])
@@ -310,16 +313,16 @@ def _do(connection: Any, operation: Operation, write_id: str) -> Result:
     if version == operation.if_version:
         statement = _PUT if version else _CREATE
         row = _put(connection, values, statement)
-    if row is None:  # at last, of an entry that others have created meanwhile
+    if row is None:  # another transaction may have created the entry meanwhile
         raise conflict(operation.key, version or _locked_version(connection, operation.key))
     return stored(operation.key, row[0])
 
 
 def _look(connection: Any, keys: Sequence[str]) -> list[WrittenRow]:
-    return [_seen(*row) for row in connection.execute(_WRITTEN, {"keys": [*keys]})]
+    return [_written_row(*row) for row in connection.execute(_WRITTEN, {"keys": [*keys]})]
 
 
-def _seen(key: str, version: int, write_id: str | None, age: Any, is_expired: bool) -> WrittenRow:
+def _written_row(key: str, version: int, write_id: str | None, age: Any, is_expired: bool) -> WrittenRow:
     return WrittenRow(key, version, write_id, None if age is None else timedelta(seconds=float(age)), is_expired)
 
 

@@ -26,7 +26,7 @@ from the_edge_agent.memory.postgres.database import (
     in_time,
     streamed,
 )
-from the_edge_agent.memory.postgres.index import contained, json_copy
+from the_edge_agent.memory.postgres.shared_sql import indexed_filter, json_copy
 from the_edge_agent.memory.postgres.times import MICROSECONDS, in_utc, microseconds, utc
 
 _SQL: Final = CatalogSQL(
@@ -43,8 +43,8 @@ _SQL: Final = CatalogSQL(
 )
 
 _GET_MANY: Final = f"{_SQL.tracked} WHERE c.id = ANY(%(ids)s) AND {_SQL.visible}"
-# Rows are locked in the order of their keys, as the writers of many entries do; a subquery in place of MATERIALIZED may
-# run again for each row, with other rows.
+# Rows are locked in the order of their keys, as writers of many entries do. Without MATERIALIZED the subquery could run
+# again for each row, with a different result.
 _GONE: Final = """
     WITH gone AS MATERIALIZED (SELECT c.id FROM ltm_catalog c WHERE {} ORDER BY {} FOR UPDATE)
     DELETE FROM ltm_catalog c USING gone WHERE c.id = gone.id"""
@@ -58,15 +58,15 @@ _BEGIN: Final[dict[Way, str | None]] = {"read": None, "state": ONE_STATE, "write
 class PostgresCatalog(NativeCatalog):
     """A ``CatalogBackend`` in one PostgreSQL database (12 or later); needs psycopg.
 
-    The contract of each method is ``CatalogBackend``'s; ``get_snapshot``, ``list_snapshots``, ``delete_snapshot``,
-    ``get_deleted_entries`` and ``close`` come with it. Safe for many threads and processes; a forked child opens
-    connections of its own. ``SQLAlchemyCatalog`` opens the same database too.
+    ``CatalogBackend`` has the contract of each method. The class also has ``get_snapshot``, ``list_snapshots``,
+    ``delete_snapshot``, ``get_deleted_entries`` and ``close``. Many threads and processes may use one database, and a
+    forked child opens its own connections. ``SQLAlchemyCatalog`` can open the same database.
     """
 
     _database_class = PostgresDatabase
     _place = ("url", "postgresql://")
     _sql = _SQL
-    # With the statistics of an empty table a join of two large ones never ends.
+    # With the statistics of empty tables, a join of two large tables would never end.
     _after_snapshot = ("ANALYZE ltm_catalog", "ANALYZE ltm_snapshot_entries")
     _database: PostgresDatabase
 
@@ -85,14 +85,14 @@ class PostgresCatalog(NativeCatalog):
 
         Args:
             url: ``postgresql://user:password@host:5432/database``, with libpq's options after a ``?``.
-            pool_size: how many connections there may be; they are made as they are needed.
-            timeout: seconds that a call may take, the wait for a connection included.
+            pool_size: the highest number of connections; each is opened when it is needed.
+            timeout: seconds that a call may take, including the wait for a connection.
             connect_timeout: seconds that connecting may take.
             lazy: connect at the first call.
-            idle_transaction_timeout: seconds after which the server ends a transaction of a client that sends nothing
-                more, so that its locks are free; None for half of ``timeout``, at least 5; 0 for the server's setting.
-            prepare_threshold: after how many runs the server keeps a statement prepared; None for never. Never behind
-                a connection pooler in transaction mode, where a statement of another client would run in its place.
+            idle_transaction_timeout: the server ends a transaction after so many seconds without a statement, and frees
+                its locks. None means half of ``timeout``, at least 5. 0 means the server's setting.
+            prepare_threshold: after how many runs the server keeps a statement prepared; None for never. Use None
+                behind a connection pooler in transaction mode: otherwise another client's statement may run instead.
 
         Raises:
             LTMError: ``configuration_error`` and, unless ``lazy``, ``connection_error``, ``connection_timeout`` or
@@ -124,12 +124,12 @@ class PostgresCatalog(NativeCatalog):
     def _track_many(self, entries: Sequence[Tracked]) -> None:
         self._database.run(lambda connection: _track(connection, entries), WRITE)
 
-    def _found(self, connection: Any, ids: Sequence[str]) -> list[Row]:
+    def _rows_of_ids(self, connection: Any, ids: Sequence[str]) -> list[Row]:
         rows: list[Row] = connection.execute(_GET_MANY, {"ids": [*ids]}).fetchall()
         return rows
 
     def _list(self, prefix: str, condition: Node | None, limit: int) -> list[dict[str, Any]]:
-        in_index, values = contained(condition)
+        in_index, values = indexed_filter(condition)
         statement = f"{_SQL.listed} AND {in_index} ORDER BY c.key"
 
         def work(connection: Any) -> list[dict[str, Any]]:
@@ -141,7 +141,7 @@ class PostgresCatalog(NativeCatalog):
 
     def _remove_expired(self, limit: int) -> tuple[int, int]:
         def work(connection: Any) -> tuple[int, int]:
-            if not connection.execute(_SQL.expired).fetchone()[0]:  # then also those may ask who may only read
+            if not connection.execute(_SQL.expired).fetchone()[0]:  # a user who may only read can call this
                 return 0, 0
             deleted = connection.execute(_CLEAN, {"limit": limit}).rowcount
             return deleted, connection.execute(_SQL.expired).fetchone()[0]
@@ -154,19 +154,19 @@ class PostgresCatalog(NativeCatalog):
     # --- as the ledger of a memory in the same database --------------------------------------------
 
     def follow(self, connection: Any, operations: Sequence[Operation]) -> None:
-        """Write down what a transaction of the memory does."""
+        """Record the operations of a transaction of the memory."""
         deleted, tracked = changes_of(operations)
         if deleted:
             connection.execute(_DELETE, {"ids": [*map(generate_entry_id, deleted)]})
         _track(connection, tracked)
 
     def forget(self, connection: Any, keys: Sequence[str]) -> None:
-        """Remove what has expired of keys that the memory has cleaned up."""
+        """Remove the expired entries of keys that the memory has cleaned up."""
         connection.execute(_FORGET, {"ids": [*map(generate_entry_id, keys)]})
 
 
 def _track(connection: Any, entries: Sequence[Tracked]) -> None:
-    """Create or replace entries, by key and then in their order, without a wait for each answer."""
+    """Create or replace entries, sorted by key, without waiting for each reply."""
     in_order = sorted(entries, key=lambda entry: entry.key)
     if in_order:
         connection.cursor().executemany(_SQL.track, [_parameters(entry) for entry in in_order])

@@ -1,4 +1,4 @@
-"""One PostgreSQL database through psycopg: the start, transactions and deadlines, forks and the end."""
+"""``PostgresDatabase``: one PostgreSQL database through psycopg, with lazy start, transactions, deadlines and forks."""
 
 from __future__ import annotations
 
@@ -34,41 +34,43 @@ from the_edge_agent.memory.postgres.url import parse_url
 Answer = TypeVar("Answer")
 Row = TypeVar("Row")
 
-# Where each transaction begins; None runs one statement by itself. A database that is read-only by default stays so.
-AUTOCOMMIT: Final = "commit"  # no statement: what is run commits by itself
+# The statements that begin a transaction; None runs one statement without BEGIN. They do not ask for READ WRITE, so
+# that a database that is read-only by default stays read-only.
+AUTOCOMMIT: Final = "commit"  # sends no BEGIN; the statement commits by itself
 WRITE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 ONE_STATE: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL gin_fuzzy_search_limit = 0"
 
 _TABLES: Final = PostgresTables()
-_STREAMED_ROWS: Final = 100  # that come from the server at a time
+_STREAMED_ROWS: Final = 100  # rows that the server sends at a time
 _TO_END: Final = 0.5  # seconds to end a transaction whose time is over
 _FIRST_PAUSE: Final = 0.05  # seconds between two attempts
 _LONGEST_PAUSE: Final = 1.0
-_CREATION_ATTEMPTS: Final = 12  # other classes create the same tables without our lock
-_STANDBY: Final = "25006"  # a server that takes no writes; after a failover they may go to another one
-_LASTING: Final = (_STANDBY, "08P01")  # another connection probably fails in the same way: one more attempt tells
+_CREATION_ATTEMPTS: Final = 12  # other classes create the same tables without our advisory lock
+_STANDBY: Final = "25006"  # the server takes no writes; after a failover another server may
+_LASTING: Final = (_STANDBY, "08P01")  # a new connection probably fails in the same way, so one more attempt is enough
 _GAVE_WAY: Final = ("40P01", "40001")
-_RACED: Final = ("23505", "42P07", "42710", "42P01", "XX000", *_GAVE_WAY)  # when others create the same tables
+_RACED: Final = ("23505", "42P07", "42710", "42P01", "XX000", *_GAVE_WAY)  # when other processes create the same tables
 
 _databases: WeakSet[PostgresDatabase] = WeakSet()
-_inherited: list[Any] = []  # pools of a parent process: what is dropped says goodbye to its server
+_inherited: list[Any] = []  # pools of a parent process; freeing them would close the parent's connections
 
 
 @dataclass(slots=True)
 class _Progress:
-    """How far a transaction has come: after COMMIT is sent nobody knows whether it happened."""
+    """The progress of a transaction. After COMMIT was sent, only the reply tells whether it happened."""
 
     is_committing: bool = False
 
 
 class PostgresDatabase:
-    """A pool of connections that is opened on first use, makes the tables once, and runs transactions.
+    """A pool of connections that is opened on first use, creates the tables once, and runs transactions.
 
-    Safe for many threads; a forked child opens connections of its own.
+    Many threads may use one object. A forked child opens its own connections.
 
     Attributes:
-        language: of the words; None before the start, and for a table without words.
-        on_start: called after the start, when transactions can be run; if it raises, the next call starts anew.
+        language: the language of the words; None before the start, and for a table without words.
+        on_start: a function that is called after the start, when transactions are possible. If it raises, the next call
+            starts again.
     """
 
     def __init__(
@@ -83,21 +85,23 @@ class PostgresDatabase:
         search: bool | None = None,
         language: str | None = None,
     ) -> None:
-        """Check the arguments; connect to nothing.
+        """Check the arguments. Do not connect.
 
         Args:
             url: ``postgresql://user:password@host:port/database``.
-            pool_size: how many connections there may be.
-            timeout: seconds that a call may take, the wait for a connection included.
+            pool_size: the highest number of connections.
+            timeout: seconds that a call may take, including the wait for a connection.
             connect_timeout: seconds that connecting may take.
-            idle_transaction_timeout: seconds after which the server ends a transaction whose client sends nothing; 0
-                leaves that to the server, None stands for half of ``timeout``, at least 5.
-            prepare_threshold: how often a statement runs before the server keeps it prepared; None for never.
-            search: whether the entries' table keeps words; None needs no such table and takes what is there.
-            language: that these words must be of; None for that of the table, English for a new one.
+            idle_transaction_timeout: the server ends a transaction after so many seconds without a statement. None
+                means half of ``timeout``, at least 5. 0 means the server's setting.
+            prepare_threshold: after how many runs the server keeps a statement prepared; None for never.
+            search: whether the entries' table stores words. None for a catalog, which needs no entries' table and
+                accepts any.
+            language: the language that the words must have. None accepts the language of the table; a new one gets
+                English.
 
         Raises:
-            LTMError: ``configuration_error``; it never shows the URL.
+            LTMError: ``configuration_error``. The message never shows the URL.
         """
         parsed, self._place = parse_url(url)
         if isinstance(pool_size, bool) or not isinstance(pool_size, int) or not 1 <= pool_size <= 1_000:
@@ -124,7 +128,7 @@ class PostgresDatabase:
         _databases.add(self)
 
     def start(self) -> None:
-        """Connect and create the tables, unless that is done.
+        """Connect and create the tables, unless that was done before.
 
         Raises:
             LTMError: the database cannot be used.
@@ -132,17 +136,17 @@ class PostgresDatabase:
         self._in_time(self._make_ready)
 
     def run(self, work: Callable[[Any], Answer], begin: str | None = None, deadline: float | None = None) -> Answer:
-        """Run ``work`` on a connection, started first if need be.
+        """Run ``work`` on a connection. Start the database first if necessary.
 
         Args:
-            work: gets the connection; is run again if it gave way to another transaction, or if the connection was
-                lost before anything was committed.
+            work: a function that gets the connection. It runs again after a conflict with another transaction, and if
+                the connection was lost before anything was committed.
             begin: ``WRITE``, ``ONE_STATE``, ``AUTOCOMMIT`` for a single statement that writes and commits by itself, or
                 None for a single statement that reads.
-            deadline: of the call, by Python's monotonic clock; None if it begins now.
+            deadline: when the call ends, by Python's monotonic clock; None if the call begins now.
 
         Raises:
-            LTMError: nothing has changed then, unless its result says ``unknown: True``.
+            LTMError: nothing has changed, unless its result has ``unknown: True``.
         """
 
         def call(deadline: float) -> Answer:
@@ -158,16 +162,17 @@ class PostgresDatabase:
         look: Callable[[Any, Sequence[str]], Sequence[WrittenRow]],
         begin: str = WRITE,
     ) -> Answer:
-        """Run ``work``, which writes entries; if the connection is lost at its end, find out what became of it.
+        """Run ``work``, which writes entries. If the connection is lost at the end, find out whether it was done.
 
         Args:
-            work: gets the connection, and the write to which its rows belong. By itself it returns a version.
-            change: returns what was changed; gets the answers that ``work`` has returned.
-            look: returns the rows at keys, see ``Write.settled``.
+            work: a function that gets the connection, and the write that marks its rows. With ``AUTOCOMMIT`` it returns
+                a version.
+            change: takes the answers of ``work`` and returns what was changed.
+            look: takes a connection and keys, and returns the rows, see ``Write.settled``.
             begin: ``WRITE``, or ``AUTOCOMMIT`` for a single statement that commits by itself.
 
         Raises:
-            LTMError: nothing has changed then, unless its result says ``unknown: True``.
+            LTMError: nothing has changed, unless its result has ``unknown: True``.
         """
         write, deadline = self._writer.begin(), time.monotonic() + self._timeout
         answers: list[Any] = []
@@ -191,7 +196,7 @@ class PostgresDatabase:
         """Return whether a URL leads to this database.
 
         Raises:
-            LTMError: ``configuration_error`` for what is no URL of PostgreSQL.
+            LTMError: ``configuration_error`` if it is not a URL of PostgreSQL.
         """
         return parse_url(url)[1] == self._place
 
@@ -200,7 +205,7 @@ class PostgresDatabase:
         return self._place == other._place
 
     def close(self) -> None:
-        """Close every connection, those in use when their transactions end; idempotent."""
+        """Close every connection. Those in use are closed when their transactions end. A second call does nothing."""
         with self._lock:
             self.closed = True
             pool, self._pool = self._pool, None
@@ -208,13 +213,13 @@ class PostgresDatabase:
             pool.close()
 
     def after_fork(self) -> None:
-        """Leave the parent's connections alone, in the child."""
+        """Forget the parent's connections, in a forked child."""
         if self._pool is not None:
             _inherited.append(self._pool)
         self._pool, self._lock, self._writer = None, threading.Lock(), Writer(self._timeout)
 
     def __str__(self) -> str:
-        """Show where the database is, without the password."""
+        """Return the place of the database as text, without the password."""
         return str(self._place)
 
     def _in_time(self, call: Callable[[float], Answer], deadline: float | None = None) -> Answer:
@@ -234,14 +239,14 @@ class PostgresDatabase:
             raise closed()
         if self._is_ready:
             return
-        # In a transaction: a pooler that takes none is found out at once.
+        # In a transaction, so that a pooler that allows no transactions is detected here.
         if not self._retrying(partial(_TABLES.is_ready, search=self._search), ONE_STATE, deadline):
             create = partial(_TABLES.create, search=self._search, language=self._language_name)
             self._retrying(create, WRITE, deadline, codes=_RACED, attempts=_CREATION_ATTEMPTS)
         if self._search:
-            language_of = partial(_TABLES.language_of, wanted=self._language_name)
+            language_of = partial(_TABLES.language_of, requested=self._language_name)
             self.language = self._retrying(language_of, ONE_STATE, deadline)
-            self._language_name = self.language.name  # of a database in its place too
+            self._language_name = self.language.name  # a database in its place must have the same
         self._is_ready = True
         if self.on_start is not None:
             try:
@@ -259,19 +264,22 @@ class PostgresDatabase:
         codes: tuple[str, ...] = _GAVE_WAY,
         attempts: float = math.inf,
     ) -> Answer:
-        """Run ``work``, again for errors with one of ``codes`` while attempts are left, and for lost connections."""
+        """Run ``work``.
+
+        Repeat it for errors with one of ``codes``, at most ``attempts`` times, and for lost connections.
+        """
         pause, is_first_loss, was_lasting = _FIRST_PAUSE, True, False
         while True:
             progress, attempts = _Progress(), attempts - 1
             try:
                 return self._transact(work, begin, deadline, progress)
             except CutError as error:
-                failure, is_gone, late, code = LTMError.of(error.result), True, False, ""
+                failure, is_gone, is_timeout, code = LTMError.of(error.result), True, False, ""
             except psycopg.Error as error:
-                late, code = isinstance(error, OutOfTimeError), error.sqlstate or ""
+                is_timeout, code = isinstance(error, OutOfTimeError), error.sqlstate or ""
                 failure, is_gone = failure_of(error), is_lost(error)
-            fields = {"unknown": True} if progress.is_committing and (is_gone or late) else {}
-            if late:
+            fields = {"unknown": True} if progress.is_committing and (is_gone or is_timeout) else {}
+            if is_timeout:
                 raise self._out_of_time(**fields)
             if fields:
                 raise LTMError.of({**failure.result, **fields})
@@ -282,7 +290,7 @@ class PostgresDatabase:
             if time.monotonic() + pause > deadline or not (again or lost):
                 raise failure
             if lost and self._pool is not None:
-                self._pool.replace_all()  # the others are as old
+                self._pool.replace_all()  # the other connections are as old
             if lost and is_first_loss:
                 is_first_loss = False
                 continue
@@ -300,7 +308,8 @@ class PostgresDatabase:
                 progress.is_committing = begin == AUTOCOMMIT
                 answer = work(connection)
             else:
-                # In one round trip. A setting of the session would stay with a pooler's, for strangers.
+                # BEGIN and the setting in one round trip. SET without LOCAL would stay in a pooler's session, for other
+                # clients.
                 limit = f"; SET LOCAL lock_timeout = {pool.lock_timeout}" if begin == WRITE else ""
                 connection.execute(begin + limit, prepare=False)  # two statements cannot be prepared as one
                 answer = work(connection)
@@ -324,20 +333,20 @@ class PostgresDatabase:
 
 
 def in_time(connection: Any, rows: Iterable[Row]) -> Iterator[Row]:
-    """Yield rows until the time of the call is over: what Python does with them the server cannot stop.
+    """Yield rows until the time of the call is over. The server cannot stop the work of Python between two rows.
 
     Raises:
-        OutOfTimeError: it is over.
+        OutOfTimeError: the time is over.
     """
     for row in rows:
         if time.monotonic() > connection.deadline:
-            connection.deadline = time.monotonic() + _TO_END  # the server still answers: its cursor can be closed
+            connection.deadline = time.monotonic() + _TO_END  # the server still answers, so the cursor can be closed
             raise OutOfTimeError("Python took too long")
         yield row
 
 
 def streamed(connection: Any, limit: int = _STREAMED_ROWS) -> Any:
-    """Return a cursor whose rows come a few at a time, ``limit`` at the most."""
+    """Return a server-side cursor. The server sends at most ``limit`` rows at a time."""
     cursor = connection.cursor(name="rows")
     cursor.itersize = min(limit, _STREAMED_ROWS)
     return cursor
@@ -345,7 +354,7 @@ def streamed(connection: Any, limit: int = _STREAMED_ROWS) -> Any:
 
 @atexit.register
 def _close_all() -> None:
-    for database in list(_databases):  # by itself a pool waits for its threads, which do not run any more then
+    for database in list(_databases):  # otherwise a pool would wait for threads that no longer run
         database.close()
 
 

@@ -1,4 +1,4 @@
-"""What errors of psycopg mean, without secrets and without anything that is stored."""
+"""The meaning of psycopg's errors, without secrets and without stored values."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from the_edge_agent.memory.database.poolers import takes_no_transactions
 
 
 class OutOfTimeError(psycopg.OperationalError):
-    """The time of a call is over."""
+    """The time for a call is over."""
 
 
 class CutError(LTMError):
-    """A connection was cut while it was made or set up; another one may serve."""
+    """The server closed a connection while it was set up. A new connection may help."""
 
 
 def is_lost(error: psycopg.Error) -> bool:
-    """Return whether the connection is gone, so that another one may serve."""
+    """Return whether the connection is lost, so that a new connection may help."""
     code = error.sqlstate or ""
     is_of_libpq = not code and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
     return code.startswith(("08", "57P", "25P03", "25P04")) or (is_of_libpq and not isinstance(error, OutOfTimeError))
 
 
 def failure_of(error: psycopg.Error) -> LTMError:
-    """Return the failure that stands for an error of the server, without anything that is stored."""
+    """Return the failure for an error of the server, without stored values."""
     code = error.sqlstate or ""
     if takes_no_transactions(error):
         meaning = WITHOUT_TRANSACTIONS
@@ -52,14 +52,14 @@ def failure_of(error: psycopg.Error) -> LTMError:
 
 
 def refusal_of(error: Exception, where: Where, hidden: Collection[str]) -> LTMError:
-    """Return why there is no connection: a ``CutError`` if there was one, and the server has ended it.
+    """Return the failure for an error of connecting: a ``CutError`` if the server closed the connection.
 
     Args:
-        error: that came instead of it.
-        where: it would lead.
-        hidden: what no message may show.
+        error: the error.
+        where: the place to which the connection would lead.
+        hidden: words that no message may show.
     """
-    if isinstance(error, (TypeError, ValueError)):  # Python's own, as of a host whose name is too long
+    if isinstance(error, (TypeError, ValueError)):  # errors of Python, for example for a host name that is too long
         shown = type(error).__name__
         return LTMError("configuration_error", f"the driver does not accept the url or one of its options ({shown})")
     code, text = getattr(error, "sqlstate", None) or "", str(error)

@@ -1,4 +1,4 @@
-"""The connections of a process to one PostgreSQL database: how they are made, checked and ended."""
+"""``Pool``: opens, checks and closes the connections of a process to one PostgreSQL database."""
 
 from __future__ import annotations
 
@@ -23,40 +23,41 @@ from the_edge_agent.memory.postgres.sessions import BEGIN_TO_SET_UP, lock_timeou
 from the_edge_agent.memory.postgres.url import where_of
 
 _TO_CANCEL: Final = 1.0  # seconds
-ENDS_A_PIPELINE: Final = "_exit_gen"  # psycopg's generator for it
+ENDS_A_PIPELINE: Final = "_exit_gen"  # the name of psycopg's generator that ends a pipeline
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that gives up waiting for the server at a deadline; psycopg alone would wait for ever.
+    """A connection that stops waiting for the server at a deadline. psycopg alone would wait for ever.
 
     Attributes:
-        deadline: of the call that uses it.
-        ticket: of the pool, while it is in use.
-        age: how often the pool had been renewed when it was made.
-        is_direct: whether no pooler stands between, so that the session is ours and keeps its settings.
+        deadline: the deadline of the call that uses the connection.
+        ticket: the ticket of the pool, while the connection is in use.
+        age: how often the pool had been renewed when the connection was opened.
+        is_direct: whether there is no pooler between us and the server, so that the session keeps its settings.
     """
 
     deadline = math.inf
     ticket: Ticket | None = None
     age = 0
     is_direct = False
-    _has_failed = False  # the last wait
+    _has_failed = False  # whether the last wait failed
 
     def set_up(self, *, timeout: float, idle: float, seconds: float) -> None:
-        """Make the settings of the session, in so many seconds; see ``session_settings``."""
+        """Make the settings of the session, within ``seconds``; see ``session_settings``."""
         self.deadline = time.monotonic() + seconds
         settings = session_settings(
             timeout=timeout, idle=idle, server_version=self.info.server_version, process=self.info.backend_pid
         )
-        answer = self.execute(f"{BEGIN_TO_SET_UP}; {settings}; COMMIT", prepare=False)  # several cannot be prepared
-        answer.nextset()  # of BEGIN
+        answer = self.execute(f"{BEGIN_TO_SET_UP}; {settings}; COMMIT", prepare=False)  # cannot prepare several
+        answer.nextset()  # skip the result of BEGIN
         self.is_direct = answer.fetchone() is not None
         self.deadline = math.inf
 
     def wait(self, gen: Any, *arguments: Any, **options: Any) -> Any:
-        """Wait for the server; psycopg resumes ``gen`` ten times a second while nothing comes.
+        """Wait for the server. While the server sends nothing, psycopg resumes ``gen`` ten times a second.
 
-        The end of a pipeline raises nothing after an error in it, which goes on: psycopg would log both.
+        If a pipeline has failed, its end raises no second error, because psycopg would log both. The first error is
+        raised.
         """
         has_failed, self._has_failed = self._has_failed, True
         try:
@@ -70,47 +71,47 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     def _until_the_deadline(self, gen: Any) -> Generator[Any, Any, Any]:
         try:
-            wanted = gen.send(None)
+            event = gen.send(None)
             while True:
-                ready = yield wanted
+                ready = yield event
                 if time.monotonic() > self.deadline:
                     raise OutOfTimeError("the wait for the server timed out")
-                wanted = gen.send(ready)
+                event = gen.send(ready)
         except StopIteration as end:
             return end.value
 
     def __del__(self, *_: Any) -> None:
-        """Say nothing: one that an exception has torn out of its call is closed with its memory."""
+        """Do not warn. If an exception interrupted the call, the connection is closed when it is freed."""
 
     def drop(self) -> None:
-        """Close it, and first end what the server still does for it: psycopg does so for KeyboardInterrupt alone."""
+        """Cancel the running statement and close. psycopg cancels only for KeyboardInterrupt."""
         try:
             if self.info.transaction_status == TransactionStatus.ACTIVE:
                 with suppress(psycopg.Error):
                     self.cancel_safe(timeout=_TO_CANCEL)
-        finally:  # an interrupt may strike here too
+        finally:  # an interrupt may come here too
             self.close()
 
 
 class Pool:
-    """Connections that are made as they are needed; each seems alive when it is taken.
+    """Connections that are opened when they are needed. ``take`` checks that the connection seems alive.
 
-    An exception at any moment, as KeyboardInterrupt, leaves it whole: see ``Tickets``. A connection is referred to
-    either by the pool, which lets no one have it twice, or by the call that uses it.
+    An exception at any moment, such as KeyboardInterrupt, does not damage the pool; see ``Tickets``. Either the pool or
+    one call has a reference to a connection, so that two calls never use the same connection.
     """
 
     def __init__(
         self, url: str, *, size: int, timeout: float, connect_timeout: float, idle: float, prepare_threshold: int | None
     ) -> None:
-        """Connect to nothing.
+        """Prepare the pool. Do not connect.
 
         Args:
-            url: as libpq reads it.
-            size: how many connections there may be.
+            url: the URL, as libpq reads it.
+            size: the highest number of connections.
             timeout: seconds that a call may take.
             connect_timeout: seconds that connecting may take.
-            idle: seconds after which the server ends a transaction whose client sends nothing; 0 for its own setting.
-            prepare_threshold: psycopg's.
+            idle: the server ends a transaction after so many seconds without a statement; 0 means the server's setting.
+            prepare_threshold: the option of psycopg.
         """
         self._where, self._sent = where_of(url)
         self._url, self._connect_timeout = url, min(connect_timeout, timeout)
@@ -128,10 +129,10 @@ class Pool:
         self._is_closed = False
 
     def take(self, deadline: float) -> Connection:
-        """Return a connection that seems alive, by a look at its socket.
+        """Return a connection whose socket shows that it seems alive.
 
         Raises:
-            LTMError: why there is none.
+            LTMError: there is no connection; the message says why.
         """
         ticket = self._tickets.take(deadline - time.monotonic())
         if ticket is None:
@@ -145,11 +146,11 @@ class Pool:
         return connection
 
     def give_back(self, connection: Connection, *, is_sound: bool) -> None:
-        """Take back a connection, whatever became of its transaction.
+        """Take back a connection, after its transaction succeeded or failed.
 
         Args:
-            connection: that ``take`` has returned.
-            is_sound: whether it was left by an answer or by an error of the database, and not by any other exception.
+            connection: a connection that ``take`` returned.
+            is_sound: whether the call succeeded or failed with an error of the database, and not by another exception.
         """
         ticket, connection.ticket = connection.ticket, None
         try:
@@ -159,12 +160,12 @@ class Pool:
                 self._tickets.give_back(ticket)
 
     def replace_all(self) -> None:
-        """Make every connection anew, those in use when they come back."""
+        """Replace every connection. Those in use are closed when they come back."""
         self._age += 1
         self._close_idle()
 
     def close(self) -> None:
-        """Close every connection, those in use when they come back."""
+        """Close every connection. Those in use are closed when they come back."""
         self._is_closed = True
         self._close_idle()
 
@@ -191,7 +192,7 @@ class Pool:
         while self._unused:
             try:
                 connection = self._unused.pop()
-            except IndexError:  # another thread was quicker
+            except IndexError:  # another thread was faster
                 return None
             if connection.age == self._age and not has_ended(connection.fileno()):
                 return connection
@@ -215,7 +216,7 @@ class Pool:
             connection = call_in_time(work, seconds=seconds, undo=Connection.close)
         except TimedOutError:
             problem = refusal_of(OutOfTimeError("connecting timed out"), self._where, self._sent)
-        except Exception as error:  # the look-up of a host's name has errors that are not psycopg's
+        except Exception as error:  # looking up the name of a host raises errors that are not psycopg's
             problem = refusal_of(error, self._where, self._sent)
         else:
             connection.age = age
@@ -223,7 +224,7 @@ class Pool:
         raise problem
 
     def _connected(self, seconds: float, _: Ticket) -> Connection:
-        """Connect; the ticket stays taken meanwhile, also when an exception has ended the wait for this."""
+        """Connect. The ticket stays taken until this ends, even if an exception has ended the wait for it."""
         end = time.monotonic() + seconds
         try:
             connection = Connection.connect(self._url, **self._options)

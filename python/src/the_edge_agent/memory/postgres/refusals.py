@@ -1,7 +1,7 @@
-"""Why a PostgreSQL server refuses a connection: its code, which libpq keeps back.
+"""Finds the error code with which a PostgreSQL server refuses a connection, because libpq does not return it.
 
-While connecting libpq gives an error as a text alone, in the language of the server (``lc_messages``). Its trace of the
-protocol has the code. So where the text is unknown, one more attempt is traced. What the text means is known then.
+If connecting fails, libpq returns only a text, in the language of the server (``lc_messages``). libpq's trace of the
+protocol has the code. So for an unknown text, this connects again with a trace, and remembers the code for the text.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any, Final
 from the_edge_agent.memory.database.errors import by_text, by_text_of_tls, is_of_libpq
 
 _CODE: Final = re.compile(rb'ErrorResponse\t.*? C "([0-9A-Z]{5})"')
-_MOST: Final = 100  # texts that are remembered
+_MOST: Final = 100  # texts whose codes are remembered
 _codes: dict[str, str] = {}  # by text
 
 
 def learn_code(error: Any, parameters: Mapping[str, Any] | str, seconds: float) -> None:
-    """Set the attribute ``sqlstate`` of an error of libpq, if its text is unknown and the code can be learnt.
+    """Set the attribute ``sqlstate`` of an error of libpq, if its text is unknown and the code can be found.
 
     Args:
-        error: that psycopg or psycopg2 has raised in place of a connection.
-        parameters: of the connection, as they were given to the driver.
-        seconds: that it may take.
+        error: the error that psycopg or psycopg2 raised when it connected.
+        parameters: the arguments of the driver's ``connect``.
+        seconds: how long this may take.
     """
     text = str(error)
     if not is_of_libpq(error) or by_text(text) or by_text_of_tls(text):
@@ -40,15 +40,18 @@ def learn_code(error: Any, parameters: Mapping[str, Any] | str, seconds: float) 
 
 
 def _traced(parameters: Mapping[str, Any] | str, seconds: float) -> str | None:
-    """Return the code with which the server refuses a connection; None if it makes one, or nothing can be traced."""
+    """Return the code with which the server refuses a connection.
+
+    Return None if it accepts it or tracing is impossible.
+    """
     try:
         import psycopg
         from psycopg import pq
-    except ImportError:  # with psycopg2 alone
+    except ImportError:  # only psycopg2 is installed
         return None
-    if not hasattr(os, "memfd_create"):  # where there is none, psycopg does not trace either
+    if not hasattr(os, "memfd_create"):  # without it, psycopg cannot trace
         return None
-    trace = os.memfd_create("the_edge_agent")  # a file would keep the login
+    trace = os.memfd_create("the_edge_agent")  # in memory, because a file would keep the login
     try:
         connection = pq.PGconn.connect_start(_conninfo(parameters).encode())
         try:
@@ -57,12 +60,12 @@ def _traced(parameters: Mapping[str, Any] | str, seconds: float) -> str | None:
             connection.untrace()
         finally:
             connection.finish()
-        found = _CODE.findall(os.pread(trace, os.fstat(trace).st_size, 0))
+        codes = _CODE.findall(os.pread(trace, os.fstat(trace).st_size, 0))
     except (psycopg.Error, OSError, ValueError):
         return None
     finally:
         os.close(trace)
-    return found[-1].decode() if found else None
+    return codes[-1].decode() if codes else None
 
 
 def _conninfo(parameters: Mapping[str, Any] | str) -> str:
@@ -71,8 +74,8 @@ def _conninfo(parameters: Mapping[str, Any] | str) -> str:
 
     if isinstance(parameters, str):
         return parameters
-    known = {option.keyword.decode() for option in Conninfo.get_defaults()}
-    return make_conninfo("", **{name: value for name, value in parameters.items() if name in known})
+    names = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    return make_conninfo("", **{name: value for name, value in parameters.items() if name in names})
 
 
 def _wait(connection: Any, end: float) -> None:

@@ -1,4 +1,4 @@
-"""The tables of one PostgreSQL database: made once, by one process at a time."""
+"""``PostgresTables``: checks and creates the tables of one PostgreSQL database, in one process at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.database.layouts import another_layout, check_kind, check_version
 from the_edge_agent.memory.database.native_tables import ENTRIES, VERSION, NativeTables
-from the_edge_agent.memory.postgres.index import VECTOR
+from the_edge_agent.memory.postgres.shared_sql import VECTOR
 
 _VECTOR: Final = f"search_vector TSVECTOR GENERATED ALWAYS AS ({VECTOR}) STORED, "
 _JSON: Final = "metadata_json JSONB NOT NULL, "
@@ -32,13 +32,13 @@ _ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtext('the-edge-agent s
 
 
 class PostgresTables(NativeTables):
-    """The tables in PostgreSQL: words by a tsvector, filters by a JSONB copy of the metadata."""
+    """The tables in PostgreSQL, with a tsvector for words and a JSONB copy of the metadata for filters."""
 
     types: ClassVar = {"key": 'VARCHAR(512) COLLATE "C"', "text": "VARCHAR", "time": "TIMESTAMPTZ"}
     of_catalog = _JSON
 
     def is_ready(self, connection: Any, search: bool | None) -> bool:
-        """Return whether the tables are there, and refuse a database in which text would be lost, too."""
+        """Return whether the tables exist. Refuse a database whose encoding would lose text."""
         encoding, columns, of_entries = connection.execute(_STATE).fetchone()
         if encoding != "UTF8":
             raise LTMError("configuration_error", f"the encoding of the database must be UTF8, not {encoding}")
@@ -51,16 +51,16 @@ class PostgresTables(NativeTables):
         return bool(row) and (search is None or bool(of_entries))
 
     def columns_of(self, connection: Any, name: str) -> Collection[str]:
-        """Return the names of a table's columns, none if it is not there."""
+        """Return the names of a table's columns; empty if the table does not exist."""
         return [row[0] for row in connection.execute(_COLUMNS_OF, (name,))]
 
     def more_columns(self, search: bool | None) -> Mapping[str, Collection[str]]:
-        """Return the JSONB copies, and the tsvector where words are kept."""
+        """Return the columns for the JSONB copies and, if words are stored, for the tsvector."""
         of_entries = ("metadata_json", "search_vector") if search else ("metadata_json",)
         return {ENTRIES: of_entries, "ltm_catalog": ("metadata_json",)}
 
     def of_entries(self, *, search: bool) -> str:
-        """Add the tsvector and the JSONB copy."""
+        """Return the SQL of these columns and of the primary key, for CREATE TABLE."""
         return f"{_VECTOR if search else ''}{_JSON}PRIMARY KEY (key)"
 
     def indexes(self, connection: Any, *, search: bool | None) -> Iterable[str]:
@@ -70,6 +70,6 @@ class PostgresTables(NativeTables):
         return [*of_json, _VECTOR_INDEX] if search else of_json
 
     def create(self, connection: Any, search: bool | None, language: str | None) -> None:
-        """Create what is missing, one process at a time."""
+        """Create the missing tables. An advisory lock lets one process at a time do this."""
         connection.execute(_ONE_AT_A_TIME)
         super().create(connection, search, language)

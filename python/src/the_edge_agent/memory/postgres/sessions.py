@@ -1,8 +1,8 @@
-"""The settings of a PostgreSQL session of our own; the native classes and those on SQLAlchemy make the same ones.
+"""The settings of our PostgreSQL sessions. The native classes and those on SQLAlchemy use the same settings.
 
-Transactions that do not name their isolation are serializable if ``default_transaction_isolation`` says so. No server
-takes that which follows another one: not even a SELECT runs there then. So sessions of ours have READ COMMITTED, and
-name it while they are set up.
+A transaction without an isolation level takes it from ``default_transaction_isolation``. If that is serializable, a
+standby server refuses every statement, even a SELECT. So our sessions have READ COMMITTED, and name that level during
+set-up.
 """
 
 from __future__ import annotations
@@ -10,33 +10,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-_CHECKS_THE_CLIENT: Final = 140_000  # the first server version that looks for its client while a statement runs
-# PostgreSQL refuses that setting on Windows, where it cannot see that a client is gone.
+_CHECKS_THE_CLIENT: Final = 140_000  # the first server version that checks the client while a statement runs
+# PostgreSQL refuses that setting on Windows, because it cannot check the client there.
 _CANNOT_CHECK: Final = "version() ~* 'visual c|mingw|msvc|windows'"
 _CHECK_EVERY: Final = 1_000  # milliseconds
-# A client whose machine is gone answers no probe: its session ends after 5 + 3 * 2 seconds.
+# If the client's machine is gone, it answers no probe, and its session ends after 5 + 3 * 2 seconds.
 _PROBES: Final = {"tcp_keepalives_idle": 5, "tcp_keepalives_interval": 2, "tcp_keepalives_count": 3}
 READ_COMMITTED: Final = {"default_transaction_isolation": "read committed"}
 BEGIN_TO_SET_UP: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
-BEGIN_ANEW_TO_SET_UP: Final = f"COMMIT; {BEGIN_TO_SET_UP}"  # where the driver has begun already, without a level
+# For a driver that has already sent BEGIN without a level.
+COMMIT_AND_BEGIN_TO_SET_UP: Final = f"COMMIT; {BEGIN_TO_SET_UP}"
 
 
 def lock_timeout(timeout: float) -> int:
-    """Return the milliseconds for which a call of so many seconds may wait for a lock.
+    """Return how many milliseconds a call of ``timeout`` seconds may wait for a lock.
 
-    The server ends the wait before the call's deadline, so that no session of ours stays behind.
+    The server stops waiting before the call's deadline, so no session of ours is left waiting.
     """
     return max(1, round(timeout * 900))
 
 
 def session_settings(*, timeout: float, idle: float, server_version: int, process: int) -> str:
-    """Return the query that sets up a session, if it is ours; it has one row then, else none.
+    """Return the query that sets up a session. It returns one row if the session is ours, and none behind a pooler.
 
-    A pooler hands its sessions to strangers, so these stay as they are. It tells its clients a process id of its own.
+    Other clients use a pooler's sessions too, so we do not change them. A pooler tells its clients a process id of its
+    own, which differs from the server's.
 
     Args:
         timeout: seconds that a call may take.
-        idle: seconds after which the server ends a transaction whose client sends nothing; 0 leaves that to the server.
+        idle: the server ends a transaction after so many seconds without a statement; 0 means the server's setting.
         server_version: as libpq writes it, such as 180001.
         process: the process id that the server told the client when it connected.
     """

@@ -1,4 +1,4 @@
-"""URLs of PostgreSQL: where they lead, as libpq reads them, and no secret where it could be shown."""
+"""URLs of PostgreSQL: parse them as libpq does, and hide secrets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from the_edge_agent.memory.database.errors import Where
 
 _SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
 
-_SHOWN: Final = ("user", "host", "hostaddr", "port", "dbname", "password")  # the last is hidden as a whole
+_SHOWN: Final = ("user", "host", "hostaddr", "port", "dbname", "password")  # the password is hidden completely
 
 
 class Place(NamedTuple):
@@ -27,16 +27,16 @@ class Place(NamedTuple):
     name: str
 
     def __str__(self) -> str:
-        """Show it as a URL."""
+        """Return it as a URL."""
         user, host, port, name = self
         return f"postgresql://{user + ':***@' if user else ''}{host}{port and ':' + port}/{name}"
 
 
 def parse_url(url: Any) -> tuple[str, Place]:
-    """Return a URL as libpq reads it, and where it leads.
+    """Return the URL as libpq reads it, and the place of the database.
 
     Raises:
-        LTMError: ``configuration_error``; it never shows the URL.
+        LTMError: ``configuration_error``. The message never shows the URL.
     """
     if isinstance(url, str) and "\0" not in url and has_control_character(url):
         raise _refused(STRAY_CHARACTER)
@@ -51,25 +51,25 @@ def parse_url(url: Any) -> tuple[str, Place]:
         named = ", ".join(name for name in ordinary(dict(parse_qsl(options))) if not _is_known(name))
         raise _refused(
             "the url has an option that PostgreSQL's client library does not know or cannot read"
-            f"{f' ({named})' if named else ''}; pool_size, timeout and the like are no part of the url"
+            f"{f' ({named})' if named else ''}; pool_size, timeout and the like do not belong in the url"
         )
     if parts is None:
         raise _refused(
             "url cannot be parsed; expected postgresql://user:password@host:port/database, "
             "with special characters in user, password and database percent-encoded"
         )
-    found = Place(*(str(parts.get(part, "")) for part in ("user", "host", "port", "dbname")))
-    for each in found.port.split(",") if found.port else ():  # one for each host
+    place_of_url = Place(*(str(parts.get(part, "")) for part in ("user", "host", "port", "dbname")))
+    for each in place_of_url.port.split(",") if place_of_url.port else ():  # there is one port for each host
         if each and not (each.isdecimal() and 0 < int(each) < 65_536):
             raise _refused("the port in the url must be a number from 1 to 65,535")
-    return f"postgresql://{rest}", found._replace(port=found.port or "5432")
+    return f"postgresql://{rest}", place_of_url._replace(port=place_of_url.port or "5432")
 
 
 def where_of(url: str) -> tuple[Where, set[str]]:
-    """Return where a URL that libpq can read leads, and what no message may repeat of it.
+    """Return the place to which a URL leads, for messages, and the words of the URL that no message may show.
 
     Raises:
-        LTMError: ``configuration_error`` for an option that names a file that is not there.
+        LTMError: ``configuration_error`` if an option names a file that does not exist.
     """
     parts = {name: str(value) for name, value in conninfo_to_dict(url).items()}
     check_files(parts)

@@ -1,1 +1,1 @@
-"""What the SQLAlchemy backends share: engine, transactions, errors, schema, dialects."""
+"""Memory and catalog on SQLAlchemy, with their engines, transactions, schema and dialects."""

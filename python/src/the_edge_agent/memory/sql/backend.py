@@ -54,31 +54,31 @@ from the_edge_agent.memory.sql.large_values import LargeValues
 from the_edge_agent.memory.sql.queries.entries import sent_bytes
 from the_edge_agent.memory.sql.queries.search import Search, results_of
 from the_edge_agent.memory.sql.queries.statements import Statements
-from the_edge_agent.memory.sql.schema.rows import Pointer, entry_of, moment_of
+from the_edge_agent.memory.sql.schema.rows import Pointer, entry_of, time_of
 from the_edge_agent.memory.sql.schema.tables import EntryColumns, LTMEntry, entry_class
 
-_PAGE_TEXT = 1_000_000  # characters that a page of iterate_all aims at
+_PAGE_TEXT = 1_000_000  # characters that a page of iterate_all should have
 _MAX_PAGE_ROWS = 1_000
-_STEMMED_AT_ONCE = 200  # entries, in one transaction
-_SMALL = 500_000  # bytes of an entry that every server reads, whatever its limit
+_STEMMED_AT_ONCE = 200  # entries that one transaction rewrites
+_SMALL = 500_000  # bytes; every server accepts an entry of this size
 
 
 class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
     """Long-term memory on SQLite, PostgreSQL, MySQL, MariaDB, or any database that SQLAlchemy speaks to.
 
-    The contract of each method is ``LTMBackend``'s, the same on every database. Safe for many threads and for
-    forks: a child opens connections of its own. A call takes a connection from the pool and runs in one
-    transaction; it is run again as a whole when it lost to a concurrent one, or when the connection was lost before
-    anything was committed. No call takes longer than ``timeout``.
+    ``LTMBackend`` has the contract of each method, which is the same on every database. Many threads may use one
+    object, and after a fork the child opens its own connections. A call takes a connection from the pool and runs in
+    one transaction. The whole transaction runs again after a conflict with another one, or if the connection was lost
+    before anything was committed. No call takes longer than ``timeout``.
 
-    When the connection is lost while COMMIT is under way, the ``write_id`` that each row keeps tells whether the write
-    was done; see ``database/writes.py``. Where it cannot tell, the failure says ``"unknown": True``: the one kind of
-    failure that may have stored something.
+    If the connection is lost during COMMIT, the ``write_id`` in each row shows whether the write was done; see
+    ``database/writes.py``. If it cannot show that, the failure has ``"unknown": True``. Only such a failure may have
+    stored something.
     """
 
     _database: Database
 
-    #: Set in a subclass to use a dialect class of one's own in place of the database's.
+    #: A subclass may set its own dialect class here, in place of the database's.
     dialect_class: ClassVar[type[Dialect] | None] = None
 
     def __init__(
@@ -108,35 +108,36 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
 
         Args:
             url: a SQLAlchemy database URL: ``sqlite:///memory.db``, ``sqlite://`` (in memory),
-                ``postgresql://user:password@host/db``, ``mysql+pymysql://user:password@host/db``. Without a
-                driver the installed one is taken.
-            pool_size: connections kept open.
+                ``postgresql://user:password@host/db``, ``mysql+pymysql://user:password@host/db``. Without a driver in
+                the URL, the installed one is used.
+            pool_size: how many connections stay open.
             echo: log every statement, without the values.
             lazy: import no driver and connect to nothing until the first call.
-            table_name: of the entries, so that several memories share a database: up to 40 lower-case letters,
-                digits and underscores.
-            create_tables: whether to create the tables that are missing; otherwise they must be there, see ``ddl``.
-            search: whether words can be searched. Without, nothing is kept for that, so that a store costs less;
-                ``search`` then takes filters and prefixes and no words. It is decided when the table is made.
-            language: of the words: ``english``, which a new table has unless it is told otherwise, another that
-                Snowball knows, or ``none`` for exact words. None takes what the table has. See docs/search.md.
-            catalog: keeps the ledger of what is in memory: the name of a catalog, a mapping of its ``type`` and
-                options, or a catalog, which stays the caller's. On the same database it is written in the same
-                transaction; ``url``, ``pool_size``, ``echo`` and ``lazy`` default to the backend's.
-            storage: where values go that are larger than its ``inline_threshold`` (65,536 bytes of JSON unless said
-                otherwise): a mapping of ``uri`` (a folder, or a URL that fsspec knows), ``inline_threshold``,
-                ``grace_period`` and ``options``. It belongs to this memory alone.
-            engine: an engine of the caller's, in place of ``url``, for example one that the application has
-                already. It is used as it is, shared and never disposed; nothing is attached to it or its pool.
-            max_overflow: connections above ``pool_size``, closed after use.
+            table_name: the name of the entries' table, so that several memories can share a database: up to 40
+                lower-case letters, digits and underscores.
+            create_tables: whether to create missing tables. If False, the tables must exist; see ``ddl``.
+            search: whether words can be searched. If False, the table stores no words, so that a store costs less; then
+                ``search`` takes filters and prefixes but no words. Each table decides this when it is created.
+            language: the language of the words: ``english`` (the default of a new table), another language that
+                Snowball knows, or ``none`` for exact words. None uses the language of the table. See docs/search.md.
+            catalog: the catalog that keeps the ledger of this memory: the name of a catalog, a mapping with its
+                ``type`` and options, or a catalog object, which the caller must close. A catalog in the same database
+                is written in the same transaction. ``url``, ``pool_size``, ``echo`` and ``lazy`` default to the
+                backend's.
+            storage: a blob storage for values larger than its ``inline_threshold`` (by default 65,536 bytes of JSON): a
+                mapping of ``uri`` (a folder, or a URL that fsspec knows), ``inline_threshold``, ``grace_period`` and
+                ``options``. No other memory may use the same storage.
+            engine: an engine of the caller, in place of ``url``, for example the application's. The memory shares it,
+                never disposes it, and adds no listeners to it or its pool.
+            max_overflow: how many connections there may be above ``pool_size``; they are closed after use.
             pool_timeout: seconds to wait for a free connection.
             connect_timeout: seconds to wait for the server when connecting.
-            timeout: seconds that a call may take, all waiting and trying again included.
-            idle_transaction_timeout: seconds after which the server ends a transaction of a client that sends nothing
-                more, so that its locks are free; None for half of ``timeout``, at least 5; 0 for the server's setting.
+            timeout: seconds that a call may take, including all waits and repetitions.
+            idle_transaction_timeout: the server ends a transaction after so many seconds without a statement, and frees
+                its locks. None means half of ``timeout``, at least 5. 0 means the server's setting.
             prepare_threshold: with psycopg, after how many runs the server keeps a statement prepared; None for never.
-                Never behind a connection pooler in transaction mode, where a statement of another client would run in
-                its place.
+                Use None behind a connection pooler in transaction mode: otherwise another client's statement may run
+                instead.
             engine_args: more arguments of SQLAlchemy's ``create_engine``, such as ``pool_recycle``.
             connect_args: more arguments of the driver's ``connect``, such as ``sslmode``.
 
@@ -203,8 +204,8 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
     def ddl(self) -> list[str]:
         """Return the SQL statements that create the tables of an empty database, for those who run DDL themselves.
 
-        Connects, because they depend on the server, and creates nothing; to be called on a backend that is
-        ``lazy`` while the tables are not there.
+        It connects, because the SQL depends on the server, but it creates nothing. Call it on a ``lazy`` backend before
+        the tables exist.
 
         Raises:
             LTMError: the database cannot be reached.
@@ -215,7 +216,7 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
     def cleanup_storage(self, batch_size: int = 100) -> Result:
         """Remove blobs that no entry points to, and that are older than the storage's grace period.
 
-        Safe beside writers. The storage must belong to this memory alone.
+        Other processes may write at the same time. No other memory may use the same storage.
 
         Args:
             batch_size: how many to remove in this call, 1 to 10,000.
@@ -228,25 +229,27 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
 
     @returns_result
     def optimize(self) -> Result:
-        """Do now what keeps searches right and quick: stem words anew, and put words into the index.
+        """Update the stems and the index of words, so that searches are right and fast.
 
-        Words are stemmed anew if another release of the stemmer has stored them; the log has said so then. End first
-        the programs that use that release. On MySQL and MariaDB stores leave the index for later, so that searches are
-        slow after an import until this is done.
+        If another release of the stemmer stored the words, they are stemmed again; the log has a warning about this.
+        First stop all programs that use the other release. On MySQL and MariaDB stores update the index later, so that
+        searches after an import are slow until this method has run.
 
-        Safe beside readers and writers. It may take long: about 0.1 milliseconds an entry for the index, and as long as
-        a store of each entry for the stems. Each of its transactions is short. Done in part, it can be called again.
+        Other processes may read and write at the same time. This may take long: about 0.1 milliseconds for each entry
+        for the index, and as long as a store of each entry for the stems. Each transaction is short. If a call ends
+        early, call it again.
 
         Returns:
-            ``{"success": True, "stemmed": int, "blocks": int, "entries": int}``: of how many entries the words were
-            stemmed anew; how many blocks of the index were made, and of how many entries. 0 where nothing was to do.
+            ``{"success": True, "stemmed": int, "blocks": int, "entries": int}``: for how many entries the words were
+            stemmed again, how many blocks of the index were created, and for how many entries. Each is 0 if there was
+            nothing to do.
         """
-        stemmed = self._stem_anew()
+        stemmed = self._update_stems()
         blocks, entries = self._database.optimize()
         return ok(stemmed=stemmed, blocks=blocks, entries=entries)
 
-    def _stem_anew(self) -> int:
-        """Store the words of all entries anew if another stemmer has made them; return of how many entries."""
+    def _update_stems(self) -> int:
+        """Store the words of all entries again if another stemmer made them. Return for how many entries."""
         rules = self._rules()
         if not self._keeps_words or self._database.run(lambda connection, sql: sql.stems.are_of(connection, rules)):
             return 0
@@ -271,12 +274,12 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
         return self._values.entry(key, self._row)
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, dict[str, Any] | Damage | None]:
-        takes_several = self._database.start().statements.entries.takes_several(keys)
+        needs_snapshot = self._database.start().statements.entries.needs_snapshot(keys)
         _, entries = self._values.read(
             lambda: self._database.run(
-                lambda connection, sql: sql.entries.retrieve_many(connection, keys), snapshot=takes_several
+                lambda connection, sql: sql.entries.retrieve_many(connection, keys), snapshot=needs_snapshot
             ),
-            lambda found: {key: self._entry_of(key, found.get(key)) for key in keys},
+            lambda rows: {key: self._entry_of(key, rows.get(key)) for key in keys},
         )
         return entries
 
@@ -284,8 +287,8 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
         def page(after: str, rows: int) -> Sequence[Sequence[Any]]:
             return self._database.read(lambda sql: sql.entries.list_keys(prefix, after, rows))
 
-        found = chain.from_iterable(_pages(page, after, limit, lambda rows: limit))
-        return (row[0] for row in found if is_key(row[0]))
+        rows = chain.from_iterable(_pages(page, after, limit, lambda rows: limit))
+        return (row[0] for row in rows if is_key(row[0]))
 
     def _count(self, prefix: str) -> int:
         return int(self._database.read(lambda sql: sql.entries.count(prefix))[0][0])
@@ -300,7 +303,7 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
     def _remove_expired(self, limit: int) -> tuple[int, int]:
         _, deleted, remaining = self._database.write(
             lambda connection, sql, _: sql.cleanup_expired(connection, limit, ledger=self._ledger.is_here),
-            lambda found: Change(deleted=found[0], of_expired=True),
+            lambda removed: Change(deleted=removed[0], of_expired=True),
         )
         return deleted, remaining
 
@@ -320,14 +323,14 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
                 continue
             key, text, metadata, pointer, version, *times = row
             inline = text if pointer is None else "null"
-            entry = read_whole_entry(key, inline, metadata, version, times, moment_of)
+            entry = read_whole_entry(key, inline, metadata, version, times, time_of)
             if pointer is None or isinstance(entry, Damage):
                 yield entry
-            elif (found := self._value_now(key, {**entry, "value": Pointer(pointer)})) is not None:
-                yield found
+            elif (whole := self._value_now(key, {**entry, "value": Pointer(pointer)})) is not None:
+                yield whole
 
     def _rows(self, prefix: str, *, whole: bool = False) -> Iterator[Sequence[Any] | Damage]:
-        """Yield all rows, and go around those that are in a damaged part of the file."""
+        """Yield all rows that can be read. Skip those in a damaged part of the file."""
         last = ""
 
         def page(after: str, rows: int) -> Sequence[Sequence[Any]]:
@@ -356,16 +359,16 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
 
     def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, offset: int, limit: int) -> Result:
         search = Search(terms, condition, prefix, limit, offset)
-        return self._finished(partial(self._found, search))
+        return self._finished(partial(self._results_and_damages, search))
 
     def _finished(self, find: Find) -> Result:
-        known: dict[str, Damage] = {}
+        known_damages: dict[str, Damage] = {}
         while True:  # at most `limit` values are fetched at a time
-            (results, damages), entries = self._values.read(partial(find, known), self._fetched)
+            (results, damages), entries = self._values.read(partial(find, known_damages), self._fetched)
             more = {key: entry for key, entry in entries.items() if isinstance(entry, Damage)}
             if not more:
                 return search_result([entries[entry["key"]] for entry in results], damages)
-            known.update(more)
+            known_damages.update(more)
 
     def _answer(self, answer: Callable[[Reader], Answer], condition: Node | None, prefix: str) -> Answer:
         rules = self._rules()
@@ -382,40 +385,42 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
             pass
         return answered(filters=False)
 
-    def _found(self, search: Search, known: dict[str, Damage]) -> tuple[list[Any], Sequence[Damage]]:
-        if known:
+    def _results_and_damages(
+        self, search: Search, known_damages: dict[str, Damage]
+    ) -> tuple[list[Any], Sequence[Damage]]:
+        if known_damages:
             self._knows_damage = True
         try:
-            if known:
-                return self._undamaged(search, known)
+            if known_damages:
+                return self._undamaged(search, known_damages)
             results = self._results(search)
-            return (results, ()) if self._are_whole(results, search.offset) else self._undamaged(search, known)
+            return (results, ()) if self._are_whole(results, search.offset) else self._undamaged(search, known_damages)
         except UnreadableMetadataError:
             pass
-        return self._undamaged(search, known, filters=False)
+        return self._undamaged(search, known_damages, filters=False)
 
     def _undamaged(
-        self, search: Search, known: dict[str, Damage], *, filters: bool = True
+        self, search: Search, known_damages: dict[str, Damage], *, filters: bool = True
     ) -> tuple[list[Any], Sequence[Damage]]:
-        lost = self._values.lost(known)
+        lost = self._values.lost(known_damages)
 
         def work(connection: Connection, sql: Statements, deadline: Deadline) -> tuple[list[Any], Sequence[Damage]]:
             return sql.entries.search_undamaged(connection, search, lost, deadline, filters=filters)
 
         return self._database.run_timed(work, snapshot=True)
 
-    def _fetched(self, found: tuple[list[Any], Sequence[Damage]]) -> dict[str, Any]:
-        return {entry["key"]: self._values.whole(entry["key"], entry) for entry in found[0]}
+    def _fetched(self, results_and_damages: tuple[list[Any], Sequence[Damage]]) -> dict[str, Any]:
+        return {entry["key"]: self._values.whole(entry["key"], entry) for entry in results_and_damages[0]}
 
     def _results(self, search: Search) -> list[dict[str, Any] | Damage]:
         deadline = self._database.deadline()
         steps = self._database.start().statements.entries.search_steps(search)
         rows = first_answer(steps, lambda step: self._database.read(lambda sql: step.statement), search.rows)
-        found = None if rows is None else results_of(search, rows, deadline)
-        if found is not None:
-            return found
-        asked = (search.terms, search.offset, search.limit)
-        return self._answer(lambda reader: all_matching(reader, *asked), search.metadata_filter, search.prefix)
+        results = None if rows is None else results_of(search, rows, deadline)
+        if results is not None:
+            return results
+        arguments = (search.terms, search.offset, search.limit)
+        return self._answer(lambda reader: all_matching(reader, *arguments), search.metadata_filter, search.prefix)
 
     def _row(self, key: str) -> Sequence[Any] | None:
         rows = self._database.read(lambda sql: sql.entries.retrieve(key))
@@ -425,16 +430,16 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
         return None if row is None else self._values.whole(key, entry_of(*row))
 
     def _value_now(self, key: str, entry: dict[str, Any] | Damage) -> dict[str, Any] | Damage | None:
-        """Return an entry with its value, None if it is gone by now."""
+        """Return an entry with its value, or None if the entry is gone."""
         whole = self._values.whole(key, entry)
         if isinstance(entry, Damage) or not isinstance(whole, Damage):
             return whole
-        found = self._get(key)  # replaced since its page was read?
-        return found if found is None or isinstance(found, Damage) else {**entry, **found}
+        current = self._get(key)  # the entry may have been replaced since its page was read
+        return current if current is None or isinstance(current, Damage) else {**entry, **current}
 
     def _apply(self, operations: Sequence[Operation]) -> list[Result]:
         results = super()._apply(operations)
-        self._database.tend(len(operations))
+        self._database.do_upkeep(len(operations))
         return results
 
     def _write(self, operations: Sequence[Operation]) -> list[Result]:
@@ -449,7 +454,7 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
         return self._database.write(work, partial(Change.of, placed))
 
     def _stored_autocommit(self, operation: Operation) -> int | None:
-        """Return the version of a store that is a transaction by itself; None where it takes more."""
+        """Store in one statement, and return the version. Return None if that is not possible."""
         if self._ledger.is_here or not is_unconditional(operation) or operation.pointer is not None:
             return None
         return self._database.store(operation)
@@ -465,10 +470,10 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
 
 
 def next_key_of(connection: Connection, sql: Statements, prefix: str, after: str) -> Any:
-    """Return the next key above ``after``, from the index alone; None if it has not the prefix."""
+    """Return the next key above ``after``, read only from the index, or None if it lacks the prefix."""
     key = sql.schema.tables.entries.c.key
-    found = connection.scalar(select(key).where(key > after, key >= prefix).order_by(key).limit(1))
-    return found if isinstance(found, str) and found.startswith(prefix) else None
+    next_key = connection.scalar(select(key).where(key > after, key >= prefix).order_by(key).limit(1))
+    return next_key if isinstance(next_key, str) and next_key.startswith(prefix) else None
 
 
 def _pages(
@@ -480,10 +485,10 @@ def _pages(
     """Yield page after page of rows that begin with their keys.
 
     Args:
-        read: returns the first rows after a key, so many.
-        after: the key that the first page begins after.
-        rows: of the first page.
-        rows_after: how many rows the page after a page has.
+        read: takes a key and a number, and returns that many of the rows after the key.
+        after: the key before the first page.
+        rows: how many rows the first page has.
+        rows_after: takes a page and returns how many rows the next page has.
     """
     skip = 0
     while True:
@@ -492,5 +497,5 @@ def _pages(
         if len(page) < rows + skip:
             return
         rows = rows_after(page)
-        found, skip = place_after([row[0] for row in page])
-        after = after if found is None else found
+        last_key, skip = place_after([row[0] for row in page])
+        after = after if last_key is None else last_key

@@ -29,22 +29,23 @@ from the_edge_agent.memory.sql.queries.catalog import sent_bytes
 from the_edge_agent.memory.sql.queries.statements import Statements
 from the_edge_agent.memory.sql.schema.tables import LTMEntry
 
-_SMALL: Final = 500_000  # bytes of an entry that every server reads, whatever its limit
+_SMALL: Final = 500_000  # bytes; every server accepts an entry of this size
 
 
 class SQLAlchemyCatalog(OnDatabase, DatabaseCatalog):
     """A ``CatalogBackend`` on SQLite, PostgreSQL, MySQL, MariaDB, or any database that SQLAlchemy speaks to.
 
-    The contract of each method is ``CatalogBackend``'s, the same on every database; ``get_snapshot``,
-    ``list_snapshots``, ``delete_snapshot``, ``get_deleted_entries`` and ``close`` come with it. Safe for many
-    threads and for forks. A call is one transaction, and takes no longer than ``timeout``.
+    ``CatalogBackend`` has the contract of each method, which is the same on every database. The class also has
+    ``get_snapshot``, ``list_snapshots``, ``delete_snapshot``, ``get_deleted_entries`` and ``close``. Many threads may
+    use one object, and after a fork the child opens its own connections. A call is one transaction, and takes no longer
+    than ``timeout``.
     """
 
     _database_class = Database
     _place = ("url", "sqlite://")
     _database: Database
 
-    #: Set in a subclass to use a dialect class of one's own in place of the database's.
+    #: A subclass may set its own dialect class here, in place of the database's.
     dialect_class: ClassVar[type[Dialect] | None] = None
 
     def __init__(
@@ -69,20 +70,20 @@ class SQLAlchemyCatalog(OnDatabase, DatabaseCatalog):
 
         Args:
             url: a SQLAlchemy database URL.
-            pool_size: connections kept open.
+            pool_size: how many connections stay open.
             echo: log every statement, without the values.
-            auto_migrate: whether to create the tables that are missing; otherwise they must be there.
+            auto_migrate: whether to create missing tables. If False, the tables must exist.
             lazy: import no driver and connect to nothing until the first call.
-            engine: an engine of the caller's, in place of ``url``; shared and never disposed.
-            max_overflow: connections above ``pool_size``, closed after use.
+            engine: an engine of the caller, in place of ``url``. The catalog shares it and never disposes it.
+            max_overflow: how many connections there may be above ``pool_size``; they are closed after use.
             pool_timeout: seconds to wait for a free connection.
             connect_timeout: seconds to wait for the server when connecting.
-            timeout: seconds that a call may take, all waiting and trying again included.
-            idle_transaction_timeout: seconds after which the server ends a transaction of a client that sends nothing
-                more, so that its locks are free; None for half of ``timeout``, at least 5; 0 for the server's setting.
+            timeout: seconds that a call may take, including all waits and repetitions.
+            idle_transaction_timeout: the server ends a transaction after so many seconds without a statement, and frees
+                its locks. None means half of ``timeout``, at least 5. 0 means the server's setting.
             prepare_threshold: with psycopg, after how many runs the server keeps a statement prepared; None for never.
-                Never behind a connection pooler in transaction mode, where a statement of another client would run in
-                its place.
+                Use None behind a connection pooler in transaction mode: otherwise another client's statement may run
+                instead.
             engine_args: more arguments of SQLAlchemy's ``create_engine``.
             connect_args: more arguments of the driver's ``connect``.
 
@@ -117,10 +118,10 @@ class SQLAlchemyCatalog(OnDatabase, DatabaseCatalog):
         return str(self._database.start().engine.dialect.name)
 
     def ddl(self) -> list[str]:
-        """Return the SQL statements that create what is missing of the tables, for those who run DDL themselves.
+        """Return the SQL statements that create the missing tables, for those who run DDL themselves.
 
-        Connects, because they depend on the server, and creates nothing; to be called on a catalog that is
-        ``lazy`` while the tables are not there.
+        It connects, because the SQL depends on the server, but it creates nothing. Call it on a ``lazy`` catalog before
+        the tables exist.
 
         Raises:
             LTMError: the database cannot be reached.
@@ -154,17 +155,17 @@ class SQLAlchemyCatalog(OnDatabase, DatabaseCatalog):
         return self._database.run(lambda connection, sql: sql.catalog.get_many(connection, keys), snapshot=several)
 
     def _list(self, prefix: str, condition: Node | None, limit: int) -> list[dict[str, Any]]:
-        def found(*, filters: bool) -> list[dict[str, Any]]:
+        def listed(*, filters: bool) -> list[dict[str, Any]]:
             def work(connection: Connection, sql: Statements, deadline: Deadline) -> list[dict[str, Any]]:
                 return sql.catalog.list_entries(connection, prefix, condition, limit, deadline, filters=filters)
 
             return self._database.run_timed(work, snapshot=condition is not None)
 
         try:
-            return found(filters=True)
+            return listed(filters=True)
         except UnreadableMetadataError:
             pass
-        return found(filters=False)
+        return listed(filters=False)
 
     def _delete(self, key: str) -> bool:
         ids = [generate_entry_id(key)]

@@ -1,4 +1,4 @@
-"""Engines: how one is made for a URL, with its pool, driver options and session settings; its first connection."""
+"""Creates engines from a URL, with pool, driver options and session settings, and opens the first connection."""
 
 from __future__ import annotations
 
@@ -25,21 +25,27 @@ from the_edge_agent.memory.sql.driver.deadlines import Deadline, current
 from the_edge_agent.memory.sql.driver.errors import DAMAGED
 from the_edge_agent.memory.sql.driver.options import EngineOptions
 from the_edge_agent.memory.sql.driver.pool import CallPool, ticket_of_this_thread
-from the_edge_agent.memory.sql.driver.url import GIVEN, load_dialect, missing_driver, where_of, with_installed_driver
+from the_edge_agent.memory.sql.driver.url import (
+    OPTION_NAMES,
+    load_dialect,
+    missing_driver,
+    where_of,
+    with_installed_driver,
+)
 from the_edge_agent.memory.sql.transactions import CHECKED, check_session, connect
 
-_LIFETIME: Final = 1800  # seconds; after which a connection to a server is made anew
+_LIFETIME: Final = 1800  # seconds after which the pool replaces a connection to a server
 
 
 class Closable(Protocol):
-    """What an engine leaves to be closed after it."""
+    """An object that must be closed after the engine."""
 
     def close(self) -> Any:
         """Close it."""
 
 
 def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any]) -> tuple[Engine, Closable | None]:
-    """Return an engine of our own and what must be closed after it.
+    """Create an engine. Return it and the object that must be closed after it.
 
     Raises:
         LTMError: ``configuration_error``, ``dependency_missing``.
@@ -62,7 +68,7 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
     }
     execution_options = {
         SECONDS: options.timeout,
-        GIVEN: (*options.connect_args, *hidden_args),
+        OPTION_NAMES: (*options.connect_args, *hidden_args),
         **engine_options.get("execution_options", {}),
         **(options.engine_args.get("execution_options") or {}),
     }
@@ -80,7 +86,7 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
             echo=options.echo,
             hide_parameters=True,
             connect_args=driver_args,
-            pool_reset_on_return=None,  # every call ends its transaction itself: a rollback more is a round trip more
+            pool_reset_on_return=None,  # every call ends its own transaction; a rollback here would cost a round trip
             **{**engine_options, **options.engine_args, "execution_options": execution_options},
         )
         _limit_connecting(engine, dialect_class, options.connect_timeout)
@@ -91,15 +97,15 @@ def new_engine(url: URL, options: EngineOptions, hidden_args: Mapping[str, Any])
     except ImportError:
         problem = missing_driver(url)
     except (ArgumentError, AttributeError, TypeError, ValueError) as error:
-        named = re.match(r"Invalid argument\(s\) ([\w', ]+) sent", str(error))  # values it does not show
-        given = ordinary([*url.query, *options.connect_args])
-        refused = f"it takes no {named[1]}" if named else ", ".join((*given, type(error).__name__))
+        named = re.match(r"Invalid argument\(s\) ([\w', ]+) sent", str(error))  # this text has no values
+        options_given = ordinary([*url.query, *options.connect_args])
+        refused = f"it takes no {named[1]}" if named else ", ".join((*options_given, type(error).__name__))
         problem = LTMError("configuration_error", f"the engine cannot be created: {refused}")
     raise problem
 
 
 def _limit_connecting(engine: Engine, dialect_class: type[Dialect], connect_timeout: float) -> None:
-    """Give up connecting in time, and guard a connection already while SQLAlchemy sets it up."""
+    """Limit the time for connecting. The deadline also covers the time in which SQLAlchemy sets up the connection."""
     if engine.dialect.driver not in dialect_class.features.socket_drivers:
         return
 
@@ -112,14 +118,14 @@ def _limit_connecting(engine: Engine, dialect_class: type[Dialect], connect_time
         connection = deadline.call(
             partial(_connected, dialect_class, dialect, args, kwargs, end, ticket_of_this_thread()),
             seconds=connect_timeout,
-            undo=lambda late: late.close(),
+            undo=lambda connection: connection.close(),
         )
         deadline.guard(lambda: dialect_class.sessions.stop(connection))
         return connection
 
 
 def _connected(dialect_class: type[Dialect], dialect: Any, args: Any, kwargs: Any, end: float, _: Ticket | None) -> Any:
-    """Connect; the ticket stays taken meanwhile, also when an exception has ended the wait for this."""
+    """Connect. The ticket stays taken until this ends, even if an exception has ended the wait for it."""
     try:
         return dialect_class.engines.connect(dialect, args, kwargs)
     except dialect.loaded_dbapi.Error as error:
@@ -128,7 +134,7 @@ def _connected(dialect_class: type[Dialect], dialect: Any, args: Any, kwargs: An
 
 
 def _preparing(dialect_class: type[Dialect], driver: str, threshold: int | None) -> dict[str, Any]:
-    """Return the driver's argument for how often a statement runs before the server keeps it.
+    """Return the driver's argument for the number of runs after which the server keeps a statement prepared.
 
     Raises:
         LTMError: ``configuration_error`` for a driver that takes none.
@@ -143,7 +149,7 @@ def _preparing(dialect_class: type[Dialect], driver: str, threshold: int | None)
 def _set_up_sessions(engine: Engine, dialect_class: type[Dialect], options: EngineOptions) -> None:
     idle = check_idle_timeout(options.idle_transaction_timeout, options.timeout)
 
-    @event.listens_for(engine, "connect", insert=True)  # before SQLAlchemy asks for modes that we change
+    @event.listens_for(engine, "connect", insert=True)  # before SQLAlchemy reads modes that we change
     def set_up(driver_connection: Any, record: Any) -> None:
         record.info[CHECKED] = True
         settings = dialect_class.sessions.settings(options.timeout, idle, driver_connection)
@@ -161,7 +167,7 @@ def _asks_for_encryption(options: Mapping[str, Any]) -> bool:
 
 
 def _require_encryption(engine: Engine, statement: str) -> None:
-    """Refuse connections that are not encrypted: mysqlclient and Connector/Python make them to a server without TLS."""
+    """Refuse connections that are not encrypted. Without TLS on the server, some drivers connect in plain text."""
 
     @event.listens_for(engine, "connect")
     def look(driver_connection: Any, record: Any) -> None:
@@ -175,20 +181,20 @@ def _require_encryption(engine: Engine, statement: str) -> None:
 
 
 def first_connection(engine: Engine, deadline: Deadline, *, is_ours: bool) -> Connection:
-    """Connect, and say clearly what a driver refuses with errors of Python's own.
+    """Open the first connection. If the driver raises an error of Python, explain it.
 
     Args:
-        engine: where.
-        deadline: of the call.
-        is_ours: whether the engine is one of ours.
+        engine: the engine.
+        deadline: the deadline of the call.
+        is_ours: whether we created the engine.
 
     Raises:
-        LTMError: ``configuration_error``, or why the database cannot be reached.
+        LTMError: ``configuration_error``, or an error that says why the database cannot be reached.
     """
     try:
         connection = connect(engine, deadline)
         _check_schema(connection)
-        if is_ours:  # else it has been looked at already
+        if is_ours:  # otherwise ``connect`` has checked it
             check_session(connection, is_ours=True)
         return connection
     except (AttributeError, TypeError, ValueError) as error:
@@ -203,7 +209,7 @@ def first_connection(engine: Engine, deadline: Deadline, *, is_ours: bool) -> Co
 
 
 def _check_schema(connection: Connection) -> None:
-    """Close a connection that would look for our tables in one schema and write them into another.
+    """Refuse and close a connection that would look for our tables in one schema and create them in another.
 
     Raises:
         LTMError: ``configuration_error``.

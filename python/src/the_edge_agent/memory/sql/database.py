@@ -1,4 +1,4 @@
-"""The database of one backend: lazy start, transactions, ownership of the engine, forks, close."""
+"""``Database``: the engine of one backend, with lazy start, transactions, forks and close."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from the_edge_agent.memory.database.tickets import Tickets
 from the_edge_agent.memory.database.writes import Change, Write, Writer, WrittenRow, version_of
 from the_edge_agent.memory.sql.connecting import Closable, first_connection, new_engine, with_a_pool_of_its_own
 from the_edge_agent.memory.sql.dialects import Dialect, for_dialect, for_name
-from the_edge_agent.memory.sql.driver.deadlines import Deadline, DeadlineError, one_end
+from the_edge_agent.memory.sql.driver.deadlines import Deadline, DeadlineError, common_end
 from the_edge_agent.memory.sql.driver.errors import DAMAGED, Failure, may_be_damage, out_of_time
 from the_edge_agent.memory.sql.driver.options import EngineOptions
 from the_edge_agent.memory.sql.driver.prepared import BoundQuery, has_listeners
@@ -36,24 +36,26 @@ Answer = TypeVar("Answer")
 
 _logger = logging.getLogger("the_edge_agent.memory")
 _NO_TABLES: Final = (
-    "the tables are not there, and create_tables is false (of a catalog: auto_migrate); "
+    "the tables do not exist, and create_tables is false (of a catalog: auto_migrate); "
     "create them with the statements of ddl()"
 )
-_CREATION_ATTEMPTS: Final = 12  # many processes may create the tables at once; each loser looks again
+_CREATION_ATTEMPTS: Final = 12  # many processes may create the tables at the same time; each that fails tries again
 _TO_FIND_DAMAGE: Final = 2.0  # seconds at most, after a call that failed
-_STATEMENT_BYTES: Final = 4096  # more than a store's statement has besides the entry
+_STATEMENT_BYTES: Final = 4096  # a statement has fewer bytes than this besides the entry
 _databases: WeakSet[Database] = WeakSet()
-_inherited: list[Any] = []  # pools of a parent process: kept, because drivers say goodbye to the server on disposal
+# The pools of a parent process. They are never freed, because drivers would then close the parent's connections.
+_inherited: list[Any] = []
 
 
 class Database:
     """An engine that connects on first use, creates the tables once, and runs transactions.
 
-    Safe for many threads; after a fork the child opens connections of its own.
+    Many threads may use one object. After a fork the child opens its own connections.
 
     Attributes:
-        language: of the words; None before the start, and for a table without words.
-        on_start: called after the start, when transactions can be run; if it raises, the next call starts anew.
+        language: the language of the words; None before the start, and for a table without words.
+        on_start: a function that is called after the start, when transactions are possible. If it raises, the next call
+            starts again.
     """
 
     def __init__(
@@ -66,15 +68,16 @@ class Database:
         language: str | None = None,
         dialect_class: type[Dialect] | None = None,
     ) -> None:
-        """Check the source, a URL or an engine of the caller's; import no driver and connect to nothing.
+        """Check the source. Import no driver, and do not connect.
 
         Args:
-            source: the URL or the engine.
-            options: of the engine.
+            source: a URL, or an engine of the caller.
+            options: the options of the engine.
             entries_name: the name of the entries' table.
-            search: whether that table keeps words; None needs no such table and takes what is there.
-            language: that these words must be of; None for that of the table, English for a new one.
-            dialect_class: in place of the database's own.
+            search: whether that table stores words. None for a catalog, which needs no entries' table and accepts any.
+            language: the language that the words must have. None accepts the language of the table; a new one gets
+                English.
+            dialect_class: the dialect class to use in place of the database's own.
 
         Raises:
             LTMError: ``configuration_error``.
@@ -101,14 +104,14 @@ class Database:
 
     @property
     def sessions(self) -> sessionmaker[Any] | None:
-        """What makes ORM sessions on the engine; None before the start and after close."""
+        """The factory for ORM sessions on the engine; None before the start and after close."""
         return self._opened.sessions if self._opened else None
 
     def start(self) -> _Opened:
-        """Connect and create the tables unless that is done.
+        """Connect and create the tables, unless that was done before.
 
         Raises:
-            LTMError: after close, or when the database cannot be used; a later call tries again.
+            LTMError: the backend is closed, or the database cannot be used. A later call tries again.
         """
         return self._opened or self._in_time(self._start)
 
@@ -119,10 +122,10 @@ class Database:
         write: bool = False,
         snapshot: bool = False,
     ) -> Answer:
-        """Run ``work`` in one transaction, started first if need be.
+        """Run ``work`` in one transaction. Start the database first if necessary.
 
         Raises:
-            LTMError: nothing has changed then, unless its result says ``unknown: True``.
+            LTMError: nothing has changed, unless its result has ``unknown: True``.
         """
         return self.run_timed(lambda connection, sql, _: work(connection, sql), write=write, snapshot=snapshot)
 
@@ -133,7 +136,7 @@ class Database:
         write: bool = False,
         snapshot: bool = False,
     ) -> Answer:
-        """Run ``work``, which gets the deadline of the call, as ``run`` does: for work that Python spends time on."""
+        """Run ``work`` as ``run`` does, and pass the call's deadline to it. For work that takes time in Python."""
 
         def transact(deadline: Deadline) -> Answer:
             opened = self._opened or self._start(deadline)
@@ -149,23 +152,23 @@ class Database:
                         snapshot=snapshot,
                     )
             except LostDatabaseError:
-                self._leave_lost(opened)
+                self._close_lost(opened)
                 raise
             except Exception as error:
                 problem = self._damage(error, opened.engine)
                 if problem is None:
                     raise
             finally:
-                self._leave(opened, pool)
+                self._close_leftovers(opened, pool)
             raise problem
 
         return self._in_time(transact)
 
     def read(self, query: Callable[[Statements], BoundQuery]) -> Sequence[Sequence[Any]]:
-        """Return the rows of one statement that only reads, started first if need be.
+        """Run one statement that only reads, and return its rows. Start the database first if necessary.
 
         Raises:
-            LTMError: it failed.
+            LTMError: the statement failed.
         """
         opened = self._direct()
         if opened is None:
@@ -175,21 +178,21 @@ class Database:
             with self._dialect_of_url.sessions.call(), Deadline(self._seconds()) as deadline:
                 return run_autocommit(opened.engine, opened.schema.dialect, query(opened.statements), deadline).rows
         except LostDatabaseError:
-            self._leave_lost(opened)
+            self._close_lost(opened)
             raise
         except Exception as error:
             problem = self._damage(error, opened.engine)
             if problem is None:
                 raise
         finally:
-            self._leave(opened, pool)
+            self._close_leftovers(opened, pool)
         raise problem
 
     def store(self, store: Store) -> int | None:
-        """Store one entry by one statement that commits by itself, and return its version; None where that cannot be.
+        """Store one entry by one statement that commits by itself. Return its version, or None if that is impossible.
 
         Raises:
-            LTMError: nothing has changed then, unless its result says ``unknown: True``.
+            LTMError: nothing has changed, unless its result has ``unknown: True``.
         """
         opened = self._direct()
         if opened is None or not opened.statements.entries.single.is_possible:
@@ -205,29 +208,29 @@ class Database:
                 return store_autocommit(None)
             return self._settled(store_autocommit, lambda: Change({store.key}, is_unconditional=True), version_of)
         except LostDatabaseError:
-            self._leave_lost(opened)
+            self._close_lost(opened)
             raise
         except Exception as error:
             problem = self._damage(error, opened.engine)
             if problem is None:
                 raise
         finally:
-            self._leave(opened, pool)
+            self._close_leftovers(opened, pool)
         raise problem
 
     def write(
         self, work: Callable[[Connection, Statements, Write | None], Answer], change: Callable[[Answer], Change]
     ) -> Answer:
-        """Run ``work`` in one transaction that writes entries, started first if need be.
+        """Run ``work`` in one transaction that writes entries. Start the database first if necessary.
 
-        If the connection is lost at its end, a look at the rows tells what became of it; see ``database/writes.py``.
+        If the connection is lost at the end, the rows show whether the write was done; see ``database/writes.py``.
 
         Args:
-            work: gets the write to which its rows belong, None where no connection can be lost.
-            change: returns what an answer of ``work`` has changed.
+            work: a function that gets the write that marks its rows, or None if no connection can be lost.
+            change: takes an answer of ``work`` and returns what it has changed.
 
         Raises:
-            LTMError: nothing has changed then, unless its result says ``unknown: True``.
+            LTMError: nothing has changed, unless its result has ``unknown: True``.
         """
         answers: list[Answer] = []
 
@@ -253,42 +256,42 @@ class Database:
         def look(keys: Sequence[str]) -> list[WrittenRow]:
             return self.run(lambda connection, sql: sql.entries.written(connection, keys))
 
-        with one_end(self._seconds()):
+        with common_end(self._seconds()):
             return write.settled(lambda: attempt(write), change, look, done)
 
-    def tend(self, stores: int) -> None:
-        """Do what follows stores, if it is time; what fails is done another time, for the stores have not failed."""
+    def do_upkeep(self, stores: int) -> None:
+        """Do the upkeep after stores, if it is due. An error here is only logged, because the stores have succeeded."""
         opened = self._opened
         if opened is None or opened.upkeep is None or not opened.upkeep.is_due(stores):
             return
         try:
-            with one_end(self._seconds() / 2):  # the other half was the store's
+            with common_end(self._seconds() / 2):  # the store had the other half
                 opened.upkeep.some(self._write)
         except LTMError as failure:
             _logger.info("words are put into the index later: %s", failure)
 
     def optimize(self) -> tuple[int, int]:
-        """Do all of it now; return how many blocks were made, and for how many entries.
+        """Do all upkeep now. Return how many blocks were created, and for how many entries.
 
         Raises:
-            LTMError: some of it is left.
+            LTMError: some of the work is left.
         """
         upkeep = self.start().upkeep
         return (0, 0) if upkeep is None else upkeep.all(self._write)
 
     def deadline(self) -> Deadline:
-        """Return when a call ends that begins now, or the call of which this is a part."""
+        """Return the deadline of a call that begins now. Inside ``one_call`` it is the end of that call."""
         return Deadline(self._seconds())
 
     @contextmanager
     def one_call(self) -> Iterator[None]:
-        """Let all that is done within, in Python too, end in the time of one call.
+        """Limit everything in this block, including work in Python, to the time of one call.
 
         Raises:
             LTMError: the time is over.
         """
         problem = None
-        with one_end(self._seconds()):
+        with common_end(self._seconds()):
             try:
                 yield
             except DeadlineError:
@@ -297,7 +300,7 @@ class Database:
             raise problem
 
     def ddl(self) -> list[str]:
-        """Return the statements that create the tables; connects, and creates nothing.
+        """Return the statements that create the missing tables. This connects, but creates nothing.
 
         Raises:
             LTMError: the database cannot be reached.
@@ -305,10 +308,10 @@ class Database:
         return self.peek(lambda schema, connection: schema.statements(connection))
 
     def peek(self, work: Callable[[Schema, Connection], Answer]) -> Answer:
-        """Do some work on a connection to the database, as it is: this starts nothing and creates no tables.
+        """Run ``work`` on a connection, without starting the database and without creating tables.
 
         Raises:
-            LTMError: the database cannot be reached, or the work failed.
+            LTMError: the database cannot be reached, or ``work`` failed.
         """
 
         def look(deadline: Deadline) -> Answer:
@@ -330,15 +333,17 @@ class Database:
         return self._in_time(look)
 
     def is_at(self, url: Any) -> bool:
-        """Return whether a URL leads to this database; one in memory is each time another.
+        """Return whether a URL leads to this database. A URL for memory always leads to a new database.
 
         Raises:
-            LTMError: ``configuration_error`` for what is no database URL.
+            LTMError: ``configuration_error`` if it is not a database URL.
         """
         other = with_installed_driver(_located(url)[0])
-        is_kept = other.database not in (None, "", ":memory:")
+        is_lasting = other.database not in (None, "", ":memory:")
         mine = self._dialect_of_url.engines.identity(with_installed_driver(self.url))
-        return is_kept and self._shared is None and mine == for_name(other.get_backend_name()).engines.identity(other)
+        return (
+            is_lasting and self._shared is None and mine == for_name(other.get_backend_name()).engines.identity(other)
+        )
 
     def is_same(self, other: Database) -> bool:
         """Return whether this is another ``Database`` on the same database."""
@@ -347,10 +352,10 @@ class Database:
         return self.is_at(other.url)
 
     def check_size(self, size: int) -> None:
-        """Refuse an entry larger than the server reads in one packet.
+        """Refuse an entry that is larger than the server accepts in one statement.
 
         Args:
-            size: its bytes as sent.
+            size: how many bytes the entry has as sent.
 
         Raises:
             LTMError: ``validation_error``.
@@ -361,7 +366,7 @@ class Database:
             raise LTMError("validation_error", message)
 
     def close(self) -> None:
-        """Close every connection of an engine of our own; idempotent."""
+        """Close every connection of our own engine. A second call does nothing."""
         with _held(self._starting, math.inf):
             self.closed = True
             opened, self._opened = self._opened, None
@@ -369,7 +374,7 @@ class Database:
             opened.close()
 
     def after_fork(self) -> None:
-        """Leave the parent's connections alone, in the child."""
+        """Forget the parent's connections, in a forked child."""
         self._starting = Tickets(1)
         self._writer = Writer(self._options.timeout)
         opened = self._opened
@@ -383,14 +388,14 @@ class Database:
         opened.one_at_a_time = opened.one_at_a_time and Tickets(1)
 
     def __str__(self) -> str:
-        """Show the URL, without what may be secret in it."""
+        """Return the URL as text, without secrets."""
         return repr(self.url)
 
     def _write(self, work: Callable[[Connection], Answer]) -> Answer:
         return self.run(lambda connection, _: work(connection), write=True)
 
     def _direct(self) -> _Opened | None:
-        """Return the started engine if single statements may run on the driver's own connection, else None."""
+        """Return the started database if single statements may run directly on the driver's connection, else None."""
         opened = self._opened
         if (
             opened is None
@@ -402,7 +407,7 @@ class Database:
         return opened
 
     def _damage(self, error: Exception, engine: Engine) -> LTMError | None:
-        """Return the failure of a file that is damaged, if that is why a call failed in another way."""
+        """Return the failure for a damaged file if that is why a call failed, else None."""
         dialect_class = for_dialect(engine.dialect)
         if not dialect_class.features.finds_damage or (isinstance(error, LTMError) and not may_be_damage(error)):
             return None
@@ -417,14 +422,14 @@ class Database:
                 return DAMAGED.exception()
         return None
 
-    def _leave(self, opened: _Opened, pool: Pool) -> None:
-        """Close what a call has left in the pools, if they were closed meanwhile, which put a new pool in place."""
+    def _close_leftovers(self, opened: _Opened, pool: Pool) -> None:
+        """Close the connections that a call left in the pools, if the database was closed meanwhile."""
         if self._opened is not opened and self._shared is None:
             pool.dispose()
             opened.engine.pool.dispose()
 
-    def _leave_lost(self, opened: _Opened) -> None:
-        """Close what is open of a database that was taken away: the next call starts anew."""
+    def _close_lost(self, opened: _Opened) -> None:
+        """Close the connections to a database whose file was removed or replaced. The next call starts again."""
         with _held(self._starting, math.inf):
             is_ours = self._opened is opened
             if is_ours:
@@ -437,7 +442,7 @@ class Database:
             return work(deadline)
 
     def _seconds(self) -> float:
-        """Return how long a call may take that begins now."""
+        """Return how many seconds a call may take."""
         return self._options.timeout
 
     def _start(self, deadline: Deadline) -> _Opened:
@@ -458,7 +463,7 @@ class Database:
     def _open(self, deadline: Deadline) -> _Opened:
         if self._shared is None and not self._options.create_tables:
             file = self._dialect_of_url.engines.new_file(self.url)
-            if file is not None:  # a connection would make it, and leave it there without tables
+            if file is not None:  # a connection would create the file, without tables
                 raise LTMError("configuration_error", f"there is no file {file}; {_NO_TABLES}")
         engine, keeper = self._engine()
         problem: LTMError | None = None
@@ -477,7 +482,7 @@ class Database:
         return _Opened(engine, schema, close)
 
     def _make_ready(self, deadline: Deadline, schema: Schema, connection: Connection) -> None:
-        is_complete = schema.is_complete(connection)  # first: a database that is refused stays as it was
+        is_complete = schema.is_complete(connection)  # first, so that a database that is refused does not change
         if not is_complete and not self._options.create_tables:
             raise LTMError("configuration_error", _NO_TABLES)
         if self._shared is None:
@@ -487,7 +492,7 @@ class Database:
             schema.create(connection, deadline)
         if self._search:
             self.language = schema.language_of(connection)
-            # Another database in its place must have the same.
+            # If another database takes its place, it must have the same language.
             self._language_name = None if self.language is None else self.language.name
 
     def _copy_tables(self) -> Tables:
@@ -501,7 +506,7 @@ class Database:
     def _dispose(self, engine: Engine, keeper: Closable | None) -> None:
         if self._shared is not None:
             return
-        with suppress(LTMError), self._dialect_of_url.sessions.call():  # a forked process may have to leave it alone
+        with suppress(LTMError), self._dialect_of_url.sessions.call():  # in a forked child it may be impossible
             engine.dispose()
             if keeper is not None:
                 keeper.close()
@@ -509,7 +514,7 @@ class Database:
     def _look(
         self, engine: Engine, deadline: Deadline, work: Callable[[Schema, Connection], Answer]
     ) -> tuple[Schema, Answer]:
-        """Look at the server and do the work that makes it ready, again when another process was quicker."""
+        """Probe the server and run ``work``. Repeat both if another process changed the tables at the same time."""
         attempts = 0
 
         def lost_the_race(failure: Failure) -> bool:
@@ -534,7 +539,7 @@ class Database:
 
 
 class OnDatabase:
-    """What a memory and a catalog tell of their database, which the subclass sets."""
+    """Attributes of a memory or catalog that come from its ``Database``, which the subclass sets."""
 
     _database: Database
 
@@ -544,7 +549,7 @@ class OnDatabase:
 
     @property
     def _session_factory(self) -> sessionmaker[Session] | None:
-        """Sessions for the caller's own queries; None before a lazy start and after close."""
+        """The factory of sessions for the caller's own queries; None before a lazy start and after close."""
         return self._database.sessions
 
     @property
@@ -557,7 +562,7 @@ class OnDatabase:
 
 
 class _Opened:
-    """A started engine and what was learnt of it."""
+    """A started engine, with the schema and statements for its server."""
 
     def __init__(self, engine: Engine, schema: Schema, close: Callable[[], None]) -> None:
         self.engine = engine
@@ -572,7 +577,7 @@ class _Opened:
 
     @contextmanager
     def turn(self, deadline: Deadline) -> Iterator[None]:
-        """Wait for the turn of this call, where there is but one connection."""
+        """Wait for the turn of this call, if there is only one connection."""
         if self.one_at_a_time is None:
             yield
         else:
@@ -581,7 +586,7 @@ class _Opened:
 
 
 def largest_entry(packet: int) -> int:
-    """Return the bytes that an entry may have as sent, where the server reads packets of so many."""
+    """Return how many bytes an entry may have as sent, if the server accepts packets of ``packet`` bytes."""
     return packet - _STATEMENT_BYTES
 
 
@@ -596,10 +601,10 @@ def _closed() -> LTMError:
 
 @contextmanager
 def _held(turns: Tickets, seconds: float) -> Iterator[None]:
-    """Wait for the one ticket, so many seconds."""
+    """Wait for the only ticket for at most ``seconds``, and return it at the end."""
     turn = turns.take(seconds)
     if turn is None:
-        raise LTMError("connection_timeout", "other calls kept this one from its turn for all of its time")
+        raise LTMError("connection_timeout", "the call waited all of its time, because other calls had to end first")
     try:
         yield
     finally:

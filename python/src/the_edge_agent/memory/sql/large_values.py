@@ -1,4 +1,4 @@
-"""Values too large for the database: put into blob storage before a row points to them, fetched after it was read."""
+"""``LargeValues``: stores large values in blob storage before a row points to them, and fetches them after a read."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from the_edge_agent.memory.sql.database import Database
 from the_edge_agent.memory.sql.queries.statements import Statements
 from the_edge_agent.memory.sql.schema.rows import Pointer, entry_of
 
-Found = TypeVar("Found")
+Rows = TypeVar("Rows")
 
-_ATTEMPTS: Final = 3  # to read an entry that is replaced, and its old value removed, again and again
-_PAGE_BLOBS: Final = 1_000  # looked up at a time
+_ATTEMPTS: Final = 3  # to read an entry that other processes keep replacing
+_PAGE_BLOBS: Final = 1_000  # blobs that one transaction looks up
 
 
 class LargeValues:
-    """The values of one memory that are, or may be, in a blob storage.
+    """The values of one memory that may be in a blob storage.
 
-    A transaction that stores pointers and one that removes blobs exclude each other, so that no row ever points to
-    a blob that was removed.
+    Transactions that store pointers and transactions that remove blobs exclude each other. So no row ever points to a
+    removed blob.
     """
 
     def __init__(self, storage: BlobStorage | None, database: Database) -> None:
-        """Make them; without a storage every value stays in the database."""
+        """Without a storage, every value stays in the database."""
         self._storage, self._database = storage, database
 
     def place(self, operation: Operation) -> Operation:
@@ -44,15 +44,15 @@ class LargeValues:
         return replace(operation, pointer=storage.put(operation.value))
 
     def keep(self, connection: Connection, sql: Statements, operations: Sequence[Operation]) -> None:
-        """Make sure that what the operations point to is there when they are committed, and after."""
+        """Make sure that all blobs of these operations exist when the transaction commits, and afterwards."""
         pointing = [each for each in operations if isinstance(each, Store) and each.pointer is not None]
         if self._storage is not None and pointing:
             sql.keep_blobs(connection)
-            for store in pointing:  # one that a cleanup has just removed is written again
+            for store in pointing:  # writes a blob again if a cleanup has just removed it
                 self._storage.put(store.value, look_inside=False)
 
     def whole(self, key: str, entry: dict[str, Any] | Damage) -> dict[str, Any] | Damage:
-        """Return the entry of a key with its value, fetched if it is a pointer; it is damaged if that cannot be had.
+        """Return the entry of a key with its value, fetched from the storage if necessary, or the damage of the value.
 
         Raises:
             LTMError: the storage cannot be read.
@@ -66,37 +66,37 @@ class LargeValues:
         except (DamagedBlobError, UnreadableError) as error:
             return Damage(key, "value", str(error))
 
-    def lost(self, known: dict[str, Damage]) -> Lost:
-        """Return a function that returns the damage of a key's value in the storage, None if none is known."""
-        return not_here if self._storage is None else known.get
+    def lost(self, known_damages: dict[str, Damage]) -> Lost:
+        """Return a function from a key to the damage of its value in the storage, or to None if no damage is known."""
+        return not_here if self._storage is None else known_damages.get
 
     def read(
         self,
-        find: Callable[[], Found],
-        resolve: Callable[[Found], Mapping[str, dict[str, Any] | Damage | None]],
-    ) -> tuple[Found, Mapping[str, dict[str, Any] | Damage | None]]:
-        """Find rows and fetch their values; again when one was replaced and its value removed in between.
+        find: Callable[[], Rows],
+        resolve: Callable[[Rows], Mapping[str, dict[str, Any] | Damage | None]],
+    ) -> tuple[Rows, Mapping[str, dict[str, Any] | Damage | None]]:
+        """Find rows and fetch their values. Repeat this if an entry was replaced and its value removed in between.
 
         Raises:
-            LTMError: of the database, or the storage cannot be read.
+            LTMError: the database or the storage cannot be read.
         """
         attempts = 1 if self._storage is None else _ATTEMPTS
         while True:
-            found = find()
-            entries = resolve(found)
+            rows = find()
+            entries = resolve(rows)
             attempts -= 1
             if not attempts or Damage not in map(type, entries.values()):
-                return found, entries
+                return rows, entries
 
     def entry(self, key: str, row: Callable[[str], Sequence[Any] | None]) -> dict[str, Any] | Damage | None:
-        """Return the entry at a key; read its row again if it was replaced, and its value removed, in between.
+        """Return the entry at a key. Read its row again if it was replaced and its value removed in between.
 
         Args:
-            key: of the entry.
-            row: returns the columns that ``entry_of`` takes, None if there is no entry.
+            key: the key.
+            row: a function that returns the columns that ``entry_of`` takes, or None if there is no entry.
 
         Raises:
-            LTMError: of the database, or the storage cannot be read.
+            LTMError: the database or the storage cannot be read.
         """
         attempts = 1 if self._storage is None else _ATTEMPTS
         while True:
@@ -121,8 +121,8 @@ class LargeValues:
         pointers = storage.older_than(storage.grace_period)
         while page := list(islice(pointers, _PAGE_BLOBS)):
             work = partial(_remove_orphans, storage, page, limit - deleted)
-            found, removed = self._database.run(work, write=True)
-            orphans, deleted = orphans + found, deleted + removed
+            rows, removed = self._database.run(work, write=True)
+            orphans, deleted = orphans + rows, deleted + removed
         return deleted, orphans - deleted
 
 

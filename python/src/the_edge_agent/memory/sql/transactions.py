@@ -1,4 +1,4 @@
-"""One call, one transaction, one deadline: run it, and run the whole of it again when it lost to another."""
+"""Runs a call as one transaction with a deadline, and repeats the whole transaction after a conflict."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from the_edge_agent.memory.sql.driver.prepared import BoundQuery, Outcome, forge
 
 Answer = TypeVar("Answer")
 
-CHECKED = "the_edge_agent.checked"  # in the info of connections whose settings are right
+CHECKED = "the_edge_agent.checked"  # in the info of connections whose settings were checked
 _FIRST_PAUSE = 0.005  # seconds; doubled with each attempt
 _LONGEST_PAUSE = 0.5
-_ONE_CONNECTION = (StaticPool, SingletonThreadPool)  # pools whose connection the caller may be using
+_ONE_CONNECTION = (StaticPool, SingletonThreadPool)  # pools whose connection the caller may use at the same time
 
 
 def run_transaction(
@@ -44,17 +44,17 @@ def run_transaction(
     """Run ``work`` in one transaction and return its answer.
 
     Args:
-        engine: where.
-        dialect: how its transactions begin.
-        work: runs statements on the connection; called again from the start after a conflict, and when the connection
-            was lost before COMMIT was sent, so that surely nothing was done.
-        deadline: of the call.
+        engine: the engine.
+        dialect: the dialect of the engine.
+        work: a function that runs statements on the connection. It is called again after a conflict, and if the
+            connection was lost before COMMIT was sent, because then nothing was stored.
+        deadline: the deadline of the call.
         write: whether ``work`` writes.
         snapshot: whether all of its reads must see one state.
 
     Raises:
-        LTMError: the transaction failed and has changed nothing; or, with ``unknown: True`` in its result, the
-            connection was lost while COMMIT was under way.
+        LTMError: the transaction failed and changed nothing. If the result has ``unknown: True``, the connection was
+            lost during COMMIT.
     """
     is_committing = False
 
@@ -66,23 +66,24 @@ def run_transaction(
             try:
                 try:
                     with dialect.transactions.begin(connection, deadline, write=write, snapshot=snapshot):
-                        answer = _done(work, connection, dialect)
+                        answer = _run_work(work, connection, dialect)
                         is_committing = write
                     return answer
-                except LostDatabaseError as error:  # what a caller's engine has open is of no use any more, either
+                except LostDatabaseError as error:  # the other connections of a caller's engine are useless, too
                     forget(engine, connection.connection, error)
                     connection.invalidate(error)
                     raise
                 except BaseException as error:
-                    if deadline.expired or _tears_out(error, dialect):
+                    if deadline.expired or _interrupts_statement(error, dialect):
                         connection.invalidate()
-                    elif _serves_no_more(error, engine) and not connection.invalidated:
+                    elif _takes_no_writes(error, engine) and not connection.invalidated:
                         forget(engine, connection.connection, error)
                         connection.invalidate(error)
                     raise
                 finally:
                     connection.close()
-            # Of SQLAlchemy, whose transaction KeyboardInterrupt has half closed; the second where warnings are errors.
+            # SQLAlchemy raises these for a transaction that KeyboardInterrupt has half closed. SAWarning is raised only
+            # if warnings are errors.
             except (AssertionError, SAWarning) as error:
                 _close_again(connection)
                 interrupt = _interrupt_behind(error)
@@ -91,17 +92,18 @@ def run_transaction(
                 raise interrupt from None
             except BaseException as error:
                 _close_again(connection)
-                if not isinstance(error, Exception):  # SQLAlchemy has closed the connection, and SQLite keeps the lock
-                    clear_frames(error.__traceback__)  # as long as there is a cursor
+                # While a frame of the traceback has a cursor, SQLite keeps the lock after the connection is closed.
+                if not isinstance(error, Exception):
+                    clear_frames(error.__traceback__)
                 raise
 
-    may_go_on = _GoingOn()
+    retry_rule = _RetryRule()
 
     def again(failure: Failure) -> bool:
-        return may_go_on(failure, is_written=is_committing)
+        return retry_rule(failure, is_written=is_committing)
 
     def unknown(failure: Failure) -> bool:
-        return is_committing and _is_cut(failure, deadline)
+        return is_committing and _is_result_unknown(failure, deadline)
 
     return retrying(attempt, deadline, again=again, unknown=unknown)
 
@@ -109,13 +111,13 @@ def run_transaction(
 def run_autocommit(
     engine: Engine, dialect: Dialect, query: BoundQuery, deadline: Deadline, *, write: bool = False
 ) -> Outcome:
-    """Run one statement on an engine of our own, and return its outcome.
+    """Run one statement as a transaction of its own, on an engine that we made. Return its outcome.
 
-    It is a transaction of its own: nothing begins or ends one around it where the driver can do without.
+    No BEGIN or COMMIT is sent if the driver can do without.
 
     Raises:
-        LTMError: the statement failed; with ``unknown: True`` in its result, the connection was lost after it was sent,
-            so that it may have written.
+        LTMError: the statement failed. If the result has ``unknown: True``, the connection was lost after the statement
+            was sent, so it may have written.
     """
     is_sent = False
 
@@ -130,9 +132,9 @@ def run_autocommit(
                 is_sent = write
                 return query.prepared.on(engine.dialect).run(driver_connection, query.parameters)
         except BaseException as error:
-            if getattr(error, "connection_invalidated", False) or _serves_no_more(error, engine):
+            if getattr(error, "connection_invalidated", False) or _takes_no_writes(error, engine):
                 forget(engine, pooled, error)
-            elif deadline.expired or _tears_out(error, dialect):
+            elif deadline.expired or _interrupts_statement(error, dialect):
                 dialect.sessions.cancel(driver_connection)
                 pooled.invalidate(error)
             raise
@@ -140,22 +142,22 @@ def run_autocommit(
             deadline.release()
             pooled.close()
 
-    return retrying(attempt, deadline, unknown=lambda failure: is_sent and _is_cut(failure, deadline))
+    return retrying(attempt, deadline, unknown=lambda failure: is_sent and _is_result_unknown(failure, deadline))
 
 
-def _done(work: Callable[[Connection], Answer], connection: Connection, dialect: Dialect) -> Answer:
-    """Do the work; drop the connection before anything rolls back on it if it is left in the middle of a statement."""
+def _run_work(work: Callable[[Connection], Answer], connection: Connection, dialect: Dialect) -> Answer:
+    """Run ``work``. If an error interrupts a statement, drop the connection before anything rolls back on it."""
     try:
         return work(connection)
     except BaseException as error:
-        if _tears_out(error, dialect) and not connection.invalidated:
+        if _interrupts_statement(error, dialect) and not connection.invalidated:
             dialect.sessions.cancel(connection.connection.driver_connection)
             connection.invalidate()
         raise
 
 
 def _interrupt_behind(error: BaseException) -> BaseException | None:
-    """Return the interrupt during whose handling an error was raised, None if there was none."""
+    """Return the interrupt (such as KeyboardInterrupt) whose handling raised an error, or None."""
     behind: BaseException | None = error
     while isinstance(behind, Exception):
         behind = behind.__context__
@@ -163,30 +165,33 @@ def _interrupt_behind(error: BaseException) -> BaseException | None:
 
 
 def _close_again(connection: Connection) -> None:
-    """Give a connection back whose closing an exception such as KeyboardInterrupt may have stopped half way."""
+    """Close a connection again, because an exception such as KeyboardInterrupt may have interrupted its closing."""
     if not connection.closed:
-        with suppress(Exception):  # SQLAlchemy asserts that a transaction was not half closed
+        with suppress(Exception):  # SQLAlchemy raises AssertionError for a half closed transaction
             connection.close()
     if not connection.closed:
         with suppress(Exception):
             connection.connection.close()
 
 
-def _tears_out(error: BaseException, dialect: Dialect) -> bool:
-    """Return whether an error may have left a connection to a server in the middle of something: it is closed then."""
+def _interrupts_statement(error: BaseException, dialect: Dialect) -> bool:
+    """Return whether an error may have interrupted a connection to a server during a statement.
+
+    Then it must be closed.
+    """
     return bool(dialect.features.socket_drivers) and not isinstance(error, (SQLAlchemyError, LostRaceError, LTMError))
 
 
-def _serves_no_more(error: BaseException, engine: Engine) -> bool:
-    """Return whether a server still answers, but takes no writes any more: another connection may lead elsewhere.
+def _takes_no_writes(error: BaseException, engine: Engine) -> bool:
+    """Return whether the server still answers but takes no writes. A new connection may lead to another server.
 
-    A caller's pool is left alone: it may be one for reading.
+    This is always False for a caller's engine, because its pool may be for reading only.
     """
     return isinstance(error, DBAPIError) and SECONDS in engine.get_execution_options() and classify(error).lost
 
 
-def _is_cut(failure: Failure, deadline: Deadline) -> bool:
-    """Return whether nobody has told how a statement ended."""
+def _is_result_unknown(failure: Failure, deadline: Deadline) -> bool:
+    """Return whether the result of a statement is unknown."""
     is_cut = failure.error_type in ("connection_error", "connection_timeout")
     return (deadline.expired or is_cut) and not failure.untouched
 
@@ -202,8 +207,8 @@ def _pooled(engine: Engine, dialect: Dialect) -> PoolProxiedConnection | Loan:
         pooled.close()
 
 
-class _GoingOn:
-    """Whether a call is tried again after a failure: until its deadline, but once where others fail the same way."""
+class _RetryRule:
+    """Decides whether a call runs again after a failure: until its deadline, but only once for a lasting failure."""
 
     __slots__ = ("_was_lasting",)
 
@@ -226,16 +231,16 @@ def retrying(
     again: Callable[[Failure], bool] | None = None,
     unknown: Callable[[Failure], bool] = lambda failure: False,
 ) -> Answer:
-    """Call ``attempt`` until it succeeds, fails for good, or its time is over.
+    """Call ``attempt`` until it succeeds, has a final failure, or its time is over.
 
     Args:
-        attempt: does the work.
-        deadline: of the call.
-        again: whether it is tried again after a failure; as long as that may help, if this is None.
-        unknown: whether nobody knows after a failure what was written.
+        attempt: a function that does the work.
+        deadline: the deadline of the call.
+        again: takes a failure and returns whether to try again. None means: as long as that may help.
+        unknown: takes a failure and returns whether it is unknown what was written.
 
     Raises:
-        LTMError: without the driver's error as its cause, which may hold secrets or stored values.
+        LTMError: the failure. The driver's error is not its cause, because it may contain secrets or stored values.
     """
     pause, lost = _FIRST_PAUSE, None
     while True:
@@ -249,13 +254,13 @@ def retrying(
             if not is_driver_error(error):
                 raise
             failure = classify(error)
-        again = again or _GoingOn()
+        again = again or _RetryRule()
         fields = {"unknown": True} if unknown(failure) else {}
         if deadline.expired and not failure.waited:
-            late = out_of_time(deadline.seconds) if lost is None or fields else lost  # which says more
-            raise late.exception(**fields)
-        is_far_page = deadline.remaining() <= (deadline.seconds / 2 if failure.waited else pause)
-        if fields or is_far_page or not again(failure):
+            timed_out = out_of_time(deadline.seconds) if lost is None or fields else lost  # the loss explains more
+            raise timed_out.exception(**fields)
+        is_too_late = deadline.remaining() <= (deadline.seconds / 2 if failure.waited else pause)
+        if fields or is_too_late or not again(failure):
             raise failure.exception(**fields)
         lost = failure if failure.lost else None
         time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads retries, keeps no secret
@@ -263,12 +268,12 @@ def retrying(
 
 
 def is_driver_error(error: BaseException) -> bool:
-    """Return whether an error is a driver's own, which listeners raise unwrapped (PEP 249: class ``Error``)."""
+    """Return whether an error is a driver's ``Error`` (PEP 249). Listeners raise it without SQLAlchemy's wrapper."""
     return any(kind.__name__ == "Error" for kind in type(error).__mro__) and not isinstance(error, DBAPIError)
 
 
 def connect(engine: Engine, deadline: Deadline) -> Connection:
-    """Return a connection of the pool that is alive, as far as a look at its socket tells; guarded by the deadline."""
+    """Return a connection of the pool whose socket shows that it is alive. The deadline guards it."""
     dialect_class = for_dialect(engine.dialect)
     while True:
         connection = opened(engine, engine.connect)
@@ -288,7 +293,7 @@ def connect(engine: Engine, deadline: Deadline) -> Connection:
 
 
 def check_session(connection: Connection, *, is_ours: bool) -> None:
-    """Look at the settings of a connection, and close it if they are wrong.
+    """Check the settings of a connection, and close it if they are wrong.
 
     Raises:
         LTMError: ``configuration_error``.
@@ -308,10 +313,10 @@ def _why_unusable(engine: Engine, dialect_class: type[Dialect], driver_connectio
 
 
 def _overrides(engine: Engine, dialect_class: type[Dialect]) -> dict[str, Any]:
-    """Return the options of a connection in place of those of a caller's engine that no transaction of ours takes."""
+    """Return connection options that replace those options of a caller's engine that our transactions cannot use."""
     options = engine.get_execution_options()
     overrides: dict[str, Any] = {}
-    levels = (options.get("isolation_level"), internals.isolation_level_given(engine))
+    levels = (options.get("isolation_level"), internals.isolation_level_of(engine))
     if "AUTOCOMMIT" in levels:
         overrides["isolation_level"] = dialect_class.features.isolation_level
     if options.get("stream_results") or options.get("yield_per"):
@@ -320,5 +325,5 @@ def _overrides(engine: Engine, dialect_class: type[Dialect]) -> dict[str, Any]:
 
 
 def _stop(connection: Connection, dialect_class: type[Dialect], driver_connection: Any) -> None:
-    if not connection.closed:  # else it is another call's by now
+    if not connection.closed:  # otherwise another call may be using it
         dialect_class.sessions.stop(driver_connection)

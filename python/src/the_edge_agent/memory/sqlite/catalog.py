@@ -98,7 +98,7 @@ class SQLiteCatalog(NativeCatalog):
             for entry in entries:
                 _track(connection, entry, at)
 
-    def _found(self, connection: sqlite3.Connection, ids: Sequence[str]) -> list[Row]:
+    def _rows_of_ids(self, connection: sqlite3.Connection, ids: Sequence[str]) -> list[Row]:
         at = written(now())
         rows = (connection.execute(_GET, {"id": each, "now": at}).fetchone() for each in ids)
         return [row for row in rows if row is not None]

@@ -67,7 +67,7 @@ def lookups_json(groups: Sequence[Sequence[dict[str, Any]]]) -> str:
     return json.dumps(groups[: GROUPS["sqlite"]])
 
 
-def looked_up(term: Term) -> str:
+def term_query(term: Term) -> str:
     """Return the query of the full-text index for a term. Its tokens have only ASCII letters and digits."""
     end = "*" if term.prefix else ""
     variants = [" AND ".join(f'"{token}"' for token in tokens) + end for tokens in term.variants]

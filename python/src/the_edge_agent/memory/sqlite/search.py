@@ -28,7 +28,7 @@ from the_edge_agent.memory.database.search_plan import (
     window_of,
 )
 from the_edge_agent.memory.sqlite.database import SQLiteDatabase, now, written
-from the_edge_agent.memory.sqlite.index import METADATA_QUERY, looked_up, lookups_json
+from the_edge_agent.memory.sqlite.index import METADATA_QUERY, lookups_json, term_query
 
 VISIBLE: Final = "(expires_at IS NULL OR expires_at > :now)"
 IN_PREFIX: Final = "key >= :prefix AND key < :end"
@@ -221,7 +221,7 @@ class SQLiteSearch:
         positive = [term for term in terms if not term.negated]
         if positive and self._database.has_full_text:
             parts.append(":words")
-            values["words"] = " AND ".join(map(looked_up, [*positive, *(self._prefix_terms if in_prefix else ())]))
+            values["words"] = " AND ".join(map(term_query, [*positive, *(self._prefix_terms if in_prefix else ())]))
         groups = index_lookups(condition) if self._database.has_metadata_words else []
         if groups:
             parts.append(METADATA_QUERY.format(parameter="lookups"))

@@ -1,4 +1,4 @@
-"""What differs between databases: a dialect each, over the portable one in `base`."""
+"""The dialects: each database has one, which replaces parts of the portable dialect in `base`."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ _CLASSES: Final = {
 
 
 def for_dialect(dialect: EngineDialect) -> type[Dialect]:
-    """Return our class for a SQLAlchemy dialect; the portable one for a dialect without its own.
+    """Return our class for a SQLAlchemy dialect. A database without a class of its own gets the portable one.
 
-    A ``mysql://`` URL may lead to MariaDB, which is known only after the first connection.
+    A ``mysql://`` URL may lead to MariaDB. SQLAlchemy knows this only after the first connection.
     """
     return for_name("mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name)
 
 
 @cache
 def for_name(name: str) -> type[Dialect]:
-    """Return our class for a dialect's name, as in a URL or as the dialect says it."""
-    name = name.partition(".")[0]  # Firebird's calls itself firebird.firebird
+    """Return our class for the name of a dialect, as it is in a URL or in SQLAlchemy's ``dialect.name``."""
+    name = name.partition(".")[0]  # Firebird's dialect is named firebird.firebird
     if name not in _CLASSES:
         return Dialect
     module, attribute = _CLASSES[name]
-    found: type[Dialect] = getattr(import_module(f"{_PACKAGE}.{module}"), attribute)
-    return found
+    dialect_class: type[Dialect] = getattr(import_module(f"{_PACKAGE}.{module}"), attribute)
+    return dialect_class
 
 
 __all__ = ["BEGINS_ITSELF", "SECONDS", "Dialect", "Upsert", "for_dialect", "for_name"]

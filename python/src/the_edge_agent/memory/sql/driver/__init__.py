@@ -1,1 +1,1 @@
-"""What is between SQLAlchemy and a driver: URLs, options, deadlines, prepared statements and errors."""
+"""The layer between SQLAlchemy and the drivers: URLs, options, deadlines, prepared statements and errors."""

@@ -1,4 +1,4 @@
-"""Deadlines: no call outlasts its time, whatever the driver is waiting for."""
+"""Deadlines: every call ends in time, even if the driver would wait longer."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from the_edge_agent.memory.core.in_time import TimedOutError, call_in_time
 Answer = TypeVar("Answer")
 Row = TypeVar("Row")
 
-_TICK: Final = 0.2  # seconds between two looks at the calls under way; a call may be late by so much
+_TICK: Final = 0.2  # seconds between two checks of the running calls; a call may end this much too late
 
 _local = threading.local()
 
 
 class DeadlineError(Exception):
-    """The time of a call is over."""
+    """The time for a call is over."""
 
 
 class Deadline:
-    """The time that one call has, as a context manager; within it, what the call waits for is stopped in the end.
+    """The time for one call, as a context manager. When the time is over, it stops the connections that the call uses.
 
-    Drivers differ in which waits they can limit. So one thread of the process looks at the calls under way, and
-    stops the connections of those whose time is over, which makes the driver give up.
+    Not every driver can limit every wait. So one thread of the process checks all running calls. If the time of a call
+    is over, the thread stops its connections, and then the driver raises an error.
     """
 
     def __init__(self, seconds: float) -> None:
-        """Begin now."""
+        """Start the time now."""
         self.seconds = seconds
         self.expired = False
         self._begun = time.monotonic()
@@ -48,14 +48,14 @@ class Deadline:
         return max(0.0, self.end - time.monotonic())
 
     def elapsed(self) -> timedelta:
-        """Return the time since the beginning."""
+        """Return the time since the start."""
         return timedelta(seconds=time.monotonic() - self._begun)
 
     def in_time(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Yield rows until the time is over: what Python does with them nobody can stop.
+        """Yield rows until the time is over. Nothing else can stop the work of Python between two rows.
 
         Raises:
-            DeadlineError: it is over.
+            DeadlineError: the time is over.
         """
         for row in rows:
             if time.monotonic() > self.end:
@@ -63,34 +63,34 @@ class Deadline:
             yield row
 
     def guard(self, stop: Callable[[], object]) -> None:
-        """Have ``stop`` called when the time is over, until ``release``."""
+        """Call ``stop`` when the time is over, unless ``release`` was called before."""
         self._stops.append(stop)
 
     def release(self) -> None:
-        """Let go what is guarded: others may use it from now on."""
+        """Forget all functions of ``guard``. Other calls may use the connections from now on."""
         with _watch.lock:
             self._stops.clear()
 
     @contextmanager
     def released(self) -> Iterator[None]:
-        """Let what is guarded within go in the end."""
+        """Call ``release`` at the end of the block."""
         try:
             yield
         finally:
             self.release()
 
     def stop(self) -> None:
-        """Stop what is guarded."""
+        """Call all functions of ``guard``."""
         self.expired = True
         for stop in self._stops:
-            with suppress(Exception):  # what cannot be stopped must not end the watch over the others
+            with suppress(Exception):  # an error of one function must not keep the others from being called
                 stop()
 
     def call(self, work: Callable[[], Answer], *, seconds: float, undo: Callable[[Answer], object]) -> Answer:
-        """Return the answer of ``work``, which may take ``seconds`` at most; undo one that comes too late.
+        """Return the answer of ``work``, which may take ``seconds``. If the answer comes later, call ``undo`` with it.
 
         Raises:
-            DeadlineError: it took too long.
+            DeadlineError: ``work`` took too long.
         """
         try:
             return call_in_time(work, seconds=min(seconds, self.remaining()), undo=undo)
@@ -98,7 +98,7 @@ class Deadline:
             raise DeadlineError from None
 
     def __enter__(self) -> Deadline:
-        """Begin to watch the calling thread."""
+        """Let the watching thread check this call from now on."""
         _local.deadline = self
         _watch.add(self)
         return self
@@ -106,19 +106,22 @@ class Deadline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the watch."""
+        """End the checks of this call."""
         _local.deadline = None
         _watch.remove(self)
 
 
 def current() -> Deadline | None:
-    """Return the deadline of the call that this thread is in; for listeners and the pool, which no argument reaches."""
+    """Return the deadline of this thread's call.
+
+    Listeners and the pool need it, because they get no argument from us.
+    """
     return getattr(_local, "deadline", None)
 
 
 @contextmanager
-def one_end(seconds: float) -> Iterator[None]:
-    """Let all deadlines that begin within end together: a call that needs several has no more time than others."""
+def common_end(seconds: float) -> Iterator[None]:
+    """Let all deadlines that begin in this block end at the same time. So a call with several has no more time."""
     _local.end = time.monotonic() + seconds
     try:
         yield
@@ -127,11 +130,11 @@ def one_end(seconds: float) -> Iterator[None]:
 
 
 class _Watch:
-    """The thread that looks at the calls under way; started with the first of them, idle without."""
+    """The thread that checks the running calls. The first call starts it. It waits while no call runs."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self._calls: set[ref[Deadline]] = set()  # one that an exception has torn out of its call is gone by itself
+        self._calls: set[ref[Deadline]] = set()  # weak: a call that an exception interrupted leaves no entry
         self._busy = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -158,7 +161,7 @@ class _Watch:
             time.sleep(_TICK)
             with self.lock:
                 self._busy.clear()
-                if self._calls:  # looked at after the clearing, so that no call is overlooked
+                if self._calls:  # checked after clear(), so that no call is missed
                     self._busy.set()
                 for reference in tuple(self._calls):
                     call = reference()

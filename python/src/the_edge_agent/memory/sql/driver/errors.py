@@ -1,4 +1,4 @@
-"""Driver errors to failures: one table from codes to ``error_type`` and whether to retry."""
+"""The meaning of driver errors: tables from error codes to an ``error_type``, a message, and whether to retry."""
 
 from __future__ import annotations
 
@@ -57,22 +57,22 @@ class LostRaceError(Exception):
 
 
 class ConnectingError(exc.SQLAlchemyError):
-    """There is no connection.
+    """Connecting failed.
 
     Attributes:
-        error: why, as SQLAlchemy or the driver has raised it.
-        where: the connection would lead.
-        hidden: what no message may show.
+        error: the error of SQLAlchemy or the driver.
+        where: the place to which the connection would lead.
+        hidden: words that no message may show.
     """
 
     def __init__(self, error: BaseException, where: Where, hidden: Collection[str]) -> None:
-        """Keep all that tells why."""
+        """Keep the error and the place."""
         super().__init__("there is no connection")
         self.error, self.where, self.hidden = error, where, hidden
 
 
 class UnreadableMetadataError(LTMError):
-    """A statement failed for metadata that the database cannot read: Python has to decide a filter."""
+    """A statement failed because the database cannot read some metadata. Python must decide the filter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +80,15 @@ class Failure:
     """What a driver error means.
 
     Attributes:
-        error_type: of the failure dict.
+        error_type: the ``error_type`` of the failure dict.
         error: the message, without secrets or stored values.
         retry: whether the same transaction may succeed when it is run again.
-        lost: whether the connection is gone, or of no more use, so that another one may serve.
-        is_lasting: whether another connection probably fails in the same way: one more attempt tells.
-        waited: whether it was a wait for a lock that took too long, and would again.
-        denied: whether a privilege is missing or nothing can be written, which no other attempt changes.
-        untouched: whether the database has told that it has written nothing, however the call ended.
-        unreadable: whether it was metadata that the database cannot read.
+        lost: whether the connection is lost or useless, so that a new connection may help.
+        is_lasting: whether a new connection probably fails in the same way. Then one more attempt is enough.
+        waited: whether a wait for a lock took too long. Another attempt would wait too long again.
+        denied: whether a privilege is missing or the database is read-only. Another attempt cannot change that.
+        untouched: whether the database surely wrote nothing, however the call ended.
+        unreadable: whether the database could not read some metadata.
     """
 
     error_type: ErrorType
@@ -102,7 +102,7 @@ class Failure:
     unreadable: bool = False
 
     def exception(self, **fields: Any) -> LTMError:
-        """Return the exception that carries this failure, with more fields in its result."""
+        """Return an exception for this failure. ``fields`` are more fields of its result."""
         kind = UnreadableMetadataError if self.unreadable else LTMError
         return kind(self.error_type, self.error, **fields)
 
@@ -111,7 +111,7 @@ _ELSEWHERE: Final = (STANDBY, OUT_OF_CLUSTER)
 _NO_FILES_BESIDE: Final[Meaning] = (
     "connection_error",
     False,
-    "the folder of the file is read-only, where SQLite reads nothing in WAL mode; open it with ?immutable=1&uri=true",
+    "the folder of the file is read-only, so SQLite cannot read it in WAL mode; open it with ?immutable=1&uri=true",
 )
 _NO_FILE: Final[Meaning] = (
     "connection_error",
@@ -141,13 +141,13 @@ _REFUSED_BY_SQLITE: Final[Meaning] = (
     False,
     f"{REFUSED[2]}; its tables were changed, or {FILE_DAMAGED}",
 )
-_STATE: Final = "SQLSTATE "  # what a code of the standard is shown with
+_STATE: Final = "SQLSTATE "  # messages show this before a code of the SQL standard
 
 _SMALL_PAGES: Final[Meaning] = (
     "configuration_error",
     False,
     "the server takes no index over keys this long; it needs an innodb_page_size of 16384 or more, which is chosen "
-    "when its data folder is made, and ROW_FORMAT=DYNAMIC for our tables",
+    "when its data folder is created, and ROW_FORMAT=DYNAMIC for our tables",
 )
 _NO_INNODB: Final[Meaning] = (
     "configuration_error",
@@ -157,12 +157,12 @@ _NO_INNODB: Final[Meaning] = (
 _LOGS_STATEMENTS: Final[Meaning] = (
     "configuration_error",
     False,
-    "the server's binlog_format is STATEMENT, which takes no transaction at READ COMMITTED; set it to ROW or MIXED",
+    "the server's binlog_format is STATEMENT, which allows no transaction at READ COMMITTED; set it to ROW or MIXED",
 )
-_FEW_ROWS: Final[Meaning] = (
+_ROW_LIMIT: Final[Meaning] = (
     "configuration_error",
     False,
-    "the session may not look at so many rows (max_join_size); set sql_big_selects = 1 for it",
+    "the session is not allowed to read so many rows (max_join_size); set sql_big_selects = 1 in it",
 )
 _FORBIDDEN: Final[Meaning] = ("configuration_error", False, "an option of the server forbids what this call needs")
 _MYSQL: Final[dict[int, Meaning]] = {
@@ -178,7 +178,7 @@ _MYSQL: Final[dict[int, Meaning]] = {
     3159: ONLY_TLS,
     **dict.fromkeys((1071, 1709), _SMALL_PAGES),
     **dict.fromkeys((1286, 3161), _NO_INNODB),
-    1104: _FEW_ROWS,
+    1104: _ROW_LIMIT,
     1665: _LOGS_STATEMENTS,
     **dict.fromkeys((1040, 1203, 1226), NO_CONNECTION),
     **dict.fromkeys((1045, 1698, 1820, 1862, 3118, 4151), AUTH),
@@ -187,7 +187,7 @@ _MYSQL: Final[dict[int, Meaning]] = {
     **dict.fromkeys((1406, 1153), TOO_LARGE),
     **dict.fromkeys((1264, 1690), TOO_HIGH),
     1114: FULL,
-    3157: _UNREADABLE,  # nested deeper than 100 levels, of which JSON_VALID fails too
+    3157: _UNREADABLE,  # more than 100 nested levels; JSON_VALID fails too
     **dict.fromkeys((1146, 1054), NO_TABLE),
     **dict.fromkeys((1044, 1142), DENIED),
 }
@@ -205,7 +205,7 @@ _SQLITE: Final[dict[str, Meaning]] = {
     "FULL": FULL,
     "IOERR": ("query_error", False, "the file cannot be read or written"),
 }
-# Firebird's own numbers: where its SQLSTATE says too little, or something else.
+# Firebird's own numbers, for errors whose SQLSTATE says too little or something else.
 _FIREBIRD: Final[dict[int, Meaning]] = {
     **dict.fromkeys((335544336, 335544345, 335544510), DEADLOCK),
     335544721: UNREACHABLE,
@@ -215,10 +215,10 @@ _FIREBIRD: Final[dict[int, Meaning]] = {
     335544352: DENIED,
     335544580: NO_TABLE,
 }
-# Before Python 3.11 sqlite3 gives no code, and DuckDB gives none at all: their fixed English texts.
+# The texts of errors without a code: sqlite3 before Python 3.11, and DuckDB. Both are always in English.
 _TEXTS: Final[tuple[tuple[str, Meaning], ...]] = (
     (r"database (table )?is locked", LOCK_WAIT),
-    # DuckDB, which looks for conflicts when a transaction writes or commits.
+    # DuckDB detects conflicts when a transaction writes or commits.
     (r"TransactionContext Error: (Conflict on|Failed to commit.* (constraint violation|conflict))", DEADLOCK),
     (r"Could not set lock on file", _ONE_PROCESS),
     (r"not a valid DuckDB database", ("connection_error", False, "the file is not a DuckDB database")),
@@ -240,17 +240,18 @@ _TEXTS: Final[tuple[tuple[str, Meaning], ...]] = (
     (r"Firebird Client Library", _NO_CLIENT),
     (
         r"is not a MariaDB variant",  # SQLAlchemy
-        ("configuration_error", False, "the url says mariadb, and the server is MySQL; begin it with mysql"),
+        ("configuration_error", False, "the url says mariadb, but the server is MySQL; let the url begin with mysql"),
     ),
 )
-_OF_ANY_REASON: Final = (REFUSED, LOST, UNREACHABLE, POOLER_BROKE, TLS_FAILED)  # their texts may tell more
+# The texts of these errors may say more.
+_VAGUE: Final = (REFUSED, LOST, UNREACHABLE, POOLER_BROKE, TLS_FAILED)
 
 
 DAMAGED: Final = Failure("connection_error", FILE_DAMAGED)
 
 
 def may_be_damage(failure: LTMError) -> bool:
-    """Return whether a damaged file may be the reason of a failure, though the database did not say so."""
+    """Return whether a damaged file may have caused a failure, although the database reported something else."""
     texts = (CONSTRAINT[2], NO_TABLE[2], REFUSED[2], DEADLOCK[2])
     return "damaged" not in failure.result and str(failure).startswith(texts)
 
@@ -284,19 +285,19 @@ def classify(error: BaseException) -> Failure:
 
 
 def breaks_constraint(error: exc.DBAPIError) -> bool:
-    """Return whether a row could not be written because of another one, or of what it lacks."""
+    """Return whether a constraint refused a row, for example because the key exists."""
     sqlstate = str(getattr(error.orig, "sqlstate", ""))  # Firebird's driver has no IntegrityError
     return isinstance(error, exc.IntegrityError) or sqlstate.startswith("23")
 
 
 def _no_connection(error: ConnectingError) -> Failure:
-    """Return why there is no connection; a deadline in it is that of connecting."""
+    """Return the failure of connecting. A deadline error here means that connecting took too long."""
     if isinstance(error.error, DeadlineError):
         return _failure(CONNECT_TIMEOUT, where=error.where)
     original = _original(error.error)
     text = str(original)
     code, meaning = _by_code(original)
-    if meaning in (None, *_OF_ANY_REASON):
+    if meaning in (None, *_VAGUE):
         meaning = by_text_of_tls(text) or meaning
     meaning = meaning or _by_text(original)
     if meaning in (None, REFUSED) and is_of_postgres(original):
@@ -312,8 +313,8 @@ def _original(error: BaseException) -> Any:
 
 def _by_text(original: Any) -> Meaning | None:
     text = str(original)
-    known = (meaning for pattern, meaning in _TEXTS if re.search(pattern, text, re.IGNORECASE))
-    return next(known, None) or by_text(text)
+    meanings = (meaning for pattern, meaning in _TEXTS if re.search(pattern, text, re.IGNORECASE))
+    return next(meanings, None) or by_text(text)
 
 
 def _failure(meaning: Meaning, code: str = "", *, where: Where = NOWHERE, text: str = "") -> Failure:
@@ -330,8 +331,8 @@ def _failure(meaning: Meaning, code: str = "", *, where: Where = NOWHERE, text: 
     )
 
 
-def _is_cut(error: BaseException | None) -> bool:
-    """Return whether a connection was cut while it was made, in the middle of the TLS handshake included."""
+def _was_closed_by_server(error: BaseException | None) -> bool:
+    """Return whether the server closed the connection while it was set up, also in the TLS handshake."""
     is_ended = isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError)
     return is_ended or type(error).__name__ == "SSLEOFError"
 
@@ -339,14 +340,14 @@ def _is_cut(error: BaseException | None) -> bool:
 def _by_code(original: Any) -> tuple[str, Meaning | None]:
     number = original.args[0] if getattr(original, "args", ()) else None
     if isinstance(number, int) and not isinstance(original, OSError):
-        if number == 2003 and _is_cut(getattr(original, "original_exception", None)):  # of PyMySQL
+        if number == 2003 and _was_closed_by_server(getattr(original, "original_exception", None)):  # of PyMySQL
             return f"error {number}", LOST
         return f"error {number}", _by_number(number, str(original))
     sqlstate = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
     for own in getattr(original, "gds_codes", None) or ():
         if own in _FIREBIRD:
             return f"error {own}", _FIREBIRD[own]
-    if takes_no_transactions(original):  # psycopg2 keeps no code of what has also ended the connection
+    if takes_no_transactions(original):  # psycopg2 has no code for an error that also closed the connection
         return f"{_STATE}08P01", WITHOUT_TRANSACTIONS
     if sqlstate:
         return f"{_STATE}{sqlstate}", by_sqlstate(sqlstate)
@@ -358,11 +359,14 @@ def _by_code(original: Any) -> tuple[str, Meaning | None]:
 
 
 def _by_number(number: int, text: str) -> Meaning:
-    """Return the meaning of a number of MySQL or MariaDB; the texts of some tell which of several things they mean."""
-    if number == -1 and "Connection not available" in text:  # Connector/Python, of what it has found to be closed
+    """Return the meaning of an error number of MySQL or MariaDB.
+
+    A few numbers have several meanings; the text decides.
+    """
+    if number == -1 and "Connection not available" in text:  # Connector/Python, for a closed connection
         return LOST
     if number in (2002, 2003, 2013) and (told := by_text(text)) in (CONNECT_TIMEOUT, UNKNOWN_HOST):
         return told
-    if number == 1290 and not re.search("read.only", text):  # every option of the server
+    if number == 1290 and not re.search("read.only", text):  # number 1290 stands for any option of the server
         return _FORBIDDEN
     return _MYSQL.get(number, REFUSED)

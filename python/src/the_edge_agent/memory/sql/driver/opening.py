@@ -1,4 +1,4 @@
-"""Connections of an engine: an error while one is made is marked as such, and says where it would lead."""
+"""``opened``: open a connection of an engine. An error says that connecting failed, and to which place."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from the_edge_agent.memory.sql.driver.deadlines import DeadlineError
 from the_edge_agent.memory.sql.driver.errors import ConnectingError
 from the_edge_agent.memory.sql.driver.url import sent_words, where_of
 
-Made = TypeVar("Made")
+Opened = TypeVar("Opened")
 
 
-def opened(engine: Engine, make: Callable[[], Made]) -> Made:
-    """Return a connection of the engine, which ``make`` opens.
+def opened(engine: Engine, make: Callable[[], Opened]) -> Opened:
+    """Return the connection that ``make`` opens on the engine.
 
     Raises:
-        ConnectingError: there is none.
+        ConnectingError: connecting failed.
     """
     try:
         return make()

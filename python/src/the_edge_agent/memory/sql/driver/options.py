@@ -1,4 +1,4 @@
-"""The options of a backend's constructor, checked."""
+"""Checks the options of the backends' constructors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from the_edge_agent.memory.core.showing import kind_of
 from the_edge_agent.memory.core.validation import check_flag, check_idle_timeout, check_prepare_threshold
 from the_edge_agent.memory.sql.driver.url import asynchronous
 
-MAX_TABLE_NAME: Final = 40  # characters; with what is added for indexes below PostgreSQL's 63
+MAX_TABLE_NAME: Final = 40  # characters; the names of indexes are longer, but below PostgreSQL's limit of 63
 _TABLE_NAME: Final = re.compile(r"[a-z_][a-z0-9_]*")
 _RESERVED_NAMES: Final = re.compile(
-    r"ltm_(catalog|snapshots|snapshot_entries|settings|schema_version)|(sqlite|pg)_.*"  # of other tables
-    r"|.*_(fts|fts_.*|inserted|updated|deleted|earlier)"  # of what belongs to an entries' table
+    r"ltm_(catalog|snapshots|snapshot_entries|settings|schema_version)|(sqlite|pg)_.*"  # names of other tables
+    r"|.*_(fts|fts_.*|inserted|updated|deleted|earlier)"  # tables and triggers of an entries' table
 )
 _OWN_OPTIONS: Final = ("url", "echo", "pool_size", "max_overflow", "pool_timeout", "connect_args")
 _FIXED: Final = ("hide_parameters", "pool_reset_on_return", "use_insertmanyvalues", "paramstyle")
@@ -26,7 +26,7 @@ _FIXED: Final = ("hide_parameters", "pool_reset_on_return", "use_insertmanyvalue
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """How to connect; times in seconds. Each is what the constructor of a backend documents.
+    """The options for connecting, which the constructors of the backends document. Times are in seconds.
 
     Raises:
         LTMError: ``configuration_error`` that names the option.
@@ -62,7 +62,7 @@ class EngineOptions:
                 raise _invalid(f"engine_args must not have {name}; {advice}")
 
     def check_for(self, engine: Any) -> None:
-        """Check a caller's engine, whose own settings count: it takes no option of the pool or the driver.
+        """Check a caller's engine. It has its own settings, so options of the pool or the driver are refused.
 
         Raises:
             LTMError: ``configuration_error``.
@@ -72,18 +72,20 @@ class EngineOptions:
         if not isinstance(engine, Engine):
             raise _invalid(f"engine must be a SQLAlchemy Engine, not {type(engine).__name__}")
         if engine.dialect.paramstyle.startswith("numeric"):
-            raise _invalid("the engine has paramstyle='numeric', which drivers bind in another order; leave it out")
+            raise _invalid(
+                "drivers bind the numbers of paramstyle='numeric' in another order; create the engine without it"
+            )
         unused = EngineOptions(timeout=self.timeout, create_tables=self.create_tables)
         for name in self.__slots__:
             if getattr(self, name) != getattr(unused, name):
-                raise _invalid(f"{name} cannot be given together with engine; set it where the engine is made")
+                raise _invalid(f"{name} cannot be given together with engine; set it where the engine is created")
 
 
 def check_source(url: Any, engine: Any, options: EngineOptions) -> Any:
     """Return the source of connections: a URL, or a caller's engine.
 
     Raises:
-        LTMError: ``configuration_error`` for none or both, and for options that an engine does not take.
+        LTMError: ``configuration_error`` if both or none are given, or for options that an engine does not take.
     """
     if (url is None) == (engine is None):
         raise _invalid("one of url and engine is needed, and only one")
@@ -94,7 +96,7 @@ def check_source(url: Any, engine: Any, options: EngineOptions) -> Any:
 
 
 def check_table_name(name: Any) -> str:
-    """Return the name of the entries' table, which every database reads alike.
+    """Return the name of the entries' table, if it means the same on every database.
 
     Raises:
         LTMError: ``configuration_error``.
@@ -103,7 +105,7 @@ def check_table_name(name: Any) -> str:
     if not is_name or _RESERVED_NAMES.fullmatch(name):
         raise _invalid(
             f"table_name must be 1 to {MAX_TABLE_NAME} lower-case letters, digits and underscores, beginning with "
-            "no digit, and not a name that is used otherwise"
+            "no digit, and not a name that is used for something else"
         )
     return str(name)
 

@@ -1,4 +1,4 @@
-"""The connection pool of an engine of our own: waits end with the call, and one statement needs no proxy."""
+"""``CallPool``, the connection pool of our own engines: waits end with the call, and one statement needs no proxy."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _connecting = threading.local()
 
 
 class CallPool(QueuePool):
-    """A pool in which a call waits for a connection no longer than it may take.
+    """A pool in which a call waits for a connection no longer than the call may take.
 
-    It counts nothing that an exception at any moment, such as KeyboardInterrupt, could leave wrong: see ``Tickets``.
+    An exception at any moment, such as KeyboardInterrupt, cannot make its counts wrong; see ``Tickets``.
     """
 
     def __init__(self, creator: Any, pool_size: int = 5, max_overflow: int = 10, **options: Any) -> None:
-        """Make the pool, as SQLAlchemy does."""
+        """Create the pool, with SQLAlchemy's arguments."""
         super().__init__(creator, pool_size, max_overflow, **options)
         self._tickets = Tickets(pool_size + max_overflow)
         self._idle: deque[ConnectionPoolEntry] = deque()
 
     def loan(self) -> Loan | None:
-        """Return an idle connection, without the proxy in which SQLAlchemy hands it out.
+        """Return an idle connection without SQLAlchemy's proxy around it.
 
         Returns:
-            None if no connection is idle, or if something must be told or done that only the proxy does.
+            None if no connection is idle, or if the pool logs, pings or has listeners, which needs the proxy.
         """
         if internals.needs_proxy(self):
             return None
@@ -45,12 +45,12 @@ class CallPool(QueuePool):
         if entry is None:
             self._tickets.give_back(ticket)
             return None
-        kept: Any = entry.record_info
-        kept[_TICKET] = ticket
+        info: Any = entry.record_info
+        info[_TICKET] = ticket
         return Loan(self, entry)
 
     def take_back(self, entry: ConnectionPoolEntry) -> None:
-        """Let others have the connection of a loan."""
+        """Return the connection of a loan to the pool."""
         internals.tell_checkin(self, entry)
         self._do_return_conn(entry)
 
@@ -64,13 +64,13 @@ class CallPool(QueuePool):
         except Exception:
             self._tickets.give_back(ticket)
             raise
-        kept: Any = entry.record_info
-        kept[_TICKET] = ticket
+        info: Any = entry.record_info
+        info[_TICKET] = ticket
         return entry
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        kept: Any = record.record_info
-        ticket = kept.pop(_TICKET, None)
+        info: Any = record.record_info
+        ticket = info.pop(_TICKET, None)
         try:
             if len(self._idle) < self.size():
                 self._idle.append(record)
@@ -87,12 +87,12 @@ class CallPool(QueuePool):
             return None
 
     def dispose(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the idle connections."""
         while (entry := self._idle_one()) is not None:
             entry.close()
 
     def checkedin(self) -> int:
-        """Return how many connections nobody uses."""
+        """Return how many connections are idle."""
         return len(self._idle)
 
     def checkedout(self) -> int:
@@ -114,39 +114,42 @@ class CallPool(QueuePool):
 
 
 class Loan:
-    """A connection of the pool for one statement. One that an exception tears out of its call goes back by itself."""
+    """A connection of the pool for one statement.
+
+    If an exception interrupts the call, the connection still goes back.
+    """
 
     __slots__ = ("_connection_record", "_pool", "driver_connection")
 
     def __init__(self, pool: CallPool, entry: ConnectionPoolEntry) -> None:
-        """Connect, if the connection is closed or too old."""
+        """Connect again if the connection is closed or too old."""
         self._pool = pool
         self._connection_record: ConnectionPoolEntry | None = entry
         self.driver_connection: Any = internals.connection_of(entry)
 
     @property
     def is_valid(self) -> bool:
-        """Whether it was not given up or back."""
+        """Whether the connection was neither closed nor returned."""
         return self._connection_record is not None and self._connection_record.dbapi_connection is not None
 
     def invalidate(self, error: BaseException | None = None) -> None:
-        """Close the connection: its state is not known."""
+        """Close the connection, because its state is unknown."""
         if self._connection_record is not None:
             self._connection_record.invalidate(error)
 
     def close(self) -> None:
-        """Let others have the connection."""
+        """Return the connection to the pool."""
         entry, self._connection_record = self._connection_record, None
         if entry is not None:
             self._pool.take_back(entry)
 
     def __del__(self) -> None:
-        """Give back what was not given back."""
+        """Return the connection if that was not done."""
         if self._connection_record is not None:
             self.close()
 
 
 def ticket_of_this_thread() -> Ticket | None:
-    """Return the ticket with which this thread is connecting."""
+    """Return the ticket for the connection that this thread is opening."""
     ticket: ref[Ticket] | None = getattr(_connecting, "ticket", None)
     return None if ticket is None else ticket()

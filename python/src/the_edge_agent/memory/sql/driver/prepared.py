@@ -1,4 +1,4 @@
-"""Statements compiled once: without tracing they run on the driver's own cursor, and not through SQLAlchemy again."""
+"""Statements that are compiled once. Unless the engine has listeners, they run on the driver's cursor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Processor = Callable[[Any], Any]
 
 
 class Outcome(NamedTuple):
-    """What a statement has answered."""
+    """The result of a statement."""
 
     rows: Sequence[Sequence[Any]]
     rowcount: int
@@ -24,26 +24,26 @@ class Outcome(NamedTuple):
 
 
 class BoundQuery(NamedTuple):
-    """A statement that only reads, and its parameters."""
+    """A prepared statement with the values of its parameters."""
 
     prepared: Prepared
     parameters: Mapping[str, Any]
 
     def run(self, connection: Connection) -> Outcome:
-        """Run it in the transaction that a connection is in."""
+        """Run the statement in the current transaction of a connection."""
         return self.prepared.run(connection, self.parameters)
 
 
 class Prepared:
-    """A statement of one engine. It has no parameter that becomes a list of several."""
+    """A statement of one engine. Its parameters must not be lists of values that are expanded."""
 
     def __init__(self, statement: Executable) -> None:
-        """Keep the statement; it is compiled when it is first run."""
+        """Keep the statement. The first run compiles it."""
         self.statement = statement
         self._compiled: _Compiled | None = None
 
     def run(self, connection: Connection, parameters: Mapping[str, Any]) -> Outcome:
-        """Run it in the transaction that a connection is in."""
+        """Run the statement in the current transaction of a connection."""
         if has_listeners(connection.engine):
             result = connection.execute(self.statement, parameters)
             rows = result.all() if result.returns_rows else ()
@@ -65,34 +65,34 @@ class Prepared:
 
 
 class _Compiled:
-    """The text of a statement, and what becomes of parameters and columns."""
+    """The SQL text of a statement, with the functions that convert its parameters and columns."""
 
     def __init__(self, statement: Any, dialect: EngineDialect) -> None:
         compiled = statement.compile(dialect=dialect)
-        # Written out once are the lists of an IN, whose values are known.
-        wanted = [name for name, bound in compiled.binds.items() if bound.required]
-        expanded = compiled.construct_expanded_state(dict.fromkeys(wanted), escape_names=False)
+        # Lists of an IN whose values are constants are expanded here, once.
+        required = [name for name, parameter in compiled.binds.items() if parameter.required]
+        expanded = compiled.construct_expanded_state(dict.fromkeys(required), escape_names=False)
         self._dialect = dialect
         self._text: str = expanded.statement
         self._positions: Sequence[str] | None = expanded.positiontup if compiled.positional else None
-        self._given: dict[str, Any] = expanded.parameters
-        types = {name: bound.type for name, bound in compiled.binds.items() if name in self._given}
-        known = _processors(types, lambda kind: kind.dialect_impl(dialect).bind_processor(dialect))
-        self._bound: dict[str, Processor] = {**known, **expanded.processors}
+        self._defaults: dict[str, Any] = expanded.parameters
+        types = {name: parameter.type for name, parameter in compiled.binds.items() if name in self._defaults}
+        processors = _processors(types, lambda kind: kind.dialect_impl(dialect).bind_processor(dialect))
+        self._bind_processors: dict[str, Processor] = {**processors, **expanded.processors}
         columns = getattr(statement, "exported_columns", ())
-        self._found = _processors(
+        self._result_processors = _processors(
             dict(enumerate(column.type for column in columns)),
             lambda kind: kind.dialect_impl(dialect).result_processor(dialect, None),
         )
 
     def run(self, driver_connection: Any, parameters: Mapping[str, Any]) -> Outcome:
-        """Run it on the driver's connection.
+        """Run the statement on the driver's connection.
 
         Raises:
-            DBAPIError: as SQLAlchemy wraps it; a connection that is lost is left to the caller.
+            DBAPIError: the driver's error in SQLAlchemy's wrapper. If the connection is lost, the caller must drop it.
         """
-        values = {**self._given, **parameters}
-        for name, process in self._bound.items():
+        values = {**self._defaults, **parameters}
+        for name, process in self._bind_processors.items():
             values[name] = process(values.get(name))
         sent = values if self._positions is None else tuple([values.get(name) for name in self._positions])
         cursor = None
@@ -109,10 +109,10 @@ class _Compiled:
                 cursor.close()
 
     def _processed(self, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
-        if not self._found:
+        if not self._result_processors:
             return rows
         processed = [list(row) for row in rows]
-        for place, process in self._found.items():
+        for place, process in self._result_processors.items():
             for row in processed:
                 row[place] = process(row[place])
         return processed
@@ -131,12 +131,15 @@ class _Compiled:
 
 
 def forget(engine: Engine, pooled: PoolProxiedConnection | Loan, error: BaseException) -> None:
-    """Give up a lost connection, and those that the pool has had for as long, as SQLAlchemy does."""
+    """Close a lost connection, and those that the pool has had for as long, as SQLAlchemy does."""
     internals.invalidate_older(engine.pool, pooled, error)
 
 
 def has_listeners(engine: Engine) -> bool:
-    """Return whether somebody logs, traces or changes the statements of an engine: they go through SQLAlchemy then."""
+    """Return whether something logs, traces or changes an engine's statements.
+
+    Then they must run through SQLAlchemy.
+    """
     if internals.logs_statements(engine) or "schema_translate_map" in engine.get_execution_options():
         return True
     of_engine, of_dialect = engine.dispatch, engine.dialect.dispatch
@@ -156,5 +159,5 @@ def has_listeners(engine: Engine) -> bool:
 
 
 def _processors(types: Mapping[Any, Any], processor: Callable[[Any], Processor | None]) -> dict[Any, Processor]:
-    found = {name: processor(kind) for name, kind in types.items()}
-    return {name: process for name, process in found.items() if process is not None}
+    functions = {name: processor(kind) for name, kind in types.items()}
+    return {name: process for name, process in functions.items() if process is not None}

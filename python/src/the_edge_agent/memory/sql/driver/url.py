@@ -1,4 +1,4 @@
-"""Database URLs: what they mean, which installed driver serves them, and no secret where it could be shown."""
+"""Database URLs: parse them, choose an installed driver, and hide secrets."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _DRIVERS: Final = {
     "mysql": _MYSQL_DRIVERS,
     "mariadb": _MYSQL_DRIVERS,
 }
-_OTHER_DIALECTS: Final = ("cockroachdb", "duckdb", "firebird")  # that are not SQLAlchemy's own
+_OTHER_DIALECTS: Final = ("cockroachdb", "duckdb", "firebird")  # dialects that other packages add to SQLAlchemy
 _SECRET_WORDS: Final = (*SECRET_WORDS, "key")
-_SHOWN: Final = (  # options of URLs that hold no secret; all others are hidden
+_SHOWN: Final = (  # options of URLs that contain no secret; all others are hidden
     *("application_name", "cache", "charset", "check_same_thread", "client_encoding", "connect_timeout"),
     *("fb_client_library", "host", "hostaddr", "immutable", "isolation_level", "mode", "nolock", "port"),
     *("read_timeout", "sslmode", "ssl_disabled", "target_session_attrs", "timeout", "unix_socket", "uri"),
     *("use_unicode", "vfs", "write_timeout"),
 )
 
-GIVEN: Final = "the_edge_agent.given"  # execution option: the names of the driver's arguments that the user has given
+OPTION_NAMES: Final = "the_edge_agent.given"  # execution option: the names of the driver arguments that the user passed
 
 _PORTS: Final = {
     "postgresql": "5432",
@@ -48,21 +48,21 @@ _PORTS: Final = {
 
 
 class SafeURL(URL):
-    """A URL that shows neither its password nor any option that is not known to hold no secret."""
+    """A URL that never shows its password. It shows only options that cannot contain a secret."""
 
     def render_as_string(self, hide_password: bool = True) -> str:
-        """Write the URL, with ``***`` for what may be secret unless all is wanted."""
+        """Return the URL as text, with ``***`` in place of possible secrets if ``hide_password`` is true."""
         if not hide_password:
             return super().render_as_string(hide_password=False)
         hidden = {name: "***" for name, value in self.query.items() if not _is_shown(name, value)}
         return URL.render_as_string(self.update_query_dict(hidden), hide_password=True)
 
     def __repr__(self) -> str:
-        """Show it without secrets."""
+        """Return the URL as text without secrets."""
         return self.render_as_string()
 
     def __str__(self) -> str:
-        """Show it without secrets."""
+        """Return the URL as text without secrets."""
         return self.render_as_string()
 
 
@@ -71,12 +71,13 @@ def _is_shown(name: str, value: Any) -> bool:
 
 
 def parse_url(url: Any) -> tuple[URL, dict[str, Any]]:
-    """Return the URL with its driver, which shows no secret, and the driver arguments that must not be shown.
+    """Return a URL that shows no secret, and the driver arguments that must not be shown.
 
-    ``postgres`` means ``postgresql``. A password in the query string moves to where SQLAlchemy hides it.
+    ``postgres`` means ``postgresql``. A password in the query string becomes the URL's password, which SQLAlchemy
+    hides.
 
     Raises:
-        LTMError: ``configuration_error`` for what is no database URL; it never shows the URL.
+        LTMError: ``configuration_error`` if it is not a database URL. The message never shows the URL.
     """
     if not isinstance(url, (str, URL)) or not url or "\0" in str(url):
         raise LTMError("configuration_error", "url must be a database URL such as sqlite:///memory.db")
@@ -90,7 +91,7 @@ def parse_url(url: Any) -> tuple[URL, dict[str, Any]]:
         if backend == "postgres":
             parsed = parsed.set(drivername=f"postgresql+{driver}" if driver else "postgresql")
         parsed.get_backend_name()
-        if "@" in (parsed.host or ""):  # the rest of a password that is not percent-encoded
+        if "@" in (parsed.host or ""):  # a part of a password that is not percent-encoded
             raise ValueError
     except (ArgumentError, ValueError, TypeError):
         parsed = None
@@ -111,17 +112,17 @@ def parse_url(url: Any) -> tuple[URL, dict[str, Any]]:
 
 
 def where_of(engine: Engine) -> Where:
-    """Return where the connections of an engine lead, as messages name it; without a port it is the usual one."""
+    """Return the place to which an engine connects, for messages. Without a port in the URL it is the default port."""
     url = engine.url
-    host = _text_of(url, "unix_socket", "host") or url.host or ""  # drivers prefer options to the rest of the URL
+    host = _text_of(url, "unix_socket", "host") or url.host or ""  # drivers prefer these options to the host
     port = _text_of(url, "port") or str(url.port or "") or _PORTS.get(url.get_backend_name(), "")
     shown_port = "" if host.startswith("/") else port
-    options = ordinary([*url.query, *engine.get_execution_options().get(GIVEN, ())])
+    options = ordinary([*url.query, *engine.get_execution_options().get(OPTION_NAMES, ())])
     return Where(url.username or "", host, shown_port, url.database or "", options)
 
 
 def sent_words(url: URL) -> set[str]:
-    """Return the parts of a URL that no message may show: the password, and words of options that may be secret."""
+    """Return the parts of a URL that no message may show: the password, and words in options that may be secret."""
     options = [str(value) for name, value in url.query.items() if not _is_shown(name, value)]
     return words_of(options) | ({str(url.password)} if url.password else set())
 
@@ -135,7 +136,7 @@ def with_installed_driver(url: URL) -> URL:
     """Return the URL with the driver that will be used, without importing it.
 
     Raises:
-        LTMError: ``dependency_missing`` with the extra to install, if there is none;
+        LTMError: ``dependency_missing`` if no driver is installed; the message names the extra to install.
             ``configuration_error`` for a dialect that SQLAlchemy does not know.
     """
     backend, _, named = url.drivername.partition("+")
@@ -149,7 +150,7 @@ def with_installed_driver(url: URL) -> URL:
 
 
 def missing_driver(url: URL) -> LTMError:
-    """Return the failure that names what to install for a URL."""
+    """Return the failure for a missing driver; the message says what to install."""
     if extra := extra_of(url.drivername):
         advice = f'; install it with: pip install "the-edge-agent[{extra}]"'
     else:
@@ -164,7 +165,7 @@ def _drivers_that_work(url: URL) -> str:
 
 
 def asynchronous(url: URL) -> LTMError:
-    """Return the failure of a URL, or of an engine with it, whose driver is an asynchronous one."""
+    """Return the failure for a URL with an asynchronous driver."""
     others = _drivers_that_work(url) or "a synchronous driver"
     return LTMError("configuration_error", f"{url.drivername} is an asynchronous driver; use {others}")
 
@@ -173,16 +174,16 @@ def load_dialect(url: URL) -> None:
     """Check that SQLAlchemy knows the dialect of a URL, and that its driver is not asynchronous.
 
     Raises:
-        LTMError: ``configuration_error``; ``dependency_missing`` for a dialect that an extra brings.
+        LTMError: ``configuration_error``, or ``dependency_missing`` if an extra would install the dialect.
     """
     try:
         dialect = url.get_dialect()
-        known = True
+        is_known = True
     except NoSuchModuleError:
-        known = False
-    if known and dialect.is_async:
+        is_known = False
+    if is_known and dialect.is_async:
         raise asynchronous(url)
-    if not known and url.get_backend_name() in _OTHER_DIALECTS:
+    if not is_known and url.get_backend_name() in _OTHER_DIALECTS:
         raise missing_driver(url)
-    if not known:
+    if not is_known:
         raise LTMError("configuration_error", f"SQLAlchemy knows no dialect {url.drivername!r}")

@@ -1,4 +1,4 @@
-"""Long lists in pieces that every server accepts as one statement."""
+"""Batches: long lists in parts that every server accepts as one statement."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import Final, TypeVar
 
 Item = TypeVar("Item")
 
-BATCH_ITEMS: Final = 1_000  # with ten parameters each far below 32,766, SQLite's limit, and 65,535, PostgreSQL's
-BATCH_BYTES: Final = 4_000_000  # of what is sent; less where the server reads smaller packets
-_ESCAPED: Final = ("'", '"', "\\")  # drivers that write values into the statement double these
+BATCH_ITEMS: Final = 1_000  # ten parameters each are far below the limits of SQLite (32,766) and PostgreSQL (65,535)
+BATCH_BYTES: Final = 4_000_000  # as sent; less if the server accepts only smaller packets
+# Drivers that write values into the statement escape each of these with one more character.
+_ESCAPED: Final = ("'", '"', "\\")
 
 
 def batches(items: Iterable[Item], size: Callable[[Item], int], packet: int | None) -> Iterator[list[Item]]:
-    """Yield the items in lists of limited length and size; a single item may be larger than that.
+    """Yield the items in lists of limited length and size. A list may be larger if it has only one item.
 
     Args:
-        items: in the order wanted.
-        size: the bytes of an item as sent.
-        packet: how many bytes the server reads at once, None for no limit.
+        items: the items, in order.
+        size: a function that returns how many bytes an item has as sent.
+        packet: how many bytes the server accepts in one statement; None for no limit.
     """
     limit = min(BATCH_BYTES, (packet or BATCH_BYTES) // 2)
     batch: list[Item] = []

@@ -1,4 +1,4 @@
-"""What a catalog does with its tables on one connection; statements are built once."""
+"""``Catalog``: the statements of a catalog, built once, and the methods that run them on a connection."""
 
 from __future__ import annotations
 
@@ -42,30 +42,31 @@ from the_edge_agent.memory.core.damage import (
     read_tracked,
 )
 from the_edge_agent.memory.core.filters import Node, matches
-from the_edge_agent.memory.sql.dialects.base.match_query import bound_range
+from the_edge_agent.memory.sql.dialects.base.match_query import range_conditions
 from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sql.queries.batches import batches, exact_bytes
-from the_edge_agent.memory.sql.queries.search import prefix_bounds
+from the_edge_agent.memory.sql.queries.search import prefix_parameters
 from the_edge_agent.memory.sql.schema.create import Schema
-from the_edge_agent.memory.sql.schema.rows import catalog_parameters, catalog_row, moment_of
+from the_edge_agent.memory.sql.schema.rows import catalog_parameters, catalog_row, time_of
 
 _ID_BYTES: Final = 64
 _WIDEST: Final = 4  # bytes of a character
-_PAGE_ROWS: Final = 500  # that Python filters at a time
+_PAGE_ROWS: Final = 500  # rows that Python filters at a time
 
 _SNAPSHOT: Final = ("id", "name", "entry_count", "total_bytes", "created_at")
-_KEPT: Final = ("key", "content_hash", "metadata_hash", "byte_size", "expires_at")  # of an entry in a snapshot
+# The columns of an entry that a snapshot stores
+_SNAPSHOT_COLUMNS: Final = ("key", "content_hash", "metadata_hash", "byte_size", "expires_at")
 
 
 class Catalog:
-    """Reads and writes of the catalog's tables of one engine."""
+    """Reads and writes the tables of the catalog of one engine."""
 
     def __init__(self, schema: Schema) -> None:
         """Build the statements."""
         self._dialect, self._packet = schema.dialect, schema.packet
         tables = schema.tables
-        catalog, kept, snapshots = tables.catalog, tables.snapshot_entries, tables.snapshots
-        self._joined = (catalog, kept)
+        catalog, snapshot_rows, snapshots = tables.catalog, tables.snapshot_entries, tables.snapshots
+        self._joined = (catalog, snapshot_rows)
         columns = catalog.c
         self._key, self._metadata = columns.key, type_coerce(columns.metadata, Text())
         self._filters = self._dialect.queries.filters(catalog)
@@ -81,42 +82,48 @@ class Catalog:
         self._clean = delete(catalog).where(are_some, expired)
         self._expired_count = select(func.count()).select_from(catalog).where(expired)
 
-        the_snapshot = kept.c.snapshot_id == bindparam("b_snapshot")
-        of_entry = and_(the_snapshot, kept.c.entry_id == columns.id)
-        differs = or_(kept.c.entry_id.is_(None), *(_differs(columns[name], kept.c[name]) for name in _COMPARED))
-        self._changed = entry.select_from(catalog.outerjoin(kept, of_entry)).where(differs)
-        gone = select(literal(1)).select_from(catalog).where(columns.id == kept.c.entry_id, visible).exists()
+        the_snapshot = snapshot_rows.c.snapshot_id == bindparam("b_snapshot")
+        of_entry = and_(the_snapshot, snapshot_rows.c.entry_id == columns.id)
+        differs = or_(
+            snapshot_rows.c.entry_id.is_(None), *(_differs(columns[name], snapshot_rows.c[name]) for name in _COMPARED)
+        )
+        self._changed = entry.select_from(catalog.outerjoin(snapshot_rows, of_entry)).where(differs)
+        gone = select(literal(1)).select_from(catalog).where(columns.id == snapshot_rows.c.entry_id, visible).exists()
         self._deleted = select(
-            kept.c.entry_id.label("id"), kept.c.key, kept.c.content_hash, kept.c.byte_size, kept.c.expires_at
+            snapshot_rows.c.entry_id.label("id"),
+            snapshot_rows.c.key,
+            snapshot_rows.c.content_hash,
+            snapshot_rows.c.byte_size,
+            snapshot_rows.c.expires_at,
         ).where(the_snapshot, ~gone)
-        source = select(bindparam("b_snapshot", type_=kept.c.snapshot_id.type), columns.id)
-        source = source.add_columns(*(columns[name] for name in _KEPT)).where(visible)
-        self._keep = insert(kept).from_select(["snapshot_id", "entry_id", *_KEPT], source)
+        source = select(bindparam("b_snapshot", type_=snapshot_rows.c.snapshot_id.type), columns.id)
+        source = source.add_columns(*(columns[name] for name in _SNAPSHOT_COLUMNS)).where(visible)
+        self._keep = insert(snapshot_rows).from_select(["snapshot_id", "entry_id", *_SNAPSHOT_COLUMNS], source)
         totals = select(
             bindparam("b_snapshot", type_=snapshots.c.id.type),
             bindparam("b_name", type_=snapshots.c.name.type),
             func.count(),
-            func.coalesce(func.sum(kept.c.byte_size), 0),
+            func.coalesce(func.sum(snapshot_rows.c.byte_size), 0),
             self._dialect.times.now,
         ).where(the_snapshot)
-        low = kept.c.byte_size % LOW_PART
-        self._size = select(func.sum((kept.c.byte_size - low) * literal(1.0, Double())), func.sum(low))
+        low = snapshot_rows.c.byte_size % LOW_PART
+        self._size = select(func.sum((snapshot_rows.c.byte_size - low) * literal(1.0, Double())), func.sum(low))
         self._size = self._size.where(the_snapshot)
         self._finish = insert(snapshots).from_select(list(_SNAPSHOT), totals)
         self._snapshots = select(*(snapshots.c[name] for name in _SNAPSHOT))
         self._snapshot = self._snapshots.where(snapshots.c.id == bindparam("b_snapshot"))
         self._newest_first = self._snapshots.order_by(snapshots.c.created_at.desc(), snapshots.c.id)
         self._forget = delete(snapshots).where(snapshots.c.id == bindparam("b_snapshot"))
-        self._forget_entries = delete(kept).where(the_snapshot)
+        self._forget_entries = delete(snapshot_rows).where(the_snapshot)
 
     # --- writes ------------------------------------------------------------------------------------
 
     def track(self, connection: Connection, entries: Sequence[Tracked], now: datetime | None) -> list[bool]:
-        """Store entries at the time ``now``, by key; return of each whether it was created."""
+        """Store entries at the time ``now``, sorted by key. Return for each entry whether it was created."""
         by_key = sorted(range(len(entries)), key=lambda place: entries[place].key)
         groups = [[*group] for _, group in groupby(by_key, key=lambda place: entries[place].key)]
         created = [False] * len(entries)
-        for part in _in_two(groups, entries):
+        for part in _in_write_order(groups, entries):
             for batch in batches(part, lambda places: _most_bytes(entries[places[-1]]), self._packet):
                 for places, version in zip(batch, self._tracked(connection, entries, batch, now), strict=True):
                     created[places[0]] = version == len(places)
@@ -125,7 +132,7 @@ class Catalog:
     def _tracked(
         self, connection: Connection, entries: Sequence[Tracked], batch: list[list[int]], now: datetime | None
     ) -> list[int]:
-        """Write the last entry of each group; return the versions that they get."""
+        """Write the last entry of each group. Return the new version of each."""
         rows = [catalog_parameters(self._dialect, entries[places[-1]], now, len(places)) for places in batch]
         if len(rows) == 1:
             return [self._upsert.one(connection, rows[0])]
@@ -133,7 +140,7 @@ class Catalog:
         return [versions[row["b_id"]] for row in rows]
 
     def delete(self, connection: Connection, entry_ids: Sequence[str], now: datetime | None) -> int:
-        """Delete entries at the time ``now`` and return how many there were."""
+        """Delete the entries that have not expired at the time ``now``. Return how many were deleted."""
         parts = batches(entry_ids, lambda _: _ID_BYTES, self._packet)
         return sum(connection.execute(self._delete, {"b_ids": part, "b_now": now}).rowcount for part in parts)
 
@@ -153,16 +160,16 @@ class Catalog:
     # --- reads -------------------------------------------------------------------------------------
 
     def get(self, connection: Connection, key: str) -> dict[str, Any] | Damage | None:
-        """Return an entry, None if there is none."""
+        """Return an entry, or None if there is none."""
         rows = connection.execute(self._get, {"b_id": generate_entry_id(key), **self._now(connection)})
-        return read_tracked_at([key], rows, moment_of)[key]
+        return read_tracked_at([key], rows, time_of)[key]
 
     def get_many(self, connection: Connection, keys: Sequence[str]) -> dict[str, dict[str, Any] | Damage | None]:
-        """Return the entries at keys, None for none."""
+        """Return the entries at keys. A key without an entry has the value None."""
         parts = [*batches([*map(generate_entry_id, keys)], lambda _: _ID_BYTES, self._packet)]
         now = self._now(connection, len(parts))
-        found = (connection.execute(self._get_many, {"b_ids": part, **now}) for part in parts)
-        return read_tracked_at(keys, chain.from_iterable(found), moment_of)
+        results = (connection.execute(self._get_many, {"b_ids": part, **now}) for part in parts)
+        return read_tracked_at(keys, chain.from_iterable(results), time_of)
 
     def list_entries(
         self,
@@ -174,32 +181,35 @@ class Catalog:
         *,
         filters: bool = True,
     ) -> Listed[dict[str, Any]]:
-        """Return the first entries by key that fit a prefix and a filter; without ``filters`` Python decides it."""
+        """Return the first entries by key with the prefix that satisfy the filter.
+
+        Without ``filters`` Python decides it.
+        """
         in_sql = self._filters.condition(condition) if filters and condition is not None else None
-        bounds = prefix_bounds(prefix)
-        statement = self._list.where(*bound_range(self._key)[: len(bounds)])
+        prefix_values = prefix_parameters(prefix)
+        statement = self._list.where(*range_conditions(self._key)[: len(prefix_values)])
         if in_sql is not None:
             statement = statement.where(in_sql)
-        now = {**self._now(connection, 2), **bounds}
+        now = {**self._now(connection, 2), **prefix_values}
         if condition is None or in_sql is not None:
-            entries = [read_tracked(row, moment_of) for row in connection.execute(statement.limit(limit), now)]
+            entries = [read_tracked(row, time_of) for row in connection.execute(statement.limit(limit), now)]
             if Damage not in map(type, entries):
                 return Listed(entries)
-        found = deadline.in_time(self._pages(connection, statement, now))
-        return Listed(found, lambda entry: matches(condition, entry["metadata"]), limit)
+        entries_in_time = deadline.in_time(self._pages(connection, statement, now))
+        return Listed(entries_in_time, lambda entry: matches(condition, entry["metadata"]), limit)
 
     def changed(self, connection: Connection, snapshot_id: str | None) -> list[dict[str, Any]]:
-        """Return the entries that differ from a snapshot; all without one.
+        """Return the entries that differ from a snapshot. Without a snapshot return all entries.
 
         Raises:
             LTMError: ``validation_error`` for an unknown snapshot.
         """
         now = self._now(connection, 2)
         if snapshot_id is None:
-            return _by_key(read_tracked(row, moment_of) for row in connection.execute(self._all, now))
+            return _by_key(read_tracked(row, time_of) for row in connection.execute(self._all, now))
         self._require_snapshot(connection, snapshot_id)
         rows = connection.execute(self._changed, {"b_snapshot": snapshot_id, **now})
-        return _by_key(read_tracked(row, moment_of) for row in rows)
+        return _by_key(read_tracked(row, time_of) for row in rows)
 
     def deleted(self, connection: Connection, snapshot_id: str) -> list[dict[str, Any]]:
         """Return the entries of a snapshot that the catalog no longer has.
@@ -209,15 +219,15 @@ class Catalog:
         """
         self._require_snapshot(connection, snapshot_id)
         rows = connection.execute(self._deleted, {"b_snapshot": snapshot_id, **self._now(connection)})
-        return _by_key(read_gone(row, moment_of) for row in rows)
+        return _by_key(read_gone(row, time_of) for row in rows)
 
     # --- snapshots ---------------------------------------------------------------------------------
 
     def create_snapshot(self, connection: Connection, snapshot_id: str, name: str) -> None:
-        """Make the snapshot on the server. Its first statement decides which state is kept.
+        """Create the snapshot on the server. The first statement decides which state the snapshot has.
 
         Raises:
-            LTMError: ``validation_error`` for sizes whose sum no column can hold.
+            LTMError: ``validation_error`` if the sum of the sizes is too large for the column.
         """
         now = self._now(connection, 3)
         connection.execute(self._keep, {"b_snapshot": snapshot_id, **now})
@@ -226,19 +236,19 @@ class Catalog:
         self._dialect.transactions.analyze(connection, *self._joined)
 
     def snapshot(self, connection: Connection, snapshot_id: str) -> dict[str, Any] | Damage | None:
-        """Return a snapshot, None if there is none."""
+        """Return a snapshot, or None if there is none."""
         row = connection.execute(self._snapshot, {"b_snapshot": snapshot_id}).first()
-        return None if row is None else read_snapshot(row, moment_of)
+        return None if row is None else read_snapshot(row, time_of)
 
     def snapshots(self, connection: Connection) -> list[dict[str, Any]]:
         """Return all snapshots, newest first."""
-        return Listed(read_snapshot(row, moment_of) for row in connection.execute(self._newest_first))
+        return Listed(read_snapshot(row, time_of) for row in connection.execute(self._newest_first))
 
     def delete_snapshot(self, connection: Connection, snapshot_id: str) -> bool:
-        """Delete a snapshot and return whether it was there."""
-        found = connection.execute(self._forget, {"b_snapshot": snapshot_id}).rowcount
+        """Delete a snapshot, and return whether it existed."""
+        rowcount = connection.execute(self._forget, {"b_snapshot": snapshot_id}).rowcount
         connection.execute(self._forget_entries, {"b_snapshot": snapshot_id})
-        return bool(found)
+        return bool(rowcount)
 
     def _require_snapshot(self, connection: Connection, snapshot_id: str) -> None:
         check_snapshot_found(self.snapshot(connection, snapshot_id))
@@ -252,7 +262,7 @@ class Catalog:
         following, skip = statement, 0
         while True:
             rows = connection.execute(following.limit(_PAGE_ROWS).offset(skip), now).all()
-            yield from (read_tracked(row, moment_of) for row in rows)
+            yield from (read_tracked(row, time_of) for row in rows)
             if len(rows) < _PAGE_ROWS:
                 return
             after, more = place_after([row[1] for row in rows])
@@ -262,8 +272,8 @@ class Catalog:
                 following, skip = statement.where(self._key > after), more
 
 
-def _in_two(groups: Iterable[list[int]], entries: Sequence[Tracked]) -> Iterator[list[list[int]]]:
-    """Yield the groups to write first, then those that follow an entry of the same key that may have expired."""
+def _in_write_order(groups: Iterable[list[int]], entries: Sequence[Tracked]) -> Iterator[list[list[int]]]:
+    """Yield the groups to write first, then the groups that follow an entry of the same key that can expire."""
     first, then = [], []
     for places in groups:
         ends = [number for number, place in enumerate(places[:-1], start=1) if entries[place].expires_at is not None]
@@ -282,15 +292,18 @@ def _differs(one: Any, other: Any) -> Any:
     return or_(one != other, and_(one.is_(None), other.is_not(None)), and_(one.is_not(None), other.is_(None)))
 
 
-def _by_key(found: Iterable[dict[str, Any] | Damage]) -> list[dict[str, Any]]:
-    """Sort here: MySQL and MariaDB would sort all rows, whole, before they compare them with a snapshot."""
-    entries = Listed(found)
+def _by_key(rows: Iterable[dict[str, Any] | Damage]) -> list[dict[str, Any]]:
+    """Sort entries by key.
+
+    This is not done in SQL, because MySQL and MariaDB would sort whole rows before comparing them.
+    """
+    entries = Listed(rows)
     entries.sort(key=lambda entry: str(entry["key"]))
     return entries
 
 
 def sent_bytes(entry: Tracked, enough: int) -> int:
-    """Return the bytes of an entry as sent: at most ``enough``, or exact."""
+    """Return how many bytes an entry has as sent. The number is exact if it may be more than ``enough``."""
     limit = _most_bytes(entry)
     if limit <= enough:
         return limit

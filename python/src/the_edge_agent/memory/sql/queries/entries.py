@@ -1,4 +1,4 @@
-"""What a backend does with the entries' table on one connection; statements are built once."""
+"""``Entries``: the statements for the entries' table, built once, and the methods that run them on a connection."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from the_edge_agent.memory.core.operations import Operation, Store, ends_by_itse
 from the_edge_agent.memory.core.results import LTMError, Result, ok, stored
 from the_edge_agent.memory.database.search_plan import Step
 from the_edge_agent.memory.database.writes import Write, WrittenRow
-from the_edge_agent.memory.sql.dialects.base.match_query import bound_range
+from the_edge_agent.memory.sql.dialects.base.match_query import range_conditions
 from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sql.driver.prepared import BoundQuery, Prepared
 from the_edge_agent.memory.sql.queries.batches import batches, exact_bytes
-from the_edge_agent.memory.sql.queries.search import Search, Searcher, SQLReader, prefix_bounds
+from the_edge_agent.memory.sql.queries.search import Search, Searcher, SQLReader, prefix_parameters
 from the_edge_agent.memory.sql.queries.single_store import SingleStore
 from the_edge_agent.memory.sql.queries.versions import VersionedStore
 from the_edge_agent.memory.sql.schema.create import Schema
-from the_edge_agent.memory.sql.schema.rows import entry_parameters, entry_row, moment_of
+from the_edge_agent.memory.sql.schema.rows import entry_parameters, entry_row, time_of
 
 _WIDEST: Final = 4  # bytes of a character, escaped or not
 
-Places = list[int]  # of the operations on one key, in their order
+Places = list[int]  # the positions of the operations on one key, in order
 
 
 class Entries:
-    """Reads and writes of the entries' table of one engine."""
+    """Reads and writes the entries' table of one engine."""
 
     def __init__(self, schema: Schema) -> None:
         """Build the statements."""
@@ -75,20 +75,22 @@ class Entries:
     def apply(
         self, connection: Connection, operations: Sequence[Operation], now: datetime | None, write: Write | None
     ) -> list[Result]:
-        """Run stores and deletes at the time ``now``, as one write; return the result of each, in their order.
+        """Run stores and deletes at the time ``now``, as one write.
 
-        Rows are locked in the order of their keys, so that concurrent transactions do not deadlock; per key
-        the order of the operations stays. Keys that are only stored, whatever is there, are stored together.
+        Return their results in the order of the operations.
+
+        Rows are locked in the order of their keys, so that concurrent transactions do not deadlock. Operations on one
+        key keep their order. Keys that have only unconditional stores are stored together.
 
         Raises:
-            LTMError: ``conflict``, the first in the order of the operations.
+            LTMError: ``conflict`` of the first operation that has one.
         """
         results: dict[int, Result] = {}
         conflicts: dict[int, LTMError] = {}
         by_key = sorted(range(len(operations)), key=lambda place: operations[place].key)
         groups = ([*group] for _, group in groupby(by_key, key=lambda place: operations[place].key))
         for are_unconditional, run in groupby(
-            groups, key=lambda places: _are_one([operations[place] for place in places])
+            groups, key=lambda places: _only_last_counts([operations[place] for place in places])
         ):
             if are_unconditional:
                 results.update(self._store_together(connection, operations, [*run], now, write))
@@ -111,7 +113,7 @@ class Entries:
         now: datetime | None,
         write: Write | None,
     ) -> Iterator[tuple[int, Result]]:
-        """Store the last of each key's values, and count the others in its version."""
+        """Store only the last value of each key. Its version also counts the other stores of the key."""
         write_id = None if write is None else write.id
         if len(groups) == 1:
             versions = self._upsert_one(connection, operations, groups[0], now, write_id)
@@ -148,15 +150,15 @@ class Entries:
         self, connection: Connection, operation: Operation, now: datetime | None, write_id: str | None
     ) -> Result:
         if not isinstance(operation, Store):
-            found = self._delete.run(connection, {"b_key": operation.key, "b_now": now}).rowcount
-            return ok(deleted=bool(found), key=operation.key)
+            rowcount = self._delete.run(connection, {"b_key": operation.key, "b_now": now}).rowcount
+            return ok(deleted=bool(rowcount), key=operation.key)
         row = entry_parameters(self._dialect, operation, now, write_id=write_id)
         if operation.if_version is None:
             return stored(operation.key, self._upsert.one(connection, row))
         return stored(operation.key, self._versioned.store(connection, row, operation.if_version))
 
     def delete_many(self, connection: Connection, keys: Sequence[str], now: datetime | None) -> int:
-        """Delete the entries at keys at the time ``now`` and return how many there were."""
+        """Delete the entries at keys that have not expired at the time ``now``. Return how many were deleted."""
         parts = self._batches_of_keys(sorted(keys))
         return sum(connection.execute(self._delete_many, {"b_keys": part, "b_now": now}).rowcount for part in parts)
 
@@ -171,11 +173,11 @@ class Entries:
         return keys, deleted, connection.scalar(self._expired_count, now) or 0
 
     def written(self, connection: Connection, keys: Sequence[str]) -> list[WrittenRow]:
-        """Return rows with their write ids and ages, after waiting for those who are writing them."""
+        """Return rows with their write ids and ages. It waits for transactions that are writing these rows."""
         parts = self._batches_of_keys(keys)
         now = self._now(connection, len(parts))
-        found = (connection.execute(self._written, {"b_keys": part, **now}) for part in parts)
-        return [_seen(*row) for rows in found for row in rows]
+        results = (connection.execute(self._written, {"b_keys": part, **now}) for part in parts)
+        return [_written_row(*row) for rows in results for row in rows]
 
     # --- reads -------------------------------------------------------------------------------------
 
@@ -184,32 +186,35 @@ class Entries:
         return BoundQuery(self._retrieve, {"b_key": key, "b_now": self._dialect.times.clock()})
 
     def retrieve_many(self, connection: Connection, keys: Sequence[str]) -> dict[str, Sequence[Any]]:
-        """Return ``(key, value, metadata, pointer, version)`` of the keys that there are, as text."""
+        """Return ``(key, value, metadata, pointer, version)`` of the keys that exist, as text."""
         parts = self._batches_of_keys(keys)
         now = self._now(connection, len(parts))
-        found = (connection.execute(self._retrieve_many, {"b_keys": part, **now}) for part in parts)
-        return {row[0]: row for rows in found for row in rows}
+        results = (connection.execute(self._retrieve_many, {"b_keys": part, **now}) for part in parts)
+        return {row[0]: row for rows in results for row in rows}
 
-    def takes_several(self, keys: Sequence[str]) -> bool:
-        """Return whether it takes several statements to retrieve these keys, or one that may not see one state."""
+    def needs_snapshot(self, keys: Sequence[str]) -> bool:
+        """Return whether these keys must be read in a snapshot.
+
+        That is so if several statements are needed, or if one statement may see several states.
+        """
         return len(keys) > 1 and (not self._dialect.features.has_snapshot_reads or len(self._batches_of_keys(keys)) > 1)
 
     def facts(self, connection: Connection, keys: Sequence[str]) -> dict[str, Facts | Damage]:
         """Return when the entries at keys expire, and the pointers to their values in a blob storage."""
         parts = self._batches_of_keys(keys)
         rows = (row for part in parts for row in connection.execute(self._facts, {"b_keys": part}))
-        return {row[0]: read_facts(*row, timestamp=moment_of) for row in rows}
+        return {row[0]: read_facts(*row, timestamp=time_of) for row in rows}
 
     def pointed_to(self, connection: Connection, pointers: Sequence[str]) -> set[str]:
-        """Return those of the pointers that an entry has, expired ones included."""
+        """Return the pointers that an entry has. Expired entries count too."""
         return set(connection.scalars(self._pointers, {"b_pointers": list(pointers)}))
 
     def page(self, prefix: str, after: str, rows: int, *, whole: bool = False) -> BoundQuery:
-        """Return the query that selects ``(key, value, metadata, pointer)``, as text, of the next keys above ``after``.
+        """Return the query that selects ``(key, value, metadata, pointer)`` of the next keys above ``after``, as text.
 
-        With ``whole`` also the version and ``TIMES``.
+        With ``whole`` each row also has the version and ``TIMES``.
         """
-        if not after:  # an empty key, which somebody else has written, is not above it
+        if not after:  # an empty key, which another program may have written, is not above ""
             return self._in_prefix(self._first_whole if whole else self._first_page, prefix, {"b_rows": rows})
         return self._in_prefix(self._whole if whole else self._page, prefix, {"b_after": after, "b_rows": rows})
 
@@ -235,51 +240,55 @@ class Entries:
         *,
         filters: bool,
     ) -> SQLReader:
-        """Return the reads of a question, see ``Searcher.reads``."""
+        """Return the object that reads for a question, see ``Searcher.reads``."""
         return self._searcher.reads(connection, condition, prefix, rules, deadline, filters=filters)
 
     def search_undamaged(
         self, connection: Connection, search: Search, lost: Lost, deadline: Deadline, *, filters: bool
     ) -> tuple[list[Any], list[Damage]]:
-        """Return the same without what is damaged, and that; see ``Searcher.undamaged``."""
+        """Return the undamaged results of a search, and the damage; see ``Searcher.undamaged``."""
         return self._searcher.undamaged(connection, search, lost, deadline, filters=filters)
 
     def _now(self, connection: Connection, statements: int = 1) -> dict[str, Any]:
         return {"b_now": self._dialect.times.clock(connection, statements=statements)}
 
     def _in_prefix(self, by_prefix: Sequence[Prepared], prefix: str, parameters: dict[str, Any]) -> BoundQuery:
-        bounds = prefix_bounds(prefix)
-        return BoundQuery(by_prefix[len(bounds)], {**parameters, **bounds, "b_now": self._dialect.times.clock()})
+        prefix_values = prefix_parameters(prefix)
+        return BoundQuery(
+            by_prefix[len(prefix_values)], {**parameters, **prefix_values, "b_now": self._dialect.times.clock()}
+        )
 
     def _batches_of_keys(self, keys: Sequence[str]) -> list[list[str]]:
         return [*batches(keys, lambda key: len(key) * _WIDEST, self._packet)]
 
 
-def _are_one(operations: Sequence[Operation]) -> bool:
-    """Return whether operations on one key are stores of which only the last one counts."""
+def _only_last_counts(operations: Sequence[Operation]) -> bool:
+    """Return whether all operations on one key are stores, and only the last one matters."""
     return all(map(is_unconditional, operations)) and not any(map(ends_by_itself, operations[:-1]))
 
 
-def _seen(key: str, version: int, write_id: str | None, updated_at: Any, now: datetime, is_expired: Any) -> WrittenRow:
+def _written_row(
+    key: str, version: int, write_id: str | None, updated_at: Any, now: datetime, is_expired: Any
+) -> WrittenRow:
     age = now - updated_at if isinstance(updated_at, datetime) else None
     return WrittenRow(key, version, write_id, age, bool(is_expired))
 
 
 def _by_prefix(statement: Select[Any], key: ColumnElement[str]) -> tuple[Prepared, Prepared, Prepared]:
-    """Return a statement for all keys, and for a range of them with one bound and with two."""
-    begins, ends = bound_range(key)
+    """Return three statements: for all keys, for a range of keys with a start, and for one with a start and an end."""
+    begins, ends = range_conditions(key)
     return Prepared(statement), Prepared(statement.where(begins)), Prepared(statement.where(begins, ends))
 
 
 def sent_bytes(store: Store, enough: int) -> int:
-    """Return the bytes of an entry as sent: at most ``enough``, or exact."""
+    """Return how many bytes an entry has as sent. The number is exact if it may be more than ``enough``."""
     limit = _most_bytes(store)
     if limit <= enough:
         return limit
-    return exact_bytes([store.key, store.kept_value, store.metadata, store.search_text])
+    return exact_bytes([store.key, store.stored_value, store.metadata, store.search_text])
 
 
 def _most_bytes(store: Store) -> int:
-    return (len(store.key) + len(store.kept_value) + 2 * len(store.metadata or "")) * _WIDEST + len(
+    return (len(store.key) + len(store.stored_value) + 2 * len(store.metadata or "")) * _WIDEST + len(
         store.search_text or ""
     )

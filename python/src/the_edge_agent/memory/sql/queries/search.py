@@ -1,6 +1,6 @@
 """Searches through SQLAlchemy: SQL finds candidates, newest first, and Python ranks them.
 
-``Searcher.steps`` has the statements of a search whose terms must all occur. ``SQLReader`` is what a question reads.
+``Searcher.steps`` returns the statements of a search whose terms must all occur. ``SQLReader`` reads for a question.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from the_edge_agent.memory.database.search_plan import (
     window_of,
 )
 from the_edge_agent.memory.sql.dialects import Dialect
-from the_edge_agent.memory.sql.dialects.base.match_query import IS_PARTIAL, MatchQuery, SQLStep, bound_range
+from the_edge_agent.memory.sql.dialects.base.match_query import IS_PARTIAL, MatchQuery, SQLStep, range_conditions
 from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sql.driver.errors import LostRaceError
 from the_edge_agent.memory.sql.driver.prepared import BoundQuery, Prepared
@@ -52,7 +52,7 @@ from the_edge_agent.memory.sql.queries.batches import BATCH_ITEMS
 from the_edge_agent.memory.sql.schema.rows import entry_of
 
 PAGE_ROWS = 500  # rows that Python filters at a time
-_KEPT_QUERIES = 500  # compiled, by what they ask
+_CACHED_QUERIES = 500  # compiled statements, by the shape of the search
 
 Parameters = dict[str, Any]
 
@@ -62,11 +62,11 @@ class Search:
     """A checked search.
 
     Attributes:
-        terms: of the query; none for no text condition.
-        metadata_filter: None for no condition.
-        prefix: of the keys; empty for all.
-        limit: results at most.
-        offset: results to skip.
+        terms: the terms of the query; empty if there is no query.
+        metadata_filter: the filter; None if there is none.
+        prefix: the prefix of the keys; empty for all keys.
+        limit: the highest number of results.
+        offset: how many results to skip.
     """
 
     terms: Sequence[Term]
@@ -77,7 +77,7 @@ class Search:
 
     @property
     def ranked(self) -> bool:
-        """Whether there is a word to look for; otherwise every score is 0.0."""
+        """Whether the query has words. If not, every score is 0.0."""
         return has_words(self.terms)
 
     @property
@@ -87,7 +87,7 @@ class Search:
 
     @property
     def rows(self) -> int:
-        """How many rows a statement by itself is asked for: what is ranked is skipped later."""
+        """How many rows a single statement must return. In a ranked search, ``offset`` is applied later."""
         return self.window if self.ranked else self.limit
 
 
@@ -95,7 +95,7 @@ class Searcher:
     """Runs searches over the entries' table of one dialect."""
 
     def __init__(self, dialect: Dialect, entries: Table) -> None:
-        """Build the parts that every search shares."""
+        """Build the SQL parts that all searches share."""
         self._dialect = dialect
         self._filters, self._texts = dialect.queries.filters(entries), dialect.queries.texts(entries)
         self._table, self._visible = entries, dialect.times.visible(entries)
@@ -108,7 +108,7 @@ class Searcher:
         )
         self._newest_first = (columns.updated_at.desc(), columns.key)
         self._version = columns.version
-        self._search_text = type_coerce(columns.get("search_text", null()), Text())  # null: no words are searched
+        self._search_text = type_coerce(columns.get("search_text", null()), Text())  # null if the table stores no words
         self._queries: dict[Any, list[tuple[SQLStep, Prepared]]] = {}
         self._pointer = columns.storage_uri
         self._by_key = select(
@@ -120,66 +120,70 @@ class Searcher:
     def steps(self, search: Search) -> list[Step[BoundQuery]]:
         """Return candidate statements, cheapest first. Run them until one answers; pass its rows to ``results_of``.
 
-        There are none where Python decides the filter, and none for a late page of a ranked search: each would bring
-        too many values with it.
+        The list is empty if Python must decide the filter. It is also empty for a far page of a ranked search, because
+        each statement would return too many values.
         """
         if is_far_page(search.terms, search.offset, search.limit):
             return []
-        asked = self._asked(search)
-        kept = self._queries.get(asked.shape)
-        if kept is None:
-            if len(self._queries) >= _KEPT_QUERIES:
+        parsed = self._parsed(search)
+        cached = self._queries.get(parsed.shape)
+        if cached is None:
+            if len(self._queries) >= _CACHED_QUERIES:
                 self._queries.clear()
             columns = [self._key, self._value, self._metadata, self._pointer]
             if search.ranked:
                 columns[1] = self._if_short(self._value)
                 columns.append(self._if_short(self._search_text))
-            steps = self._steps(search, asked, columns)
-            if steps is None:  # not remembered: such a filter may be long
+            steps = self._steps(search, parsed, columns)
+            if steps is None:  # not cached, because such a filter may be long
                 return []
-            kept = self._queries[asked.shape] = [(step, Prepared(step.statement)) for step in steps]
+            cached = self._queries[parsed.shape] = [(step, Prepared(step.statement)) for step in steps]
         skipped = 0 if search.ranked else search.offset
         parameters = {
-            **asked.parameters,
+            **parsed.parameters,
             "b_rows": search.rows,
             "b_skipped": skipped,
             "b_now": self._dialect.times.clock(),
         }
-        places = self._texts.tried_first([step for step, _ in kept], search.terms)
+        places = self._texts.tried_first([step for step, _ in cached], search.terms)
         return [
             Step(BoundQuery(prepared, {**parameters, **step.parameters}), is_partial=step.is_partial, limit=step.limit)
-            for step, prepared in map(kept.__getitem__, places)
+            for step, prepared in map(cached.__getitem__, places)
             if step.limit is None or skipped < step.limit
         ]
 
-    def _asked(self, search: Search) -> _Asked:
+    def _parsed(self, search: Search) -> _ParsedSearch:
         node, filled = (
             parameterize(search.metadata_filter) if self._filters.takes_placeholders else (search.metadata_filter, [])
         )
-        groups, bounds = index_lookups(search.metadata_filter), prefix_bounds(search.prefix)
+        groups, prefix_values = index_lookups(search.metadata_filter), prefix_parameters(search.prefix)
         group_sizes = tuple(map(len, groups))
-        parameters = {**self._texts.parameters(search.terms), **self._texts.lookup_parameters(groups), **bounds}
+        parameters = {**self._texts.parameters(search.terms), **self._texts.lookup_parameters(groups), **prefix_values}
         for place, (path, value) in enumerate(filled):
-            parameters |= self._filters.bound(place, path, value)
+            parameters |= self._filters.placeholder_parameters(place, path, value)
         terms = tuple((term.negated, term.is_told_by_index, len(term.variants)) for term in search.terms)
-        shape = (terms, repr(node), group_sizes, len(bounds))  # repr: 1, 1.0 and True are equal
-        return _Asked(node, group_sizes, parameters, shape)
+        shape = (terms, repr(node), group_sizes, len(prefix_values))  # repr: 1, 1.0 and True are equal
+        return _ParsedSearch(node, group_sizes, parameters, shape)
 
-    def _steps(self, search: Search, asked: _Asked, columns: Sequence[ColumnElement[Any]]) -> list[SQLStep] | None:
-        """Return the steps for the newest matches; None where Python decides the filter."""
-        newest = self._newest(search, asked, columns)
+    def _steps(
+        self, search: Search, parsed: _ParsedSearch, columns: Sequence[ColumnElement[Any]]
+    ) -> list[SQLStep] | None:
+        """Return the steps for the newest matches, or None if Python must decide the filter."""
+        newest = self._newest(search, parsed, columns)
         return None if newest is None else self._texts.steps(newest)
 
-    def _newest(self, search: Search, asked: _Asked, columns: Sequence[ColumnElement[Any]]) -> MatchQuery | None:
-        """Return the query from which the dialect makes its statements; None where Python decides the filter."""
+    def _newest(
+        self, search: Search, parsed: _ParsedSearch, columns: Sequence[ColumnElement[Any]]
+    ) -> MatchQuery | None:
+        """Return the ``MatchQuery`` for the dialect, or None if Python must decide the filter."""
         conditions = [self._visible]
-        if asked.node is not None:
-            condition = self._filters.condition(asked.node)
+        if parsed.node is not None:
+            condition = self._filters.condition(parsed.node)
             if condition is None:
                 return None
             conditions.append(condition)
-        bounds = len(prefix_bounds(search.prefix))
-        return MatchQuery(self._table, columns, search.terms, conditions, bounds, asked.group_sizes)
+        condition_count = len(prefix_parameters(search.prefix))
+        return MatchQuery(self._table, columns, search.terms, conditions, condition_count, parsed.group_sizes)
 
     def _if_short(self, column: ColumnElement[str]) -> ColumnElement[str]:
         return case((self._dialect.queries.size(column) <= SHORT, column), else_=null())
@@ -194,13 +198,13 @@ class Searcher:
         *,
         filters: bool = True,
     ) -> SQLReader:
-        """Return the reads of a question.
+        """Return the object that reads for a question.
 
         Args:
-            connection: in a transaction of one state.
+            connection: a connection in a transaction that sees one state.
             condition: the metadata filter.
-            prefix: of the keys.
-            rules: of the language.
+            prefix: the prefix of the keys.
+            rules: the rules of the language.
             deadline: when the call ends.
             filters: whether the database may decide the filter.
         """
@@ -220,40 +224,40 @@ class Searcher:
         """Return rows of ``(key, updated_at, version, search text)``; the text is None if it is long.
 
         Args:
-            connection: in a transaction.
-            search: what is searched for; its ``limit`` is how many rows are wanted.
+            connection: a connection in a transaction.
+            search: the search; its ``limit`` is the number of rows to return.
             kind: ``newest`` for the newest matches, ``having`` for any matches.
-            now: what the method ``now`` has returned.
+            now: what the method ``now`` returned.
             deadline: when the call ends.
-            also: terms that every match has anyway; a text index finds less if it is asked for them too.
+            also: more terms that every match has. With them a text index returns fewer candidates.
             filters: whether the database may decide the filter.
         """
-        asked = self._asked(search)
+        parsed = self._parsed(search)
         columns = [self._key, self._moment, self._version, self._if_short(self._search_text)]
-        parameters = {**asked.parameters, **self._texts.parameters(search.terms, also)}
+        parameters = {**parsed.parameters, **self._texts.parameters(search.terms, also)}
         parameters |= {"b_rows": search.limit, "b_skipped": 0, "b_now": now}
-        shape = (kind, asked.shape)
-        kept = self._queries.get(shape) if filters else None
-        if kept is None:
-            newest = self._newest(search, asked, columns) if filters else None
+        shape = (kind, parsed.shape)
+        cached = self._queries.get(shape) if filters else None
+        if cached is None:
+            newest = self._newest(search, parsed, columns) if filters else None
             if newest is None:
                 return self._filtered(connection, search, columns, parameters, deadline)
             steps = self._texts.steps(newest) if kind == "newest" else self._texts.having(newest)
-            if len(self._queries) >= _KEPT_QUERIES:
+            if len(self._queries) >= _CACHED_QUERIES:
                 self._queries.clear()
-            kept = self._queries[shape] = [(step, Prepared(step.statement)) for step in steps]
-        known = {id(step): prepared for step, prepared in kept}
+            cached = self._queries[shape] = [(step, Prepared(step.statement)) for step in steps]
+        prepared_of = {id(step): prepared for step, prepared in cached}
 
         def read(step: SQLStep) -> Rows | None:
             if step.look_up is None:
-                return known[id(step)].run(connection, {**parameters, **step.parameters}).rows
-            found = step.look_up(connection, search.terms)
-            if found is None:
+                return prepared_of[id(step)].run(connection, {**parameters, **step.parameters}).rows
+            lookup = step.look_up(connection, search.terms)
+            if lookup is None:
                 return None
-            rows = connection.execute(step.statement, {**parameters, **step.parameters, **found}).all()
-            return None if IS_PARTIAL in found and len(rows) < search.limit else rows
+            rows = connection.execute(step.statement, {**parameters, **step.parameters, **lookup}).all()
+            return None if IS_PARTIAL in lookup and len(rows) < search.limit else rows
 
-        rows = first_answer([step for step, _ in kept], read, search.limit)
+        rows = first_answer([step for step, _ in cached], read, search.limit)
         assert rows is not None  # the last step always answers
         return rows
 
@@ -269,9 +273,9 @@ class Searcher:
         parameters: Parameters,
         deadline: Deadline,
     ) -> Sequence[Sequence[Any]]:
-        """Return the first rows whose metadata, their last column, satisfies a filter that is left to Python."""
-        prefix = bound_range(self._key)[: len(prefix_bounds(search.prefix))]
-        where = [self._visible, *prefix, *self._texts.matches(search.terms)]
+        """Return the first rows that satisfy a filter that Python decides. The metadata is the last column."""
+        prefix = range_conditions(self._key)[: len(prefix_parameters(search.prefix))]
+        where = [self._visible, *prefix, *self._texts.term_conditions(search.terms)]
         statement = select(*columns, self._metadata).where(*where).order_by(*self._newest_first)
         with closing(self._rows(connection, statement, parameters)) as rows:
             condition = search.metadata_filter
@@ -281,42 +285,42 @@ class Searcher:
     def undamaged(
         self, connection: Connection, search: Search, lost: Lost, deadline: Deadline, *, filters: bool
     ) -> tuple[list[dict[str, Any]], list[Damage]]:
-        """Return the results of a search that came upon damage, of one state, and what was damaged.
+        """Return the undamaged results of a search that found damage, and the damage. Both are of one state.
 
         Args:
-            connection: in a transaction.
-            search: that is asked for.
-            lost: as ``undamaged`` takes it.
+            connection: a connection in a transaction.
+            search: the search.
+            lost: as ``core.damage.undamaged`` takes it.
             deadline: when the call ends.
-            filters: whether the database can decide a filter of its own, which then saves Python much.
+            filters: whether the database may decide the filter, which saves much work in Python.
         """
-        asked = self._asked(search)
-        prefix = bound_range(self._key)[: len(prefix_bounds(search.prefix))]
-        where = [self._visible, *prefix, *self._texts.matches(search.terms)]
-        condition = self._filters.condition(asked.node) if filters and asked.node is not None else None
+        parsed = self._parsed(search)
+        prefix = range_conditions(self._key)[: len(prefix_parameters(search.prefix))]
+        where = [self._visible, *prefix, *self._texts.term_conditions(search.terms)]
+        condition = self._filters.condition(parsed.node) if filters and parsed.node is not None else None
         if condition is not None:
             where.append(condition)
         words = self._search_text if search.ranked else null()
         columns = (self._key, self._updated_at, self._value, self._metadata, words, self._pointer)
         statement = select(*columns).where(*where).order_by(*self._newest_first)
-        parameters = {**asked.parameters, "b_now": self._dialect.times.clock(connection, statements=2)}
+        parameters = {**parsed.parameters, "b_now": self._dialect.times.clock(connection, statements=2)}
         terms, limit = search.terms, search.limit
         with closing(self._rows(connection, statement, parameters)) as rows:
             read = ((row[0], *row[2:]) for row in deadline.in_time(rows))
-            found, damages = undamaged(read, terms, search.metadata_filter, search.offset, limit, lost)
-        entries = [_entry(row, score) for score, row in found]
+            scored, damages = undamaged(read, terms, search.metadata_filter, search.offset, limit, lost)
+        entries = [_entry(row, score) for score, row in scored]
         return [entry for entry in entries if not isinstance(entry, Damage)], damages
 
     def _rows(
         self, connection: Connection, statement: Select[Any], now: Parameters
     ) -> Generator[Sequence[Any], None, None]:
-        """Yield all rows of one state: page by page if the transaction keeps it, else out of one statement."""
+        """Yield all rows of one state: in pages if the transaction sees one state, else from one statement."""
         if not self._dialect.features.has_snapshot_reads:
             with connection.execute(statement, now, execution_options={"yield_per": PAGE_ROWS}) as result:
                 yield from result
             return
         page, last = statement.limit(PAGE_ROWS), bindparam("b_last", type_=self._key.type)
-        # In SQL, because Python may not have the time of an entry that is damaged.
+        # In SQL, because Python may not be able to read the time of a damaged entry.
         timestamp = select(self._updated_at).where(self._key == last).correlate(None).scalar_subquery()
         is_older = or_(self._updated_at < timestamp, and_(self._updated_at == timestamp, self._key > last))
         older = page.where(is_older)
@@ -332,37 +336,38 @@ class Searcher:
         """Return the search texts of entries.
 
         Raises:
-            LostRaceError: one is gone, on a database that does not keep one state.
+            LostRaceError: an entry is gone, on a database whose transactions do not see one state.
         """
-        found = {row[0]: row[1] for row in connection.execute(self._texts_by_key, {"keys": keys})}
-        if len(found) < len(keys):
+        texts = {row[0]: row[1] for row in connection.execute(self._texts_by_key, {"keys": keys})}
+        if len(texts) < len(keys):
             raise LostRaceError
-        return found
+        return texts
 
     def entries(
-        self, connection: Connection, wanted: Mapping[str, tuple[datetime, int]]
+        self, connection: Connection, times_and_versions: Mapping[str, tuple[datetime, int]]
     ) -> list[dict[str, Any] | Damage]:
-        """Return ``{"key", "value", "metadata", "score"}`` of entries, in their order.
+        """Return ``{"key", "value", "metadata", "score"}`` of each entry, or its damage, in the order of the mapping.
 
         Args:
-            connection: in a transaction.
-            wanted: when each was stored, and its version, by its key.
+            connection: a connection in the transaction that read the mapping.
+            times_and_versions: for each key the time and the version that the transaction read before.
 
         Raises:
-            LostRaceError: one was rewritten since it was read, on a database that does not keep one state.
+            LostRaceError: an entry has changed since it was read, on a database whose transactions do not see one
+                state.
         """
         rows: dict[str, Sequence[Any]] = {}
-        keys = [*wanted]
+        keys = [*times_and_versions]
         for start in range(0, len(keys), BATCH_ITEMS):
-            found = connection.execute(self._by_key, {"keys": keys[start : start + BATCH_ITEMS]})
-            rows |= {row[0]: row for row in found}
-        if any(key not in rows or (rows[key][4], rows[key][5]) != read for key, read in wanted.items()):
+            batch = connection.execute(self._by_key, {"keys": keys[start : start + BATCH_ITEMS]})
+            rows |= {row[0]: row for row in batch}
+        if any(key not in rows or (rows[key][4], rows[key][5]) != read for key, read in times_and_versions.items()):
             raise LostRaceError
         return [_entry(rows[key], 0.0) for key in keys]
 
 
 class SQLReader:
-    """What a question reads on one connection, see ``Reader``; all at one time by which entries have expired."""
+    """Reads for a question on one connection, see ``Reader``. All its reads use the same time for expiry."""
 
     def __init__(
         self,
@@ -391,7 +396,7 @@ class SQLReader:
         return self._rows(Search(terms, self._condition, self._prefix, limit + 1, 0), "having", self._prefix_terms)
 
     def in_time(self, rows: Sequence[Row]) -> Iterable[Row]:
-        """Yield rows until the time of the call is over."""
+        """Yield the rows, and fail when the time of the call is over."""
         return self._deadline.in_time(rows)
 
     def texts(self, keys: Sequence[str]) -> Mapping[str, str]:
@@ -410,14 +415,14 @@ class SQLReader:
         return [Row(row[0], row[1], row[3]) for row in rows]
 
 
-class _Asked(NamedTuple):
-    """What a search asks for, as the statements need it.
+class _ParsedSearch(NamedTuple):
+    """A search, split into the part that decides the SQL and the values of its parameters.
 
     Attributes:
-        node: the filter, with placeholders where the dialect takes them.
+        node: the filter, with placeholders if the dialect takes them.
         group_sizes: how many objects each group of ``index_lookups`` has.
-        parameters: the values that the statements are bound to.
-        shape: the key under which statements are kept. All that changes their SQL must be in it.
+        parameters: the values of the bound parameters.
+        shape: the key of the statements in the cache. Everything that changes their SQL must be in it.
     """
 
     node: Node | None
@@ -429,9 +434,9 @@ class _Asked(NamedTuple):
 def results_of(
     search: Search, rows: Sequence[Sequence[Any]], deadline: Deadline
 ) -> list[dict[str, Any] | Damage] | None:
-    """Return the results that are in the rows of a step of ``Searcher.steps``.
+    """Return the results from the rows of a step of ``Searcher.steps``.
 
-    None if a value or search text is too long to come with its row, so that it must be read by its key.
+    Return None if a row lacks its value or search text because that is too long. Then it must be read by its key.
     """
     if not search.ranked:
         return [_entry(row, 0.0) for row in rows]
@@ -443,8 +448,11 @@ def results_of(
     return [_entry(row, score) for score, row in chosen]
 
 
-def prefix_bounds(prefix: str) -> dict[str, str]:
-    """Return the parameters of ``bound_range`` for a prefix: as many as there are conditions on the key."""
+def prefix_parameters(prefix: str) -> dict[str, str]:
+    """Return the parameters of ``range_conditions`` for a prefix.
+
+    There is one for each condition that the prefix needs.
+    """
     after = end_of_prefix(prefix)
     return ({"b_from": prefix} if prefix else {}) | ({"b_to": after} if after is not None else {})
 

@@ -16,28 +16,29 @@ from the_edge_agent.memory.sql.transactions import run_autocommit
 
 
 class SingleStore:
-    """Stores one entry, whatever is there."""
+    """Stores one entry without a condition."""
 
     def __init__(self, dialect: Dialect, upsert: Upsert) -> None:
-        """Use the statement of an upsert."""
+        """Use the single statement of an upsert."""
         self._dialect, self._upsert = dialect, upsert
 
     @property
     def is_possible(self) -> bool:
-        """Whether one statement is enough here, and commits by itself."""
+        """Whether this database can store an entry by one statement that commits by itself."""
         return self._upsert.single is not None and self._dialect.features.commits_single_statements
 
     def store(self, engine: Engine, store: Store, deadline: Deadline, write: Write | None) -> int:
         """Store an entry and return its version.
 
         Args:
-            engine: of our own.
-            store: the entry.
-            deadline: of the call, which began before.
-            write: by which it is recognised later, None where no connection can be lost.
+            engine: an engine that we made.
+            store: the entry to store.
+            deadline: the deadline of the call, which has already started.
+            write: the write that marks the row, so that it is recognised if the reply is lost. None if no connection
+                can be lost.
 
         Raises:
-            LTMError: nothing has changed then, unless its result says ``unknown: True``.
+            LTMError: nothing has changed, unless its result has ``unknown: True``.
         """
         write_id = None if write is None else write.id
         row = entry_parameters(self._dialect, store, self._dialect.times.clock(), write_id=write_id)

@@ -1,4 +1,4 @@
-"""All that can be asked of one database, built on first use; and writes that keep the ledger in step."""
+"""``Statements``: all statements for one database, built on first use, and writes that also update the ledger."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from the_edge_agent.memory.sql.schema.create import Schema
 
 
 class Statements:
-    """What a transaction works with: the entries' table and the catalog's.
+    """The statements of one database, for entries and for the catalog.
 
-    With ``ledger`` a write to the entries is a write to the catalog too, in the same transaction.
+    With ``ledger``, a write to the entries also writes to the catalog, in the same transaction.
     """
 
     def __init__(self, schema: Schema) -> None:
-        """Make the statements for the tables of one database."""
+        """Keep the tables. The statements are built later."""
         self.schema = schema
-        # No cached_property, which has a lock before Python 3.12: a forked child may inherit it locked.
+        # Not cached_property: before Python 3.12 it has a lock, which a forked child may inherit locked.
         self._entries: Entries | None = None
         self._stems: Stems | None = None
         self._catalog: Catalog | None = None
 
     @property
     def entries(self) -> Entries:
-        """The entries of long-term memory."""
+        """The statements for entries."""
         if self._entries is None:
             self._entries = Entries(self.schema)
         return self._entries
 
     @property
     def stems(self) -> Stems:
-        """The search texts of the entries, which keep words."""
+        """The statements for search texts, if the table stores words."""
         if self._stems is None:
             self._stems = Stems(self.schema)
         return self._stems
 
     @property
     def catalog(self) -> Catalog:
-        """The catalog and its snapshots."""
+        """The statements for the catalog and its snapshots."""
         if self._catalog is None:
             self._catalog = Catalog(self.schema)
         return self._catalog
@@ -58,7 +58,7 @@ class Statements:
         return self.schema.dialect.times.clock(connection, statements=statements)
 
     def keep_blobs(self, connection: Connection) -> None:
-        """Let no one remove blobs until the transaction ends."""
+        """Keep other processes from removing blobs until the transaction ends."""
         self.schema.dialect.transactions.lock_row(connection, self.schema.tables.schema_version, exclusive=False)
 
     def remove_orphans(
@@ -79,7 +79,7 @@ class Statements:
     def apply(
         self, connection: Connection, operations: Sequence[Operation], write: Write | None, *, ledger: bool
     ) -> list[Result]:
-        """Run stores and deletes as one write; return the result of each, in their order.
+        """Run stores and deletes as one write. Return their results in the order of the operations.
 
         Raises:
             LTMError: ``conflict``.

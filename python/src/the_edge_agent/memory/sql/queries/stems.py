@@ -1,4 +1,4 @@
-"""Words that another release of the stemmer has stored, and that are stored anew."""
+"""``Stems``: rewrites search texts that another release of the stemmer made."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, update
 
 from the_edge_agent.memory.core.languages import Language
-from the_edge_agent.memory.database.layouts import kept_language
+from the_edge_agent.memory.database.layouts import setting_of_language
 from the_edge_agent.memory.sql.schema.create import Schema
 
 
 class Stems:
-    """The search texts of one table of entries, and the setting that tells which stemmer has made them."""
+    """The search texts of one table of entries, and the setting with the stemmer that made them."""
 
     def __init__(self, schema: Schema) -> None:
         """Build the statements."""
@@ -29,14 +29,17 @@ class Stems:
         self._keep = update(schema.tables.settings).where(schema.is_language).values(value=bindparam("b_value"))
 
     def are_of(self, connection: Connection, rules: Language) -> bool:
-        """Return whether the installed stemmer has made them; words that are exact need none."""
-        return not rules.has_stems or self._schema.language_setting(connection) == kept_language(rules.name)
+        """Return whether the installed stemmer made the search texts, or the language has exact words and no stems."""
+        return not rules.has_stems or self._schema.language_setting(connection) == setting_of_language(rules.name)
 
     def renew(self, connection: Connection, rows: Sequence[tuple[str, int, Any, str]]) -> None:
-        """Store search texts, of ``(key, version, updated_at, search text)``, unless the entry was written since."""
+        """Store the search texts in rows of ``(key, version, updated_at, search text)``.
+
+        Skip entries that changed since.
+        """
         names = ("b_key", "b_version", "b_moment", "b_words")
         connection.execute(self._renew, [dict(zip(names, row, strict=True)) for row in rows])
 
     def keep(self, connection: Connection, rules: Language) -> None:
-        """Write down that the installed stemmer has made all of them."""
-        connection.execute(self._keep, {"b_value": kept_language(rules.name)})
+        """Record that the installed stemmer made all search texts."""
+        connection.execute(self._keep, {"b_value": setting_of_language(rules.name)})

@@ -1,4 +1,4 @@
-"""Compare-and-swap: a store over one version of an entry only."""
+"""``VersionedStore``: compare-and-swap, a store that replaces only one version of an entry."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from the_edge_agent.memory.sql.driver.errors import LostRaceError
 
 
 class VersionedStore:
-    """Stores with ``if_version`` into the table of an upsert; plain SQL on every database."""
+    """Stores with ``if_version``, in plain SQL for every database."""
 
     def __init__(self, dialect: Dialect, upsert: Upsert) -> None:
         """Build the statements."""
@@ -25,20 +25,20 @@ class VersionedStore:
         self._current = select(columns.version, case((visible, 1), else_=0)).where(columns.key == bindparam("b_key"))
 
     def store(self, connection: Connection, row: Mapping[str, Any], version: int) -> int:
-        """Store over this version of an entry, 0 for none, and return the new version.
+        """Store if the entry has this version (0: if there is no entry), and return the new version.
 
         Raises:
             LTMError: ``conflict``.
-            LostRaceError: another store was quicker.
+            LostRaceError: another store was faster.
         """
         if version and connection.execute(self._replace, {**row, "b_version": version}).rowcount:
             return version + 1
         key: str = row["b_key"]
-        found = connection.execute(self._current, {"b_key": key, "b_now": row["b_now"]}).one_or_none()
-        current = read_version(key, found[0]) if found and found[1] else 0
+        existing = connection.execute(self._current, {"b_key": key, "b_now": row["b_now"]}).one_or_none()
+        current = read_version(key, existing[0]) if existing and existing[1] else 0
         if version or current:
             raise conflict(key, current)
-        if found is None:
+        if existing is None:
             self._upsert.create(connection, row)
         elif not connection.execute(self._revive, row).rowcount:
             raise LostRaceError

@@ -1,1 +1,1 @@
-"""Tables: how they are declared, created and upgraded."""
+"""The tables: their declarations, creation and upgrade, and the values of a row."""

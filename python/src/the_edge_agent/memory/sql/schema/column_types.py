@@ -1,4 +1,4 @@
-"""Column types that become each dialect's exact ones when the DDL is emitted."""
+"""Column types of our tables. Each becomes the exact type of a dialect when a statement is compiled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Key(TypeDecorator[str]):
     cache_ok = True
 
     def __init__(self) -> None:
-        """Make the type."""
+        """Create the type with the maximum key length."""
         super().__init__(MAX_KEY_LENGTH)
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
@@ -42,7 +42,7 @@ class LongText(TypeDecorator[str]):
 
 
 class JSONText(LongText):
-    """A JSON value kept exactly as our codec wrote it; native JSON types change data."""
+    """A JSON value as text, exactly as our codec wrote it. The JSON types of databases change data."""
 
     cache_ok = True
 
@@ -54,13 +54,13 @@ class JSONText(LongText):
         """Decode a value.
 
         Raises:
-            LTMError: ``query_error``: it is damaged.
+            LTMError: ``query_error`` if the text is damaged.
         """
         return None if value is None else decode_stored(value)
 
 
 class MetadataText(JSONText):
-    """A JSON object kept exactly, or NULL."""
+    """A JSON object as text, exactly as our codec wrote it, or NULL."""
 
     cache_ok = True
 
@@ -72,13 +72,13 @@ class MetadataText(JSONText):
         """Decode metadata.
 
         Raises:
-            LTMError: ``query_error``: it is damaged.
+            LTMError: ``query_error`` if the text is damaged.
         """
         return decode_stored(value, decode_metadata)
 
 
 class Tokens(TypeDecorator[str]):
-    """The search text: opaque ASCII tokens."""
+    """A search text: ASCII tokens."""
 
     impl = Text
     cache_ok = True
@@ -101,7 +101,7 @@ class Ascii(TypeDecorator[str]):
 
 
 class UTCDateTime(TypeDecorator[datetime]):
-    """A moment with microseconds: any aware datetime in, naive means UTC; aware UTC out."""
+    """A time with microseconds. It takes any datetime (without a zone it means UTC) and returns one in UTC."""
 
     impl = DateTime
     cache_ok = True
@@ -111,7 +111,7 @@ class UTCDateTime(TypeDecorator[datetime]):
         return dialect.type_descriptor(for_dialect(dialect).features.time_type)
 
     def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], Any]:
-        """Return the function that converts a time to UTC, without a zone where the column has none."""
+        """Return the function that converts a time to UTC. If the column has no zone, the result has none."""
         has_zone = getattr(for_dialect(dialect).features.time_type, "timezone", False)
         convert = self.impl_instance.bind_processor(dialect)
 
@@ -124,7 +124,10 @@ class UTCDateTime(TypeDecorator[datetime]):
         return process
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return the moment in UTC; what is none, on a database without types, as it is."""
+        """Return the time in UTC.
+
+        A value that is not a time is returned as it is; a database without types may have one.
+        """
         if not isinstance(value, datetime):
             return value
         return value.astimezone(timezone.utc) if value.tzinfo else value.replace(tzinfo=timezone.utc)

@@ -1,4 +1,4 @@
-"""The tables of one database: found, created, or printed for those who create them."""
+"""``Schema``: finds, checks and creates the tables of one database, or returns the SQL that creates them."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from the_edge_agent.memory.database.layouts import (
     check_kind,
     check_language_of,
     check_version,
-    kept_language,
     language_name,
+    setting_of_language,
 )
 from the_edge_agent.memory.sql.dialects import Dialect, for_dialect
 from the_edge_agent.memory.sql.dialects.base import definitions_of
@@ -47,14 +47,15 @@ from the_edge_agent.memory.sql.schema.tables import Tables
 
 @dataclass(frozen=True)
 class Schema:
-    """Our tables in one database, as its server wants them.
+    """Our tables in one database, with the columns and indexes of its dialect.
 
     Attributes:
-        tables: with what the dialect adds.
-        dialect: of the server.
-        packet: bytes that the server reads at once, None for no limit.
-        search: whether the entries' table keeps words; None for who needs no such table and takes what is there.
-        language: that these words must be of; None for that of the table, English for a new one.
+        tables: the tables, including what the dialect adds.
+        dialect: the dialect of the server.
+        packet: how many bytes one statement may have; None for no limit.
+        search: whether the entries' table stores words. None for a catalog, which needs no entries' table and accepts
+            any.
+        language: the language that the words must have. None accepts the language of the table; a new one gets English.
     """
 
     tables: Tables
@@ -73,7 +74,7 @@ class Schema:
         search: bool | None = None,
         language: str | None = None,
     ) -> Schema:
-        """Look at the server, and change nothing but these copies of the tables."""
+        """Probe the server, and add what its dialect needs to these copies of the tables. Nothing else changes."""
         dialect_class = dialect_class or for_dialect(connection.dialect)
         dialect = dialect_class(tables.entries.c.updated_at.type)
         dialect.schema.probe(connection, tables.entries, tables.catalog)
@@ -86,17 +87,17 @@ class Schema:
         return cls(tables, dialect, packet, search, language)
 
     def statements(self, connection: Connection) -> list[str]:
-        """Return the SQL that makes what is missing of the tables.
+        """Return the SQL that creates the missing tables.
 
         Raises:
-            LTMError: ``configuration_error`` for a database that is not ours to use.
+            LTMError: ``configuration_error`` if the database has tables of another program or of the other kind.
         """
         self.check_layouts(connection)
         has_table = inspect(connection).has_table
         entries, *others = self.tables.all()
         is_new = self.search is not None and not has_table(entries.name)
         has_version = self.version(connection) is not None
-        if self.search and not legacy.will_be_made(connection, entries):
+        if self.search and not legacy.will_be_created(connection, entries):
             self.language_of(connection)
         missing = [table for table in others if not has_table(table.name)]
         if is_new:
@@ -114,16 +115,16 @@ class Schema:
         return [str(statement).strip() for statement in compiled]
 
     def is_complete(self, connection: Connection) -> bool:
-        """Return whether the tables are there; if not, nothing of ours is in the way of those that will be.
+        """Return whether all tables exist. If not, check that they can be created.
 
         Raises:
-            LTMError: ``configuration_error`` for a database that is not ours to use.
+            LTMError: ``configuration_error`` if the database has tables of another program or of the other kind.
         """
         try:
             is_complete = self.version(connection) is not None
         except exc.DBAPIError:
             connection.rollback()
-            self.check_layouts(connection)  # the table of the version may be another's
+            self.check_layouts(connection)  # the version table may belong to another program
             raise
         is_complete = is_complete and (self.search is None or self._has_entries(connection))
         if not is_complete:
@@ -133,45 +134,45 @@ class Schema:
         return is_complete
 
     def language_of(self, connection: Connection) -> Language | None:
-        """Return the rules of the language of the entries' table, which is there; None if it keeps no words.
+        """Return the language rules of the entries' table, which exists, or None if it stores no words.
 
         Raises:
-            LTMError: ``configuration_error`` for another language than is wanted, or none.
+            LTMError: ``configuration_error`` if the table has another language than the requested one, or no language.
         """
         if not self.search:
             return None
-        kept = self.language_setting(connection)
+        setting = self.language_setting(connection)
         connection.rollback()
-        return check_language_of(self.tables.entries.name, self.language, kept)
+        return check_language_of(self.tables.entries.name, self.language, setting)
 
-    def kept_language(self, connection: Connection) -> str:
-        """Return the name of the language of the entries' table, which keeps words.
+    def stored_language(self, connection: Connection) -> str:
+        """Return the name of the language of the entries' table, which stores words.
 
         Raises:
-            LTMError: ``configuration_error`` for a table that has none.
+            LTMError: ``configuration_error`` if the table has no language.
         """
         return language_name(self.tables.entries.name, self.language_setting(connection))
 
     @property
     def is_language(self) -> ColumnElement[bool]:
-        """The condition for the row of the settings that keeps the language of the entries' table."""
+        """The condition for the row of the settings table that has the language of the entries' table."""
         settings = self.tables.settings
         return and_(settings.c.table_name == self.tables.entries.name, settings.c.name == LANGUAGE)
 
     def language_setting(self, connection: Connection) -> str | None:
-        """Return the setting, see ``layouts.kept_language``; None if there is none."""
+        """Return the stored language setting, see ``layouts.setting_of_language``, or None if there is none."""
         settings = self.tables.settings
         if not inspect(connection).has_table(settings.name):
             return None
-        found = connection.scalar(select(settings.c.value).where(self.is_language))
-        return None if found is None else str(found)
+        setting = connection.scalar(select(settings.c.value).where(self.is_language))
+        return None if setting is None else str(setting)
 
     def _setting(self) -> dict[str, str]:
-        value = kept_language(self.language)
+        value = setting_of_language(self.language)
         return {"table_name": self.tables.entries.name, "name": LANGUAGE, "value": value}
 
     def _has_entries(self, connection: Connection) -> bool:
-        """Return whether the entries' table is there, and refuse one of the other kind."""
+        """Return whether the entries' table exists. Refuse a table of the other kind (with words or without)."""
         entries = self.tables.entries
         if not inspect(connection).has_table(entries.name):
             return False
@@ -181,13 +182,13 @@ class Schema:
         return True
 
     def check_layouts(self, connection: Connection) -> None:
-        """Refuse a database that uses a name of ours for a table of its own, or has entries of the other kind.
+        """Refuse a database in which a table with one of our names has another layout, or is of the other kind.
 
         Raises:
             LTMError: ``configuration_error``.
         """
         foreign = self.foreign_tables(connection)
-        self._check_kind(connection)  # after that look: a table that came in between is not another's but of a kind
+        self._check_kind(connection)  # after foreign_tables: a table that another process created meanwhile is ours
         for name in foreign:
             raise another_layout(name)
 
@@ -196,21 +197,21 @@ class Schema:
         check_kind(name, legacy.columns_of(connection, name) or (), search=self.search)
 
     def foreign_tables(self, connection: Connection) -> list[str]:
-        """Return the names of those tables that are there in a layout that is not ours, today's or the earlier."""
+        """Return the names of the tables that exist in another layout than ours (today's or the earlier one)."""
         entries, *others = self._with_search_tables()
         foreign = [table.name for table in others if legacy.is_foreign(connection, table, may_be_earlier=False)]
         return [entries.name] * legacy.is_foreign(connection, entries, may_be_earlier=True) + foreign
 
     def create(self, connection: Connection, deadline: Deadline) -> None:
-        """Create what is missing before the deadline; many processes may do so at once.
+        """Create the missing tables before the deadline. Many processes may do this at the same time.
 
         Raises:
-            LTMError: ``configuration_error`` for a database that does not keep what we store.
+            LTMError: ``configuration_error`` if the database changes or loses what we store.
         """
         if self.search:
-            is_new = legacy.will_be_made(connection, self.tables.entries)
+            is_new = legacy.will_be_created(connection, self.tables.entries)
             connection.rollback()
-            if is_new:  # the language first: a table of entries that is there without one is refused
+            if is_new:  # the language first, because an entries' table without a language is refused
                 self._in_transaction(connection, deadline, self._create_settings)
                 self._in_transaction(connection, deadline, self._write_language)
             else:
@@ -218,7 +219,7 @@ class Schema:
                 self.language_of(connection)
         connection.rollback()
         self._in_transaction(connection, deadline, self._create_tables)
-        self._check_kind(connection)  # another process may have made the table meanwhile, so that ours was not made
+        self._check_kind(connection)  # another process may have created a table of the other kind meanwhile
         self.dialect.schema.check_tables(connection, self.tables.all())
         connection.rollback()
         if self.search is not None:
@@ -240,7 +241,7 @@ class Schema:
             self.dialect.schema.create(connection, *others)
             return
         legacy.set_aside(connection, self.dialect, entries)
-        self._check_kind(connection)  # a text index over a table without words would break it
+        self._check_kind(connection)  # a text index on a table without words would break the table
         self.dialect.schema.create(connection, entries, *others)
 
     def _create_settings(self, connection: Connection) -> None:
@@ -256,7 +257,10 @@ class Schema:
             connection.execute(insert(self.tables.schema_version).values(id=1, version=SCHEMA_VERSION))
 
     def _check_keys(self, connection: Connection) -> None:
-        """Refuse a database that merges or misorders keys, rounds times, or miscounts; the caller rolls back."""
+        """Refuse a database that confuses keys, sorts them wrongly, rounds times, or miscounts.
+
+        The caller rolls back.
+        """
         prefix = f"{uuid.uuid4()}/"
         keys = sorted(prefix + key for key in ("a", "A", "a ", "á", "a\u0301", "B", "_", "日", "\uffff", "😀"))
         clock = self.dialect.times.clock(connection, statements=len(keys))
@@ -283,12 +287,12 @@ class Schema:
         if connection.execute(delete(entries).where(are_ours)).rowcount != len(keys):
             raise LTMError(
                 "configuration_error",
-                f"the driver {connection.dialect.driver} does not tell how many rows a statement has changed; "
+                f"the driver {connection.dialect.driver} does not report how many rows a statement has changed; "
                 "use another one",
             )
 
     def drop(self, connection: Connection) -> None:
-        """Drop those of the tables that are there, with all that was made for them."""
+        """Drop our tables, as far as they exist, with their search tables."""
         present = [table for table in self._with_search_tables() if inspect(connection).has_table(table.name)]
         connection.rollback()
         if not present:
@@ -301,10 +305,10 @@ class Schema:
         return [*self.tables.all(), *self.dialect.schema.search_tables(self.tables.entries)]
 
     def version(self, connection: Connection) -> int | None:
-        """Return the version of the schema, None if the tables are not there or not complete.
+        """Return the version of the schema, or None if the tables are missing or incomplete.
 
         Raises:
-            LTMError: ``configuration_error`` for another version than ours.
+            LTMError: ``configuration_error`` if it is not our version.
         """
         table = self.tables.schema_version
         if not inspect(connection).has_table(table.name):

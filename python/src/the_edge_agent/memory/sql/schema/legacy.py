@@ -1,4 +1,4 @@
-"""The earlier public layout of the entries' table (JSON columns, no version): rebuilt once, on the first start."""
+"""The earlier public layout of the entries' table (JSON columns, no version). The first start upgrades it once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PAGE_ROWS = 100
 
 
 def set_aside(connection: Connection, dialect: Dialect, entries: Table) -> None:
-    """Rename a table of the earlier layout, so that today's can be created; inside the creating transaction."""
+    """Rename a table of the earlier layout, so that the new table can be created in the same transaction."""
     name = entries.name
     if not _is_earlier_layout(connection, entries):
         return
@@ -46,13 +46,13 @@ def set_aside(connection: Connection, dialect: Dialect, entries: Table) -> None:
 def move_entries(
     connection: Connection, deadline: Deadline, dialect: Dialect, entries: Table, language: Language | None
 ) -> None:
-    """Move the entries that were set aside, then drop their table.
+    """Move the entries from the renamed table to the new one, then drop the renamed table.
 
-    Each page is one transaction that moves its rows, so that it can be run again after a crash, and by
-    several processes at once.
+    Each page of rows moves in one transaction. So this can be repeated after a crash, and several processes can do it
+    at the same time.
 
     Raises:
-        LTMError: an entry that today's rules refuse; it and what follows stay where they are.
+        LTMError: today's rules refuse an entry. This entry and the following ones stay in the renamed table.
     """
     earlier = _table(entries.name)
     if not inspect(connection).has_table(earlier.name):
@@ -67,15 +67,15 @@ def move_entries(
 
 
 def is_foreign(connection: Connection, table: Table, *, may_be_earlier: bool) -> bool:
-    """Return whether there is a table of this name, or a view, in a layout that is not ours: today's or the earlier."""
+    """Return whether a table or view of this name exists in another layout than ours (today's or the earlier one)."""
     columns = columns_of(connection, table.name)
     if columns is None or columns >= set(table.columns.keys()):
         return False
     return not (may_be_earlier and is_earlier(columns))
 
 
-def will_be_made(connection: Connection, entries: Table) -> bool:
-    """Return whether the table is not there, or one of the earlier layout that will be set aside."""
+def will_be_created(connection: Connection, entries: Table) -> bool:
+    """Return whether the table will be created: it is missing, or has the earlier layout and will be renamed."""
     return not inspect(connection).has_table(entries.name) or _is_earlier_layout(connection, entries)
 
 
@@ -84,7 +84,7 @@ def _is_earlier_layout(connection: Connection, entries: Table) -> bool:
 
 
 def columns_of(connection: Connection, name: str) -> set[str] | None:
-    """Return the names of a table's columns, None if it is not there."""
+    """Return the names of a table's columns, or None if the table does not exist."""
     inspector = inspect(connection)
     return {column["name"] for column in inspector.get_columns(name)} if inspector.has_table(name) else None
 

@@ -1,4 +1,4 @@
-"""The bound columns of our tables, and the parameters that fill them."""
+"""The bound columns of our tables, and the values for their parameters."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Pointer(str):
-    """Stands for a value that is in a blob storage, until it is fetched."""
+    """Stands for a value in the blob storage, until the value is fetched."""
 
 
 def entry_of(key: Any, text: Any, metadata: Any, pointer: str | None, version: Any = 1) -> dict[str, Any] | Damage:
-    """Return ``{"value", "metadata", "version"}`` of a row, where the value may be a pointer to it."""
+    """Return ``{"value", "metadata", "version"}`` of a row. The value may be a ``Pointer``."""
     if pointer is None:
         return read_entry(key, text, metadata, version)
     entry = read_entry(key, "null", metadata, version)
     return entry if isinstance(entry, Damage) else {**entry, "value": Pointer(pointer)}
 
 
-def moment_of(value: Any) -> datetime | None:
-    """Return a time that SQLAlchemy has made already; what is none is refused by ``read_time``."""
-    found: datetime | None = value
-    return found
+def time_of(value: Any) -> datetime | None:
+    """Return a time that SQLAlchemy has converted. ``read_time`` later refuses a value that is not a time."""
+    moment: datetime | None = value
+    return moment
 
 
 def entry_row(dialect: Dialect, entries: Table) -> dict[str, Any]:
-    """Return the bound columns of an entry; the primary key is first."""
-    kept = [name for name in ("search_text", "write_id", "storage_uri") if name in entries.c]
+    """Return the bound columns of an entry. The first is the primary key."""
+    optional = [name for name in ("search_text", "write_id", "storage_uri") if name in entries.c]
     return {
         "key": bindparam("b_key", type_=entries.c.key.type),
         "value": bindparam("b_value", type_=dialect.features.text_type),
         **dialect.queries.metadata_columns(entries),
-        **{name: bindparam(f"b_{name}", type_=entries.c[name].type) for name in kept},
-        **_stamps(dialect),
+        **{name: bindparam(f"b_{name}", type_=entries.c[name].type) for name in optional},
+        **_time_columns(dialect),
     }
 
 
 def entry_parameters(
     dialect: Dialect, store: Store, now: datetime | None, count: int = 1, write_id: str | None = None
 ) -> dict[str, Any]:
-    """Return the parameters of a store that stands for ``count`` stores of the same key."""
+    """Return the parameters of a store. It stands for ``count`` stores of the same key."""
     return {
         "b_key": store.key,
-        "b_value": store.kept_value,
+        "b_value": store.stored_value,
         **dialect.queries.metadata_parameters(store.metadata),
         "b_search_text": store.search_text,
         "b_write_id": write_id,
@@ -62,19 +62,19 @@ def entry_parameters(
 
 
 def catalog_row(dialect: Dialect, catalog: Table) -> dict[str, Any]:
-    """Return the bound columns of a catalog entry; the primary key is first."""
+    """Return the bound columns of a catalog entry. The first is the primary key."""
     columns = catalog.c
-    bound = ("id", "key", "content_hash", "storage_uri", "byte_size", "metadata_hash")
+    names = ("id", "key", "content_hash", "storage_uri", "byte_size", "metadata_hash")
     return {
-        **{name: bindparam(f"b_{name}", type_=columns[name].type) for name in bound},
+        **{name: bindparam(f"b_{name}", type_=columns[name].type) for name in names},
         "inlined_value": bindparam("b_inlined_value", type_=dialect.features.text_type),
         **dialect.queries.metadata_columns(catalog),
-        **_stamps(dialect),
+        **_time_columns(dialect),
     }
 
 
 def catalog_parameters(dialect: Dialect, entry: Tracked, now: datetime | None, count: int = 1) -> dict[str, Any]:
-    """Return the parameters of a tracked entry that stands for ``count`` of the same key."""
+    """Return the parameters of a tracked entry. It stands for ``count`` entries of the same key."""
     return {
         "b_id": entry.entry_id,
         "b_key": entry.key,
@@ -98,7 +98,7 @@ def _time_parameters(ttl: timedelta | None, until: datetime | None, now: datetim
     }
 
 
-def _stamps(dialect: Dialect) -> dict[str, Any]:
+def _time_columns(dialect: Dialect) -> dict[str, Any]:
     return {
         "version": bindparam("b_count", type_=BigInteger()),
         "expires_at": dialect.times.expiry,

@@ -1,4 +1,4 @@
-"""The tables, as mapped classes that users may query through the ORM, and as a copy per engine."""
+"""The tables: mapped classes, which users may query through the ORM, and a copy of the tables for each engine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Base(DeclarativeBase):
 class EntryColumns:
     """The columns of an entry; ``value`` and ``metadata_`` are decoded Python values."""
 
-    # Their sort_order puts these first, before the column of the subclass.
+    # The sort_order puts these columns first, before the column of the subclass.
     key: Mapped[str] = mapped_column(Key(), primary_key=True, sort_order=-1)
     value: Mapped[Any] = mapped_column(JSONText(), nullable=False, sort_order=-1)
     metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata", MetadataText(), sort_order=-1)
@@ -43,19 +43,19 @@ class EntryColumns:
 
 
 class SearchedColumns(EntryColumns):
-    """The columns of an entry whose words can be searched: that there is ``search_text`` tells such a table."""
+    """The columns of an entry whose words can be searched. Only such a table has the column ``search_text``."""
 
     search_text: Mapped[str] = mapped_column(Tokens(), nullable=False)
 
 
 class LTMEntry(SearchedColumns, Base):
-    """One entry of long-term memory. An expired one stays in the table until it is cleaned up."""
+    """One entry of long-term memory. An expired entry stays in the table until a cleanup removes it."""
 
     __tablename__ = "ltm_entries"
 
 
 class CatalogEntry(Base):
-    """One entry of the catalog: what is known of a stored value, and where it is."""
+    """One entry of the catalog: facts about a stored value, and where the value is."""
 
     __tablename__ = "ltm_catalog"
 
@@ -100,7 +100,7 @@ class CatalogSnapshotEntry(Base):
 
 
 class Setting(Base):
-    """What was decided when a table of entries was made: its language."""
+    """A setting that was chosen when a table of entries was created: its language."""
 
     __tablename__ = "ltm_settings"
 
@@ -110,7 +110,7 @@ class Setting(Base):
 
 
 class SchemaVersion(Base):
-    """One row: the version of the schema. Written last, so that it says that all the rest is there."""
+    """One row with the version of the schema. It is written last, so it shows that all other tables exist."""
 
     __tablename__ = "ltm_schema_version"
 
@@ -137,10 +137,10 @@ class Tables:
 
 @cache
 def entry_class(table_name: str, *, search: bool = True) -> type[EntryColumns]:
-    """Return the mapped class of an entries' table: ``LTMEntry`` for the usual name, if words are searched."""
+    """Return the mapped class of an entries' table: ``LTMEntry`` for the default name, if it stores words."""
     if search and table_name == LTMEntry.__tablename__:
         return LTMEntry
-    # A registry of its own: the tables of Base are those that every database has.
+    # A registry of its own, because Base has only the tables that every database has.
     base = type("Base", (DeclarativeBase,), {"__doc__": "The registry of one class."})
     columns = SearchedColumns if search else EntryColumns
     return type("LTMEntry", (columns, base), {"__tablename__": table_name, "__doc__": LTMEntry.__doc__})
@@ -150,9 +150,9 @@ def copy_tables(entries_name: str = LTMEntry.__tablename__, prefix: str = _PREFI
     """Return a copy of the tables for one engine.
 
     Args:
-        entries_name: of the entries' table.
-        prefix: that the names of the others begin with.
-        search: whether the entries' table keeps words.
+        entries_name: the name of the entries' table.
+        prefix: the beginning of the names of the other tables.
+        search: whether the entries' table stores words.
     """
     metadata = MetaData()
     original: Any = entry_class(LTMEntry.__tablename__, search=search)

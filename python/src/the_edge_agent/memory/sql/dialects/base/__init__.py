@@ -1,4 +1,7 @@
-"""The portable dialect: plain SQL that any database runs, in parts. A database replaces those in which it differs."""
+"""The portable dialect: parts that use plain SQL, which any database runs.
+
+A database replaces the parts in which it differs.
+"""
 
 from the_edge_agent.memory.sql.dialects.base.connection import (
     BEGINS_ITSELF,

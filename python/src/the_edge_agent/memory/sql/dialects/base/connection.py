@@ -1,4 +1,4 @@
-"""How engines are made and what is done with connections: the portable way."""
+"""The portable parts ``Engines``, which prepares engines, and ``Sessions``, which prepares connections."""
 
 from __future__ import annotations
 
@@ -14,42 +14,44 @@ from sqlalchemy.engine import Dialect as EngineDialect
 from the_edge_agent.memory.database.sockets import shut_down
 
 COMMITS_ALONE: Final = (
-    "the driver commits each statement by itself (autocommit), which no transaction survives; "
+    "the driver commits each statement by itself (autocommit), so no transaction is possible; "
     'leave autocommit to the engine: isolation_level="AUTOCOMMIT"'
 )
 IN_USE: Final = (
-    "the engine has one connection, and it is in a transaction of the application's; "
+    "the engine has one connection, and it is in a transaction of the application; "
     "give the memory an engine with a pool"
 )
-NO_HOST: Final = "the url has a host, which this database has not; a file needs three slashes"
-BEGINS_ITSELF: Final = "the_edge_agent.begins_itself"  # option of an engine whose connections rest in autocommit
-SECONDS: Final = "the_edge_agent.seconds"  # option of an engine of our own: that a call may take
+NO_HOST: Final = "the url has a host, but this database is a file; a file needs three slashes"
+BEGINS_ITSELF: Final = "the_edge_agent.begins_itself"  # engine option: connections rest in autocommit mode
+SECONDS: Final = "the_edge_agent.seconds"  # option of an engine that we made: how long a call may take
 
 
 class Engines:
-    """What is done with a URL and its options before the first connection; none of it needs a server."""
+    """Prepares a URL, its options and the engine. No method needs a connection."""
 
     def connect_args(self, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
         """Return the driver's arguments for its time limits, in seconds."""
         return {}
 
     def located(self, url: URL) -> URL:
-        """Return the URL with an absolute path, where it names a file: a relative one would change with the folder.
+        """Return the URL; if it names a file, with an absolute path.
+
+        A relative path would change with the current folder.
 
         Raises:
-            LTMError: ``configuration_error``: there is no current folder.
+            LTMError: ``configuration_error`` if there is no current folder.
         """
         return url
 
     def identity(self, url: URL) -> URL:
-        """Return a value that is equal for two URLs, both from ``located``, if they lead to the same database."""
+        """Return a URL that is equal for two URLs that lead to the same database. Both come from ``located``."""
         return url
 
     def check_options(self, url: URL, connect_args: Mapping[str, Any]) -> None:
-        """Refuse options of a URL or of the driver that would lose data or have no effect; called before connecting.
+        """Refuse options of the URL or of the driver that would lose data or have no effect. Called before connecting.
 
         Raises:
-            LTMError: ``configuration_error`` that names the option.
+            LTMError: ``configuration_error``; the message names the option.
         """
 
     def arguments(self, url: URL) -> tuple[URL, dict[str, Any]]:
@@ -57,81 +59,86 @@ class Engines:
         return url, {}
 
     def new_file(self, url: URL) -> Path | None:
-        """Return the file that connecting would create, None if it is there or the database is no file."""
+        """Return the file that a connection would create.
+
+        Return None if the file exists or the database is not a file.
+        """
         return None
 
     def connect(self, dialect: EngineDialect, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Return a new connection of the driver, which SQLAlchemy's dialect opens."""
+        """Open a connection by SQLAlchemy's dialect, and return the driver's connection."""
         return dialect.connect(*args, **kwargs)
 
     def prepare(self, engine: Engine) -> Any:
-        """Attach what an engine of our own needs; return what must be closed after it, or None."""
+        """Add listeners to an engine that we made. Return an object to close after the engine, or None."""
         return None
 
 
 class Sessions:
-    """What is done with connections of the driver, whether an engine of ours or a caller's has made them."""
+    """Sets up, checks and stops the driver's connections, those of our engines and those of a caller's engine."""
 
     def settings(self, timeout: float, idle: float, driver_connection: Any) -> list[str]:
-        """Return the statements that set up a new connection of our own.
+        """Return the statements that set up a new connection of our own engine.
 
         Args:
             timeout: seconds that a call may take.
-            idle: seconds after which the server ends a transaction whose client sends nothing; 0 for its own setting.
+            idle: the server ends a transaction after so many seconds without a statement; 0 keeps the server's setting.
             driver_connection: the connection.
         """
         return []
 
     def set_up(self, cursor: Any, setting: str) -> None:
-        """Run one of these statements, with a cursor of the driver."""
+        """Run one of the statements that ``settings`` returns, with a cursor of the driver."""
         cursor.execute(setting)
 
     def check(self, connection: Connection, *, is_ours: bool) -> None:
-        """Refuse a connection with settings that change answers, and leave it in no transaction.
+        """Refuse a connection whose settings change results. Leave the connection outside a transaction.
 
-        Called for the first connection of an engine of ours, after its settings were made, and for each of a caller's.
+        Called for the first connection of our own engine, after ``settings`` ran, and for each connection of a caller's
+        engine.
 
         Raises:
-            LTMError: ``configuration_error`` that names the setting and what to do.
+            LTMError: ``configuration_error``; the message names the setting and says what to do.
         """
 
     def why_unusable(self, driver_connection: Any, *, is_shared: bool) -> str | None:
-        """Return why a connection cannot serve our transactions, None if it can; costs no round trip.
+        """Return why a connection cannot run our transactions, or None if it can. This needs no round trip.
 
         Args:
-            driver_connection: as it comes out of the pool.
-            is_shared: whether its pool hands it to several at once, so that it may be in a caller's transaction.
+            driver_connection: the connection, as the pool returns it.
+            is_shared: whether the pool gives this connection to several users at once. If so, it may be in a
+                transaction of the caller.
         """
         return None
 
     def call(self) -> AbstractContextManager[None]:
-        """Return a context for all that one call does with the driver."""
+        """Return a context manager. Everything that one call does with the driver runs inside it."""
         return nullcontext()
 
     def socket_of(self, driver_connection: Any) -> int:
-        """Return the file descriptor of a connection's socket, -1 where the driver has none to show."""
+        """Return the file descriptor of a connection's socket, or -1 if the driver does not show it."""
         return -1
 
     def stop(self, driver_connection: Any) -> None:
-        """Make a connection give up what it is waiting for; called from another thread."""
+        """Make a connection stop waiting for the server. Another thread calls this."""
         shut_down(self.socket_of(driver_connection))
 
     def cancel(self, driver_connection: Any) -> None:
-        """End what the server still does for a connection that is about to be closed, where a driver can."""
+        """Cancel the statement that the server still runs, if the driver can. The connection will be closed."""
 
     def is_damage(self, error: BaseException, driver_connection: Any) -> bool:
-        """Return whether an error that the driver does not explain came of a file that is damaged."""
+        """Return whether a damaged file caused an error that the driver does not explain."""
         return False
 
     def learn_code(self, error: Exception, parameters: Mapping[str, Any], seconds: float) -> None:
-        """Find out the error code of a failed connection, where the driver does not tell it, and set it on the error.
+        """Find out why connecting failed if the driver has no error code, and set the code on the error.
 
         Args:
-            error: of the driver.
-            parameters: of the connection, as they were given to the driver.
-            seconds: that it may take.
+            error: the driver's error.
+            parameters: the arguments of the driver's ``connect``.
+            seconds: how long this may take.
         """
 
     def reason(self, error: Exception) -> str | None:
-        """Explain an error that Python itself raised at the first connection; None if its reason is not known."""
+        """Return what caused a Python error at the first connection, or None if that is unknown."""
         return None

@@ -1,4 +1,4 @@
-"""A dialect: the parts of a database, put together."""
+"""``Dialect``: all parts of one database in one object."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from the_edge_agent.memory.sql.dialects.base.transactions import Times, Transact
 
 
 class Dialect:
-    """What one database does in its own way, in parts.
+    """The parts of one database.
 
-    A subclass names the parts in which its database differs. The base class uses nothing but portable SQL: an update
-    and then an insert, LIKE over the search tokens, metadata filters in Python.
+    A subclass names its own classes for the parts in which its database differs. The base class uses only portable
+    SQL: an update and then an insert, LIKE over the search texts, and metadata filters in Python.
 
-    The class serves what is done before a server is known, and with any connection. An instance belongs to one engine.
+    The parts ``engines`` and ``sessions`` are used on the class, because they need no probe of the server. An instance
+    belongs to one engine, and has the other parts.
 
     Attributes:
-        features: what the database can do. The class has what is known of it; an instance has a copy, which its probe
-            fills.
-        engines: what is done with a URL before connecting.
-        sessions: what is done with connections of the driver.
-        schema: how tables are made.
-        transactions: how transactions begin and end.
-        times: what time it is in them, and what has expired.
-        queries: what statements are made of.
+        features: what the database can do. The class has the values that hold without a connection. An instance has a
+            copy, and its probe changes that copy.
+        engines: prepares a URL before connecting.
+        sessions: sets up and checks connections of the driver.
+        schema: defines and creates the tables.
+        transactions: begins, locks and ends transactions.
+        times: has the SQL for the current time and for expiry.
+        queries: has the SQL parts from which statements are built.
     """
 
     features: Features = Features()
@@ -43,7 +44,7 @@ class Dialect:
     queries_class: ClassVar[type[Queries]] = Queries
 
     def __init__(self, timestamp: TypeEngine[datetime]) -> None:
-        """Make the dialect of one engine, which binds times as ``timestamp``."""
+        """Create the dialect of one engine. ``timestamp`` is the SQL type for times that are bound."""
         self.features = features = replace(self.features)
         self.schema = self.schema_class(features)
         self.transactions = self.transactions_class(features)

@@ -1,4 +1,4 @@
-"""What a database can do: one object has what is known of it, and what the probe has found."""
+"""``Features``: what a database can do, first by what we know of the product, then by what the probe finds."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ _TIME: Final = DateTime()
 
 @dataclass(kw_only=True)
 class Features:
-    """What a database can do. The defaults are those of a database of which nothing is known.
+    """What a database can do. The defaults are for a database that we know nothing about.
 
-    A dialect class has one object with what is known before a connection is made. Each dialect gets a copy of it, which
-    its probe fills; all parts of the dialect share that copy.
+    A dialect class has one object with the values that hold before connecting. Each instance of the dialect has a copy,
+    which the probe changes. All parts of the instance share that copy.
 
     Attributes:
-        product: how people call the database; empty where SQLAlchemy's name for the dialect has to do.
+        product: the name of the database for people; if empty, SQLAlchemy's name of the dialect is shown.
         key_type: the column type of keys. It must tell ``a``, ``A``, ``á`` and ``a `` apart and order by code point.
         text_type: the column type of JSON.
         token_type: the column type of search texts, which are ASCII.
         time_type: the column type of times.
-        ascii_type: makes the column type of ASCII identifiers of a length.
-        has_exact_keys: whether ``key_type`` is known to compare exactly; otherwise the first start checks it.
-        partial_index: SQLAlchemy's option for the condition of a partial index, None without. To name one loads the
-            module of its dialect.
+        ascii_type: a function from a length to the column type of ASCII identifiers.
+        has_exact_keys: whether ``key_type`` surely compares exactly; otherwise the first start checks it.
+        partial_index: SQLAlchemy's option for the condition of a partial index; None if there are none. Using the
+            option imports the module of SQLAlchemy's dialect.
         table_options: options of every table, as SQLAlchemy names them.
-        is_embedded: whether the database is a file or memory of this process, so that no connection to it can be lost.
-        socket_drivers: the drivers whose socket ``Sessions.socket_of`` finds: a look at it tells whether the connection
-            is alive.
+        is_embedded: whether the database is a file or memory of this process, so that a connection cannot be lost.
+        socket_drivers: the drivers for which ``Sessions.socket_of`` returns the socket. The socket tells whether the
+            connection is alive.
         preparing_drivers: the drivers that take psycopg's ``prepare_threshold``.
-        cipher: the statement whose row ends with an empty text on a connection that is not encrypted; None where
-            drivers see to that.
-        finds_damage: whether ``Sessions.is_damage`` can tell of a file that is damaged.
-        isolation_level: the level of transactions where a caller's engine would commit each statement.
-        commits_single_statements: whether ``Transactions.autocommit`` lets a statement commit by itself, so that a
-            store of one entry needs no more.
-        has_snapshot_reads: whether the reads of a transaction that begins as a snapshot see one state.
-        before_snapshot: the statement that lets the next transaction see one state, where it takes one.
+        cipher: a statement that returns one row; the last column is empty if the connection is not encrypted. None if
+            the drivers check this themselves.
+        finds_damage: whether ``Sessions.is_damage`` can detect a damaged file.
+        isolation_level: the isolation level that we set if a caller's engine is in autocommit mode.
+        commits_single_statements: whether ``Transactions.autocommit`` can make one statement commit by itself. Then a
+            store of one entry needs no BEGIN.
+        has_snapshot_reads: whether all reads of a transaction that begins with ``snapshot=True`` see one state.
+        before_snapshot: a statement to run before a transaction that must see one state; None if there is none.
         has_text_index: whether an index finds words; the probe decides.
         has_json: whether SQL decides metadata filters; the probe decides.
-        fallbacks: what the probe found to be missing, and what is done instead, in words for the log.
+        fallbacks: log messages; each names a feature that the server lacks and what the memory does instead.
     """
 
     product: str = ""
@@ -78,22 +78,22 @@ class Features:
 
     @property
     def search_path(self) -> str:
-        """How texts are searched, in words."""
+        """A short text for people that says how words are searched."""
         return "LIKE over search tokens"
 
     @property
     def filter_path(self) -> str:
-        """How metadata filters are decided, in words."""
+        """A short text for people that says how metadata filters are decided."""
         return "Python"
 
     def fall_back(self, missing: Mapping[str, bool]) -> None:
-        """Take those of these fallbacks whose feature is missing."""
+        """Set ``fallbacks``. ``missing`` maps each log message to whether its feature is missing."""
         self.fallbacks = [words for words, is_missing in missing.items() if is_missing]
 
 
 class Part:
-    """A part of a dialect; all parts of one share what the database can do."""
+    """A part of a dialect. All parts of one dialect share one ``Features`` object."""
 
     def __init__(self, features: Features) -> None:
-        """Keep what the database can do, which the probe fills later."""
+        """Keep the features. The probe may change them later."""
         self.features = features

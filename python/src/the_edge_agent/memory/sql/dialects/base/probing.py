@@ -1,4 +1,4 @@
-"""Trials: whether a server accepts what a dialect would use, found out by doing it and taking it back."""
+"""Trial statements: they show whether a server has a feature. A savepoint undoes them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from the_edge_agent.memory.sql.driver.errors import classify
 
 
 def accepts(connection: Connection, *statements: str) -> bool:
-    """Return whether the server runs these statements, which leave nothing behind.
+    """Return whether the server runs these statements. Their effects are undone.
 
-    A missing privilege, or a database that is read-only, tells nothing: what is there is taken to work then, and says
-    itself what it lacks.
+    If the user lacks a privilege, or the database is read-only, the trial shows nothing. Then this returns True, and a
+    later statement that needs the feature reports the error.
 
     Raises:
         DBAPIError: the server did not answer.
@@ -34,5 +34,5 @@ def accepts(connection: Connection, *statements: str) -> bool:
 def _take_back(connection: Connection, savepoint: NestedTransaction) -> None:
     try:
         savepoint.rollback()
-    except DBAPIError:  # CockroachDB, which takes no DDL back to a savepoint
+    except DBAPIError:  # CockroachDB cannot undo DDL to a savepoint
         connection.rollback()

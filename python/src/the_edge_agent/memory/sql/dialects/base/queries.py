@@ -1,4 +1,4 @@
-"""What statements are made of: the portable way."""
+"""The portable part ``Queries``: SQL parts from which statements are built."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from the_edge_agent.memory.sql.dialects.base.upsert import Upsert
 
 
 class Queries(Part):
-    """What statements that write and search are made of."""
+    """SQL parts from which the statements for writes and searches are built."""
 
     def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
-        """Return the upsert that stores rows of these bound columns, which begin with the primary key."""
+        """Return the upsert for rows with these bound columns. The first column is the primary key."""
         return Upsert(table, row)
 
     def metadata_columns(self, table: Table) -> dict[str, ColumnElement[Any]]:
-        """Return the bound columns of a table that keep metadata."""
+        """Return the columns that store metadata, with their bound parameters."""
         return {"metadata": bindparam("b_metadata", type_=self.features.text_type)}
 
     def metadata_parameters(self, metadata: str | None) -> dict[str, Any]:
-        """Return the parameters of ``metadata_columns`` for a JSON text."""
+        """Return the values for the parameters of ``metadata_columns``, from metadata as JSON text."""
         return {"b_metadata": metadata}
 
     def unindexed(self, table: Table) -> dict[str, ColumnElement[Any]]:
@@ -34,7 +34,7 @@ class Queries(Part):
         return {}
 
     def size(self, column: ColumnElement[str]) -> ColumnElement[int]:
-        """Return how long a text is, in characters or in bytes, whichever is quicker."""
+        """Return how long a text is, in characters or in bytes, whichever is faster."""
         return func.length(column, type_=Integer())
 
     def filters(self, table: Table) -> FilterConditions:
@@ -49,5 +49,5 @@ class Queries(Part):
         return TextConditions(entries)
 
     def upkeep(self, entries: Table) -> Upkeep | None:
-        """Return the work that follows stores, None where there is none."""
+        """Return the maintenance work to do after stores, or None if the database needs no maintenance."""
         return None

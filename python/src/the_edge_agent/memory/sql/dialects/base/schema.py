@@ -1,4 +1,4 @@
-"""How tables are made: the portable way."""
+"""The portable part ``DialectSchema``: how the tables are defined and created."""
 
 from __future__ import annotations
 
@@ -13,46 +13,49 @@ from the_edge_agent.memory.sql.dialects.base.features import Part
 
 
 class DialectSchema(Part):
-    """How our tables are made on a server.
+    """Defines and creates our tables on a server.
 
     ``Schema.of`` calls ``probe``, ``index_expiry`` and ``extend``, in this order. The tables are created later, if they
     are missing.
     """
 
     def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
-        """Look at what the server can do, and at the tables if they exist; write what was found into ``features``."""
+        """Find out what the server can do, and what existing tables have. Write the results into ``features``."""
 
     def extend(self, entries: Table, catalog: Table) -> None:
         """Add the columns and indexes that only this database has to the definitions of our tables."""
 
     def check_tables(self, connection: Connection, tables: Sequence[Table]) -> None:
-        """Refuse existing tables that lose data, for example because their storage engine has no transactions.
+        """Refuse existing tables that can lose data, for example because their storage engine has no transactions.
 
         Raises:
-            LTMError: ``configuration_error`` that names the table and what to do.
+            LTMError: ``configuration_error``; the message names the table and says what to do.
         """
 
     def index_expiry(self, entries: Table) -> None:
-        """Index the column ``expires_at``; without the entries that never expire, where an index can be partial."""
+        """Index the column ``expires_at``.
+
+        A partial index, if there is one, leaves out the entries that never expire.
+        """
         expires_at, option = entries.c.expires_at, self.features.partial_index
-        is_wanted: dict[str, Any] = {option: expires_at.is_not(None)} if option else {}
-        Index(f"ix_{entries.name}_expires_at", expires_at, **is_wanted)
+        partial: dict[str, Any] = {option: expires_at.is_not(None)} if option else {}
+        Index(f"ix_{entries.name}_expires_at", expires_at, **partial)
 
     def set_up(self, connection: Connection) -> None:
-        """Make settings that the database keeps. Called once at each start, for engines of our own."""
+        """Change settings that the database stores. Called once at each start, for engines of our own."""
 
     def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
         """Return the statements that create the tables and their indexes, in order."""
         return definitions_of(entries, *others)
 
     def create(self, connection: Connection, *tables: Table) -> None:
-        """Create the tables and indexes that are missing. It is safe to repeat after a race or a crash."""
+        """Create the missing tables and indexes. It is safe to repeat this after a race or a crash."""
         for definition in self.definitions(*tables):
             if not _is_there(connection, definition):
                 connection.execute(definition)
 
     def search_tables(self, entries: Table) -> list[Table]:
-        """Return the tables that ``definitions`` adds for searches, to be dropped after the entries' table."""
+        """Return the tables that ``definitions`` adds for searches. They are dropped after the entries' table."""
         return []
 
     def exclusively(self, connection: Connection, name: str) -> AbstractContextManager[Any]:
@@ -65,28 +68,28 @@ class DialectSchema(Part):
         return nullcontext()
 
     def server_version(self, connection: Connection) -> str | None:
-        """Return the server's version as people write it, None where it is not known."""
-        found = connection.dialect.server_version_info
-        return ".".join(str(part) for part in found if isinstance(part, int)) if found else None
+        """Return the server's version as people write it, or None if it is unknown."""
+        version = connection.dialect.server_version_info
+        return ".".join(str(part) for part in version if isinstance(part, int)) if version else None
 
     def max_entry_bytes(self, connection: Connection) -> int | None:
-        """Return how large one statement may be, None if there is no limit worth checking."""
+        """Return how many bytes one statement may have, or None if the limit need not be checked."""
         return None
 
 
 def definitions_of(*tables: Table) -> list[ExecutableDDLElement | TextClause]:
     """Return the portable statements that create tables and their indexes, in order."""
-    found: list[ExecutableDDLElement | TextClause] = []
-    for made in tables:
-        found.append(CreateTable(made, if_not_exists=True))
-        found += [CreateIndex(index) for index in sorted(made.indexes, key=lambda index: str(index.name))]
-    return found
+    statements: list[ExecutableDDLElement | TextClause] = []
+    for new_table in tables:
+        statements.append(CreateTable(new_table, if_not_exists=True))
+        statements += [CreateIndex(index) for index in sorted(new_table.indexes, key=lambda index: str(index.name))]
+    return statements
 
 
 def _is_there(connection: Connection, definition: ExecutableDDLElement | TextClause) -> bool:
     match definition:
-        case CreateTable(element=made):
-            return inspect(connection).has_table(made.name)
+        case CreateTable(element=new_table):
+            return inspect(connection).has_table(new_table.name)
         case CreateIndex(element=index) if index.table is not None:
-            return index.name in {found["name"] for found in inspect(connection).get_indexes(index.table.name)}
+            return index.name in {existing["name"] for existing in inspect(connection).get_indexes(index.table.name)}
     return False

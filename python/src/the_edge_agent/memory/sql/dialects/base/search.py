@@ -1,4 +1,4 @@
-"""Queries as SQL conditions: by LIKE over each search text, and the base class for databases with a text index.
+"""Terms of a query as SQL conditions: ``TextConditions`` uses LIKE, ``IndexedTextConditions`` a text index.
 
 A dialect returns one of these classes, or a subclass, from its hook ``texts``.
 """
@@ -19,46 +19,46 @@ WORDS: BindParameter[str] = bindparam("b_words", type_=Text())
 
 
 class TextConditions:
-    """Turns the terms of a query into SQL on the entries' table, by LIKE alone, so that any database runs it."""
+    """Turns the terms of a query into SQL on the entries' table. It uses only LIKE, which any database has."""
 
     def __init__(self, entries: Table) -> None:
-        """Make the conditions of one table."""
+        """Make conditions for one table."""
         self.table = entries
 
-    def exact(self, terms: Sequence[Term]) -> list[ColumnElement[bool]]:
-        """Return a condition for each term, by the search text alone; ``parameters`` has their values.
+    def like_conditions(self, terms: Sequence[Term]) -> list[ColumnElement[bool]]:
+        """Return one LIKE condition for each term: the search text has the term or, if it is negated, lacks it.
 
-        The condition is that the entry has the term or, if the term is negated, that it lacks it.
+        ``parameters`` returns the values for these conditions.
         """
-        return [self.contains(term, place) for place, term in enumerate(terms)]
+        return [self.like_condition(term, place) for place, term in enumerate(terms)]
 
-    def matches(self, terms: Sequence[Term]) -> list[ColumnElement[bool]]:
-        """Return conditions that mean the same as ``exact``, and use the text index where there is one."""
-        return self.exact(terms)
+    def term_conditions(self, terms: Sequence[Term]) -> list[ColumnElement[bool]]:
+        """Return conditions that select the same entries as ``like_conditions``, if possible by a text index."""
+        return self.like_conditions(terms)
 
     def steps(self, newest: MatchQuery) -> list[SQLStep]:
-        """Return the steps that find the newest matches, in the order of their trial; see ``search_plan.ladder``."""
-        return [Step(newest.rows(where=self.matches(newest.terms)))]
+        """Return the steps that find the newest matches, cheapest first; see ``search_plan.ladder``."""
+        return [Step(newest.rows(where=self.term_conditions(newest.terms)))]
 
     def tried_first(self, steps: Sequence[SQLStep], terms: Sequence[Term]) -> Sequence[int]:
-        """Return the places of the steps that are tried as single statements.
+        """Return the numbers of the steps that can run as single statements, without a transaction.
 
-        If none of them answers, a transaction tries all steps.
+        If none of them answers, a transaction runs all steps.
         """
         return [*takewhile(lambda place: steps[place].look_up is None, range(len(steps)))]
 
     def having(self, newest: MatchQuery) -> list[SQLStep]:
-        """Return the steps that find some rows that match. These need no order, so that a few are found quickly."""
-        where = [*newest.conditions, *newest.prefix(), *self.matches(newest.terms)]
+        """Return the steps that find some matches, in any order. Without a sort the first matches come quickly."""
+        where = [*newest.conditions, *newest.prefix(), *self.term_conditions(newest.terms)]
         return [Step(select(*newest.columns).where(*where).limit(ROWS))]
 
     def parameters(self, terms: Sequence[Term], also: Sequence[Term] = ()) -> dict[str, Any]:
         """Return the values for the parameters of the conditions.
 
         Args:
-            terms: of the query.
-            also: terms that every match has anyway, such as the words of the key prefix. A text index finds less if it
-                is asked for them too.
+            terms: the terms of the query.
+            also: more terms that every match has, such as the words of the key prefix. With them the text index returns
+                fewer candidates.
         """
         return {
             _name(place, number): f"%{needle}%"
@@ -67,50 +67,55 @@ class TextConditions:
         }
 
     def lookup_parameters(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
-        """Return the parameters by which an index looks up a metadata filter.
+        """Return the parameters with which an index looks up a metadata filter.
 
         Args:
             groups: what ``core.filters.index_lookups`` returns. A match has one object of each group.
 
         Returns:
-            Nothing where no index serves filters by parameters of this class.
+            The parameters; empty if no index of this class can look up filters.
         """
         return {}
 
-    def contains(self, term: Term, place: int) -> ColumnElement[bool]:
-        """Return the condition of one term, by LIKE over the search text. ``place`` is its number in the query."""
+    def like_condition(self, term: Term, place: int) -> ColumnElement[bool]:
+        """Return the LIKE condition of one term. ``place`` is the number of the term in the query."""
         column = self.table.c.search_text
-        found = or_(
+        condition = or_(
             *(column.like(bindparam(_name(place, number), type_=column.type)) for number in range(len(term.variants)))
         )
-        return not_(found) if term.negated else found
+        return not_(condition) if term.negated else condition
 
 
 class IndexedTextConditions(TextConditions):
-    """The base for a text index: the index finds the terms that must occur, and LIKE checks what it cannot tell.
+    """The base for a text index: the index finds the terms that must occur, and LIKE decides phrases and negated terms.
 
-    A subclass provides ``indexed`` and ``words``. It may replace ``steps`` and ``having`` where the planner needs help.
+    A subclass writes ``index_condition`` and ``index_query``. It may replace ``steps`` and ``having`` to help the
+    planner.
     """
 
-    def matches(self, terms: Sequence[Term]) -> list[ColumnElement[bool]]:
-        """Return conditions that mean the same as ``exact``, and use the index."""
-        return [self.indexed(WORDS), *self.unsure(terms)] if has_words(terms) else self.exact(terms)
+    def term_conditions(self, terms: Sequence[Term]) -> list[ColumnElement[bool]]:
+        """Return conditions that select the same entries as ``like_conditions``, and use the index."""
+        return (
+            [self.index_condition(WORDS), *self.recheck_conditions(terms)]
+            if has_words(terms)
+            else self.like_conditions(terms)
+        )
 
-    def unsure(self, terms: Sequence[Term]) -> list[ColumnElement[bool]]:
-        """Return the LIKE conditions of phrases and negated terms, which the index alone cannot decide."""
-        return [self.contains(term, place) for place, term in enumerate(terms) if not term.is_told_by_index]
+    def recheck_conditions(self, terms: Sequence[Term]) -> list[ColumnElement[bool]]:
+        """Return the LIKE conditions for phrases and negated terms, which the index alone cannot decide."""
+        return [self.like_condition(term, place) for place, term in enumerate(terms) if not term.is_told_by_index]
 
     def parameters(self, terms: Sequence[Term], also: Sequence[Term] = ()) -> dict[str, Any]:
-        """Return the values for the parameters of the conditions, the query for the index among them."""
-        looked_for = [term for term in (*terms, *also) if not term.negated]
-        return {**super().parameters(terms), "b_words": self.words(looked_for)}
+        """Return the values for the parameters of the conditions, including the query for the index."""
+        required = [term for term in (*terms, *also) if not term.negated]
+        return {**super().parameters(terms), "b_words": self.index_query(required)}
 
-    def indexed(self, words: BindParameter[str]) -> ColumnElement[bool]:
-        """Return the SQL condition that the index finds an entry by a query; ``words`` is the parameter with it."""
+    def index_condition(self, index_query: BindParameter[str]) -> ColumnElement[bool]:
+        """Return the SQL condition that an entry matches an index query, which is in the parameter ``words``."""
         raise NotImplementedError
 
-    def words(self, terms: Sequence[Term]) -> str:
-        """Return the query for the text index, in its syntax. It asks for all of these terms; none is negated."""
+    def index_query(self, terms: Sequence[Term]) -> str:
+        """Return the query for the text index, in the syntax of the index: all terms must occur. No term is negated."""
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""How transactions begin and end, and what time it is in them: the portable way."""
+"""The portable parts ``Transactions``, which begins and ends transactions, and ``Times``, the SQL for times."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from the_edge_agent.memory.sql.driver.deadlines import Deadline
 
 
 class Transactions(Part):
-    """How transactions begin, lock and end."""
+    """Begins, locks and ends transactions."""
 
     def begin(
         self, connection: Connection, deadline: Deadline | None, *, write: bool, snapshot: bool = False
     ) -> AbstractContextManager[Any]:
-        """Begin a transaction and return what ends it.
+        """Begin a transaction and return the context manager that ends it.
 
         Args:
-            connection: on which there is none.
-            deadline: when the call ends, so that the database waits for no lock longer; None for its own limit.
-            write: whether it will write.
-            snapshot: whether all of its reads must see one state, where the database can do that.
+            connection: a connection that is in no transaction.
+            deadline: when the call ends. The database waits for locks no longer than that; None keeps its own limit.
+            write: whether the transaction will write.
+            snapshot: whether all its reads must see one state, if the database can do that.
         """
         transaction = connection.begin()
         if snapshot and self.features.before_snapshot is not None:
@@ -37,47 +37,51 @@ class Transactions(Part):
         return transaction
 
     def autocommit(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
-        """Return a context in which one statement is a whole transaction; the connection is in none before."""
-        return _Ended(driver_connection, write)
+        """Return a context manager in which one statement is a whole transaction.
+
+        The connection is in no transaction before.
+        """
+        return _EndOfStatement(driver_connection, write)
 
     def lock_row(self, connection: Connection, table: Table, *, exclusive: bool) -> None:
         """Lock the one row of a table until the transaction ends.
 
         Args:
-            connection: that is in a transaction.
-            table: with one row.
-            exclusive: whether all others must wait. Without it several transactions can hold the lock together, where
-                the database has such locks.
+            connection: a connection that is in a transaction.
+            table: a table with one row.
+            exclusive: whether all others must wait. If False, several transactions can hold the lock together, if the
+                database has such locks.
         """
         first = next(iter(table.c))
         connection.execute(update(table).values({first.name: first}))
 
     def analyze(self, connection: Connection, *tables: Table) -> None:
-        """Refresh the statistics of tables that have just got many rows, where the planner needs that."""
+        """Refresh the statistics of tables that have just got many rows, if the planner needs them."""
 
 
 class Times(Part):
-    """What time it is in a transaction, and what has expired by then."""
+    """SQL for the time of a transaction, and for expiry at that time."""
 
     def __init__(self, features: Features, timestamp: TypeEngine[datetime]) -> None:
-        """Bind times as ``timestamp``."""
+        """``timestamp`` is the SQL type for times that are bound."""
         super().__init__(features)
         self.timestamp = timestamp
 
     @property
     def now(self) -> ColumnElement[Any]:
-        """The time of the transaction, in a statement; the portable one is the process's clock."""
+        """The SQL for the time of the transaction. The portable dialect binds the time of the process's clock."""
         return bindparam("b_now", type_=self.timestamp)
 
     def clock(self, connection: Connection | None = None, *, statements: int = 1) -> datetime | None:
-        """Return the value to bind as the time of a transaction of that many statements; one needs no connection."""
+        """Return the time to bind in a transaction of so many statements. For one statement no connection is needed."""
         return datetime.now(timezone.utc)
 
     @property
     def expiry(self) -> ColumnElement[Any]:
-        """When a row expires that is stored now; NULL for never.
+        """The SQL for when a row that is stored now expires; NULL for never.
 
-        Of ``b_expires_at``; or of ``b_until`` and else, by the server's clock, of ``b_ttl``.
+        The portable dialect binds ``b_expires_at``. With the server's clock it is ``b_until`` or, if that is NULL, the
+        time now plus ``b_ttl``.
         """
         return bindparam("b_expires_at", type_=self.timestamp)
 
@@ -90,12 +94,12 @@ class Times(Part):
         return table.c.expires_at <= self.now
 
     def sortable(self, timestamp: ColumnElement[Any]) -> ColumnElement[Any]:
-        """Return a column of times in the form in which Python reads it quickest and can sort by it."""
+        """Return a column of times in the form that Python reads fastest and that sorts in the order of time."""
         return timestamp
 
 
-class _Ended:
-    """Ends what a statement has begun."""
+class _EndOfStatement:
+    """Ends the transaction that a single statement began."""
 
     def __init__(self, driver_connection: Any, write: bool) -> None:
         self._connection, self._write = driver_connection, write
@@ -107,7 +111,7 @@ class _Ended:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            with suppress(Exception):  # of a lost connection
+            with suppress(Exception):  # the connection may be lost
                 self._connection.rollback()
         elif self._write:
             self._connection.commit()

@@ -1,4 +1,4 @@
-"""Work that follows stores."""
+"""``Upkeep``: maintenance work that a memory does from time to time after stores."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any, ClassVar, TypeAlias
 
 from sqlalchemy import Connection
 
-Run: TypeAlias = Callable[[Callable[[Connection], Any]], Any]  # runs work in one transaction that writes
+Run: TypeAlias = Callable[[Callable[[Connection], Any]], Any]  # runs a function in one transaction that writes
 
 
 class Upkeep(ABC):
-    """Work that follows stores, in transactions of its own: each time that so many entries were stored."""
+    """Maintenance work, in transactions of its own. It is due each time that ``every`` entries were stored."""
 
     every: ClassVar[int]
 
     def __init__(self) -> None:
-        """Begin at random, so that processes that store a few entries each do it as often as one that stores many."""
+        """Start the count at random: then many processes with few stores each do their part of the work."""
         self._left = random.randint(1, self.every)  # noqa: S311 - keeps no secret
 
     def is_due(self, stores: int) -> bool:
-        """Count stores, and return whether it is time."""
+        """Count stores, and return whether the work is due."""
         self._left -= stores
         if self._left > 0:
             return False
@@ -31,16 +31,16 @@ class Upkeep(ABC):
 
     @abstractmethod
     def some(self, run: Run) -> None:
-        """Do what has come up, but no more than a store may take.
+        """Do some of the work, in no more time than a store may take.
 
         Raises:
-            LTMError: some of it is left for another time.
+            LTMError: some of the work is left for the next time.
         """
 
     @abstractmethod
     def all(self, run: Run) -> tuple[int, int]:
-        """Do all of it; return how many blocks were made, and for how many entries.
+        """Do all the work. Return how many blocks were created, and for how many entries.
 
         Raises:
-            LTMError: some of it is left.
+            LTMError: some of the work is left.
         """

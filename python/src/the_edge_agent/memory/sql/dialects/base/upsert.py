@@ -1,4 +1,4 @@
-"""Upserts: a row is created, or takes the place of the one with its key and counts its version up."""
+"""Upserts: a store creates a row, or replaces the row with the same key and increases its version."""
 
 from __future__ import annotations
 
@@ -29,28 +29,29 @@ from the_edge_agent.memory.sql.driver.prepared import Outcome, Prepared
 Incoming: TypeAlias = Mapping[str, Any] | ReadOnlyColumnCollection[str, Any]
 Changes: TypeAlias = list[tuple[str, Any]]
 
-_NOT_WRITTEN = ("version", "expires_at", "created_at", "updated_at")
+_COMPUTED = ("version", "expires_at", "created_at", "updated_at")
 _WRITE_ID = "write_id"
 _HIGHEST = 2**63 - 1
 
 
 class Upsert:
-    """The portable way: an update and then an insert.
+    """The portable upsert: an update and, if it changed no row, an insert.
 
-    A row's version is how many stores it stands for; the version of a new row is that number again, which is how
-    a create is told from an update. A row that has expired is created anew. A row with the same ``write_id`` is what
-    this very store has written, in a statement whose end nobody was told of: its version stays.
+    A row may stand for several stores of one key; the parameter ``b_count`` says how many. The version increases by
+    that number. A new row has that number as its version, which shows that the row was created and not updated. An
+    expired row counts as absent. A row that already has this ``write_id`` was written by the same store, whose reply
+    was lost: its version does not change.
     """
 
-    #: The statement that stores one row, where one is enough.
+    #: The statement that stores one row; None if the database needs two.
     single: Prepared | None = None
 
     def __init__(self, table: Table, row: Mapping[str, Any]) -> None:
         """Build the statements.
 
         Args:
-            table: with the columns version, expires_at, created_at and updated_at.
-            row: its bound columns, the primary key first.
+            table: a table with the columns version, expires_at, created_at and updated_at.
+            row: its bound columns; the first is the primary key.
         """
         self.table, self.row = table, row
         self.name, identity = next(iter(row.items()))
@@ -63,19 +64,20 @@ class Upsert:
         self._version = select(table.c.version).where(has_key)
 
     def changes(self, incoming: Incoming) -> Changes:
-        """Return the assignments of a store over an existing row: over an expired one all that a create would.
+        """Return the assignments for a row that exists. If it has expired, it gets the values of a new row.
 
-        MySQL assigns from left to right and sees what it has assigned: so what looks at ``expires_at`` is first.
+        MySQL assigns from left to right and then reads the new values. So expressions that read ``expires_at`` come
+        first.
         """
         columns = self.table.c
         is_over = columns.expires_at <= incoming["updated_at"]
-        # Not null: psycopg2 writes "= NULL", which PostgreSQL's transform_null_equals makes true of no write_id at all.
+        # IS NOT NULL, because psycopg2 writes "= NULL" and PostgreSQL's transform_null_equals makes that true for NULL.
         is_same = []
         if _WRITE_ID in self.row:
             mine = and_(columns[_WRITE_ID].is_not(None), columns[_WRITE_ID] == incoming[_WRITE_ID])
             is_same.append((mine, columns.version))
         version, timestamp = incoming["version"], incoming["updated_at"]
-        written = [name for name in self.row if name != self.name and name not in _NOT_WRITTEN]
+        written = [name for name in self.row if name != self.name and name not in _COMPUTED]
         return [
             ("version", case((is_over, version), *is_same, else_=self.next_version(version))),
             ("created_at", case((is_over, timestamp), else_=columns.created_at)),
@@ -85,9 +87,11 @@ class Upsert:
         ]
 
     def next_version(self, count: Any) -> ColumnElement[Any]:
-        """Return the version after so many stores: none after what is no version, or the highest, which tables refuse.
+        """Return the version after ``count`` more stores.
 
-        SQLite would go on with a fraction, and have one in the first place.
+        It is NULL, which the table refuses, if the stored version is not a positive integer or would be too high.
+
+        SQLite can store a fraction in the column, and would count on from it.
         """
         version = self.table.c.version
         is_one = and_(
@@ -109,18 +113,18 @@ class Upsert:
         return count
 
     def version_of(self, outcome: Outcome, row: Mapping[str, Any]) -> int:
-        """Return the version that ``single`` has given to a row."""
+        """Return the version that the statement ``single`` gave to a row."""
         raise NotImplementedError
 
     def many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-        """Store rows of different keys, which are in order, and return the version of each key."""
+        """Store rows of different keys, sorted by key, and return the version of each key."""
         return {row[self.parameter]: self.one(connection, row) for row in rows}
 
     def create(self, connection: Connection, row: Mapping[str, Any]) -> None:
-        """Insert a row that was not there.
+        """Insert a new row.
 
         Raises:
-            LostRaceError: it is there by now.
+            LostRaceError: another transaction has created the row meanwhile.
         """
         try:
             connection.execute(self.insert_statement, row)
@@ -131,7 +135,7 @@ class Upsert:
 
 
 class UpsertReturning(Upsert):
-    """One statement, where the database has INSERT ... RETURNING."""
+    """The upsert as one statement, for databases with INSERT ... RETURNING."""
 
     def __init__(self, table: Table, row: Mapping[str, Any]) -> None:
         """Build the statements."""
@@ -141,23 +145,23 @@ class UpsertReturning(Upsert):
         self._many = statement.returning(self.identity, table.c.version)
 
     def statement(self) -> Insert:
-        """Return the insert that becomes an update when the key is there."""
+        """Return the insert statement, which becomes an update if the key exists."""
         raise NotImplementedError
 
     def version_of(self, outcome: Outcome, row: Mapping[str, Any]) -> int:
-        """Return the version that the database has returned."""
+        """Return the version that the statement returned."""
         version: int = outcome.rows[0][0]
         return version
 
     def many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-        """Store rows of different keys, which are in order, and return the version of each key."""
-        if not connection.dialect.use_insertmanyvalues:  # a caller's engine without it
+        """Store rows of different keys, sorted by key, and return the version of each key."""
+        if not connection.dialect.use_insertmanyvalues:  # a caller's engine may switch it off
             return super().many(connection, rows)
         return {row[0]: row[1] for row in connection.execute(self._many, rows)}
 
 
 class OnConflict(UpsertReturning):
-    """INSERT ... ON CONFLICT DO UPDATE, which SQLAlchemy has for several dialects, with an ``insert`` of each."""
+    """INSERT ... ON CONFLICT DO UPDATE. SQLAlchemy has an ``insert`` function with it for each of several dialects."""
 
     def __init__(self, table: Table, row: Mapping[str, Any], insert: Callable[[Table], Any]) -> None:
         """Build the statements."""
@@ -165,7 +169,7 @@ class OnConflict(UpsertReturning):
         super().__init__(table, row)
 
     def statement(self) -> Insert:
-        """Return the insert that becomes an update when the key is there."""
+        """Return the insert statement, which becomes an update if the key exists."""
         statement = self._insert(self.table).values(self.row)
         changes = dict(self.changes(statement.excluded))
         upsert: Insert = statement.on_conflict_do_update(index_elements=[self.identity], set_=changes)

@@ -1,1 +1,1 @@
-"""Databases whose drivers are extras of their own."""
+"""Dialects of databases whose drivers are extras of their own."""

@@ -1,4 +1,7 @@
-"""CockroachDB: as PostgreSQL, without its collations and table locks. Known from compiled statements only."""
+"""The dialect of CockroachDB: PostgreSQL's, without collations and table locks.
+
+We have not run it on a server. Tests only compile its statements.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,16 @@ class CockroachDBSessions(PostgreSQLSessions):
     """Connections to CockroachDB."""
 
     def settings(self, timeout: float, idle: float, driver_connection: Any) -> list[str]:
-        """Limit the waits that this server knows of."""
+        """Return statements that set the time limits that this server has."""
         limits = {"lock_timeout": lock_timeout(timeout), "idle_in_transaction_session_timeout": round(idle * 1_000)}
         return [f"SET {name} = {limit}" for name, limit in limits.items() if limit]
 
 
 class CockroachDBSchema(PostgreSQLSchema):
-    """Our tables on CockroachDB."""
+    """Defines and creates our tables on CockroachDB."""
 
     def exclusively(self, connection: Connection, name: str) -> AbstractContextManager[Any]:
-        """Lock every row: there is no LOCK TABLE."""
+        """Lock every row, because there is no LOCK TABLE."""
         return DialectSchema.exclusively(self, connection, name)
 
 
@@ -41,7 +44,7 @@ class CockroachDBDialect(PostgreSQLDialect):
         exact_collation=None,
         key_type=String(MAX_KEY_LENGTH),
         has_exact_keys=False,
-        hides_words=False,  # it would not use the index
+        hides_words=False,  # with a subquery it would not use the index
         time_type=DateTime(timezone=True),
     )
     schema_class = CockroachDBSchema

@@ -1,4 +1,4 @@
-"""DuckDB: one process, one writer at a time, no index but the key's."""
+"""The dialect of DuckDB: one process, one writer at a time, and only the primary key has an index."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from the_edge_agent.memory.sql.driver import internals
 from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sqlite.files import absolute
 
-_LONGEST_WAIT: Final = 30.0  # seconds for the turn to write, outside of a call with a deadline
+_LONGEST_WAIT: Final = 30.0  # seconds to wait for the turn to write, if the call has no deadline
 
-_writers: dict[str, Lock] = {}  # of the databases that this process has opened
+_writers: dict[str, Lock] = {}  # one for each database that this process has opened
 
 
 class DuckDBEngines(Engines):
@@ -51,14 +51,17 @@ class DuckDBEngines(Engines):
         return url, {}
 
     def new_file(self, url: URL) -> Path | None:
-        """Return the file that connecting would create: none in memory or in the cloud, nor where it may only read."""
+        """Return the file that a connection would create.
+
+        Return None in memory, in the cloud, or for read-only access.
+        """
         name = _file_of(url)
         if name is None or url.query.get("access_mode") == "read_only" or Path(name).exists():
             return None
         return Path(name)
 
     def prepare(self, engine: Engine) -> Any:
-        """Keep one connection open beside the pool, because a memory database lives that long."""
+        """Keep one connection to a database in memory, because the database ends with its last connection."""
         if not (engine.url.database or "").startswith(":memory:"):
             return None
         args, kwargs = engine.dialect.create_connect_args(engine.url)
@@ -80,14 +83,18 @@ class DuckDBSessions(Sessions):
 
 
 class DuckDBSchema(DialectSchema):
-    """Our tables on DuckDB."""
+    """Defines and creates our tables on DuckDB."""
 
     def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
-        """Leave secondary indexes out: an update of an indexed column would delete and insert the row."""
-        return [made for made in super().definitions(entries, *others) if not isinstance(made, CreateIndex)]
+        """Leave out secondary indexes, because an update of an indexed column would delete and insert the row."""
+        return [
+            definition
+            for definition in super().definitions(entries, *others)
+            if not isinstance(definition, CreateIndex)
+        ]
 
     def server_version(self, connection: Connection) -> str | None:
-        """Ask the database: SQLAlchemy's dialect tells the version of PostgreSQL that it stands in for."""
+        """Return the version that DuckDB reports. SQLAlchemy's dialect reports a version of PostgreSQL."""
         version: str = connection.scalar(select(func.version())) or ""
         return version.removeprefix("v")
 
@@ -99,7 +106,7 @@ class DuckDBTransactions(Transactions):
     def begin(
         self, connection: Connection, deadline: Deadline | None, *, write: bool, snapshot: bool = False
     ) -> Iterator[Any]:
-        """Begin a transaction; of those that write there is one at a time."""
+        """Begin a transaction. Only one transaction at a time writes."""
         if not write:
             with super().begin(connection, deadline, write=write, snapshot=snapshot) as transaction:
                 yield transaction
@@ -114,15 +121,15 @@ class DuckDBTransactions(Transactions):
             lock.release()
 
     def autocommit(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
-        """Do nothing: a statement outside of a transaction is one."""
+        """Do nothing, because a statement outside a transaction commits by itself."""
         return nullcontext()
 
 
 class DuckDBDialect(Dialect):
     """DuckDB 1.3 or later, through duckdb-sqlalchemy. A file belongs to one process at a time.
 
-    Its full-text index is made anew by hand and follows no writes: LIKE reads what the transaction sees. Of a
-    deletion and an update of the same row at the same time both succeed, so writers take turns here.
+    It uses LIKE, because DuckDB's full-text index does not follow writes: a program must rebuild it. When one
+    transaction deletes a row and another updates it at the same time, both succeed. So writers take turns.
     """
 
     features = Features(is_embedded=True, has_snapshot_reads=True)

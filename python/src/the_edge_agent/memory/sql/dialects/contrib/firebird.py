@@ -1,4 +1,4 @@
-"""Firebird: keys as bytes, times as integers, one state of the data per transaction."""
+"""The dialect of Firebird: keys as bytes, times as integers, and every transaction sees one state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from the_edge_agent.memory.sql.dialects.base import Dialect, DialectSchema, Engi
 from the_edge_agent.memory.sql.driver.deadlines import Deadline
 
 _WIDEST: Final = 4  # bytes of a character
-_PAGE_BYTES: Final = 16_384  # a quarter of a page is the longest key of an index
+_PAGE_BYTES: Final = 16_384  # a key of an index may be a quarter of a page
 _PAGE_SIZE: Final = text("SELECT mon$page_size FROM mon$database")
 _ENGINE_VERSION: Final = text("SELECT rdb$get_context('SYSTEM', 'ENGINE_VERSION') FROM rdb$database")
 _PORT: Final = 3050
@@ -30,10 +30,10 @@ Processor = Callable[[Any], Any]
 
 
 class _Octets(UserDefinedType[str]):
-    """Text that compares by its bytes in UTF-8, which is by code point; every other collation pads with spaces."""
+    """Text that compares by its bytes in UTF-8, and so by code point. Other collations ignore trailing spaces."""
 
     cache_ok = True
-    render_bind_cast = True  # a parameter in a list of columns has no type otherwise
+    render_bind_cast = True  # otherwise a parameter in a list of columns has no type
 
     def __init__(self, length: int) -> None:
         self.length = length  # bytes
@@ -49,10 +49,10 @@ class _Octets(UserDefinedType[str]):
 
 
 class _Blob(UserDefinedType[str]):
-    """Text of any length, whatever the database's own character set is."""
+    """Text of any length in this character set, independent of the database's character set."""
 
     cache_ok = True
-    render_bind_cast = True  # a parameter in a list of columns has no type otherwise
+    render_bind_cast = True  # otherwise a parameter in a list of columns has no type
 
     def __init__(self, charset: str) -> None:
         self.charset = charset
@@ -62,10 +62,10 @@ class _Blob(UserDefinedType[str]):
 
 
 class _Microseconds(UserDefinedType[datetime]):
-    """A moment in UTC as microseconds since 1970: a TIMESTAMP keeps four decimals of a second."""
+    """A time in UTC as microseconds since 1970, because a TIMESTAMP has only four decimals of a second."""
 
     cache_ok = True
-    render_bind_cast = True  # a parameter in a list of columns has no type otherwise
+    render_bind_cast = True  # otherwise a parameter in a list of columns has no type
     timezone = False
 
     def get_col_spec(self, **_: Any) -> str:
@@ -82,11 +82,11 @@ class FirebirdEngines(Engines):
     """Engines for Firebird."""
 
     def connect_args(self, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
-        """Have the driver send and take UTF-8."""
+        """Set the encoding of the driver to UTF-8."""
         return {"charset": "UTF8"}
 
     def arguments(self, url: URL) -> tuple[URL, dict[str, Any]]:
-        """Name the server with the file: SQLAlchemy's dialect keeps one server per path for the whole process."""
+        """Put the server into the name of the file: SQLAlchemy's dialect has one server for each path in a process."""
         url, options = super().arguments(url)
         if url.host is None:
             return url, options
@@ -94,7 +94,7 @@ class FirebirdEngines(Engines):
         return url, {**options, "connect_args": {"database": f"inet://{host}:{url.port or _PORT}/{url.database}"}}
 
     def prepare(self, engine: Engine) -> Any:
-        """Have a lost connection closed: to end one otherwise, the dialect calls what the driver has not."""
+        """Close lost connections by ``close``, because the dialect's own way calls a method that the driver lacks."""
         engine.dialect.do_terminate = engine.dialect.do_close  # type: ignore[method-assign]
 
 
@@ -109,28 +109,31 @@ class FirebirdSessions(Sessions):
 
 
 class FirebirdSchema(DialectSchema):
-    """Our tables on Firebird."""
+    """Defines and creates our tables on Firebird."""
 
     def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
         """Refuse a database whose pages are too small for an index of long keys."""
-        found = connection.scalar(_PAGE_SIZE)
-        if found < _PAGE_BYTES:
-            message = f"the database has pages of {found:,} bytes; make it with PAGE_SIZE {_PAGE_BYTES}"
+        page_bytes = connection.scalar(_PAGE_SIZE)
+        if page_bytes < _PAGE_BYTES:
+            message = f"the database has pages of {page_bytes:,} bytes; create it with PAGE_SIZE {_PAGE_BYTES}"
             raise LTMError("configuration_error", message)
 
     def extend(self, entries: Table, catalog: Table) -> None:
-        """Index the time alone, descending: an index has one direction here."""
+        """Index only the time, descending, because an index of Firebird has one direction for all its columns."""
         mixed = next(index for index in entries.indexes if entries.c.key in index.columns.values())
         entries.indexes.discard(mixed)
         Index(mixed.name, entries.c.updated_at, firebird_descending=True)
 
     def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
-        """Return them without IF NOT EXISTS, which Firebird has not."""
-        found = super().definitions(entries, *others)
-        return [CreateTable(made.element) if isinstance(made, CreateTable) else made for made in found]
+        """Return the statements without IF NOT EXISTS, which Firebird lacks."""
+        statements = super().definitions(entries, *others)
+        return [
+            CreateTable(statement.element) if isinstance(statement, CreateTable) else statement
+            for statement in statements
+        ]
 
     def server_version(self, connection: Connection) -> str | None:
-        """Return the whole version."""
+        """Return the version of the server's engine."""
         version: str | None = connection.scalar(_ENGINE_VERSION)
         return version
 
@@ -144,7 +147,7 @@ class FirebirdTransactions(Transactions):
     ) -> Iterator[Any]:
         """Begin a transaction that sees one state.
 
-        It waits for no lock, but is run again: two that insert the same key would wait for each other.
+        It waits for no lock and is run again instead, because two transactions that insert the same key would deadlock.
         """
         from firebird.driver import Isolation, tpb
 
@@ -164,7 +167,8 @@ class FirebirdDialect(Dialect):
         token_type=_Blob("ASCII"),
         time_type=_Microseconds(),
         ascii_type=_Octets,
-        socket_drivers=frozenset({"firebird-driver"}),  # connecting is limited; there is no socket to look at: pre-ping
+        # This limits the time for connecting. The driver shows no socket, so the pool sends pings.
+        socket_drivers=frozenset({"firebird-driver"}),
         has_snapshot_reads=True,
     )
     engines = FirebirdEngines()

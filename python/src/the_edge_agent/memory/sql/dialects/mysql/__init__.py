@@ -1,1 +1,1 @@
-"""MySQL and MariaDB."""
+"""The dialects of MySQL and MariaDB."""

@@ -1,4 +1,4 @@
-"""How blocks of words are made and dropped on MySQL and MariaDB; ``words.py`` says what they are."""
+"""``WordBlocks`` creates and drops blocks of words on MySQL and MariaDB. ``words.py`` explains what blocks are."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ from the_edge_agent.memory.sql.dialects.mysql.words import (
 )
 
 _MOMENT: Final = DATETIME(fsp=6)
-_PAGE: Final = 250  # entries that are read or numbered at a time
-_MOST_TEXT: Final = 10_000_000  # characters of the entries of a block
-_INSERTED: Final = 1_000  # rows
-_MOST_BLOCKS: Final = 4  # that one store makes at most
-_LOOKED_AT: Final = 10  # blocks, of which one may be dropped when another was made
-_BUSY: Final = (1205, 3572, 1062)  # a row is locked (MariaDB, MySQL), or another has just made it
+_PAGE: Final = 250  # entries that one statement reads or numbers
+_MOST_TEXT: Final = 10_000_000  # characters in the search texts of a block
+_INSERTED: Final = 1_000  # rows of one INSERT
+_MOST_BLOCKS: Final = 4  # that one store creates at most
+_LOOKED_AT: Final = 10  # blocks to look at when a block was created; one of them may be dropped
+_BUSY: Final = (1205, 3572, 1062)  # a row is locked (MariaDB, MySQL), or another process has just inserted it
 _ATTEMPTS: Final = 100
 _PAUSE: Final = 0.05  # seconds
 
 
 class _Row(NamedTuple):
-    """An entry as it was read."""
+    """An entry, as it was when its words were read."""
 
     key: str
     version: int
@@ -66,18 +66,18 @@ class _Row(NamedTuple):
     text: str
 
 
-class _Made(NamedTuple):
-    """A block whose words are in the table, and the entries that are to get its numbers."""
+class _NewBlock(NamedTuple):
+    """A block whose words are in the table, and its entries, which have no numbers yet."""
 
     block: int
     rows: Sequence[_Row]
 
 
 class WordBlocks(Upkeep):
-    """Makes blocks of the entries without a number, and drops those that few entries are left of.
+    """Creates blocks from the entries without a number, and drops blocks that have few entries left.
 
-    Safe beside any writer and beside others that do the same, and after a crash at any moment. Its transactions
-    are short and wait for no row of an entry: one that is locked gets its number another time.
+    Other processes may write entries or do the same work at the same time. A crash at any moment does no harm. The
+    transactions are short and never wait for a locked entry. Such an entry gets its number another time.
     """
 
     every = BLOCK
@@ -121,7 +121,10 @@ class WordBlocks(Upkeep):
         self._compiled: Any = None
 
     def some(self, run: Run) -> None:
-        """Make blocks as long as enough entries have no number, and drop one that few are left of."""
+        """Create a few blocks, if enough entries have no number.
+
+        For each, drop at most one block with few entries left.
+        """
         for _ in range(_MOST_BLOCKS):
             if not self._number(run, run(self._make)):
                 return
@@ -129,38 +132,38 @@ class WordBlocks(Upkeep):
             self._thin_out(run, dict(random.sample(sorted(listed.items()), min(_LOOKED_AT, len(listed)))), limit=1)
 
     def all(self, run: Run) -> tuple[int, int]:
-        """Make and drop all blocks that there is reason for; return how many were made, and of how many entries."""
-        numbered = run(self._found_blocks)
-        listed = run(self._blocks)  # after that: a block is listed before it has an entry
-        for block in numbered - set(listed):  # of a table that came here without its words
+        """Create and drop all blocks that need it. Return how many were created, and for how many entries."""
+        used = run(self._blocks_in_entries)
+        listed = run(self._blocks)  # read after that, because a block is listed before its entries get numbers
+        for block in used - set(listed):  # the entries' table was copied without its table of words
             self._dissolve(run, block)
         self._thin_out(run, listed, limit=len(listed))
         blocks = entries = 0
-        while found := self._number(run, _patiently(run, self._make)):
-            blocks, entries = blocks + 1, entries + found
+        while numbered := self._number(run, _retry_busy(run, self._make)):
+            blocks, entries = blocks + 1, entries + numbered
         return blocks, entries
 
-    def _number(self, run: Run, made: _Made | None) -> int:
-        """Give the entries of a block their numbers; return how many have got one."""
+    def _number(self, run: Run, new_block: _NewBlock | None) -> int:
+        """Give the entries of a block their numbers. Return how many entries got one."""
         numbered = 0
-        pending = [] if made is None else [(0, len(made.rows))]
-        while made is not None and pending:
+        pending = [] if new_block is None else [(0, len(new_block.rows))]
+        while new_block is not None and pending:
             first, end = pending.pop()
             half = (first + end) // 2
             try:
                 if end - first <= _PAGE:
-                    numbered += run(partial(self._give_numbers, made, first, end, numbered))
+                    numbered += run(partial(self._give_numbers, new_block, first, end, numbered))
                     continue
             except _DroppedError:
                 break
-            except _BusyError:  # somebody is writing one of them
+            except _BusyError:  # another transaction is writing one of these entries
                 if end - first == 1:
                     continue
             pending += [(half, end), (first, half)]
         return numbered
 
-    def _make(self, connection: Connection) -> _Made | None:
-        """Write the words of a block, unless fewer entries have no number than it takes."""
+    def _make(self, connection: Connection) -> _NewBlock | None:
+        """Write the words of a new block. Return None if too few entries have no number."""
         if self._words.unnumbered(connection, self.every) < self.every:
             return None
         with _busy():
@@ -169,49 +172,49 @@ class WordBlocks(Upkeep):
         rows = self._unnumbered_rows(connection)
         if not rows:
             return None
-        block = time.time_ns() // 1_000_000  # another of the same millisecond is refused by the primary key
+        block = time.time_ns() // 1_000_000  # the primary key refuses a second block of the same millisecond
         name = connection.dialect.identifier_preparer.format_table(self._table)
         for some in pieces(_postings(rows), _INSERTED):
-            # Of digits alone, so that nothing needs to be escaped: parameters took twice the time.
+            # All values are digits, so nothing needs escaping. With parameters it took twice the time.
             values = ",".join([f"({block},x'{term}',x'{places}')" for term, places in some])
             connection.exec_driver_sql(f"INSERT INTO {name} (block, term, places) VALUES {values}")  # noqa: S608
         connection.execute(self._list, {"block": LIST, "term": _name(block), "places": _packed_count(0)})
-        return _Made(block, rows)
+        return _NewBlock(block, rows)
 
     def _unnumbered_rows(self, connection: Connection) -> list[_Row]:
         rows: list[_Row] = []
         size, after = 0, ""
         while len(rows) < self.every and size < _MOST_TEXT:
-            bound = {"b_after": after, "b_rows": min(_PAGE, self.every - len(rows))}
-            page = [_Row(*row) for row in connection.execute(self._page, bound)]
-            if not page:  # others have numbered them
+            parameters = {"b_after": after, "b_rows": min(_PAGE, self.every - len(rows))}
+            page = [_Row(*row) for row in connection.execute(self._page, parameters)]
+            if not page:  # another process has numbered the rest
                 return []
             rows += page
             size += sum(len(row.text) for row in page)
             after = page[-1].key
         return rows
 
-    def _give_numbers(self, made: _Made, first: int, end: int, before: int, connection: Connection) -> int:
-        """Number some entries that are still as they were read, while the block is listed."""
-        rows, listed = made.rows[first:end], {"b_term": _name(made.block)}
+    def _give_numbers(self, new_block: _NewBlock, first: int, end: int, before: int, connection: Connection) -> int:
+        """Number some of the entries, those that did not change since they were read, if the block is still listed."""
+        rows, listed = new_block.rows[first:end], {"b_term": _name(new_block.block)}
         with _busy():
             if connection.execute(self._lock_listed, listed).first() is None:
                 raise _DroppedError
             connection.execute(self._lock_entries, {"b_keys": [row.key for row in rows]}).all()
         statement = self._compiled
-        if statement is None:  # kept here: SQLAlchemy would look at all its parts anew each time
+        if statement is None:  # compiled once: SQLAlchemy would go through all its parts each time
             statement = self._compiled = self._numbering().compile(dialect=connection.dialect)
         padded = [*rows, *[rows[-1]] * (_PAGE - len(rows))]
-        values: dict[str, Any] = {"b_number": made.block * BLOCK + first - 1}
+        values: dict[str, Any] = {"b_number": new_block.block * BLOCK + first - 1}
         for place, row in enumerate(padded):
             values |= {f"b_key{place}": row.key, f"b_version{place}": row.version, f"b_moment{place}": row.updated_at}
         names = statement.positiontup
         parameters = values if names is None else tuple([values[name] for name in names])
-        given = connection.exec_driver_sql(statement.string, parameters).rowcount
-        # Written, not locked alone: who drops the block may be at another node of a cluster.
-        if not connection.execute(self._counted, {**listed, "b_count": _packed_count(before + given)}).rowcount:
+        rowcount = connection.exec_driver_sql(statement.string, parameters).rowcount
+        # A lock is not enough: another node of a cluster may drop the block, and sees only a write.
+        if not connection.execute(self._counted, {**listed, "b_count": _packed_count(before + rowcount)}).rowcount:
             raise _DroppedError
-        return given
+        return rowcount
 
     def _numbering(self) -> Any:
         columns, number = self._words.entries.c, self._words.number
@@ -228,15 +231,15 @@ class WordBlocks(Upkeep):
         return update(self._words.entries).where(or_(*are_same)).values({NUMBER: func.coalesce(number, place)})
 
     def _blocks(self, connection: Connection) -> dict[int, int]:
-        """Return the blocks that are listed, each with how many entries it had."""
+        """Return the listed blocks. Each has the count of entries that got its numbers."""
         rows = connection.execute(self._listed)
         return {int.from_bytes(term, "big"): int.from_bytes(places, "big") for term, places in rows}
 
-    def _found_blocks(self, connection: Connection) -> set[int]:
+    def _blocks_in_entries(self, connection: Connection) -> set[int]:
         return {int(block) for block in connection.scalars(self._numbered_blocks)}
 
     def _thin_out(self, run: Run, blocks: dict[int, int], limit: int) -> None:
-        """Drop the emptiest of these blocks, if half of their entries are gone or written anew."""
+        """Drop those of these blocks that have lost half of their entries, emptiest first, at most ``limit`` blocks."""
         live = {block: run(partial(self._size_of, block)) for block in blocks}
         emptiest = sorted(blocks, key=lambda block: live[block])
         for block in islice((block for block in emptiest if live[block] * 2 <= blocks[block]), limit):
@@ -249,12 +252,12 @@ class WordBlocks(Upkeep):
         return sorted(connection.scalars(self._live, _range(block)))
 
     def _dissolve(self, run: Run, block: int) -> None:
-        """Take the numbers of a block from the entries, and then drop it unless somebody is giving some."""
+        """Remove the numbers of a block from its entries, then drop the block. Give up if another process uses it."""
         try:
             for keys in pieces(run(partial(self._keys_of, block)), _PAGE):
                 run(partial(self._take_numbers, block, keys))
             run(partial(self._drop_block, block))
-        except _BusyError:  # another time
+        except _BusyError:  # another call will do it
             pass
 
     def _take_numbers(self, block: int, keys: Sequence[str], connection: Connection) -> None:
@@ -271,14 +274,14 @@ class WordBlocks(Upkeep):
 
 
 class _BusyError(LTMError):
-    """A row is locked by another; nothing was changed."""
+    """Another transaction has locked a row. Nothing was changed."""
 
     def __init__(self) -> None:
-        super().__init__("lock_timeout", "others are writing these rows or making blocks of words; try again")
+        super().__init__("lock_timeout", "another transaction writes these rows or creates blocks of words; try again")
 
 
 class _DroppedError(LTMError):
-    """The block is not listed any more."""
+    """The block is no longer listed, because another process has dropped it."""
 
     def __init__(self) -> None:
         super().__init__("conflict", "the block of words was dropped")
@@ -286,7 +289,7 @@ class _DroppedError(LTMError):
 
 @contextmanager
 def _busy() -> Iterator[None]:
-    """Tell that a row is locked, which is no reason to run the transaction again at once."""
+    """Turn the error of a locked row into ``_BusyError``, so that the transaction is not repeated at once."""
     try:
         yield
     except exc.DBAPIError as error:
@@ -296,7 +299,7 @@ def _busy() -> Iterator[None]:
         raise
 
 
-def _patiently(run: Run, work: Callable[[Connection], Any]) -> Any:
+def _retry_busy(run: Run, work: Callable[[Connection], Any]) -> Any:
     for attempt in range(_ATTEMPTS):
         try:
             return run(work)
@@ -308,12 +311,12 @@ def _patiently(run: Run, work: Callable[[Connection], Any]) -> Any:
 
 
 def _postings(rows: Sequence[_Row]) -> list[tuple[str, str]]:
-    """Return the words of entries and the places that have them, both as hexadecimal digits, in order."""
+    """Return the words of entries, sorted, each with the places of its entries; both as hexadecimal digits."""
     places = defaultdict[str, list[int]](list)
     for place, row in enumerate(rows):
         for token in set(row.text.split()):
             places[token].append(place)
-    places.pop(".", None)  # between two strings
+    places.pop(".", None)  # the separator between two strings
     terms = sorted(token for token in places if len(token) <= TERM_BYTES)
     return [(term.encode().hex(), packed(places[term])) for term in terms]
 

@@ -1,4 +1,4 @@
-"""How engines for MySQL are made, and what is done with connections."""
+"""``MySQLEngines`` prepares engines for MySQL, ``MySQLSessions`` its connections."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _IN_TRANSACTION: Final = 1  # SERVER_STATUS_IN_TRANS
 _UNKNOWN_VARIABLE: Final = 1193
 _LENT: Final = "the_edge_agent.lent"
 _NO_SSL: Final = (
-    "ssl is no option of the url; ssl_ca=FILE names the certificate of the authority that has signed the server's, and "
-    "encrypts the connection; all else goes into connect_args"
+    "the url takes no option ssl; ssl_ca=FILE names the certificate of the authority that signed the server's, and "
+    "encrypts the connection; all other options go into connect_args"
 )
-_tls_context: Any = None  # of PyMySQL's connections without options
+_tls_context: Any = None  # of connections by PyMySQL that have no TLS option
 
 
 class MySQLEngines(Engines):
     """Engines for MySQL."""
 
     def connect_args(self, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
-        """Return the limits for connecting and, where the driver has them, for reading and writing."""
+        """Return the time limits for connecting and, if the driver has them, for reading and writing."""
         if driver == "pymysql":
-            later = timeout + 1  # than our own deadline, which says what happened
+            later = timeout + 1  # than our own deadline, whose error message is clearer
             limits = {"connect_timeout": connect_timeout, "read_timeout": later, "write_timeout": later}
             return {"charset": "utf8mb4", **limits}
         name = "connection_timeout" if driver == "mysqlconnector" else "connect_timeout"
         return {"charset": "utf8mb4", name: max(1, round(connect_timeout))}
 
     def check_options(self, url: URL, connect_args: Mapping[str, Any]) -> None:
-        """Refuse a character set that loses characters, and ``ssl``, which drivers refuse in a URL or pass over.
+        """Refuse a character set that loses characters. Refuse ``ssl``, which drivers reject or ignore in a URL.
 
-        The name of the character set in the URL may be in any case: ours replaces it.
+        The character set in the URL may be in upper or lower case, because ours replaces it.
         """
         if "ssl" in url.query:
             raise LTMError("configuration_error", _NO_SSL)
@@ -48,22 +48,22 @@ class MySQLEngines(Engines):
         check_charset(named.lower() if isinstance(named, str) else named, connect_args.get("charset"))
 
     def arguments(self, url: URL) -> tuple[URL, dict[str, Any]]:
-        """Have transactions begun by a statement: connections rest in autocommit."""
+        """Mark the engine: its connections are in autocommit mode, and a statement begins each transaction."""
         url, options = super().arguments(url)
         options |= {"execution_options": {BEGINS_ITSELF: True}}
         if url.password and url.get_driver_name() == "pymysql" and not url.password.isascii():
-            options["connect_args"] = {"password": url.password.encode()}  # of text it sends Latin-1
+            options["connect_args"] = {"password": url.password.encode()}  # PyMySQL encodes a str in Latin-1
         return url, options
 
     def connect(self, dialect: EngineDialect, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Let connections by PyMySQL share what they use for TLS, unless an option says how it is to be."""
+        """Let PyMySQL's connections share one TLS context, unless an option sets TLS."""
         has_options = any(name.startswith(("ssl", "read_default")) for name in kwargs)
         if dialect.driver != "pymysql" or has_options:
             return super().connect(dialect, args, kwargs)
         return _connect_by_pymysql(dialect, args, kwargs)
 
     def prepare(self, engine: Engine) -> None:
-        """Turn autocommit off as long as others than our calls have a connection: they begin no transaction."""
+        """Switch autocommit off while code other than our calls has a connection, because it sends no BEGIN."""
 
         @event.listens_for(engine, "engine_connect")
         def lend(connection: Connection) -> None:
@@ -76,7 +76,7 @@ class MySQLEngines(Engines):
             if record.info.pop(_LENT, False) and driver_connection is not None:
                 try:
                     _set_autocommit(driver_connection, "1")
-                except Exception:  # a lost connection, which the next one must not get
+                except Exception:  # a lost connection must not be used again
                     record.invalidate()
 
 
@@ -84,11 +84,11 @@ class MySQLSessions(Sessions):
     """Connections to MySQL."""
 
     def settings(self, timeout: float, idle: float, driver_connection: Any) -> list[str]:
-        """Set all that answers depend on, whatever the server, the user or ``connect_args`` have set."""
+        """Return the statement that sets all settings that change results, whatever was set before."""
         return [settings(timeout, idle)]
 
     def set_up(self, cursor: Any, setting: str) -> None:
-        """Leave out what a server without Galera does not know."""
+        """Run the statement; without Galera, leave out the settings that only Galera knows."""
         try:
             cursor.execute(setting)
         except Exception as error:
@@ -97,11 +97,11 @@ class MySQLSessions(Sessions):
             cursor.execute(without_galera(setting))
 
     def check(self, connection: Connection, *, is_ours: bool) -> None:
-        """Look at all that answers depend on, in one statement."""
+        """Check all settings that change results, in one statement."""
         check(connection, is_ours=is_ours)
 
     def why_unusable(self, driver_connection: Any, *, is_shared: bool) -> str | None:
-        """Refuse autocommit of the driver; look at the status that came with the server's last answer."""
+        """Refuse autocommit of the driver. The server's last response says whether there is a transaction."""
         get_autocommit = getattr(driver_connection, "get_autocommit", None)
         autocommit = get_autocommit() if get_autocommit else getattr(driver_connection, "autocommit", False)
         if autocommit is True or autocommit == 1:
@@ -110,7 +110,7 @@ class MySQLSessions(Sessions):
         return IN_USE if is_shared and status & _IN_TRANSACTION else None
 
     def socket_of(self, driver_connection: Any) -> int:
-        """Return the socket, which each driver keeps under a name of its own."""
+        """Return the file descriptor of the socket, which has a different name in each driver."""
         if hasattr(driver_connection, "fileno"):  # mysqlclient
             return int(driver_connection.fileno())
         socket = internals.socket_of_connector(driver_connection) or internals.socket_of_pymysql(driver_connection)
@@ -118,10 +118,10 @@ class MySQLSessions(Sessions):
 
 
 def _connect_by_pymysql(dialect: EngineDialect, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Connect, encrypted if the server can do that, as PyMySQL does since release 1.2 when no option is given.
+    """Connect by PyMySQL without TLS options: the connection is encrypted if the server supports it, as of PyMySQL 1.2.
 
-    PyMySQL reads the certificates of the machine for each connection, and verifies nothing with them. That takes 25
-    milliseconds, more than all the rest of connecting.
+    PyMySQL reads the machine's certificates for each connection, but verifies nothing with them. This takes 25
+    milliseconds, more than the rest of connecting. So we reuse one TLS context.
     """
     global _tls_context
     if _tls_context is None:

@@ -1,4 +1,4 @@
-"""MySQL: the dialect. Its words are in a table of ours, its filters use JSON functions."""
+"""The dialect of MySQL: an index of words in a table of our own, and filters by JSON functions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from the_edge_agent.memory.sql.dialects.mysql.transactions import MySQLTimes, My
 class MySQLDialect(Dialect):
     """MySQL 8.0.20 or later.
 
-    No FULLTEXT index: InnoDB's does not follow transactions. While an entry is being overwritten, a search
-    through it finds neither the old nor the new text (measured: 2 to 3 % of searches), and it shows a row
-    as committed before or after its index entry. A table of ours and LIKE read what the transaction sees.
+    It uses no FULLTEXT index, because InnoDB's index does not follow transactions. While a transaction overwrites an
+    entry, a search by that index finds neither the old nor the new text (in 2 to 3 % of searches, measured). A row and
+    its index entry are not committed at the same moment. Our own table and LIKE read what the transaction sees.
     """
 
     features: MySQLFeatures = MySQLFeatures()

@@ -1,4 +1,4 @@
-"""What MySQL and MariaDB can do."""
+"""``MySQLFeatures``: what MySQL and MariaDB can do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy.types import TypeEngine
 from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
 from the_edge_agent.memory.sql.dialects.base import Features
 
-_EXACT: Final = "utf8mb4_0900_bin"  # utf8mb4_bin pads: "a" would equal "a "
+_EXACT: Final = "utf8mb4_0900_bin"  # utf8mb4_bin ignores trailing spaces: "a" would equal "a "
 _TABLE_OPTIONS: Final = {
     f"{name}_{option}": value
     for name in ("mysql", "mariadb")  # SQLAlchemy has two names for the dialect
@@ -40,7 +40,7 @@ class MySQLFeatures(Features):
     """What MySQL can do.
 
     Attributes:
-        exact_collation: by which strings compare by code point.
+        exact_collation: the collation that compares strings by code point.
     """
 
     product: str = "MySQL"
@@ -62,10 +62,10 @@ class MySQLFeatures(Features):
 
     @property
     def search_path(self) -> str:
-        """How texts are searched, known after the probe."""
+        """A short text for people that says how words are searched. It is correct only after the probe."""
         return f"index of words, then {super().search_path}" if self.has_text_index else super().search_path
 
     @property
     def filter_path(self) -> str:
-        """How metadata filters are decided, known after the probe."""
-        return "JSON functions, behind indexed terms" if self.has_json else super().filter_path
+        """A short text for people that says how metadata filters are decided. It is correct only after the probe."""
+        return "JSON functions, behind metadata hashes" if self.has_json else super().filter_path

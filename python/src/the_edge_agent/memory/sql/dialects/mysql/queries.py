@@ -1,4 +1,4 @@
-"""What statements for MySQL are made of."""
+"""``MySQLQueries``: SQL parts from which the statements for MySQL are built."""
 
 from __future__ import annotations
 
@@ -29,16 +29,21 @@ from the_edge_agent.memory.sql.dialects.base.upsert import Upsert
 from the_edge_agent.memory.sql.dialects.mysql.blocks import WordBlocks
 from the_edge_agent.memory.sql.dialects.mysql.features import MySQLFeatures
 from the_edge_agent.memory.sql.dialects.mysql.filters import JSONConditions
-from the_edge_agent.memory.sql.dialects.mysql.search import TermConditions
-from the_edge_agent.memory.sql.dialects.mysql.terms import TERMS, term_columns, term_parameters
+from the_edge_agent.memory.sql.dialects.mysql.metadata_hashes import (
+    METADATA_HASHES,
+    metadata_hash_columns,
+    metadata_hash_parameters,
+)
+from the_edge_agent.memory.sql.dialects.mysql.search import MySQLTextConditions
 from the_edge_agent.memory.sql.dialects.mysql.words import NUMBER, WordTable
 from the_edge_agent.memory.sql.driver.prepared import Outcome, Prepared
 
-_ROWS: Final = (250, 100, 50, 20, 10, 5, 2, 1)  # of one insert: few sizes, so that few statements are compiled
+# The numbers of rows that one insert may have. They are few, so that few statements are compiled.
+_ROWS: Final = (250, 100, 50, 20, 10, 5, 2, 1)
 
 
 class MySQLQueries(Queries):
-    """Parts of statements for MySQL."""
+    """SQL parts of statements for MySQL."""
 
     features: MySQLFeatures
 
@@ -47,32 +52,32 @@ class MySQLQueries(Queries):
         return OnDuplicateKey(table, row)
 
     def metadata_columns(self, table: Table) -> dict[str, ColumnElement[Any]]:
-        """Return the bound columns, with the terms of an entry, and without a number."""
-        terms = term_columns() if TERMS[0] in table.c else {}
-        return {**super().metadata_columns(table), **terms, **self.unindexed(table)}
+        """Return the columns that store metadata, with the metadata hashes. The entry loses its number."""
+        hashes = metadata_hash_columns() if METADATA_HASHES[0] in table.c else {}
+        return {**super().metadata_columns(table), **hashes, **self.unindexed(table)}
 
     def metadata_parameters(self, metadata: str | None) -> dict[str, Any]:
-        """Return the parameters."""
-        terms = term_parameters(decode(metadata) if metadata else {})
-        return {**super().metadata_parameters(metadata), **terms}
+        """Return the values for these columns, from metadata as JSON text."""
+        hashes = metadata_hash_parameters(decode(metadata) if metadata else {})
+        return {**super().metadata_parameters(metadata), **hashes}
 
     def unindexed(self, table: Table) -> dict[str, ColumnElement[Any]]:
-        """Return the number, which the table of words knows by the earlier words."""
+        """Return the column for the number, as NULL: the table of words has the earlier words under that number."""
         return {NUMBER: null()} if NUMBER in table.c else {}
 
     def filters(self, table: Table) -> FilterConditions:
-        """Return the conditions by JSON functions."""
+        """Return filter conditions by JSON functions."""
         if not self.features.has_json:
             return super().filters(table)
         return JSONConditions(table, self.features.exact_collation)
 
     def texts(self, entries: Table) -> TextConditions:
-        """Return the conditions by LIKE, within what the terms of a filter and the table of words find."""
+        """Return the conditions for words: LIKE, on the entries that metadata hashes or the table of words find."""
         words = WordTable(entries) if self.features.has_text_index else None
-        return TermConditions(entries, words)
+        return MySQLTextConditions(entries, words)
 
     def upkeep(self, entries: Table) -> Upkeep | None:
-        """Return the object that makes blocks of words."""
+        """Return the object that creates blocks of words."""
         return WordBlocks(WordTable(entries)) if self.features.has_text_index else None
 
 
@@ -92,27 +97,36 @@ class OnDuplicateKey(Upsert):
         )
 
     def next_version(self, count: Any) -> ColumnElement[Any]:
-        """Return the sum: the server refuses one that is too large, and none after what is no version."""
+        """Return the version plus ``count``, or NULL if the version is below 1.
+
+        The server refuses NULL, and too large a sum.
+        """
         version = self.table.c.version
         return case((version >= literal_column("1"), version + count))
 
     def version_of(self, outcome: Outcome, row: Mapping[str, Any]) -> int:
-        """Return the version that LAST_INSERT_ID carries, 0 after an insert."""
+        """Return the version, which the update put into LAST_INSERT_ID.
+
+        After an insert that is 0, and the version is the count.
+        """
         return outcome.lastrowid or int(row["b_count"])
 
     def many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-        """Store rows in few statements, then ask for the versions, which the rows' locks keep."""
+        """Store rows in few statements, then read their versions.
+
+        The rows are locked, so no version changes meanwhile.
+        """
         start = 0
         for size in _ROWS:
             while len(rows) - start >= size:
                 self._store_together(connection, rows[start : start + size])
                 start += size
-        found = connection.execute(self._versions, {"b_keys": [row[self.parameter] for row in rows]})
-        return {row[0]: row[1] for row in found}
+        versions = connection.execute(self._versions, {"b_keys": [row[self.parameter] for row in rows]})
+        return {row[0]: row[1] for row in versions}
 
     def _store_together(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         statement = self._compiled.get(len(rows))
-        if statement is None:  # kept here: SQLAlchemy compiles an insert of many rows anew each time
+        if statement is None:  # compiled once: SQLAlchemy would compile an insert of many rows each time
             statement = self._compiled[len(rows)] = self._statement(len(rows)).compile(dialect=connection.dialect)
         values = {f"{name}_{number}": value for number, row in enumerate(rows) for name, value in row.items()}
         values["b_now"] = rows[0]["b_now"]
@@ -121,7 +135,7 @@ class OnDuplicateKey(Upsert):
         connection.exec_driver_sql(statement.string, parameters)
 
     def _statement(self, size: int) -> Insert:
-        """Return the insert of so many rows; the parameters of each row end with its number."""
+        """Return the insert of ``size`` rows. The parameters of each row end with the number of the row."""
         rows = [{name: _numbered(value, number) for name, value in self.row.items()} for number in range(size)]
         statement = insert(self.table).values(rows)
         return statement.on_duplicate_key_update(self.changes(statement.inserted))

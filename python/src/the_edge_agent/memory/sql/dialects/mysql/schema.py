@@ -1,4 +1,4 @@
-"""How tables are made on MySQL."""
+"""``MySQLSchema``: how the tables are defined and created on MySQL."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.sql.dialects.base import PYTHON_INSTEAD, DialectSchema
 from the_edge_agent.memory.sql.dialects.base.probing import accepts
 from the_edge_agent.memory.sql.dialects.mysql.features import MySQLFeatures
-from the_edge_agent.memory.sql.dialects.mysql.terms import OVERFULL, TERMS
+from the_edge_agent.memory.sql.dialects.mysql.metadata_hashes import METADATA_HASHES, TOO_MANY
 from the_edge_agent.memory.sql.dialects.mysql.words import INDEX, NUMBER, words_table
 
 _JSON_TRIAL: Final = """SELECT JSON_TYPE(JSON_EXTRACT('["a"]', '$[0]')), JSON_UNQUOTE(JSON_EXTRACT('["a"]', '$[0]'))"""
@@ -35,50 +35,53 @@ class MySQLSchema(DialectSchema):
     features: MySQLFeatures
 
     def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
-        """Look for the JSON functions, and for what the tables have.
+        """Check whether the server has JSON functions, and whether the entries have a table of words.
 
         Raises:
-            LTMError: ``configuration_error`` where no database is in use, so that there is none for the tables.
+            LTMError: ``configuration_error`` if the URL names no database.
         """
         if connection.dialect.default_schema_name is None:
-            raise LTMError("configuration_error", "the url names no database; its name goes behind the host: host/NAME")
+            raise LTMError("configuration_error", "the url names no database; write its name after the host: host/NAME")
         features = self.features
         features.has_json = accepts(connection, _JSON_TRIAL)
-        found = set(connection.scalars(_COLUMNS, {"name": entries.name}))
-        is_new = not found >= set(entries.c.keys())
+        columns = set(connection.scalars(_COLUMNS, {"name": entries.name}))
+        is_new = not columns >= set(entries.c.keys())
         keeps_words = "search_text" in entries.c
-        words = words_table(entries.name)  # a copy of the entries alone has none
+        words = words_table(entries.name)  # if only the entries' table was copied, there is none
         features.has_text_index = keeps_words and (is_new or inspect(connection).has_table(words.name))
         features.fall_back(
             {PYTHON_INSTEAD: not features.has_json, _LIKE_INSTEAD: keeps_words and not features.has_text_index}
         )
 
     def extend(self, entries: Table, catalog: Table) -> None:
-        """Add the terms of the metadata and the number; make the indexes parts of their tables."""
-        _add_terms(entries)
+        """Add the columns for metadata hashes and the number. Define all indexes inside CREATE TABLE."""
+        _add_metadata_hashes(entries)
         if "search_text" in entries.c:
             _add_number(entries)
         for table in (entries, catalog):
-            _make_indexes_inline(table)
+            _define_indexes_inline(table)
 
     def check_tables(self, connection: Connection, tables: Sequence[Table]) -> None:
-        """Refuse a storage engine that has no transactions, or others than ours."""
+        """Refuse another storage engine than InnoDB, because transactions would not work."""
         names = [table.name for table in (*tables, *self.search_tables(tables[0]))]
-        found = connection.execute(_ENGINES, {"names": names}).all()
+        rows = connection.execute(_ENGINES, {"names": names}).all()
         quote = connection.dialect.identifier_preparer.quote
-        for name, engine in found:
+        for name, engine in rows:
             if engine not in (None, "InnoDB"):  # None: a view
                 raise LTMError(
                     "configuration_error",
-                    f"the table {name} has the storage engine {engine}, which loses what a transaction promises; "
+                    f"the table {name} has the storage engine {engine}, whose transactions do not work as ours need; "
                     f"run: ALTER TABLE {quote(name)} ENGINE=InnoDB, ROW_FORMAT=DYNAMIC",
                 )
 
     def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
-        """Add the table of words, before the entries: where these are there, it must be, too."""
-        found = super().definitions(entries, *others)
+        """Return the statements.
+
+        The table of words is first, because the entries' table must never exist without it.
+        """
+        statements = super().definitions(entries, *others)
         words = [CreateTable(table, if_not_exists=True) for table in self.search_tables(entries)]
-        return [*words, *found]
+        return [*words, *statements]
 
     def search_tables(self, entries: Table) -> list[Table]:
         """Return the table of words."""
@@ -90,7 +93,7 @@ class MySQLSchema(DialectSchema):
 
     @contextmanager
     def exclusively(self, connection: Connection, name: str) -> Iterator[None]:
-        """Hold a lock of the server: DDL ends transactions here."""
+        """Hold a named lock of the server, because DDL ends the transaction on MySQL, and so would end a table lock."""
         lock = {"name": f"the-edge-agent {name}"[:64]}
         connection.execute(text("SELECT GET_LOCK(:name, 30)"), lock)
         try:
@@ -99,26 +102,26 @@ class MySQLSchema(DialectSchema):
             connection.execute(text("SELECT RELEASE_LOCK(:name)"), lock)
 
     def max_entry_bytes(self, connection: Connection) -> int | None:
-        """Return the size of the largest packet that the server reads."""
+        """Return the size of the largest packet that the server accepts."""
         return int(connection.scalar(text("SELECT @@max_allowed_packet")) or 0) or None
 
 
-def _add_terms(entries: Table) -> None:
-    """Add the columns and their indexes to the table of the entries."""
-    for name in TERMS:
-        default = str(OVERFULL) if name == TERMS[0] else None  # of a row by somebody who knows no terms
+def _add_metadata_hashes(entries: Table) -> None:
+    """Add the columns for metadata hashes, and their indexes, to the entries' table."""
+    for name in METADATA_HASHES:
+        default = str(TOO_MANY) if name == METADATA_HASHES[0] else None  # for rows of other programs
         entries.append_column(Column(name, INTEGER(unsigned=True), server_default=default))
         entries.append_constraint(_InlineIndex(entries.c[name], name=f"ix_{entries.name}_{name}"))
 
 
 def _add_number(entries: Table) -> None:
-    """Add the number by which words are looked up, and its index."""
+    """Add the column for the number, by which words are looked up, and its index."""
     entries.append_column(Column(NUMBER, BIGINT))
     entries.append_constraint(_InlineIndex(entries.c[NUMBER], name=INDEX))
 
 
-def _make_indexes_inline(table: Table) -> None:
-    """Have CREATE TABLE make the indexes of a table, too."""
+def _define_indexes_inline(table: Table) -> None:
+    """Move the indexes of a table into its CREATE TABLE."""
     for index in sorted(table.indexes, key=lambda index: str(index.name)):
         table.append_constraint(_InlineIndex(*index.columns, name=str(index.name), order=index.expressions))
     table.indexes.clear()
@@ -127,12 +130,13 @@ def _make_indexes_inline(table: Table) -> None:
 class _InlineIndex(ColumnCollectionConstraint):
     """An index within CREATE TABLE.
 
-    So many indexes would be slow to make one by one. And CREATE INDEX knows no IF NOT EXISTS: two members of a Group
-    Replication that made the same index at once could not replay each other's statement, and left the group.
+    To create so many indexes one by one would be slow. Also, CREATE INDEX has no IF NOT EXISTS. When two members of a
+    Group Replication created the same index at the same time, each failed to replay the other's statement and left the
+    group.
     """
 
     def __init__(self, *columns: Column[Any], name: str, order: Sequence[Any] = ()) -> None:
-        """Index columns, in an order that may be descending."""
+        """Index columns; ``order`` may have descending columns."""
         super().__init__(*columns, name=name)
         self.order = order or columns
 

@@ -1,7 +1,6 @@
 """The steps of searches on MySQL and MariaDB.
 
-The index of words is in ``words.py``, the index for filters in ``terms.py``. In this module a term is a number of that
-index; a ``Term`` is a word of a query.
+The index of words is in ``words.py``, the index for filters in ``metadata_hashes.py``.
 """
 
 from __future__ import annotations
@@ -43,11 +42,11 @@ from the_edge_agent.memory.database.search_plan import (
 )
 from the_edge_agent.memory.sql.dialects.base.match_query import IS_PARTIAL, ROWS, SKIPPED, MatchQuery, SQLStep
 from the_edge_agent.memory.sql.dialects.base.search import TextConditions
-from the_edge_agent.memory.sql.dialects.mysql.terms import OVERFULL, TERMS, terms_of
+from the_edge_agent.memory.sql.dialects.mysql.metadata_hashes import METADATA_HASHES, TOO_MANY, metadata_hashes
 from the_edge_agent.memory.sql.dialects.mysql.words import BLOCK, Places, WordTable, both, count, numbers
 
-_REMEMBERED: Final = 2.0  # seconds, how many there were: it decides what is tried first, and no answer
-_KEPT_QUERIES: Final = 1_000
+_CACHE_SECONDS: Final = 2.0  # seconds for which counts are remembered; they only decide which step runs first
+_CACHED_QUERIES: Final = 1_000
 
 LookUp: TypeAlias = Callable[[StepLimits], SQLStep]
 
@@ -56,134 +55,150 @@ _SOME: Final[BindParameter[int]] = bindparam("b_some", type_=Integer())
 _NEWEST: Final[BindParameter[int]] = bindparam("b_newest", type_=Integer())
 
 
-class TermConditions(TextConditions):
-    """Words by LIKE, but within what the terms of a filter, or the table of words, find if that is not much."""
+class MySQLTextConditions(TextConditions):
+    """Words by LIKE. If metadata hashes or the table of words find few entries, only these are read."""
 
     def __init__(self, entries: Table, words: WordTable | None) -> None:
-        """Make the conditions of one table, which may have a table of words."""
+        """Make conditions for one table. ``words`` is None if there is no table of words."""
         super().__init__(entries)
         self._words = words
-        self._few_entries_until = 0.0
-        self._many_until: dict[Sequence[Term], float] = {}
+        self._small_until = 0.0
+        self._common_until: dict[Sequence[Term], float] = {}
 
     def tried_first(self, steps: Sequence[SQLStep], terms: Sequence[Term]) -> Sequence[int]:
-        """Read all entries if there were few a moment ago; the newest, if many had these words."""
+        """Return the step that a recent count makes likely to answer.
+
+        If there were few entries a moment ago, that is the step for all. If many had the words, the step for the
+        newest.
+        """
         if steps[0].look_up is None:
             return super().tried_first(steps, terms)
         now = time.monotonic()
-        if now < self._few_entries_until:
+        if now < self._small_until:
             return [len(steps) - 1]
-        if now < self._many_until.get(terms, now):
+        if now < self._common_until.get(terms, now):
             return [next(place for place, step in enumerate(steps) if step.is_partial)]
         return []
 
     def _numbers(self, words: WordTable, limit: int, connection: Connection, terms: Sequence[Term]) -> Any:
-        """Return the numbers of the entries that may have all terms; None if these and the unnumbered are too many."""
+        """Return the numbers of entries that may have all terms, or None if these and the unnumbered are too many."""
         blocks = words.blocks(connection)
         now = time.monotonic()
-        found = reduce(both, words.places(connection, blocks, [term for term in terms if not term.negated]))
-        room = limit - count(found)
+        places = reduce(both, words.places(connection, blocks, [term for term in terms if not term.negated]))
+        room = limit - count(places)
         unnumbered = words.unnumbered(connection, max(room, 0) + 1)
         if len(blocks) <= ALL_BLOCKS and unnumbered <= min(room, BLOCK):
-            self._few_entries_until = now + _REMEMBERED
+            self._small_until = now + _CACHE_SECONDS
         if unnumbered <= room:
-            return {"b_numbers": [*numbers(found)]}
-        if len(self._many_until) >= _KEPT_QUERIES:
-            self._many_until.clear()
-        self._many_until[terms] = now + _REMEMBERED
+            return {"b_numbers": [*numbers(places)]}
+        if len(self._common_until) >= _CACHED_QUERIES:
+            self._common_until.clear()
+        self._common_until[terms] = now + _CACHE_SECONDS
         return None
 
     def lookup_parameters(self, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
-        """Return the parameters by which the columns look up a metadata filter: an entry has one term of each group."""
+        """Return the hashes by which the columns look up a metadata filter. A match has one hash of each group."""
         return {
-            _name(place, number): term
+            _name(place, number): metadata_hash
             for place, group in enumerate(groups[: GROUPS["mysql"]])
-            for number, term in enumerate(term for found in group for term in terms_of(found, ""))
+            for number, metadata_hash in enumerate(
+                metadata_hash for one_of in group for metadata_hash in metadata_hashes(one_of, "")
+            )
         }
 
     def steps(self, newest: MatchQuery) -> list[SQLStep]:
-        """Fetch and sort what a group finds if that is not much; else look for enough among the newest entries."""
-        look_ups = [self._few(newest, group, size) for group, size in enumerate(newest.group_sizes[: GROUPS["mysql"]])]
+        """Return the steps: look up and sort the matches of a group or of words, or read the newest entries."""
+        look_ups = [
+            self._by_filter(newest, group, size) for group, size in enumerate(newest.group_sizes[: GROUPS["mysql"]])
+        ]
         words = self._words if has_words(newest.terms) else None
         if not look_ups and words is None:
             return super().steps(newest)
         if words is not None:
-            look_ups.append(self._numbered(newest, words))
+            look_ups.append(self._by_words(newest, words))
         (every,) = super().steps(newest)
         return [*ladder("mysql", look_ups, self._among_newest(newest), lambda: every)]
 
-    def _numbered(self, newest: MatchQuery, words: WordTable) -> LookUp:
-        """Return a function that makes, for a bound, the step that reads what the table of words finds."""
-        rows = newest.rows(where=[words.may_have("b_numbers"), *self.exact(newest.terms)])
+    def _by_words(self, newest: MatchQuery, words: WordTable) -> LookUp:
+        """Return a function from limits to the step that reads the entries that the table of words finds."""
+        rows = newest.rows(where=[words.may_have("b_numbers"), *self.like_conditions(newest.terms)])
         statement = rows.with_hint(self.table, words.hint)
 
-        def step(bound: StepLimits) -> SQLStep:
-            limit = max(bound.matches, LEAST_LOOKED_UP)
+        def step(limits: StepLimits) -> SQLStep:
+            limit = max(limits.matches, LEAST_LOOKED_UP)
             return Step(statement, look_up=partial(self._numbers, words, limit))
 
         return step
 
     def having(self, newest: MatchQuery) -> list[SQLStep]:
-        """Look the words up in their table; of many entries, first in the latest blocks."""
+        """Return the steps that look the words up in their table.
+
+        If many entries have them, the latest blocks come first.
+        """
         every = super().having(newest)
         words = self._words if has_words(newest.terms) else None
         if words is None:
             return every
-        where = [words.may_have("b_numbers"), *newest.conditions, *newest.prefix(), *self.exact(newest.terms)]
+        where = [words.may_have("b_numbers"), *newest.conditions, *newest.prefix(), *self.like_conditions(newest.terms)]
         rows = select(*newest.columns).where(*where).limit(ROWS).with_hint(self.table, words.hint)
         look_ups = partial(self._latest_numbers, words), partial(self._all_numbers, words)
         return [*(Step(rows, look_up=look_up) for look_up in look_ups), *every]
 
     def _latest_numbers(self, words: WordTable, connection: Connection, terms: Sequence[Term]) -> Any:
-        """Return the numbers of entries that may have all terms, of the latest blocks if there are many."""
-        found = self._places(words, connection, terms)
+        """Return the numbers of entries that may have all terms.
+
+        If there are many, return only those of the latest blocks.
+        """
+        places = self._places(words, connection, terms)
         if words.unnumbered(connection, MOST_UNNUMBERED + 1) > MOST_UNNUMBERED:
             return None
-        is_partial = {IS_PARTIAL: True} if count(found) > LATEST else {}
-        return {"b_numbers": [*islice(numbers(found), LATEST)], **is_partial}
+        is_partial = {IS_PARTIAL: True} if count(places) > LATEST else {}
+        return {"b_numbers": [*islice(numbers(places), LATEST)], **is_partial}
 
     def _all_numbers(self, words: WordTable, connection: Connection, terms: Sequence[Term]) -> Any:
-        found = self._places(words, connection, terms)
-        is_much = count(found) + words.unnumbered(connection, _MOST + 1) > _MOST
-        return None if is_much else {"b_numbers": [*numbers(found)]}
+        places = self._places(words, connection, terms)
+        is_much = count(places) + words.unnumbered(connection, _MOST + 1) > _MOST
+        return None if is_much else {"b_numbers": [*numbers(places)]}
 
     def _places(self, words: WordTable, connection: Connection, terms: Sequence[Term]) -> Places:
         positive = [term for term in terms if not term.negated]
         return reduce(both, words.places(connection, words.blocks(connection), positive))
 
-    def _few(self, newest: MatchQuery, group: int, size: int) -> LookUp:
-        """Return a function that makes, for a bound, the step that reads what one group of the filter finds.
+    def _by_filter(self, newest: MatchQuery, group: int, size: int) -> LookUp:
+        """Return a function from limits to the step that reads the entries that one group of the filter finds.
 
-        For too many entries its statement returns one row without a key.
+        If they are too many, the statement returns one row without a key.
         """
         columns = self.table.c
-        terms = [bindparam(_name(group, number), type_=Integer()) for number in range(size)]
-        mark: ColumnElement[int] = literal_column(str(OVERFULL), Integer())
+        hashes = [bindparam(_name(group, number), type_=Integer()) for number in range(size)]
+        mark: ColumnElement[int] = literal_column(str(TOO_MANY), Integer())
         lookups = [
-            select(columns.key).where(columns[name].in_([*terms, mark] if name == TERMS[0] else terms)).limit(_SOME)
-            for name in TERMS
+            select(columns.key)
+            .where(columns[name].in_([*hashes, mark] if name == METADATA_HASHES[0] else hashes))
+            .limit(_SOME)
+            for name in METADATA_HASHES
         ]
-        keys = union(*lookups).subquery("keys")  # of $or an entry may have several terms
+        keys = union(*lookups).subquery("keys")  # with $or, an entry may have several of the hashes
         count, place = func.count().over().label("count"), func.row_number().over().label("place")
-        found = select(keys.c.key, count, place).subquery("found")
-        is_few = found.c.count < _SOME
-        shown: list[ColumnElement[Any]] = [case((is_few, columns.key)).label("key"), *newest.columns[1:]]
-        rows = select(*shown).join_from(found, self.table, columns.key == found.c.key)
+        matches = select(keys.c.key, count, place).subquery("matches")
+        is_within_limit = matches.c.count < _SOME
+        shown: list[ColumnElement[Any]] = [case((is_within_limit, columns.key)).label("key"), *newest.columns[1:]]
+        rows = select(*shown).join_from(matches, self.table, columns.key == matches.c.key)
         rows = rows.where(
-            or_(is_few, found.c.place <= SKIPPED + 1),  # by itself: it is decided before the join
-            or_(not_(is_few), and_(*newest.conditions, *newest.prefix(), *self.exact(newest.terms))),
+            or_(is_within_limit, matches.c.place <= SKIPPED + 1),  # separate: the server checks it before the join
+            or_(not_(is_within_limit), and_(*newest.conditions, *newest.prefix(), *self.like_conditions(newest.terms))),
         )
         statement = rows.order_by(*newest.order).limit(ROWS).offset(SKIPPED)
-        return lambda bound: Step(statement, {"b_some": bound.matches + 1}, limit=bound.matches)
+        return lambda limits: Step(statement, {"b_some": limits.matches + 1}, limit=limits.matches)
 
     def _among_newest(self, newest: MatchQuery) -> LookUp:
-        """Return a function that makes, for a bound, the step that reads matches among the newest entries."""
+        """Return a function from limits to the step that reads the matches among the newest entries."""
         ages = self.table.alias("ages").c
         oldest = select(ages.updated_at).order_by(ages.updated_at.desc(), ages.key).limit(1).offset(_NEWEST)
         first = func.coalesce(oldest.scalar_subquery(), literal_column("TIMESTAMP'1000-01-01 00:00:00'"))
-        rows = newest.rows(where=[self.table.c.updated_at >= first, *self.exact(newest.terms)])
-        return lambda bound: Step(rows, {"b_newest": bound.newest}, is_partial=True, limit=bound.newest)
+        rows = newest.rows(where=[self.table.c.updated_at >= first, *self.like_conditions(newest.terms)])
+        return lambda limits: Step(rows, {"b_newest": limits.newest}, is_partial=True, limit=limits.newest)
 
 
 def _name(group: int, number: int) -> str:
-    return f"b_wanted{group}_{number}"
+    return f"b_hash{group}_{number}"

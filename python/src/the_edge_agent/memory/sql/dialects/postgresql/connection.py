@@ -1,4 +1,4 @@
-"""How engines for PostgreSQL are made, and what is done with connections."""
+"""``PostgreSQLEngines`` prepares engines for PostgreSQL, ``PostgreSQLSessions`` its connections."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from contextlib import suppress
 from typing import Any, Final
 
 from the_edge_agent.memory.postgres.refusals import learn_code
-from the_edge_agent.memory.postgres.sessions import BEGIN_ANEW_TO_SET_UP, session_settings
+from the_edge_agent.memory.postgres.sessions import COMMIT_AND_BEGIN_TO_SET_UP, session_settings
 from the_edge_agent.memory.sql.dialects.base import COMMITS_ALONE, IN_USE, Engines, Sessions
 
-_ACTIVE: Final = 1  # what libpq calls the transaction status while a statement runs
+_ACTIVE: Final = 1  # libpq's transaction status while a statement runs
 _TO_CANCEL: Final = 1.0  # seconds
-_ASCII: Final = "SQL_ASCII"  # as which drivers return bytes
+_ASCII: Final = "SQL_ASCII"  # with this encoding drivers return bytes
 
 
 class PostgreSQLEngines(Engines):
     """Engines for PostgreSQL."""
 
     def connect_args(self, driver: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
-        """Return libpq's limit for connecting, in whole seconds."""
+        """Return libpq's time limit for connecting, in whole seconds."""
         return {"connect_timeout": max(1, round(connect_timeout)), "client_encoding": "utf8"}
 
 
@@ -27,19 +27,19 @@ class PostgreSQLSessions(Sessions):
     """Connections to PostgreSQL."""
 
     def settings(self, timeout: float, idle: float, driver_connection: Any) -> list[str]:
-        """Return the one statement, see ``postgres.sessions.session_settings``."""
+        """Return one text with several statements; see ``postgres.sessions.session_settings``."""
         info = driver_connection.info
         version, process = info.server_version, info.backend_pid
         settings = session_settings(timeout=timeout, idle=idle, server_version=version, process=process)
-        return [f"{BEGIN_ANEW_TO_SET_UP}; {settings}"]
+        return [f"{COMMIT_AND_BEGIN_TO_SET_UP}; {settings}"]
 
     def set_up(self, cursor: Any, setting: str) -> None:
-        """Let psycopg not prepare it: several statements in one text cannot be."""
+        """Run the text. psycopg must not prepare it, because several statements in one text cannot be prepared."""
         unprepared = {"prepare": False} if hasattr(cursor.connection, "prepare_threshold") else {}
         cursor.execute(setting, **unprepared)
 
     def why_unusable(self, driver_connection: Any, *, is_shared: bool) -> str | None:
-        """Refuse autocommit of the driver; look at libpq's transaction status."""
+        """Refuse autocommit of the driver, and a connection that libpq says is in a transaction."""
         if driver_connection.autocommit:
             return COMMITS_ALONE
         return IN_USE if is_shared and driver_connection.info.transaction_status != 0 else None
@@ -49,20 +49,23 @@ class PostgreSQLSessions(Sessions):
         return -1 if driver_connection.closed else int(driver_connection.fileno())
 
     def cancel(self, driver_connection: Any) -> None:
-        """Cancel a statement that still runs: psycopg does so for KeyboardInterrupt alone.
+        """Cancel a statement that still runs, because psycopg does so only for KeyboardInterrupt.
 
-        With psycopg2 none runs then, because Python raises nothing while its C code waits for the server.
+        With psycopg2 no statement runs at this time: while its C code waits for the server, Python raises no exception.
         """
         if hasattr(driver_connection, "cancel_safe") and driver_connection.info.transaction_status == _ACTIVE:
-            with suppress(Exception):  # the connection is closed next, whatever became of this
+            with suppress(Exception):  # the connection is closed next in any case
                 driver_connection.cancel_safe(timeout=_TO_CANCEL)
 
     def learn_code(self, error: Exception, parameters: Mapping[str, Any], seconds: float) -> None:
-        """Learn it from a trace: libpq gives a text in the server's language alone."""
+        """Find the code in a trace of the protocol, because libpq returns only a text, in the server's language."""
         learn_code(error, parameters, seconds)
 
     def reason(self, error: Exception) -> str | None:
-        """Tell of a session whose texts are bytes: SQLAlchemy does not come as far as our probe there."""
+        """Explain the error of a session whose texts are bytes.
+
+        SQLAlchemy fails before our probe can check the encoding.
+        """
         return wrong_encoding(_ASCII, _ASCII) if "bytes-like" in str(error) else None
 
 

@@ -1,4 +1,4 @@
-"""PostgreSQL: the dialect. Its words are in a tsvector, its filters use a JSONB copy of the metadata."""
+"""The dialect of PostgreSQL: words in a tsvector, and filters by a JSONB copy of the metadata."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from the_edge_agent.memory.sql.dialects.postgresql.transactions import PostgreSQ
 
 
 class PostgreSQLDialect(Dialect):
-    """PostgreSQL 12 or later, and what speaks its dialect."""
+    """PostgreSQL 12 or later, and databases that understand its SQL."""
 
     features: PostgreSQLFeatures = PostgreSQLFeatures()
     engines = PostgreSQLEngines()

@@ -1,4 +1,4 @@
-"""Metadata filters on PostgreSQL, by a JSONB copy of the metadata."""
+"""``JSONBConditions``: metadata filters on PostgreSQL, by a JSONB copy of the metadata."""
 
 from __future__ import annotations
 
@@ -22,45 +22,45 @@ class JSONBConditions(FilterConditions):
     takes_placeholders = True
 
     def __init__(self, table: Table, features: PostgreSQLFeatures) -> None:
-        """Make the conditions of one table, which keeps metadata."""
+        """Make conditions for one table that stores metadata."""
         super().__init__(table)
         self._features = features
 
     def condition(self, node: Node) -> ColumnElement[bool] | None:
-        """Return a metadata filter as SQL, None where Python has to decide."""
-        found = super().condition(node)
-        return found if found is None or self._features.keeps_settings else found & IS_WHOLE
+        """Return a metadata filter as an SQL condition, or None if Python must decide it."""
+        sql = super().condition(node)
+        return sql if sql is None or self._features.keeps_settings else sql & IS_WHOLE
 
-    def bound(self, place: int, path: Path, value: int | str) -> dict[str, Any]:
-        """Return the JSON that the metadata must contain, for the JSONB index."""
+    def placeholder_parameters(self, place: int, path: Path, value: int | str) -> dict[str, Any]:
+        """Return the parameter with the JSON that the metadata must contain; the JSONB index looks it up."""
         return {placeholder_name(place): comparable_json(nested(path, value))}
 
     def equals(self, path: Path, values: Sequence[Any]) -> ColumnElement[bool]:
-        """Let the index find what contains the value; only null, lists and objects need more."""
+        """Return the condition. The index finds metadata that contains a scalar; null, lists and objects need more."""
         scalars = [value for value in values if isinstance(value, (bool, int, float, str, Placeholder))]
         others = [value for value in values if not isinstance(value, (bool, int, float, str, Placeholder))]
-        found = false() | super().equals(path, others)
+        sql = false() | super().equals(path, others)
         for value in scalars:
             if isinstance(value, Placeholder):
                 contained = _as_jsonb(bindparam(placeholder_name(value.place), type_=Text()))
             else:
                 contained = _jsonb(nested(path, value))
-            found = found | self.table.c.metadata_json.contains(contained)
-        return found
+            sql = sql | self.table.c.metadata_json.contains(contained)
+        return sql
 
     def equals_whole(self, path: Path, value: list[Any] | dict[str, Any]) -> ColumnElement[bool]:
-        """Compare as JSONB does: numbers by value, objects in any order."""
+        """Return the condition. JSONB compares numbers by value, and ignores the order of keys."""
         return func.coalesce(self._value(path) == _jsonb(value), false())
 
     def compare(self, path: Path, op: str, value: int | float | str) -> ColumnElement[bool]:
-        """Compare every number as NUMERIC, which is exact for integers and doubles alike."""
+        """Return the condition. Numbers compare as NUMERIC, which is exact for integers and doubles."""
         if isinstance(value, str):
             return super().compare(path, op, value)
-        bound = cast(literal(comparable_json(value), Text), Numeric)
-        return self.at(path, ("double",), is_ordered(op, bound))
+        number = cast(literal(comparable_json(value), Text), Numeric)
+        return self.at(path, ("double",), is_ordered(op, number))
 
     def at(self, path: Path, kinds: Sequence[Kind], test: Test | None = None) -> ColumnElement[bool]:
-        """Look at the type first: a cast of another type would be an error."""
+        """Return the condition. It checks the type first, because a cast of another type would fail."""
         value = self._value(path)
         types = {_TYPES.get(kind, kind) for kind in kinds}
         has_type = func.coalesce(func.jsonb_typeof(value).in_(sorted(types)), false())
@@ -76,7 +76,7 @@ class JSONBConditions(FilterConditions):
     def _value(self, path: Path) -> ColumnElement[Any]:
         value: ColumnElement[Any] = self.table.c.metadata_json
         for key in path:
-            # `->` with text never indexes an array, unlike `#>`.
+            # With text, `->` never takes an item of an array, unlike `#>`.
             value = value.op("->", return_type=JSONB())(cast(literal(key, Text), Text))
         return value
 

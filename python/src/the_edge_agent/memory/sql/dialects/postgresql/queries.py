@@ -1,4 +1,4 @@
-"""What statements for PostgreSQL are made of."""
+"""``PostgreSQLQueries``: SQL parts from which the statements for PostgreSQL are built."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Integer, Table, Text, bindparam, cast, func
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from the_edge_agent.memory.postgres.index import json_copy
+from the_edge_agent.memory.postgres.shared_sql import json_copy
 from the_edge_agent.memory.sql.dialects.base import Queries
 from the_edge_agent.memory.sql.dialects.base.filters import FilterConditions
 from the_edge_agent.memory.sql.dialects.base.search import TextConditions
@@ -19,7 +19,7 @@ from the_edge_agent.memory.sql.dialects.postgresql.search import VectorCondition
 
 
 class PostgreSQLQueries(Queries):
-    """Parts of statements for PostgreSQL."""
+    """SQL parts of statements for PostgreSQL."""
 
     features: PostgreSQLFeatures
 
@@ -28,26 +28,26 @@ class PostgreSQLQueries(Queries):
         return OnConflict(table, row, insert)
 
     def metadata_columns(self, table: Table) -> dict[str, ColumnElement[Any]]:
-        """Return the bound columns, the JSONB copy as text that the server converts."""
+        """Return the columns that store metadata. The JSONB copy is bound as text, and the server converts it."""
         if "metadata_json" not in table.c:
             return super().metadata_columns(table)
         copy = cast(bindparam("b_metadata_json", type_=Text()), JSONB)
         return {**super().metadata_columns(table), "metadata_json": copy}
 
     def metadata_parameters(self, metadata: str | None) -> dict[str, Any]:
-        """Return the parameters, with the metadata in the form that JSONB compares exactly."""
+        """Return the values for these columns. The JSONB copy has the form that JSONB compares exactly."""
         return {**super().metadata_parameters(metadata), "b_metadata_json": json_copy(metadata)}
 
     def size(self, column: ColumnElement[str]) -> ColumnElement[int]:
-        """Return the bytes, which PostgreSQL knows: to count characters it decompresses the text."""
+        """Return the length in bytes, which PostgreSQL stores. To count characters it would decompress the text."""
         return func.octet_length(column, type_=Integer())
 
     def filters(self, table: Table) -> FilterConditions:
-        """Return the conditions on the JSONB copy."""
+        """Return filter conditions on the JSONB copy."""
         if "metadata_json" not in table.c:
             return super().filters(table)
         return JSONBConditions(table, self.features)
 
     def texts(self, entries: Table) -> TextConditions:
-        """Return the conditions on the tsvector."""
+        """Return the conditions for words: by the tsvector or, without it, by LIKE."""
         return VectorConditions(entries, self.features) if self.features.has_text_index else super().texts(entries)

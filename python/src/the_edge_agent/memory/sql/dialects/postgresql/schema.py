@@ -1,4 +1,4 @@
-"""How tables are made on PostgreSQL."""
+"""``PostgreSQLSchema``: how the tables are defined and created on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.database.poolers import PREPARES
-from the_edge_agent.memory.postgres.index import VECTOR
+from the_edge_agent.memory.postgres.shared_sql import VECTOR
 from the_edge_agent.memory.sql.dialects.base import LIKE_INSTEAD, PYTHON_INSTEAD, SECONDS, DialectSchema
 from the_edge_agent.memory.sql.dialects.base.probing import accepts
 from the_edge_agent.memory.sql.dialects.postgresql.connection import wrong_encoding
@@ -37,17 +37,17 @@ class PostgreSQLSchema(DialectSchema):
     features: PostgreSQLFeatures
 
     def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
-        """Look for the columns of tables that are there, else whether the server can make them.
+        """Check whether existing tables have the columns of this dialect, or whether the server can create them.
 
-        Refuses encodings in which text would be lost, and prepared statements behind a pooler.
+        Refuse encodings in which text would be lost, and prepared statements behind a pooler.
 
         Raises:
             LTMError: ``configuration_error``.
         """
         features = self.features
         settings = ("server_encoding", "client_encoding", "gin_fuzzy_search_limit")
-        asked = select(*map(func.current_setting, settings), func.pg_backend_pid())
-        row: Any = connection.execute(asked).one()
+        statement = select(*map(func.current_setting, settings), func.pg_backend_pid())
+        row: Any = connection.execute(statement).one()
         server, client, limit, process = row
         if (server, client) != ("UTF8", "UTF8"):
             raise LTMError("configuration_error", wrong_encoding(server, client))
@@ -75,7 +75,7 @@ class PostgreSQLSchema(DialectSchema):
         features.fall_back(missing)
 
     def extend(self, entries: Table, catalog: Table) -> None:
-        """Add the text index, and the copy of the metadata that filters look at."""
+        """Add the text index, and the copy of the metadata that filters use."""
         if self.features.has_text_index:
             entries.append_column(Column("search_vector", TSVECTOR, Computed(VECTOR, persisted=True)))
             Index(f"ix_{entries.name}_search_vector", entries.c.search_vector, postgresql_using="gin")

@@ -1,4 +1,4 @@
-"""Words on PostgreSQL, by a tsvector of the search text."""
+"""``VectorConditions``: words on PostgreSQL, by a tsvector of the search text."""
 
 from __future__ import annotations
 
@@ -25,8 +25,15 @@ from sqlalchemy.sql.visitors import replacement_traverse
 
 from the_edge_agent.memory.core.tokens import Term, has_words
 from the_edge_agent.memory.database.search_plan import Step, StepLimits, ladder
-from the_edge_agent.memory.postgres.index import looked_up
-from the_edge_agent.memory.sql.dialects.base.match_query import ROWS, SKIPPED, MatchQuery, SQLStep, are_many, in_order
+from the_edge_agent.memory.postgres.shared_sql import term_query
+from the_edge_agent.memory.sql.dialects.base.match_query import (
+    ROWS,
+    SKIPPED,
+    MatchQuery,
+    SQLStep,
+    in_order,
+    is_over_limit,
+)
 from the_edge_agent.memory.sql.dialects.base.search import IndexedTextConditions
 from the_edge_agent.memory.sql.dialects.postgresql.features import IS_WHOLE, PostgreSQLFeatures
 
@@ -34,47 +41,52 @@ _SIMPLE: Final[ColumnElement[Any]] = literal_column("'simple'::regconfig")
 
 
 class VectorConditions(IndexedTextConditions):
-    """Words looked up in the tsvector."""
+    """Looks up words in the tsvector."""
 
     def __init__(self, entries: Table, features: PostgreSQLFeatures) -> None:
-        """Make the conditions of one table."""
+        """Make conditions for one table."""
         super().__init__(entries)
         self._features = features
 
     def steps(self, newest: MatchQuery) -> list[SQLStep]:
         """Return the steps for the newest matches.
 
-        For a filter that the JSONB index can help with, and no words, there is a ladder: fetch and sort what the filter
-        finds if that is not much, else look for enough among the newest entries. All else is one statement.
+        A filter without words, if the JSONB index can help, has a ladder: look up the matches and sort them if there
+        are not too many, else look for enough matches among the newest entries. All other searches are one statement.
         """
         (every,) = super().steps(newest)
         if not newest.group_sizes or has_words(newest.terms) or "metadata_json" not in self.table.c:
             return [every]
-        return [*ladder("postgresql", [partial(self._few, newest)], partial(self._among_newest, newest), lambda: every)]
+        return [
+            *ladder(
+                "postgresql", [partial(self._by_filter, newest)], partial(self._among_newest, newest), lambda: every
+            )
+        ]
 
-    def _few(self, newest: MatchQuery, bound: StepLimits) -> SQLStep:
-        """Return the step that looks up the matches, at most as many as ``bound.matches``.
+    def _by_filter(self, newest: MatchQuery, limits: StepLimits) -> SQLStep:
+        """Return the step that looks up at most ``limits.matches`` matches and sorts them.
 
-        For more it returns a row of nulls. With a large bound it sorts keys and times alone, and fetches rows later.
+        If there are more, it returns a row of nulls. If the limit is high, it sorts only keys and times and then
+        fetches the rows.
         """
-        limit, entries = bound.matches, self.table
-        timestamp = type_coerce(entries.c.updated_at, Text()).label("written_at")  # sorted by, and not looked at
-        columns = newest.columns if bound.is_small else [entries.c.key]
-        found = (
-            select(*columns, timestamp).where(*self._where(newest)).limit(literal_column(str(limit + 1))).cte("found")
+        limit, entries = limits.matches, self.table
+        timestamp = type_coerce(entries.c.updated_at, Text()).label("written_at")  # only for sorting
+        columns = newest.columns if limits.is_small else [entries.c.key]
+        matches = (
+            select(*columns, timestamp).where(*self._where(newest)).limit(literal_column(str(limit + 1))).cte("matches")
         )
-        many, key = are_many(found, limit), next(iter(found.c))
-        chosen = select(*found.c).where(not_(many)).order_by(found.c.written_at.desc(), key)
+        many, key = is_over_limit(matches, limit), next(iter(matches.c))
+        chosen = select(*matches.c).where(not_(many)).order_by(matches.c.written_at.desc(), key)
         rows = select(*(places := chosen.limit(ROWS).offset(SKIPPED).subquery("chosen")).c)
-        if not bound.is_small:
+        if not limits.is_small:
             rows = select(*newest.columns, places.c.written_at).join_from(
                 entries, places, entries.c.key == places.c.key
             )
         return Step(in_order(rows, many))
 
-    def _among_newest(self, newest: MatchQuery, bound: StepLimits) -> SQLStep:
-        """Return the step that looks at the newest entries alone. A limit in a subquery keeps the planner to these."""
-        latest: ColumnElement[int] = literal_column(str(bound.newest), Integer())
+    def _among_newest(self, newest: MatchQuery, limits: StepLimits) -> SQLStep:
+        """Return the step that reads only the newest entries. A subquery with a limit makes the planner do that."""
+        latest: ColumnElement[int] = literal_column(str(limits.newest), Integer())
         entries = select(self.table).order_by(*newest.order).limit(latest).subquery("newest")
 
         def moved(element: Any, **_: Any) -> Any:
@@ -86,17 +98,17 @@ class VectorConditions(IndexedTextConditions):
         )
         order = entries.c.updated_at.desc(), entries.c.key
         rows = select(*columns).where(*where).order_by(*order).limit(ROWS).offset(SKIPPED)
-        return Step(rows, is_partial=True, limit=bound.newest)
+        return Step(rows, is_partial=True, limit=limits.newest)
 
     def _where(self, newest: MatchQuery) -> list[ColumnElement[bool]]:
-        return [*newest.conditions, *newest.prefix(), *self.exact(newest.terms)]
+        return [*newest.conditions, *newest.prefix(), *self.like_conditions(newest.terms)]
 
     def having(self, newest: MatchQuery) -> list[SQLStep]:
-        """Return the step that finds rows that match. With ``hides_words`` a subquery hides words from the planner."""
+        """Return the step that finds some matches. With ``hides_words`` a subquery hides the words from the planner."""
 
         def hidden(element: Any, **_: Any) -> Any:
-            is_asked = isinstance(element, FunctionElement) and getattr(element, "name", None) == "to_tsquery"
-            return select(element).scalar_subquery() if is_asked else None
+            is_word_query = isinstance(element, FunctionElement) and getattr(element, "name", None) == "to_tsquery"
+            return select(element).scalar_subquery() if is_word_query else None
 
         steps = super().having(newest)
         if not self._features.hides_words:
@@ -104,11 +116,11 @@ class VectorConditions(IndexedTextConditions):
         statements: list[Any] = [replacement_traverse(step.statement, {}, hidden) for step in steps]
         return [replace(step, statement=statement) for step, statement in zip(steps, statements, strict=True)]
 
-    def indexed(self, words: BindParameter[str]) -> ColumnElement[bool]:
+    def index_condition(self, index_query: BindParameter[str]) -> ColumnElement[bool]:
         """Return the condition that the tsvector has all words of a query."""
-        found = self.table.c.search_vector.bool_op("@@")(func.to_tsquery(_SIMPLE, words))
-        return found if self._features.keeps_settings else found & IS_WHOLE
+        condition = self.table.c.search_vector.bool_op("@@")(func.to_tsquery(_SIMPLE, index_query))
+        return condition if self._features.keeps_settings else condition & IS_WHOLE
 
-    def words(self, terms: Sequence[Term]) -> str:
-        """Return the query for the index, which asks for every token of these terms."""
-        return " & ".join(map(looked_up, terms))
+    def index_query(self, terms: Sequence[Term]) -> str:
+        """Return the tsquery: every token of these terms must occur."""
+        return " & ".join(map(term_query, terms))

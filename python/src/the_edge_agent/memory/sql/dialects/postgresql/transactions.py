@@ -1,4 +1,4 @@
-"""How transactions begin and end on PostgreSQL, and what time it is in them."""
+"""``PostgreSQLTransactions`` and ``PostgreSQLTimes``: transactions on PostgreSQL, and the SQL for times."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class PostgreSQLTransactions(Transactions):
     def begin(
         self, connection: Connection, deadline: Deadline | None, *, write: bool, snapshot: bool = False
     ) -> AbstractContextManager[Any]:
-        """Begin a transaction; only REPEATABLE READ keeps one state.
+        """Begin a transaction. With ``snapshot`` it is REPEATABLE READ, the only level whose reads see one state.
 
-        In a session that is not ours what it needs is set until it ends.
+        If the session does not keep settings, they are set for this transaction.
         """
         if snapshot:
             connection.execution_options(isolation_level="REPEATABLE READ")
@@ -56,14 +56,15 @@ class PostgreSQLTransactions(Transactions):
                 connection.exec_driver_sql("; ".join(settings))
                 yield transaction
             return
-        # psycopg commits what it has not begun: so the settings come in the round trip of BEGIN.
+        # psycopg also commits a transaction that we begin ourselves. So BEGIN and the settings need only one round
+        # trip.
         with _Autocommit(driver_connection), super().begin(connection, deadline, write=True) as transaction:
             begin = "; ".join([f"BEGIN ISOLATION LEVEL {level}", *settings])
             driver_connection.execute(begin, prepare=False)  # several statements cannot be prepared as one
             yield transaction
 
     def autocommit(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
-        """Turn autocommit on for a while: psycopg and psycopg2 send nothing for that."""
+        """Switch autocommit on for one statement. psycopg and psycopg2 send nothing for that."""
         return _Autocommit(driver_connection)
 
     def lock_row(self, connection: Connection, table: Table, *, exclusive: bool) -> None:
@@ -71,7 +72,7 @@ class PostgreSQLTransactions(Transactions):
         connection.execute(select(table).with_for_update(read=not exclusive))
 
     def analyze(self, connection: Connection, *tables: Table) -> None:
-        """Refresh the statistics: with those of an empty table a join of two large ones never ends."""
+        """Refresh the statistics. With the statistics of empty tables, a join of two large tables would never end."""
         for table in tables:
             connection.exec_driver_sql(f"ANALYZE {connection.dialect.identifier_preparer.format_table(table)}")
 
@@ -99,7 +100,7 @@ class PostgreSQLTimes(Times):
 
 
 class _Autocommit:
-    """Each statement is a transaction of its own."""
+    """Switches autocommit on, so that each statement is a transaction of its own, and restores it at the end."""
 
     def __init__(self, driver_connection: Any) -> None:
         self._connection = driver_connection
@@ -107,7 +108,7 @@ class _Autocommit:
     def __enter__(self) -> None:
         self._before = self._connection.autocommit
         self._level = getattr(self._connection, "isolation_level", None)
-        # Else psycopg2 resets the session's own level, each time, to that of the database.
+        # Otherwise psycopg2 sets the level of the session to the database's default each time.
         self._takes_level = self._level is not None and hasattr(self._connection, "set_session")
         if self._takes_level:
             self._connection.isolation_level = None
@@ -116,7 +117,7 @@ class _Autocommit:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._connection.closed:
             return
-        # In the middle of a statement psycopg refuses: that must not replace an exception such as SystemExit.
+        # During a statement psycopg raises an error here, which must not replace an exception such as SystemExit.
         with nullcontext() if error is None else suppress(Exception):
             self._connection.autocommit = self._before
             if self._takes_level:

@@ -1,4 +1,4 @@
-"""How engines for SQLite are made, and what is done with connections."""
+"""``SQLiteEngines`` prepares engines for SQLite, ``SQLiteSessions`` its connections."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ UNSOUND: Final = (
 )
 _UNSOUND_DRIVERS: Final = frozenset({"libsql", "aiolibsql"})
 BUSY_SETTING: Final = (
-    "the_edge_agent.busy_timeout"  # in the info of connections: what was last set, None for the default
+    "the_edge_agent.busy_timeout"  # in the info of connections: the last value that was set, None for the default
 )
-FILE: Final = "the_edge_agent.file"  # option of an engine of our own
+FILE: Final = "the_edge_agent.file"  # option of an engine that we made
 # The arguments of ``sqlite3.connect``.
 _DRIVER_OPTIONS: Final = frozenset(
     ("timeout", "detect_types", "isolation_level", "check_same_thread", "factory", "cached_statements", "uri")
@@ -61,15 +61,15 @@ class SQLiteEngines(Engines):
         return url if rest.startswith("/") else url.set(database=f"file:{quote(absolute('.'))[:-1]}{rest}")
 
     def identity(self, url: URL) -> URL:
-        """Return a URL with the path that links lead to, the same for a path and a URI."""
+        """Return the URL with the real path, without links. It is the same for a path and a URI."""
         path = path_of(url)
         return url if path is None else url.set(database=os.path.realpath(path)).difference_update_query(["uri"])
 
     def check_options(self, url: URL, connect_args: Mapping[str, Any]) -> None:
-        """Refuse an option that neither the driver nor SQLite would read."""
+        """Refuse an option that neither the driver nor SQLite reads."""
         unknown = ordinary(name for name in url.query if name not in _DRIVER_OPTIONS)
         if unknown and url.get_driver_name() == "pysqlite" and not asbool(url.query.get("uri", False)):
-            advice = "what SQLite reads itself needs sqlite:///file:PATH?...&uri=true"
+            advice = "options of SQLite itself need sqlite:///file:PATH?...&uri=true"
             raise LTMError("configuration_error", f"{UNKNOWN_OPTION[2]} ({', '.join(unknown)}); {advice}")
 
     def arguments(self, url: URL) -> tuple[URL, dict[str, Any]]:
@@ -88,16 +88,19 @@ class SQLiteEngines(Engines):
         return named, {}
 
     def new_file(self, url: URL) -> FilePath | None:
-        """Return the file that connecting would create: none in memory, nor where the mode forbids it."""
+        """Return the file that a connection would create. Return None in memory, or if the mode forbids creating it."""
         path = path_of(url)
         return None if path is None or not _can_create(url) or FilePath(path).exists() else FilePath(path)
 
     def prepare(self, engine: Engine) -> Any:
-        """Set each connection up; keep one open beside the pool, because a memory database lives that long."""
+        """Add listeners that set up connections.
+
+        Keep one connection to a database in memory, which ends with the last one.
+        """
         path = path_of(engine.url)
         file = None if path is None or not _is_on_disk(engine.url) else DatabaseFile(path)
         if file is not None:
-            _look_after(engine, file)
+            _watch_file(engine, file)
 
         @event.listens_for(engine, "connect")
         def on_connect(driver_connection: Any, record: Any) -> None:
@@ -108,8 +111,8 @@ class SQLiteEngines(Engines):
             if file is not None:
                 file.opened(driver_connection)
 
-        # An exception at any moment, such as KeyboardInterrupt, may have left a transaction, which holds the lock. That
-        # outlives the connection's end while there is a cursor.
+        # An exception at any moment, such as KeyboardInterrupt, may leave an open transaction, which holds the lock.
+        # While there is a cursor, the lock stays even after the connection is closed.
         @event.listens_for(engine, "checkin")
         @event.listens_for(engine, "close")
         def end_transaction(driver_connection: Any, record: Any) -> None:
@@ -132,7 +135,7 @@ class SQLiteSessions(Sessions):
     """Connections to SQLite."""
 
     def why_unusable(self, driver_connection: Any, *, is_shared: bool) -> str | None:
-        """Refuse a driver that no deadline can stop, and Python 3.12's transactions: they leave no room for ours."""
+        """Refuse a driver that no deadline can stop, and Python 3.12's ``autocommit``, which prevents our BEGIN."""
         if not hasattr(driver_connection, "interrupt"):
             return UNSOUND
         if isinstance(getattr(driver_connection, "autocommit", None), bool):
@@ -140,7 +143,7 @@ class SQLiteSessions(Sessions):
         return IN_USE if is_shared and driver_connection.in_transaction else None
 
     def call(self) -> AbstractContextManager[None]:
-        """Let forks wait for the call."""
+        """Return a context manager that makes forks wait until the call has ended."""
         return SQLiteCall()
 
     def stop(self, driver_connection: Any) -> None:
@@ -148,7 +151,7 @@ class SQLiteSessions(Sessions):
         driver_connection.interrupt()
 
     def is_damage(self, error: BaseException, driver_connection: Any) -> bool:
-        """Ask SQLite, unless the error tells it already."""
+        """Return whether the file is damaged, by the error or by a check that SQLite runs."""
         return is_damage(error, driver_connection)
 
 
@@ -157,13 +160,13 @@ def _is_uri(url: URL) -> bool:
 
 
 def _options(url: URL) -> dict[str, Any]:
-    """Return the options in a URL that SQLite itself reads, such as ``mode``."""
+    """Return the options of a URL that SQLite itself reads, such as ``mode``."""
     inner = parse_qsl((url.database or "").partition("?")[2]) if _is_uri(url) else []
     return {**url.query, **dict(inner)}
 
 
 def path_of(url: URL) -> str | None:
-    """Return the path of the file that a URL means, None in memory."""
+    """Return the path of the URL's file, or None for a database in memory."""
     name, options = url.database or "", _options(url)
     if _is_uri(url):
         name = unquote(urlsplit(name).path)
@@ -177,23 +180,26 @@ def _can_create(url: URL) -> bool:
 
 
 def _is_on_disk(url: URL) -> bool:
-    """Return whether the operating system has the file under its path; SQLite's other file systems need not."""
+    """Return whether the file is in the operating system's file system.
+
+    Another VFS of SQLite may store it elsewhere.
+    """
     return not _is_uri(url) or "vfs" not in _options(url)
 
 
 def file_of(connection: Connection) -> DatabaseFile | None:
-    """Return the file of a caller's connection, as SQLite tells it."""
+    """Return the file of a caller's connection. SQLite returns its path."""
     if not _is_on_disk(connection.engine.url):
         return None
     path = connection.exec_driver_sql("PRAGMA database_list").fetchall()[0][2]
-    if not isinstance(path, str) or not path:  # a text_factory is refused later
+    if not isinstance(path, str) or not path:  # a caller's text_factory is refused later
         return None
     file = DatabaseFile(path)
     with file.opening(create=False):
         return file
 
 
-def _look_after(engine: Engine, file: DatabaseFile) -> None:
+def _watch_file(engine: Engine, file: DatabaseFile) -> None:
     engine.update_execution_options(**{FILE: file})
     can_create = _can_create(engine.url)
 

@@ -1,4 +1,4 @@
-"""SQLite: the dialect. Its words are in an FTS5 table, its filters use json_each."""
+"""The dialect of SQLite: words in an FTS5 table, and filters by json_each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from the_edge_agent.memory.sql.dialects.sqlite.transactions import SQLiteTransac
 
 
 class SQLiteDialect(Dialect):
-    """SQLite 3.35 or later; without FTS5 or JSON functions it falls back to LIKE and to Python."""
+    """SQLite 3.35 or later. Without FTS5 it uses LIKE, without JSON functions Python decides filters."""
 
     features: SQLiteFeatures = SQLiteFeatures()
     engines = SQLiteEngines()

@@ -1,4 +1,4 @@
-"""What SQLite can do."""
+"""``SQLiteFeatures``: what SQLite can do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from the_edge_agent.memory.sqlite.files import DatabaseFile
 
 
 class Timestamp(DATETIME):
-    """SQLAlchemy's times as text, written four times as fast; a text that is no time comes out as it is."""
+    """SQLAlchemy's times as text, but written four times as fast. A text that is not a time is returned as it is."""
 
     def bind_processor(self, dialect: EngineDialect) -> Callable[[datetime | None], str | None]:
         """Return the function that converts a time for the database; it drops the zone."""
@@ -29,7 +29,7 @@ class Timestamp(DATETIME):
         def process(value: Any) -> Any:
             try:
                 return read(value)
-            except (TypeError, ValueError):  # its message shows the text
+            except (TypeError, ValueError):  # not raised, because its message shows the text
                 return value
 
         return process
@@ -44,7 +44,7 @@ class SQLiteFeatures(Features):
 
     Attributes:
         has_metadata_words: whether the text index has words for metadata, too; the probe decides.
-        file: that is looked after while the database is open; None in memory. The probe finds it.
+        file: the database file, which is checked while the database is open; None in memory. The probe sets it.
     """
 
     product: str = "SQLite"
@@ -63,10 +63,10 @@ class SQLiteFeatures(Features):
 
     @property
     def search_path(self) -> str:
-        """How texts are searched, known after the probe."""
+        """A short text for people that says how words are searched. It is correct only after the probe."""
         return "full-text index (FTS5)" if self.has_text_index else super().search_path
 
     @property
     def filter_path(self) -> str:
-        """How metadata filters are decided, known after the probe."""
+        """A short text for people that says how metadata filters are decided. It is correct only after the probe."""
         return "json_each" if self.has_json else super().filter_path

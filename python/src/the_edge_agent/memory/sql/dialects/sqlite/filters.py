@@ -1,4 +1,4 @@
-"""Metadata filters on SQLite, by json_each."""
+"""``JSONEachConditions``: metadata filters on SQLite, by json_each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import exists as sql_exists
 from the_edge_agent.memory.core.filters import Path
 from the_edge_agent.memory.sql.dialects.base.filters import FilterConditions, Kind, NotInSQLError, Test
 
-MAX_FILTER_LEVELS: Final = 5  # SQLite's parser runs out of stack a few levels further
+MAX_FILTER_LEVELS: Final = 5  # with a few more levels, SQLite's parser has no stack left
 _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
     "null": ("null",),
     "boolean": ("true", "false"),
@@ -24,7 +24,7 @@ _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
 
 
 class JSONEachConditions(FilterConditions):
-    """Filters that walk down a path with one json_each a level."""
+    """Filters that go down a path with one json_each for each level."""
 
     takes_placeholders = True
     numbers = (("integer", "double"),)
@@ -34,7 +34,7 @@ class JSONEachConditions(FilterConditions):
         if len(path) > MAX_FILTER_LEVELS:
             raise NotInSQLError
         metadata = self.table.c.metadata
-        readable = case((func.json_valid(metadata), metadata))  # what is no JSON would stop the statement
+        readable = case((func.json_valid(metadata), metadata))  # invalid JSON would stop the statement
         return _at(readable, path, kinds, test)
 
 

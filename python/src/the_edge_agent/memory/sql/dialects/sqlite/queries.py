@@ -1,4 +1,4 @@
-"""What statements for SQLite are made of."""
+"""``SQLiteQueries``: SQL parts from which the statements for SQLite are built."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from the_edge_agent.memory.sql.dialects.sqlite.search import FTSConditions
 
 
 class SQLiteQueries(Queries):
-    """Parts of statements for SQLite."""
+    """SQL parts of statements for SQLite."""
 
     features: SQLiteFeatures
 
@@ -27,11 +27,11 @@ class SQLiteQueries(Queries):
         return OnConflict(table, row, insert)
 
     def filters(self, table: Table) -> FilterConditions:
-        """Return the conditions by json_each, if this SQLite has it."""
+        """Return filter conditions by json_each, or the portable ones if this SQLite has no JSON functions."""
         return JSONEachConditions(table) if self.features.has_json else super().filters(table)
 
     def texts(self, entries: Table) -> TextConditions:
-        """Return the conditions by FTS5, if this SQLite has it."""
+        """Return the conditions for words: by FTS5 or, if this SQLite has no FTS5, by LIKE."""
         if not self.features.has_text_index:
             return super().texts(entries)
         return FTSConditions(entries, has_metadata_words=self.features.has_metadata_words)

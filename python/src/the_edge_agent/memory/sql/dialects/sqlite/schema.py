@@ -1,4 +1,4 @@
-"""How tables are made on SQLite."""
+"""``SQLiteSchema``: how the tables are defined and created on SQLite."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ class SQLiteSchema(DialectSchema):
     features: SQLiteFeatures
 
     def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
-        """Refuse settings that change answers, then look at what the tables and this SQLite have.
+        """Refuse settings that change results. Then find out what the tables and this SQLite have.
 
         Raises:
-            LTMError: ``configuration_error`` for such settings, or an index that this SQLite cannot keep.
+            LTMError: ``configuration_error`` for such settings, or for an index that this SQLite cannot update.
         """
         driver_connection = connection.connection.driver_connection
-        callers = None if FILE in connection.get_execution_options() else file_of(connection)  # before a first read
+        callers = None if FILE in connection.get_execution_options() else file_of(connection)  # before the first read
         problem = why_unusable(driver_connection, is_file=path_of(connection.engine.url) is not None)
         if problem is not None:
             raise LTMError("configuration_error", problem)
         if callers is not None:
             callers.opened(driver_connection)
         self.features.file = connection.get_execution_options().get(FILE, callers)
-        self._look_at(connection, entries)
+        self._probe_features(connection, entries)
 
-    def _look_at(self, connection: Connection, entries: Table) -> None:
-        """Look for the full-text index of a table that is there, else whether FTS5 can make one; and for json_each."""
+    def _probe_features(self, connection: Connection, entries: Table) -> None:
+        """Check for json_each, and for the full-text index of an existing table or for FTS5 to create one."""
         features = self.features
         has_fts5, features.has_json = accepts(connection, *_FTS_TRIAL), accepts(connection, _JSON_TRIAL)
         index = _columns(connection, f"{entries.name}_fts")
@@ -68,11 +68,13 @@ class SQLiteSchema(DialectSchema):
         ):
             if lacks:
                 message = f"the database has a full-text index that needs {needs}, which this SQLite lacks"
-                raise LTMError("configuration_error", f"{message}; it cannot keep it in step")
+                raise LTMError("configuration_error", f"{message}; stores could not update the index")
         keeps_text = "search_text" in entries.c
-        is_made = keeps_text and not index and has_fts5 and "search_text" not in _columns(connection, entries.name)
-        features.has_text_index = keeps_text and (bool(index) or is_made)
-        features.has_metadata_words = has_words or (is_made and features.has_json)
+        will_have_index = (
+            keeps_text and not index and has_fts5 and "search_text" not in _columns(connection, entries.name)
+        )
+        features.has_text_index = keeps_text and (bool(index) or will_have_index)
+        features.has_metadata_words = has_words or (will_have_index and features.has_json)
         missing = {
             LIKE_INSTEAD: keeps_text and not features.has_text_index,
             PYTHON_INSTEAD: not features.has_json,
@@ -80,14 +82,14 @@ class SQLiteSchema(DialectSchema):
         features.fall_back(missing)
 
     def extend(self, entries: Table, catalog: Table) -> None:
-        """Give the full-text index a stable row number to point to."""
+        """Add a row number that never changes, because the full-text index refers to rows by number."""
         entries.c.key.primary_key = False
         entries.append_column(Column("id", Integer, primary_key=True))
         entries.append_constraint(PrimaryKeyConstraint("id"))
         entries.append_constraint(UniqueConstraint("key"))
 
     def set_up(self, connection: Connection) -> None:
-        """Switch to WAL, which lasts; a file that is read-only stays as it is."""
+        """Switch the file to WAL mode, unless it is read-only. The file stays in that mode."""
         try:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         except DBAPIError as error:
@@ -95,23 +97,29 @@ class SQLiteSchema(DialectSchema):
                 raise
 
     def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
-        """Add the full-text index and the triggers that keep it."""
-        found = super().definitions(entries, *others)
+        """Return the statements, with the full-text index and the triggers that update it."""
+        statements = super().definitions(entries, *others)
         if self.features.has_text_index:
-            found += map(text, definitions(entries.name, has_json=self.features.has_metadata_words))
-        return found
+            statements += map(text, definitions(entries.name, has_json=self.features.has_metadata_words))
+        return statements
 
     def create(self, connection: Connection, *tables: Table) -> None:
-        """Create what is missing; look again first, because another process may have made the table meanwhile."""
-        # Without the check of the settings, which ends the transaction that the tables are created in.
-        self._look_at(connection, tables[0])
+        """Create the missing tables.
+
+        First check again, because another process may have created the table meanwhile.
+        """
+        # Not by ``probe``: its check of the settings would end the transaction that creates the tables.
+        self._probe_features(connection, tables[0])
         super().create(connection, *tables)
 
     def search_tables(self, entries: Table) -> list[Table]:
-        """Return the full-text index, whose own tables go with it, and the entries' triggers with the entries."""
+        """Return the full-text index.
+
+        SQLite drops its internal tables with it, and the triggers with the entries' table.
+        """
         return [Table(f"{entries.name}_fts", MetaData())] if self.features.has_text_index else []
 
 
 def _columns(connection: Connection, name: str) -> set[str]:
     inspector = inspect(connection)
-    return {found["name"] for found in inspector.get_columns(name)} if inspector.has_table(name) else set()
+    return {column["name"] for column in inspector.get_columns(name)} if inspector.has_table(name) else set()

@@ -1,4 +1,4 @@
-"""How transactions begin and end on SQLite."""
+"""``SQLiteTransactions``: how transactions begin and end on SQLite."""
 
 from __future__ import annotations
 
@@ -26,14 +26,17 @@ class SQLiteTransactions(Transactions):
     def begin(
         self, connection: Connection, deadline: Deadline | None, *, write: bool, snapshot: bool = False
     ) -> AbstractContextManager[Any]:
-        """Take the write lock first: a transaction that reads and then writes would fail as busy."""
+        """Begin a transaction.
+
+        One that writes takes the lock first: a read before the write could make it fail as busy.
+        """
         file = self.features.file
         if file is not None:
             file.check_read()
         driver_connection = connection.connection.driver_connection
         transaction, callers = super().begin(connection, deadline, write=write), None
-        if driver_connection is not None and driver_connection.text_factory is str:  # a caller's
-            transaction = callers = _OnCallers(transaction, driver_connection, deadline if write else None)
+        if driver_connection is not None and driver_connection.text_factory is str:  # a caller's connection
+            transaction = callers = _CallersTransaction(transaction, driver_connection, deadline if write else None)
         elif write:
             _wait_for_writers(connection, deadline)
         try:
@@ -46,30 +49,30 @@ class SQLiteTransactions(Transactions):
             if callers is not None:
                 callers.give_back()
             raise
-        return self._kept(transaction, driver_connection, write=write)
+        return self._checked(transaction, driver_connection, write=write)
 
     def autocommit(self, driver_connection: Any, *, write: bool) -> AbstractContextManager[Any]:
-        """Commit what is written: a statement that reads begins no transaction."""
+        """Return a context manager that commits a write. A statement that only reads begins no transaction."""
         file = self.features.file
         if file is not None:
             file.check_read()
         ended = super().autocommit(driver_connection, write=True) if write else nullcontext()
-        return self._kept(ended, driver_connection, write=write)
+        return self._checked(ended, driver_connection, write=write)
 
-    def _kept(
+    def _checked(
         self, transaction: AbstractContextManager[Any], driver_connection: Any, *, write: bool
     ) -> AbstractContextManager[Any]:
         file = self.features.file
         if file is None or not (write or file.is_frozen):
             return transaction
-        return _Kept(transaction, file, driver_connection if write else None)
+        return _CheckedFile(transaction, file, driver_connection if write else None)
 
     def lock_row(self, connection: Connection, table: Table, *, exclusive: bool) -> None:
         """Do nothing: BEGIN IMMEDIATE has locked the database."""
 
 
-class _OnCallers:
-    """Ends a transaction on a caller's connection, and gives it its settings back."""
+class _CallersTransaction:
+    """Ends a transaction on a caller's connection, and restores the connection's settings."""
 
     def __init__(
         self, transaction: AbstractContextManager[Any], driver_connection: Any, deadline: Deadline | None
@@ -82,10 +85,10 @@ class _OnCallers:
 
     def _wait_no_longer_than(self, deadline: Deadline) -> None:
         milliseconds = int(deadline.remaining() * 1000)
-        kept = self._connection.execute("PRAGMA busy_timeout").fetchone()[0]
-        if kept > milliseconds:
+        busy_timeout = self._connection.execute("PRAGMA busy_timeout").fetchone()[0]
+        if busy_timeout > milliseconds:
             self._connection.execute(f"PRAGMA busy_timeout={milliseconds}")
-            self._busy_timeout = kept
+            self._busy_timeout = busy_timeout
 
     def __enter__(self) -> Any:
         return self._transaction.__enter__()
@@ -100,17 +103,17 @@ class _OnCallers:
             self.give_back()
 
     def give_back(self) -> None:
-        """Give the connection its settings back."""
+        """Restore the connection's settings."""
         self._connection.text_factory = str
         if self._busy_timeout is not None:
             with suppress(Exception):  # the connection may be closed
                 self._connection.execute(f"PRAGMA busy_timeout={self._busy_timeout}")
 
 
-class _Kept:
-    """Ends a transaction, and looks at the file: what was written must be found there, or what was read be unchanged.
+class _CheckedFile:
+    """Ends a transaction and checks the file: it must have what was written, or must not have changed during a read.
 
-    It was read if there is no connection.
+    ``driver_connection`` is None if the transaction only read.
     """
 
     def __init__(self, transaction: AbstractContextManager[Any], file: DatabaseFile, driver_connection: Any) -> None:
@@ -132,8 +135,8 @@ class _Kept:
 
 
 def _wait_for_writers(connection: Connection, deadline: Deadline | None) -> None:
-    """Let the connection wait for another writer as long as the call may take, in tenths of seconds."""
+    """Let the connection wait for other writers until the call's deadline, rounded to tenths of a second."""
     seconds = BUSY_TIMEOUT if deadline is None else min(BUSY_TIMEOUT, ceil(deadline.remaining() * 10) / 10)
-    if connection.info.get(BUSY_SETTING, seconds) != seconds:  # seldom
+    if connection.info.get(BUSY_SETTING, seconds) != seconds:  # it is rarely different
         connection.exec_driver_sql(f"PRAGMA busy_timeout={int(seconds * 1000)}")
         connection.info[BUSY_SETTING] = seconds

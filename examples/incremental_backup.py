@@ -1,12 +1,13 @@
-"""Backs up a memory, each time what is new only, and restores it into another one, on any database.
+"""Backs up the changes of a memory since the last backup, and restores backups into another memory, on any database.
 
     python incremental_backup.py backup sqlite:///ltm.db backups
     python incremental_backup.py restore backups postgresql://me@localhost/memories
     python incremental_backup.py compare sqlite:///ltm.db postgresql://me@localhost/memories
 
-Each backup is a file of JSON lines. The first line names the snapshot that the backup was made at and the one before;
-each other line is an entry, or says that one was deleted. Agents may go on working: what they change during a backup
-is in this one or in the next, except an entry that is deleted and stored again as it was in that moment.
+Each backup is a file of JSON lines. The first line names two snapshots: that of this backup, and that of the backup
+before. Each other line is an entry, or says that an entry was deleted. Agents may continue to work during a backup:
+their changes are in this backup or in the next one. There is one exception: an entry that an agent deletes during the
+backup, and then stores again unchanged.
 """
 
 from __future__ import annotations
@@ -21,16 +22,17 @@ from typing import Any
 
 from the_edge_agent.memory import LTMError, SQLAlchemyBackend, SQLAlchemyCatalog
 
-AT_ONCE = 500  # entries in memory at a time
+BATCH_SIZE = 500  # how many entries are read or written at a time, which limits the RAM
 
 
 def back_up(memory: SQLAlchemyBackend, folder: Path) -> tuple[Path, int, int]:
-    """Write what has changed since the last backup; return the file, and how many were changed and deleted."""
+    """Write the changes since the last backup; return the file, and how many entries were changed and deleted."""
     catalog = memory.catalog
     assert isinstance(catalog, SQLAlchemyCatalog)
-    succeeded(memory.sync_catalog())  # so that it also knows what was stored without it
+    succeeded(memory.sync_catalog())  # the catalog then also has entries that were stored without it
     before = last_snapshot(folder)
-    snapshot = catalog.create_snapshot("backup")  # first: what changes from now on is new for the next backup
+    # The snapshot comes first, so that the next backup has every change from now on.
+    snapshot = catalog.create_snapshot("backup")
     changed = [entry["key"] for entry in catalog.get_changed_entries(before)]
     deleted = [] if before is None else [entry["key"] for entry in catalog.get_deleted_entries(before)]
 
@@ -43,7 +45,7 @@ def back_up(memory: SQLAlchemyBackend, folder: Path) -> tuple[Path, int, int]:
             write(lines, entry)
         for key in deleted:
             write(lines, {"key": key, "deleted": True})
-    unfinished.replace(file)  # only now it is a backup
+    unfinished.replace(file)  # a backup that was interrupted never has the name of a finished one
     if before is not None:
         catalog.delete_snapshot(before)
     return file, len(changed), len(deleted)
@@ -60,40 +62,40 @@ def restore(folder: Path, memory: SQLAlchemyBackend) -> int:
             if head["since"] != before:
                 raise SystemExit(f"{file} does not follow the backup before it: one is missing")
             before = head["snapshot"]
-            for part in parts(lines):
-                put(memory, [json.loads(line) for line in part])
+            for batch in batches(lines):
+                apply(memory, [json.loads(line) for line in batch])
     return int(succeeded(memory.count())["count"])
 
 
 def difference(one: SQLAlchemyBackend, other: SQLAlchemyBackend) -> str | None:
     """Return the first key at which two memories differ, None if they are equal."""
     for pair in zip_longest(one.iterate_all(), other.iterate_all()):
-        if json.dumps(pair[0]) != json.dumps(pair[1]):  # as text, where 1 and 1.0 are not the same
+        if json.dumps(pair[0]) != json.dumps(pair[1]):  # as JSON, because 1 == 1.0 in Python
             return min(entry[0] for entry in pair if entry is not None)
     return None
 
 
 def entries_of(memory: SQLAlchemyBackend, catalog: SQLAlchemyCatalog, keys: list[str]) -> Iterator[dict[str, Any]]:
-    for part in parts(keys):
-        values = succeeded(memory.retrieve_many(part))["entries"]
-        tracked = succeeded(catalog.retrieve_batch(part))["entries"]
-        for key in part:
-            if values[key] is not None and tracked[key] is not None:  # else it went meanwhile
-                end = tracked[key]["expires_at"]
-                kept = {"key": key, "value": values[key]["value"], "metadata": values[key]["metadata"]}
-                yield {**kept, "expires_at": None if end is None else end.isoformat()}
+    for batch in batches(keys):
+        values = succeeded(memory.retrieve_many(batch))["entries"]
+        tracked = succeeded(catalog.retrieve_batch(batch))["entries"]
+        for key in batch:
+            if values[key] is not None and tracked[key] is not None:  # otherwise it was deleted during this backup
+                expiry = tracked[key]["expires_at"]
+                entry = {"key": key, "value": values[key]["value"], "metadata": values[key]["metadata"]}
+                yield {**entry, "expires_at": None if expiry is None else expiry.isoformat()}
 
 
-def put(memory: SQLAlchemyBackend, lines: list[dict[str, Any]]) -> None:
-    stores, gone = [], []
+def apply(memory: SQLAlchemyBackend, lines: list[dict[str, Any]]) -> None:
+    entries, deleted = [], []
     for line in lines:
         if line.get("deleted"):
-            gone.append(line["key"])
+            deleted.append(line["key"])
         else:
-            end = line["expires_at"]
-            stores.append({**line, "expires_at": None if end is None else datetime.fromisoformat(end)})
-    succeeded(memory.store_many(stores))
-    succeeded(memory.delete_many(gone))
+            expiry = line["expires_at"]
+            entries.append({**line, "expires_at": None if expiry is None else datetime.fromisoformat(expiry)})
+    succeeded(memory.store_many(entries))
+    succeeded(memory.delete_many(deleted))
 
 
 def backups(folder: Path) -> list[Path]:
@@ -107,10 +109,10 @@ def last_snapshot(folder: Path) -> str | None:
     return None
 
 
-def parts(items: Iterable[Any]) -> Iterator[list[Any]]:
-    left = iter(items)
-    while part := list(islice(left, AT_ONCE)):
-        yield part
+def batches(items: Iterable[Any]) -> Iterator[list[Any]]:
+    rest = iter(items)
+    while batch := list(islice(rest, BATCH_SIZE)):
+        yield batch
 
 
 def write(lines: Any, line: dict[str, Any]) -> None:

@@ -14,16 +14,17 @@ from dbservers.engines import CACHE
 from dbservers.session import Session
 from servers import report
 
-_CALLED = {"postgresql": "postgres"}  # what the servers' scripts call a database
+_SERVER_NAMES = {"postgresql": "postgres"}  # the benchmarks' name of a database, and its name in dbservers
 _MEASURED = ("postgres", "mariadb", "mysql")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Start the servers that are wanted, run the benchmarks and return their exit code."""
+    """Start the servers that the command line needs, run the benchmarks and return their exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
-    os.environ.setdefault(CACHE, "2048")  # a million entries, as SQLite has them in the operating system's cache
-    with Session(wanted(argv)) as session:
+    # Enough for a million entries, so that the comparison is fair: SQLite has them in the operating system's cache.
+    os.environ.setdefault(CACHE, "2048")
+    with Session(servers_for(argv)) as session:
         with ThreadPoolExecutor() as pool:
             environment = pool.submit(venvs.bench)
         session.wait()
@@ -37,13 +38,13 @@ def main(argv: Sequence[str]) -> int:
     return report(session) or code
 
 
-def wanted(argv: Sequence[str]) -> list[str]:
+def servers_for(argv: Sequence[str]) -> list[str]:
     """Return the servers that a command line needs: those that `--only` names, or all."""
     words = [part for word in argv for part in word.split("=", 1)]
     if "--only" not in words:
         return [*_MEASURED]
-    named = words[words.index("--only") + 1].split(",") if words[-1] != "--only" else []
-    return [name for name in _MEASURED if name in {_CALLED.get(each, each) for each in named}]
+    databases = words[words.index("--only") + 1].split(",") if words[-1] != "--only" else []
+    return [name for name in _MEASURED if name in {_SERVER_NAMES.get(each, each) for each in databases}]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Shows what an agent's memory is: runs an example twice, then searches what it remembered.
+# Shows how an agent remembers: runs an example twice, then searches the notes that it has stored.
 # Usage: scripts/demo.sh TEA, where TEA is the command-line program to show.
 set -euo pipefail
 
@@ -17,13 +17,13 @@ agent() {
     "$tea" run "$examples/$1" -i "$2"
 }
 
-say "1. A first run. The memory is empty, the agent stores a note in it."
+say "1. The first run. The memory is empty, and the agent stores a note in it."
 agent remember.yaml '{"topic": "green tea", "note": "Steep it at 80 degrees."}'
 
-say "2. A second run, another process. It still knows what the first was told."
+say "2. The second run, in another process. It still has the note of the first run."
 agent remember.yaml '{"topic": "green tea", "note": "Two minutes are enough."}'
 
-say "3. Full-text search in what is remembered."
+say "3. Full-text search in the notes."
 agent search.yaml '{"query": "degrees"}'
 
-say "All of it is in one SQLite file; for PostgreSQL, MariaDB or MySQL only the URL changes."
+say "The notes are in one SQLite file. For PostgreSQL, MariaDB or MySQL only the URL changes."

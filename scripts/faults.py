@@ -19,7 +19,7 @@ from servers import report
 
 _TARGETS = {"postgres": ("postgresql", "postgresql-native"), "mariadb": ("mariadb",), "mysql": ("mysql",)}
 _SERVERS = tuple(_TARGETS)
-_SMALL = "size=600m"  # of a file system: a server with its logs, and some room
+_SMALL = "size=600m"  # the size of the small file system: it has room for a server with its logs, and for some data
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,34 +27,34 @@ def main(argv: Sequence[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
     for name in (*_SERVERS, *CLUSTERS):
-        os.environ.pop(variable(name), None)  # of servers that others use
+        os.environ.pop(variable(name), None)  # these servers are used by others, so the tests must not kill them
     os.environ[RESTARTS] = "1"
     try:
         python = venvs.dev()
     except venvs.SetupError as error:
         print(error, file=sys.stderr)
         return 1
-    wanted, others = _targets(argv)
+    targets_option, others = _targets(argv)
     code = _run(python, argv, _SERVERS, {"TEA_FAULTS_OWN_SERVERS": "1"})
-    if code == 0 and not _asks_for_none(wanted, [*CLUSTERS]):
+    if code == 0 and not _excludes_all(targets_option, [*CLUSTERS]):
         code = _run(python, argv, [*CLUSTERS], {})
     for name, targets in _TARGETS.items():
-        if code == 0 and not _asks_for_none(wanted, targets):
-            chosen = [each for each in targets if not wanted or each in wanted[1].split(",")]
+        if code == 0 and not _excludes_all(targets_option, targets):
+            chosen = [each for each in targets if not targets_option or each in targets_option[1].split(",")]
             code = _on_a_small_disk(python, [*others, "--targets", ",".join(chosen)], name)
     return code
 
 
-def _asks_for_none(wanted: Sequence[str], targets: Sequence[str]) -> bool:
-    return bool(wanted) and not {*wanted[1].split(",")} & {*targets}
+def _excludes_all(targets_option: Sequence[str], targets: Sequence[str]) -> bool:
+    return bool(targets_option) and not {*targets_option[1].split(",")} & {*targets}
 
 
 def _targets(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return `--targets` with its value, if it is there, and the other arguments."""
+    """Return `--targets` with its value, or nothing if it is absent, and the other arguments."""
     if "--targets" not in argv:
         return [], [*argv]
-    place = argv.index("--targets")
-    return [*argv[place : place + 2]], [*argv[:place], *argv[place + 2 :]]
+    index = argv.index("--targets")
+    return [*argv[index : index + 2]], [*argv[:index], *argv[index + 2 :]]
 
 
 def _on_a_small_disk(python: Path, argv: Sequence[str], name: str) -> int:
@@ -78,10 +78,10 @@ def _run(python: Path, argv: Sequence[str], servers: Sequence[str], extra: dict[
 
 @contextmanager
 def _small_disk() -> Iterator[Path | None]:
-    """Yield a folder that is a small file system, None where none can be mounted."""
+    """Yield a folder that is a small file system; None if no file system can be mounted."""
     before = os.environ.get("TMPDIR"), tempfile.tempdir
     with tempfile.TemporaryDirectory(prefix="tea-") as folder:
-        os.chmod(folder, 0o711)  # noqa: S103 - the account of the server enters it
+        os.chmod(folder, 0o711)  # noqa: S103 - the account of the server must enter it
         mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", _SMALL, "tmpfs", folder], stderr=subprocess.DEVNULL)
         try:
             yield Path(folder) if mounted.returncode == 0 else None

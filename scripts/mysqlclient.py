@@ -1,4 +1,4 @@
-"""Compiles the driver mysqlclient, which has no wheels, where the machine can; needs nothing installed by hand."""
+"""Compiles the driver mysqlclient, which has no wheels, if the machine has a C compiler; gets the rest by itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMPILERS = ("cc", "gcc", "clang")
 
 
 def add_to(folder: Path) -> None:
-    """Install mysqlclient into a virtual environment unless it works there; where it cannot be, say why."""
+    """Install mysqlclient into a virtual environment unless it works there already; if it cannot be, print why."""
     python = str(folder / "bin" / "python")
     pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     importing = [python, "-c", "import MySQLdb"]
@@ -29,39 +29,40 @@ def add_to(folder: Path) -> None:
             raise UnavailableError("no C compiler on this machine")
         env = {**os.environ, **_flags(folder)}
         print(f"{folder.name}: compiling mysqlclient", flush=True)
-        # A wheel of pip's cache may be linked to a library that is gone, and ours is of use here only.
+        # Without pip's cache: a wheel there may be linked to a library that no longer exists, and our wheel works on
+        # this machine only.
         run([*pip, "install", "--force-reinstall", "--no-cache-dir", "mysqlclient"], env=env, label="pip")
         run(importing)
     except (UnavailableError, OSError) as error:
-        # What is there but cannot be imported would fail the tests instead of being named by them.
+        # Tests skip a driver that is absent and name it, but fail on one that cannot be imported.
         run([*pip, "uninstall", "--yes", "mysqlclient"])
         print(f"{folder.name}: mysqlclient is left out: {error}", flush=True)
 
 
 def _flags(folder: Path) -> dict[str, str]:
-    """Return the variables that name a client library to the build: none where it finds one itself."""
+    """Return the variables that tell the build where the client library is; none if it finds the library itself."""
     (packages,) = folder.glob("lib/python*/site-packages")
-    at_start = packages / "mariadb_plugins.pth"
-    at_start.unlink(missing_ok=True)
-    if "MYSQLCLIENT_LDFLAGS" in os.environ or _known_to_pkg_config():
+    pth_file = packages / "mariadb_plugins.pth"  # Python runs its line at each start
+    pth_file.unlink(missing_ok=True)
+    if "MYSQLCLIENT_LDFLAGS" in os.environ or _pkg_config_has_library():
         return {}
     if config := next(filter(None, map(shutil.which, CONFIG_PROGRAMS)), None):
         return _variables(run([config, "--cflags"]), run([config, "--libs"]))
     root = cache.installed("libmariadb", f"the package {PACKAGES[0]}", lambda new: apt.fetch_alone(PACKAGES, new))
     library = next(root.glob("usr/lib/*/libmariadb.so"), None)
     if library is None:
-        raise UnavailableError(f"the package {PACKAGES[0]} has no libmariadb.so where it is looked for")
-    # The library looks for its plug-ins, one of which logs in to MySQL, where the system would have them.
+        raise UnavailableError(f"the package {PACKAGES[0]} has no libmariadb.so in usr/lib")
+    # By default the library looks for its plug-ins in the system's folder; one of them is needed to log in to MySQL.
     plugins = str(library.parent / "libmariadb3" / "plugin")
-    at_start.write_text(f"import os; os.environ.setdefault('MARIADB_PLUGIN_DIR', {plugins!r})\n")
+    pth_file.write_text(f"import os; os.environ.setdefault('MARIADB_PLUGIN_DIR', {plugins!r})\n")
     return _variables(f"-I{root}/usr/include/mariadb", f"-L{library.parent} -Wl,-rpath,{library.parent} -lmariadb")
 
 
-def _known_to_pkg_config() -> bool:
+def _pkg_config_has_library() -> bool:
     if not shutil.which("pkg-config"):
         return False
-    asked = [subprocess.run(["pkg-config", "--exists", name], check=False) for name in PKG_CONFIG_NAMES]
-    return any(not answer.returncode for answer in asked)
+    processes = [subprocess.run(["pkg-config", "--exists", name], check=False) for name in PKG_CONFIG_NAMES]
+    return any(not process.returncode for process in processes)
 
 
 def _variables(compiler: str, linker: str) -> dict[str, str]:

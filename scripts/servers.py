@@ -19,12 +19,12 @@ from dbservers.session import Session
 from mysqlclient import PACKAGES
 
 GRACE_SECONDS = 15
-KNOWN: dict[str, Engine | Cluster] = {**ENGINES, **CLUSTERS}
+SERVERS: dict[str, Engine | Cluster] = {**ENGINES, **CLUSTERS}
 Settings = dict[str, dict[str, str]]
 
 
 class StoppedError(Exception):
-    """A signal asks this program to end."""
+    """A signal has told this program to end."""
 
     def __init__(self, number: int) -> None:
         """Keep the signal's number for the exit code."""
@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         keep(arguments.name, dict(arguments.settings))
         return 0
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # What `nohup` made this program ignore stays ignored; a shell's background does not count.
+        # A shell makes programs in the background ignore SIGINT; this program obeys it there too. It ignores SIGHUP
+        # only if `nohup` started it.
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
     try:
@@ -53,21 +54,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def report(session: Session) -> int:
-    """Name each server that could not be had; that is an error where `CI` is set."""
+    """Print the name of each server that is not available; in CI (the variable `CI` is set) this is an error."""
     for name, reason in session.missing.items():
-        print(f"{name}: could not be had: {reason}", file=sys.stderr, flush=True)
+        print(f"{name}: not available: {reason}", file=sys.stderr, flush=True)
     strict = os.environ.get("CI", "").lower() not in ("", "0", "false")
     return 1 if session.missing and strict else 0
 
 
 def _lock() -> int:
-    """Add to the lock file what apt would download now, on both architectures."""
-    asked = [*(each.packages() for each in KNOWN.values()), ([*PACKAGES], None)]
+    """Add the packages that apt would download now to the lock file, for both architectures."""
+    needed = [*(each.packages() for each in SERVERS.values()), ([*PACKAGES], None)]
     for suite in (None, "sid"):
-        groups = [packages for packages, of in asked if packages and of == suite]
+        groups = [packages for packages, their_suite in needed if packages and their_suite == suite]
         for architecture in ("amd64", "arm64"):
             lock.add(apt.resolve(groups, suite, architecture))
-    print(f"{lock.FILE} has {len(lock.pinned())} files; look at what changed before you commit it")
+    print(f"{lock.FILE} has {len(lock.pinned())} files; check the difference before you commit it")
     return 0
 
 
@@ -87,7 +88,7 @@ def _serve(names: list[str], settings: Settings) -> int:
         code = report(session)
         if code or not session.urls.keys() & {*names}:
             return 1
-        print("Ctrl-C stops them.", file=sys.stderr, flush=True)
+        print("Ctrl-C stops the servers.", file=sys.stderr, flush=True)
         while session.complete():
             time.sleep(0.2)
     return report(session) or 1
@@ -106,7 +107,7 @@ def _call(command: list[str], extra: dict[str, str]) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         if stopped.code == 128 + signal.SIGINT:
-            # Ctrl-C on a terminal has reached the command as well.
+            # A terminal sends Ctrl-C to the command as well, so it is not sent twice.
             if not (sys.stdin and sys.stdin.isatty()):
                 process.send_signal(signal.SIGINT)
             _ends_within(process, GRACE_SECONDS)
@@ -128,8 +129,8 @@ def _ends_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True, metavar="run|serve|lock")
-    run = actions.add_parser("run", help="start them, run a command with TEST_..._URL set, stop them")
-    serve = actions.add_parser("serve", help="start them, print their URLs, stop them on Ctrl-C")
+    run = actions.add_parser("run", help="start the servers, run a command with TEST_..._URL set, stop the servers")
+    serve = actions.add_parser("serve", help="start the servers, print their URLs, stop them on Ctrl-C")
     for action in (run, serve):
         action.add_argument("--only", type=_names, default=list(ENGINES), help="a list like postgres,mariadb")
         action.add_argument(
@@ -144,16 +145,16 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     run.add_argument("command", nargs="+", help="the command and its arguments, after --")
     actions.add_parser("lock", help="pin the packages that apt would download now, by their SHA-256")
     keeping = actions.add_parser("keep")
-    keeping.add_argument("name", choices=KNOWN)
+    keeping.add_argument("name", choices=SERVERS)
     keeping.add_argument("settings", nargs="*", type=_pair)
     return parser.parse_args(argv)
 
 
 def _names(text: str) -> list[str]:
     names = text.split(",")
-    unknown = set(names) - set(KNOWN)
+    unknown = set(names) - set(SERVERS)
     if unknown:
-        raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(KNOWN)}")
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(SERVERS)}")
     return names
 
 
@@ -165,15 +166,15 @@ def _setting(text: str) -> tuple[str, str, str]:
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=VALUE")
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     return name, value
 
 
 def _by_server(settings: list[tuple[str, str, str]]) -> Settings:
-    found: Settings = {}
+    by_server: Settings = {}
     for server, name, value in settings:
-        found.setdefault(server, {})[name] = value
-    return found
+        by_server.setdefault(server, {})[name] = value
+    return by_server
 
 
 def _stop(number: int, _: object) -> None:

@@ -15,21 +15,21 @@ from pathlib import Path
 import venvs
 from dbservers.clusters import CLUSTERS
 from dbservers.session import Session, variable
-from servers import KNOWN, report
+from servers import SERVERS, report
 
 WORKERS = max(2, os.cpu_count() or 2)
 VERSIONS = "import platform as p, sqlalchemy as s; print(f'Python {p.python_version()}, SQLAlchemy {s.__version__}')"
 ONLY_SQLITE = {"TEA_TEST_DATABASES": "sqlite"}
-# With the lowest versions: what a library can change, and what needs no driver, which the lowest environment lacks.
 IS_LONG = os.environ.get("TEA_TEST_LONG", "").lower() not in ("", "0", "false")
-OF_VERSIONS = f"not (driver or highest_versions{'' if IS_LONG else ' or slow'})"
+# The environment with the lowest versions has no drivers. Slow tests run there in the long form only.
+LOWEST_MARKERS = f"not (driver or highest_versions{'' if IS_LONG else ' or slow'})"
 SCRIPTS = Path(__file__).resolve().parent
 CLOSING = re.compile(r"=+ (.* in [\d.]+s\b.*) =+$")
 
 
 @dataclass(frozen=True)
 class Result:
-    """One run of the tests that has ended."""
+    """The result of one run of pytest; `closing` is the last line that it printed, with the counts."""
 
     name: str
     versions: str
@@ -38,7 +38,7 @@ class Result:
 
 
 def main() -> int:
-    """Run every part, even after one has failed, and return 0 when all is well."""
+    """Run every part, even after one has failed, and return 0 if all have passed."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
     with Session() as session:
@@ -46,10 +46,10 @@ def main() -> int:
             full, lowest = pool.submit(venvs.dev), pool.submit(venvs.lowest)
         session.wait()
         results = [_part("all databases, highest versions", full, session.environment())]
-    with Session(list(CLUSTERS)) as clusters:  # which start while others than they are tested
-        results.append(_part("SQLite, lowest versions", lowest, ONLY_SQLITE, "-m", OF_VERSIONS))
+    with Session(list(CLUSTERS)) as clusters:  # the clusters start while the tests on SQLite run
+        results.append(_part("SQLite, lowest versions", lowest, ONLY_SQLITE, "-m", LOWEST_MARKERS))
         clusters.wait()
-        # One after the other: tests change the mode of a cluster, and kill its nodes.
+        # These tests run one after the other, because they change the mode of a cluster and kill its nodes.
         environment = {**clusters.environment(), **ONLY_SQLITE}
         results.append(_part("clusters", full, environment, "-n0", "tests/dialects/test_clusters.py"))
     results.append(_part("scripts", full, {}, "--rootdir", SCRIPTS, SCRIPTS / "tests"))
@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def _part(name: str, environment: Future[Path], extra: Mapping[str, str], *arguments: str | Path) -> Result:
-    """Run pytest with `arguments` and the databases that `extra` names, and show what it says."""
+    """Run pytest with `arguments` and with the variables in `extra`, which name databases; print its output."""
     try:
         python = environment.result()
     except venvs.SetupError as error:
@@ -71,9 +71,9 @@ def _part(name: str, environment: Future[Path], extra: Mapping[str, str], *argum
         return Result(name, "could not be set up", str(error).splitlines()[0], passed=False)
     versions = subprocess.run([python, "-c", VERSIONS], capture_output=True, text=True, check=True).stdout.strip()
     print(f"\n{name}: {versions}", flush=True)
-    servers = {variable(name) for name in KNOWN}
+    servers = {variable(name) for name in SERVERS}
     env = {key: value for key, value in os.environ.items() if key not in servers} | dict(extra)
-    closing = "pytest did not come to its end"
+    closing = "pytest did not finish"
     process = subprocess.Popen(
         [python, "-m", "pytest", "-n", str(WORKERS), *arguments],
         cwd=venvs.PROJECT,

@@ -1,4 +1,4 @@
-"""The settings of servers, drivers and engines that `make configurations` tries, as data."""
+"""Lists the settings of servers, drivers and engines that `make configurations` tests."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class Configuration:
     """One row of the table.
 
     Attributes:
-        name: of the row.
-        server: the name of a server in ``dbservers``; empty for what is in a file or in memory.
-        settings: what the server's own configuration has besides.
-        pooler: the name of the pooler before it.
-        create: what follows ``CREATE DATABASE name``.
-        sql: statements that are run first, in the database or the file; ``{database}`` is its name.
-        url: of a file, ``{folder}`` is a folder of its own; or of a server, the name of its driver.
+        name: the name of the row.
+        server: the name of a server in ``dbservers``; empty for a database in a file or in RAM.
+        settings: settings that are added to the server's own configuration.
+        pooler: the name of the pooler in front of the server; empty for none.
+        create: the text after ``CREATE DATABASE name``.
+        sql: statements that are run first, in the database or the file; ``{database}`` is the name of the database.
+        url: for a file, its URL, in which ``{folder}`` is a new folder; for a server, the name of the driver.
         query: parameters of the URL.
-        arguments: of the differential test.
-        expected: the ``error_type`` with which it must be refused, empty if it must be exact.
-        contract: the target of the tests whose whole contract runs in place of the differential test.
+        arguments: the arguments of the differential test.
+        expected: the ``error_type`` with which this configuration must be refused; empty if it must work exactly.
+        contract: a target of the tests; if it is set, its whole contract runs in place of the differential test.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Configuration:
 
     @property
     def servers(self) -> tuple[str, ...]:
-        """The names of what has to run."""
+        """The names of the server and the pooler that must run."""
         return tuple(filter(None, (self.server, self.pooler)))
 
 
@@ -235,8 +235,8 @@ def _mysql(server: str) -> Iterator[Configuration]:
         yield Configuration(f"{server}, engine, {pool}", server, arguments=_engine(poolclass=pool))
     autocommit = _engine(connect_args={"autocommit": True})
     yield Configuration(f"{server}, engine, autocommit of the driver", server, arguments=autocommit, expected=REFUSED)
-    few = _engine(connect_args={"init_command": "SET sql_select_limit = 2"})
-    yield Configuration(f"{server}, engine, few rows", server, arguments=few, expected=REFUSED)
+    two_rows = _engine(connect_args={"init_command": "SET sql_select_limit = 2"})
+    yield Configuration(f"{server}, engine, few rows", server, arguments=two_rows, expected=REFUSED)
 
 
 CONFIGURATIONS = (*_sqlite(), *_postgres(), *_mysql("mysql"), *_mysql("mariadb"))

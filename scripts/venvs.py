@@ -1,4 +1,4 @@
-"""Makes the virtual environments of this project, and finds the Pythons to make them with."""
+"""Creates the virtual environments of this project, and finds the Python interpreters for them."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def lowest_version(package: str, extra: str) -> str:
 def supported_pythons() -> list[Path]:
     """Return one working interpreter for each supported Python that this machine has, lowest first."""
     supported = {int(minor) for minor in re.findall(r"Python :: 3\.(\d+)\"", project_text())}
-    found: dict[int, Path] = {}
+    interpreters: dict[int, Path] = {}
     for program in _candidates(supported):
         try:
-            said = subprocess.run([program, "-c", USABLE], capture_output=True, text=True, timeout=30, check=False)
+            process = subprocess.run([program, "-c", USABLE], capture_output=True, text=True, timeout=30, check=False)
         except (OSError, subprocess.TimeoutExpired):
             continue
-        words = said.stdout.split()
+        words = process.stdout.split()
         # A shim may exist and fail, or run another version than its name says.
-        if not said.returncode and words[0] == "cpython" and int(words[1]) in supported:
-            found.setdefault(int(words[1]), program)
-    if not found:
+        if not process.returncode and words[0] == "cpython" and int(words[1]) in supported:
+            interpreters.setdefault(int(words[1]), program)
+    if not interpreters:
         raise SetupError("no supported Python with venv, ssl and sqlite3 was found on this machine")
-    return [found[minor] for minor in sorted(found)]
+    return [interpreters[minor] for minor in sorted(interpreters)]
 
 
 def ensure(
@@ -64,36 +64,37 @@ def ensure(
     alone: Sequence[str] = (),
     editable: bool = True,
 ) -> Path:
-    """Make a virtual environment with this project unless it is current, and return its interpreter.
+    """Create a virtual environment with this project, unless it exists and is current; return its interpreter.
 
     Args:
-        folder: Where it is.
-        python: What to make it with.
+        folder: The folder of the virtual environment.
+        python: The interpreter that creates it.
         extras: Extras of the project to install, separated by commas.
         pins: Further requirements.
-        alone: Packages to install without what they require.
-        editable: Use the sources in place; otherwise they are copied, and a change of them makes it anew.
+        alone: Packages to install without the packages that they require.
+        editable: Whether to use the sources in place. Otherwise they are copied, and the environment is created again
+            when they change.
     """
-    inside = folder / "bin" / "python"
-    wanted = _stamp([str(python), extras, *pins, *alone], editable=editable)
+    interpreter = folder / "bin" / "python"
+    current_stamp = _stamp([str(python), extras, *pins, *alone], editable=editable)
     stamp = folder / "stamp"
-    if stamp.exists() and stamp.read_text() == wanted and inside.exists():
-        return inside
+    if stamp.exists() and stamp.read_text() == current_stamp and interpreter.exists():
+        return interpreter
     print(f"{folder.name}: installing the-edge-agent[{extras}] {' '.join(pins)}".rstrip(), flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     _call([str(python), "-m", "venv", str(folder)], folder.name)
     project = f"{PROJECT}[{extras}]"
-    install = [str(inside), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    install = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     _call([*install, *(["--editable"] if editable else []), project, *pins], folder.name)
     if alone:
         _call([*install, "--no-deps", *alone], folder.name)
-    stamp.write_text(wanted)
-    return inside
+    stamp.write_text(current_stamp)
+    return interpreter
 
 
 def dev() -> Path:
-    """Make the environment of the tests and the linters, with the highest versions to be had."""
-    # It asks for SQLAlchemy below 2.1, and compiles with 2.1 as well, which is all that the tests want of it.
+    """Create the environment of the tests and the linters, with the highest versions that exist."""
+    # It requires SQLAlchemy below 2.1. The tests only compile statements with it, and that works with 2.1 too.
     alone = ["sqlalchemy-cockroachdb"]
     python = ensure(REPO / ".venv", supported_pythons()[-1], extras="all,dev,dialects", alone=alone)
     mysqlclient.add_to(REPO / ".venv")
@@ -101,7 +102,7 @@ def dev() -> Path:
 
 
 def lowest() -> Path:
-    """Make the environment with the lowest Python, SQLAlchemy and fsspec to be had."""
+    """Create the environment with the lowest Python on this machine, and the lowest supported SQLAlchemy and fsspec."""
     pins = [
         f"sqlalchemy=={lowest_version('sqlalchemy', 'sqlalchemy')}",
         f"fsspec=={lowest_version('fsspec', 'storage')}",
@@ -110,12 +111,12 @@ def lowest() -> Path:
 
 
 def bench() -> Path:
-    """Make the environment of the benchmarks, with the peers to compare with."""
+    """Create the environment of the benchmarks, with the other libraries that are measured."""
     return ensure(REPO / ".venv-bench", supported_pythons()[-1], extras="all,bench")
 
 
 def demo() -> Path:
-    """Make the environment of a user who keeps memories in SQLite."""
+    """Create the environment of a user who has memories in SQLite."""
     return ensure(REPO / ".venv-demo", Path(sys.executable), extras="sqlalchemy", editable=False)
 
 
@@ -135,8 +136,8 @@ def _candidates(supported: set[int]) -> list[Path]:
 
 
 def _stamp(parts: Sequence[str], *, editable: bool) -> str:
-    """Return a text that changes when the environment has to be made anew."""
-    # The settings of the linters and of pytest change often, and nothing is installed by them.
+    """Return a text that changes when the environment must be created again."""
+    # Without the settings of the linters and of pytest: they change often, and do not change what is installed.
     project = re.split(r"^\[tool\.(?:ruff|mypy|pytest)", project_text(), maxsplit=1, flags=re.MULTILINE)[0]
     digest = hashlib.sha256("\n".join([*parts, str(REPO), project]).encode())
     if not editable:
@@ -153,9 +154,9 @@ def _call(argv: list[str], name: str) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Make the environment that is named, `dev` or `demo`."""
-    if sys.version_info < (3, 10):  # noqa: UP036 - whoever runs this may have an older one
-        print("Python 3.10 or newer is needed; name one: make PYTHON=python3.12 ...", file=sys.stderr)
+    """Create the environment that the argument names, `dev` or `demo`."""
+    if sys.version_info < (3, 10):  # noqa: UP036 - the user may have an older one
+        print("Python 3.10 or newer is needed; choose one: make PYTHON=python3.12 ...", file=sys.stderr)
         return 1
     try:
         dev() if argv == ["dev"] else demo()

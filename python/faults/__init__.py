@@ -1,1 +1,1 @@
-"""Fault tests: what becomes of acknowledged writes, answers and deadlines when processes, servers and networks fail."""
+"""Fault tests: processes, servers and networks fail, and we count lost writes, wrong answers and missed deadlines."""

@@ -22,7 +22,7 @@ from faults.targets import NAMES, OF_ONE_SERVER, Target, target
 
 PROJECT = Path(__file__).parents[1]
 STATE = PROJECT.parent / "build" / "faults.json"  # git ignores it
-OWN_SERVERS = "TEA_FAULTS_OWN_SERVERS"  # variable that is set where the servers may be killed
+OWN_SERVERS = "TEA_FAULTS_OWN_SERVERS"  # an environment variable; it is set if the tests may kill the servers
 _SERVERS = tuple(name for name in OF_ONE_SERVER if not name.startswith("sqlite"))
 
 
@@ -31,16 +31,16 @@ class Fault:
     """One fault test.
 
     Attributes:
-        name: its number in our list of promises.
-        what: it does, in words.
-        run: does so many rounds of it, and counts.
-        rounds: of the long form.
-        short: rounds of the short form.
-        targets: on which it runs.
-        repeats: how often it runs, each time on a new database.
+        name: the number of the fault in our list of promises.
+        what: a description of the fault.
+        run: a function that runs a number of rounds with a seed, and counts.
+        rounds: how many rounds the long form has.
+        short: how many rounds the short form has.
+        targets: the targets on which the test runs.
+        repeats: how often the long form runs, each time on a new database.
         may_be_unknown: whether an answer may be ``unknown``.
-        may_fail: whether calls may fail otherwise.
-        needs: a variable that must be set for servers.
+        may_fail: whether calls may fail in another way.
+        needs: an environment variable that must be set when the test runs on a server.
     """
 
     name: str
@@ -107,7 +107,7 @@ FAULTS = (
 
 @dataclass
 class Row:
-    """What came of one fault test on one target."""
+    """The result of one fault test on one target."""
 
     fault: str
     target: str
@@ -121,19 +121,19 @@ def run(fault: Fault, name: str, rounds: int, seed: int) -> Row:
     begun, figures = time.monotonic(), Figures()
     problems: list[str] = []
     for repeat in range(fault.repeats if rounds == fault.rounds else 1):
-        counted = Figures()
+        figures_of_repeat = Figures()
         try:
-            with target(name) as place:
-                fault.run(place, counted, rounds, seed + repeat)
+            with target(name) as database:
+                fault.run(database, figures_of_repeat, rounds, seed + repeat)
         except Exception as error:
             problems.append(f"{type(error).__name__}: {error}")
-        figures.add(**counted.as_dict())
+        figures.add(**figures_of_repeat.as_dict())
     problems += figures.problems(may_be_unknown=fault.may_be_unknown, may_fail=fault.may_fail)
     return Row(fault.name, name, round(time.monotonic() - begun, 1), figures.as_dict(), problems)
 
 
 class State:
-    """The rows so far, in a file. Those of other sources are forgotten."""
+    """The rows so far, in a file. Rows of other sources are dropped."""
 
     def __init__(self, *, restart: bool) -> None:
         """Read the file."""
@@ -141,47 +141,51 @@ class State:
         for folder in ("src", "faults"):
             for path in sorted((PROJECT / folder).rglob("*.py")):
                 digest.update(path.read_bytes())
-        self._of = digest.hexdigest()
-        found: Any = json.loads(STATE.read_text()) if STATE.exists() and not restart else {}
-        rows = [Row(**row) for row in found.get("rows", [])] if found.get("of") == self._of else []
+        self._digest = digest.hexdigest()
+        saved: Any = json.loads(STATE.read_text()) if STATE.exists() and not restart else {}
+        rows = [Row(**row) for row in saved.get("rows", [])] if saved.get("digest") == self._digest else []
         self.rows = {(row.fault, row.target): row for row in rows}
 
     def add(self, row: Row) -> None:
-        """Keep a row; one with problems is run again next time."""
+        """Save a row. One with problems is not written to the file, so that it is run again next time."""
         self.rows[row.fault, row.target] = row
         STATE.parent.mkdir(exist_ok=True)
         right = [vars(each) for each in self.rows.values() if not each.problems]
-        STATE.with_suffix(".new").write_text(json.dumps({"of": self._of, "rows": right}, indent=1))
+        STATE.with_suffix(".new").write_text(json.dumps({"digest": self._digest, "rows": right}, indent=1))
         STATE.with_suffix(".new").replace(STATE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what has not been run with these sources; print the table, and return 0 when all is as it must be."""
-    given = _arguments(argv)
-    wanted = [
+    """Run the tests that have not passed with these sources; print the table, and return 0 if all have passed."""
+    arguments = _arguments(argv)
+    chosen = [
         (fault, name)
         for fault in FAULTS
         for name in fault.targets
-        if re.fullmatch(given.only, fault.name) and name in given.targets and _has_what_it_needs(fault, name)
+        if re.fullmatch(arguments.only, fault.name) and name in arguments.targets and _can_run(fault, name)
     ]
-    state = State(restart=given.restart or given.short)
-    print(f"seed {given.seed}", flush=True)
-    for fault, name in wanted:
+    state = State(restart=arguments.restart or arguments.short)
+    print(f"seed {arguments.seed}", flush=True)
+    for fault, name in chosen:
         if (fault.name, name) in state.rows:
             continue
-        row = run(fault, name, fault.short if given.short else fault.rounds, given.seed)
+        row = run(fault, name, fault.short if arguments.short else fault.rounds, arguments.seed)
         print(line(row), flush=True)
-        if given.short:
+        if arguments.short:
             state.rows[fault.name, name] = row
         else:
             state.add(row)
-    rows = [state.rows[fault.name, name] for fault, name in wanted]
+    rows = [state.rows[fault.name, name] for fault, name in chosen]
     print("\n".join(["", *table(rows)]), flush=True)
     return 1 if any(row.problems for row in rows) else 0
 
 
-def _has_what_it_needs(fault: Fault, name: str) -> bool:
-    """Return whether a fault can be tested here; ``make faults`` gives all what they need, one after the other."""
+def _can_run(fault: Fault, name: str) -> bool:
+    """Return whether a fault can be tested in this process.
+
+    ``make faults`` starts several processes, one after the other. A process that has a small disk or clusters runs only
+    the tests that need them.
+    """
     if fault.needs and not name.startswith("sqlite"):
         return fault.needs in os.environ
     return not any(variable in os.environ for variable in (places.DISK, *VARIABLES.values()))
@@ -216,8 +220,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
     parser.add_argument("--only", default=".*", help="a regular expression for the names of faults, such as 'F[123]'")
     parser.add_argument("--targets", type=_targets, default=NAMES, help=f"a list of {', '.join(NAMES)}")
-    parser.add_argument("--short", action="store_true", help="a few seconds of each")
-    parser.add_argument("--restart", action="store_true", help="run again what is done")
+    parser.add_argument("--short", action="store_true", help="run each test for a few seconds only")
+    parser.add_argument("--restart", action="store_true", help="also run the tests that have passed before")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     return parser.parse_args(argv)
 

@@ -1,4 +1,4 @@
-"""The clusters that tests run on: which are there, how one is made ready, and a balancer before its nodes."""
+"""The clusters that tests run on: finds them, gives each test an empty database, and balances the load of the nodes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ VARIABLES: Final[Mapping[str, str]] = {
     "galera": "TEST_GALERA_URLS",
     "group_replication": "TEST_GROUP_REPLICATION_URLS",
 }
-_PATIENCE: Final = 60  # seconds for a cluster to become what it should be
-# One row with 1 where a node takes writes.
+_PATIENCE: Final = 60  # seconds to wait for a condition of a cluster
+# Each query returns 1 if the node takes writes.
 _TAKES_WRITES: Final[Mapping[str, str]] = {
     "galera": "SELECT VARIABLE_VALUE = 'ON' FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'WSREP_READY'",
     "group_replication": (
@@ -45,7 +45,7 @@ _HAS_JOINED: Final[Mapping[str, str]] = {
         "SELECT COUNT(*) = 3 FROM performance_schema.replication_group_members WHERE MEMBER_STATE = 'ONLINE'"
     ),
 }
-# What has a session read nothing older than what any node has committed.
+# With this setting a session reads everything that any node has committed.
 _UP_TO_DATE: Final[Mapping[str, str]] = {
     "galera": "SET SESSION wsrep_sync_wait = 1",
     "group_replication": "SET SESSION group_replication_consistency = 'BEFORE'",
@@ -57,23 +57,23 @@ _SWITCH: Final[Mapping[Mode, str]] = {
 
 
 def present(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Return the names of the clusters that the environment names the nodes of."""
+    """Return the names of the clusters whose nodes the environment names."""
     return [name for name, variable in VARIABLES.items() if environment.get(variable)]
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The nodes of a cluster, with a database of one test on all of them."""
+    """The nodes of a cluster, with the URLs of one test's database on them."""
 
     name: str
     urls: tuple[str, ...]
 
-    def ask(self, node: int, question: str) -> Any:
-        """Run a statement at a node, and return the first value of its first row, if any."""
+    def ask(self, node: int, statement: str) -> Any:
+        """Run a statement on a node, and return the first value of the first row, if there is one."""
         url = make_url(self.urls[node])
         import pymysql  # not every environment of the tests has it
 
-        with pymysql.connect(  # without SQLAlchemy, whose questions a node without its cluster refuses
+        with pymysql.connect(  # not SQLAlchemy: a node without its cluster refuses the queries with which it starts
             host=url.host,
             port=url.port or 0,
             user=url.username,
@@ -84,12 +84,12 @@ class Cluster:
             read_timeout=30,
         ) as connection:
             cursor = connection.cursor()
-            cursor.execute(question)
+            cursor.execute(statement)
             row = cursor.fetchone()
             return row and row[0]
 
     def takes_writes(self, node: int) -> bool:
-        """Return whether a node is there and takes writes."""
+        """Return whether a node answers and takes writes."""
         return self._is(_TAKES_WRITES, node)
 
     def is_whole(self) -> bool:
@@ -97,30 +97,30 @@ class Cluster:
         return all(self._is(_HAS_JOINED, node) for node in range(len(self.urls)))
 
     def kill(self, node: int) -> None:
-        """Kill the server of a node as ``kill -9`` does; whoever has started it starts it again."""
+        """Kill the server of a node as ``kill -9`` does; the keeper that has started it starts it again."""
         file = Path(str(self.ask(node, "SELECT @@pid_file")))
         os.kill(int(file.read_text()), signal.SIGKILL)
 
     def isolate(self, node: int, *, isolated: bool) -> None:
-        """Cut a node of Galera off from the others, or let it join them again."""
+        """Disconnect a node of Galera from the others, or let it join them again."""
         self.ask(node, f"SET GLOBAL wsrep_provider_options = 'gmcast.isolate={int(isolated)}'")
         eventually((lambda: not self.takes_writes(node)) if isolated else self.is_whole)
 
     def make_primary(self, node: int) -> None:
-        """Have a node of Group Replication take over the writes."""
+        """Make a node of Group Replication the primary, which takes the writes."""
         member = self.ask(node, "SELECT @@server_uuid")
         self.ask(node, f"SELECT group_replication_set_as_primary('{member}')")
 
     def rows(self, node: int) -> dict[str, tuple[int, str]]:
-        """Return version and value of each entry that a node has, when it has all that was committed anywhere."""
+        """Wait until a node has all commits of the cluster; return version and value of each of its entries by key."""
         engine = create_engine(self.urls[node], poolclass=NullPool)
         with engine.connect() as connection:
             connection.execute(text(_UP_TO_DATE[self.name]))
-            found = connection.execute(text("SELECT `key`, version, value FROM ltm_entries")).all()
-        return {key: (version, value) for key, version, value in found}
+            rows = connection.execute(text("SELECT `key`, version, value FROM ltm_entries")).all()
+        return {key: (version, value) for key, version, value in rows}
 
     def catch_up(self) -> None:
-        """Wait until each node has what any of them has committed."""
+        """Wait until each node has all commits of the cluster."""
         for node in range(len(self.urls)):
             self.rows(node)
 
@@ -130,26 +130,26 @@ class Cluster:
         return next(node for node in range(len(self.urls)) if self.takes_writes(node))
 
     def is_in(self, mode: Mode, node: int) -> bool:
-        """Return whether a node of Group Replication knows of a mode, and takes writes if all nodes do in it."""
+        """Return whether a node of Group Replication is in a mode; in the mode "multi" it must also take writes."""
         is_single = bool(self.ask(node, "SELECT @@group_replication_single_primary_mode"))
         return is_single if mode == "single" else not is_single and self.takes_writes(node)
 
     def is_there(self, node: int) -> bool:
-        """Return whether a node has the database."""
+        """Return whether a node answers and has the database of the test."""
         return self._is(dict.fromkeys(VARIABLES, "SELECT 1"), node)
 
-    def _is(self, questions: Mapping[str, str], node: int) -> bool:
+    def _is(self, queries: Mapping[str, str], node: int) -> bool:
         import pymysql
 
         try:
-            return bool(self.ask(node, questions[self.name]))
+            return bool(self.ask(node, queries[self.name]))
         except pymysql.Error:
             return False
 
 
 @contextlib.contextmanager
 def cluster_of(name: str, mode: Mode) -> Iterator[Cluster]:
-    """Give a cluster with an empty database; of Group Replication all nodes take writes, or a single one."""
+    """Yield a cluster with an empty database. The mode is for Group Replication: all nodes take writes, or one does."""
     nodes = Cluster(name, tuple(os.environ[VARIABLES[name]].split()))
     eventually(nodes.is_whole)
     if name == "group_replication":
@@ -158,20 +158,20 @@ def cluster_of(name: str, mode: Mode) -> Iterator[Cluster]:
     database = f"tea_test_{secrets.token_hex(6)}"
     nodes.ask(nodes.writable(), f"CREATE DATABASE {database} CHARACTER SET utf8mb4")
     urls = [make_url(url).set(database=database).render_as_string(hide_password=False) for url in nodes.urls]
-    made = Cluster(name, tuple(urls))
-    eventually(lambda: all(made.is_there(node) for node in range(len(urls))))
+    cluster = Cluster(name, tuple(urls))
+    eventually(lambda: all(cluster.is_there(node) for node in range(len(urls))))
     try:
-        yield made
+        yield cluster
     finally:
         eventually(nodes.is_whole)
         nodes.ask(nodes.writable(), f"DROP DATABASE {database}")
 
 
 class Balancer(Proxy):
-    """Stands before the nodes that take writes, as a load balancer or a router does, and gives each its turn.
+    """Passes connections on to the nodes that take writes, to each in turn, as a load balancer or a router does.
 
     Attributes:
-        serving: the numbers of these nodes.
+        serving: the numbers of the nodes that take writes.
     """
 
     def __init__(self, cluster: Cluster) -> None:
@@ -210,7 +210,11 @@ class Balancer(Proxy):
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    """Wait for a condition."""
+    """Wait until a condition is true.
+
+    Raises:
+        AssertionError: it did not become true in time.
+    """
     deadline = time.monotonic() + _PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "the cluster did not become what it should be"

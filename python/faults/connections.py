@@ -1,4 +1,4 @@
-"""What faults do to connections: kill them on the server, or cut, slow and stop them in a proxy before it."""
+"""Faults of connections: ends them on the server, or cuts and stops them in a proxy between client and server."""
 
 from __future__ import annotations
 
@@ -30,27 +30,32 @@ class Addressed(Protocol):
 
 
 def kill_connections(database: Addressed, *only: int) -> int:
-    """End every connection to a database, or only these, and return how many there were."""
+    """End the connections in ``only``, or all connections to a database, and return how many there were."""
     engine = create_engine(database.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        found = only or tuple(connection.scalars(text(OTHERS[engine.dialect.name])))
-        for session in found:
-            with contextlib.suppress(Exception):  # gone by itself
+        sessions = only or tuple(connection.scalars(text(OTHERS[engine.dialect.name])))
+        for session in sessions:
+            with contextlib.suppress(Exception):  # the session has ended by itself
                 connection.execute(text(KILL[engine.dialect.name].format(session)))
-    return len(found)
+    return len(sessions)
 
 
 def session_of(connection: Any) -> int:
-    """Return the server's number of a connection."""
+    """Return the number that the server has given to a connection."""
     return int(connection.scalar(text(SESSION[connection.dialect.name])))
 
 
 class Proxy:
-    """A TCP proxy before a server; while ``silent`` it accepts and holds connections, and passes nothing on.
+    """A TCP proxy in front of a server.
 
-    ``cut`` has it end the next connection that sends something in place of passing that on: a ``request``, which the
-    server never sees then, or a ``reply``, so that the client is not told what was done; ``when_cut`` is called before.
-    With ``skip`` so many of them pass first.
+    Attributes:
+        url: the URL of the server, with the address of the proxy.
+        silent: while this is set, the proxy accepts and holds connections, but passes nothing on.
+        cut: if it is ``request``, the proxy does not pass the next request on, and ends its connection: the server
+            never gets the request. If it is ``reply``, it does the same with the next reply: the client does not learn
+            what the server has done.
+        skip: how many requests or replies pass before the cut.
+        when_cut: a function that is called before the connection is ended.
     """
 
     def __init__(self, url: str) -> None:

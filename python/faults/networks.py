@@ -1,4 +1,4 @@
-"""Faults of servers and networks: killed servers and connections, replies that are lost, networks that stall."""
+"""Faults of servers and networks: killed servers and connections, lost replies, silent networks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _READY = 60.0  # seconds that a server may take to come back
 
 @contextmanager
 def writing(target: Target, figures: Figures, count: int, **options: Any) -> Iterator[list[Writer]]:
-    """Let so many writers write at the same time as the block runs; look at what is there in the end."""
+    """Let ``count`` writers write while the block runs; then check what the database has."""
     with target.open(pool_size=count, **options) as memory:
         kinds = [_WRITERS[number % len(_WRITERS)] for number in range(count)]
         writers = [Writer(memory, f"w{number}", figures, kind=kind) for number, kind in enumerate(kinds)]
@@ -41,9 +41,10 @@ def writing(target: Target, figures: Figures, count: int, **options: Any) -> Ite
 
 
 def kill_servers(target: Target, figures: Figures, rounds: int, seed: int) -> None:
-    """F2: kill the server under twelve writers, which is started again; the first success comes soon after.
+    """F2: twelve writers write; kill the server, which is started again. Soon after that a write must succeed.
 
-    Failures reach the callers while there is no server. ``late`` is the time from its being ready to the first success.
+    Failures may reach the callers while there is no server. ``late`` is based on the time from the moment when the
+    server is ready again to the first success.
     """
     moments = random.Random(seed)
     with writing(target, figures, 12) as writers:
@@ -55,7 +56,8 @@ def kill_servers(target: Target, figures: Figures, rounds: int, seed: int) -> No
             before = sum(writer.version for writer in writers)
             while sum(writer.version for writer in writers) <= before and time.monotonic() - ready < _READY:
                 time.sleep(0.01)
-            figures.add(late=time.monotonic() - ready - 1)  # two seconds are allowed
+            # Two seconds are allowed: one is subtracted here, and `late` may be up to one second.
+            figures.add(late=time.monotonic() - ready - 1)
 
 
 def _wait_until_ready(target: Target) -> float:
@@ -71,7 +73,7 @@ def _wait_until_ready(target: Target) -> float:
 
 
 def kill_sessions(target: Target, figures: Figures, rounds: int, seed: int) -> None:
-    """F3: end every connection on the server, again and again, under eight writers."""
+    """F3: eight writers write; end every connection on the server, again and again."""
     moments = random.Random(seed)
     with writing(target, figures, 8):
         while figures.faults < rounds:
@@ -85,8 +87,8 @@ def lose_replies(target: Target, figures: Figures, rounds: int, seed: int) -> No
     with Proxy(target.url) as proxy, target.open(url=proxy.url, pool_size=1) as memory, target.open() as direct:
         patient(memory.count)
         writers = [
-            Writer(_Behind(memory, direct), f"{kind}{place}", figures, kind=kind)
-            for place, kind in enumerate(("store", "if_version", "batch"))
+            Writer(_WritesThroughProxy(memory, direct), f"{kind}{number}", figures, kind=kind)
+            for number, kind in enumerate(("store", "if_version", "batch"))
         ]
         for _ in range(rounds):
             writer = moments.choice(writers)
@@ -99,15 +101,15 @@ def lose_replies(target: Target, figures: Figures, rounds: int, seed: int) -> No
             writer.look()
 
 
-class _Behind:
-    """A memory that writes behind a proxy, and reads beside it."""
+class _WritesThroughProxy:
+    """Writes with a memory that uses the proxy, and reads with one that is connected directly."""
 
     def __init__(self, memory: Any, direct: Any) -> None:
         self.store, self.store_many, self.retrieve = memory.store, memory.store_many, direct.retrieve
 
 
 def stall(target: Target, figures: Figures, rounds: int, seed: int) -> None:
-    """F4: let the network fall silent in the middle of calls; each ends at its deadline, and the memory works on."""
+    """F4s: let the network fall silent during calls. Each call must end at its deadline; later calls must succeed."""
     timeout = 2.0
     with (
         Proxy(target.url) as proxy,
@@ -116,7 +118,7 @@ def stall(target: Target, figures: Figures, rounds: int, seed: int) -> None:
     ):
         patient(memory.count)
         for number in range(rounds):
-            writer = Writer(_Behind(memory, direct), f"stalled{number}", figures, timeout=timeout)
+            writer = Writer(_WritesThroughProxy(memory, direct), f"stalled{number}", figures, timeout=timeout)
             patient(memory.count)
             proxy.silent.set()
             writer.write()
@@ -125,4 +127,4 @@ def stall(target: Target, figures: Figures, rounds: int, seed: int) -> None:
             begun = time.monotonic()
             patient(memory.count)
             figures.add(late=time.monotonic() - begun - 2 * timeout)
-    figures.reached = 0  # to fail is what these calls must do
+    figures.reached = 0  # these calls must fail, so their failures are not counted

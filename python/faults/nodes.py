@@ -1,4 +1,4 @@
-"""Nodes of a cluster are killed under load: what the writers were told is compared with what all nodes keep then.
+"""Kills nodes of a cluster under load, and compares the answers to the writers with the entries on all nodes.
 
 ``killed_nodes`` is for a cluster that takes writes on all nodes, ``killed_primaries`` for one with a primary.
 """
@@ -19,14 +19,14 @@ from faults.figures import Figures
 from faults.targets import Target
 from the_edge_agent.memory import SQLAlchemyBackend
 
-_SHARED: Final = 20  # keys that all writers write
-_COUNTERS: Final = 5  # keys that all writers count up by if_version
-_OWN: Final = 10  # keys of each writer
+_SHARED: Final = 20  # how many keys all writers write
+_COUNTERS: Final = 5  # how many counters all writers increase with if_version
+_OWN: Final = 10  # how many keys each writer has for itself
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a writer was told of one store: its result, when it began, and how many seconds it took."""
+class Answer:
+    """The answer to one store of a writer: the result, when the store began, and how many seconds it took."""
 
     key: str
     value: Any
@@ -41,13 +41,13 @@ class Told:
 
 
 class Writer(threading.Thread):
-    """Stores under keys of its own, under keys of all, and counts up, until it is told to stop."""
+    """Stores under its own keys and under shared keys, and increases counters, until ``stopping`` is set."""
 
     def __init__(self, memory: Any, number: int, stopping: threading.Event) -> None:
         super().__init__()
         self._memory, self._number, self._stopping = memory, number, stopping
         self._random = random.Random(number)
-        self.told: list[Told] = []
+        self.answers: list[Answer] = []
 
     def run(self) -> None:
         """Write."""
@@ -63,14 +63,14 @@ class Writer(threading.Thread):
                 self._count(f"counter/{self._random.randrange(_COUNTERS)}")
 
     def _count(self, key: str) -> None:
-        found = self._memory.retrieve(key)
-        if found["success"]:
-            self._store(key, (found["value"] or 0) + 1, if_version=found.get("version") or 0)
+        current = self._memory.retrieve(key)
+        if current["success"]:
+            self._store(key, (current["value"] or 0) + 1, if_version=current.get("version") or 0)
 
     def _store(self, key: str, value: Any, **options: Any) -> None:
         began = time.monotonic()
         result = self._memory.store(key, value, **options)
-        self.told.append(Told(key, value, result, began, time.monotonic() - began))
+        self.answers.append(Answer(key, value, result, began, time.monotonic() - began))
         if not result["success"]:
             self._stopping.wait(0.05)
 
@@ -81,15 +81,15 @@ def killed_nodes(
     """Kill one node after the other, while writers reach all of them through a balancer.
 
     Args:
-        cluster: all of whose nodes take writes, with an empty database.
-        kills: how many nodes are killed; each has joined again before the next one.
+        cluster: a cluster with an empty database; all nodes take writes.
+        kills: how many nodes are killed; each has joined again before the next one is killed.
         writers: how many threads write.
-        seconds: of load before each kill, and after the last one.
-        timeout: of each call, in seconds.
+        seconds: how long the writers write before each kill, and after the last one.
+        timeout: the timeout of each call, in seconds.
 
     Returns:
-        See ``judged``, and ``kills``, ``resumed``: the longest time from a kill to the first store that began after
-        it and was acknowledged, in seconds.
+        The result of ``judged``, and ``kills``, and ``resumed``. For the latter, the time is measured from each kill to
+        the end of the first acknowledged store that began after the kill; ``resumed`` is the longest, in seconds.
     """
     return _under_load(cluster, lambda kill: kill % len(cluster.urls), kills, writers, seconds, timeout)
 
@@ -99,7 +99,7 @@ def killed_primaries(
 ) -> dict[str, Any]:
     """Kill the node that takes writes, again and again, while writers reach it through a balancer.
 
-    Arguments and result are those of ``killed_nodes``.
+    The arguments and the result are those of ``killed_nodes``.
     """
     return _under_load(cluster, lambda _: cluster.writable(), kills, writers, seconds, timeout)
 
@@ -116,16 +116,16 @@ def kill_primaries(target: Target, figures: Figures, rounds: int, seed: int) -> 
         _count(figures, killed_primaries(nodes, kills=rounds))
 
 
-def _count(figures: Figures, found: Mapping[str, Any]) -> None:
-    same = {name: found[name] for name in ("acknowledged", "lost", "wrong", "unknown", "late")}
-    figures.add(faults=found["kills"], reached=sum(found["reached_the_caller"].values()), **same)
+def _count(figures: Figures, counts: Mapping[str, Any]) -> None:
+    same = {name: counts[name] for name in ("acknowledged", "lost", "wrong", "unknown", "late")}
+    figures.add(faults=counts["kills"], reached=sum(counts["reached_the_caller"].values()), **same)
 
 
 def _under_load(
     cluster: Cluster, victim: Callable[[int], int], kills: int, writers: int, seconds: float, timeout: float
 ) -> dict[str, Any]:
     stopping = threading.Event()
-    killed: list[float] = []
+    kill_times: list[float] = []
     with (
         Balancer(cluster) as balancer,
         SQLAlchemyBackend(balancer.url, pool_size=writers, timeout=timeout) as memory,
@@ -137,7 +137,7 @@ def _under_load(
             for kill in range(kills):
                 stopping.wait(seconds)
                 cluster.kill(victim(kill))
-                killed.append(time.monotonic())
+                kill_times.append(time.monotonic())
                 eventually(lambda: not cluster.is_whole())
                 eventually(cluster.is_whole)
             stopping.wait(seconds)
@@ -145,53 +145,55 @@ def _under_load(
             stopping.set()
             for thread in threads:
                 thread.join()
-    told = [each for thread in threads for each in thread.told]
-    kept = [cluster.rows(node) for node in range(len(cluster.urls))]
-    done = [(each.began, each.began + each.seconds) for each in told if each.succeeded]
-    resumed = [min((end for began, end in done if began > moment), default=float("inf")) - moment for moment in killed]
-    return {"kills": kills, **judged(told, kept, timeout), "resumed": max(resumed, default=0.0)}
+    answers = [answer for thread in threads for answer in thread.answers]
+    rows_by_node = [cluster.rows(node) for node in range(len(cluster.urls))]
+    successes = [(each.began, each.began + each.seconds) for each in answers if each.succeeded]
+    resumed = [
+        min((end for began, end in successes if began > killed), default=float("inf")) - killed for killed in kill_times
+    ]
+    return {"kills": kills, **judged(answers, rows_by_node, timeout), "resumed": max(resumed, default=0.0)}
 
 
-def judged(told: Iterable[Told], kept: list[dict[str, tuple[int, str]]], timeout: float) -> dict[str, Any]:
-    """Compare what writers were told with what each node keeps.
+def judged(answers: Iterable[Answer], rows_by_node: list[dict[str, tuple[int, str]]], timeout: float) -> dict[str, Any]:
+    """Compare the answers to the writers with the entries on each node.
 
     Returns:
-        ``acknowledged``: how many stores succeeded; ``lost``: how many of them no node, or not every node, has;
-        ``wrong``: how many answers were not true, with an example of each kind in ``examples``; ``unknown``: how many
-        said so; ``reached_the_caller``: how many others failed, conflicts left out, by what they said; ``late``: by
-        how many seconds the longest call exceeded its deadline.
+        ``acknowledged``: how many stores succeeded; ``lost``: how many of these the first node does not have;
+        ``wrong``: how many answers were not true, or differed between nodes, with an example of each kind in
+        ``examples``; ``unknown``: how many answers were unknown; ``reached_the_caller``: how many other failures there
+        were, except conflicts, by their message; ``late``: by how many seconds the longest call exceeded its deadline.
     """
-    by_key: dict[str, list[Told]] = defaultdict(list)
-    for each in told:
+    by_key: dict[str, list[Answer]] = defaultdict(list)
+    for each in answers:
         by_key[each.key].append(each)
     examples: dict[str, str] = {}
     wrong = lost = 0
 
-    def found_wrong(what: str, key: str, count: int = 1) -> None:
+    def count_wrong(what: str, key: str, count: int = 1) -> None:
         nonlocal wrong
         wrong += count
         examples.setdefault(what, key)
 
-    for node, rows in enumerate(kept):
-        differing = [key for key in rows.keys() | kept[0].keys() if rows.get(key) != kept[0].get(key)]
+    for node, rows in enumerate(rows_by_node):
+        differing = [key for key in rows.keys() | rows_by_node[0].keys() if rows.get(key) != rows_by_node[0].get(key)]
         if differing:
-            found_wrong(f"node {node} differs", differing[0], len(differing))
+            count_wrong(f"node {node} differs", differing[0], len(differing))
     for key, stores in by_key.items():
-        version, value = kept[0].get(key, (0, "null"))
+        version, value = rows_by_node[0].get(key, (0, "null"))
         acknowledged = [each for each in stores if each.succeeded]
         unknown = sum("unknown" in each.result for each in stores)
         versions = Counter(each.result["version"] for each in acknowledged)
         lost += sum(number > version for number in versions) + max(0, len(versions) - version)
         if twice := sum(count - 1 for count in versions.values()):
-            found_wrong("a version was told twice", key, twice)
+            count_wrong("a version was told twice", key, twice)
         if version > len(acknowledged) + unknown:
-            found_wrong("more was written than anybody was told", key, version - len(acknowledged) - unknown)
+            count_wrong("more was written than anybody was told", key, version - len(acknowledged) - unknown)
         if false := sum(each.result["created"] != (each.result["version"] == 1) for each in acknowledged):
-            found_wrong("created is not true", key, false)
-        if version in versions and value != json.dumps(_of(version, acknowledged), separators=(",", ":")):
-            found_wrong("the value is not that of its version", key)
+            count_wrong("created is not true", key, false)
+        if version in versions and value != json.dumps(_value_of(version, acknowledged), separators=(",", ":")):
+            count_wrong("the value is not that of its version", key)
         if key.startswith("counter/") and json.loads(value or "0") != version:
-            found_wrong("an update was lost", key)
+            count_wrong("an update was lost", key)
     failures = [each for stores in by_key.values() for each in stores if not each.succeeded]
     others = [each.result for each in failures if each.result["error_type"] != "conflict"]
     return {
@@ -205,5 +207,5 @@ def judged(told: Iterable[Told], kept: list[dict[str, tuple[int, str]]], timeout
     }
 
 
-def _of(version: int, acknowledged: Iterable[Told]) -> Any:
+def _value_of(version: int, acknowledged: Iterable[Answer]) -> Any:
     return next(each.value for each in acknowledged if each.result["version"] == version)

@@ -1,4 +1,4 @@
-"""Faults of the machine: disks without space, clocks and time zones that differ."""
+"""Faults of the machine: full disks, and clocks and time zones that differ."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from faults.figures import Figures, Writer, patient
 from faults.targets import Target
 from the_edge_agent.memory.core.results import succeeded
 
-DISK = "TEA_FAULTS_DISK"  # variable with the small file system that a server lies on
-_ROOM = 3_000_000  # bytes that are left
+DISK = "TEA_FAULTS_DISK"  # an environment variable: the folder of the small file system on which a server runs
+_ROOM = 3_000_000  # how many bytes are left free
 _MOST_WRITES = 20_000
 _FILLING = """
 import sys
@@ -31,7 +31,7 @@ from faults.targets import Target
 target = Target(*sys.argv[1:3])
 print(fill(target, files_without_room(Path(target.path)), sys.argv[3]))
 """
-# The clock of the client is hours off, and its time zone is another one. The server's time decides.
+# A client whose clock is some hours off, in another time zone than the server. Lifetimes must follow the server's time.
 _ELSEWHERE = """
 import datetime, os, sys, time
 real, ahead = datetime.datetime, datetime.timedelta(hours=int(sys.argv[4]))
@@ -64,8 +64,8 @@ _ZONES = (("Pacific/Kiritimati", "+05:30", 1), ("America/St_Johns", "-09:30", -1
 def fill_disk(target: Target, figures: Figures, rounds: int, seed: int) -> None:
     """F6: let writes fail because there is no space, make room, and write again.
 
-    A server must lie on a small file system, which a large file fills. SQLite writes in a process whose files may grow
-    no more.
+    A server must run on a small file system, which a large file fills. For SQLite, another process writes, and the
+    operating system limits the size of its files.
     """
     for number in range(rounds):
         prefix = f"{number}/"
@@ -79,7 +79,7 @@ def fill_disk(target: Target, figures: Figures, rounds: int, seed: int) -> None:
 
 
 def fill(target: Target, without_room: AbstractContextManager[None], prefix: str) -> int:
-    """Write until that fails within a context, and again after it; return how many things were wrong.
+    """Write in a context without room until a write fails, then write again; return how many things were wrong.
 
     All keys begin with ``prefix``. The large entries are deleted at the end, so that the next round has room.
     """
@@ -101,7 +101,7 @@ def fill(target: Target, without_room: AbstractContextManager[None], prefix: str
 
 @contextmanager
 def _disk_without_room(folder: Path) -> Iterator[None]:
-    """Fill a file system with one large file, but for a little."""
+    """Fill a file system with one large file, except for a few bytes."""
     ballast = folder / "ballast"
     with ballast.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, max(1, shutil.disk_usage(folder).free - _ROOM))
@@ -113,7 +113,7 @@ def _disk_without_room(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def files_without_room(path: Path) -> Iterator[None]:
-    """Let no file of this process grow much larger than the files at a path are."""
+    """Limit the size of this process's files to little more than the largest file in the folder of ``path``."""
     largest = max(file.stat().st_size for file in path.parent.iterdir())
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest + _ROOM, before[1]))
@@ -133,7 +133,7 @@ def _first_failure(memory: Any, prefix: str) -> Any:
 
 
 def differ_in_time(target: Target, figures: Figures, rounds: int, seed: int) -> None:
-    """F21: client and server in other time zones, and the clock of the client an hour off."""
+    """F21: client and server have different time zones, and the clock of the client is an hour off."""
     for zone, session, hours in _ZONES[:rounds]:
         command = [sys.executable, "-c", _ELSEWHERE, target.name, target.url, session, str(hours)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env={**os.environ, "TZ": zone})
@@ -141,7 +141,7 @@ def differ_in_time(target: Target, figures: Figures, rounds: int, seed: int) -> 
 
 
 def look_at_clocks(target: Target, zone: str) -> int:
-    """Store entries that expire, and look at snapshots; return how many things were wrong."""
+    """Check lifetimes, snapshots and times in another time zone; return how many things were wrong."""
     options: dict[str, Any] = {}
     if target.name.startswith("postgresql"):
         target.run(f"ALTER DATABASE {make_url(target.url).database} SET timezone = '{zone}'")
@@ -172,7 +172,7 @@ def look_at_clocks(target: Target, zone: str) -> int:
 
 
 def _server_time(target: Target) -> Any:
-    asked = {"postgresql": "SELECT extract(epoch FROM now())"}.get(
+    query = {"postgresql": "SELECT extract(epoch FROM now())"}.get(
         target.name.partition("-")[0], "SELECT unix_timestamp(now(6))"
     )
-    return datetime.fromtimestamp(float(target.ask(asked)), timezone.utc)
+    return datetime.fromtimestamp(float(target.ask(query)), timezone.utc)

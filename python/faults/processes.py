@@ -1,4 +1,4 @@
-"""Faults of processes: killed writers, cold starts of many at once, forks beside threads."""
+"""Faults of processes: killed writers, many processes that start at once, forks while other threads are in calls."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from faults.figures import Figures, Writer
 from faults.targets import Target
 
-_COLD = 32  # processes that start at once
-_MOST = 60.0  # seconds that a process may take
+_COLD = 32  # how many processes start at once
+_MOST = 60.0  # how many seconds they may take
 
-# What a process that is started runs: `python -c PROGRAM name url ...`.
+# Programs for other processes, started as `python -c PROGRAM name url ...`.
 _WRITING = """
 import sys
 from faults.targets import opened
@@ -56,8 +56,8 @@ def child(number):
     result = memory.store(f"child {number}", number)
     if "spawn" in result.get("error", ""):
         return 0
-    found = memory.retrieve(f"child {number}")
-    return 0 if result.get("created") and found.get("value") == number else 1
+    stored = memory.retrieve(f"child {number}")
+    return 0 if result.get("created") and stored.get("value") == number else 1
 
 
 memory.store("first", 1)
@@ -70,11 +70,11 @@ for number in range(int(forks)):
     if pid == 0:
         os._exit(child(number))
     end = time.monotonic() + 40
-    while not (found := os.waitpid(pid, os.WNOHANG))[0]:
+    while not (pid_and_status := os.waitpid(pid, os.WNOHANG))[0]:
         if time.monotonic() > end:
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.002)
-    wrong += found[1] != 0
+    wrong += pid_and_status[1] != 0
 is_over.set()
 for thread in threads:
     thread.join()
@@ -90,24 +90,24 @@ def started(program: str, target: Target, *arguments: object) -> subprocess.Pope
 
 
 def kill_writers(target: Target, figures: Figures, rounds: int, seed: int) -> None:
-    """F1: kill a process that writes, at random moments, and look at what is there."""
+    """F1: kill a process that writes, at random moments, and check what the database has."""
     moments, done = random.Random(seed), 0
-    acknowledged = {"single": 0, "batch": 0}  # the highest number of each; a process may end before its first batch
+    acknowledged = {"single": 0, "batch": 0}  # the highest acknowledged number of each kind, 0 for none
     with target.open() as memory:
         for _ in range(rounds):
             with started(_WRITING, target, done) as process:
                 assert process.stdout
-                lines = [process.stdout.readline()]  # it writes by now
+                lines = [process.stdout.readline()]  # wait until it has written once
                 time.sleep(moments.uniform(0, 0.3))
                 process.kill()
                 lines += process.stdout.readlines()
             for line in lines:
-                if line.endswith("\n"):  # else it was killed in the middle of it
+                if line.endswith("\n"):  # otherwise the process was killed while it printed the line
                     kind, number = line.split()
                     acknowledged[kind] = int(number)
             figures.add(faults=1, acknowledged=len(lines))
-            there = _look(memory, figures, acknowledged)
-            done = max(done, *acknowledged.values(), there)
+            highest = _look(memory, figures, acknowledged)
+            done = max(done, *acknowledged.values(), highest)
         if not target.is_server:
             with sqlite3.connect(target.path) as connection:
                 if connection.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
@@ -116,7 +116,7 @@ def kill_writers(target: Target, figures: Figures, rounds: int, seed: int) -> No
 
 
 def _look(memory: object, figures: Figures, acknowledged: dict[str, int]) -> int:
-    """Compare what is there with what was acknowledged; return the highest number that is there."""
+    """Compare the entries with the acknowledged numbers; return the highest number in the database."""
     keys = ["single", *(f"batch/{place}" for place in range(5))]
     entries = memory.retrieve_many(keys)["entries"]  # type: ignore[attr-defined]
     single, *batch = ((entries[key] or {"value": {"number": 0}})["value"]["number"] for key in keys)
@@ -125,15 +125,15 @@ def _look(memory: object, figures: Figures, acknowledged: dict[str, int]) -> int
     if single < acknowledged["single"] or batch[0] < acknowledged["batch"]:
         figures.add(lost=1)
     for number in {single, batch[0]} - {0}:
-        found = memory.search(f"fox{number}", limit=10)["results"]  # type: ignore[attr-defined]
-        wanted = [key for key, value in zip(keys, (single, *batch), strict=True) if value == number]
-        if sorted(entry["key"] for entry in found) != sorted(wanted):
+        results = memory.search(f"fox{number}", limit=10)["results"]  # type: ignore[attr-defined]
+        expected = [key for key, value in zip(keys, (single, *batch), strict=True) if value == number]
+        if sorted(entry["key"] for entry in results) != sorted(expected):
             figures.add(wrong=1)
     return int(max(single, batch[0]))
 
 
 def start_cold(target: Target, figures: Figures, rounds: int, seed: int) -> None:
-    """F17: start many processes at once on an empty database, each of which stores one key."""
+    """F17: start many processes at once on an empty database; each stores one key."""
     processes = min(_COLD, 4 * rounds)
     begun = time.monotonic()
     children = [started(_STARTING, target, f"process {number}") for number in range(processes)]
@@ -148,24 +148,24 @@ def start_cold(target: Target, figures: Figures, rounds: int, seed: int) -> None
 def fork_beside_threads(target: Target, figures: Figures, rounds: int, seed: int) -> None:
     """F16: fork while other threads are in calls; the child stores and reads."""
     process = started(_FORKING, target, rounds)
-    said, _ = process.communicate()
+    output, _ = process.communicate()
     if process.returncode:
         figures.add(wrong=1)
         return
-    wrong, failures = map(int, said.split())
+    wrong, failures = map(int, output.split())
     figures.add(faults=rounds, wrong=wrong, reached=failures)
 
 
 def race_processes(target: Target, figures: Figures, rounds: int, seed: int) -> None:
-    """F8: threads and processes store the same keys; each is created once, and each store counts."""
+    """F8: threads and processes store the same keys. Each key must be created once, and each store must count."""
     keys, writers = min(100, 10 * rounds), min(32, 4 * rounds)
     with target.open(pool_size=4) as memory, ThreadPoolExecutor(writers) as threads:
         memory.count()
         children = [started(_RACING, target, keys) for _ in range(writers // 4)]
         totals = [*threads.map(lambda _: _race(memory, keys), range(writers - len(children)))]
         for child in children:
-            said, _ = child.communicate()
-            totals.append((int(said.split()[0]), int(said.split()[1])) if not child.returncode else (0, 0))
+            output, _ = child.communicate()
+            totals.append((int(output.split()[0]), int(output.split()[1])) if not child.returncode else (0, 0))
             figures.add(wrong=int(child.returncode != 0))
         stored, created = (sum(column) for column in zip(*totals, strict=True))
         entries = memory.retrieve_many([f"k{number}" for number in range(keys)])["entries"].values()
@@ -184,7 +184,7 @@ with opened(*sys.argv[1:3]) as memory:
 
 
 def _race(memory: object, keys: int) -> tuple[int, int]:
-    """Store each key once, in a random order; return how many were stored, and how many of these were created."""
+    """Store each key once, in a random order; return how many stores succeeded, and how many created the key."""
     order = [*range(keys)]
     random.shuffle(order)
     results = [memory.store(f"k{number}", os.getpid()) for number in order]  # type: ignore[attr-defined]
@@ -192,12 +192,12 @@ def _race(memory: object, keys: int) -> tuple[int, int]:
 
 
 def write_all(writers: Sequence[Writer], is_over: threading.Event) -> None:
-    """Let each writer write in a thread of its own until that is over."""
+    """Let each writer write in its own thread until ``is_over`` is set."""
 
     def write(writer: Writer) -> None:
         while not is_over.is_set():
             writer.write()
 
     with ThreadPoolExecutor(len(writers)) as threads:
-        for found in [threads.submit(write, writer) for writer in writers]:
-            found.result()
+        for future in [threads.submit(write, writer) for writer in writers]:
+            future.result()

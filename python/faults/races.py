@@ -1,4 +1,4 @@
-"""Calls that race each other: small pools, batches in any order, counters, snapshots beside writers."""
+"""Calls of several threads at the same time: small pools, batches in any order, counters, snapshots beside writers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KEYS = 20
 
 
 def crowd_pool(target: Target, figures: Figures, rounds: int, seed: int) -> None:
-    """F5: many threads on a pool of two; some leave iterations, some raise, some wait too long."""
+    """F5: many threads use a pool of two connections; some abandon iterations, some raise, some wait too long."""
     moments = random.Random(seed)
     choices = [moments.random() for _ in range(rounds * _CALLS_OF_A_ROUND)]
     with target.open(pool_size=2) as memory:
@@ -34,7 +34,7 @@ def crowd_pool(target: Target, figures: Figures, rounds: int, seed: int) -> None
 def _call(memory: Any, choice: float) -> Any:
     if choice < 0.2:
         for _ in islice(memory.iterate_all(), 2):
-            pass  # the rest is never asked for
+            pass  # the iterator is abandoned here
         return {}
     if choice < 0.3:
         return memory.store("k1", 1, {"\0": 1})
@@ -61,7 +61,7 @@ def _checked_out(memory: Any) -> int:
 
 
 def batches_in_any_order(target: Target, figures: Figures, rounds: int, seed: int) -> None:
-    """F7: batches over the same keys in random order, from eight writers; no deadlock reaches a caller."""
+    """F7: eight writers store batches of the same keys in random order; no deadlock may reach a caller."""
     with target.open(pool_size=8) as memory:
         patient(memory.count)
 
@@ -74,39 +74,40 @@ def batches_in_any_order(target: Target, figures: Figures, rounds: int, seed: in
                 figures.add(faults=1, **{"acknowledged" if result["success"] else "reached": 1})
 
         with ThreadPoolExecutor(8) as threads:
-            for found in [threads.submit(write, writer) for writer in range(8)]:
-                found.result()
+            for future in [threads.submit(write, writer) for writer in range(8)]:
+                future.result()
         entries = memory.retrieve_many([f"k{number}" for number in range(_KEYS)])["entries"].values()
         figures.add(lost=sum(entry["version"] != figures.acknowledged for entry in entries))
         figures.add(half=int(len({entry["value"] for entry in entries}) > 1))
 
 
 def count_up(target: Target, figures: Figures, rounds: int, seed: int) -> None:
-    """F9: eight writers count one number up through ``if_version``; no update is lost."""
+    """F9: eight writers increase one counter with ``if_version``; no update may be lost."""
     with target.open(pool_size=8) as memory:
         memory.store("n", 0)
 
         def write(_: int) -> None:
             for _ in range(rounds):
                 while True:
-                    found = memory.retrieve("n")
-                    result = memory.store("n", found["value"] + 1, if_version=found["version"])
+                    counter = memory.retrieve("n")
+                    result = memory.store("n", counter["value"] + 1, if_version=counter["version"])
                     if result["success"]:
                         figures.add(acknowledged=1)
                         break
                     figures.add(faults=1, reached=int(result["error_type"] != "conflict"))
 
         with ThreadPoolExecutor(8) as threads:
-            for done in [threads.submit(write, number) for number in range(8)]:
-                done.result()
-        found = memory.retrieve("n")
-        figures.add(lost=abs(found["value"] - figures.acknowledged), wrong=int(found["version"] != found["value"] + 1))
+            for future in [threads.submit(write, number) for number in range(8)]:
+                future.result()
+        counter = memory.retrieve("n")
+        figures.add(lost=abs(counter["value"] - figures.acknowledged))
+        figures.add(wrong=int(counter["version"] != counter["value"] + 1))
 
 
 def snapshots_beside_writers(target: Target, figures: Figures, rounds: int, seed: int) -> None:
-    """F22: writers commit while a snapshot is made; each entry is in the snapshot or among the changes since it.
+    """F22: writers commit while a snapshot is created. Each entry must be in the snapshot or in the changes since it.
 
-    All entries of a round are new, so that their number tells.
+    All entries of a round are new, so it is enough to compare how many there are.
     """
     catalog = "sqlite" if target.name == "sqlite-native" else "postgres" if target.is_native else "sqlalchemy"
     with target.open(pool_size=6, catalog=catalog) as memory, ThreadPoolExecutor(4) as threads:
@@ -114,7 +115,7 @@ def snapshots_beside_writers(target: Target, figures: Figures, rounds: int, seed
         for number in range(rounds):
             is_over = threading.Event()
             writers = [
-                threads.submit(_write_anew, memory, figures, f"{number}/{writer}", is_over) for writer in range(4)
+                threads.submit(_write_new, memory, figures, f"{number}/{writer}", is_over) for writer in range(4)
             ]
             time.sleep(0.01)
             snapshot = ledger.create_snapshot(f"s{number}")
@@ -123,15 +124,15 @@ def snapshots_beside_writers(target: Target, figures: Figures, rounds: int, seed
             for writer in writers:
                 writer.result()
             changed = len(ledger.get_changed_entries(snapshot))
-            kept = ledger.get_snapshot(snapshot)["entry_count"]
-            figures.add(faults=changed, lost=abs(memory.count()["count"] - kept - changed))
+            in_snapshot = ledger.get_snapshot(snapshot)["entry_count"]
+            figures.add(faults=changed, lost=abs(memory.count()["count"] - in_snapshot - changed))
             ledger.delete_snapshot(snapshot)
-            # Else each snapshot would take longer than the one before, and the writers store more meanwhile.
+            # Otherwise each snapshot would take longer than the last one, and the writers would store more meanwhile.
             memory.delete_many([item[0] for item in memory.iterate_all()])
 
 
-def _write_anew(memory: Any, figures: Figures, name: str, is_over: threading.Event) -> None:
-    """Store new entries, one or some at a time."""
+def _write_new(memory: Any, figures: Figures, name: str, is_over: threading.Event) -> None:
+    """Store new entries, one or four at a time."""
     moments, number = random.Random(name), 0
     while not is_over.is_set():
         keys = [f"{name}/{number + place}" for place in range(moments.choice([1, 1, 4]))]

@@ -1,4 +1,4 @@
-"""The databases that fault tests run on, each with the class that is tested."""
+"""The databases that fault tests use, each with the memory class that is tested."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ NAMES = (*OF_ONE_SERVER, *VARIABLES)
 
 @dataclass(frozen=True)
 class Target:
-    """A database of its own, and the class that uses it.
+    """A database of one test, and the class that uses it.
 
     Attributes:
         name: one of ``NAMES``.
-        url: of the database, for SQLAlchemy; of a cluster the URLs of all nodes.
+        url: the URL of the database, for SQLAlchemy; for a cluster, the URLs of all nodes.
     """
 
     name: str
@@ -37,45 +37,45 @@ class Target:
 
     @property
     def is_server(self) -> bool:
-        """Whether it is a server, and no file."""
+        """Whether the database is on a server, not in a file."""
         return not self.name.startswith("sqlite")
 
     @property
     def is_native(self) -> bool:
-        """Whether the class does without SQLAlchemy."""
+        """Whether the class does not use SQLAlchemy."""
         return self.name.endswith("-native")
 
     @property
     def path(self) -> str:
-        """The file of a database that is one."""
+        """The path of the file, if the database is a file."""
         return str(make_url(self.url).database)
 
     def open(self, *, pool_size: int = 5, url: str | None = None, **options: Any) -> Any:
-        """Open a memory; with ``url`` at another address, such as that of a proxy."""
+        """Open a memory. ``url`` replaces the address of the database, for example by that of a proxy."""
         return opened(self.name, url or self.url, pool_size=pool_size, **options)
 
     def process(self) -> int:
-        """Return the process of the server."""
+        """Return the id of the server's process."""
         if self.name.startswith("postgresql"):
             return int(str(self.ask("SELECT pg_read_file('postmaster.pid')")).split()[0])
         return int(Path(str(self.ask("SELECT @@pid_file"))).read_text())
 
     def kill(self) -> None:
         """Kill the server, with all of its processes."""
-        found = [self.process()]
+        processes = [self.process()]
         if self.name.startswith("postgresql"):
-            children = Path(f"/proc/{found[0]}/task/{found[0]}/children")
-            found += map(int, children.read_text().split())
-        for process in found:
+            children = Path(f"/proc/{processes[0]}/task/{processes[0]}/children")
+            processes += map(int, children.read_text().split())
+        for process in processes:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
 
     def ask(self, query: str) -> Any:
-        """Return the value of a query, asked on a connection of its own."""
+        """Run a query on a new connection, and return its value."""
         return self._run(lambda connection: connection.scalar(text(query)))
 
     def run(self, statement: str) -> None:
-        """Run a statement on a connection of its own."""
+        """Run a statement on a new connection."""
         self._run(lambda connection: connection.execute(text(statement)))
 
     def _run(self, work: Callable[[Connection], Any]) -> Any:
@@ -85,7 +85,7 @@ class Target:
 
 
 def opened(name: str, url: str, *, pool_size: int = 5, **options: Any) -> Any:
-    """Return a memory of the class that the name of a target stands for."""
+    """Return a memory of the class that belongs to the name of a target."""
     place = make_url(url)
     if name == "sqlite-native":
         return SQLiteBackend(str(place.database), **options)
@@ -97,7 +97,7 @@ def opened(name: str, url: str, *, pool_size: int = 5, **options: Any) -> Any:
 
 @contextlib.contextmanager
 def target(name: str) -> Iterator[Target]:
-    """Make a database of its own, and remove it in the end.
+    """Create a database, and drop it at the end; yield the target.
 
     Raises:
         LookupError: the environment names no server of this kind.

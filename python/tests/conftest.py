@@ -1,4 +1,4 @@
-"""The set-up of our tests: each database through one fixture, and what must hold after every test."""
+"""The set-up of our tests: chooses tests and databases, and has the fixtures that all tests share."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ settings.load_profile("tea")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Give Hypothesis the seed of this run; refuse at once a choice of databases that cannot be had."""
+    """Give Hypothesis the seed of this run; refuse a choice of databases that are not available."""
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(SEED)
     try:
@@ -60,10 +60,11 @@ def pytest_report_header() -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what needs a database on every target; a contract class only on those that can do what it says.
+    """Run each test that needs a database once for every target; a contract class only on the targets that fit it.
 
-    Targets without SQLAlchemy, those of the portable dialect, and other databases and drivers are for those that say
-    so, by a value or, for tests that run there too, by the name alone.
+    Three kinds of targets are special: native classes, the portable dialect, and other databases and drivers. A test
+    runs on such a kind only if its marker ``targets`` names the kind: with a value, such as ``native=True``, to choose
+    it, or without a value, to run on this kind as well.
     """
     if "cluster" in metafunc.fixturenames:
         names = [name for marker in metafunc.definition.iter_markers("cluster") for name in marker.args] or VARIABLES
@@ -82,13 +83,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what has no target among the chosen ones, and what a class says that its backend cannot do.
+    """Leave out tests without a chosen target, and tests of features that a class says its backend does not have.
 
-    What an other database cannot do must fail there.
+    A test that is listed in ``LIMITS`` for another database must fail there.
     """
-    without = [item for item in items if not _applies(item)]
+    left_out = [item for item in items if not _applies(item)]
     items[:] = [item for item in items if _applies(item)]
-    config.hook.pytest_deselected(items=without)
+    config.hook.pytest_deselected(items=left_out)
     for item in items:
         if reason := _limit(item):
             item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
@@ -118,10 +119,10 @@ def _applies(item: pytest.Item) -> bool:
 
 
 def _is_short(item: pytest.Function, target: Target) -> bool:
-    """Return whether a rule belongs to what runs unasked on a target of which a run takes a part.
+    """Return whether a rule runs on a target that runs only a part of the rules, although the target is not named.
 
-    Nothing that takes long, and less with a driver or a pooler, for which there are tests of their own. All rules run
-    on a target that is named, and in the long form.
+    Rules that take long do not run there. Fewer rules run with another driver or a pooler, because these have their
+    own tests. All rules run on a target that is named, and in the long form.
     """
     is_of_contract = item.cls is not None and issubclass(item.cls, (LTMContract, CatalogContract))
     if LONG or (not is_of_contract and (target.pooler or target.in_memory)):
@@ -134,7 +135,7 @@ def _is_short(item: pytest.Function, target: Target) -> bool:
 
 
 def _is_slow(item: pytest.Item) -> bool:
-    """Return whether a rule takes long, or is seen on another target of the same family."""
+    """Return whether a test is slow: it takes long, or it repeats a rule on a further target of the same family."""
     target = _target_of(item)
     return _takes_long(item) or (target is not None and (target.in_memory or target.portable or target.other))
 
@@ -158,9 +159,9 @@ def _limit(item: pytest.Item) -> str | None:
 @pytest.fixture(scope="session")
 def databases() -> Iterator[Databases]:
     """The databases of this session."""
-    made = Databases()
-    yield made
-    made.drop()
+    databases = Databases()
+    yield databases
+    databases.drop()
 
 
 @pytest.fixture(scope="session")
@@ -178,21 +179,21 @@ def database(target: Target, databases: Databases, tmp_path: Path) -> Database:
 
 @pytest.fixture
 def engine(database: Database) -> Iterator[Engine]:
-    """An engine of the caller's on the database."""
+    """An engine that a caller has created on the database."""
     engine = create_engine(database.url)
     yield engine
     engine.dispose()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Fail in CI when a database was not there to be tested."""
+    """Fail in CI if a database was not available."""
     if exitstatus == pytest.ExitCode.OK and fails_the_run():
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
-    """Say which databases were not tested, after all else."""
+    """Print which databases were not tested, as the last line."""
     yield
     if line := not_tested():
         terminalreporter.write_line(line, red=fails_the_run(), yellow=not fails_the_run())
@@ -200,7 +201,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterat
 
 @pytest.fixture
 def no_garbage() -> Iterator[None]:
-    """Collect what an interrupt has left half made, so that no later test is warned of it."""
+    """Collect objects that an interrupt has left unfinished, so that their warnings appear in no later test."""
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)

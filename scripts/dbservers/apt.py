@@ -1,4 +1,4 @@
-"""Lets apt resolve and download packages into private folders, and unpacks them; needs no root."""
+"""Downloads packages and their dependencies with apt into private folders, and unpacks them; needs no root."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from .process import UnavailableError, run
 ETC = Path("/etc/apt")
 ROLLING = ("sid", "unstable", "testing", "stable")
 
-# The hooks of the machine (clean-ups, notifications) are for its own package state, not for ours.
+# Lines of the machine's configuration that are dropped. Its hooks (clean-ups, notifications) are for the machine's own
+# packages, and its folders are not ours.
 UNWANTED = re.compile(r"\S*Invoke|Dir::(Cache|State|Etc)\b")
 
 CONFIG = """\
@@ -55,7 +56,7 @@ def fetch(
         root: An empty folder.
         suite: Take it from this suite of the distribution's mirror, instead of the machine's own suites.
         also: Exact names of further packages.
-        programs: What to keep of /usr/bin.
+        programs: The programs of /usr/bin to keep; the others are removed.
     """
     with _own_apt(suite) as (env, archives):
         exact = _exact_name(package, run(["apt-cache", "pkgnames", package], env=env).split())
@@ -70,30 +71,30 @@ def fetch(
 
 
 def fetch_alone(packages: Sequence[str], root: Path) -> str:
-    """Download packages without what they depend on, unpack them into `root`, and return the first one's version."""
+    """Download packages without their dependencies, unpack them into `root`, and return the version of the first."""
     with _own_apt(None) as (env, archives):
         run(["apt-get", "-q", "download", *packages], env=env, cwd=archives)
         return _unpack(archives, root, packages[0])
 
 
 def resolve(groups: Sequence[Sequence[str]], suite: str | None, architecture: str) -> dict[str, str]:
-    """Return the files of groups of packages and of all they depend on, with the SHA-256 that apt has verified."""
-    found: dict[str, str] = {}
+    """Return the files of groups of packages and their dependencies, with the SHA-256 that apt has verified."""
+    digests: dict[str, str] = {}
     with _own_apt(suite, architecture) as (env, _):
         for first, *others in groups:
             exact = _exact_name(first, run(["apt-cache", "pkgnames", first], env=env).split())
-            said = run(["apt-get", "-q", "-y", "--print-uris", "install", exact, *others], env=env)
-            files = [unquote(name).split("_") for name in re.findall(r"^'\S+' (\S+)\.deb \d+ ", said, re.M)]
-            # Only what is downloaded by its name is printed with its SHA-256.
-            named = [f"{name}={version}" for name, version, _ in files]
-            said = run(["apt-get", "-q", "--print-uris", "download", *named], env=env)
-            found |= dict(re.findall(r"^'\S+' (\S+\.deb) \d+ SHA256:([0-9a-f]{64})$", said, re.M))
-    return found
+            output = run(["apt-get", "-q", "-y", "--print-uris", "install", exact, *others], env=env)
+            files = [unquote(name).split("_") for name in re.findall(r"^'\S+' (\S+)\.deb \d+ ", output, re.M)]
+            # `apt-get install` does not print the SHA-256 of files; `apt-get download` does.
+            versions = [f"{name}={version}" for name, version, _ in files]
+            output = run(["apt-get", "-q", "--print-uris", "download", *versions], env=env)
+            digests |= dict(re.findall(r"^'\S+' (\S+\.deb) \d+ SHA256:([0-9a-f]{64})$", output, re.M))
+    return digests
 
 
 @contextmanager
 def _own_apt(suite: str | None, architecture: str | None = None) -> Iterator[tuple[dict[str, str], Path]]:
-    """Give the environment of an apt with private folders and fresh lists, and where it puts what it downloads."""
+    """Yield the environment variables of an apt with private folders and fresh lists, and its folder of downloads."""
     for tool in ("apt-get", "apt-cache", "apt-config", "dpkg-deb"):
         if not shutil.which(tool):
             raise UnavailableError(f"no {tool} on this machine")
@@ -104,20 +105,20 @@ def _own_apt(suite: str | None, architecture: str | None = None) -> Iterator[tup
             (base / name).mkdir(parents=True)
         (base / "status").touch()
         (base / "sources" / "private.sources").write_text("\n".join(stanzas))
-        kept = [line for line in run(["apt-config", "dump"]).splitlines() if not UNWANTED.match(line)]
+        machine = [line for line in run(["apt-config", "dump"]).splitlines() if not UNWANTED.match(line)]
         foreign = FOREIGN.format(architecture) if architecture else ""
-        (base / "apt.conf").write_text("\n".join([*kept, CONFIG.format(base=base), foreign]))
+        (base / "apt.conf").write_text("\n".join([*machine, CONFIG.format(base=base), foreign]))
         env = {**os.environ, "APT_CONFIG": str(base / "apt.conf"), "LC_ALL": "C"}
         run(["apt-get", "-q", "update"], env=env)
         yield env, base / "cache" / "archives"
 
 
 def _unpack(archives: Path, root: Path, chosen: str) -> str:
-    """Unpack what was downloaded, and return the version of the package that is `chosen`."""
+    """Unpack the downloaded packages, and return the version of the package named `chosen`."""
     debs = sorted(archives.glob("*.deb"))
     lock.check(debs)
     for deb in debs:
-        # The server's helper scripts are written in Perl; the server is not.
+        # Perl is not unpacked: only the server's helper scripts need it, and we do not use them.
         if not deb.name.startswith(("perl", "libperl")):
             run(["dpkg-deb", "-x", deb, root])
     version = run(["dpkg-deb", "-f", next(deb for deb in debs if deb.name.startswith(f"{chosen}_")), "Version"])
@@ -125,22 +126,22 @@ def _unpack(archives: Path, root: Path, chosen: str) -> str:
 
 
 def distribution() -> dict[str, str]:
-    """Return what the system says of itself in os-release."""
+    """Return the fields of the system's os-release; none if it has no such file."""
     try:
         return platform.freedesktop_os_release()
     except OSError:
         return {}
 
 
-def _exact_name(package: str, known: list[str]) -> str:
-    numbered = [name for name in known if re.fullmatch(re.escape(package) + r"-[\d.]+", name)]
-    if package in known or not numbered:
+def _exact_name(package: str, names: list[str]) -> str:
+    numbered = [name for name in names if re.fullmatch(re.escape(package) + r"-[\d.]+", name)]
+    if package in names or not numbered:
         return package
     return max(numbered, key=lambda name: [int(part) for part in re.findall(r"\d+", name)])
 
 
 def sources(suite: str | None) -> list[str]:
-    """Return the distribution's own sources as deb822 text, leaving other vendors' out."""
+    """Return the distribution's own package sources as deb822 text, without those of other vendors."""
     release = distribution().get("VERSION_CODENAME", "")
     texts = []
     for source in _configured():
@@ -167,15 +168,15 @@ def _stanza(source: dict[str, str], suites: list[str], components: str) -> str:
 
 def _configured() -> list[dict[str, str]]:
     """Read every package source of the machine, in both of apt's formats."""
-    found = []
+    configured = []
     for path in [ETC / "sources.list", *sorted((ETC / "sources.list.d").glob("*"))]:
         if path.is_file() and path.suffix == ".list":
-            found += [_one_line(line) for line in path.read_text().splitlines() if line.startswith("deb ")]
+            configured += [_one_line(line) for line in path.read_text().splitlines() if line.startswith("deb ")]
         elif path.is_file() and path.suffix == ".sources":
-            found += [_fields(block) for block in re.split(r"\n\s*\n", path.read_text())]
+            configured += [_fields(block) for block in re.split(r"\n\s*\n", path.read_text())]
     return [
         source
-        for source in found
+        for source in configured
         if "deb" in source.get("Types", "").split()
         and source.get("Enabled", "yes").lower() != "no"
         and source.get("URIs")

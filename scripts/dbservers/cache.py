@@ -1,4 +1,4 @@
-"""Keeps unpacked servers, and a library, in a cache folder of the user, by name and version."""
+"""Keeps unpacked servers, and a client library, in the user's cache folder, by name and version."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ HOUR = 3600
 
 
 def installed(name: str, origin: str, fetch: Callable[[Path], str]) -> Path:
-    """Return the folder of a server, fetched first when the cache has none.
+    """Return the folder of a server. If the cache has none, fetch it first.
 
     Args:
-        name: What it is called in the cache.
-        origin: Where it comes from, for the user to read.
-        fetch: Fills the folder it is given with the unpacked server and returns its version.
+        name: The name of the server in the cache.
+        origin: Where the server comes from, for the user to read.
+        fetch: A function that unpacks the server into a folder and returns the version.
     """
     cache = folder()
     tail = f"{platform.system()}-{platform.machine()}".lower()
-    kept = [path for path in cache.glob(f"{name}-*-{tail}") if path.is_dir()]
-    for path in sorted(kept, key=lambda path: path.stat().st_mtime, reverse=True):
+    cached = [path for path in cache.glob(f"{name}-*-{tail}") if path.is_dir()]
+    for path in sorted(cached, key=lambda path: path.stat().st_mtime, reverse=True):
         if _is_intact(path):
             return path
-        print(f"{name}: {path.name} is not as it was unpacked, it is fetched anew", file=sys.stderr, flush=True)
+        message = f"{name}: {path.name} has changed since it was unpacked; it is fetched again"
+        print(message, file=sys.stderr, flush=True)
         _put_away(path)
     for left in cache.glob(".new-*"):
         if time.time() - left.stat().st_mtime > HOUR:
@@ -53,19 +54,19 @@ def installed(name: str, origin: str, fetch: Callable[[Path], str]) -> Path:
             root.rename(target)
             manifest.rename(_manifest(target))
         except OSError:
-            # Another process was first; its copy is whole, because it was renamed into place too.
+            # Another process was first. Its copy is complete, because it was renamed into place too.
             if not target.is_dir():
                 raise
     return target
 
 
 def _manifest(root: Path) -> Path:
-    """Return the file that says what a folder held when it was unpacked; it is beside the folder."""
+    """Return the file, beside a folder, that lists the folder's files as they were unpacked."""
     return root.with_name(f"{root.name}.sha256")
 
 
 def _manifest_of(root: Path) -> str:
-    """Return a line for each file, with its SHA-256, and for each link, with where it leads."""
+    """Return a line for each file, with its SHA-256, and for each symbolic link, with its target."""
     lines = []
     for path in sorted(root.rglob("*")):
         if path.is_symlink():
@@ -84,7 +85,7 @@ def _is_intact(root: Path) -> bool:
 
 
 def _put_away(root: Path) -> None:
-    """Rename a folder, so that servers that run from it keep their files; it is removed later."""
+    """Rename a folder, and remove it later: servers that run from it still need its files."""
     _manifest(root).unlink(missing_ok=True)
     with suppress(OSError):  # another process was first
         away = Path(tempfile.mkdtemp(dir=root.parent, prefix=".new-"))
@@ -93,12 +94,12 @@ def _put_away(root: Path) -> None:
 
 def folder() -> Path:
     """Return the cache folder: `$XDG_CACHE_HOME`, else `~/.cache`, else a private temporary folder."""
-    wanted = []
+    bases = []
     if os.path.isabs(os.environ.get("XDG_CACHE_HOME", "")):
-        wanted.append(Path(os.environ["XDG_CACHE_HOME"]))
+        bases.append(Path(os.environ["XDG_CACHE_HOME"]))
     if os.path.isabs(os.environ.get("HOME", "")):
-        wanted.append(Path(os.environ["HOME"], ".cache"))
-    for base in wanted:
+        bases.append(Path(os.environ["HOME"], ".cache"))
+    for base in bases:
         path = base / "the-edge-agent" / "servers"
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -110,18 +111,18 @@ def folder() -> Path:
     path.mkdir(mode=0o700, exist_ok=True)
     about = path.lstat()
     if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o022:
-        # In a folder that everyone writes to, somebody else may have made it first.
+        # Everybody can write to the temporary folder, so another user may have created this folder first.
         return Path(tempfile.mkdtemp(prefix="the-edge-agent-"))
     return path
 
 
 def within_reach(root: Path, account: Account | None, run: Path) -> Path:
-    """Return a path to `root` that `account` can read: itself, or hard links (copies) of it under `run`."""
+    """Return a path to `root` that `account` can read: `root` itself, or hard links or copies of its files in `run`."""
     if account is None or all(path.stat().st_mode & stat.S_IXOTH for path in [root, *root.parents]):
         return root
-    near = run / root.name
-    shutil.copytree(root, near, symlinks=True, copy_function=_link)
-    return near
+    copy = run / root.name
+    shutil.copytree(root, copy, symlinks=True, copy_function=_link)
+    return copy
 
 
 def _link(source: str, target: str) -> None:

@@ -1,4 +1,4 @@
-"""Says of each cluster which nodes it has, and how a node is started the first time and after it was killed."""
+"""Describes each cluster: its nodes, and how a node is started the first time and after it was killed."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ CHANGE REPLICATION SOURCE TO SOURCE_USER='root', SOURCE_PASSWORD='{password}' FO
 
 
 class Cluster(ABC):
-    """Nodes on this machine that replicate to each other; a node that was killed is started again and joins anew.
+    """Nodes on this machine that replicate to each other. If a node is killed, it is started and joins again.
 
-    Each node has several ports: that of SQL is the first.
+    Each node has several ports; the first one is for SQL.
     """
 
     name: str
-    ports: int  # of each node
-    ready: Sequence[bytes]  # what the log of a node says, all of it, when the node serves
+    ports: int  # how many ports each node has
+    ready: Sequence[bytes]  # texts of a node's log; when the log has all of them, the node serves clients
     stop = signal.SIGKILL
 
     @abstractmethod
     def packages(self) -> tuple[list[str], str | None]:
-        """Return the names of the packages that apt is asked for, and the suite if it is another than the machine's."""
+        """Return the names of the packages for apt, and the suite if it is not one of the machine's own."""
 
     @abstractmethod
     def find(self) -> Path:
         """Return the folder of the program.
 
         Raises:
-            UnavailableError: it cannot be had.
+            UnavailableError: the program is not available.
         """
 
     @abstractmethod
@@ -56,23 +56,23 @@ class Cluster(ABC):
 
         Args:
             root: the folder of the program.
-            places: of all nodes.
-            ports: of all nodes.
-            number: of this node, from 0 on.
-            is_new: whether it starts for the first time. The first node makes the cluster then.
+            places: the places of all nodes.
+            ports: the ports of all nodes.
+            number: the number of this node, beginning with 0.
+            is_new: whether this node starts for the first time. If so, the first node creates the cluster.
         """
 
     def url(self, places: Sequence[Place], ports: Sequence[Sequence[int]]) -> str:
         """Return the URLs of all nodes, with spaces between them."""
-        found = [MariaDB.scheme.format(password=places[0].password, port=sql) for sql, *_ in ports]
-        return " ".join(found)
+        urls = [MariaDB.scheme.format(password=places[0].password, port=sql) for sql, *_ in ports]
+        return " ".join(urls)
 
 
 class Galera(Cluster):
-    """MariaDB with Galera. A new node gets a copy of another one's data, by ``wsrep_sst_local``."""
+    """MariaDB with Galera. The script ``wsrep_sst_local`` copies the data of a node to each new node."""
 
     name = "galera"
-    ports = 3  # SQL, the group, what a node has missed
+    ports = 3  # for SQL, for the group, and for the changes that a node has missed
     ready = (b"ready for connections.\n", b"Synchronized with group")
     transfer = Path(__file__).with_name("wsrep_sst_local")
 
@@ -90,7 +90,7 @@ class Galera(Cluster):
         return cache.installed(self.name, f"the packages {first} and {', '.join(others)}", fetch)
 
     def prepare(self, root: Path, places: Sequence[Place]) -> None:
-        """Create the data of the first node, which the others copy."""
+        """Create the data of the first node; the other nodes copy it."""
         MariaDB().prepare(root, places[0])
         for place in places:
             programs = place.folder / "bin"
@@ -109,8 +109,8 @@ class Galera(Cluster):
             "base_port": group,
             "gmcast.listen_addr": f"tcp://127.0.0.1:{group}",
             "ist.recv_addr": f"127.0.0.1:{missed}",
-            "gcache.size": "128M",  # what a node misses while it is away has room there
-            # Less than by default, so that tests wait less until the others go on without a node that was killed.
+            "gcache.size": "128M",  # room for the changes that a node misses while it is down
+            # Shorter than the defaults: the other nodes then continue sooner after a node was killed.
             "evs.keepalive_period": "PT0.5S",
             "evs.inactive_check_period": "PT0.2S",
             "evs.suspect_timeout": "PT2S",
@@ -132,27 +132,27 @@ class Galera(Cluster):
         place = _with(places[number], settings)
         if is_first:
             return [*MariaDB().command(root, place, sql), "--wsrep-new-cluster"]
-        command = MariaDB().command(root, place, sql, at_start="")  # the accounts are in the copy
+        command = MariaDB().command(root, place, sql, at_start="")  # the copied data has the accounts
         return command if is_new else [*command, f"--wsrep-start-position={self._position(place, command)}"]
 
     def _position(self, place: Place, command: list[str | Path]) -> str:
-        """Return what a node has that was killed: from there on it gets what it has missed."""
-        said = place.run("mariadbd --wsrep-recover", [*command, "--wsrep-recover"])
-        match = re.search(r"Recovered position:\s*(\S+)", said)
+        """Return the position of a killed node in the changes of the cluster; it needs the changes after that."""
+        output = place.run("mariadbd --wsrep-recover", [*command, "--wsrep-recover"])
+        match = re.search(r"Recovered position:\s*(\S+)", output)
         if match is None:
-            raise UnavailableError(f"mariadbd --wsrep-recover: {last_line(said)}")
+            raise UnavailableError(f"mariadbd --wsrep-recover: {last_line(output)}")
         return match[1]
 
 
 class GroupReplication(Cluster):
-    """MySQL with Group Replication: one primary takes writes."""
+    """MySQL with Group Replication. Only one node, the primary, accepts writes."""
 
     name = "group_replication"
-    ports = 2  # SQL, the group
+    ports = 2  # for SQL, and for the group
     ready = (b"ready for connections.", b"This server was declared online")
 
     def __init__(self) -> None:
-        """Name the group."""
+        """Choose a name for the group."""
         self._group = str(uuid.uuid4())
 
     def packages(self) -> tuple[list[str], str | None]:
@@ -164,11 +164,11 @@ class GroupReplication(Cluster):
         return MySQL().find()
 
     def prepare(self, root: Path, places: Sequence[Place]) -> None:
-        """Create the data once, for all nodes, with the accounts: none of them writes what the others have not."""
+        """Create the data once, with the accounts, and copy it: no node may begin with a write that others lack."""
         first, *others = places
         accounts = first.secret("accounts", MySQL.accounts(first.password))
         MySQL().prepare(root, first, f"--init-file={accounts}")
-        (first.data / "auto.cnf").unlink()  # the number of the server, which each makes for itself
+        (first.data / "auto.cnf").unlink()  # it has the id of the server; each server creates its own
         for place in others:
             shutil.copytree(first.data, place.data, dirs_exist_ok=True)
             if place.account:
@@ -190,7 +190,7 @@ class GroupReplication(Cluster):
             "ip_allowlist": "127.0.0.1",
             "ssl_mode": "DISABLED",
             "recovery_get_public_key": "ON",
-            "member_expel_timeout": "0",  # seconds; a member that comes back before its end delays the election
+            "member_expel_timeout": "0",  # seconds; a member that returns earlier delays the election
         }
         settings = {
             "log_bin": "binlog",
@@ -199,16 +199,16 @@ class GroupReplication(Cluster):
             "server_id": str(number + 1),
             "report_host": "127.0.0.1",
             "report_port": str(sql),
-            "super_read_only": "ON",  # until the group says that it is the primary
+            "super_read_only": "ON",  # until the group makes this node the primary
             "plugin_load_add": "group_replication.so",
             **{f"loose_group_replication_{name}": value for name, value in options.items()},
         }
-        channel = CHANNEL.format(password=places[0].password) if is_new else ""  # the node keeps it
+        channel = CHANNEL.format(password=places[0].password) if is_new else ""  # the node stores the channel
         return MySQL().command(root, _with(places[number], settings), sql, at_start=channel)
 
 
 def _with(place: Place, settings: Mapping[str, str]) -> Place:
-    """Return the place with these settings, where it has no others."""
+    """Return the place with these settings added; a setting that the place has already stays."""
     return replace(place, settings={**settings, **place.settings})
 
 

@@ -1,4 +1,4 @@
-"""Says of each database server where its program comes from, how its data is made and how it is started."""
+"""Describes each database server: where its program comes from, how its data is created and how it is started."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from .process import Account, UnavailableError, last_line, run
 SBIN = ("/usr/sbin", "/usr/local/sbin", "/usr/libexec", "/opt/homebrew/bin", "/usr/local/bin")
 WHEELS = Path(__file__).with_name("wheels.txt")
 CONNECTIONS = 300
-CACHE = "TEA_SERVER_CACHE"  # variable with the MB that a server keeps of its data in memory, where tests need less
-RESTARTS = "TEA_SERVER_RESTARTS"  # variable that has a server started again when it has ended
-BEHIND = "TEA_SERVER_BEHIND"  # variable with the URL of the server that a pooler stands before
+# Names of environment variables:
+CACHE = "TEA_SERVER_CACHE"  # how many MB of its data a server holds in RAM; benchmarks need more than tests
+RESTARTS = "TEA_SERVER_RESTARTS"  # if it is set, a server that has ended is started again
+BEHIND = "TEA_SERVER_BEHIND"  # the URL of the server to which a pooler connects
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,12 @@ class Place:
     """Where and how one server runs.
 
     Attributes:
-        folder: of all that it writes.
-        account: the user it runs as, None for this one.
-        password: of its administrator.
-        env: its environment.
-        stop: the signal that ends it.
-        settings: of the server, by the name that it has in the server's configuration; they win over ours.
+        folder: the folder for everything that the server writes.
+        account: the user that the server runs as; None for the present user.
+        password: the password of the server's administrator.
+        env: the environment variables of the server.
+        stop: the signal that ends the server.
+        settings: settings by their name in the server's configuration; they replace ours.
     """
 
     folder: Path
@@ -59,23 +60,23 @@ class Place:
             os.chown(path, self.account.uid, self.account.gid)
         return path
 
-    def run(self, label: str, argv: list[str | Path], given: bytes = b"") -> str:
+    def run(self, label: str, argv: list[str | Path], stdin: bytes = b"") -> str:
         """Run one of the server's own programs as the account."""
-        return run(argv, label=label, account=self.account, env=self.env, cwd=self.data, given=given, stop=self.stop)
+        return run(argv, label=label, account=self.account, env=self.env, cwd=self.data, stdin=stdin, stop=self.stop)
 
 
 class Engine(ABC):
     """One kind of database server."""
 
     name: str
-    ready: bytes | None  # what its log says then; None where that is silent, and a connection has to tell
+    ready: bytes | None  # a text that the log has when the server is ready; None: try to connect instead
     stop = signal.SIGKILL
     scheme: str
-    behind: str | None = None  # the name of the server that a pooler stands before
+    behind: str | None = None  # for a pooler: the name of the server to which it connects
 
     @abstractmethod
     def sources(self) -> list[Callable[[], Path]]:
-        """Return ways to get the program, best first; each returns a folder or raises `UnavailableError`."""
+        """Return functions that get the program, best first; each returns a folder or raises `UnavailableError`."""
 
     @abstractmethod
     def prepare(self, root: Path, place: Place) -> None:
@@ -90,11 +91,15 @@ class Engine(ABC):
         return self.scheme.format(password=place.password, port=port)
 
     def packages(self) -> tuple[list[str], str | None]:
-        """Return the names of the packages that apt is asked for, and the suite if it is another than the machine's."""
+        """Return the names of the packages for apt, and the suite if it is not one of the machine's own."""
         return [], None
 
     def find(self) -> Path:
-        """Return the folder of the program, or say why each way to get it failed."""
+        """Return the folder of the program.
+
+        Raises:
+            UnavailableError: no source has the program; the message has the reason of each.
+        """
         reasons = []
         for source in self.sources():
             try:
@@ -109,7 +114,7 @@ class Postgres(Engine):
 
     name = "postgres"
     ready = b"database system is ready to accept connections"
-    # Immediate shutdown. It removes the shared memory, which SIGKILL would leave behind; initdb knows it too.
+    # Immediate shutdown. It removes the shared memory, which SIGKILL would leave behind. It ends initdb as well.
     stop = signal.SIGQUIT
     scheme = "postgresql+psycopg://postgres:{password}@127.0.0.1:{port}/postgres"
 
@@ -156,22 +161,22 @@ class Postgres(Engine):
 
     def _on_path(self) -> Path:
         on_path = shutil.which("postgres")
-        found = [Path(on_path).resolve().parent] if on_path else []
-        found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-        for folder in found:
+        folders = [Path(on_path).resolve().parent] if on_path else []
+        folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+        for folder in folders:
             if (folder / "initdb").exists() and (folder / "postgres").exists():
                 return folder.parent
         raise UnavailableError("no postgres with initdb on PATH")
 
 
 class MySQLFamily(Engine):
-    """What MariaDB and MySQL have in common."""
+    """The common code of MariaDB and MySQL."""
 
     ready = b"ready for connections"
     package: str
     suite: str | None = None
     names: tuple[str, ...]
-    when_created = ("innodb_page_size", "lower_case_table_names")  # settings that the data folder is made for
+    when_created = ("innodb_page_size", "lower_case_table_names")  # settings that are fixed when the data is created
 
     def sources(self) -> list[Callable[[], Path]]:
         """See the base class."""
@@ -181,10 +186,10 @@ class MySQLFamily(Engine):
         """See the base class.
 
         Args:
-            root: see there.
-            place: see there.
-            port: see there.
-            at_start: statements that the server runs when it starts; those that make the accounts if it is None.
+            root: see the base class.
+            place: see the base class.
+            port: see the base class.
+            at_start: statements that the server runs when it starts; None for those that create the accounts.
         """
         if at_start is None:
             at_start = self.accounts(place.password)
@@ -199,7 +204,7 @@ class MySQLFamily(Engine):
             f"--max-connections={CONNECTIONS}",
             "--secure-file-priv=",
             f"--innodb-buffer-pool-size={os.environ.get(CACHE, '64')}M",
-            # Each commit reaches the operating system, so that a killed server loses none.
+            # Each commit is passed to the operating system, so a killed server loses no commit.
             "--innodb-flush-log-at-trx-commit=2",
             "--innodb-doublewrite=OFF",
             "--sync-binlog=0",
@@ -207,7 +212,7 @@ class MySQLFamily(Engine):
         ]
 
     def program(self, root: Path) -> list[str | Path]:
-        """Return the command up to the server's own options; its own loader, if any, starts it."""
+        """Return the beginning of the command, without the options; a packaged server is started by its own loader."""
         packaged = root / "usr/sbin"
         folder = packaged if packaged.is_dir() else root
         server = next(folder / name for name in self.names if (folder / name).exists())
@@ -225,7 +230,7 @@ class MySQLFamily(Engine):
         ]
 
     def creation_options(self, place: Place) -> list[str]:
-        """Return the options that the creation of the data folder needs as well."""
+        """Return the options that are also needed when the data folder is created."""
         return _options({name: place.settings[name] for name in self.when_created if name in place.settings})
 
     def packages(self) -> tuple[list[str], str | None]:
@@ -239,7 +244,7 @@ class MySQLFamily(Engine):
 
     @staticmethod
     def accounts(password: str) -> str:
-        """Return the statements that give the administrator a password and make the database of the tests."""
+        """Return the statements that set the administrator's password and create the database of the tests."""
         return "\n".join(
             [
                 f"ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}';",
@@ -253,15 +258,15 @@ class MySQLFamily(Engine):
     def _on_path(self) -> Path:
         path = os.pathsep.join([os.environ.get("PATH", os.defpath), *SBIN])
         for name in self.names:
-            found = shutil.which(name, path=path)
-            if found and self._is_ours(Path(found)):
-                return Path(found).parent
+            program = shutil.which(name, path=path)
+            if program and self._is_right(Path(program)):
+                return Path(program).parent
         raise UnavailableError(f"no {self.names[0]} on PATH")
 
-    def _is_ours(self, program: Path) -> bool:
-        """Tell MariaDB and MySQL apart, which may both be called `mysqld`."""
-        said = subprocess.run([program, "--no-defaults", "--version"], capture_output=True, text=True, check=False)
-        return not said.returncode and ("mariadb" in said.stdout.lower()) == (self.name == "mariadb")
+    def _is_right(self, program: Path) -> bool:
+        """Return whether a program is this server: MariaDB and MySQL may both be called `mysqld`."""
+        process = subprocess.run([program, "--no-defaults", "--version"], capture_output=True, text=True, check=False)
+        return not process.returncode and ("mariadb" in process.stdout.lower()) == (self.name == "mariadb")
 
 
 class MariaDB(MySQLFamily):
@@ -275,10 +280,10 @@ class MariaDB(MySQLFamily):
     def prepare(self, root: Path, place: Place) -> None:
         """Create the system tables as `mariadb-install-db` does, with one account and no test grants."""
         program = self.program(root)
-        said = place.run("mariadbd --help", [*program, "--verbose", "--help"])
-        match = re.search(r"^lc-messages-dir\s+(\S.*?)\s*$", said, re.MULTILINE)
+        output = place.run("mariadbd --help", [*program, "--verbose", "--help"])
+        match = re.search(r"^lc-messages-dir\s+(\S.*?)\s*$", output, re.MULTILINE)
         share = Path(match[1]) if match else root
-        # The bootstrap reads one statement per line end.
+        # In bootstrap mode a statement must end at the end of a line.
         parts = [
             "CREATE DATABASE mysql;",
             "USE mysql;",
@@ -286,25 +291,25 @@ class MariaDB(MySQLFamily):
             "SET @skip_auth_anonymous=1;",
         ]
         for part in ("system_tables", "performance_tables", "system_tables_data", "sys_schema"):
-            found = [share / f"{owner}_{part}.sql" for owner in ("mariadb", "mysql")]
-            script = next((path for path in found if path.exists()), None)
+            paths = [share / f"{owner}_{part}.sql" for owner in ("mariadb", "mysql")]
+            script = next((path for path in paths if path.exists()), None)
             if script is None and part != "sys_schema":
                 raise UnavailableError(f"{share} has no {part}.sql")
             parts.append(script.read_text() if script else "")
             if part == "system_tables_data":
                 gis = share / "maria_add_gis_sp_bootstrap.sql"
                 parts.append(gis.read_text() if gis.exists() else "")
-        # The script also makes an account without a password for each name of this host.
+        # The scripts also create an account without a password for each name of this host.
         parts.append("DELETE FROM mysql.global_priv WHERE User = 'root' AND Host <> 'localhost';")
         options = ["--bootstrap", f"--datadir={place.data}", "--log-warnings=0", "--enforce-storage-engine="]
         options += self.creation_options(place)
-        said = place.run("mariadbd --bootstrap", [*program, *options], given="\n".join([*parts, ""]).encode())
-        if "[ERROR]" in said:
-            raise UnavailableError(f"mariadbd --bootstrap: {last_line(said)}")
+        output = place.run("mariadbd --bootstrap", [*program, *options], stdin="\n".join([*parts, ""]).encode())
+        if "[ERROR]" in output:
+            raise UnavailableError(f"mariadbd --bootstrap: {last_line(output)}")
 
 
 class MySQL(MySQLFamily):
-    """MySQL, which Debian has in its unstable suite only."""
+    """MySQL. Debian has it in its unstable suite only."""
 
     name = "mysql"
     package = "mysql-server-core"
@@ -324,7 +329,7 @@ class MySQL(MySQLFamily):
 
 
 class Firebird(Engine):
-    """Firebird 3, from the machine's own suites. Its package knows no folders but the system's."""
+    """Firebird 3, from the machine's own suites. The packaged program looks for files in the system's folders only."""
 
     name = "firebird"
     ready = None
@@ -346,8 +351,9 @@ class Firebird(Engine):
         return [self.server, self.utilities], None
 
     def prepare(self, root: Path, place: Place) -> None:
-        """Give it a folder with all that it looks for, with one account and one database."""
-        # Copies: it takes no plugin through a symbolic link. Those that dangle lead to the system's settings.
+        """Create a folder with all files that the server needs, one account and one database."""
+        # The files are copied, because Firebird loads no plugin through a symbolic link. Links to the system's
+        # settings lead nowhere, and are ignored.
         packaged = next(root.glob("usr/lib/*/firebird/*"))
         shutil.copytree(packaged, place.data, ignore_dangling_symlinks=True, dirs_exist_ok=True)
         shutil.copy(next(root.glob("etc/firebird/*/plugins.conf")), place.data)
@@ -355,7 +361,7 @@ class Firebird(Engine):
             (place.data / name).mkdir()
             if place.account:
                 os.chown(place.data / name, place.account.uid, place.account.gid)
-        # As when it is built: then it looks into this folder alone.
+        # In the mode for building Firebird, it looks in this folder only.
         place.env.update(dict.fromkeys(("FIREBIRD", "FIREBIRD_MSG"), str(place.data)), FIREBIRD_BOOT_BUILD="1")
         place.env.update(dict.fromkeys(("FIREBIRD_LOCK", "FIREBIRD_TMP"), str(place.data / "locks")))
         (place.data / "databases.conf").touch()
@@ -392,27 +398,27 @@ class Firebird(Engine):
         created = f"CREATE DATABASE '{path}' PAGE_SIZE 16384 DEFAULT CHARACTER SET UTF8;"
         text = "\n".join([created, "COMMIT;", *statements, "COMMIT;", ""])
         shell = [*_with_own_loader(root), root / "usr/bin" / self.shell, "-bail", "-quiet", "-user", "sysdba"]
-        place.run(self.shell, shell, given=text.encode())
+        place.run(self.shell, shell, stdin=text.encode())
 
 
 class PgBouncer(Engine):
-    """PgBouncer before the PostgreSQL of the same session; every database of it can be reached through it."""
+    """PgBouncer in front of the PostgreSQL of the same session; clients can reach all its databases through it."""
 
     ready = b"process up"
     behind = "postgres"
     package = "pgbouncer"
 
     def __init__(self, name: str, mode: str = "transaction", suite: str | None = None) -> None:
-        """Make one of a name with a pool_mode, from the machine's own suites or from another one."""
+        """Describe a PgBouncer with a name and a pool_mode, from the machine's own suites or from another suite."""
         self.name, self._mode, self._suite = name, mode, suite
 
     def sources(self) -> list[Callable[[], Path]]:
         """See the base class."""
         suite = self._suite if apt.distribution().get("ID") == "debian" else None
-        kept = "_".join(filter(None, (self.package, suite)))
+        name = "_".join(filter(None, (self.package, suite)))
         origin = f"the package {self.package}" + (f" of {suite}" if suite else "")
         return [
-            lambda: cache.installed(kept, origin, lambda root: apt.fetch(self.package, root, suite=suite)),
+            lambda: cache.installed(name, origin, lambda root: apt.fetch(self.package, root, suite=suite)),
             self._on_path,
         ]
 
@@ -421,7 +427,7 @@ class PgBouncer(Engine):
         return [self.package], self._suite
 
     def prepare(self, root: Path, place: Place) -> None:
-        """Write down who may log in: whoever may at the server."""
+        """Write the file of users: the account of the server may log in."""
         server = urlsplit(os.environ[BEHIND])
         login = [unquote(word or "") for word in (server.username, server.password)]
         place.secret("users", " ".join('"' + word.replace('"', '""') + '"' for word in login) + "\n")
@@ -436,7 +442,7 @@ class PgBouncer(Engine):
             "auth_type": "scram-sha-256",
             "auth_file": place.folder / "users",
             "pool_mode": self._mode,
-            "default_pool_size": 10,  # fewer than the clients of many tests, which have to share
+            "default_pool_size": 10,  # many tests have more clients than that, so the clients must share connections
             "max_client_conn": CONNECTIONS,
             "server_idle_timeout": 30,
             **place.settings,
@@ -448,28 +454,28 @@ class PgBouncer(Engine):
         return [*_with_own_loader(root), program, configuration] if program.exists() else [root, configuration]
 
     def url(self, root: Path, place: Place, port: int) -> str:
-        """Return the URL of the server, by way of the pooler."""
+        """Return the URL of the server, with the port of the pooler."""
         server = urlsplit(os.environ[BEHIND])
         return server._replace(netloc=f"{server.netloc.rpartition('@')[0]}@127.0.0.1:{port}").geturl()
 
     def _on_path(self) -> Path:
-        found = shutil.which(self.package, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *SBIN]))
-        if self._suite or not found:
+        program = shutil.which(self.package, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *SBIN]))
+        if self._suite or not program:
             raise UnavailableError(f"no {self.package} on PATH")
-        return Path(found)
+        return Path(program)
 
 
 _POOLERS = (
     PgBouncer("pgbouncer"),
     PgBouncer("pgbouncer_session", "session"),
     PgBouncer("pgbouncer_statement", "statement"),
-    PgBouncer("pgbouncer_new", suite="sid"),  # knows prepared statements, from 1.21 on
+    PgBouncer("pgbouncer_new", suite="sid"),  # it supports prepared statements, as PgBouncer does from version 1.21
 )
 ENGINES: dict[str, Engine] = {engine.name: engine for engine in (Postgres(), MariaDB(), MySQL(), Firebird(), *_POOLERS)}
 
 
 def _with_own_loader(root: Path) -> list[str | Path]:
-    """Return the start of a command that runs a packaged program with the libraries of its own package."""
+    """Return the beginning of a command that runs a packaged program with the libraries of its own package."""
     loader = next(root.glob("**/ld-linux*.so.*"))
     libraries = sorted({path.parent for path in root.glob("**/lib*.so.*")} - set(root.glob("**/plugin")))
     return [loader.resolve(), "--library-path", ":".join(str(path) for path in libraries)]

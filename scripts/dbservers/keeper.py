@@ -1,4 +1,4 @@
-"""Runs one server: gets it, starts it, and stops it when its parent says so or dies."""
+"""Runs one server: gets it, starts it, and stops it when the parent process tells it to, or dies."""
 
 from __future__ import annotations
 
@@ -30,12 +30,11 @@ MINUTE = 60
 START_SECONDS = 90
 PORT_TAKEN = (b"Address already in use", b"could not create any TCP/IP sockets", b"Can't start server: Bind")
 PORTS_OF_NODES = (20_000, 32_000)
-# A socket's path may have some 100 bytes.
-LONGEST_BASE = 60
+LONGEST_BASE = 60  # characters of the temporary folder; the path of a socket may have some 100 bytes
 
 
 def keep(name: str, settings: Mapping[str, str]) -> None:
-    """Run a server or cluster with these settings until standard input closes; print its URL, or why there is none."""
+    """Run a server or cluster with these settings until standard input closes; print its URL, or why it cannot run."""
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     heed_parent()
@@ -66,7 +65,7 @@ def _serve(engine: Engine, folder: Path, account: Account | None, settings: Mapp
     engine.prepare(root, place)
     for _ in range(5):
         port = _free_port()
-        deadline = None  # for the next start, after the first one
+        deadline = None  # for the next start; None for the first start, which must succeed at once
         while True:
             try:
                 if not _run_once(engine, root, place, port, is_first=deadline is None):
@@ -75,12 +74,12 @@ def _serve(engine: Engine, folder: Path, account: Account | None, settings: Mapp
             except UnavailableError:
                 if deadline is None or time.monotonic() > deadline:
                     raise
-                time.sleep(0.1)  # what kept it from starting may pass, such as a full disk
+                time.sleep(0.1)  # the reason may go away, such as a full disk
     raise UnavailableError("no free port was found in five attempts")
 
 
 def _run_once(engine: Engine, root: Path, place: Place, port: int, *, is_first: bool) -> bool:
-    """Start the server and wait for its end; return false when somebody else has taken its port."""
+    """Start the server and wait for its end; return false if another process has taken its port."""
     log = place.folder / "log"
     log.unlink(missing_ok=True)
     command = engine.command(root, place, port)
@@ -98,18 +97,18 @@ class _Nodes:
     """The nodes of one cluster."""
 
     def __init__(self, cluster: Cluster, folder: Path, account: Account | None, settings: Mapping[str, str]) -> None:
-        """Create their data."""
+        """Create the data of the nodes, and choose their ports."""
         self._cluster = cluster
         self._root = cache.within_reach(cluster.find(), account, folder)
         if account:
             os.chown(folder, account.uid, account.gid)
         self._places = [_place(folder / f"node{n}", account, cluster.stop, settings) for n in range(NODES)]
         cluster.prepare(self._root, self._places)
-        free = iter(_free_ports(NODES * cluster.ports))
-        self._ports = [[next(free) for _ in range(cluster.ports)] for _ in range(NODES)]
+        free_ports = iter(_free_ports(NODES * cluster.ports))
+        self._ports = [[next(free_ports) for _ in range(cluster.ports)] for _ in range(NODES)]
 
     def serve(self) -> None:
-        """Start all, and again each that was killed."""
+        """Start all nodes, and start each node again that was killed."""
         with ExitStack() as started_nodes:
             running = [self._started(number, started_nodes, is_new=True) for number in range(NODES)]
             for place in self._places:
@@ -133,26 +132,26 @@ class _Nodes:
         deadline = time.monotonic() + START_SECONDS
         while not all(words in log.read_bytes() for words in cluster.ready):
             if server.poll() is not None or time.monotonic() > deadline:
-                said = last_line(log.read_text(errors="replace"))
-                raise UnavailableError(f"node {number} of {cluster.name} did not start: {said}")
+                reason = last_line(log.read_text(errors="replace"))
+                raise UnavailableError(f"node {number} of {cluster.name} did not start: {reason}")
             check_parent()
             time.sleep(0.02)
         return server
 
 
 def _wait_until_ready(engine: Engine, server: subprocess.Popen[bytes], log: Path, port: int) -> bool:
-    """Return true when the server accepts connections and false when somebody else has taken its port."""
+    """Return true when the server accepts connections, false if another process has taken its port."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         ended = server.poll() is not None
-        said = log.read_bytes()
-        is_ready = _accepts(port) if engine.ready is None else engine.ready in said
+        output = log.read_bytes()
+        is_ready = _accepts(port) if engine.ready is None else engine.ready in output
         if is_ready and not ended:
             return True
-        if ended and any(reason in said for reason in PORT_TAKEN):
+        if ended and any(reason in output for reason in PORT_TAKEN):
             return False
         if ended or time.monotonic() > deadline:
-            raise UnavailableError(f"{engine.name} did not start: {last_line(said.decode(errors='replace'))}")
+            raise UnavailableError(f"{engine.name} did not start: {last_line(output.decode(errors='replace'))}")
         check_parent()
         time.sleep(0.02)
 
@@ -163,7 +162,11 @@ def _accepts(port: int) -> bool:
 
 
 def _wait(engine: Engine, server: subprocess.Popen[bytes], log: Path) -> None:
-    """Return when the server was killed, or has stopped by itself, where it is to be started again then."""
+    """Wait until the server has ended.
+
+    Raises:
+        UnavailableError: the server has ended, and the variable RESTARTS does not say that it shall start again.
+    """
     while server.poll() is None:
         check_parent()
         time.sleep(0.01)
@@ -173,7 +176,7 @@ def _wait(engine: Engine, server: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def _account() -> Account | None:
-    """Return the account for the server: none of them runs as root."""
+    """Return the account for the server, because no server runs as root; None for the present user."""
     if os.getuid():
         return None
     try:
@@ -184,14 +187,14 @@ def _account() -> Account | None:
 
 
 def _base(account: Account | None) -> Path:
-    """Return the temporary folder to use: one that the account can enter, with a short name."""
+    """Return the temporary folder for the servers: the account can enter it, and its path is short."""
     base = Path(tempfile.gettempdir()).resolve()
     open_to_all = all(path.stat().st_mode & stat.S_IXOTH for path in [base, *base.parents])
     return Path("/tmp") if len(str(base)) > LONGEST_BASE or (account and not open_to_all) else base  # noqa: S108
 
 
 def _sweep(base: Path) -> None:
-    """Remove the folders of keepers that were killed: nobody holds their lock any more."""
+    """Remove the folders of keepers that were killed; no process holds the locks of these folders."""
     for folder in base.glob(f"{PREFIX}*"):
         try:
             if time.time() - folder.stat().st_mtime > MINUTE:
@@ -203,7 +206,7 @@ def _sweep(base: Path) -> None:
 
 
 def _place(folder: Path, account: Account | None, stop: signal.Signals, settings: Mapping[str, str]) -> Place:
-    """Make the folders of a server and the small environment it gets, free of the user's own settings."""
+    """Create the folders of a server, and its environment variables, without the user's own settings."""
     work = folder / "work"
     programs = os.environ.get("PATH", os.defpath)
     env = {"PATH": programs, "LC_ALL": "C.UTF-8", "HOME": str(work), "TMPDIR": str(work)}
@@ -222,24 +225,27 @@ def _free_port() -> int:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Return ports below those that connections take for themselves while a node is away."""
-    found: list[int] = []
+    """Return free ports below the range from which the system takes ports for outgoing connections.
+
+    So no connection takes the port of a node while the node is down.
+    """
+    ports: list[int] = []
     for port in random.sample(range(*PORTS_OF_NODES), PORTS_OF_NODES[1] - PORTS_OF_NODES[0]):
         with socket.socket() as probe:
-            if len(found) < count and probe.connect_ex(("127.0.0.1", port)) != 0:
-                found.append(port)
-    return found
+            if len(ports) < count and probe.connect_ex(("127.0.0.1", port)) != 0:
+                ports.append(port)
+    return ports
 
 
 def _tell(message: dict[str, str]) -> None:
     try:
         print(json.dumps(message), flush=True)
     except BrokenPipeError:
-        # Whoever asked is gone; the interpreter's own flush at exit must not fail again.
+        # The parent has ended. Without this, the interpreter's own flush at exit would fail too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _stop(*_: object) -> None:
-    # Once is enough; a second one must not break into the clean-up.
+    # A second signal must not interrupt the clean-up.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise ParentGoneError

@@ -1,4 +1,4 @@
-"""Becomes another program that the kernel stops when its parent dies: PARENT SIGNAL UID GID PROGRAM ARGS."""
+"""Runs, in its own place, a program that the kernel stops when the parent dies: PARENT SIGNAL UID GID PROGRAM ARGS."""
 
 import ctypes
 import os
@@ -15,10 +15,10 @@ if uid >= 0:
     os.setgid(gid)
     os.setuid(uid)
 for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
-    # A shell ignores these for what it puts in the background, and that would pass to the server.
+    # A shell makes programs in the background ignore these signals, and the server would inherit that.
     signal.signal(number, signal.SIG_DFL)
 if sys.platform == "linux":
-    # After setuid, which clears the setting.
+    # This comes after setuid, because setuid clears the setting.
     libc.prctl(PR_SET_PDEATHSIG, stop)
     if os.getppid() != parent:
         sys.exit("the parent is gone")

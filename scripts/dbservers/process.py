@@ -1,4 +1,4 @@
-"""Runs other programs so that none of them outlives the process that asked for it."""
+"""Runs other programs. None of them outlives the process that started it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import TextIO
 
 LEASH = Path(__file__).with_name("leash.py")
-# What closes when the parent dies: the standard input of a keeper. Nobody else's says anything of the kind.
-_heeded: list[TextIO] = []
+# The standard input of a keeper, which closes when the parent dies; empty in other processes, where it means nothing.
+_parent_pipes: list[TextIO] = []
 
 
 class UnavailableError(Exception):
-    """Something that is needed cannot be had; the message is the reason, in one line."""
+    """Something that is needed is not available; the message is the reason, in one line."""
 
 
 class ParentGoneError(Exception):
-    """The process that asked for a server has ended, or asks to stop."""
+    """The process that started this keeper has ended, or has told it to stop."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Account:
 
 
 def heed_parent() -> None:
-    """Take a closed standard input, from now on, for the end of the parent, as any death of it closes the pipe."""
-    _heeded.append(sys.stdin)
+    """From now on, when standard input closes, the parent has ended: the end of a process closes its pipes."""
+    _parent_pipes.append(sys.stdin)
 
 
 def check_parent() -> None:
-    """Raise `ParentGoneError` when the parent that is heeded, if any, has ended."""
-    if select.select(_heeded, [], [], 0)[0]:
+    """Raise `ParentGoneError` if the parent has ended; without `heed_parent` before, do nothing."""
+    if select.select(_parent_pipes, [], [], 0)[0]:
         raise ParentGoneError
 
 
@@ -59,7 +59,7 @@ def started(
     stdin: int = subprocess.DEVNULL,
     stop: signal.Signals = signal.SIGKILL,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a program that writes to `log`, and send it `stop` (later SIGKILL) when the block is left."""
+    """Start a program that writes to `log`. At the end of the block, send it `stop`, and SIGKILL after 10 seconds."""
     uid, gid = (account.uid, account.gid) if account else (-1, -1)
     leash = [sys.executable, "-I", "-S", LEASH, os.getpid(), stop.value, uid, gid]
     with log.open("ab") as output:
@@ -89,7 +89,7 @@ def run(
     account: Account | None = None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    given: bytes = b"",
+    stdin: bytes = b"",
     label: str = "",
     stop: signal.Signals = signal.SIGTERM,
     limit: float = 600,
@@ -98,7 +98,7 @@ def run(
     name = label or Path(argv[0]).name
     deadline = time.monotonic() + limit
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as source:
-        source.write(given)
+        source.write(stdin)
         source.seek(0)
         log = Path(folder, "log")
         with started(argv, log=log, account=account, env=env, cwd=cwd, stdin=source.fileno(), stop=stop) as process:
@@ -116,6 +116,6 @@ def run(
 def last_line(text: str) -> str:
     """Return the line that most likely says what went wrong: the first error, else the last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    # That a subprocess failed is what pip says of a build, before the error of the build itself.
+    # When a build fails, pip first prints that a subprocess failed, and then the error of the build itself.
     errors = [line for line in lines if re.search(r"\b(E:|ERROR|FATAL|error:(?! subprocess-exited))", line)]
     return errors[0] if errors else (lines or ["it said nothing"])[-1]

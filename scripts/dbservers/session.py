@@ -1,4 +1,4 @@
-"""Starts the servers that the environment does not name yet, in parallel, and stops them all."""
+"""Starts, in parallel, the servers for which the environment has no URL, and stops them at the end."""
 
 from __future__ import annotations
 
@@ -17,33 +17,34 @@ ENTRY = Path(__file__).parent.with_name("servers.py")
 
 
 def variable(name: str) -> str:
-    """Return the environment variable with the URL of a server, or with those of a cluster's nodes."""
+    """Return the name of the environment variable with the URL of a server, or with the URLs of a cluster's nodes."""
     return f"TEST_{name.upper()}_URL{'S' if name in CLUSTERS else ''}"
 
 
 class Session:
-    """A set of servers; they stop when the block is left, and when this process dies in any way.
+    """A set of servers; they stop at the end of the block, and when this process dies in any way.
 
     Attributes:
-        urls: URL by name of server, after `wait`.
-        missing: Reason by name of server that could not be had, after `wait`.
-        given: Names of the servers that the environment already named.
+        urls: The URL of each server by its name, after `wait`.
+        missing: Why a server is not available, by its name, after `wait`.
+        preset: Names of the servers whose URL was in the environment before.
     """
 
     def __init__(
         self, names: Sequence[str] = tuple(ENGINES), *, settings: Mapping[str, Mapping[str, str]] | None = None
     ) -> None:
-        """Start to get the servers; `wait` says what came of it.
+        """Begin to start the servers; `wait` waits until they are ready.
 
         Args:
-            names: of the servers.
-            settings: by name of server, what its configuration shall have besides ours, such as
-                ``{"mariadb": {"sql_mode": "ORACLE"}}``. Such a server is started even if the environment names one.
+            names: The names of the servers.
+            settings: Settings that are added to the configuration of a server, by its name, such as
+                ``{"mariadb": {"sql_mode": "ORACLE"}}``. A server with settings is started even if the environment has
+                a URL for it.
         """
         self._settings = settings = settings or {}
-        given = {name: os.environ.get(variable(name)) for name in names if name not in settings}
-        self.urls = {name: url for name, url in given.items() if url}
-        self.given = tuple(self.urls)
+        from_environment = {name: os.environ.get(variable(name)) for name in names if name not in settings}
+        self.urls = {name: url for name, url in from_environment.items() if url}
+        self.preset = tuple(self.urls)
         self.missing: dict[str, str] = {}
         self._keepers: dict[str, subprocess.Popen[str]] = {}
         poolers = [name for name in names if name not in self.urls and name not in CLUSTERS and ENGINES[name].behind]
@@ -59,14 +60,14 @@ class Session:
             raise
 
     def wait(self) -> None:
-        """Wait until each server is ready or known to be missing; start the poolers as soon as theirs is."""
+        """Wait until each server is ready or has failed; start each pooler after the server to which it connects."""
         self._wait(self._keepers)
         poolers = {}
         for name, server in self._behind.items():
             if server in self.urls:
                 poolers[name] = self._keepers[name] = _keeper(name, self._settings.get(name, {}), self.urls[server])
             else:
-                self.missing[name] = f"there is no {server}"
+                self.missing[name] = f"it needs {server}, which is not available"
         self._behind = {}
         self._wait(poolers)
 
@@ -74,22 +75,22 @@ class Session:
         for name, keeper in keepers.items():
             assert keeper.stdout
             line = keeper.stdout.readline()
-            message = json.loads(line) if line else {"missing": "what starts it failed, see above"}
+            message = json.loads(line) if line else {"missing": "the process that starts it failed, see above"}
             if "url" in message:
                 self.urls[name] = message["url"]
             else:
                 self.missing[name] = message["missing"]
 
     def complete(self) -> bool:
-        """Tell whether every server that was started still runs."""
+        """Return whether every server that was started still runs."""
         return all(keeper.poll() is None for name, keeper in self._keepers.items() if name in self.urls)
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that tell a command where the servers are."""
+        """Return the environment variables with the URLs of the servers."""
         return {variable(name): url for name, url in self.urls.items()}
 
     def stop(self) -> None:
-        """Stop the servers and remove their data; what broke meanwhile is added to `missing`."""
+        """Stop the servers and remove their data; servers that have failed meanwhile are added to `missing`."""
         for keeper in self._keepers.values():
             assert keeper.stdin
             keeper.stdin.close()
@@ -113,7 +114,7 @@ class Session:
 
 
 def _keeper(name: str, settings: Mapping[str, str], behind: str = "") -> subprocess.Popen[str]:
-    # A session of its own, so that Ctrl-C reaches only who shall decide what to do then.
+    # A new session, so that Ctrl-C reaches only this process, which then decides when the keeper stops.
     return subprocess.Popen(
         [sys.executable, str(ENTRY), "keep", name, *(f"{key}={value}" for key, value in settings.items())],
         stdin=subprocess.PIPE,

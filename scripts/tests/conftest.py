@@ -1,4 +1,4 @@
-"""Lets the tests import what they test, which is not installed."""
+"""Adds the folder of the scripts to the import path, because the scripts are not installed."""
 
 import sys
 from pathlib import Path

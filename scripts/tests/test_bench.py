@@ -1,4 +1,4 @@
-"""Which servers the benchmarks start."""
+"""The benchmarks start the servers that they measure, and no others."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ import pytest
         (["--only"], []),
     ],
 )
-def test_only_what_is_measured_is_started(argv: list[str], servers: list[str]) -> None:
-    assert bench.wanted(argv) == servers
+def test_only_servers_that_are_measured_are_started(argv: list[str], servers: list[str]) -> None:
+    assert bench.servers_for(argv) == servers

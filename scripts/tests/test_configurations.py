@@ -1,4 +1,4 @@
-"""What `make configurations` tries, and that it goes on where it was stopped."""
+"""`make configurations` has a valid list, and continues where it was stopped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHORT = ("--operations", "20")
 
 @pytest.fixture
 def tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Configuration]:
-    """The configurations of a test, with a state of its own."""
+    """The list of configurations of this test, which has its own state file."""
     chosen: list[Configuration] = [EXACT]
     monkeypatch.setattr(configurations, "CONFIGURATIONS", chosen)
     monkeypatch.setattr(configurations, "STATE", tmp_path / "build" / "state.json")
@@ -31,7 +31,9 @@ def test_names_are_unique_and_servers_known() -> None:
     assert {server for each in CONFIGURATIONS for server in each.servers} <= set(ENGINES)
 
 
-def test_what_is_done_is_not_done_again(tried: list[Configuration], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_configuration_that_has_passed_is_not_run_again(
+    tried: list[Configuration], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert configurations.main(SHORT) == 0
     assert (
         "1 of 1 configurations: 1 exact, 0 refused as they must be, 0 wrong\n20 operations" in capsys.readouterr().out
@@ -42,7 +44,7 @@ def test_what_is_done_is_not_done_again(tried: list[Configuration], capsys: pyte
     assert "1 configurations, 0 of them done before" in capsys.readouterr().out
 
 
-def test_what_is_not_as_it_must_be_is_said_and_run_again(
+def test_a_wrong_configuration_is_reported_and_run_again(
     tried: list[Configuration], capsys: pytest.CaptureFixture[str]
 ) -> None:
     tried[:] = [REFUSED_AS_EXPECTED, NOT_REFUSED]

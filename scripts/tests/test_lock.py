@@ -1,4 +1,4 @@
-"""Nothing is run that was changed on its way or in the cache."""
+"""Packages that were changed during the download or in the cache are not run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME = "tea_1.0_amd64.deb"
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package that is pinned."""
+    """A pinned package."""
     monkeypatch.setattr(lock, "FILE", tmp_path / "packages.lock")
     monkeypatch.delenv(lock.STRICT, raising=False)
     path = tmp_path / NAME
@@ -33,14 +33,14 @@ def test_a_package_is_what_was_pinned(package: Path, capsys: pytest.CaptureFixtu
         lock.add({NAME: lock.sha256(package)})
 
 
-def test_nothing_of_it_is_unpacked(package: Path, tmp_path: Path) -> None:
+def test_a_changed_package_is_not_unpacked(package: Path, tmp_path: Path) -> None:
     package.write_bytes(b"as somebody else made it")
     with pytest.raises(UnavailableError, match="SHA-256"):
         apt._unpack(tmp_path, tmp_path / "root", "tea")
     assert not (tmp_path / "root").exists()
 
 
-def test_one_of_another_version_is_named_or_refused(
+def test_a_package_of_another_version_is_named_or_refused(
     package: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     newer = package.rename(package.with_name("tea_1.1_amd64.deb"))
@@ -72,7 +72,7 @@ def test_a_wheel_has_a_pinned_hash(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["changed", "added", "removed", "link", "no manifest"])
-def test_what_was_changed_in_the_cache_is_fetched_anew(
+def test_a_folder_that_was_changed_in_the_cache_is_fetched_again(
     change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -85,25 +85,25 @@ def test_what_was_changed_in_the_cache_is_fetched_anew(
         (root / "link").symlink_to("bin/server")
         return "1.0"
 
-    found = cache.installed("x", "x", fetch)
-    assert cache.installed("x", "x", fetch) == found
+    folder = cache.installed("x", "x", fetch)
+    assert cache.installed("x", "x", fetch) == folder
     assert len(fetched) == 1
     match change:
         case "changed":
-            (found / "bin" / "server").write_text("evil")
+            (folder / "bin" / "server").write_text("evil")
         case "added":
-            (found / "bin" / "library").write_text("evil")
+            (folder / "bin" / "library").write_text("evil")
         case "removed":
-            (found / "bin" / "server").unlink()
+            (folder / "bin" / "server").unlink()
         case "link":
-            (found / "link").unlink()
-            (found / "link").symlink_to("evil")
+            (folder / "link").unlink()
+            (folder / "link").symlink_to("evil")
         case "no manifest":
-            found.with_name(f"{found.name}.sha256").unlink()
+            folder.with_name(f"{folder.name}.sha256").unlink()
     capsys.readouterr()
-    assert cache.installed("x", "x", fetch) == found
-    assert "not as it was unpacked, it is fetched anew" in capsys.readouterr().err
+    assert cache.installed("x", "x", fetch) == folder
+    assert "has changed since it was unpacked; it is fetched again" in capsys.readouterr().err
     assert len(fetched) == 2
-    assert (found / "bin" / "server").read_text() == "server"
-    assert cache.installed("x", "x", fetch) == found
+    assert (folder / "bin" / "server").read_text() == "server"
+    assert cache.installed("x", "x", fetch) == folder
     assert len(fetched) == 2

@@ -1,4 +1,4 @@
-"""When mysqlclient is compiled, with which client library, and that nothing fails where it cannot be."""
+"""mysqlclient is compiled with the right client library; if that is impossible, it is left out without an error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import mysqlclient
 import pytest
 from dbservers import cache
 
-# Stands for the Python of a virtual environment: notes what it is asked for, and can import what was installed.
+# Replaces the Python of a virtual environment: writes to files which pip commands it gets, and can import MySQLdb
+# after an installation.
 PYTHON = """\
 #!/bin/sh
 here=${0%/*}
@@ -22,7 +23,7 @@ esac
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A virtual environment, on a machine with a compiler and nothing else."""
+    """A virtual environment, on a machine that has a compiler and no other program."""
     (tmp_path / "venv/lib/python3/site-packages").mkdir(parents=True)
     program(tmp_path / "venv/bin/python", PYTHON)
     program(tmp_path / "path/cc", "")
@@ -76,7 +77,7 @@ def test_a_library_that_a_program_describes_is_used(folder: Path, tmp_path: Path
     assert flags(folder) == "its--cflags | its--libs"
 
 
-def test_what_is_installed_already_is_left_as_it_is(folder: Path) -> None:
+def test_a_driver_that_is_installed_already_is_not_changed(folder: Path) -> None:
     (folder / "bin/installed").write_text("before")
     mysqlclient.add_to(folder)
     assert flags(folder) == "before"
@@ -97,7 +98,7 @@ def test_without_a_library_or_apt_it_is_left_out(
 
 
 @pytest.mark.usefixtures("copy")
-def test_a_build_that_fails_leaves_nothing_that_the_tests_would_find(
+def test_a_failed_build_is_uninstalled(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FAILS", "1")

@@ -1,4 +1,4 @@
-"""What `servers.py` promises: real servers with passwords, none of which outlives the command."""
+"""`servers.py` starts real servers with passwords; none of them outlives the command."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ import os, sqlalchemy
 urls = [sqlalchemy.make_url(os.environ[f"TEST_{name}_URL"]) for name in ("POSTGRES", "PGBOUNCER")]
 for url in urls:
     connection = sqlalchemy.create_engine(url).connect()
-    told = connection.connection.driver_connection.info.backend_pid
-    print("same" if connection.scalar(sqlalchemy.text("SELECT pg_backend_pid()")) == told else "other")
+    driver_pid = connection.connection.driver_connection.info.backend_pid
+    print("same" if connection.scalar(sqlalchemy.text("SELECT pg_backend_pid()")) == driver_pid else "other")
 try:
     sqlalchemy.create_engine(urls[1].set(password="wrong")).connect()
 except sqlalchemy.exc.OperationalError:
@@ -50,8 +50,8 @@ except sqlalchemy.exc.OperationalError:
 
 
 def command(*program: str, only: str = "postgres", settings: Sequence[str] = ()) -> list[str]:
-    given = [word for setting in settings for word in ("--set", setting)]
-    return [sys.executable, str(ENTRY), "run", "--only", only, *given, "--", *program]
+    options = [word for setting in settings for word in ("--set", setting)]
+    return [sys.executable, str(ENTRY), "run", "--only", only, *options, "--", *program]
 
 
 @contextmanager
@@ -73,12 +73,12 @@ def running() -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def _heed_hangups() -> None:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup has switched off for all that it starts
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # if nohup runs the tests, it has made them ignore SIGHUP
 
 
 def processes() -> list[tuple[int, int, str]]:
-    said = subprocess.run(["ps", "-wweo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-    lines = [line.split(None, 2) for line in said.splitlines()[1:]]
+    output = subprocess.run(["ps", "-wweo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    lines = [line.split(None, 2) for line in output.splitlines()[1:]]
     return [(int(pid), int(parent), rest[0] if rest else "") for pid, parent, *rest in lines]
 
 
@@ -124,7 +124,7 @@ def test_the_server_stops_and_its_data_goes_when_the_program_is_killed() -> None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has died")
-def test_the_server_stops_when_all_that_could_stop_it_is_killed() -> None:
+def test_the_server_stops_even_if_every_process_that_could_stop_it_is_killed() -> None:
     with running() as (process, port):
         server = server_of(port)
         assert server
@@ -145,44 +145,46 @@ def test_a_command_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (127, f"{absent}: No such file or directory\n")
 
 
-def test_each_server_has_the_setting_asked_for_and_refuses_a_wrong_password() -> None:
+def test_each_server_has_its_setting_and_refuses_a_wrong_password() -> None:
     settings = [f"{server}.{setting}" for server, setting in SETTINGS.items()]
     argv = command(sys.executable, "-c", SETTINGS_AND_WRONG_PASSWORDS, only=",".join(SETTINGS), settings=settings)
-    said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
-    assert said == [word for setting in SETTINGS.values() for word in (setting.partition("=")[2], "refused", "refused")]
+    output = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
+    assert output == [
+        word for setting in SETTINGS.values() for word in (setting.partition("=")[2], "refused", "refused")
+    ]
 
 
 def test_a_pooler_stands_before_the_postgresql_that_is_started_for_it() -> None:
     argv = command(sys.executable, "-c", THROUGH_A_POOLER, only="pgbouncer")
     env = {name: value for name, value in os.environ.items() if not name.startswith("TEST_")}
-    said = subprocess.run(argv, capture_output=True, text=True, check=True, env=env).stdout.split()
-    assert said == ["same", "other", "refused"]
+    output = subprocess.run(argv, capture_output=True, text=True, check=True, env=env).stdout.split()
+    assert output == ["same", "other", "refused"]
 
 
 def test_a_setting_is_given_as_server_name_and_value() -> None:
     done = subprocess.run(command("true", settings=["mariadb.sql_mode"]), capture_output=True, text=True, check=False)
-    assert (done.returncode, "'sql_mode' is no NAME=VALUE" in done.stderr) == (2, True)
+    assert (done.returncode, "'sql_mode' is not NAME=VALUE" in done.stderr) == (2, True)
 
 
-def test_a_cluster_is_started_when_it_is_asked_for_alone_and_given_as_the_urls_of_its_nodes() -> None:
+def test_a_cluster_starts_only_if_it_is_named_and_its_variable_has_the_urls_of_its_nodes() -> None:
     assert [variable(name) for name in CLUSTERS] == ["TEST_GALERA_URLS", "TEST_GROUP_REPLICATION_URLS"]
     assert not set(CLUSTERS) & set(servers._arguments(["serve"]).only)
     assert servers._arguments(["serve", "--only", "galera"]).only == ["galera"]
 
 
-def test_a_url_that_is_given_is_used_as_it_is_and_nothing_is_started() -> None:
-    given = "mysql+pymysql://root:x@127.0.0.1:1/test"
+def test_a_url_in_the_environment_is_used_unchanged_and_nothing_is_started() -> None:
+    url = "mysql+pymysql://root:x@127.0.0.1:1/test"
     argv = command(sys.executable, "-c", "import os; print(os.environ['TEST_MYSQL_URL'])", only="mysql")
-    done = subprocess.run(argv, capture_output=True, text=True, check=True, env={**os.environ, "TEST_MYSQL_URL": given})
-    assert (done.stdout.strip(), done.stderr) == (given, "")
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, env={**os.environ, "TEST_MYSQL_URL": url})
+    assert (done.stdout.strip(), done.stderr) == (url, "")
 
 
 @pytest.mark.parametrize(("ci", "code"), [("true", 1), ("", 0)])
-def test_what_cannot_be_had_is_named_with_its_reason_and_fails_in_ci(
+def test_a_server_that_is_not_available_is_named_with_its_reason_and_fails_the_run_in_ci(
     ci: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CI", ci)
     with Session([]) as session:
         session.missing["mysql"] = "no apt-get on this machine"
         assert servers.report(session) == code
-    assert capsys.readouterr().err == "mysql: could not be had: no apt-get on this machine\n"
+    assert capsys.readouterr().err == "mysql: not available: no apt-get on this machine\n"

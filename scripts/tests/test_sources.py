@@ -1,4 +1,4 @@
-"""Where packages and Pythons are looked for."""
+"""The scripts find package sources, cache folders and Python interpreters in the right places."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def test_the_first_of_two_that_fetch_the_same_server_wins(tmp_path: Path, monkey
             cache.installed("x", "x", lambda other: fetch(other, mark="fast"))
         return "1.0"
 
-    found = cache.installed("x", "x", lambda root: fetch(root, mark="slow"))
-    assert [path.name for path in found.iterdir()] == ["fast"]
+    folder = cache.installed("x", "x", lambda root: fetch(root, mark="slow"))
+    assert [path.name for path in folder.iterdir()] == ["fast"]
 
 
 def test_the_lowest_versions_are_read_from_the_project() -> None:

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from faults.clusters import Balancer, Cluster, cluster_of, eventually
-from faults.nodes import Told, judged, killed_nodes, killed_primaries
+from faults.nodes import Answer, judged, killed_nodes, killed_primaries
 from run_length import SEED, of_this_run
 from the_edge_agent.memory import SQLAlchemyBackend
 
@@ -108,34 +108,34 @@ def test_an_empty_database_is_opened_on_all_nodes_at_once(cluster: str) -> None:
 
 
 def test_the_same_keys_stored_on_all_nodes_at_once_have_each_version_once(memories: list[Any]) -> None:
-    told: dict[str, list[Any]] = defaultdict(list)
+    answers: dict[str, list[Any]] = defaultdict(list)
 
     def store(memory: Any, number: int) -> None:
         for key in KEYS:
-            told[key].append(memory.store(key, number))
+            answers[key].append(memory.store(key, number))
 
     on_all(memories, store)
-    for results in told.values():
+    for results in answers.values():
         tell_the_truth(results)
 
 
 def test_counters_lose_no_update_and_one_writer_alone_creates_an_entry(nodes: Cluster, memories: list[Any]) -> None:
-    counted, created = [], []
+    successes, created = [], []
 
     def count(memory: Any, number: int) -> None:
         created.append(memory.store("new", number, if_version=0)["success"])
         for _ in range(10):
-            found = memory.retrieve("counter")
-            result = memory.store("counter", (found["value"] or 0) + 1, if_version=found.get("version") or 0)
+            counter = memory.retrieve("counter")
+            result = memory.store("counter", (counter["value"] or 0) + 1, if_version=counter.get("version") or 0)
             assert result["success"] or result["error_type"] == "conflict", result
-            counted.append(result["success"])
+            successes.append(result["success"])
 
     on_all(memories, count)
     assert sum(created) == 1
     nodes.catch_up()
     for memory in memories:
-        found = memory.retrieve("counter")
-        assert (found["value"], found["version"]) == (sum(counted), sum(counted))
+        counter = memory.retrieve("counter")
+        assert (counter["value"], counter["version"]) == (sum(successes), sum(successes))
 
 
 def test_the_catalog_is_in_step_after_batches_in_any_order_on_all_nodes(nodes: Cluster) -> None:
@@ -161,16 +161,16 @@ def test_the_catalog_is_in_step_after_batches_in_any_order_on_all_nodes(nodes: C
 def test_a_callers_engine_on_each_node_tells_the_truth_too(nodes: Cluster) -> None:
     engines = [create_engine(url) for url in nodes.urls]
     memories = [SQLAlchemyBackend(engine=engine) for engine in engines]
-    told: dict[str, list[Any]] = defaultdict(list)
+    answers: dict[str, list[Any]] = defaultdict(list)
 
     def store(memory: Any, number: int) -> None:
         for key in KEYS:
-            told[key].append(memory.store(f"callers/{key}", number))
+            answers[key].append(memory.store(f"callers/{key}", number))
 
     on_all(memories, store)
     for engine in engines:
         engine.dispose()
-    for results in told.values():
+    for results in answers.values():
         tell_the_truth(results)
 
 
@@ -228,23 +228,23 @@ def holds(figures: dict[str, Any]) -> None:
     assert figures["resumed"] < 20, figures
 
 
-def test_what_is_lost_or_untrue_is_found() -> None:
-    def told(key: str, version: int, value: Any, **others: Any) -> Told:
+def test_lost_writes_and_untrue_answers_are_counted() -> None:
+    def answer(key: str, version: int, value: Any, **others: Any) -> Answer:
         result = {"success": True, "created": version == 1, "version": version, **others}
-        return Told(key, value, result, began=0, seconds=0.1)
+        return Answer(key, value, result, began=0, seconds=0.1)
 
-    kept = {"a": (2, "[1]"), "counter/0": (2, "2")}
-    right = [told("a", 1, [0]), told("a", 2, [1]), told("counter/0", 1, 1), told("counter/0", 2, 2)]
-    assert (judged(right, [kept, kept], 1)["lost"], judged(right, [kept, kept], 1)["wrong"]) == (0, 0)
-    cases: dict[str, tuple[list[Told], list[dict[str, tuple[int, str]]]]] = {
-        "lost": ([*right, told("b", 1, 1)], [kept, kept]),
-        "node 1 differs": (right, [kept, {**kept, "a": (1, "[0]")}]),
-        "a version was told twice": ([*right, told("a", 2, [1])], [kept, kept]),
-        "more was written than anybody was told": (right[1:], [kept, kept]),
-        "created is not true": ([*right[1:], told("a", 1, [0], created=False)], [kept, kept]),
-        "the value is not that of its version": (right, [{**kept, "a": (2, "[7]")}]),
-        "an update was lost": (right, [{**kept, "counter/0": (2, "1")}]),
+    rows = {"a": (2, "[1]"), "counter/0": (2, "2")}
+    right = [answer("a", 1, [0]), answer("a", 2, [1]), answer("counter/0", 1, 1), answer("counter/0", 2, 2)]
+    assert (judged(right, [rows, rows], 1)["lost"], judged(right, [rows, rows], 1)["wrong"]) == (0, 0)
+    cases: dict[str, tuple[list[Answer], list[dict[str, tuple[int, str]]]]] = {
+        "lost": ([*right, answer("b", 1, 1)], [rows, rows]),
+        "node 1 differs": (right, [rows, {**rows, "a": (1, "[0]")}]),
+        "a version was told twice": ([*right, answer("a", 2, [1])], [rows, rows]),
+        "more was written than anybody was told": (right[1:], [rows, rows]),
+        "created is not true": ([*right[1:], answer("a", 1, [0], created=False)], [rows, rows]),
+        "the value is not that of its version": (right, [{**rows, "a": (2, "[7]")}]),
+        "an update was lost": (right, [{**rows, "counter/0": (2, "1")}]),
     }
-    for name, (answers, rows) in cases.items():
-        figures = judged(answers, rows, 1)
+    for name, (answers, rows_by_node) in cases.items():
+        figures = judged(answers, rows_by_node, 1)
         assert figures["lost"] if name == "lost" else name in figures["examples"], (name, figures)

@@ -1,4 +1,4 @@
-"""The tables that every class of ours makes, by their columns, and what is said where such a name is another's."""
+"""The tables that all our classes create, with their columns; refuses a table of the same name with other columns."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from the_edge_agent.memory.core.languages import ENGLISH, Language, language
 from the_edge_agent.memory.core.results import LTMError
 
 _logger = logging.getLogger("the_edge_agent.memory")
-_EARLIER: Final = frozenset({"key", "value", "metadata", "created_at", "updated_at"})  # of the entries, without version
+# The columns of the entries' table in the earlier layout, which has no version.
+_EARLIER: Final = frozenset({"key", "value", "metadata", "created_at", "updated_at"})
 _ENTRIES: Final = "ltm_entries"
 _WORDS: Final = "search_text"
 _COLUMNS: Final[Mapping[str, frozenset[str]]] = {
-    _ENTRIES: _EARLIER | {"version", "write_id", "storage_uri", "expires_at"},  # and search_text, if words are kept
+    _ENTRIES: _EARLIER | {"version", "write_id", "storage_uri", "expires_at"},  # and search_text, with full-text search
     "ltm_catalog": frozenset(
         {"id", "key", "content_hash", "storage_uri", "byte_size", "inlined_value", "metadata", "metadata_hash"}
         | {"expires_at", "created_at", "updated_at", "version"}
@@ -27,10 +28,10 @@ _COLUMNS: Final[Mapping[str, frozenset[str]]] = {
     "ltm_schema_version": frozenset({"id", "version"}),
 }
 
-#: The version of the tables that this release makes and uses.
+#: The version of the tables that this release creates and uses.
 SCHEMA_VERSION: Final = 1
 LANGUAGE: Final = "language"
-#: The table and the name of the setting that keeps the language of the usual table.
+#: The table and the name of the setting in which the language of the default table is stored.
 LANGUAGE_OF: Final = (_ENTRIES, LANGUAGE)
 
 
@@ -40,23 +41,23 @@ def check_layouts(
     *,
     search: bool | None = None,
 ) -> None:
-    """Refuse a database that has tables of our names in a layout that is not today's.
+    """Refuse a database that has tables of our names in another layout than the present one.
 
     Args:
-        columns_of: returns the columns of a table, none if it is not there.
-        more: columns by table that a class needs besides.
-        search: what ``check_kind`` wants of the entries.
+        columns_of: returns the columns of a table; nothing if the table does not exist.
+        more: further columns that a class needs, by table.
+        search: as for ``check_kind``.
 
     Raises:
         LTMError: ``configuration_error``.
     """
     for name, columns in _COLUMNS.items():
-        found = set(columns_of(name))
+        existing = set(columns_of(name))
         if name == _ENTRIES:
-            check_kind(name, found, search=search)
-        if not found or found >= columns.union((more or {}).get(name, ())):
+            check_kind(name, existing, search=search)
+        if not existing or existing >= columns.union((more or {}).get(name, ())):
             continue
-        if name == _ENTRIES and is_earlier(found):
+        if name == _ENTRIES and is_earlier(existing):
             raise LTMError(
                 "configuration_error",
                 f"the database has a table {name} of an earlier layout; open it once with SQLAlchemyBackend, "
@@ -66,14 +67,14 @@ def check_layouts(
 
 
 def check_version(table: str, version: Any) -> int:
-    """Return the version of the schema that a database keeps.
+    """Return the version of the schema that is stored in a database.
 
     Args:
-        table: the name of the table that keeps it.
-        version: that was read there.
+        table: the name of the table in which the version is stored.
+        version: the value that was read from this table.
 
     Raises:
-        LTMError: ``configuration_error`` for any other version than ours, and for what is no version.
+        LTMError: ``configuration_error`` if the value is another version than ours, or no version at all.
     """
     if not isinstance(version, int):
         raise another_layout(table)
@@ -81,18 +82,18 @@ def check_version(table: str, version: Any) -> int:
         raise LTMError(
             "configuration_error",
             f"the database has schema version {version}; this release knows {SCHEMA_VERSION}. Use the release of "
-            "the-edge-agent that has made it, or another database",
+            "the-edge-agent that created it, or another database",
         )
     return version
 
 
 def check_kind(name: str, columns: Iterable[str], *, search: bool | None) -> None:
-    """Refuse an entries' table of ours that was made with full-text search where none is wanted, or without it.
+    """Refuse an entries' table that has full-text search although it is opened without, or the other way round.
 
     Args:
-        name: of the table.
-        columns: that it has.
-        search: whether words are to be kept; None takes both.
+        name: the name of the table.
+        columns: the columns of the table.
+        search: whether the table must have full-text search; None accepts both.
 
     Raises:
         LTMError: ``configuration_error``.
@@ -100,19 +101,19 @@ def check_kind(name: str, columns: Iterable[str], *, search: bool | None) -> Non
     has_words = keeps_words(columns)
     if search is None or has_words is None or has_words == search:
         return
-    made, search_option = ("with", "True") if has_words else ("without", "False")
+    preposition, option = ("with", "True") if has_words else ("without", "False")
     raise LTMError(
         "configuration_error",
-        f"the table {name} was made {made} full-text search; open it with search={search_option} "
-        f"(full_text: {search_option.lower()}), or copy it into another table or database",
+        f"the table {name} was made {preposition} full-text search; open it with search={option} "
+        f"(full_text: {option.lower()}), or copy it into another table or database",
     )
 
 
 def setting_of_language(name: str | None) -> str:
-    """Return the setting that a new table keeps for its language: the name and the fingerprint of the stems.
+    """Return the language setting that is stored for a new table: the name and the fingerprint of the stemming rules.
 
     Args:
-        name: of the language; None for English.
+        name: the name of the language; None for English.
     """
     rules = language(name or ENGLISH)
     return f"{rules.name} {rules.fingerprint}".strip()
@@ -122,13 +123,13 @@ def check_language_of(table: str, requested: str | None, setting: str | None) ->
     """Return the rules of the language of a table.
 
     Args:
-        table: its name.
-        requested: the language that it must have; None for any.
-        setting: what ``setting_of_language`` returned when the table was created; None if there is no setting.
+        table: the name of the table.
+        requested: the language that the table must have; None accepts any language.
+        setting: the result of ``setting_of_language`` when the table was created; None if the database has no such setting.
 
     Raises:
-        LTMError: ``configuration_error`` for another language, one that the installed stemmer does not know, and a
-            table that has none.
+        LTMError: ``configuration_error`` if the table has another language or none, or if the installed stemmer does
+            not know the language.
     """
     name = language_name(table, setting)
     fingerprint = (setting or "").partition(" ")[2]
@@ -141,8 +142,8 @@ def check_language_of(table: str, requested: str | None, setting: str | None) ->
     rules = language(name)
     if rules.fingerprint != fingerprint:
         _logger.warning(
-            "%s: the installed release of snowballstemmer stems some words of %s otherwise than the release that has "
-            "stored them, so that searches may miss these; run `tea memory optimize` (SQLAlchemyBackend.optimize())",
+            "%s: the installed release of snowballstemmer stems some words of %s otherwise than the release with which "
+            "they were stored. Searches may miss these words; run `tea memory optimize` (SQLAlchemyBackend.optimize())",
             table,
             name,
         )
@@ -150,14 +151,14 @@ def check_language_of(table: str, requested: str | None, setting: str | None) ->
 
 
 def language_name(table: str, setting: str | None) -> str:
-    """Return the name of the language of a table that keeps words.
+    """Return the name of the language of a table that has full-text search.
 
     Args:
-        table: its name.
-        setting: what ``setting_of_language`` returned when the table was created; None if there is no setting.
+        table: the name of the table.
+        setting: the result of ``setting_of_language`` when the table was created; None if the database has no such setting.
 
     Raises:
-        LTMError: ``configuration_error`` for a table that has none.
+        LTMError: ``configuration_error`` if the table has no language.
     """
     if setting is None:
         raise LTMError(
@@ -169,16 +170,16 @@ def language_name(table: str, setting: str | None) -> str:
 
 
 def keeps_words(columns: Iterable[str]) -> bool | None:
-    """Return whether these columns of an entries' table keep words; None if they are not of today's layout."""
-    found = set(columns)
-    return _WORDS in found if found >= _COLUMNS[_ENTRIES] else None
+    """Return whether an entries' table with these columns has full-text search; None if it has another layout."""
+    existing = set(columns)
+    return _WORDS in existing if existing >= _COLUMNS[_ENTRIES] else None
 
 
 def is_earlier(columns: set[str]) -> bool:
-    """Return whether these are the columns of the entries' table of the earlier public layout."""
+    """Return whether these are the columns of the entries' table in the earlier public layout."""
     return columns >= _EARLIER and "version" not in columns
 
 
 def another_layout(name: str) -> LTMError:
-    """Return the failure of a database in which another application has a table of our name."""
+    """Return the error for a database in which another application has a table of our name."""
     return LTMError("configuration_error", f"the database has a table {name} of another layout; use another database")

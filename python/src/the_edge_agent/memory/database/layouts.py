@@ -125,7 +125,7 @@ def check_language_of(table: str, requested: str | None, setting: str | None) ->
     Args:
         table: the name of the table.
         requested: the language that the table must have; None accepts any language.
-        setting: the result of ``setting_of_language`` when the table was created; None if the database has no such setting.
+        setting: the result of ``setting_of_language`` when the table was created; None if there is no setting.
 
     Raises:
         LTMError: ``configuration_error`` if the table has another language or none, or if the installed stemmer does
@@ -155,7 +155,7 @@ def language_name(table: str, setting: str | None) -> str:
 
     Args:
         table: the name of the table.
-        setting: the result of ``setting_of_language`` when the table was created; None if the database has no such setting.
+        setting: the result of ``setting_of_language`` when the table was created; None if there is no setting.
 
     Raises:
         LTMError: ``configuration_error`` if the table has no language.

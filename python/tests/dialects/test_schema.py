@@ -205,6 +205,16 @@ def test_an_unrelated_table_of_our_name_is_left_alone(engine: Engine, database: 
         assert Path(engine.url.database or "").read_bytes()[18:20] == b"\x01\x01"  # 2 is WAL
 
 
+@pytest.mark.targets("native", "portable", in_memory=False)
+def test_an_unrelated_table_of_entries_is_refused_beside_tables_of_ours(engine: Engine, database: Database) -> None:
+    database.open().close()
+    drop_tables(engine)
+    database.open_catalog().close()
+    make_unrelated(engine, "ltm_entries", "table")
+    with pytest.raises(LTMError, match="a table ltm_entries of another layout; use another database"):
+        database.open()
+
+
 def test_a_version_that_is_no_number_is_another_s(engine: Engine, database: Database) -> None:
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE ltm_schema_version (id INT PRIMARY KEY, version VARCHAR(20))"))

@@ -376,3 +376,18 @@ def test_new_blobs_are_for_their_owner_alone(folder: Path) -> None:
         memory.store("k", 1)
     (blob,) = [path for path in (folder / "blobs").rglob("*") if path.is_file()]
     assert stat.S_IMODE(blob.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("options", [{"poolclass": NullPool}, {"pool_recycle": 0}], ids=["without a pool", "recycled"])
+def test_a_write_on_an_engine_that_connects_for_each_call_is_acknowledged(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'memory.db'}"
+    SQLAlchemyBackend(
+        url
+    ).close()  # which has switched the file to WAL: the last connection that closes removes the -wal
+    engine = create_engine(url, **options)
+    with SQLAlchemyBackend(engine=engine) as memory:
+        assert [memory.store(f"k{number}", number)["success"] for number in range(50)] == [True] * 50
+        assert memory.delete_many([f"k{number}" for number in range(50)])["deleted_count"] == 50
+    engine.dispose()

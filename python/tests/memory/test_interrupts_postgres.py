@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 from databases import Database
 from interrupts import at_once, torn_out
 from run_length import SEED, of_this_run
+from the_edge_agent.memory.core.results import interrupts
 from the_edge_agent.memory.database.tickets import Tickets
 
 INTERRUPTS = of_this_run(30, 1000)  # of each class
@@ -129,3 +130,41 @@ def test_a_ticket_that_nobody_refers_to_is_made_anew(database: Database) -> None
     tickets.give_back(first)
     del first
     assert tickets.taken() == 1
+
+
+@pytest.mark.targets(native=True, family="postgresql")
+def test_a_ticket_that_comes_back_after_it_was_replaced_is_not_used(database: Database) -> None:
+    class Holder:
+        """As a connection does, it gives its ticket back when the garbage collector finds it in a cycle."""
+
+        def __init__(self, tickets: Tickets) -> None:
+            self.tickets, self.ticket, self.itself = tickets, tickets.take(0), self
+
+        def __del__(self) -> None:
+            assert self.ticket is not None
+            self.tickets.give_back(self.ticket)
+
+    tickets = Tickets(1)
+    Holder(tickets)
+    gc.collect()
+    assert tickets.taken() == 0
+    only = tickets.take(0)
+    assert (only is not None, tickets.take(0), tickets.taken()) == (True, None, 1)
+
+
+@pytest.mark.targets(native=True, family="postgresql")
+def test_a_ticket_in_a_cycle_that_an_interrupt_has_left_is_found_soon(database: Database) -> None:
+    class Frame:
+        """As a suspended frame does, it refers to a ticket and to itself."""
+
+        def __init__(self, tickets: Tickets) -> None:
+            self.ticket, self.itself = tickets.take(0), self
+
+    tickets = Tickets(1)
+    gc.disable()
+    try:
+        Frame(tickets)
+        interrupts.note(KeyboardInterrupt())
+        assert tickets.take(0.2) is not None
+    finally:
+        gc.enable()

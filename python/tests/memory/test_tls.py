@@ -22,6 +22,7 @@ from test_connecting import DRIVERS, OF_POSTGRES, of_refusing, of_servers, opene
 
 from databases import Database
 from refusing_server import RefusingServer
+from the_edge_agent.memory import SQLAlchemyBackend
 from the_edge_agent.memory.sql.dialects.mysql.dialect import MySQLDialect
 
 pytestmark = pytest.mark.slow
@@ -222,6 +223,22 @@ class TestOptionsOfAURL:
         for driver in DRIVERS[database.target.family]:
             result = refusal(make_url(database.url).update_query_dict({"ssl_ca": "/none.pem"}), driver)
             assert (result["error_type"], "ssl_ca" in result["error"]) == ("configuration_error", True), driver
+
+    def test_that_name_a_missing_file_in_connect_args_are_refused(self, database: Database) -> None:
+        result = refusal(make_url(database.url), "pymysql", connect_args={"ssl": {"ca": "/none.pem"}})
+        assert (result["error_type"], "ssl_ca" in result["error"]) == ("configuration_error", True)
+
+    def test_that_turn_tls_off_may_say_that_they_do_not(self, database: Database) -> None:
+        ciphers = {}
+        for option in (None, "false", "true"):
+            url = make_url(database.url).set(drivername=f"{database.target.family}+pymysql")
+            memory: Any = SQLAlchemyBackend(url if option is None else url.update_query_dict({"ssl_disabled": option}))
+            with memory, memory._engine.connect() as connection:
+                ciphers[option] = connection.exec_driver_sql("SHOW STATUS LIKE 'Ssl_cipher'").one()[1]
+        assert ciphers["false"] == ciphers[None]
+        assert ciphers["true"] == ""
+        result = refusal(make_url(database.url).update_query_dict({"ssl_disabled": "perhaps"}), "pymysql")
+        assert result["error_type"] == "configuration_error"
 
     @pytest.mark.parametrize("option", ["ssl", "ssl-mode", "sslmode", "pgbouncer"])
     def test_that_a_driver_does_not_know_are_named(self, database: Database, option: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from the_edge_agent.memory.core.codec import INT64_MAX, UnreadableError, decode, decode_metadata
 from the_edge_agent.memory.core.filters import Node, matches
-from the_edge_agent.memory.core.results import FILE_DAMAGED, LTMError, Result, found_entries, ok
+from the_edge_agent.memory.core.results import FILE_DAMAGED, LTMError, Result, found_entries, interrupts, ok
 from the_edge_agent.memory.core.tokens import RANK_WINDOW, Term, has_words, positive_needles, rank
 from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
 
@@ -384,6 +384,11 @@ class Readable(Iterator[Item], Generic[Item]):
                     self.damaged.append(item.key)
                 else:
                     yield item
+        except (Exception, GeneratorExit):
+            raise
+        except BaseException as interrupt:
+            interrupts.note(interrupt)
+            raise
         finally:
             if self.damaged:
                 count = f"{len(self.damaged):,}"

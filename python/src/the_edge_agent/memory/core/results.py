@@ -109,15 +109,35 @@ def succeeded(result: Result) -> Result:
     return result
 
 
+class Interrupts:
+    """Counts the interrupts of calls, such as KeyboardInterrupt.
+
+    Attributes:
+        count: how many calls of this process were interrupted.
+    """
+
+    def __init__(self) -> None:
+        """Begin to count."""
+        self.count = 0
+
+    def note(self, interrupt: BaseException) -> None:
+        """Count an interrupt, and close the generators that it left suspended in the frames below the caller's.
+
+        An interrupt may come between a ``with`` and its block. The generator of the ``with`` then stays suspended and
+        holds its lock for as long as the traceback lives. Clearing the frames closes the generator.
+        """
+        self.count += 1
+        clear_frames(interrupt.__traceback__)
+
+
+interrupts = Interrupts()
 Arguments = ParamSpec("Arguments")
 
 
 def returns_result(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Turn an ``LTMError`` raised inside ``method`` into its failure dict.
 
-    An interrupt (``KeyboardInterrupt``, or an exception that another thread raises in this one) may come between a
-    ``with`` and its block. The generator of the ``with`` then stays suspended and holds its lock for as long as the
-    traceback lives. Clearing the frames below this one closes the generator.
+    An interrupt (``KeyboardInterrupt``, or an exception that another thread raises in this one) is noted and goes on.
     """
 
     @functools.wraps(method)
@@ -129,7 +149,7 @@ def returns_result(method: Callable[Arguments, Result]) -> Callable[Arguments, R
         except Exception:
             raise
         except BaseException as interrupt:
-            clear_frames(interrupt.__traceback__)
+            interrupts.note(interrupt)
             raise
 
     return call

@@ -21,7 +21,9 @@ def check_files(options: Mapping[str, Any]) -> None:
     Raises:
         LTMError: ``configuration_error``; the message names the option.
     """
+    nested = options.get("ssl")  # of PyMySQL and mysqlclient, in ``connect_args``
+    names = {f"ssl_{name}": value for name, value in nested.items()} if isinstance(nested, Mapping) else {}
     for name in _FILES:
-        value = options.get(name)
+        value = options.get(name, names.get(name))
         if isinstance(value, str) and value and value != _OF_THE_SYSTEM and not Path(value).exists():
             raise LTMError("configuration_error", f"the file that {name} names does not exist")

@@ -98,7 +98,10 @@ def check_kind(name: str, columns: Iterable[str], *, search: bool | None) -> Non
     Raises:
         LTMError: ``configuration_error``.
     """
-    has_words = keeps_words(columns)
+    names = set(columns)
+    has_words = keeps_words(names)
+    if has_words is None and names and not is_earlier(names):
+        raise another_layout(name)
     if search is None or has_words is None or has_words == search:
         return
     preposition, option = ("with", "True") if has_words else ("without", "False")

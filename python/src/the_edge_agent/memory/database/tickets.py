@@ -5,11 +5,14 @@ A ticket may be lost together with the stack frame that held it. Then a new one 
 
 from __future__ import annotations
 
+import gc
 import time
 from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import Final
 from weakref import ref
+
+from the_edge_agent.memory.core.results import interrupts
 
 _CHECK_INTERVAL: Final = 0.1  # seconds between two searches for lost tickets, while a thread waits for one
 
@@ -17,7 +20,11 @@ _CHECK_INTERVAL: Final = 0.1  # seconds between two searches for lost tickets, w
 class Ticket:
     """The right to have one connection, as long as this object is alive and was not given back."""
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "place")
+
+    def __init__(self, place: int) -> None:
+        """Make the ticket with this number."""
+        self.place = place
 
 
 class Tickets:
@@ -31,7 +38,8 @@ class Tickets:
         """Make ``count`` tickets."""
         self._free: SimpleQueue[Ticket] = SimpleQueue()  # its methods are written in C: no interrupt comes inside them
         self._lock = Lock()
-        self._issued = [ref(Ticket()) for _ in range(count)]
+        self._issued = [ref(Ticket(place)) for place in range(count)]
+        self._interrupts = interrupts.count
         self._renew()
 
     def take_free(self) -> Ticket | None:
@@ -48,6 +56,9 @@ class Tickets:
             return ticket
         end = time.monotonic() + seconds
         while True:
+            if self._interrupts != interrupts.count:
+                self._interrupts = interrupts.count
+                gc.collect()  # a reference cycle that an interrupt has left may hold a lost ticket
             self._renew()
             remaining = end - time.monotonic()
             try:
@@ -57,8 +68,9 @@ class Tickets:
                     return None
 
     def give_back(self, ticket: Ticket) -> None:
-        """Make the ticket free again. The caller must not use it any more."""
-        self._free.put(ticket)
+        """Make the ticket free again, unless it was lost and replaced. The caller must not use it any more."""
+        if self._issued[ticket.place]() is ticket:  # the garbage collector may find a connection, and so its ticket
+            self._free.put(ticket)
 
     def taken(self) -> int:
         """Return how many tickets are held."""
@@ -68,6 +80,6 @@ class Tickets:
         with self._lock:
             for place, issued in enumerate(self._issued):
                 if issued() is None:
-                    ticket = Ticket()
+                    ticket = Ticket(place)
                     self._issued[place] = ref(ticket)
                     self._free.put(ticket)

@@ -12,7 +12,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from the_edge_agent.memory.database.tickets import Ticket, Tickets
 from the_edge_agent.memory.sql.driver import internals
-from the_edge_agent.memory.sql.driver.deadlines import current
+from the_edge_agent.memory.sql.driver.deadlines import DeadlineError, current
 
 _TICKET: Final = "the_edge_agent.ticket"
 _connecting = threading.local()
@@ -61,6 +61,9 @@ class CallPool(QueuePool):
         _connecting.ticket = ref(ticket)
         try:
             entry = self._idle_one() or self._create_connection()
+        except DeadlineError:
+            del ticket  # the thread that is still connecting holds it until it ends
+            raise
         except Exception:
             self._tickets.give_back(ticket)
             raise
@@ -145,7 +148,7 @@ class Loan:
 
     def __del__(self) -> None:
         """Return the connection if that was not done."""
-        if self._connection_record is not None:
+        if getattr(self, "_connection_record", None) is not None:  # an interrupt may have come before ``__init__``
             self.close()
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.engine import Dialect as EngineDialect
+from sqlalchemy.util import asbool
 
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.sql.dialects.base import BEGINS_ITSELF, COMMITS_ALONE, IN_USE, Engines, Sessions
@@ -22,6 +23,7 @@ _NO_SSL: Final = (
     "the url takes no option ssl; ssl_ca=FILE names the certificate of the authority that signed the server's, and "
     "encrypts the connection; all other options go into connect_args"
 )
+_NO_TLS: Final = "ssl_disabled"
 _tls_context: Any = None  # of connections by PyMySQL that have no TLS option
 
 
@@ -51,8 +53,16 @@ class MySQLEngines(Engines):
         """Mark the engine: its connections are in autocommit mode, and a statement begins each transaction."""
         url, options = super().arguments(url)
         options |= {"execution_options": {BEGINS_ITSELF: True}}
+        if url.get_driver_name() == "pymysql" and (disabled := url.query.get(_NO_TLS)) is not None:
+            try:  # PyMySQL takes any text for true
+                options["connect_args"] = {_NO_TLS: asbool(disabled)}
+            except ValueError:
+                raise LTMError("configuration_error", f"{_NO_TLS} must be true or false") from None
+            url = url.difference_update_query([_NO_TLS])
         if url.password and url.get_driver_name() == "pymysql" and not url.password.isascii():
-            options["connect_args"] = {"password": url.password.encode()}  # PyMySQL encodes a str in Latin-1
+            options.setdefault("connect_args", {})["password"] = (
+                url.password.encode()
+            )  # PyMySQL encodes a str in Latin-1
         return url, options
 
     def connect(self, dialect: EngineDialect, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

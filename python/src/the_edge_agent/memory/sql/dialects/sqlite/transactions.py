@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext, suppress
 from math import ceil
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Table
 from sqlalchemy.exc import DBAPIError
@@ -16,6 +16,8 @@ from the_edge_agent.memory.sql.dialects.sqlite.features import SQLiteFeatures
 from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sqlite.files import DatabaseFile
 from the_edge_agent.memory.sqlite.settings import TOLERANT
+
+_FILE_KNOWN: Final = "the_edge_agent.file_known"  # in the info of a caller's connection
 
 
 class SQLiteTransactions(Transactions):
@@ -36,6 +38,9 @@ class SQLiteTransactions(Transactions):
         driver_connection = connection.connection.driver_connection
         transaction, callers = super().begin(connection, deadline, write=write), None
         if driver_connection is not None and driver_connection.text_factory is str:  # a caller's connection
+            if file is not None and _FILE_KNOWN not in connection.info:  # which SQLAlchemy empties with the connection
+                file.opened(driver_connection)
+                connection.info[_FILE_KNOWN] = True
             transaction = callers = _CallersTransaction(transaction, driver_connection, deadline if write else None)
         elif write:
             _wait_for_writers(connection, deadline)

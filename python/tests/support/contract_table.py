@@ -96,7 +96,7 @@ def collect() -> tuple[Table, Collected]:
     """Return the table as if all tests had passed, with the reasons of the cells that have no test."""
     collected = Collected()
     before = dict(os.environ)
-    os.environ.update({name: before.get(name) or "not-asked" for name in VARIABLES})
+    os.environ.update({name: before.get(name) or "no-server" for name in VARIABLES})
     os.environ[CHOICE] = ",".join(installed := _installed())
     try:
         code = pytest.main(["--collect-only", "-qq", "--no-summary", *FILES], plugins=[collected])
@@ -213,7 +213,7 @@ def _in_words(name: str) -> str:
 
 def _installed() -> list[str]:
     """Return the names of the targets whose modules are installed, whether or not their servers are available."""
-    targets = chosen_targets(dict.fromkeys(VARIABLES, "not-asked"))
+    targets = chosen_targets(dict.fromkeys(VARIABLES, "no-server"))
     return [target.name for target in targets if target.name in NAMES]
 
 

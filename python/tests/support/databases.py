@@ -117,7 +117,7 @@ class Target:
         return self.family + f"-{self.pooler}" * bool(self.pooler) + kind + f"-{self.driver}" * bool(self.driver)
 
     @property
-    def takes_a_part(self) -> bool:
+    def runs_a_part(self) -> bool:
         """Whether the target runs only a part of the contract unless it is named, because other targets run the rest.
 
         An SQLite database in RAM runs the same SQL as one in a file, and portable SQL is the same on each server.
@@ -125,7 +125,7 @@ class Target:
         return self.other or self.in_memory or (self.portable and self.server)
 
     @property
-    def is_unasked(self) -> bool:
+    def runs_by_default(self) -> bool:
         """Whether the target runs without being named. Of the poolers, only the first one does."""
         return self.pooler in ("", next(iter(POOLERS)))
 
@@ -232,12 +232,14 @@ def chosen_targets(environment: Mapping[str, str] = os.environ) -> list[Target]:
     """Return the targets to test: the chosen ones, or without a choice all whose server the environment names."""
     choice = _choice(environment)
     if choice is None:
-        return [target for target in ALL_TARGETS if target.is_unasked and _reachable_by_name(target, environment)]
+        return [target for target in ALL_TARGETS if target.runs_by_default and _reachable_by_name(target, environment)]
     names = {target.family for target in ALL_TARGETS} | {target.name for target in ALL_TARGETS}
     if unknown := sorted(choice - names):
         raise UnknownDatabaseError(f"{CHOICE}: unknown {', '.join(unknown)}; known: {', '.join(sorted(names))}")
     chosen = [
-        target for target in ALL_TARGETS if target.name in choice or (target.family in choice and target.is_unasked)
+        target
+        for target in ALL_TARGETS
+        if target.name in choice or (target.family in choice and target.runs_by_default)
     ]
     for target in chosen:
         is_extra = target.driver or target.pooler
@@ -255,8 +257,8 @@ def not_tested(environment: Mapping[str, str] = os.environ) -> str | None:
         left_out = [family for family in families if not any(name.startswith(family) for name in tested)]
         names = left_out or [target.name for target in ALL_TARGETS if target.name not in tested]
         return f"databases not tested: {', '.join(names)} ({CHOICE}={environment[CHOICE]})" if names else None
-    unasked = [target for target in ALL_TARGETS if target.is_unasked and not target.portable]
-    absent = {target.name: _what_is_missing(target, environment) for target in unasked}
+    by_default = [target for target in ALL_TARGETS if target.runs_by_default and not target.portable]
+    absent = {target.name: _what_is_missing(target, environment) for target in by_default}
     missing = [f"{name} ({reason})" for name, reason in absent.items() if reason]
     return f"databases not tested: {', '.join(missing)}" if missing else None
 
@@ -270,7 +272,7 @@ def is_named(target: Target, environment: Mapping[str, str] = os.environ) -> boo
 def fails_the_run(environment: Mapping[str, str] = os.environ) -> bool:
     """Return whether databases are missing that CI must test. If the databases were chosen, none are missing."""
     in_ci = environment.get("CI", "").lower() not in ("", "0", "false")
-    required = [target for target in ALL_TARGETS if target.is_unasked and target.module not in COMPILED]
+    required = [target for target in ALL_TARGETS if target.runs_by_default and target.module not in COMPILED]
     return in_ci and _choice(environment) is None and any(_what_is_missing(target, environment) for target in required)
 
 

@@ -1,1 +1,1 @@
-"""Measures the memories beside the bare drivers and their peers; ``make bench`` runs it."""
+"""Compares the speed of the memories with bare drivers and with other libraries; ``make bench`` runs it."""

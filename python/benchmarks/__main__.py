@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(form: Form, databases: Sequence[str], operations: Sequence[str], parts: Sequence[str]) -> Results:
-    """Measure and return what was found.
+    """Measure and return the results.
 
     Raises:
         DisagreementError: two contenders answer differently.
@@ -64,7 +64,7 @@ def run(form: Form, databases: Sequence[str], operations: Sequence[str], parts: 
     results = Results(form.name, facts(form, databases))
     has_growth = bool(form.growth) and "growth" in parts
     gc.collect()
-    gc.freeze()  # what the process had before is not looked at again before each slice
+    gc.freeze()  # the garbage collection before each time slice then skips the objects that exist already
     with tempfile.TemporaryDirectory(prefix="tea-bench-") as name:
         folder = Path(name)
         for database in databases:
@@ -87,7 +87,7 @@ def run(form: Form, databases: Sequence[str], operations: Sequence[str], parts: 
 
 
 def publish(results: Results, docs: Path) -> None:
-    """Write the page, its chart and the numbers that both come from."""
+    """Write the page, its chart, and the numbers from which both are made."""
     from benchmarks.chart import draw
 
     results.write(docs / "benchmarks.json")
@@ -109,14 +109,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 class _among:  # noqa: N801 - a function with a name for argparse's messages
-    def __init__(self, known: Sequence[str]) -> None:
-        self._known = known
+    def __init__(self, choices: Sequence[str]) -> None:
+        self._choices = choices
 
     def __call__(self, text: str) -> list[str]:
         names = text.split(",")
-        if unknown := sorted(set(names) - set(self._known)):
-            raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known: {', '.join(self._known)}")
-        return [name for name in self._known if name in names]
+        if unknown := sorted(set(names) - set(self._choices)):
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known: {', '.join(self._choices)}")
+        return [name for name in self._choices if name in names]
 
 
 if __name__ == "__main__":

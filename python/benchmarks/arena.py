@@ -1,4 +1,4 @@
-"""The contenders on one database, opened, filled alike and found to agree; then measured in turn."""
+"""Opens the contenders on one database, fills them with the same entries, compares their answers, and measures them."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _BEGIN: Final = perf_counter()
 
 
 class Arena:
-    """Contenders, each with a place and a player of its own."""
+    """Contenders, each with its own place and its own player."""
 
     def __init__(self, form: Form, places: dict[Contender, str], players: dict[Contender, Player]) -> None:
-        """Keep them; ``opened`` makes one."""
+        """Set up the arena; use ``opened`` to create one."""
         self.places = places
         self._form, self._players, self._workload = form, players, Workload(form.size)
         self._has_catalogs = False
 
     def fill(self) -> None:
-        """Store the same entries everywhere, in the same batches, and check that all agree.
+        """Store the same entries in all contenders, in the same batches, and check that their answers agree.
 
         Raises:
-            DisagreementError: they do not.
+            DisagreementError: two contenders answer differently.
         """
         for contender, player in self._players.items():
             tell(f"{contender.title}: {self._workload.size:,} entries")
@@ -46,11 +46,11 @@ class Arena:
 
     def rates(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
         """Return the median rates by operation and contender."""
-        found: dict[str, dict[str, float]] = {}
+        by_operation: dict[str, dict[str, float]] = {}
         for name in names:
-            if measured := self._rates(name):
-                found[name] = measured
-        return found
+            if rates := self._rates(name):
+                by_operation[name] = rates
+        return by_operation
 
     def _rates(self, name: str) -> dict[str, float]:
         method = next((each.method for each in ALONE if each.name == name), "put")
@@ -65,28 +65,28 @@ class Arena:
     def _measure(
         self, name: str, able: Sequence[Contender], stack: ExitStack
     ) -> Callable[[Contender, int], tuple[float, float]]:
-        """Return what measures an operation, after what it needs has been set up."""
+        """Prepare an operation, and return the function that measures it."""
         seconds, workload = self._form.seconds, self._workload
         if name == "mixed_threads":
             return _timed(lambda each, _: by_threads(self._players[each], workload, seconds))
         if name == "mixed_processes":
             processes = {each: Processes(each, self.places[each], workload.size) for each in able}
-            for started in processes.values():
-                stack.callback(started.close)
+            for workers in processes.values():
+                stack.callback(workers.close)
             return _timed(lambda each, _: processes[each].rate(seconds))
         operation = next(each for each in ALONE if each.name == name)
         if operation.method in ("track", "snapshot", "changes"):
             self._fill_catalogs(able)
-        given = {each: operation.set_up(self._players[each], workload) for each in able} if operation.set_up else {}
+        arguments = {each: operation.set_up(self._players[each], workload) for each in able} if operation.set_up else {}
         self._warm_up(operation, able)
         return _timed(
             lambda each, repetition: (
-                run_slice(self._players[each], operation, workload, seconds, repetition, given.get(each)).rate
+                run_slice(self._players[each], operation, workload, seconds, repetition, arguments.get(each)).rate
             )
         )
 
     def _warm_up(self, operation: Operation, able: Sequence[Contender]) -> None:
-        """Have statements compiled and pages read before the first repetition."""
+        """Run the operation once, so that statements are compiled and pages are read before the first repetition."""
         if not operation.set_up and not operation.clean:
             for each in able:
                 operation.call(self._players[each], operation.prepare(self._workload, 0))
@@ -101,15 +101,15 @@ class Arena:
 def _timed(rate: Callable[[Contender, int], float]) -> Callable[[Contender, int], tuple[float, float]]:
     def measure(contender: Contender, repetition: int) -> tuple[float, float]:
         start = perf_counter()
-        found = rate(contender, repetition)
-        return found, perf_counter() - start
+        units_per_second = rate(contender, repetition)
+        return units_per_second, perf_counter() - start
 
     return measure
 
 
 @contextmanager
 def opened(form: Form, contenders: Sequence[Contender], folder: Path) -> Iterator[Arena]:
-    """Open contenders of one database in new places, and remove these at the end."""
+    """Open contenders of one database in new places, and remove the places at the end."""
     with ExitStack() as stack:
         places = {each: stack.enter_context(new_place(each.database, folder)) for each in contenders}
         players: dict[Contender, Player] = {}
@@ -120,11 +120,11 @@ def opened(form: Form, contenders: Sequence[Contender], folder: Path) -> Iterato
 
 
 def fill(player: Player, workload: Workload, first: int = 0) -> None:
-    """Store all entries from a number on."""
+    """Store all entries of a workload, beginning with the number ``first``."""
     for batch in workload.batches(first):
         player.put_many([workload.entry(number) for number in batch])
 
 
 def tell(text: str) -> None:
-    """Show how far it is, after how many seconds."""
+    """Print a line about the progress, with the seconds since the start."""
     print(f"{perf_counter() - _BEGIN:6.0f} s  {text}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The catalog as the bare drivers keep it: the same tables, ids and hashes, with hand-written SQL."""
+"""The catalog of the bare drivers: the same tables, ids and hashes as ours, with hand-written SQL."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _CHANGES: Final = (
 
 
 class BareCatalog(Player):
-    """The catalog of a bare driver, which provides how statements are run.
+    """The catalog of a bare driver. A subclass has the methods that run statements.
 
     Statements name their values as ``:name``.
     """
@@ -61,7 +61,7 @@ class BareCatalog(Player):
     key_type: ClassVar[str]
     time_type: ClassVar[str]
 
-    #: Words of the database.
+    #: Words of the statements that differ between databases.
     words: ClassVar[Mapping[str, str]] = {"key": "key", "now": ":now", "differs": "IS NOT", "ends": ""}
     more_columns: ClassVar[str] = ""
     catalog_indexes: ClassVar[tuple[str, ...]] = ("CREATE INDEX IF NOT EXISTS ix_ltm_catalog_key ON ltm_catalog (key)",)
@@ -75,7 +75,7 @@ class BareCatalog(Player):
         """Run statements in one transaction."""
 
     def now(self) -> Any:
-        """Return the time to bind as ``:now``; None where the server's is taken."""
+        """Return the value of ``:now``; None if the statements use the server's time."""
         return None
 
     def create_catalog(self) -> None:
@@ -108,7 +108,7 @@ class BareCatalog(Player):
         return int(rows[0][0])
 
     def track_statement(self, more_name: str, more_value: str, more_set: str) -> str:
-        """Return ON CONFLICT ... RETURNING, which SQLite and PostgreSQL share."""
+        """Return the upsert with ON CONFLICT ... RETURNING, for SQLite and PostgreSQL."""
         insert = _TRACK.format(**self.words, more_name=more_name, more_value=more_value, new_row="")
         changes = ", ".join(f"{name} = excluded.{name}" for name in _SET)
         return (
@@ -142,7 +142,7 @@ class BareCatalog(Player):
 
 
 class BareCatalogOfMySQL(BareCatalog):
-    """The same with the words of MySQL and MariaDB."""
+    """The same catalog with the words of MySQL and MariaDB."""
 
     ascii_type, text_type = "VARCHAR({}) CHARACTER SET ascii COLLATE ascii_bin", "LONGTEXT COLLATE utf8mb4_bin"
     time_type = "DATETIME(6)"
@@ -155,7 +155,7 @@ class BareCatalogOfMySQL(BareCatalog):
     catalog_indexes: ClassVar[tuple[str, ...]] = ()
     more_columns = ", INDEX ix_ltm_catalog_key (`key`)"
 
-    #: How the row that was to be inserted is named, and what names it.
+    #: The text that gives the new row a name, and the text that refers to one of its columns.
     new_row: ClassVar[str] = " AS new"
     incoming: ClassVar[str] = "new.{}"
 
@@ -170,4 +170,4 @@ class BareCatalogOfMySQL(BareCatalog):
 
     @abstractmethod
     def last_id(self, statement: str, values: Mapping[str, Any]) -> int:
-        """Run a statement and return what LAST_INSERT_ID was given in it, 0 for nothing."""
+        """Run a statement and return the value that it passes to LAST_INSERT_ID, 0 if it passes none."""

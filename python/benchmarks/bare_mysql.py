@@ -1,9 +1,9 @@
-"""The bare driver on MySQL and MariaDB: PyMySQL with hand-written SQL, one held connection for each thread.
+"""The bare driver on MySQL and MariaDB: PyMySQL with hand-written SQL, one permanent connection for each thread.
 
-It keeps what our backend keeps there: the same columns, versions and lifetimes; search is LIKE over the same tokens,
-because InnoDB's full-text index does not follow transactions, and a filter looks up the same terms. A put is one
-statement that commits by itself, at the server's time, and takes the number from the entry, as ours does; it has no
-table of words, which our backend fills once in 1,000 puts.
+It stores what our backend stores: the same columns, versions and lifetimes. A search uses LIKE on the same tokens,
+because InnoDB's full-text index does not follow transactions. A filter looks up the same terms. A put is one statement
+that commits by itself, at the server's time, and takes the number from the entry, as ours does. It has no table of
+words, which our backend fills once in 1,000 puts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pymysql
 from pymysql.cursors import SSCursor
 
 from benchmarks.bare_catalog import BareCatalogOfMySQL
-from benchmarks.player import Found, Row, Scored
+from benchmarks.player import Content, Row, Scored
 from benchmarks.workload import Entry
 from the_edge_agent.memory.core.languages import ENGLISH, language
 from the_edge_agent.memory.core.tokens import search_text, tokenize
@@ -47,16 +47,16 @@ _WRITTEN: Final = ("value", "metadata", "search_text", *METADATA_HASHES, "number
 _VISIBLE: Final = "(expires_at IS NULL OR expires_at > UTC_TIMESTAMP(6))"
 _GET: Final = f"SELECT value, metadata, version FROM ltm_entries WHERE `key` = %s AND {_VISIBLE}"
 _MANY: Final = f"SELECT `key`, value, metadata, version FROM ltm_entries WHERE `key` IN %s AND {_VISIBLE}"
-# The rank of the_edge_agent.memory.core.tokens.score, of one word: how often it occurs in how long an entry.
+# The score of the_edge_agent.memory.core.tokens.score for one word: from its occurrences and the length of the entry.
 _SEARCH: Final = f"""
     WITH newest AS (
         SELECT `key`, updated_at,
-            (LENGTH(search_text) - LENGTH(REPLACE(search_text, %(needle)s, ''))) DIV LENGTH(%(needle)s) AS found,
+            (LENGTH(search_text) - LENGTH(REPLACE(search_text, %(needle)s, ''))) DIV LENGTH(%(needle)s) AS occurrences,
             (LENGTH(search_text) - LENGTH(REPLACE(search_text, 'qz', ''))) DIV 2 AS tokens
         FROM ltm_entries WHERE search_text LIKE %(like)s AND {_VISIBLE}
         ORDER BY updated_at DESC, `key` LIMIT 1000),
     best AS (
-        SELECT `key`, ROUND(found * 2.2e0 / (found + 1.2e0 * (0.25e0 + 0.75e0 * tokens / 100)), 6) AS score
+        SELECT `key`, ROUND(occurrences * 2.2e0 / (occurrences + 1.2e0 * (0.25e0 + 0.75e0 * tokens / 100)), 6) AS score
         FROM newest ORDER BY score DESC, updated_at DESC, `key` LIMIT 10)
     SELECT e.`key`, e.value, e.metadata, best.score FROM best JOIN ltm_entries e ON e.`key` = best.`key`
     ORDER BY best.score DESC, e.updated_at DESC, e.`key`"""
@@ -101,12 +101,12 @@ class BareMySQL(BareCatalogOfMySQL):
         return connection
 
     def put(self, entry: Entry) -> int:
-        """See the base class; LAST_INSERT_ID carries the version of a row that was there."""
+        """See the base class; if the row existed, the statement passes its version to LAST_INSERT_ID."""
         with self._connection.cursor() as cursor:
             cursor.execute(self._upsert, _row(entry))
             return int(cursor.lastrowid or 1)
 
-    def get(self, key: str) -> Found | None:
+    def get(self, key: str) -> Content | None:
         """See the base class."""
         with self._connection.cursor() as cursor:
             cursor.execute(_GET, (key,))
@@ -114,7 +114,7 @@ class BareMySQL(BareCatalogOfMySQL):
         return row and (json.loads(row[0]), json.loads(row[1]))
 
     def put_many(self, entries: Sequence[Entry]) -> int:
-        """See the base class; the versions are asked for as long as the rows are locked."""
+        """See the base class; the versions are read while the rows are locked."""
         connection = self._connection
         connection.begin()
         with connection.cursor() as cursor:
@@ -128,7 +128,7 @@ class BareMySQL(BareCatalogOfMySQL):
         cursor.execute("SELECT `key`, version FROM ltm_entries WHERE `key` IN %s", ([entry.key for entry in entries],))
         return len(cursor.fetchall())
 
-    @cache  # noqa: B019 - as many as there are sizes of a batch
+    @cache  # noqa: B019 - it holds one statement for each batch size
     def _upsert_of(self, size: int) -> str:
         return self._on_duplicate(", ".join([_VALUES.format(now="UTC_TIMESTAMP(6)")] * size), is_one=False)
 
@@ -140,7 +140,7 @@ class BareMySQL(BareCatalogOfMySQL):
         changes += [f"created_at = {created}", *(f"{name} = {new(name)}" for name in _WRITTEN), "storage_uri = NULL"]
         return f"{_INSERT}{rows}{self.new_row} ON DUPLICATE KEY UPDATE {', '.join(changes)}"
 
-    def retrieve_many(self, keys: Sequence[str]) -> Mapping[str, Found]:
+    def retrieve_many(self, keys: Sequence[str]) -> Mapping[str, Content]:
         """See the base class."""
         with self._connection.cursor() as cursor:
             cursor.execute(_MANY, ([*keys],))
@@ -206,7 +206,7 @@ class BareMySQL(BareCatalogOfMySQL):
 
 
 class BareMariaDB(BareMySQL):
-    """PyMySQL alone, on MariaDB, which has RETURNING and no name for the new row."""
+    """PyMySQL alone, on MariaDB. MariaDB has RETURNING, but cannot give the new row a name."""
 
     key_type = "VARCHAR(512) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin"
     new_row: ClassVar[str] = ""
@@ -226,7 +226,7 @@ class BareMariaDB(BareMySQL):
 
 @cache
 def _named(statement: str) -> str:
-    """Write ``:name`` as PyMySQL does."""
+    """Replace ``:name`` by the placeholders of PyMySQL."""
     return re.sub(r":(\w+)", r"%(\1)s", statement)
 
 

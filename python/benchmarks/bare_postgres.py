@@ -1,6 +1,6 @@
 """The bare driver on PostgreSQL: psycopg 3 and its pool with hand-written SQL.
 
-It keeps what our backends keep: the same columns, versions, lifetimes, ``tsvector`` and JSONB copy, with the same
+It stores what our backends store: the same columns, versions, lifetimes, ``tsvector`` and JSONB copy, with the same
 indexes. A put is one statement that commits by itself, at the server's time.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, Final
 from psycopg_pool import ConnectionPool
 
 from benchmarks.bare_catalog import BareCatalog
-from benchmarks.player import Found, Row, Scored
+from benchmarks.player import Content, Row, Scored
 from benchmarks.workload import Entry
 from the_edge_agent.memory.core.languages import ENGLISH, language
 from the_edge_agent.memory.core.tokens import search_text, tokenize
@@ -45,8 +45,8 @@ _PUT: Final = """
 _VISIBLE: Final = "(expires_at IS NULL OR expires_at > now())"
 _GET: Final = f"SELECT value, metadata, version FROM ltm_entries WHERE key = %s AND {_VISIBLE}"
 _MANY: Final = f"SELECT key, value, metadata, version FROM ltm_entries WHERE key = ANY(%s) AND {_VISIBLE}"
-# The rank of the_edge_agent.memory.text.score, of one word: how often it occurs in how long an entry. The planner would
-# count in all matches if that were done in the first step.
+# The score of the_edge_agent.memory.core.tokens.score for one word: from its occurrences and the length of the entry.
+# The counting is a second step: in the first step the planner would count in all matches, not only in the newest.
 _SEARCH: Final = f"""
     WITH newest AS (
         SELECT key, updated_at, search_text FROM ltm_entries
@@ -54,11 +54,11 @@ _SEARCH: Final = f"""
         ORDER BY updated_at DESC, key LIMIT 1000),
     counted AS (
         SELECT key, updated_at,
-            (length(search_text) - length(replace(search_text, %(needle)s, ''))) / length(%(needle)s) AS found,
+            (length(search_text) - length(replace(search_text, %(needle)s, ''))) / length(%(needle)s) AS occurrences,
             (length(search_text) - length(replace(search_text, 'qz', ''))) / 2 AS tokens
         FROM newest),
     best AS (
-        SELECT key, round(found * 2.2 / (found + 1.2 * (0.25 + 0.75 * tokens / 100)), 6)::float8 AS score
+        SELECT key, round(occurrences * 2.2 / (occurrences + 1.2 * (0.25 + 0.75 * tokens / 100)), 6)::float8 AS score
         FROM counted ORDER BY score DESC, updated_at DESC, key LIMIT 10)
     SELECT e.key, e.value, e.metadata, best.score FROM best JOIN ltm_entries e ON e.key = best.key
     ORDER BY best.score DESC, e.updated_at DESC, e.key"""
@@ -98,7 +98,7 @@ class BarePostgres(BareCatalog):
         assert row
         return int(row[0])
 
-    def get(self, key: str) -> Found | None:
+    def get(self, key: str) -> Content | None:
         """See the base class."""
         with self._pool.connection() as connection:
             row = connection.execute(_GET, (key,)).fetchone()
@@ -114,7 +114,7 @@ class BarePostgres(BareCatalog):
                 cursor.nextset()
         return count
 
-    def retrieve_many(self, keys: Sequence[str]) -> Mapping[str, Found]:
+    def retrieve_many(self, keys: Sequence[str]) -> Mapping[str, Content]:
         """See the base class."""
         with self._pool.connection() as connection:
             rows = connection.execute(_MANY, ([*keys],)).fetchall()
@@ -152,7 +152,7 @@ class BarePostgres(BareCatalog):
         self._pool.close()
 
     def track_statement(self, more_name: str, more_value: str, more_set: str) -> str:
-        """See the base class; the JSONB copy is kept too."""
+        """See the base class; the JSONB copy is stored too."""
         return super().track_statement(
             ", metadata_json", ", :metadata_copy::jsonb", ", metadata_json = excluded.metadata_json"
         )
@@ -172,7 +172,7 @@ class BarePostgres(BareCatalog):
 
 @cache
 def _named(statement: str) -> bytes:
-    """Write ``:name`` as psycopg does; a cast has two colons."""
+    """Replace ``:name`` by the placeholders of psycopg. A cast has two colons and stays."""
     return re.sub(r"(?<!:):(\w+)", r"%(\1)s", statement).encode()
 
 

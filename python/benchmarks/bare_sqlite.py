@@ -1,8 +1,8 @@
-"""The bare driver on SQLite: ``sqlite3`` with hand-written SQL, one held connection for each thread.
+"""The bare driver on SQLite: ``sqlite3`` with hand-written SQL, one permanent connection for each thread.
 
-It keeps what our backends keep: the same columns, versions, lifetimes and text index, in WAL with the same settings.
-A put is one statement that commits by itself. What it leaves out is what a library adds: checks of what goes in, clear
-errors, deadlines, and everything that is not for SQLite.
+It stores what our backends store: the same columns, versions, lifetimes and text index, in WAL with the same settings.
+A put is one statement that commits by itself. It lacks what a library adds: checks of arguments, clear errors,
+deadlines, and the support of other databases.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from typing import Any, Final
 
 from benchmarks.bare_catalog import BareCatalog
-from benchmarks.player import Found, Row, Scored
+from benchmarks.player import Content, Row, Scored
 from benchmarks.workload import Entry
 from the_edge_agent.memory.core.languages import ENGLISH, language
 from the_edge_agent.memory.core.tokens import search_text, tokenize
@@ -43,8 +43,8 @@ _VISIBLE: Final = "(expires_at IS NULL OR expires_at > :now)"
 _GET: Final = (
     "SELECT value, metadata, version FROM ltm_entries WHERE key = ? AND (expires_at IS NULL OR expires_at > ?)"
 )
-# The rank of the_edge_agent.memory.text.score, of one word: how often it occurs in how long an entry. Texts are read
-# after the sort, and CROSS JOIN keeps the order of the tables: the quickest of four ways that were tried.
+# The score of the_edge_agent.memory.core.tokens.score for one word: from its occurrences and the length of the entry.
+# Texts are read after the sort, and CROSS JOIN keeps the order of the tables: this was the fastest of four forms.
 _SEARCH: Final = f"""
     WITH newest AS (
         SELECT id FROM ltm_entries
@@ -52,11 +52,11 @@ _SEARCH: Final = f"""
         ORDER BY updated_at DESC, key LIMIT 1000),
     counted AS (
         SELECT e.id, key, updated_at,
-            (length(search_text) - length(replace(search_text, :needle, ''))) / length(:needle) AS found,
+            (length(search_text) - length(replace(search_text, :needle, ''))) / length(:needle) AS occurrences,
             (length(search_text) - length(replace(search_text, 'qz', ''))) / 2 AS tokens
         FROM newest CROSS JOIN ltm_entries e ON e.id = newest.id),
     best AS (
-        SELECT id, updated_at, round(found * 2.2 / (found + 1.2 * (0.25 + 0.75 * tokens / 100)), 6) AS score
+        SELECT id, updated_at, round(occurrences * 2.2 / (occurrences + 1.2 * (0.25 + 0.75 * tokens / 100)), 6) AS score
         FROM counted ORDER BY score DESC, updated_at DESC, key LIMIT 10)
     SELECT e.key, e.value, e.metadata, best.score FROM best JOIN ltm_entries e ON e.id = best.id
     ORDER BY best.score DESC, e.updated_at DESC, e.key"""
@@ -100,7 +100,7 @@ class BareSQLite(BareCatalog):
         ((version,),) = self._connection.execute(_PUT, _row(entry, _now())).fetchall()
         return int(version)
 
-    def get(self, key: str) -> Found | None:
+    def get(self, key: str) -> Content | None:
         """See the base class."""
         row = self._connection.execute(_GET, (key, _now())).fetchone()
         return row and (json.loads(row[0]), json.loads(row[1]))
@@ -113,7 +113,7 @@ class BareSQLite(BareCatalog):
         connection.execute("COMMIT")
         return len(versions)
 
-    def retrieve_many(self, keys: Sequence[str]) -> Mapping[str, Found]:
+    def retrieve_many(self, keys: Sequence[str]) -> Mapping[str, Content]:
         """See the base class."""
         marks = ", ".join("?" * len(keys))
         rows = self._connection.execute(

@@ -1,4 +1,4 @@
-"""The chart of the page: our operations per second as parts of the bare driver's, with the goals."""
+"""The chart of the page: our operations per second as fractions of the bare driver's, with the goals."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from benchmarks.timing import ratios
 _OURS: Final = tuple(dict.fromkeys(each.name for each in CONTENDERS if each.kind == "ours"))
 _PALETTE: Final = ("#4269d0", "#efb118", "#3ca951", "#ff725c", "#a463f2", "#9c6b4e")
 _COLORS: Final = dict(zip(_OURS, _PALETTE, strict=False))
-_HEIGHT: Final = 0.36  # of a bar, in units of one operation
+_HEIGHT: Final = 0.36  # the height of a bar; the distance between two operations is 1
 
 
 def draw(results: Results, path: Path) -> None:
-    """Write the chart as SVG, or as what the name of the file says."""
+    """Write the chart as SVG, or in the format of the file's ending."""
     matplotlib: Any = import_module("matplotlib")
-    matplotlib.rcParams |= {"svg.hashsalt": "the-edge-agent", "svg.fonttype": "none"}  # the same numbers, the same file
+    matplotlib.rcParams |= {
+        "svg.hashsalt": "the-edge-agent",
+        "svg.fonttype": "none",
+    }  # reproducible
     figure_of: Any = import_module("matplotlib.figure").Figure
     figure = figure_of(figsize=(3.4 * len(results.rates) + 1.6, 7), layout="constrained")
     grid = figure.subplots(1, len(results.rates), sharey=True, squeeze=False)[0]
@@ -36,15 +39,15 @@ def draw(results: Results, path: Path) -> None:
 
 
 def _draw_database(axes: Any, database: str, rates: Mapping[str, Mapping[str, float]]) -> None:
-    compared = [ratios(found, BARE) for found in rates.values()]
-    names = [name for name in _COLORS if any(name in found for found in compared)]
+    ratios_by_operation = [ratios(by_name, BARE) for by_name in rates.values()]
+    names = [name for name in _COLORS if any(name in by_name for by_name in ratios_by_operation)]
     axes.axvline(1, color="gray", linewidth=0.8)
     for offset, name in enumerate(names):
-        there = [(row, found[name]) for row, found in enumerate(compared) if name in found]
-        rows = [row + (offset - (len(names) - 1) / 2) * _HEIGHT for row, _ in there]
-        axes.barh(rows, [value for _, value in there], _HEIGHT, label=name, color=_COLORS[name], zorder=2)
-    wanted = [(row, goal) for row, name in enumerate(rates) if (goal := goals.ratio(database, name))]
-    places = ([goal for _, goal in wanted], [row for row, _ in wanted])
+        bars = [(row, by_name[name]) for row, by_name in enumerate(ratios_by_operation) if name in by_name]
+        rows = [row + (offset - (len(names) - 1) / 2) * _HEIGHT for row, _ in bars]
+        axes.barh(rows, [value for _, value in bars], _HEIGHT, label=name, color=_COLORS[name], zorder=2)
+    database_goals = [(row, goal) for row, name in enumerate(rates) if (goal := goals.ratio(database, name))]
+    places = ([goal for _, goal in database_goals], [row for row, _ in database_goals])
     axes.plot(*places, "k|", markersize=16, markeredgewidth=1.5, label="goal", zorder=3)
     axes.set_yticks(range(len(rates)), [TITLES[name] for name in rates])
     axes.set_ylim(len(rates) - 0.5, -0.5)

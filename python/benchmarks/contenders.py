@@ -1,4 +1,4 @@
-"""Who is measured: one entry for each, loaded when it is needed."""
+"""The contenders that are measured: one entry for each, loaded when it is needed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Contender:
     """One library on one database.
 
     Attributes:
-        name: as tables show it.
+        name: the name in the tables.
         database: sqlite, postgresql, mysql or mariadb.
-        kind: bare is what the others of the same database are compared with; a variant is ours with other tables.
-        player: the module in this package and the class.
-        module: what must be installed.
-        package: the distribution, whose version is told.
+        kind: the others on the same database are compared with ``bare``; a ``variant`` is ours with other tables.
+        player: the module in this package, and the class.
+        module: the module that must be installed.
+        package: the distribution whose version the page shows.
     """
 
     name: str
@@ -34,17 +34,17 @@ class Contender:
 
     @property
     def title(self) -> str:
-        """Its name among those of all databases."""
+        """Its name with that of the database."""
         return f"{self.database}: {self.name}"
 
     def load(self) -> type[Player]:
         """Import its class."""
         module, _, name = self.player.partition(":")
-        found: type[Player] = getattr(import_module(f"benchmarks.{module}"), name)
-        return found
+        player: type[Player] = getattr(import_module(f"benchmarks.{module}"), name)
+        return player
 
     def is_installed(self) -> bool:
-        """Return whether it can be measured here."""
+        """Return whether its module is installed."""
         parts = self.module.split(".")
         return all(find_spec(".".join(parts[: end + 1])) for end in range(len(parts)))
 
@@ -53,7 +53,7 @@ BARE: Final = "bare driver"
 _SQLALCHEMY: Final = "SQLAlchemyBackend"
 _OURS: Final = "ours:OursOnSQLAlchemy"
 
-# A variant of ours is one more entry with a class that opens it. One without a text index does as much as a peer.
+# A variant of ours is another entry with a class that opens it. A variant without a text index does as much as a peer.
 _WITHOUT: Final = ", search=False"
 _OURS_WITHOUT: Final = "ours:OursOnSQLAlchemyWithoutSearch"
 CONTENDERS: Final = (
@@ -110,5 +110,5 @@ def of_database(database: str) -> list[Contender]:
 
 
 def not_installed() -> list[Contender]:
-    """Return the contenders that cannot be measured here."""
+    """Return the contenders whose modules are not installed."""
     return [each for each in CONTENDERS if not each.is_installed()]

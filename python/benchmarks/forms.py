@@ -8,17 +8,17 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Form:
-    """One extent of a run.
+    """How much one run measures.
 
     Attributes:
-        name: as the results say.
-        size: entries of each contender.
-        seconds: of one measurement.
-        repetitions: of each measurement; the median counts.
-        starts: repetitions of each start-up.
-        peak_entries: of the put_many whose memory is measured.
-        growth: the sizes of the growth curve; none for no curve.
-        growth_seconds: of one measurement of it.
+        name: the name in the results.
+        size: how many entries each contender has.
+        seconds: how long one measurement takes.
+        repetitions: how often each measurement is repeated; the result is the median.
+        starts: how often each start-up is repeated.
+        peak_entries: how many entries the put_many stores whose RAM is measured.
+        growth: the sizes of the growth curve; empty for no curve.
+        growth_seconds: how long one measurement of the growth curve takes.
     """
 
     name: str

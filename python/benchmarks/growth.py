@@ -1,4 +1,4 @@
-"""The growth curve: the same operations as one memory grows, which all contenders of a database share."""
+"""The growth curve: measures the operations while one memory grows, which all contenders of a database share."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ def curve(
     """Return the rates by operation and contender, at each size of the form.
 
     Args:
-        form: has the sizes.
-        contenders: of one database; the bare driver and ours share its tables, which ours makes.
-        folder: for files.
-        names: of the operations wanted.
+        form: the form with the sizes.
+        contenders: the contenders of one database. Ours creates the tables, and the bare driver uses the same tables.
+        folder: the folder for files.
+        names: the names of the operations to measure.
     """
     sharing = [each for each in contenders if each.kind in ("bare", "ours")]
-    wanted = [each for each in OPERATIONS if each.name in names]
-    found: dict[str, dict[str, list[float]]] = {
-        each.name: {contender.name: [] for contender in sharing if contender.load().can(each.method)} for each in wanted
+    operations = [each for each in OPERATIONS if each.name in names]
+    curves: dict[str, dict[str, list[float]]] = {
+        each.name: {contender.name: [] for contender in sharing if contender.load().can(each.method)}
+        for each in operations
     }
     with ExitStack() as stack:
         place = stack.enter_context(new_place(sharing[0].database, folder))
@@ -48,13 +49,13 @@ def curve(
             fill(players[sharing[0]], workload, first)
             maintain(sharing[0].database, place)
             first = size
-            for operation in wanted:
+            for operation in operations:
                 rates = _rates(players, operation, workload, form.growth_seconds)
                 for each, rate in rates.items():
-                    found[operation.name][each.name].append(rate)
+                    curves[operation.name][each.name].append(rate)
                 shown = ", ".join(f"{each.name} {rate:,.1f}" for each, rate in rates.items())
                 tell(f"{size:,}: {TITLES[operation.name]}: {shown}")
-    return found
+    return curves
 
 
 def _rates(

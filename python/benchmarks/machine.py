@@ -1,4 +1,4 @@
-"""Facts about the machine and the versions, without which numbers mean nothing."""
+"""Facts about the machine and the versions, which a reader needs to interpret the numbers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from benchmarks.places import server_facts
 
 
 def facts(form: Form, databases: Iterable[str]) -> dict[str, str]:
-    """Return what is to be known of a run."""
-    found = {
+    """Return the facts about a run by name."""
+    facts_by_name = {
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": f"{platform.system()} {platform.machine()}",
         "processor": f"{_processor()}, {os.cpu_count()} usable",
@@ -27,11 +27,11 @@ def facts(form: Form, databases: Iterable[str]) -> dict[str, str]:
     }
     for database in databases:
         if database != "sqlite":
-            found[database] = ", ".join(f"{name} {value}" for name, value in server_facts(database).items())
+            facts_by_name[database] = ", ".join(f"{name} {value}" for name, value in server_facts(database).items())
     packages = dict.fromkeys(each.package for each in CONTENDERS if each.package)
     versions = {package: _version(package) for package in packages}
-    found["packages"] = ", ".join(f"{package} {number}" for package, number in versions.items() if number)
-    return found
+    facts_by_name["packages"] = ", ".join(f"{package} {number}" for package, number in versions.items() if number)
+    return facts_by_name
 
 
 def _version(package: str) -> str | None:

@@ -81,7 +81,7 @@ def page(results: Results, chart: str | None) -> str:
     """Return the page.
 
     Args:
-        results: of a run.
+        results: the results of a run.
         chart: the file name of the chart beside the page, None for no chart.
     """
     facts = [f"- {name}: {value}" for name, value in results.facts.items()]
@@ -115,7 +115,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number with three digits that count."""
+    """Return a number with three significant digits."""
     if value >= 100:
         return f"{float(f'{value:.3g}'):,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
@@ -124,25 +124,25 @@ def number(value: float) -> str:
 def _rates(database: str, rates: Mapping[str, Mapping[str, float]]) -> str:
     names = _in_order(database, rates)
     rows = []
-    for operation, found in rates.items():
-        goal, compared = goals.ratio(database, operation), ratios(found, BARE)
-        cells = [_rate(name, found, compared, goal) for name in names]
+    for operation, rate_of in rates.items():
+        goal, compared = goals.ratio(database, operation), ratios(rate_of, BARE)
+        cells = [_rate(name, rate_of, compared, goal) for name in names]
         rows.append([f"{TITLES[operation]}, {UNITS[operation]}", _NOTHING if goal is None else f"{goal:.2f}", *cells])
     return f"### {NAMES[database]}\n\n{table(['operation', 'goal', *names], rows)}"
 
 
-def _rate(name: str, found: Mapping[str, float], compared: Mapping[str, float], goal: float | None) -> str:
-    if name not in found:
+def _rate(name: str, rate_of: Mapping[str, float], compared: Mapping[str, float], goal: float | None) -> str:
+    if name not in rate_of:
         return _NOTHING
     if name == BARE or name not in compared:
-        return number(found[name])
+        return number(rate_of[name])
     is_missed = name in _OURS and goal is not None and compared[name] < goal
-    return f"{number(found[name])} ({compared[name]:.2f})" + f" {_MISSED}" * is_missed
+    return f"{number(rate_of[name])} ({compared[name]:.2f})" + f" {_MISSED}" * is_missed
 
 
-def _growth(database: str, found: Mapping[str, Mapping[str, Sequence[float]]], sizes: Sequence[int]) -> str:
+def _growth(database: str, rates_of: Mapping[str, Mapping[str, Sequence[float]]], sizes: Sequence[int]) -> str:
     rows = []
-    for operation, by_name in found.items():
+    for operation, by_name in rates_of.items():
         goal = goals.GROWTH.get(operation)
         for name, rates in by_name.items():
             slower = rates[0] / rates[-1]
@@ -153,9 +153,9 @@ def _growth(database: str, found: Mapping[str, Mapping[str, Sequence[float]]], s
     return f"### {NAMES[database]}\n\n{table(head, rows)}"
 
 
-def _starts(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+def _starts(starts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     rows = []
-    for database, by_title in found.items():
+    for database, by_title in starts.items():
         for title, times in by_title.items():
             cells = []
             for step in STEPS:
@@ -167,17 +167,17 @@ def _starts(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     return table(["start", *STEPS], rows)
 
 
-def _peaks(database: str, found: Mapping[str, Mapping[str, float]]) -> str:
-    names = _in_order(database, found)
+def _peaks(database: str, peaks: Mapping[str, Mapping[str, float]]) -> str:
+    names = _in_order(database, peaks)
     rows = [
         [_PEAK_TITLES[operation], *(f"{by_name[name]:.1f}" if name in by_name else _NOTHING for name in names)]
-        for operation, by_name in found.items()
+        for operation, by_name in peaks.items()
     ]
     return f"### {NAMES[database]}\n\n{table(['operation', *names], rows)}"
 
 
-def _in_order(database: str, found: Mapping[str, Mapping[str, float]]) -> list[str]:
-    there = {name for by_name in found.values() for name in by_name}
+def _in_order(database: str, by_operation: Mapping[str, Mapping[str, float]]) -> list[str]:
+    there = {name for by_name in by_operation.values() for name in by_name}
     return [
         name for name in dict.fromkeys(each.name for each in CONTENDERS if each.database == database) if name in there
     ]

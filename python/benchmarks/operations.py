@@ -1,4 +1,4 @@
-"""What is measured: how each operation is prepared, asked and undone."""
+"""The operations that are measured: how each is prepared, called and undone."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from the_edge_agent.memory.contract.catalog import compute_content_hash
 
 @dataclass(frozen=True)
 class Operation:
-    """One question or command.
+    """One operation.
 
     Attributes:
-        name: of the results.
-        title: of the tables.
-        unit: what is counted.
-        method: of the player that it needs.
-        prepare: returns the argument of the call at a place, outside of the time measured.
-        call: does it, and returns the answer that all must agree on.
-        units: how many the answer to a call counts for.
-        clean: undoes calls, of which it gets the arguments and the answers; None where nothing has to be undone.
-        set_up: makes the argument of all calls, in place of ``prepare``.
+        name: the name in the results.
+        title: the name in the tables.
+        unit: what is counted, such as entries.
+        method: the method of the player that the operation needs.
+        prepare: returns the argument of the call with a number; its time is not measured.
+        call: calls the player, and returns the answer, which must be the same for all contenders.
+        units: returns for how many units an answer counts.
+        clean: undoes calls; it gets their arguments and their answers. None if nothing has to be undone.
+        set_up: returns one argument for all calls, in place of ``prepare``.
     """
 
     name: str
@@ -70,7 +70,7 @@ def fill_catalog(player: Player, workload: Workload) -> None:
 
 
 def _changed(player: Player, workload: Workload) -> str:
-    """Make a snapshot, then change 1 % of the entries."""
+    """Create a snapshot, then change 1 % of the entries."""
     snapshot = player.snapshot()
     for number in range(0, workload.size, 100):
         entry = workload.entry(number, edition=workload.size)

@@ -6,14 +6,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from benchmarks.player import Found, Player, Row, Scored
+from benchmarks.player import Content, Player, Row, Scored
 from benchmarks.workload import Entry
 from the_edge_agent.memory import LTMBackend
 from the_edge_agent.memory.core.results import Result, succeeded
 
 
 class Ours(Player):
-    """A backend and, opened when it is needed, the catalog of the same database."""
+    """A backend, and the catalog of the same database, which is opened when it is needed."""
 
     backend_name: ClassVar[str]
     catalog_name: ClassVar[str]
@@ -33,7 +33,7 @@ class Ours(Player):
         version: int = succeeded(self._backend.store(entry.key, entry.value, entry.metadata))["version"]
         return version
 
-    def get(self, key: str) -> Found | None:
+    def get(self, key: str) -> Content | None:
         """See the base class."""
         result = succeeded(self._backend.retrieve(key))
         return (result["value"], result["metadata"]) if result["found"] else None
@@ -44,7 +44,7 @@ class Ours(Player):
         count: int = succeeded(self._backend.store_many(stores))["stored_count"]
         return count
 
-    def retrieve_many(self, keys: Sequence[str]) -> Mapping[str, Found]:
+    def retrieve_many(self, keys: Sequence[str]) -> Mapping[str, Content]:
         """See the base class."""
         entries = succeeded(self._backend.retrieve_many(keys))["entries"]
         return {key: (entry["value"], entry["metadata"]) for key, entry in entries.items() if entry}
@@ -60,7 +60,7 @@ class Ours(Player):
     def filter(self, name: str, value: str) -> list[Row]:
         """See the base class."""
         results = succeeded(self._backend.search(metadata_filter={name: value}))["results"]
-        return [(found["key"], found["value"], found["metadata"]) for found in results]
+        return [(entry["key"], entry["value"], entry["metadata"]) for entry in results]
 
     def list_keys(self, after: str, limit: int) -> list[str]:
         """See the base class."""
@@ -108,11 +108,11 @@ class Ours(Player):
 
 
 def _scored(result: Result) -> list[Scored]:
-    return [(found["key"], found["value"], found["metadata"], found["score"]) for found in succeeded(result)["results"]]
+    return [(entry["key"], entry["value"], entry["metadata"], entry["score"]) for entry in succeeded(result)["results"]]
 
 
 class OursOnSQLAlchemy(Ours):
-    """``SQLAlchemyBackend`` on any database, with the usual options."""
+    """``SQLAlchemyBackend`` on any database, with the default options."""
 
     backend_name, catalog_name = "SQLAlchemyBackend", "SQLAlchemyCatalog"
 
@@ -122,23 +122,23 @@ class OursOnSQLAlchemy(Ours):
 
 
 class OursOnSQLite(Ours):
-    """``SQLiteBackend``, with the usual options."""
+    """``SQLiteBackend``, with the default options."""
 
     backend_name, catalog_name = "SQLiteBackend", "SQLiteCatalog"
 
 
 class OursOnPostgres(Ours):
-    """``PostgresBackend``, with the usual options."""
+    """``PostgresBackend``, with the default options."""
 
     backend_name, catalog_name = "PostgresBackend", "PostgresCatalog"
 
     def __init__(self, place: str) -> None:
-        """Open a URL, without the driver that SQLAlchemy's have."""
+        """Open a URL, without the name of the driver that SQLAlchemy needs."""
         super().__init__(place.replace("+psycopg://", "://"))
 
 
 class WithoutSearch(Ours):
-    """A backend that keeps no text index; it is asked for no words."""
+    """A backend without a text index; the benchmarks do not search it for words."""
 
     options: ClassVar[Mapping[str, Any]] = {"search": False}
     search, question = Player.search, Player.question

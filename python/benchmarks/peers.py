@@ -1,7 +1,7 @@
-"""Other libraries that keep entries, each asked for the operations that it has and for no more.
+"""Other libraries that store entries; each is measured with the operations that it has.
 
-None of them has a text index of words, versions or metadata apart from the value; the metadata goes into the value.
-All write durably as far as they can: in WAL where SQLite is below, and a put has reached the file when it returns.
+None of them has a text index, versions, or metadata beside the value, so the metadata is stored in the value. All write
+as durably as they can: those on SQLite use WAL, and a put has written to the file when it returns.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final
 
-from benchmarks.player import Found, Player, Row
+from benchmarks.player import Content, Player, Row
 from benchmarks.workload import Entry
 
 _NAMESPACE: Final = ("benchmark",)
@@ -20,7 +20,7 @@ _TEN: Final = 10
 
 
 class LangGraphStore(Player):
-    """What LangGraph's stores on SQLite and on PostgreSQL share."""
+    """The common code of LangGraph's stores on SQLite and on PostgreSQL."""
 
     is_ordered = False
     _store: Any
@@ -29,7 +29,7 @@ class LangGraphStore(Player):
         """See the base class."""
         self._store.put(_NAMESPACE, entry.key, _together(entry))
 
-    def get(self, key: str) -> Found | None:
+    def get(self, key: str) -> Content | None:
         """See the base class."""
         item = self._store.get(_NAMESPACE, key)
         return item and _apart(item.value)
@@ -38,7 +38,7 @@ class LangGraphStore(Player):
         """See the base class."""
         return len(self._store.batch([self._put_op(_NAMESPACE, entry.key, _together(entry)) for entry in entries]))
 
-    def retrieve_many(self, keys: Sequence[str]) -> Mapping[str, Found]:
+    def retrieve_many(self, keys: Sequence[str]) -> Mapping[str, Content]:
         """See the base class."""
         items = self._store.batch([self._get_op(_NAMESPACE, key) for key in keys])
         return {item.key: _apart(item.value) for item in items if item}
@@ -58,7 +58,7 @@ class LangGraphStore(Player):
 
 
 class LangGraphSQLite(LangGraphStore):
-    """LangGraph's ``SqliteStore`` on one connection, which threads share in turn."""
+    """LangGraph's ``SqliteStore`` on one connection, which threads use in turn."""
 
     def __init__(self, place: str) -> None:
         """Open a file."""
@@ -93,7 +93,7 @@ class LangGraphPostgres(LangGraphStore):
 
 
 class DiskCache(Player):
-    """diskcache's ``Cache``, told to evict nothing."""
+    """diskcache's ``Cache``, with options so that it evicts nothing."""
 
     def __init__(self, place: str) -> None:
         """Open a folder."""
@@ -103,7 +103,7 @@ class DiskCache(Player):
         """See the base class."""
         self._cache.set(entry.key, _together(entry), retry=True)
 
-    def get(self, key: str) -> Found | None:
+    def get(self, key: str) -> Content | None:
         """See the base class."""
         value = self._cache.get(key, retry=True)
         return value and _apart(value)
@@ -141,7 +141,7 @@ class SqliteDict(Player):
         self._dict[entry.key] = _together(entry)
         self._dict.commit()
 
-    def get(self, key: str) -> Found | None:
+    def get(self, key: str) -> Content | None:
         """See the base class."""
         value = self._dict.get(key)
         return value and _apart(value)
@@ -171,5 +171,5 @@ def _together(entry: Entry) -> dict[str, Any]:
     return {"value": entry.value, **entry.metadata}
 
 
-def _apart(stored: Mapping[str, Any]) -> Found:
+def _apart(stored: Mapping[str, Any]) -> Content:
     return stored["value"], {name: value for name, value in stored.items() if name != "value"}

@@ -1,4 +1,4 @@
-"""Where contenders keep their data: files in a folder, and databases of our own on the servers."""
+"""The places where contenders store their data: files in a folder, and new databases on the servers."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _FACTS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def is_reachable_by_name(database: str) -> bool:
-    """Return whether the environment names the server, or none is needed."""
+    """Return whether the environment names the server of a database, or the database needs no server."""
     return database not in SERVERS or bool(os.environ.get(SERVERS[database]))
 
 
 @contextmanager
 def new_place(database: str, folder: Path) -> Iterator[str]:
-    """Make an empty place for one contender and remove it at the end: a path or a URL."""
+    """Create an empty place for one contender, a path or a URL, and remove it at the end."""
     name = f"tea_bench_{secrets.token_hex(6)}"
     if database not in SERVERS:
         yield str(folder / f"{name}.db")
@@ -58,7 +58,7 @@ def new_place(database: str, folder: Path) -> Iterator[str]:
 
 
 def maintain(database: str, place: str) -> None:
-    """Do what a server does by itself within minutes after so many entries have come: its plans depend on it."""
+    """Update the statistics of a server, on which its plans depend; it does that by itself only after some minutes."""
     if database in _MAINTAIN:
         _run(database, place, _MAINTAIN[database])
 
@@ -66,9 +66,7 @@ def maintain(database: str, place: str) -> None:
 def server_facts(database: str) -> dict[str, str]:
     """Return the version of a server and the settings that decide how fast it is."""
     url = os.environ[SERVERS[database]]
-    return {
-        question.split()[-1].strip("@()"): str(_run(database, url, question)[0][0]) for question in _FACTS[database]
-    }
+    return {query.split()[-1].strip("@()"): str(_run(database, url, query)[0][0]) for query in _FACTS[database]}
 
 
 def _run(database: str, url: str, statement: str) -> Any:

@@ -1,4 +1,4 @@
-"""What a run found, as JSON."""
+"""The results of a run, which are stored as JSON."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class Results:
     """The results of one run.
 
     Attributes:
-        form: short or full.
-        facts: about the machine, the versions and how it was measured.
-        rates: by database, operation and contender: the median of units per second.
-        growth: by database, operation and contender: the rate at each size, in the order of ``sizes``.
-        sizes: of the growth curve.
-        starts: by database, start-up and step: milliseconds.
-        peaks: by database, operation and contender: MiB above those after the imports and a first get.
+        form: the name of the form, short or full.
+        facts: facts about the machine, the versions and the measurement.
+        rates: the median of units per second, by database, operation and contender.
+        growth: the rates at each size, in the order of ``sizes``, by database, operation and contender.
+        sizes: the sizes of the growth curve.
+        starts: milliseconds, by database, start-up and step.
+        peaks: MiB of RAM beyond the state after the imports and a first get, by database, operation and contender.
     """
 
     form: str
@@ -41,7 +41,7 @@ def read(path: Path) -> Results:
 
 
 def _rounded(value: Any) -> Any:
-    """Keep four digits: more are noise."""
+    """Round numbers to four digits, because further digits are noise."""
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list):

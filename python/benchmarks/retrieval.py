@@ -1,4 +1,4 @@
-"""The command: ``python -m benchmarks.retrieval FOLDER``: how well questions are answered, ours and by others.
+"""The command ``python -m benchmarks.retrieval FOLDER`` measures how well ours and others answer questions.
 
 ``FOLDER`` has a folder for each collection, with ``docs.jsonl`` (``{"id", "text"}``) and ``queries.jsonl``
 (``{"query", "relevant": [ids]}``). Collections whose names share a beginning (``talks-1``, ``talks-2``) are one group:
@@ -30,8 +30,8 @@ from the_edge_agent.memory import LTMBackend, PostgresBackend, SQLAlchemyBackend
 from the_edge_agent.memory.core.languages import language
 from the_edge_agent.memory.core.results import succeeded
 
-TOP: Final = 10  # answers that are measured
-COMPARED: Final = 100  # answers that must be the same on all databases
+TOP: Final = 10  # how many answers to a question are measured
+COMPARED: Final = 100  # how many answers to a question must be the same on all databases
 OURS: Final = "the_edge_agent"
 _WORD: Final = re.compile(r"\w+")
 SOURCES: Final[Mapping[str, str]] = {
@@ -40,8 +40,8 @@ SOURCES: Final[Mapping[str, str]] = {
     "cranfield": "Cranfield, abstracts on aerodynamics (Cleverdon, 1967); we know of no licence for it.",
 }
 
-Found: TypeAlias = Sequence[tuple[str, float]]  # ids and scores, best first
-Ask: TypeAlias = Callable[[str], Found]
+Ranking: TypeAlias = Sequence[tuple[str, float]]  # ids and scores, best first
+Ask: TypeAlias = Callable[[str], Ranking]
 Measures: TypeAlias = tuple[float, float, float]
 
 
@@ -50,9 +50,9 @@ class Collection:
     """Documents, and questions about them.
 
     Attributes:
-        name: of its folder.
-        documents: id and text of each, the oldest first.
-        questions: each with the ids of the documents that answer it.
+        name: the name of its folder.
+        documents: the id and the text of each document, the oldest first.
+        questions: each question, with the ids of the documents that answer it.
     """
 
     name: str
@@ -61,13 +61,13 @@ class Collection:
 
     @property
     def group(self) -> str:
-        """What its name has in common with others."""
+        """The name of its group: its name without the number at the end."""
         return re.sub(r"-\d+$", "", self.name)
 
 
 @dataclass(frozen=True)
 class Case:
-    """Collections whose questions count together, each of which is a memory of its own."""
+    """Collections whose questions are measured together; each collection is in its own memory."""
 
     title: str
     collections: Sequence[Collection]
@@ -75,11 +75,11 @@ class Case:
 
 @dataclass(frozen=True)
 class System:
-    """What answers questions.
+    """A system that answers questions.
 
     Attributes:
-        name: as the table shows it.
-        opened: takes documents and gives what asks.
+        name: the name in the table.
+        opened: stores documents, and yields the function that answers a question.
     """
 
     name: str
@@ -93,14 +93,14 @@ class DifferenceError(Exception):
 # --- the measures ------------------------------------------------------------------------------
 
 
-def measures(found: Sequence[str], relevant: frozenset[str]) -> Measures:
+def measures(ranked: Sequence[str], relevant: frozenset[str]) -> Measures:
     """Return recall, nDCG and reciprocal rank of the first ten.
 
     Args:
-        found: ids, best first.
-        relevant: the ids wanted, at least one; each is worth the same.
+        ranked: the ids that a system returned, best first.
+        relevant: the ids that answer the question, at least one; each counts the same.
     """
-    ranks = [rank for rank, each in enumerate(found[:TOP], 1) if each in relevant]
+    ranks = [rank for rank, each in enumerate(ranked[:TOP], 1) if each in relevant]
     best = sum(1 / math.log2(rank + 1) for rank in range(1, min(TOP, len(relevant)) + 1))
     gain = sum(1 / math.log2(rank + 1) for rank in ranks)
     return len(ranks) / len(relevant), gain / best, 1 / ranks[0] if ranks else 0.0
@@ -117,16 +117,16 @@ def average(measured: Sequence[Measures]) -> Measures:
 
 def collections_of(folder: Path) -> list[Collection]:
     """Return the collections of a folder by name."""
-    found = []
+    collections = []
     for each in sorted(path.parent for path in folder.glob("*/docs.jsonl")):
         documents = [(line["id"], line["text"]) for line in _lines(each / "docs.jsonl")]
         questions = [(line["query"], frozenset(line["relevant"])) for line in _lines(each / "queries.jsonl")]
-        found.append(Collection(each.name, documents, questions))
-    return found
+        collections.append(Collection(each.name, documents, questions))
+    return collections
 
 
 def cases_of(collections: Sequence[Collection]) -> list[Case]:
-    """Return what is measured: each group, and a group of several also as one memory."""
+    """Return the cases: each group, and each group of several collections also as one memory."""
     groups: dict[str, list[Collection]] = {}
     for each in collections:
         groups.setdefault(each.group, []).append(each)
@@ -158,11 +158,11 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def ours(documents: Sequence[tuple[str, str]], urls: Sequence[str] = ()) -> Iterator[Ask]:
-    """Give what asks ours, on SQLite and on further databases, which must all answer alike.
+    """Yield the function that asks our memories, on SQLite and on other databases; all must give the same answer.
 
     Args:
-        documents: each is an entry: its id is the key and its text the value.
-        urls: of empty databases; they are empty again afterwards.
+        documents: the documents; each becomes an entry, with the id as key and the text as value.
+        urls: the URLs of empty databases; their tables are dropped at the end.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tea-retrieval-")))
@@ -184,19 +184,19 @@ def ours(documents: Sequence[tuple[str, str]], urls: Sequence[str] = ()) -> Iter
 
 
 def _fill(memory: LTMBackend, documents: Sequence[tuple[str, str]]) -> None:
-    for key, words in documents:  # one after the other, as an agent stores what it hears
+    for key, words in documents:  # one after the other, as an agent stores them, so that each has its own time
         succeeded(memory.store(key, words))
 
 
-def _asked(memory: LTMBackend, query: str) -> Found:
-    return [(found["key"], found["score"]) for found in succeeded(memory.search(query, limit=COMPARED))["results"]]
+def _asked(memory: LTMBackend, query: str) -> Ranking:
+    return [(entry["key"], entry["score"]) for entry in succeeded(memory.search(query, limit=COMPARED))["results"]]
 
 
-def _same(answers: Mapping[str, Found], query: str) -> Found:
-    """Return the answer of all.
+def _same(answers: Mapping[str, Ranking], query: str) -> Ranking:
+    """Return the answer that all memories gave.
 
     Raises:
-        DifferenceError: one is another than the first.
+        DifferenceError: an answer differs from the first one.
     """
     first, *others = answers
     for other in others:
@@ -228,42 +228,42 @@ def _plain(url: str) -> str:
 
 @contextmanager
 def fts5(documents: Sequence[tuple[str, str]], *, stop_words: bool) -> Iterator[Ask]:
-    """Give what asks SQLite's own index: stems of Porter, any of the words, its own rank.
+    """Yield the function that asks SQLite's own index: with Porter's stems, for any of the words, by its own rank.
 
     Args:
-        documents: id and text.
-        stop_words: whether these are looked for too.
+        documents: the id and the text of each document.
+        stop_words: whether the query contains the stop words of a question too.
     """
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute("CREATE VIRTUAL TABLE docs USING fts5(id UNINDEXED, text, tokenize='porter unicode61')")
         connection.executemany("INSERT INTO docs VALUES (?, ?)", documents)
 
-        def ask(query: str) -> Found:
-            asked = " OR ".join(f'"{word}"' for word in words_of(query, stop_words=stop_words))
-            if not asked:
+        def ask(query: str) -> Ranking:
+            any_word = " OR ".join(f'"{word}"' for word in words_of(query, stop_words=stop_words))
+            if not any_word:
                 return []
             sql = "SELECT id, -rank FROM docs WHERE docs MATCH ? ORDER BY rank LIMIT ?"
-            return connection.execute(sql, (asked, TOP)).fetchall()
+            return connection.execute(sql, (any_word, TOP)).fetchall()
 
         yield ask
 
 
 @contextmanager
 def ts_rank(documents: Sequence[tuple[str, str]], url: str) -> Iterator[Ask]:
-    """Give what asks PostgreSQL's text search: English, any of the words, ``ts_rank``."""
+    """Yield the function that asks PostgreSQL's text search: in English, for any of the words, by ``ts_rank``."""
     engine = create_engine(url)
     ranked = text(
-        "SELECT id, ts_rank(words, asked) AS score FROM tea_docs, to_tsquery('english', :asked) AS asked "
-        "WHERE words @@ asked ORDER BY score DESC, place LIMIT :top"
+        "SELECT id, ts_rank(words, query) AS score FROM tea_docs, to_tsquery('english', :any_word) AS query "
+        "WHERE words @@ query ORDER BY score DESC, place LIMIT :top"
     )
     with engine.connect() as connection:
         connection.execute(text("CREATE TEMPORARY TABLE tea_docs (place serial, id text, words tsvector)"))
         insert = text("INSERT INTO tea_docs (id, words) VALUES (:id, to_tsvector('english', :text))")
         connection.execute(insert, [{"id": key, "text": words} for key, words in documents])
 
-        def ask(query: str) -> Found:
-            asked = " | ".join(f"'{word}'" for word in words_of(query, stop_words=True))
-            return [(row[0], row[1]) for row in connection.execute(ranked, {"asked": asked, "top": TOP})]
+        def ask(query: str) -> Ranking:
+            any_word = " | ".join(f"'{word}'" for word in words_of(query, stop_words=True))
+            return [(row[0], row[1]) for row in connection.execute(ranked, {"any_word": any_word, "top": TOP})]
 
         yield ask
     engine.dispose()
@@ -271,7 +271,10 @@ def ts_rank(documents: Sequence[tuple[str, str]], url: str) -> Iterator[Ask]:
 
 @contextmanager
 def bm25s(documents: Sequence[tuple[str, str]]) -> Iterator[Ask]:
-    """Give what asks the library ``bm25s``, with Snowball's stems and our stop words, of which it has fewer."""
+    """Yield the function that asks the library ``bm25s``: with Snowball's stems, and with our stop words.
+
+    Its own list of stop words is shorter.
+    """
     library: Any = import_module("bm25s")
     stop_words = sorted(language("english").stop_words)
     stemmer = import_module("snowballstemmer").stemmer("english")
@@ -282,7 +285,7 @@ def bm25s(documents: Sequence[tuple[str, str]]) -> Iterator[Ask]:
     index = library.BM25()
     index.index(tokens([words for _, words in documents]), show_progress=False)
 
-    def ask(query: str) -> Found:
+    def ask(query: str) -> Ranking:
         most = min(TOP, len(documents))
         places, scores = index.retrieve(tokens([query]), k=most, show_progress=False)
         return [(documents[place][0], score) for place, score in zip(places[0], scores[0], strict=True) if score > 0]
@@ -291,17 +294,17 @@ def bm25s(documents: Sequence[tuple[str, str]]) -> Iterator[Ask]:
 
 
 def words_of(query: str, *, stop_words: bool) -> list[str]:
-    """Return the words of a question; without stop words unless there are no others."""
+    """Return the words of a question. Stop words are left out unless ``stop_words`` is true or there are no others."""
     words = _WORD.findall(query.lower())
-    telling = [word for word in words if word not in language("english").stop_words]
-    return words if stop_words else telling or words
+    others = [word for word in words if word not in language("english").stop_words]
+    return words if stop_words else others or words
 
 
 # --- the command -------------------------------------------------------------------------------
 
 
 def systems_of(urls: Sequence[str]) -> list[System]:
-    """Return what is measured: ours first, the others where they are installed or a URL is given."""
+    """Return the systems: ours first, then SQLite's, and the others that are installed or have a URL."""
     systems = [
         System(OURS, lambda documents: ours(documents, urls)),
         System("SQLite FTS5, without stop words", lambda documents: fts5(documents, stop_words=False)),
@@ -316,26 +319,26 @@ def systems_of(urls: Sequence[str]) -> list[System]:
 
 
 def measured(system: System, case: Case) -> Measures:
-    """Return the measures of a system: means over all questions of a case."""
-    found = []
+    """Return the measures of a system: the means over all questions of a case."""
+    measured_questions = []
     for collection in case.collections:
         with system.opened(collection.documents) as ask:
             for query, relevant in collection.questions:
-                found.append(measures([key for key, _ in ask(query)], relevant))
-    return average(found)
+                measured_questions.append(measures([key for key, _ in ask(query)], relevant))
+    return average(measured_questions)
 
 
 def report(cases: Sequence[Case], systems: Sequence[System], databases: Sequence[str]) -> str:
-    """Measure, and return the part of the page."""
+    """Measure all cases and systems, and return the results as a part of the page."""
     rows = []
     for case in cases:
         for system in systems:
             tell(f"{case.title}: {system.name}")
             rows.append([f"{case.title}: {system.name}", *(f"{each:.4f}" for each in measured(system, case))])
-    asked = {case.title: sum(len(each.questions) for each in case.collections) for case in cases}
+    question_counts = {case.title: sum(len(each.questions) for each in case.collections) for case in cases}
     groups = dict.fromkeys(each.group for case in cases for each in case.collections)
     lines = [f"- {SOURCES[group]}" for group in groups if group in SOURCES]
-    lines.append(f"- Questions: {'; '.join(f'{title} {count:,}' for title, count in asked.items())}.")
+    lines.append(f"- Questions: {'; '.join(f'{title} {count:,}' for title, count in question_counts.items())}.")
     lines.append(
         f"- Ours answered each question with the same keys, in the same order and with the same scores on "
         f"{', '.join(['SQLite', *databases])}; the first {COMPARED} results were compared."
@@ -347,8 +350,8 @@ def report(cases: Sequence[Case], systems: Sequence[System], databases: Sequence
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.retrieval", description=__doc__)
-    parser.add_argument("folder", type=Path, help="with a folder for each collection")
-    parser.add_argument("--only", help="collections whose names begin so")
+    parser.add_argument("folder", type=Path, help="a folder that has a folder for each collection")
+    parser.add_argument("--only", help="measure the collections whose names begin with this text")
     parser.add_argument(
         "--url",
         action="append",
@@ -363,18 +366,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"{arguments.folder} has no folder with docs.jsonl")
     names = list(dict.fromkeys(_name(url) for url in arguments.url))
     try:
-        found = report(cases_of(collections), systems_of(arguments.url), names)
+        page_part = report(cases_of(collections), systems_of(arguments.url), names)
     except DifferenceError as error:
         print(f"our databases do not agree: {error}", file=sys.stderr)
         return 1
-    print(found)
+    print(page_part)
     if arguments.write:
-        RETRIEVAL.write_text(found, encoding="utf-8")
+        RETRIEVAL.write_text(page_part, encoding="utf-8")
     return 0
 
 
 def _name(url: str) -> str:
-    """Return the name of the database, which a URL for MySQL leaves open."""
+    """Return the name of the database; it asks the server, because URLs of MySQL and MariaDB look the same."""
     engine = create_engine(url)
     with engine.connect() as connection:
         name = "mariadb" if getattr(connection.dialect, "is_mariadb", False) else connection.dialect.name

@@ -1,4 +1,4 @@
-"""Start-up in fresh interpreters: the import, opening, and the first call, each in milliseconds."""
+"""Start-up in new interpreters: the import, the opening, and the first call, each in milliseconds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if "memory" in globals():
 
 @dataclass(frozen=True)
 class Start:
-    """One way to begin: what is imported, how it is opened, what is called first. ``place`` is where the data is."""
+    """One start-up: programs for the import, the opening and the first call. Their variable ``place`` is the place."""
 
     title: str
     module: str
@@ -93,22 +93,22 @@ def starts(database: str, place: str, repetitions: int) -> dict[str, dict[str, f
     """Return the medians by start-up and step.
 
     Args:
-        database: of the start-ups.
-        place: of a memory that is filled.
-        repetitions: of each, interleaved.
+        database: the database whose start-ups are measured.
+        place: the place of a memory that has entries.
+        repetitions: how often each start-up is measured; the repetitions are interleaved.
     """
-    wanted = [start for start in STARTS[database] if find_spec(start.module)]
-    times: dict[str, list[list[float]]] = {start.title: [] for start in wanted}
+    installed = [start for start in STARTS[database] if find_spec(start.module)]
+    times: dict[str, list[list[float]]] = {start.title: [] for start in installed}
     for _ in range(repetitions):
-        for start in wanted:
+        for start in installed:
             times[start.title].append(_times(start, place))
     return {
-        title: dict(zip(STEPS, map(median, zip(*found, strict=True)), strict=False)) for title, found in times.items()
+        title: dict(zip(STEPS, map(median, zip(*rows, strict=True)), strict=False)) for title, rows in times.items()
     }
 
 
 def _times(start: Start, place: str) -> list[float]:
     program = _PROGRAM.format(sources=[source for source in (start.imports, start.opens, start.calls) if source])
     done = subprocess.run([sys.executable, "-c", program], input=place, stdout=subprocess.PIPE, text=True, check=True)
-    found: list[float] = json.loads(done.stdout)
-    return found
+    milliseconds: list[float] = json.loads(done.stdout)
+    return milliseconds

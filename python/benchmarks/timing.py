@@ -1,4 +1,4 @@
-"""Time slices: how many units a second one contender does, and medians of interleaved repetitions."""
+"""Time slices: how many units per second one contender does, and medians of interleaved repetitions."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from benchmarks.operations import Operation
 from benchmarks.player import Player
 from benchmarks.workload import Workload
 
-PLACES: Final = 1_000_000  # of one repetition: each contender is asked the same in it
-_LONG_ENOUGH: Final = 0.01  # seconds of a chunk, beside which two looks at the clock are nothing
-_MOST: Final = 256  # calls in a chunk, so that what is prepared for them stays small
-_PATIENCE: Final = 4  # slices that one repetition may take before the others are left out
+PLACES: Final = 1_000_000  # the numbers of one repetition's calls, so that each contender gets the same arguments
+_LONG_ENOUGH: Final = 0.01  # seconds of a chunk; compared with that, reading the clock twice takes no time
+_MOST: Final = 256  # the largest number of calls in a chunk, which limits the RAM of their arguments
+_PATIENCE: Final = 4  # if a repetition takes more than this many time slices, the contender's others are left out
 
 Who = TypeVar("Who")
 
 
 @dataclass
 class Slice:
-    """What was done in a time slice.
+    """The calls of a time slice.
 
     Attributes:
-        units: how many were done.
-        seconds: how long that took.
-        arguments: of each call, for whoever cleans up.
-        answers: of each call.
+        units: how many units were done.
+        seconds: how long the calls took.
+        arguments: the argument of each call, for the clean-up.
+        answers: the answer of each call, for the clean-up.
     """
 
     units: int = 0
@@ -44,29 +44,29 @@ class Slice:
 
 
 def run_slice(
-    player: Player, operation: Operation, workload: Workload, seconds: float, repetition: int = 0, given: Any = None
+    player: Player, operation: Operation, workload: Workload, seconds: float, repetition: int = 0, argument: Any = None
 ) -> Slice:
-    """Do one operation again and again until a time is over, and undo it.
+    """Repeat one operation until a time is over, and undo it.
 
     Args:
-        player: who does it.
-        operation: what is done.
-        workload: with which data.
-        seconds: of calls; what prepares and undoes them does not count.
-        repetition: decides which entries are asked for.
-        given: the argument of all calls, where the operation has been set up.
+        player: the player that is called.
+        operation: the operation.
+        workload: the data.
+        seconds: how long the calls take in total; the time to prepare and undo them does not count.
+        repetition: the number of the repetition; it decides which entries the calls use.
+        argument: the argument of all calls, if the operation has a ``set_up``.
     """
     done, place, size = Slice(), repetition * PLACES, 1
     gc.collect()
     while done.seconds < seconds:
         if operation.set_up:
-            arguments = [given] * size
+            arguments = [argument] * size
         else:
             arguments = [operation.prepare(workload, place + offset) for offset in range(size)]
         call, answers = operation.call, []
         start = perf_counter()
-        for argument in arguments:
-            answers.append(call(player, argument))
+        for each in arguments:
+            answers.append(call(player, each))
         taken = perf_counter() - start
         done.seconds += taken
         done.units += sum(map(operation.units, answers))
@@ -84,13 +84,13 @@ def run_slice(
 def interleaved(
     who: Sequence[Who], measure: Callable[[Who, int], tuple[float, float]], repetitions: int, seconds: float
 ) -> dict[Who, list[float]]:
-    """Measure all in turn, again and again, each time beginning with another.
+    """Measure all contenders in turn, several times; each repetition begins with another contender.
 
     Args:
-        who: is measured.
-        measure: gets who and the number of the repetition; returns a rate and the seconds that it took.
-        repetitions: how many times; once for whoever needs far longer than asked.
-        seconds: that one measurement is meant to take.
+        who: the contenders.
+        measure: a function of a contender and the number of the repetition; returns a rate and the seconds it took.
+        repetitions: how many times each is measured; only once if it takes far longer than ``seconds``.
+        seconds: how long one measurement should take.
 
     Returns:
         The rates of each.
@@ -110,11 +110,11 @@ def interleaved(
 
 
 def medians(rates: Mapping[Who, Sequence[float]]) -> dict[Who, float]:
-    """Return the median of each one's rates."""
-    return {each: median(found) for each, found in rates.items() if found}
+    """Return the median of the rates of each contender."""
+    return {each: median(its_rates) for each, its_rates in rates.items() if its_rates}
 
 
 def ratios(rates: Mapping[Who, float], base: Who) -> dict[Who, float]:
-    """Return each rate as a part of the base's; nothing where the base has none."""
+    """Return each rate as a fraction of the base's rate; an empty dict if the base has none."""
     reference = rates.get(base)
     return {each: rate / reference for each, rate in rates.items()} if reference else {}

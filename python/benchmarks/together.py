@@ -1,4 +1,4 @@
-"""Four at once: gets and updates, four to one, by threads of one player or by processes with one each."""
+"""Four workers at once, with four gets to each update: threads that share a player, or processes with one each."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from benchmarks.timing import PLACES
 from benchmarks.workload import Entry, Workload
 
 WORKERS: Final = 4
-_EVERY: Final = 5  # the fifth call is an update
-_ACTIONS: Final = 500  # that a worker prepares and then repeats
-_PATIENCE: Final = 120.0  # seconds for a process to open its player
+_EVERY: Final = 5  # every fifth call is an update
+_ACTIONS: Final = 500  # how many actions a worker prepares and then repeats
+_PATIENCE: Final = 120.0  # seconds in which a process must open its player
 
 Action: TypeAlias = str | Entry
 
 
 def actions(workload: Workload, worker: int) -> list[Action]:
-    """Return what a worker does: keys to get and entries to update."""
+    """Return the actions of a worker: a key to get, or an entry to update."""
     numbers = [workload.number(worker * PLACES // WORKERS + place) for place in range(_ACTIONS)]
     return [
         workload.entry(number, edition=worker + 1) if place % _EVERY == _EVERY - 1 else workload.key(number)
@@ -32,7 +32,7 @@ def actions(workload: Workload, worker: int) -> list[Action]:
 
 
 def work(player: Player, todo: Sequence[Action], seconds: float) -> tuple[int, float]:
-    """Do the actions again and again until a time is over; return how many and the seconds."""
+    """Repeat the actions until a time is over; return how many were done, and the seconds."""
     get, put, count, start = player.get, player.put, 0, perf_counter()
     while True:
         for action in todo:
@@ -55,7 +55,7 @@ def by_threads(player: Player, workload: Workload, seconds: float) -> float:
     def run(worker: int) -> None:
         try:
             todo = actions(workload, worker)
-            player.get(workload.key(0))  # a thread's own connection is not what is measured
+            player.get(workload.key(0))  # opens the connection of this thread, which is not measured
             barrier.wait()
             count, taken = work(player, todo, seconds)
             rates.append(count / taken)
@@ -74,10 +74,10 @@ def by_threads(player: Player, workload: Workload, seconds: float) -> float:
 
 
 class Processes:
-    """Four processes that have opened their players and wait to be told to work."""
+    """Four processes that have opened their players, and wait for the message to work."""
 
     def __init__(self, contender: Contender, place: str, size: int) -> None:
-        """Start them."""
+        """Start the processes."""
         context = multiprocessing.get_context("spawn")  # no connection is shared with this process
         self._ends: list[Connection] = []
         self._processes: list[Any] = []
@@ -94,13 +94,13 @@ class Processes:
                 raise RuntimeError(f"{contender.title}: a process could not open it")
 
     def rate(self, seconds: float) -> float:
-        """Return the calls per second of all together."""
+        """Return the sum of the calls per second of all processes."""
         for end in self._ends:
             end.send(seconds)
         return sum(float(end.recv()) for end in self._ends)
 
     def close(self) -> None:
-        """End them."""
+        """End the processes."""
         for end in self._ends:
             end.close()
         for process in self._processes:

@@ -1,4 +1,4 @@
-"""The data that every contender keeps and is asked for: the same in each run, made from numbers alone."""
+"""The data that every contender stores and reads. It is computed from numbers, so it is the same in each run."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import random
 from dataclasses import dataclass
 from typing import Any, Final
 
-WORDS: Final = 60  # of the text of an entry
-BATCH: Final = 100  # entries of put_many and of retrieve_many
-PAGE: Final = 100  # keys of list_keys
-COMMON_WORD: Final = "harbour"  # in every second entry
-THIRDS: Final = ("lantern", "copper", "willow")  # each in a third of the entries, whatever others these have
-KINDS: Final = 100  # values of "kind": each in 1 % of the entries
-GROUP: Final = 10  # entries with one value of "group"
-BLOCK: Final = 1_000  # entries over which kinds and groups are spread; a size is a multiple of it
+WORDS: Final = 60  # how many words the text of an entry has
+BATCH: Final = 100  # how many entries put_many and retrieve_many have
+PAGE: Final = 100  # how many keys list_keys returns
+COMMON_WORD: Final = "harbour"  # every second entry has it
+THIRDS: Final = ("lantern", "copper", "willow")  # a third of the entries has each, independently of the other two
+KINDS: Final = 100  # how many values "kind" has; 1 % of the entries have each
+GROUP: Final = 10  # how many entries have the same value of "group"
+BLOCK: Final = 1_000  # each block of so many entries has all its kinds and groups; a size is a multiple of it
 
 _SEED: Final = 1843
-_RING: Final = 20_011  # words that texts are cut out of; a prime, so that no two neighbours begin alike
+_RING: Final = 20_011  # the number of words from which texts are cut; a prime, so that neighbours begin differently
 _STEP: Final = 7_919
 _SHUFFLE: Final = 48_271  # a prime that divides no size: multiples of it visit every entry once
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is stored at a key."""
+    """A key, and the value and metadata that are stored under it."""
 
     key: str
     value: dict[str, Any]
@@ -31,10 +31,10 @@ class Entry:
 
 
 class Workload:
-    """So many entries, and the questions that have known answers among them."""
+    """A number of entries, and words, filters and questions whose answers are known."""
 
     def __init__(self, size: int) -> None:
-        """Make the words.
+        """Choose the words of the texts.
 
         Args:
             size: how many entries there are, a multiple of 1,000.
@@ -49,7 +49,7 @@ class Workload:
         self._ring = ring + ring[:WORDS]
 
     def number(self, place: int) -> int:
-        """Return the number of the entry that comes at a place of a shuffled order."""
+        """Return the number of the entry at a place in a shuffled order."""
         return place * _SHUFFLE % self.size
 
     def key(self, number: int) -> str:
@@ -57,7 +57,7 @@ class Workload:
         return f"note/{number:08d}"
 
     def rare_word(self, number: int) -> str:
-        """Return the word that no other entry has."""
+        """Return the word that only this entry has."""
         return f"mark{number}x"
 
     def kind(self, number: int) -> str:
@@ -69,7 +69,7 @@ class Workload:
         return f"group-{number // BLOCK * (BLOCK // GROUP) + number % (BLOCK // GROUP)}"
 
     def question(self, number: int) -> str:
-        """Return eight words: of three a third of all entries has each, of two 1 %, of three ten entries."""
+        """Return eight words: a third of the entries has each of three, 1 % has each of two, ten have each of three."""
         numbers = [(number + offset) % self.size for offset in (0, 1, 2)]
         some = [self.kind_word(each) for each in numbers[:2]]
         return " ".join([*THIRDS, *some, *map(self.group_word, numbers)])
@@ -86,25 +86,25 @@ class Workload:
         """Return an entry.
 
         Args:
-            number: which one.
-            edition: each has another text with the same rare and common word.
-            key: in place of its own.
+            number: the number of the entry.
+            edition: another edition has another text, with the same rare and common words.
+            key: a key that replaces its own.
         """
         start = (number * _STEP + edition * _SHUFFLE) % _RING
         thirds = [word for place, word in enumerate(THIRDS) if number // 3**place % 3 == 0]
-        told = [self.rare_word(number), COMMON_WORD if number % 2 else "meadow"]
-        told += [*thirds, self.kind_word(number), self.group_word(number)]
-        words = [*self._ring[start : start + WORDS - len(told)], *told]
+        fixed = [self.rare_word(number), COMMON_WORD if number % 2 else "meadow"]
+        fixed += [*thirds, self.kind_word(number), self.group_word(number)]
+        words = [*self._ring[start : start + WORDS - len(fixed)], *fixed]
         value = {"text": " ".join(words), "number": number}
         metadata = {"kind": self.kind(number), "group": self.group(number), "number": number}
         return Entry(key or self.key(number), value, metadata)
 
     def new_entry(self, place: int) -> Entry:
-        """Return an entry at a key that is not there."""
+        """Return an entry under a key that no other entry has."""
         return self.entry(self.size + place, key=new_key(place))
 
     def batches(self, first: int = 0, size: int = 500) -> list[range]:
-        """Return the numbers of all entries from ``first`` on, in the batches in which they are stored."""
+        """Return the numbers of the entries, beginning with ``first``, in the batches in which they are stored."""
         return [range(start, min(start + size, self.size)) for start in range(first, self.size, size)]
 
 

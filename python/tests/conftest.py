@@ -115,7 +115,7 @@ def _applies(item: pytest.Item) -> bool:
     if "target" not in parameters:
         return True
     target = parameters["target"]
-    return isinstance(target, Target) and (not target.takes_a_part or is_named(target) or _is_short(item, target))
+    return isinstance(target, Target) and (not target.runs_a_part or is_named(target) or _is_short(item, target))
 
 
 def _is_short(item: pytest.Function, target: Target) -> bool:

@@ -1,4 +1,4 @@
-"""The examples of incremental backups: what is exported is what has changed, and together it is the whole memory."""
+"""The examples of incremental backups export exactly the changes, and all backups together restore the whole memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `tea` command: results on stdout, the rest on stderr, and exit codes that scripts can trust."""
+"""The `tea` command: results go to stdout, everything else to stderr, and scripts can rely on the exit codes."""
 
 from __future__ import annotations
 

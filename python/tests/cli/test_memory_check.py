@@ -1,4 +1,4 @@
-"""`check_database` and `tea memory check`: what they tell, and how they fail."""
+"""`check_database` and `tea memory check`: what they report, and how they fail."""
 
 from __future__ import annotations
 

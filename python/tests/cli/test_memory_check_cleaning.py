@@ -1,4 +1,4 @@
-"""`check_database` and `tea memory check` leave nothing behind, whatever goes wrong."""
+"""`check_database` and `tea memory check` leave nothing in the database, even if a step fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `tea` shows of stored text: nothing that a terminal obeys; and the files that it writes."""
+"""`tea` prints stored text without characters that control a terminal; and the files that it writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The catalog's contract notices what it is there for: each broken catalog fails the rule that is named for it."""
+"""The contract suite of catalogs finds faults: each broken catalog fails the rule that is named for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract suite notices what it is there for: each broken backend fails the rule that is named for it."""
+"""The contract suite finds faults: each broken backend fails the rule that is named for it."""
 
 from __future__ import annotations
 

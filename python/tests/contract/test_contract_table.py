@@ -1,4 +1,4 @@
-"""docs/contract_table.md shows every rule on every target, and nothing that no run has shown."""
+"""docs/contract_table.md shows every rule on every target, and only results of a run."""
 
 from __future__ import annotations
 

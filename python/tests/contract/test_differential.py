@@ -1,4 +1,4 @@
-"""The differential test: the databases answer as the documentation says, and what does not is found and reported."""
+"""The differential test: the databases answer as the documentation says; a wrong answer is found and reported."""
 
 from __future__ import annotations
 

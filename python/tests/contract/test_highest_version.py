@@ -1,4 +1,4 @@
-"""The version of an entry has an end: a store after it is refused alike everywhere, and changes nothing."""
+"""The highest version of an entry: every database refuses a store after it in the same way, and changes nothing."""
 
 from __future__ import annotations
 

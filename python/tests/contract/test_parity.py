@@ -1,4 +1,4 @@
-"""Generated sequences of calls, thousands for each seed, get the same answers of all memories and of all catalogs.
+"""All memories and all catalogs give the same answers to generated sequences of thousands of calls for each seed.
 
 Every answer is compared as a text, field by field and byte by byte.
 """

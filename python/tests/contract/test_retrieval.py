@@ -1,4 +1,4 @@
-"""The command that measures answers to questions: its measures, its collections, and what it compares."""
+"""The command that measures answers to questions: its measures, its collections, and its comparisons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The promise itself: the same 10,000 entries give byte-equal answers on every database, in a fresh process too."""
+"""The main promise: the same 10,000 entries give byte-equal answers on every database, in a new process too."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Random sequences of all calls give the same answers on every database as in a model, which is a dict in Python.
 
-About 3,000 steps, most of several calls, are made in a run of the tests, in the long form 200,000.
-A failure prints the shortest sequence of calls that shows it (it may look for a shorter one for up to five minutes),
-and a line ``@reproduce_failure(...)`` that repeats it when it is put on ``LTMMachine``.
+A run of the tests makes about 3,000 steps, a run of the long forms 200,000; most steps are several calls. A failure
+prints the shortest sequence of calls that shows it, after a search of up to five minutes. It also prints a line
+``@reproduce_failure(...)``: put it on ``LTMMachine`` to repeat the failure.
 """
 
 from __future__ import annotations

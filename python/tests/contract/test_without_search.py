@@ -1,4 +1,4 @@
-"""Memories with ``search=False``: nothing is kept for words, all else is as it was; two kinds of table never mix."""
+"""Memories with ``search=False`` store no words and are otherwise unchanged; the two kinds of tables never mix."""
 
 from __future__ import annotations
 

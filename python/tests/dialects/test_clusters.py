@@ -1,4 +1,4 @@
-"""Galera and MySQL Group Replication: every node gives the same answers, and what one has acknowledged all keep."""
+"""Galera and MySQL Group Replication: every node gives the same answers, and no node loses an acknowledged write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CockroachDB: the statements that we would send, compiled for its dialect; no server of it runs here."""
+"""CockroachDB: our statements, compiled for its dialect; the tests have no CockroachDB server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a dialect searches and filters is decided by what the database has, and by what the server accepts."""
+"""How a dialect searches and filters depends on the tables of the database, and on what the server accepts."""
 
 from __future__ import annotations
 

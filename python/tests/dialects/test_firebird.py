@@ -1,4 +1,4 @@
-"""Firebird: what its server says, and what its driver leaves to us."""
+"""Firebird: the errors of its server, and the work that its driver leaves to us."""
 
 from __future__ import annotations
 

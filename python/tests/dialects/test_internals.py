@@ -1,4 +1,4 @@
-"""What we use of other libraries though they do not promise it: each of these fails when a library changes it."""
+"""Behaviour of other libraries that we use although they do not promise it: a test fails if a library changes it."""
 
 from __future__ import annotations
 

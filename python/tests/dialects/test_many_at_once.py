@@ -1,4 +1,4 @@
-"""What must hold at scale: many entries in one call, also when it is killed in the middle."""
+"""Many entries in one call, also when the process is killed during the call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers of MySQL and MariaDB do not depend on settings of the session: ours are set, a caller's are checked."""
+"""Answers of MySQL and MariaDB do not depend on session settings: we set ours, and check those of a caller's engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A connection that is lost in the middle of many rows: psycopg logs nothing of ours."""
+"""A connection that is lost while many rows are sent: psycopg logs none of our data."""
 
 from __future__ import annotations
 

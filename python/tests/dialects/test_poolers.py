@@ -1,4 +1,4 @@
-"""Connection poolers before PostgreSQL: PgBouncer, whose clients share sessions from one transaction to the next."""
+"""PgBouncer, a connection pooler in front of PostgreSQL: its clients share sessions between transactions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a program with the native PostgreSQL classes ends, what it says on stderr, what its children leave alone."""
+"""How a program with the native PostgreSQL classes ends, what it prints to stderr, what its children leave alone."""
 
 from __future__ import annotations
 

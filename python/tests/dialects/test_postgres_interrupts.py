@@ -1,4 +1,4 @@
-"""Exceptions at any moment on PostgreSQL leave no session on the server beyond those of the pool."""
+"""Exceptions at any moment on PostgreSQL leave only the sessions of the pool on the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No answer depends on what a PostgreSQL database, a user or a client sets for its sessions."""
+"""No answer depends on the settings that a PostgreSQL database, a user or a client makes for its sessions."""
 
 from __future__ import annotations
 

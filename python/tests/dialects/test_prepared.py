@@ -1,4 +1,4 @@
-"""Statements that run on the driver's cursor answer as through SQLAlchemy, leave nothing open, and can be watched."""
+"""Statements on the driver's cursor answer as through SQLAlchemy, leave nothing open, and listeners can watch them."""
 
 from __future__ import annotations
 

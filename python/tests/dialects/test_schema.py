@@ -1,4 +1,4 @@
-"""The schema: created once by any number of processes, upgraded from the earlier layout, queried through the ORM."""
+"""The schema: any number of processes create it once, it upgrades the earlier layout, and the ORM can query it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searches that ask an index first: whichever way finds them, the results are what the functions in Python define."""
+"""Searches that ask an index first: every step returns the results that the functions in Python define."""
 
 from __future__ import annotations
 

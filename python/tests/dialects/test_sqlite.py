@@ -1,4 +1,4 @@
-"""What is particular to the native SQLite classes; their contracts are run beside those of the others."""
+"""Features of the native SQLite classes only; their contracts are tested together with those of the others."""
 
 from __future__ import annotations
 

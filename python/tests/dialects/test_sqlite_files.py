@@ -1,4 +1,4 @@
-"""The files of SQLite databases: a path means the same file for good, and a file that is gone is noticed."""
+"""The files of SQLite databases: a path always means the same file, and a file that was removed is noticed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lock on an SQLite file that somebody else holds: a ``lock_timeout`` in time, after which nothing has changed."""
+"""A lock of somebody else on an SQLite file: the call ends with a ``lock_timeout`` in time, and changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SQLite files that can be read and not written: reads work, and writes are a clear error."""
+"""SQLite files that can be read but not written: reads work, and writes fail with a clear error."""
 
 from __future__ import annotations
 

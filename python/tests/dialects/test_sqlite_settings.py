@@ -1,4 +1,4 @@
-"""Settings of SQLite that change answers or lose data are refused by name, or set where the connection is ours."""
+"""SQLite settings that change answers or lose data: set on our connections, and refused by name on those of others."""
 
 from __future__ import annotations
 

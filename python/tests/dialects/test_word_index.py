@@ -1,4 +1,4 @@
-"""Words on MySQL and MariaDB by rows of blocks of entries: nothing is missed, whoever writes and whatever is killed."""
+"""The index of words on MySQL and MariaDB misses no entry, even if several processes write or one is killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An engine of the caller's: it is used, shared, left as it was, and refused where it would lose something."""
+"""An engine of the caller: it is used, shared and left unchanged; it is refused if data would be lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What no catalog has to itself: content hashes, entry ids, and the registry of catalogs."""
+"""The common parts of all catalogs: content hashes, entry ids, and the registry of catalogs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is particular to SQLAlchemyCatalog: start, a caller's engine, secrets, the ORM, scale."""
+"""Features of SQLAlchemyCatalog only: start, a caller's engine, secrets, the ORM, scale."""
 
 from __future__ import annotations
 

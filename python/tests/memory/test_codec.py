@@ -1,4 +1,4 @@
-"""The codec: what is stored is exactly what comes out, or it is refused."""
+"""The codec: a stored value comes back exactly as it was, or it is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``settings.ltm`` to a backend: expansion, spellings, refusals."""
+"""From ``settings.ltm`` to a backend: variables, spellings, refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said when there is no connection: the same by every driver, whatever language the server speaks."""
+"""Errors when there is no connection: every driver gives the same ones, in whatever language the server writes."""
 
 from __future__ import annotations
 

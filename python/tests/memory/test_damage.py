@@ -1,4 +1,4 @@
-"""Damaged entries: what somebody else wrote into our tables breaks no call, and nothing of it is shown."""
+"""Damaged entries: rows that somebody else wrote into our tables break no call, and no message shows their content."""
 
 from __future__ import annotations
 

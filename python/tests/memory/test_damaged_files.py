@@ -1,4 +1,4 @@
-"""SQLite files with damaged bytes: calls end with the failures of the contract alone, and what is left can be read."""
+"""SQLite files with damaged bytes: calls fail only with errors of the contract, and the undamaged rest can be read."""
 
 from __future__ import annotations
 

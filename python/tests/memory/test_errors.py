@@ -1,4 +1,4 @@
-"""Driver errors to error types: by code first, by libpq's fixed texts last."""
+"""The mapping of driver errors to error types: first by code, last by the fixed texts of libpq."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The oracle of metadata filters: DESIGN's table, and laws that hold for any filter."""
+"""The Python functions that define metadata filters: DESIGN's table, and laws that hold for any filter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that are forked, spawned or started beforehand, while other threads are in calls on SQLite."""
+"""Processes that are forked, spawned or started early, while other threads are in calls on SQLite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exceptions at any moment on SQLite: no lock stays, no connection is lost, nothing is written by half."""
+"""Exceptions at any moment on SQLite: no lock stays, no connection is lost, and no write is half done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exceptions at any moment, such as KeyboardInterrupt, on servers: each connection is given back, or closed."""
+"""Exceptions at any moment, such as KeyboardInterrupt, on servers: each connection is returned or closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The language of a memory: stems, stop words, and what a table keeps of it."""
+"""The language of a memory: stems, stop words, and the language setting of a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger: a catalog that says exactly what is in memory, on the same database and elsewhere."""
+"""The ledger: a catalog that agrees with the memory exactly, in the same database and in another one."""
 
 from __future__ import annotations
 

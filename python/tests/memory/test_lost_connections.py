@@ -1,4 +1,4 @@
-"""What callers notice of a server that cuts connections or falls silent: nothing, or a typed error in time."""
+"""A server cuts connections or falls silent: callers notice nothing, or get a typed error in time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A connection that is cut while a write commits: a look at the rows tells what became of the write."""
+"""A connection is cut while a write commits: the backend reads the rows to learn whether the write was committed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No secret in messages, reprs, logs and tracebacks, wherever one was put (F14)."""
+"""Messages, reprs, logs and tracebacks show no secret, wherever it was passed (F14)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is particular to SQLAlchemyBackend: options, start, failures, secrets, pools, memory databases."""
+"""Features of SQLAlchemyBackend only: options, start, failures, secrets, pools, databases in RAM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Large values in blob storage: exact, stored once, never wrong, never lost; orphans are cleaned up."""
+"""Large values in blob storage: exact, stored once, never wrong, never lost; unused blobs are cleaned up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The oracle of text search: tokens, queries and scores, as DESIGN and DIALECTS say."""
+"""The Python functions that define text search: tokens, queries and scores, as DESIGN and DIALECTS say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encrypted connections to servers with certificates of our own, and what is said where there are none."""
+"""Encrypted connections to servers with our own certificates, and the errors if encryption is not possible."""
 
 from __future__ import annotations
 

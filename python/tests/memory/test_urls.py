@@ -1,4 +1,4 @@
-"""URLs that lack something, or say what the server is not: refused soon, in words that help."""
+"""URLs that lack a part, or are for another kind of server: they are refused soon, with a message that helps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that vanish without a farewell: the server frees what they have locked, and others go on."""
+"""Clients that disappear without closing their connections: the server frees their locks, and others continue."""
 
 from __future__ import annotations
 

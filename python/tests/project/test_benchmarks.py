@@ -1,4 +1,4 @@
-"""The benchmarks: contenders agree, what does not agree is refused, numbers become tables. No test looks at times."""
+"""The benchmarks: contenders agree, a wrong answer stops the run, numbers become tables. No test checks times."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from benchmarks.markdown import number, page
 from benchmarks.operations import NAMES
 from benchmarks.ours import OursOnSQLAlchemy, OursOnSQLite
 from benchmarks.peak import METHODS
-from benchmarks.player import Found, Player, Row, Scored
+from benchmarks.player import Content, Player, Row, Scored
 from benchmarks.results import Results, read
 from benchmarks.workload import Entry, Workload
 from run_length import of_this_day, of_this_run
@@ -115,7 +115,7 @@ class FilterOldestFirst(BareSQLite):
 
 
 class GetForgetsMetadata(BareSQLite):
-    def get(self, key: str) -> Found | None:
+    def get(self, key: str) -> Content | None:
         found = super().get(key)
         return found and (found[0], {})
 

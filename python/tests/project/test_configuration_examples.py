@@ -1,4 +1,4 @@
-"""The configuration examples of the documentation, end to end through ``tea run`` on real servers."""
+"""The configuration examples of the documentation, run with ``tea run`` on real servers."""
 
 from __future__ import annotations
 

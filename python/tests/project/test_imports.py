@@ -1,4 +1,4 @@
-"""Which module may import which: the layout of the package, read from its sources."""
+"""Which module may import which: the test reads the imports in the sources."""
 
 from __future__ import annotations
 

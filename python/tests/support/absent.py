@@ -1,4 +1,4 @@
-"""Python in a process of its own, in which a package is as if it were not installed."""
+"""Runs Python in a new process in which a package cannot be imported, as if it were not installed."""
 
 from __future__ import annotations
 

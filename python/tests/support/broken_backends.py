@@ -1,4 +1,4 @@
-"""Backends with one fault each in what one call does to one entry, and the rule that must notice it."""
+"""Backends with one fault each in a call for single entries, and the rule that must fail on each."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def caught_by(test: str) -> Callable[[Broken], Broken]:
 
 
 class ChangesKeys(MemoryBackend):
-    """Takes some keys for others, as a database does whose collation is not exact."""
+    """Confuses some keys, as a database does whose collation is not exact."""
 
     def changed(self, key: Any) -> Any:
         raise NotImplementedError
@@ -74,7 +74,7 @@ class StripsKeys(ChangesKeys):
 
 
 class ChangesEntries(MemoryBackend):
-    """Keeps something else than what was stored."""
+    """Stores another entry than the one it was given."""
 
     def changed(self, entry: Entry) -> Entry:
         raise NotImplementedError
@@ -191,7 +191,7 @@ class RoundsScores(MemoryBackend):
 
 
 class ListsKeys(MemoryBackend):
-    """Makes pages of keys by a faulty method."""
+    """Makes pages of keys in a wrong way."""
 
     def listed(self, keys: list[str], limit: int, after: str) -> Result:
         raise NotImplementedError
@@ -296,7 +296,7 @@ class IteratesAfterClose(MemoryBackend):
 
 @caught_by("test_writing_while_iterating_works")
 class IteratesByPlace(MemoryBackend):
-    """Reads on at an offset among entries that are ordered by their newness."""
+    """Continues at an offset among the newest entries, so that a write during the iteration moves the entries."""
 
     def iterate_all(self, prefix: str | None = None) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
         for place in range(len(self._rows)):

@@ -1,4 +1,4 @@
-"""Catalogs with one fault each, and the rule of the contract that must notice it."""
+"""Catalogs with one fault each, and the rule of the contract that must fail on each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CATALOG_FAULTS: Final[dict[type[MemoryCatalog], str]] = {}
 
 
 def caught_by(test: str) -> Callable[[Broken], Broken]:
-    """Name the rule that notices a fault."""
+    """Register a broken catalog with the test that must fail on it."""
 
     def register(broken: Broken) -> Broken:
         CATALOG_FAULTS[broken] = test
@@ -227,7 +227,7 @@ class TakesOneForOneAndAFraction(MemoryCatalog):
 
 
 class MeetsAnother(MemoryCatalog):
-    """Makes the fatal meeting of two threads itself, once."""
+    """Makes two threads wait for each other once, so that the fault shows."""
 
     def __init__(self) -> None:
         super().__init__()

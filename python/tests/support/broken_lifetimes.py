@@ -1,4 +1,4 @@
-"""Backends with one fault each in how entries end, and the rule that must notice it."""
+"""Backends with one fault each in how entries expire, and the rule that must fail on each."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from the_edge_agent.memory.core.results import Result, conflict, ok
 Answer = TypeVar("Answer")
 Items = Iterator[tuple[str, Any, dict[str, Any] | None]]
 
-# --- lifetimes: what has expired is seen by one method ---------------------------------------------
+# --- lifetimes: one method returns expired entries -------------------------------------------------
 
 VANISHES = "test_an_entry_lives_its_time_and_vanishes_from_every_read_at_once"
 
 
 class ShowsExpired(MemoryBackend):
-    """One of the reads takes what has expired for living."""
+    """One of the reads treats expired entries as if they existed."""
 
     _blind = False
 
@@ -115,7 +115,7 @@ class RetrieveManyShowsExpired(ShowsExpired):
 
 
 class ChangesLifetimes(MemoryBackend):
-    """Keeps entries for another time than it was told."""
+    """Gives entries another lifetime than the requested one."""
 
     def changed(self, ttl: timedelta | None, before: Row | None) -> timedelta | None:
         raise NotImplementedError
@@ -217,8 +217,8 @@ class ComparesWithTheVersionOfWhatHasExpired(MemoryBackend):
 @caught_by("test_expired_entries_take_no_place_on_a_page")
 class HidesWhatHasExpiredAfterTheLimit(ShowsExpired):
     def search(self, *arguments: Any, **options: Any) -> Result:
-        found = self._seeing_all(super().search, *arguments, **options)["results"]
-        living = [entry for entry in found if self._lives(self._rows[entry["key"]])]
+        results = self._seeing_all(super().search, *arguments, **options)["results"]
+        living = [entry for entry in results if self._lives(self._rows[entry["key"]])]
         return ok(results=living, count=len(living))
 
 

@@ -1,7 +1,7 @@
-"""Backends with one fault each that only shows when threads meet, and the rule that must notice it.
+"""Backends with one fault each that only shows when threads run at the same time, and the rule that must fail on each.
 
-Each of them makes the fatal meeting itself, once: a thread that has come to the fault waits there until another
-one has done what makes it fatal. So a rule that looks does see it, however the threads are scheduled.
+Each backend makes its fault show once: a thread waits inside the fault until another thread has done what causes the
+wrong result. So the rule always sees the fault, however the operating system schedules the threads.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from the_edge_agent.memory.core.operations import Operation, Store, stores_of
 from the_edge_agent.memory.core.results import LTMError, Result, ok, returns_result
 from the_edge_agent.memory.core.validation import check_batch_size
 
-PATIENCE = 20.0  # seconds; passes only where no other thread comes
+PATIENCE = 20.0  # seconds to wait for another thread; they pass only if no other thread comes
 
 
 def alone() -> bool:
-    """Return whether this is the thread of the test itself, which none meets."""
+    """Return whether this is the thread of the test itself, which never waits for another thread."""
     return threading.current_thread() is threading.main_thread()
 
 
@@ -32,7 +32,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 class Meeting:
-    """Where the first two threads that come for the same thing wait for each other."""
+    """Makes the first two threads that join it with the same subject wait for each other."""
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
@@ -50,7 +50,7 @@ class Meeting:
 
 
 class ReadsBeforeItWrites(MemoryBackend):
-    """Stores over what it has read in a turn before."""
+    """Reads an entry in one turn, and writes it in a later turn, so that it overwrites what came between."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class CreatesTwiceOverWhatHasExpired(ReadsBeforeItWrites):
 
 
 class IsSeenHalfway(MemoryBackend):
-    """Gives up its turn in the middle of a write, until a search has seen it so."""
+    """Interrupts a write until a search has seen the unfinished state."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,8 +171,8 @@ class ReadsEachOfManyInATurnOfItsOwn(MemoryBackend):
             self._between.set()
             wait_for(lambda: self._applied >= applied + 3)
         other = super().retrieve_many(others)
-        found, missing = one["found_count"] + other["found_count"], one["missing_count"] + other["missing_count"]
-        return ok(entries={**one["entries"], **other["entries"]}, found_count=found, missing_count=missing)
+        counts = {name: one[name] + other[name] for name in ("found_count", "missing_count")}
+        return ok(entries={**one["entries"], **other["entries"]}, **counts)
 
     def _apply(self, operations: Sequence[Operation]) -> list[Result]:
         if not alone():
@@ -201,7 +201,7 @@ class GivesUpWhenAnotherCommits(MemoryBackend):
 
 
 class CleansUpWhatItHasRead(MemoryBackend):
-    """Deletes in one turn what it found expired in a turn before."""
+    """Looks for expired entries in one turn, and deletes these keys in a later turn."""
 
     def between(self, keys: list[str]) -> None:
         raise NotImplementedError

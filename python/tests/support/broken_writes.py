@@ -1,4 +1,4 @@
-"""Backends with one fault each in a batch, a transaction or a version, and the rule that must notice it."""
+"""Backends with one fault each in a batch, a transaction or a version, and the rule that must fail on each."""
 
 from __future__ import annotations
 

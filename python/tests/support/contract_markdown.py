@@ -1,4 +1,4 @@
-"""The table of the contract: as a page of the documentation with a line for each area, and whole."""
+"""The table of the contract as Markdown: a page with a line for each area, and a table with a line for each rule."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Area:
     """The rules of one part of a contract.
 
     Attributes:
-        about: what it is about.
-        rules: for each rule and target the reason why it does not hold or was not run, None if it passed.
+        about: a description of the area.
+        rules: for each rule and target, the reason why the rule does not hold or was not run; None if it passed.
     """
 
     about: str
@@ -48,12 +48,12 @@ class Area:
 
 @dataclass
 class Table:
-    """What the page says.
+    """The content of the page.
 
     Attributes:
         targets: the columns.
-        areas: by name.
-        versions: of what took part, a line each.
+        areas: the areas by name.
+        versions: the versions of Python, libraries, servers and drivers, a line each.
     """
 
     targets: Sequence[str]
@@ -89,7 +89,7 @@ def whole(table: Table) -> str:
 
 
 def counts_of(page: str) -> dict[str, dict[str, int]]:
-    """Return, of each area of a page, how many rules there are (``rules``) and how many passed on each target."""
+    """Return, for each area of a page, how many rules there are (``rules``) and how many passed on each target."""
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:2] == "| "]
     columns, *areas = ([name.replace("<br>", "-") for name in row] for row in rows)
     return {
@@ -99,8 +99,8 @@ def counts_of(page: str) -> dict[str, dict[str, int]]:
 
 
 def _number(cell: str) -> int:
-    found = _COUNT.match(cell)
-    return int(found[0]) if found else 0
+    digits = _COUNT.match(cell)
+    return int(digits[0]) if digits else 0
 
 
 def _numbers(table: Table) -> dict[str, int]:
@@ -113,7 +113,7 @@ def _footnotes(numbers: Mapping[str, int]) -> list[str]:
 
 
 def _overview(table: Table, numbers: Mapping[str, int]) -> Iterator[str]:
-    """Yield how many rules of each area passed on each target, and why not all."""
+    """Yield the lines of the areas: how many rules passed on each target, with the reasons why others did not."""
     yield from _head(["area", "what it is about", "rules"], table.targets)
     for name, area in table.areas.items():
         columns = ([cells[target] for cells in area.rules.values()] for target in table.targets)

@@ -31,7 +31,7 @@ PAGE: Final = TESTS.parents[1] / "docs" / "contract_table.md"
 WHOLE: Final = TESTS.parents[1] / "build" / "contract_table.md"  # git ignores it
 FILES: Final = ("tests/contract/test_ltm_contract.py", "tests/contract/test_catalog_contract.py")
 SUITES: Final = (LTMContract, CatalogContract)
-NAMES: Final = tuple(target.name for target in ALL_TARGETS if not target.pooler)  # of databases, not of ways there
+NAMES: Final = tuple(target.name for target in ALL_TARGETS if not target.pooler)  # poolers are not databases
 
 
 class TableError(Exception):
@@ -49,7 +49,7 @@ class Place:
 
 @dataclass
 class Collected:
-    """A plugin of pytest that notes which test belongs to which cell, and why some cells have none."""
+    """A plugin of pytest that records which test belongs to which cell, and why some cells have no test."""
 
     tests: dict[str, Place] = field(default_factory=dict)
     reasons: dict[Place, str] = field(default_factory=dict)
@@ -58,26 +58,26 @@ class Collected:
         for item in session.items:
             if place := _place_of(item):
                 self.tests[item.nodeid] = place
-                self._note_what_the_class_leaves_to_others(item, place)
+                self._record_reason_for_similar_targets(item, place)
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         for item in items:
             if place := _place_of(item):
                 left_out: Mapping[str, str] = getattr(getattr(item, "cls", None), "leaves_out", {})
-                why = [left_out[name] for name in getattr(item, "fixturenames", ()) if name in left_out]
-                self.reasons[place] = "; ".join(why)
+                reasons = [left_out[name] for name in getattr(item, "fixturenames", ()) if name in left_out]
+                self.reasons[place] = "; ".join(reasons)
 
-    def _note_what_the_class_leaves_to_others(self, item: pytest.Item, place: Place) -> None:
-        if why := getattr(getattr(item, "cls", None), "not_on_the_others", None):
-            alike = _kind(next(target for target in ALL_TARGETS if target.name == place.target))
+    def _record_reason_for_similar_targets(self, item: pytest.Item, place: Place) -> None:
+        if reason := getattr(getattr(item, "cls", None), "not_on_the_others", None):
+            kind = _kind(next(target for target in ALL_TARGETS if target.name == place.target))
             for target in ALL_TARGETS:
-                if _kind(target) == alike:
-                    self.reasons.setdefault(Place(place.area, place.rule, target.name), why)
+                if _kind(target) == kind:
+                    self.reasons.setdefault(Place(place.area, place.rule, target.name), reason)
 
 
 @dataclass
 class Outcomes:
-    """A plugin of pytest that notes how each test ended."""
+    """A plugin of pytest that records the result of each test."""
 
     failed: dict[str, str] = field(default_factory=dict)
     passed: set[str] = field(default_factory=set)
@@ -93,11 +93,11 @@ class Outcomes:
 
 
 def collect() -> tuple[Table, Collected]:
-    """Return the table as all tests that there are would fill it, with the reasons of cells that have no test."""
+    """Return the table as if all tests had passed, with the reasons of the cells that have no test."""
     collected = Collected()
     before = dict(os.environ)
-    os.environ.update({name: before.get(name) or "not-asked" for name in VARIABLES})
-    os.environ[CHOICE] = ",".join(there := _installed())
+    os.environ.update({name: before.get(name) or "no-server" for name in VARIABLES})
+    os.environ[CHOICE] = ",".join(installed := _installed())
     try:
         code = pytest.main(["--collect-only", "-qq", "--no-summary", *FILES], plugins=[collected])
     finally:
@@ -112,7 +112,7 @@ def collect() -> tuple[Table, Collected]:
         for name in NAMES:
             place = Place(area, rule, name)
             cells[name] = None
-            if place in with_a_test or name not in there:
+            if place in with_a_test or name not in installed:
                 continue
             cells[name] = collected.reasons.get(place)
             if not cells[name]:
@@ -129,14 +129,14 @@ def write(arguments: Sequence[str]) -> None:
     os.environ.pop(CHOICE, None)
     missing = set(ALL_TARGETS) - set(chosen_targets())
     if absent := sorted(target.name for target in missing if target.module not in COMPILED):
-        raise TableError(f"not all databases are there: {', '.join(absent)}")
+        raise TableError(f"not all databases are available: {', '.join(absent)}")
     table, collected = collect()
     outcomes = Outcomes()
-    os.environ[CHOICE] = ",".join(_installed())  # named, all of their tests run
+    os.environ[CHOICE] = ",".join(_installed())  # if a target is named, all of its tests run
     pytest.main([*arguments, *FILES], plugins=[outcomes])
-    unseen = collected.tests.keys() - outcomes.passed - outcomes.limits.keys()
-    if bad := sorted(unseen | (outcomes.failed.keys() & collected.tests.keys())):
-        raise TableError("not written, because these did not pass:\n" + "\n".join(bad))
+    not_run = collected.tests.keys() - outcomes.passed - outcomes.limits.keys()
+    if not_passed := sorted(not_run | (outcomes.failed.keys() & collected.tests.keys())):
+        raise TableError("not written, because these did not pass:\n" + "\n".join(not_passed))
     for test, reason in outcomes.limits.items():
         if place := collected.tests.get(test):
             table.areas[place.area].rules[place.rule][place.target] = " ".join(reason.split())
@@ -152,42 +152,42 @@ def write(arguments: Sequence[str]) -> None:
 
 
 def check(path: Path, expected: Table) -> None:
-    """Compare a page with the tests as ``collect`` has found them.
+    """Compare a page with the table that ``collect`` returns.
 
-    Fewer rules may have passed than there are tests, where a run has shown a limit of a database.
+    Fewer rules may have passed than there are tests, because a run may have shown a limit of a database.
 
     Raises:
-        TableError: areas, rules or targets differ, or more rules passed than there are.
+        TableError: areas, rules or targets differ, or the page says that more rules passed than there are.
     """
-    found, wanted = (counts_of(page) for page in (path.read_text(encoding="utf-8"), page_of(expected)))
-    problems = [f"area {name}" for name in found.keys() ^ wanted.keys()]
-    for name in found.keys() & wanted.keys():
-        problems += [f"{name}: column {column}" for column in found[name].keys() ^ wanted[name].keys()]
-        if found[name]["rules"] != wanted[name]["rules"]:
-            problems.append(f"{name}: {wanted[name]['rules']} rules")
-        for column in found[name].keys() & wanted[name].keys():
-            if found[name][column] > wanted[name][column]:
-                problems.append(f"{name}: on {column} {wanted[name][column]} at the most")
+    actual, required = (counts_of(page) for page in (path.read_text(encoding="utf-8"), page_of(expected)))
+    problems = [f"area {name}" for name in actual.keys() ^ required.keys()]
+    for name in actual.keys() & required.keys():
+        problems += [f"{name}: column {column}" for column in actual[name].keys() ^ required[name].keys()]
+        if actual[name]["rules"] != required[name]["rules"]:
+            problems.append(f"{name}: {required[name]['rules']} rules")
+        for column in actual[name].keys() & required[name].keys():
+            if actual[name][column] > required[name][column]:
+                problems.append(f"{name}: on {column} {required[name][column]} at the most")
     if problems:
         shown = "\n".join(sorted(problems)[:20])
         raise TableError(f"{path.name} is stale: run `{COMMAND}`. {len(problems)} differences, such as\n{shown}")
 
 
 def _rules() -> list[tuple[str, str, str]]:
-    """Return area, what it is about, and rule, in the order of the suites."""
-    found = []
+    """Return the area, its description, and the rule of each rule, in the order of the suites."""
+    rules = []
     for suite in SUITES:
         for part in suite.__mro__:
             for name in vars(part):
                 if name.startswith("test_"):
-                    found.append(
+                    rules.append(
                         (_area_of(part), inspect.cleandoc(part.__doc__ or "").splitlines()[0], _in_words(name))
                     )
-    return found
+    return rules
 
 
 def _place_of(item: pytest.Item) -> Place | None:
-    """Return the cell of a test, None if it is no rule of the contract or runs on none of our targets."""
+    """Return the cell of a test; None if the test is not a rule of the contract, or runs on none of our targets."""
     target = item.callspec.params.get("target") if hasattr(item, "callspec") else None
     if not isinstance(item, pytest.Function) or not isinstance(target, Target):
         return None
@@ -212,24 +212,24 @@ def _in_words(name: str) -> str:
 
 
 def _installed() -> list[str]:
-    """Return the names of the targets whose modules are installed, whether or not their servers are there."""
-    there = chosen_targets(dict.fromkeys(VARIABLES, "not-asked"))
-    return [target.name for target in there if target.name in NAMES]
+    """Return the names of the targets whose modules are installed, whether or not their servers are available."""
+    targets = chosen_targets(dict.fromkeys(VARIABLES, "no-server"))
+    return [target.name for target in targets if target.name in NAMES]
 
 
 def _versions() -> list[str]:
-    """Return the versions of what took part, asked of the databases themselves."""
+    """Return the versions of Python, SQLAlchemy, and of each database and driver, as the databases report them."""
     lines = [f"Python {platform.python_version()}, SQLAlchemy {sqlalchemy.__version__}"]
     databases = Databases()
     with tempfile.TemporaryDirectory() as folder:
         for target in chosen_targets():
             if target.native or target.portable or target.in_memory:
-                continue  # on a database that is named without that
-            own = Path(folder, target.name)
-            own.mkdir()
-            url = databases.empty(target, own).url
-            found = check_database(url)
-            lines.append(f"{target.name}: {found['server']} {found['server_version']}, driver {found['driver']}")
+                continue  # another target has the same database
+            target_folder = Path(folder, target.name)
+            target_folder.mkdir()
+            url = databases.empty(target, target_folder).url
+            facts = check_database(url)
+            lines.append(f"{target.name}: {facts['server']} {facts['server_version']}, driver {facts['driver']}")
     databases.drop()
     return lines
 

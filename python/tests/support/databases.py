@@ -1,4 +1,4 @@
-"""The databases that the tests run on: which are chosen, how one is made, emptied and dropped."""
+"""The databases that the tests run on: chooses, creates, empties and drops them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _OTHER_FILES: Final[Mapping[str, tuple[str, str]]] = {
 }
 # Servers that only the contract runs on: (the module of the driver, the variable with the URL).
 _OTHER_SERVERS: Final[Mapping[str, tuple[str, str]]] = {"firebird": ("firebird.driver", "TEST_FIREBIRD_URL")}
-# Poolers before a server, by name: the variable with the URL of the server by way of the pooler.
+# Poolers in front of a server, by name: the variable with the URL of the server through the pooler.
 POOLERS: Final[Mapping[str, str]] = {
     "pgbouncer": "TEST_PGBOUNCER_URL",
     "pgbouncer_session": "TEST_PGBOUNCER_SESSION_URL",
@@ -53,7 +53,7 @@ _OTHER_DRIVERS: Final[Mapping[str, str]] = {
     "mysqldb": "MySQLdb",
     "mysqlconnector": "mysql.connector",
 }
-COMPILED: Final = ("MySQLdb",)  # has no wheels: tested where the machine has a compiler
+COMPILED: Final = ("MySQLdb",)  # modules without wheels; they are tested only if the machine has a compiler
 CHOICE: Final = "TEA_TEST_DATABASES"
 
 _CREATE: Final[Mapping[str, str]] = {
@@ -66,7 +66,7 @@ _DROP: Final[Mapping[str, str]] = {
     "mysql": "DROP DATABASE IF EXISTS {}",
     "mariadb": "DROP DATABASE IF EXISTS {}",
 }
-_WAIT_FOR_LOCKS: Final[Mapping[str, str]] = {  # a test that left a lock behind fails the next one soon
+_WAIT_FOR_LOCKS: Final[Mapping[str, str]] = {  # if a test leaves a lock behind, the next one fails soon
     "postgresql": "SET lock_timeout = '10s'",
     "mysql": "SET innodb_lock_wait_timeout = 10",
     "mariadb": "SET innodb_lock_wait_timeout = 10",
@@ -74,13 +74,13 @@ _WAIT_FOR_LOCKS: Final[Mapping[str, str]] = {  # a test that left a lock behind 
 
 
 class PortableBackend(SQLAlchemyBackend):
-    """The backend with nothing but portable SQL, as on a database that has no dialect class."""
+    """The backend with portable SQL only, as on a database that has no dialect class."""
 
     dialect_class: ClassVar[type[Dialect] | None] = Dialect
 
 
 class PortableCatalog(SQLAlchemyCatalog):
-    """The catalog with nothing but portable SQL."""
+    """The catalog with portable SQL only."""
 
     dialect_class: ClassVar[type[Dialect] | None] = Dialect
 
@@ -89,7 +89,7 @@ class PortableCatalog(SQLAlchemyCatalog):
 class Target:
     """One database to test, with its own dialect class, with the portable one, or without SQLAlchemy.
 
-    Databases, drivers and poolers that are ``other`` than what we test everything with run the contract only.
+    Targets with ``other`` have another database, driver or pooler than the main ones; they run the contract only.
     """
 
     family: str
@@ -102,48 +102,48 @@ class Target:
 
     @property
     def server(self) -> bool:
-        """Whether it is a server, with users and passwords."""
+        """Whether the database is on a server, with users and passwords."""
         return self.family in SERVERS or self.family in _OTHER_SERVERS
 
     @property
     def of_mysql(self) -> bool:
-        """Whether it is MySQL or MariaDB."""
+        """Whether the database is MySQL or MariaDB."""
         return self.family in ("mysql", "mariadb")
 
     @property
     def name(self) -> str:
-        """How the target is called in test ids and in ``TEA_TEST_DATABASES``."""
+        """The name of the target in test ids and in ``TEA_TEST_DATABASES``."""
         kind = "-memory" * self.in_memory + "-portable" * self.portable + "-native" * self.native
         return self.family + f"-{self.pooler}" * bool(self.pooler) + kind + f"-{self.driver}" * bool(self.driver)
 
     @property
-    def takes_a_part(self) -> bool:
-        """Whether a run takes a part of the contract only, unless the target is named: other targets run the rest.
+    def runs_a_part(self) -> bool:
+        """Whether the target runs only a part of the contract unless it is named, because other targets run the rest.
 
-        An SQLite database in memory runs the same SQL as one in a file, and portable SQL is the same on a server.
+        An SQLite database in RAM runs the same SQL as one in a file, and portable SQL is the same on each server.
         """
         return self.other or self.in_memory or (self.portable and self.server)
 
     @property
-    def is_unasked(self) -> bool:
-        """Whether it takes part without being named: of the ways through a pooler one is enough."""
+    def runs_by_default(self) -> bool:
+        """Whether the target runs without being named. Of the poolers, only the first one does."""
         return self.pooler in ("", next(iter(POOLERS)))
 
     @property
     def module(self) -> str | None:
-        """The module that an ``other`` database or driver needs, None where our own requirements are enough."""
+        """The module that an ``other`` database or driver needs; None if our own requirements are enough."""
         return _OTHER_DRIVERS.get(self.driver) or {**_OTHER_FILES, **_OTHER_SERVERS}.get(self.family, (None,))[0]
 
 
 @dataclass(frozen=True)
 class Opener:
-    """Opens one store; can be sent to another process."""
+    """Opens the memory of one database. It can be sent to another process."""
 
     target: Target
     url: str
 
     def __call__(self, **options: Any) -> Any:
-        """Return a new backend on the store; of exact words, unless told otherwise."""
+        """Return a new backend on the database. Without the option ``language`` it searches exact words."""
         if not options.get("search", True) or "language" in options:
             return _opened(self.target, self.url, _BACKENDS, options)
         try:
@@ -151,18 +151,18 @@ class Opener:
         except LTMError as error:
             if "words of the language" not in str(error):
                 raise
-        return _opened(self.target, self.url, _BACKENDS, options)  # a table that somebody else has made
+        return _opened(self.target, self.url, _BACKENDS, options)  # the table was created with another language
 
 
 @dataclass(frozen=True)
 class CatalogOpener:
-    """Opens one catalog; can be sent to another process."""
+    """Opens the catalog of one database. It can be sent to another process."""
 
     target: Target
     url: str
 
     def __call__(self, **options: Any) -> Any:
-        """Return a new catalog on the store."""
+        """Return a new catalog on the database."""
         return _opened(self.target, self.url, _CATALOGS, options)
 
 
@@ -199,12 +199,12 @@ class Database:
 
     @property
     def open(self) -> Opener:
-        """What opens it."""
+        """The function that opens its memory."""
         return Opener(self.target, self.url)
 
     @property
     def open_catalog(self) -> CatalogOpener:
-        """What opens its catalog."""
+        """The function that opens its catalog."""
         return CatalogOpener(self.target, self.url)
 
 
@@ -229,15 +229,17 @@ class UnknownDatabaseError(Exception):
 
 
 def chosen_targets(environment: Mapping[str, str] = os.environ) -> list[Target]:
-    """Return the targets to test: those chosen, or all whose server is named in the environment."""
+    """Return the targets to test: the chosen ones, or without a choice all whose server the environment names."""
     choice = _choice(environment)
     if choice is None:
-        return [target for target in ALL_TARGETS if target.is_unasked and _reachable_by_name(target, environment)]
+        return [target for target in ALL_TARGETS if target.runs_by_default and _reachable_by_name(target, environment)]
     names = {target.family for target in ALL_TARGETS} | {target.name for target in ALL_TARGETS}
     if unknown := sorted(choice - names):
         raise UnknownDatabaseError(f"{CHOICE}: unknown {', '.join(unknown)}; known: {', '.join(sorted(names))}")
     chosen = [
-        target for target in ALL_TARGETS if target.name in choice or (target.family in choice and target.is_unasked)
+        target
+        for target in ALL_TARGETS
+        if target.name in choice or (target.family in choice and target.runs_by_default)
     ]
     for target in chosen:
         is_extra = target.driver or target.pooler
@@ -247,7 +249,7 @@ def chosen_targets(environment: Mapping[str, str] = os.environ) -> list[Target]:
 
 
 def not_tested(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Return the line that says which databases are not tested and why, None if all are."""
+    """Return a line that says which databases are not tested and why; None if all are tested."""
     families = list(dict.fromkeys(target.family for target in ALL_TARGETS))
     choice = _choice(environment)
     if choice is not None:
@@ -255,23 +257,23 @@ def not_tested(environment: Mapping[str, str] = os.environ) -> str | None:
         left_out = [family for family in families if not any(name.startswith(family) for name in tested)]
         names = left_out or [target.name for target in ALL_TARGETS if target.name not in tested]
         return f"databases not tested: {', '.join(names)} ({CHOICE}={environment[CHOICE]})" if names else None
-    unasked = [target for target in ALL_TARGETS if target.is_unasked and not target.portable]
-    absent = {target.name: _what_is_missing(target, environment) for target in unasked}
+    by_default = [target for target in ALL_TARGETS if target.runs_by_default and not target.portable]
+    absent = {target.name: _what_is_missing(target, environment) for target in by_default}
     missing = [f"{name} ({reason})" for name, reason in absent.items() if reason]
     return f"databases not tested: {', '.join(missing)}" if missing else None
 
 
 def is_named(target: Target, environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether the choice names a target, so that all tests that there are for it run, however long."""
+    """Return whether the choice names a target. If it does, all of its tests run, even slow ones."""
     names = {target.name} if target.pooler else {target.family, target.name}
     return bool(names & (_choice(environment) or set()))
 
 
 def fails_the_run(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether databases are missing that CI must test; a deliberate choice is none of that."""
+    """Return whether databases are missing that CI must test. If the databases were chosen, none are missing."""
     in_ci = environment.get("CI", "").lower() not in ("", "0", "false")
-    optional = [target for target in ALL_TARGETS if target.is_unasked and target.module not in COMPILED]
-    return in_ci and _choice(environment) is None and any(_what_is_missing(target, environment) for target in optional)
+    required = [target for target in ALL_TARGETS if target.runs_by_default and target.module not in COMPILED]
+    return in_ci and _choice(environment) is None and any(_what_is_missing(target, environment) for target in required)
 
 
 def _choice(environment: Mapping[str, str]) -> set[str] | None:
@@ -303,16 +305,16 @@ def _is_installed(module: str) -> bool:
 
 @dataclass
 class Databases:
-    """The databases of one test session: made on first use, emptied for each test, dropped at the end."""
+    """The databases of one test session: created when first used, emptied for each test, dropped at the end."""
 
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    _made: dict[str, _ServerDatabase | FirebirdDatabase | Exception] = field(default_factory=dict)
+    _by_target: dict[str, _ServerDatabase | FirebirdDatabase | Exception] = field(default_factory=dict)
 
     def empty(self, target: Target, folder: Path) -> Database:
-        """Return an empty database of a target; files are made in ``folder``.
+        """Return an empty database of a target; files are created in ``folder``.
 
         Raises:
-            Exception: the server cannot be used; again at each call, without a wait.
+            Exception: the server cannot be used. Each later call raises the same error without a wait.
         """
         if target.in_memory:
             return Database(target, "sqlite://")
@@ -320,30 +322,30 @@ class Databases:
             return Database(target, f"sqlite:///{folder / ('native.db' if target.native else 'ltm.db')}")
         if target.family in _OTHER_FILES:
             return Database(target, _OTHER_FILES[target.family][1].format(folder / f"{target.name}.db"))
-        if target.name not in self._made:
+        if target.name not in self._by_target:
             try:
                 url = self.environment[_variable(target.family) or ""]
                 if target.family == "firebird":
-                    self._made[target.name] = FirebirdDatabase(target, url)
+                    self._by_target[target.name] = FirebirdDatabase(target, url)
                 else:
-                    self._made[target.name] = _ServerDatabase(target, url, self.environment)
-            except Exception as error:  # kept, so that an absent server is waited for only once
-                self._made[target.name] = error
-        made = self._made[target.name]
-        if isinstance(made, Exception):
-            raise made
-        made.delete_rows()
-        return Database(target, made.url)
+                    self._by_target[target.name] = _ServerDatabase(target, url, self.environment)
+            except Exception as error:  # it is stored, so that only the first test waits for an absent server
+                self._by_target[target.name] = error
+        database = self._by_target[target.name]
+        if isinstance(database, Exception):
+            raise database
+        database.delete_rows()
+        return Database(target, database.url)
 
     def drop(self) -> None:
-        """Drop all that were made."""
-        for made in self._made.values():
-            if not isinstance(made, Exception):
-                made.drop()
+        """Drop all databases that were created."""
+        for database in self._by_target.values():
+            if not isinstance(database, Exception):
+                database.drop()
 
 
 class _ServerDatabase:
-    """A database of our own on a server."""
+    """A database on a server, created for the tests."""
 
     def __init__(self, target: Target, admin_url: str, environment: Mapping[str, str]) -> None:
         self._family = target.family
@@ -362,13 +364,13 @@ class _ServerDatabase:
         self._connection: Connection | None = None
 
     def delete_rows(self) -> None:
-        """Empty our tables; quicker than to make them anew."""
+        """Empty our tables, which is faster than to create them again."""
         try:
             self._delete_rows()
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-            self._connection = None  # a test before has killed it
+            self._connection = None  # an earlier test has killed it
             self._delete_rows()
 
     def _delete_rows(self) -> None:
@@ -376,9 +378,9 @@ class _ServerDatabase:
             self._connection = self._engine.connect()
             self._connection.execute(text(_WAIT_FOR_LOCKS[self._family]))
         for table in self._tables():
-            # A table without entries may have another language: exact words, which ``Opener`` asks for.
-            emptied = "UPDATE ltm_settings SET value = 'none'" if table == "ltm_settings" else f"DELETE FROM {table}"
-            self._connection.execute(text(emptied))
+            # An empty table may get another language. It gets exact words, the default of ``Opener``.
+            statement = "UPDATE ltm_settings SET value = 'none'" if table == "ltm_settings" else f"DELETE FROM {table}"
+            self._connection.execute(text(statement))
 
     def drop(self) -> None:
         """Drop the database and close our connections."""
@@ -401,7 +403,7 @@ def _engine(url: str) -> Engine:
 
 
 def drop_tables(engine: Engine) -> None:
-    """Drop all that memories and catalogs have made."""
+    """Drop all tables that memories and catalogs have created."""
     quote = engine.dialect.identifier_preparer.quote
     with engine.begin() as connection:
         present = [name for name in inspect(connection).get_table_names() if name.startswith("ltm_")]
@@ -410,7 +412,7 @@ def drop_tables(engine: Engine) -> None:
 
 
 def run_sql(store: Any, *statements: str) -> None:
-    """Run statements beside the contract, on the database of a memory or a catalog, in one transaction."""
+    """Run SQL statements in one transaction on the database of a memory or a catalog, without its public methods."""
     engine = getattr(store, "_engine", None)
     if engine is None and hasattr(store._database, "run"):
         store._database.run(lambda connection: [connection.execute(each) for each in statements], WRITE)
@@ -426,8 +428,8 @@ def run_sql(store: Any, *statements: str) -> None:
 
 
 def expire_all(store: Any) -> None:
-    """End every lifetime in a memory, by an UPDATE beside the contract, so that nothing has to wait."""
+    """Let all entries with a lifetime expire, with an UPDATE, so that no test has to wait."""
     engine = getattr(store, "_engine", None)
-    keeps_numbers = engine is not None and engine.dialect.driver == "firebird-driver"
-    past = "0" if keeps_numbers else "'2000-01-01 00:00:00.000000'"
+    has_numeric_times = engine is not None and engine.dialect.driver == "firebird-driver"
+    past = "0" if has_numeric_times else "'2000-01-01 00:00:00.000000'"
     run_sql(store, f"UPDATE ltm_entries SET expires_at = {past} WHERE expires_at IS NOT NULL")

@@ -1,4 +1,4 @@
-"""What the tests of engines and of their options share."""
+"""Code that the tests of engines and of their options share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A database of our own on a Firebird server, which makes them by a call of the driver and not by SQL."""
+"""A Firebird database for the tests; a call of the driver creates it, because Firebird has no SQL for that."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ PAGE_BYTES = 16_384
 
 
 class FirebirdDatabase:
-    """A file beside the one that the server was started with."""
+    """A database file in the folder of the file with which the server was started."""
 
     def __init__(self, target: Any, admin_url: str) -> None:
-        """Make it."""
+        """Create the file."""
         load_libraries(admin_url)
         from firebird.driver import create_database, driver_config
 
@@ -39,23 +39,26 @@ class FirebirdDatabase:
 
     def drop(self) -> None:
         """Drop the database."""
-        # A connection that a test left is closed with the server; a signal may have shut the client library down.
+        # If a test has left a connection open, the server closes it when it stops. A signal may have shut the client
+        # library down.
         with suppress(Exception):
             connection: Any = self._engine.raw_connection().driver_connection
             connection.drop_database()
 
 
 def firebird_engine(url: str) -> Engine:
-    """Return an engine that keeps no connection."""
+    """Return an engine without a pool, so that it keeps no connection open."""
     place = {"database": _place(make_url(url))}
     return create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=place)
 
 
 def _place(url: URL) -> str:
-    return f"inet://{url.host}:{url.port}/{url.database}"  # by itself the driver knows one server for each path
+    return (
+        f"inet://{url.host}:{url.port}/{url.database}"  # without the address, the driver uses one server for each path
+    )
 
 
 def load_libraries(url: str) -> None:
-    """Load what the client library needs, which lies beside it and not where the system looks."""
-    for needed in Path(str(make_url(url).query["fb_client_library"])).parent.glob("libtommath.so.*"):
-        ctypes.CDLL(str(needed))
+    """Load the libraries that the client library needs: they are in its folder, where the system does not look."""
+    for library in Path(str(make_url(url).query["fb_client_library"])).parent.glob("libtommath.so.*"):
+        ctypes.CDLL(str(library))

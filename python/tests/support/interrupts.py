@@ -1,4 +1,4 @@
-"""Exceptions that another thread raises in a call, at random moments."""
+"""Raises exceptions in a thread, from another thread, at random moments of its calls."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 
 
 class TornOutError(BaseException):
-    """Comes from another thread, at any moment."""
+    """An exception that another thread raises in this one, at any moment."""
 
 
 def torn_out(calls: list[Callable[[], object]], times: int, moments: random.Random) -> None:
-    """Run calls in a thread, again and again, and raise exceptions in it, so many, at random moments."""
+    """Run calls in a thread, again and again, and raise ``times`` exceptions in it at random moments."""
     received = 0
     unexpected: list[BaseException] = []
     is_over = False
@@ -42,10 +42,12 @@ def torn_out(calls: list[Callable[[], object]], times: int, moments: random.Rand
     thread.start()
     raising = ctypes.pythonapi.PyThreadState_SetAsyncExc
     for number in range(times):
-        time.sleep(moments.uniform(0, 0.004))  # the moment is what is tested
+        time.sleep(moments.uniform(0, 0.004))  # the tests need random moments, so this is not a condition
         kind = KeyboardInterrupt if number % 3 == 0 else TornOutError
         begun = time.monotonic()
-        while received <= number:  # Python drops one that comes while it collects garbage: it is raised again
+        while (
+            received <= number
+        ):  # Python loses an exception that comes during a garbage collection, so it is raised again
             raising(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(kind))
             again = time.monotonic() + 1
             while received <= number and time.monotonic() < again:
@@ -61,7 +63,7 @@ def torn_out(calls: list[Callable[[], object]], times: int, moments: random.Rand
 
 
 def at_once(call: Callable[[], Any], count: int) -> list[Any]:
-    """Return the answers of so many calls that run at the same time."""
+    """Run a call in ``count`` threads at the same time, five times in each; return all answers."""
     answers: list[Any] = []
     together = threading.Barrier(count)
 

@@ -1,4 +1,4 @@
-"""What an other database cannot do: the tests that must fail there, each with the reason, for the docs and the run."""
+"""The limits of other databases: the tests that must fail there, with the reasons, which the documentation shows."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ _PROCESSES: Final = (
     "test_processes_create_each_key_once",
 )
 
-#: By the name of a target: the reason by the name of a test.
+#: For each target, by name: the tests that must fail, with the reasons.
 LIMITS: Final[Mapping[str, Mapping[str, str]]] = {"duckdb": dict.fromkeys(_PROCESSES, ONE_PROCESS)}

@@ -1,4 +1,4 @@
-"""The arguments that the state machine calls with: few of each, so that calls meet, and some that no call may take."""
+"""The arguments of the state machine: few of each kind, so that calls concern the same entries, and some bad ones."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any, Final, TypeAlias
 import hypothesis.strategies as st
 
 BadCall: TypeAlias = tuple[str, str, tuple[Any, ...], dict[str, Any]]
-"""The expected ``error_type``, the method, its arguments, and those by name."""
+"""The expected ``error_type``, the method, its positional arguments, and its keyword arguments."""
 
 NAN: Final = float("nan")
-CURRENT: Final = "current"  # in place of an if_version: the one that the entry has
+CURRENT: Final = "current"  # stands for the if_version that the entry has at the time of the call
 
-# Few of each, so that calls meet; alike, so that what a database merges or orders otherwise shows.
+# Few keys, so that calls concern the same entries. They are similar, so that a database that confuses them is noticed.
 KEYS: Final = ("a", "A", "a ", "á", "a/", "a/b", "😀", "ﬁ")
 PREFIXES: Final = ("", "a", "A", "a ", "a/", "á", "😀", "ﬁ", "b", "a/b/c", "%", "_", "a\u0301")
 VALUES: Final[tuple[Any, ...]] = (

@@ -1,4 +1,4 @@
-"""A Hypothesis state machine: random calls, each answered by every database exactly as the model answers it."""
+"""A Hypothesis state machine: it makes random calls, and every database must answer each exactly as the model does."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from the_edge_agent.memory import LTMBackend, LTMError
 class Memories:
     """The memories that are compared, by name.
 
-    They stay open from one sequence of calls to the next: to open them takes longer than all calls of a sequence.
+    They stay open from one sequence of calls to the next, because to open them takes longer than a sequence.
     """
 
     def __init__(self, openers: Mapping[str, Callable[[], Any]], lasting: Collection[str] = ()) -> None:
-        """Open all; ``lasting`` names those that can be closed and opened again."""
+        """Open all memories; ``lasting`` names those that can be closed and opened again."""
         self.lasting = tuple(lasting)
         self.opened: dict[str, Any] = {}
         self._openers = openers
@@ -33,13 +33,13 @@ class Memories:
             self.open(name)
 
     def open(self, name: str) -> None:
-        """Open one, or open it again."""
+        """Open a memory, or open it again."""
         self.opened[name] = self._openers[name]()
 
     def empty(self) -> None:
         """Delete all entries, expired ones too."""
         for name in self.lasting:
-            if self.opened[name]._database.closed:  # a sequence of calls ended there
+            if self.opened[name]._database.closed:  # the last sequence of calls ended with it closed
                 self.open(name)
         self._on_each(lambda memory: run_sql(memory, "DELETE FROM ltm_entries"))
 
@@ -54,14 +54,14 @@ class Memories:
             work(memory)
 
     def close(self) -> None:
-        """Close all."""
+        """Close all memories."""
         for memory in self.opened.values():
             memory.close()
 
 
 @contextmanager
 def opened(openers: Mapping[str, Callable[[], Any]], lasting: Collection[str] = ()) -> Iterator[type[LTMMachine]]:
-    """Open memories and give the machine that calls them."""
+    """Open memories and yield the class of the machine that calls them."""
     memories = Memories(openers, lasting)
 
     class Machine(LTMMachine):
@@ -75,18 +75,18 @@ def opened(openers: Mapping[str, Callable[[], Any]], lasting: Collection[str] = 
 
 
 class LTMMachine(RuleBasedStateMachine):
-    """Calls every memory and the model alike, and compares their answers.
+    """Makes the same calls on every memory and on the model, and compares their answers.
 
-    "Newest first" needs writes at different microseconds, which each write makes sure of by waiting for the
-    next one; what one transaction writes is equally new, in the memories as in the model. Nothing waits for a
-    lifetime of an hour to end: time passes by an UPDATE.
+    "Newest first" needs writes at different microseconds, so each write waits for the next microsecond. All entries of
+    one transaction are equally new, in the memories and in the model. No test waits until a lifetime of an hour ends:
+    an UPDATE lets entries expire.
     """
 
     def __init__(self, memories: Memories) -> None:
         """Begin with empty memories."""
         super().__init__()
         self._memories, self._model = memories, LTMModel()
-        self._reopened = self._refused = False  # once is enough
+        self._reopened = self._refused = False  # each of the two rules runs once in a sequence
         memories.empty()
 
     @initialize(entries=calls.entries)
@@ -168,7 +168,7 @@ class LTMMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._model.has_expired)
     @rule(batch_size=st.sampled_from((1, 2, 100)))
     def tidy_up(self, batch_size: int) -> None:
-        """Until nothing is left to do: which entries go first is the database's choice."""
+        """Clean up until no expired entry is left, because the database chooses which entries it deletes first."""
         while self._check("cleanup_expired", batch_size)["deleted_count"]:
             pass
         self._compare_contents()
@@ -221,7 +221,7 @@ class LTMMachine(RuleBasedStateMachine):
 
 
 def _called(memory: LTMBackend, method: str, *arguments: Any, **options: Any) -> dict[str, Any]:
-    """Call a method; what it raises is the failure that it carries."""
+    """Call a method and return its result; if it raises an ``LTMError``, return the result of the error."""
     try:
         result: dict[str, Any] = getattr(memory, method)(*arguments, **options)
     except LTMError as failure:
@@ -238,7 +238,7 @@ def _assert_same(name: str, method: str, actual: dict[str, Any], expected: dict[
 
 
 def _assert_refused(name: str, method: str, actual: Any, error_type: str) -> str:
-    """Check that a call failed in this way, telling nothing else; return the text."""
+    """Check that a call failed with this error type and no further fields; return the text of the error."""
     assert isinstance(actual, dict), f"{name}: {method} was not refused"
     _assert_same(name, method, actual, {"success": False, "error_type": error_type})
     return str(actual["error"])

@@ -1,4 +1,4 @@
-"""What long-term memory must answer, as a dict in Python: the model that the state machine compares databases with."""
+"""The model with which the state machine compares databases: a memory in a dict, which returns the right answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Call: TypeAlias = tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Row:
-    """An entry as it is kept; an expired one is there only to be cleaned up."""
+    """An entry of the model. An expired one stays until it is cleaned up."""
 
     entry: Entry
     version: int
@@ -24,28 +24,28 @@ class Row:
 
 
 class ConflictError(Exception):
-    """An ``if_version`` that does not hold; ``args`` are the key and the version that the entry has."""
+    """The ``if_version`` is not the version of the entry; ``args`` are the key and the version that the entry has."""
 
 
 class LTMModel:
-    """A memory whose methods take good arguments of ``LTMBackend`` and return what it must return.
+    """A memory whose methods take valid arguments of ``LTMBackend``, and return what a backend must return.
 
-    A failure has no text here: only its kind, and what else it tells.
+    A failure has no text here, only its type and its further fields.
     """
 
     def __init__(self) -> None:
-        """Make an empty memory."""
+        """Create an empty memory."""
         self._rows: dict[str, Row] = {}
         self._moment = 0
 
     @property
     def has_mortals(self) -> bool:
-        """Whether some entry will expire."""
+        """Whether an entry has a lifetime that has not ended."""
         return any(row.mortal and not row.expired for row in self._rows.values())
 
     @property
     def has_expired(self) -> bool:
-        """Whether some entry is there to be cleaned up."""
+        """Whether an entry has expired and is not cleaned up yet."""
         return any(row.expired for row in self._rows.values())
 
     def version(self, key: str) -> int:
@@ -107,13 +107,13 @@ class LTMModel:
 
     def cleanup_expired(self, batch_size: int = 100) -> Result:
         expired = [key for key, row in self._rows.items() if row.expired]
-        for key in expired[:batch_size]:  # which ones is the database's choice: no call tells them apart
+        for key in expired[:batch_size]:  # a database may choose others, but no call shows which ones
             del self._rows[key]
         deleted = min(batch_size, len(expired))
         return {"success": True, "deleted_count": deleted, "remaining_count": len(expired) - deleted}
 
     def commit(self, calls: Sequence[Call]) -> Result:
-        """Run the operations of a transaction, all or none; entries stored together are equally new."""
+        """Run all operations of a transaction, or none; entries that are stored together are equally new."""
         before = dict(self._rows)
         self._moment += 1
         results: list[Result] = []

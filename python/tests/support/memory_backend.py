@@ -1,4 +1,4 @@
-"""Backends in memory, to test the contract kit with: the five methods alone, and every capability."""
+"""Backends in RAM, to test the contract kit: one with only the five methods, and one with every capability."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from the_edge_agent.testing.model import Entry, Model, explained
 
 @dataclass(frozen=True)
 class Row:
-    """What is kept of an entry; ``expires`` is a time of the monotonic clock."""
+    """A stored entry; ``expires`` is a time of the monotonic clock."""
 
     entry: Entry
     version: int
@@ -33,7 +33,7 @@ class Row:
 
 
 def fresh(value: Any) -> Any:
-    """Return a copy of a JSON value; unlike ``copy.deepcopy`` also of a very deep one."""
+    """Return a copy of a JSON value. Unlike ``copy.deepcopy``, this also works for very deep values."""
     return json.loads(json.dumps(value))
 
 
@@ -44,7 +44,7 @@ def _whole(row: Row) -> dict[str, Any]:
 
 
 class FiveMethods(LTMBackend):
-    """The five methods that a third party has to write, over a dict; all else is the base class's."""
+    """The five methods that a third party must write, with a dict; all other methods are those of the base class."""
 
     def __init__(self) -> None:
         self._rows: dict[str, Row] = {}
@@ -118,7 +118,7 @@ class FiveMethods(LTMBackend):
 
     @contextmanager
     def _open(self) -> Iterator[None]:
-        """Take the turn; a call begins here, and all of it happens at one time."""
+        """Take the lock and read the clocks, so that a whole call uses one time."""
         with self._turn:
             if self._closed:
                 raise LTMError("connection_error", "this backend is closed")
@@ -153,7 +153,7 @@ class FiveMethods(LTMBackend):
 
 
 class MemoryBackend(FiveMethods):
-    """All that a backend can promise, over a dict."""
+    """A backend with every capability, with a dict."""
 
     capabilities: ClassVar[frozenset[str]] = frozenset({"transactions", "ttl", "versions", "times", "match"})  # type: ignore[misc]
 
@@ -169,7 +169,7 @@ class MemoryBackend(FiveMethods):
 
     @returns_result
     def retrieve_many(self, keys: Iterable[str]) -> Result:
-        with self._open():  # so that all are read in one state
+        with self._open():  # so that all reads see one state
             return super().retrieve_many(keys)
 
     @returns_result

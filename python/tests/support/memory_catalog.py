@@ -1,4 +1,4 @@
-"""Catalogs in memory, to test the contract kit with: the nine methods alone, and all that ours have."""
+"""Catalogs in RAM, to test the contract kit: one with only the nine methods, one with all methods that ours have."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FIELDS = {"key", "content_hash", "storage_uri", "byte_size", "metadata", "inline
 
 
 class NineMethods:
-    """The nine methods that a third party has to write, over a dict."""
+    """The nine methods that a third party must write, with a dict."""
 
     def __init__(self) -> None:
         self._rows: dict[str, Row] = {}
@@ -164,7 +164,7 @@ class NineMethods:
 
 
 class MemoryCatalog(NineMethods):
-    """The catalog with what the protocol leaves open."""
+    """The catalog with the methods that are optional in the protocol."""
 
     def get_snapshot(self, snapshot_id: str) -> Row | None:
         checked = check_text(snapshot_id, "snapshot_id")
@@ -182,10 +182,10 @@ class MemoryCatalog(NineMethods):
 
     def get_deleted_entries(self, since_snapshot_id: str) -> list[Row]:
         before = self._holds(since_snapshot_id)
-        told = ("id", "key", "content_hash", "byte_size", "expires_at")
+        fields = ("id", "key", "content_hash", "byte_size", "expires_at")
         with self._open():
             living = self._living()
-            return [{name: row[name] for name in told} for key, row in before.items() if key not in living]
+            return [{name: row[name] for name in fields} for key, row in before.items() if key not in living]
 
     def close(self) -> None:
         self._closed = True
@@ -198,7 +198,7 @@ class MemoryCatalog(NineMethods):
 
 
 def state(row: Row) -> tuple[Any, ...]:
-    """Return what a change is a change of."""
+    """Return the fields that count as a change if they differ."""
     return row["content_hash"], row["metadata"] is None, compute_content_hash(row["metadata"]), row["expires_at"]
 
 
@@ -216,7 +216,7 @@ def checked(
     inlined_value: Any = None,
     expires_at: Any = None,
 ) -> Row:
-    """Return the arguments of ``track_entry`` as they are kept, or raise."""
+    """Return the arguments of ``track_entry`` as a row, or raise an ``LTMError``."""
     check_key(key)
     check_text(content_hash, "content_hash")
     if not 1 <= len(content_hash) <= 200 or not all("!" <= character <= "~" for character in content_hash):
@@ -233,7 +233,7 @@ def checked(
 
 
 def in_utc(moment: Any) -> datetime | None:
-    """Return a moment in UTC, where it will be until it is kept."""
+    """Return a moment in UTC, or raise an ``LTMError``. A moment without a time zone is in UTC."""
     if moment is None:
         return None
     if not isinstance(moment, datetime):

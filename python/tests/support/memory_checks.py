@@ -1,4 +1,4 @@
-"""What the tests of `check_database` and `tea memory check` share."""
+"""Code that the tests of `check_database` and `tea memory check` share."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ on_files_and_servers = pytest.mark.targets(portable=False, in_memory=False)
 
 
 def objects(url: str) -> set[tuple[str, str]]:
-    """Return all that a database has: tables, indexes and, where they have names, triggers."""
+    """Return kind and name of all tables and indexes of a database; on SQLite of its triggers too."""
     engine = create_engine(url, poolclass=NullPool)
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             return {(kind, name) for kind, name in connection.execute(text("SELECT type, name FROM sqlite_master"))}
-        found = inspect(connection)
-        tables = found.get_table_names()
-        indexes = {("index", str(index["name"])) for table in tables for index in found.get_indexes(table)}
+        inspector = inspect(connection)
+        tables = inspector.get_table_names()
+        indexes = {("index", str(index["name"])) for table in tables for index in inspector.get_indexes(table)}
         return {("table", name) for name in tables} | indexes
 
 
@@ -51,13 +51,13 @@ def tea(*arguments: str, **environment: str) -> tuple[int, str]:
 
 
 class LeavesNothing:
-    """Tests after which a database has what it had before."""
+    """Tests after which a database must have the same tables, indexes and triggers as before."""
 
     @pytest.fixture
     def before(self, database: Database) -> Iterator[set[tuple[str, str]]]:
-        """What there is in the database; after the test there must be no more and no less."""
+        """The tables, indexes and triggers of the database, which must be the same after the test."""
         if database.target.family == "sqlite":
             run_sql(database.url, "CREATE TABLE application (id INTEGER)")
-        found = objects(database.url)
-        yield found
-        assert objects(database.url) == found
+        objects_before = objects(database.url)
+        yield objects_before
+        assert objects(database.url) == objects_before

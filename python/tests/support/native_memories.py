@@ -1,4 +1,4 @@
-"""What the tests of the native memories do with any memory: fill it, and read all of it."""
+"""Fills a memory and reads all of it, for the tests of the native memories."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def fill(memory: LTMBackend) -> None:
 
 
 def everything(memory: LTMBackend) -> list[Any]:
-    found = memory.retrieve_many(memory.list_keys()["keys"])["entries"]
-    return [*found.items(), list(memory.iterate_all()), memory.search("fox OR hound"), memory.search("fox", {"n": 1})]
+    entries = memory.retrieve_many(memory.list_keys()["keys"])["entries"]
+    return [*entries.items(), list(memory.iterate_all()), memory.search("fox OR hound"), memory.search("fox", {"n": 1})]

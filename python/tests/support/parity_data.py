@@ -1,4 +1,4 @@
-"""The hostile keys, values, metadata and arguments that generated sequences of calls choose from."""
+"""Difficult keys, values, metadata and arguments, from which generated sequences of calls choose."""
 
 from __future__ import annotations
 

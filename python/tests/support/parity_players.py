@@ -1,4 +1,4 @@
-"""Plays one sequence of steps on many memories or catalogs at once, and stops at the first answer that differs."""
+"""Runs the same steps on many memories or catalogs at the same time, and stops at the first answer that differs."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ SHOWN: Final = 1500  # characters of each answer in a failure
 
 
 class Player:
-    """One memory or catalog; what a step names is a method here, or one of the store itself."""
+    """One memory or catalog. A step names a method of this class, or one of the memory or catalog itself."""
 
     def __init__(self, open_store: Callable[[], Any], *, lasting: bool) -> None:
-        """Open the store; only one that is ``lasting`` can be closed and opened again."""
+        """Open the memory or catalog; it can be closed and opened again only if it is ``lasting``."""
         self._open, self._lasting = open_store, lasting
         self.store = open_store()
         self.snapshots: list[str] = []
 
     def play(self, step: Step) -> str:
-        """Take a step and return the text of the answer."""
+        """Run a step and return the answer as a text."""
         method = getattr(self, f"do_{step.name}", None) or getattr(self.store, step.name)
         _wait_for_the_next_microsecond()
         try:
@@ -41,7 +41,7 @@ class Player:
         return canonical(answer, self.snapshots)
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the memory or catalog."""
         self.store.close()
 
     def do_reopen(self) -> None:
@@ -50,7 +50,7 @@ class Player:
             self.store = self._open()
 
     def do_clean_up(self, batch_size: int) -> list[Any]:
-        """Clean up until nothing is left: which entries go first is the database's choice."""
+        """Clean up until no expired entry is left, because the database chooses which entries it deletes first."""
         answers = [self.store.cleanup_expired(batch_size)]
         while answers[-1].get("remaining_count"):
             answers.append(self.store.cleanup_expired(batch_size))
@@ -58,7 +58,7 @@ class Player:
 
 
 class MemoryPlayer(Player):
-    """A memory, with the steps that are several calls."""
+    """A memory, with methods for the steps that consist of several calls."""
 
     def do_store_over_the_current_version(self, key: str, value: Any, ahead: int, **options: Any) -> Any:
         version = self.store.retrieve(key)["version"] or 0
@@ -79,12 +79,12 @@ class MemoryPlayer(Player):
         return pages
 
     def do_time_passes(self) -> None:
-        """End every lifetime, by an UPDATE beside the contract: nothing waits here."""
+        """Let all entries with a lifetime expire, with an UPDATE, so that the step does not wait."""
         expire_all(self.store)
 
 
 class CatalogPlayer(Player):
-    """A catalog; snapshots are named by their place among those of the sequence, as each catalog has its own ids."""
+    """A catalog. Steps name a snapshot by its number in the sequence, because each catalog has its own ids."""
 
     def do_create_snapshot(self, name: Any) -> Any:
         snapshot_id = self.store.create_snapshot(name)
@@ -108,13 +108,13 @@ class CatalogPlayer(Player):
 
 
 def canonical(answer: Any, snapshots: Sequence[str]) -> str:
-    """Return a text that differs wherever two answers do: 1 and 1.0, the order of keys, which keys there are.
+    """Return an answer as a text. Two texts differ if the answers differ, even in 1 and 1.0, or in the order of keys.
 
-    What a store chooses itself is replaced here and nowhere else: a snapshot's id by its place, the times of an entry
-    and of a snapshot by whether they are in order.
+    Only values that a memory or catalog chooses itself are replaced: the id of a snapshot by its number, and the times
+    of an entry and of a snapshot by whether they are in order.
     """
     ids = {snapshot: f"snapshot {number}" for number, snapshot in enumerate(snapshots)}
-    return json.dumps(_normalised(answer, ids), default=ascii)  # a bad key comes back as it was given
+    return json.dumps(_normalised(answer, ids), default=ascii)  # an answer may contain a bad key, which is not JSON
 
 
 def _normalised(answer: Any, ids: Mapping[str, str]) -> Any:
@@ -136,12 +136,12 @@ def _normalised(answer: Any, ids: Mapping[str, str]) -> Any:
 
 
 def play(players: Mapping[str, Player], steps: Sequence[Step]) -> Counter[str]:
-    """Play steps on all; return how often each kind of answer came, which shows what a sequence is worth.
+    """Run steps on all players; return how often each kind of answer came, which shows what a sequence covers.
 
     Raises:
-        AssertionError: the first step whose answers differ, or that raised something that is no ``LTMError``.
+        AssertionError: the answers to a step differ, or a step raised another error than an ``LTMError``.
     """
-    seen: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
     operation = count(1)
     with ThreadPoolExecutor(len(players)) as pool:
         for start in range(0, len(steps), CHUNK):
@@ -149,19 +149,19 @@ def play(players: Mapping[str, Player], steps: Sequence[Step]) -> Counter[str]:
             running = {name: pool.submit(_play_chunk, player, chunk) for name, player in players.items()}
             answers = {name: future.result() for name, future in running.items()}
             for place, step in enumerate(chunk):
-                found = {name: texts[place] for name, texts in answers.items()}
-                _compare(next(operation), step, found)
-                seen.update(_kinds(step, next(iter(found.values()))))
-    return seen
+                by_name = {name: texts[place] for name, texts in answers.items()}
+                _compare(next(operation), step, by_name)
+                kinds.update(_kinds(step, next(iter(by_name.values()))))
+    return kinds
 
 
 def _play_chunk(player: Player, steps: Sequence[Step]) -> list[str]:
     return [player.play(step) for step in steps]
 
 
-def _compare(number: int, step: Step, found: Mapping[str, str]) -> None:
+def _compare(number: int, step: Step, answers: Mapping[str, str]) -> None:
     names_of: dict[str, list[str]] = {}
-    for name, answer in found.items():
+    for name, answer in answers.items():
         names_of.setdefault(answer, []).append(name)
     first = next(iter(names_of))
     if len(names_of) == 1 and '"not an LTMError"' not in first:
@@ -174,9 +174,9 @@ def _compare(number: int, step: Step, found: Mapping[str, str]) -> None:
 
 
 def _kinds(step: Step, answer: str) -> list[str]:
-    """Return the name of a step, with how it was answered."""
+    """Return the name of a step with the kind of its answer."""
     for kind in ("conflict", "validation_error", "serialization_error"):
-        if f'"{kind}"' in answer and step.name != "transaction":  # which ends with a refused commit
+        if f'"{kind}"' in answer and step.name != "transaction":  # every transaction ends with a refused commit
             return [f"{step.name}: {kind}"]
     is_nothing = any(sign in answer for sign in _NOTHING) or answer in ("null", "false", '["list"]')
     return [f"{step.name}: {'nothing' if is_nothing else 'something'}"]
@@ -186,7 +186,7 @@ _NOTHING: Final = ('"count": 0', '"found": false', '"deleted": false', '"created
 
 
 def _wait_for_the_next_microsecond() -> None:
-    """Writes at the same microsecond would be equally new, on some databases only."""
+    """Wait, because two writes at the same microsecond would be equally new, but only on some databases."""
     before = time.time_ns() // 1000
     while time.time_ns() // 1000 <= before:
         pass

@@ -1,6 +1,6 @@
-"""Generated sequences of calls of memories and of catalogs, the same for the same seed; ``parity_data`` is the data.
+"""Generates sequences of calls of memories and of catalogs from a seed and from the data of ``parity_data``.
 
-A step is the name of what a player of ``parity_players.py`` does, and its arguments.
+A step names a method of a player in ``parity_players.py``, and has its arguments.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Arguments: TypeAlias = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do, and how many operations it counts for."""
+    """One step: the name of a method, its arguments, and the number of operations for which it counts."""
 
     name: str
     arguments: Arguments = ()
@@ -30,7 +30,7 @@ class Step:
     operations: int = 1
 
     def __str__(self) -> str:
-        """Show the call."""
+        """Return the step as the text of a call."""
         shown = [*map(ascii, self.arguments), *(f"{name}={value!a}" for name, value in (self.options or {}).items())]
         return f"{self.name}({', '.join(shown)})"
 
@@ -136,8 +136,8 @@ class _OfAMemory(_Sequence):
         options: dict[str, Any] = {"limit": self.rng.choice(LIMITS), "offset": self.rng.choice((0, 0, 0, 1, 5, 100))}
         if chance() < 0.3:
             options["prefix"] = self.rng.choice(PREFIXES)
-        wanted = self.filter() if chance() < 0.5 else None
-        return Step("search", (query if chance() < 0.7 else None, wanted), options)
+        condition = self.filter() if chance() < 0.5 else None
+        return Step("search", (query if chance() < 0.7 else None, condition), options)
 
     def list_keys(self) -> Step:
         after = self.rng.choice((None, "", self.key()))
@@ -235,8 +235,8 @@ class _OfACatalog(_Sequence):
         return Step("get_entry", (self.key(),))
 
     def list(self) -> Step:
-        wanted = self.filter() if self.rng.random() < 0.6 else None
-        return Step("list_entries", (self.rng.choice(PREFIXES), wanted, self.rng.choice(LIMITS)))
+        condition = self.filter() if self.rng.random() < 0.6 else None
+        return Step("list_entries", (self.rng.choice(PREFIXES), condition, self.rng.choice(LIMITS)))
 
     def delete(self) -> Step:
         return Step("delete_entry", (self.key(),))
@@ -303,10 +303,10 @@ _NO_SNAPSHOTS: Final = ("", "nightly", "0" * 36, "é" * 36, "x" * 5000, "a\0", 1
 
 
 def sequence_of_a_memory(seed: int, operations: int) -> list[Step]:
-    """Return steps for memories that count for so many operations."""
+    """Return steps for memories that count for this number of operations."""
     return _OfAMemory(seed).steps(operations)
 
 
 def sequence_of_a_catalog(seed: int, operations: int) -> list[Step]:
-    """Return steps for catalogs that count for so many operations."""
+    """Return steps for catalogs that count for this number of operations."""
     return _OfACatalog(seed).steps(operations)

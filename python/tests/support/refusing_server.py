@@ -1,4 +1,4 @@
-"""A server that speaks PostgreSQL's protocol as far as a refusal, in any language."""
+"""A server with so much of PostgreSQL's protocol that it can refuse a connection, with a text in any language."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _ASKS_FOR_ENCRYPTION = (80877103, 80877104)  # SSLRequest and GSSENCRequest
 
 
 class RefusingServer:
-    """Refuses each connection with a code and a text, as the server does.
+    """Refuses each connection with a code and a text, as PostgreSQL does.
 
     Attributes:
-        port: of 127.0.0.1.
-        count: of the connections that were refused.
+        port: the port on 127.0.0.1.
+        count: how many connections were refused.
     """
 
     def __init__(self, code: str, text: str) -> None:
@@ -41,7 +41,7 @@ class RefusingServer:
 
     def _run(self) -> None:
         while not self._ended.is_set():
-            with contextlib.suppress(OSError, struct.error):  # also of a client that hangs up
+            with contextlib.suppress(OSError, struct.error):  # such as when a client ends the connection
                 client, _ = self._listener.accept()
                 with client:
                     client.settimeout(5)

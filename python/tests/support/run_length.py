@@ -1,7 +1,8 @@
-"""How long this run of the tests is, and the seed of all that it generates: the one place that tests ask.
+"""The length of this run of the tests, and the seed of all generated data.
 
-``make test LONG=1`` makes more generated cases and takes the longer forms. Each day has its own seed, so that each day
-tests other cases; ``make test SEED=20260131`` repeats a day's. Both reach the tests as variables of the environment.
+``make test LONG=1`` makes more generated cases and runs the long forms of tests. Each day has its own seed, so that
+each day tests other cases; ``make test SEED=20260131`` repeats the cases of a day. Both are passed to the tests as
+environment variables.
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ _T = TypeVar("_T")
 _LONG: Final = "TEA_TEST_LONG"
 _SEED: Final = "TEA_TEST_SEED"
 
-#: Whether the long forms were asked for.
+#: Whether this is a run of the long forms.
 LONG: Final = os.environ.get(_LONG, "").lower() not in ("", "0", "false")
-#: Of all generated data that is not the same in each run.
+#: The seed of all generated data that is not the same in each run.
 SEED: Final = int(os.environ.get(_SEED) or f"{datetime.now(timezone.utc):%Y%m%d}")
-os.environ[_SEED] = str(SEED)  # processes that are started from here have the same, after midnight too
+os.environ[_SEED] = str(SEED)  # processes that this one starts have the same seed, even after midnight
 
 
 def of_this_run(short: _T, long: _T) -> _T:
-    """Return the value for a run of this length."""
+    """Return ``long`` in a run of the long forms, ``short`` otherwise."""
     return long if LONG else short
 
 
 def of_this_day(cases: Iterable[_T], count: int) -> list[_T]:
-    """Return so many of the cases, others each day, and all of them in the long form."""
-    found = list(cases)
-    return found if LONG or len(found) <= count else random.Random(SEED).sample(found, count)
+    """Return ``count`` of the cases, other ones each day; in a run of the long forms return all of them."""
+    all_cases = list(cases)
+    return all_cases if LONG or len(all_cases) <= count else random.Random(SEED).sample(all_cases, count)
 
 
 def described() -> str:
-    """Return the line that says how to repeat this run."""
+    """Return a line that says how to repeat this run."""
     return f"seed {SEED} ({_SEED}={SEED} repeats it), {of_this_run('short', 'long')} run ({_LONG}=1: the long forms)"

@@ -1,9 +1,10 @@
-"""Whether answers depend on a session variable of MySQL or MariaDB: each is set to its other values, one by one.
+"""Checks whether answers depend on a session variable of MySQL or MariaDB, by setting each to its other values.
 
-``PYTHONPATH=src:tests/support python tests/support/session_variables.py URL [NAME ...]`` does that for all or for some,
-first on an engine of ours and then on a caller's. It prints those with which a call fails or answers otherwise, and
-ends with 1 if there are any. A caller's engine may be refused, if that names the variable. The URL leads to a database
-that nobody else uses, and its user may set every variable. All take about 20 minutes a server.
+``PYTHONPATH=src:tests/support python tests/support/session_variables.py URL [NAME ...]`` checks all variables or the
+named ones, first on an engine of ours and then on a caller's. It prints the values with which a call fails or gives
+another answer, and its exit code is 1 if there are any. A caller's engine may also be refused, if the message names the
+variable. The URL must name a database that nobody else uses, and its user must be allowed to set every variable. A run
+with all variables takes about 20 minutes for each server.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ _QUERIES: Final = (
 
 
 def other_values(connection: Connection) -> Iterator[tuple[str, str]]:
-    """Yield the session variables of a server, each with literals of values that it takes and does not have."""
+    """Yield the session variables of a server, each with SQL literals of the other values that it accepts."""
     is_mariadb = connection.dialect.is_mariadb  # type: ignore[attr-defined]
     variables = connection.execute(text(_OF_MARIADB if is_mariadb else _OF_MYSQL)).all()
     for name, present, kind, listed, least, most in variables:
@@ -82,7 +83,7 @@ def other_values(connection: Connection) -> Iterator[tuple[str, str]]:
             except DBAPIError:
                 continue
             finally:
-                connection.invalidate()  # the next value meets a session that is as the others are
+                connection.invalidate()  # so that the next value is tried in a new session
                 connection.rollback()
             yield name, literal
 
@@ -111,7 +112,7 @@ def _literals(name: str, present: str, kind: str, listed: str | None, range_: Se
 
 
 def answers(memory: SQLAlchemyBackend, catalog: SQLAlchemyCatalog) -> list[Any]:
-    """Return what a sample of all operations answers, without what differs from run to run."""
+    """Return the answers of examples of all operations, without the parts that differ between runs."""
     answers: list[Any] = []
 
     def note(answer: Any) -> None:
@@ -208,7 +209,7 @@ def _sorted(entries: list[Any]) -> list[Any]:
 
 
 def _plain(answer: Any, name: str = "") -> Any:
-    """Return an answer with moments near now as such, and without random identifiers."""
+    """Return an answer in which times are replaced by how far they are from now, and random ids by a text."""
     match answer:
         case dict():
             return {key: _plain(value, str(key)) for key, value in answer.items()}
@@ -228,7 +229,7 @@ def _plain(answer: Any, name: str = "") -> Any:
 
 
 def tried(url: str, statement: str | None = None, *, is_ours: bool) -> list[Any] | str:
-    """Return what all operations answer in sessions that begin with a statement; of a failure its message."""
+    """Return the answers of all operations in sessions that begin with a statement; if one fails, its message."""
     options = {"init_command": statement} if statement else {}
     engine = None if is_ours else callers_engine(url, statement)
     source: dict[str, Any] = {"engine": engine} if engine else {"url": url, "connect_args": options}
@@ -245,7 +246,7 @@ def tried(url: str, statement: str | None = None, *, is_ours: bool) -> list[Any]
 
 
 def callers_engine(url: Any, statement: str | None = None) -> Engine:
-    """Return an engine whose connections run a statement after all that SQLAlchemy does first."""
+    """Return an engine whose connections run a statement when they are opened, after SQLAlchemy's own statements."""
     engine = create_engine(url)
 
     @event.listens_for(engine, "connect")
@@ -259,7 +260,7 @@ def callers_engine(url: Any, statement: str | None = None) -> Engine:
 
 
 def first_difference(expected: Any, actual: Any) -> str:
-    """Return the first answers that differ, in a line."""
+    """Return a line with the first answers that differ."""
     if isinstance(expected, list) and isinstance(actual, list) and len(expected) == len(actual):
         pairs = zip(expected, actual, strict=True)
         return next((first_difference(one, other) for one, other in pairs if one != other), "none")
@@ -269,7 +270,7 @@ def first_difference(expected: Any, actual: Any) -> str:
 
 
 def main(url: str, *names: str) -> int:
-    """Print the variables that make a difference, and return the exit code."""
+    """Print the values of variables that change an answer, and return the exit code."""
     admin: Engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         values = [pair for pair in other_values(connection) if not names or pair[0] in names]

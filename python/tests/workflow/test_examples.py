@@ -1,4 +1,4 @@
-"""Every example runs, remembers what it was told, and finds it again."""
+"""Every example runs, stores its input, and finds it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file that may not run code has the memory and the variables that the host gives it, and nothing else."""
+"""A file that may not run code can use only the memory and the variables that the host passes to it."""
 
 from __future__ import annotations
 

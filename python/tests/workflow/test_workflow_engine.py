@@ -1,4 +1,4 @@
-"""The engine and its memory: who makes it, who closes it, and what the actions say."""
+"""The engine and its memory: who creates it, who closes it, and what the actions return."""
 
 from __future__ import annotations
 

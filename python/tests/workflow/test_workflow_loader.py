@@ -1,4 +1,4 @@
-"""What an agent file may say: every word is known, or refused by name where it was written."""
+"""The words of an agent file: an unknown word is refused, with its name and its place in the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ``ltm.*`` actions of agents: each gives the backend what the file says, and the backend's dict as it is."""
+"""The ``ltm.*`` actions of agents: they pass the file's arguments to the backend, and return its dict unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ``catalog.*`` actions of agents without the catalog, and with one that can do less or that changes meanwhile."""
+"""The ``catalog.*`` actions of agents without a catalog, with a smaller one, and with one that changes meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML is read strictly, and every value knows where it was written."""
+"""YAML is read strictly, and every value has its place in the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Templates: a lone expression keeps its type, what is missing is an error, and values are data."""
+"""Templates: a single expression keeps its type, a missing name is an error, and values are data."""
 
 from __future__ import annotations
 

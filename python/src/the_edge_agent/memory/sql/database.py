@@ -140,8 +140,8 @@ class Database:
 
         def transact(deadline: Deadline) -> Answer:
             opened = self._opened or self._start(deadline)
-            pool = opened.engine.pool
-            try:
+
+            def on_its_turn() -> Answer:
                 with opened.turn(deadline):
                     return run_transaction(
                         opened.engine,
@@ -151,16 +151,8 @@ class Database:
                         write=write,
                         snapshot=snapshot,
                     )
-            except LostDatabaseError:
-                self._close_lost(opened)
-                raise
-            except Exception as error:
-                problem = self._damage(error, opened.engine)
-                if problem is None:
-                    raise
-            finally:
-                self._close_leftovers(opened, pool)
-            raise problem
+
+            return self._cleaned_up(opened, on_its_turn)
 
         return self._in_time(transact)
 
@@ -173,20 +165,12 @@ class Database:
         opened = self._direct()
         if opened is None:
             return self.run(lambda connection, sql: query(sql).run(connection).rows)
-        pool = opened.engine.pool
-        try:
+
+        def read_autocommit() -> Sequence[Sequence[Any]]:
             with self._dialect_of_url.sessions.call(), Deadline(self._seconds()) as deadline:
                 return run_autocommit(opened.engine, opened.schema.dialect, query(opened.statements), deadline).rows
-        except LostDatabaseError:
-            self._close_lost(opened)
-            raise
-        except Exception as error:
-            problem = self._damage(error, opened.engine)
-            if problem is None:
-                raise
-        finally:
-            self._close_leftovers(opened, pool)
-        raise problem
+
+        return self._cleaned_up(opened, read_autocommit)
 
     def store(self, store: Store) -> int | None:
         """Store one entry by one statement that commits by itself. Return its version, or None if that is impossible.
@@ -197,26 +181,18 @@ class Database:
         opened = self._direct()
         if opened is None or not opened.statements.entries.single.is_possible:
             return None
-        pool, single = opened.engine.pool, opened.statements.entries.single
+        single = opened.statements.entries.single
 
         def store_autocommit(write: Write | None) -> int:
             with self._dialect_of_url.sessions.call(), Deadline(self._seconds()) as deadline:
                 return single.store(opened.engine, store, deadline, write)
 
-        try:
+        def store_settled() -> int:
             if not opened.schema.dialect.features.socket_drivers:  # a file has no connection to lose
                 return store_autocommit(None)
             return self._settled(store_autocommit, lambda: Change({store.key}, is_unconditional=True), version_of)
-        except LostDatabaseError:
-            self._close_lost(opened)
-            raise
-        except Exception as error:
-            problem = self._damage(error, opened.engine)
-            if problem is None:
-                raise
-        finally:
-            self._close_leftovers(opened, pool)
-        raise problem
+
+        return self._cleaned_up(opened, store_settled)
 
     def write(
         self, work: Callable[[Connection, Statements, Write | None], Answer], change: Callable[[Answer], Change]
@@ -405,6 +381,22 @@ class Database:
         ):
             return None
         return opened
+
+    def _cleaned_up(self, opened: _Opened, work: Callable[[], Answer]) -> Answer:
+        """Do the work of a call; close what is of no use after it. If the file is damaged, fail with that."""
+        pool = opened.engine.pool
+        try:
+            return work()
+        except LostDatabaseError:
+            self._close_lost(opened)
+            raise
+        except Exception as error:
+            problem = self._damage(error, opened.engine)
+            if problem is None:
+                raise
+        finally:
+            self._close_leftovers(opened, pool)
+        raise problem
 
     def _damage(self, error: Exception, engine: Engine) -> LTMError | None:
         """Return the failure for a damaged file if that is why a call failed, else None."""

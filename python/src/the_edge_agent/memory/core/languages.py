@@ -114,7 +114,7 @@ class Language:
         return _fingerprint(self.name, self.stem) if self.has_stems else ""
 
     def __repr__(self) -> str:
-        """Return ``Language('english')`` and the like."""
+        """Return text such as ``Language('english')``."""
         return f"Language({self.name!r})"
 
 

@@ -176,7 +176,7 @@ class BlobStorage:
         return pointer
 
     def _replace(self, unfinished: str, path: str) -> None:
-        if self._files.isdir(path):  # a move would put the blob into this folder
+        if self._files.isdir(path):  # ``mv`` would put the blob into this folder, under another name
             self._files.rm_file(unfinished)
             raise IsADirectoryError
         self._files.mv(unfinished, path)

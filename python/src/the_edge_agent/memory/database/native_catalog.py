@@ -121,7 +121,7 @@ class CatalogSQL:
 
 
 class NativeCatalog(DatabaseCatalog):
-    """What the native catalogs share; the subclass has the statements, and fills the hooks."""
+    """The base of the native catalogs. A subclass has the statements, and overrides the hooks."""
 
     _sql: ClassVar[CatalogSQL]
     _after_snapshot: ClassVar[Iterable[str]] = ()  # statements

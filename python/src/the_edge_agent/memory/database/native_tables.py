@@ -54,10 +54,10 @@ _SET_VERSION: Final = (
 
 
 class NativeTables:
-    """How the tables are looked at and created; the subclass says what a database has of its own.
+    """Checks and creates the tables. A subclass has the SQL of one database.
 
-    The argument ``connection`` is one of the driver. ``search`` is whether the entries' table keeps words; None needs
-    no such table and takes what is there.
+    The argument ``connection`` is one of the driver. ``search`` is whether the entries' table keeps words. None:
+    the table may be missing, and may be of either kind.
 
     Attributes:
         types: of the columns: ``key``, ``text`` and ``time``.
@@ -68,7 +68,7 @@ class NativeTables:
     of_catalog: ClassVar[str] = ""
 
     def is_ready(self, connection: Any, search: bool | None) -> bool:
-        """Return whether the tables are there.
+        """Return whether the tables exist.
 
         Raises:
             LTMError: ``configuration_error`` for a database that is not ours to use, or for entries of the other kind.
@@ -76,7 +76,7 @@ class NativeTables:
         raise NotImplementedError
 
     def columns_of(self, connection: Any, name: str) -> Collection[str]:
-        """Return the names of a table's columns, none if it is not there."""
+        """Return the names of a table's columns; none if the table does not exist."""
         raise NotImplementedError
 
     def more_columns(self, search: bool | None) -> Mapping[str, Collection[str]]:

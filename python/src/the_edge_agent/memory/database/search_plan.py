@@ -64,7 +64,7 @@ LONG_TEXTS: Final = 50  # long search texts that one statement reads
 # On MySQL and MariaDB an index in a table of ours gives the numbers of entries with a word, in blocks.
 ALL_BLOCKS: Final = 1  # with so many blocks or fewer, reading all entries is faster than looking words up
 LEAST_LOOKED_UP: Final = 4_000  # matches to look up for the newest ones, if the first limit is lower
-LATEST: Final = 2_002  # entries read from the latest blocks of a word: twice what proves that many entries have it
+LATEST: Final = 2_002  # entries read from the latest blocks of a word: twice the 1,001 that show that it has over 1,000
 MOST_UNNUMBERED: Final = 4_000  # entries without a number; with more, the latest blocks are not used
 
 # How many index lookups of a filter the index answers. These are selective enough; Python or SQL checks the rest.

@@ -225,7 +225,7 @@ class Writer:
         return Write(self, number, under_way)
 
     def end(self, number: int) -> None:
-        """Note that a write has ended, committed or not."""
+        """Record that a write has ended, committed or not."""
         with self._lock:
             self._under_way.pop(number, None)
 

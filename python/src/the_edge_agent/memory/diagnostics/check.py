@@ -39,7 +39,7 @@ from the_edge_agent.memory.sql.schema.tables import LTMEntry
 _NAME_CHARACTERS: Final = string.ascii_lowercase + string.digits
 _CLEANING_SHARE: Final = 0.2  # this part of the time is reserved for cleaning up
 _LEAST_CLEANING: Final = 1.0  # seconds to clean up, even when the time is over: no tables should be left behind
-_SETTLING: Final = 0.5  # seconds; then a server has ended the statement of a connection that was cut
+_SETTLING: Final = 0.5  # seconds that a server needs to end the statement of a connection that was cut
 _PAGE_ROWS: Final = 200
 _ENTRY: Final = ("key", "value", "metadata", "storage_uri", "version", *TIMES)  # the columns for ``_read_entry``
 _TYPED: Final = ("key", "version", "byte_size", *TIMES)

@@ -32,7 +32,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     Attributes:
         deadline: the deadline of the call that uses the connection.
         ticket: the ticket of the pool, while the connection is in use.
-        age: how often the pool had been renewed when the connection was opened.
+        age: the number of renewals of the pool at the time when the connection was opened.
         is_direct: whether there is no pooler between us and the server, so that the session keeps its settings.
     """
 

@@ -383,7 +383,10 @@ class Database:
         return opened
 
     def _cleaned_up(self, opened: _Opened, work: Callable[[], Answer]) -> Answer:
-        """Do the work of a call; close what is of no use after it. If the file is damaged, fail with that."""
+        """Do the work of a call. Then close connections that no call can use any more.
+
+        If the work fails because the file is damaged, the failure says so.
+        """
         pool = opened.engine.pool
         try:
             return work()
@@ -593,7 +596,7 @@ def _closed() -> LTMError:
 
 @contextmanager
 def _held(turns: Tickets, seconds: float) -> Iterator[None]:
-    """Wait for the only ticket for at most ``seconds``, and return it at the end."""
+    """Wait for the only ticket for at most ``seconds``, and give it back at the end."""
     turn = turns.take(seconds)
     if turn is None:
         raise LTMError("connection_timeout", "the call waited all of its time, because other calls had to end first")

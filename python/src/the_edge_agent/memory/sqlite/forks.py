@@ -32,7 +32,7 @@ class SQLiteCall:
     __slots__ = ("__weakref__",)
 
     def __enter__(self) -> None:
-        """Begin the call. It waits for a fork that has begun before.
+        """Begin the call. If a fork is under way, wait until it has ended.
 
         Raises:
             LTMError: ``connection_error``: this process must not use SQLite.

@@ -19,7 +19,7 @@ class SQLiteTables(NativeTables):
     types: ClassVar = {"key": "VARCHAR(512)", "text": "TEXT", "time": "DATETIME"}
 
     def is_ready(self, connection: Any, search: bool | None) -> bool:
-        """Return whether the tables are there, and refuse entries of the other kind."""
+        """Return whether the tables exist. Refuse entries of the other kind."""
         has_version = self._has_version(connection)
         if not has_version or search is None:
             return has_version
@@ -28,7 +28,7 @@ class SQLiteTables(NativeTables):
         return bool(columns)
 
     def columns_of(self, connection: Any, name: str) -> Collection[str]:
-        """Return the names of a table's columns, none if it is not there."""
+        """Return the names of a table's columns; none if the table does not exist."""
         return [row[1] for row in connection.execute(f"PRAGMA table_info({name})")]
 
     def of_entries(self, *, search: bool) -> str:
@@ -42,7 +42,7 @@ class SQLiteTables(NativeTables):
         return definitions(ENTRIES, has_json=_has_json(connection))
 
     def _has_version(self, connection: Any) -> bool:
-        """Return whether a version is kept, and refuse another one than ours."""
+        """Return whether the version table has a row. Refuse a version that is not ours."""
         if connection.execute(_HAS_VERSION).fetchone() is None:
             return False
         try:

@@ -139,7 +139,7 @@ class SQLiteSearch:
     def _newest(
         self, columns: str, terms: Sequence[Term], limit: int, *, condition: Node | None, skipped: int = 0
     ) -> Sequence[Sequence[Any]]:
-        """Return the columns of the newest matches; of the first ``skipped`` rows only the first column."""
+        """Return the columns of the newest matches. The first ``skipped`` rows have only their first column."""
         index_query, values, unsure, recheck = self._conditions(terms, condition)
 
         def everything() -> str:

@@ -67,7 +67,7 @@ class Deadline:
         self._stops.append(stop)
 
     def release(self) -> None:
-        """Forget all functions of ``guard``. Other calls may use the connections from now on."""
+        """Forget all functions that were passed to ``guard``. Other calls may use the connections from now on."""
         with _watch.lock:
             self._stops.clear()
 

@@ -76,11 +76,11 @@ def is_in_transaction_of_duckdb(connection: Any) -> bool:
 
 def needs_proxy(pool: Any) -> bool:
     """Return whether a pool logs, pings, or has listeners. Only its own ``connect`` does these things."""
-    told = pool.dispatch
-    return bool(pool._pre_ping or told.checkout or told.reset or pool._should_log_debug())
+    listeners = pool.dispatch
+    return bool(pool._pre_ping or listeners.checkout or listeners.reset or pool._should_log_debug())
 
 
-def tell_checkin(pool: Any, entry: ConnectionPoolEntry) -> None:
+def call_checkin_listeners(pool: Any, entry: ConnectionPoolEntry) -> None:
     """Call the pool's listeners for a returned connection. The public ``connect`` always creates a proxy."""
     pool.dispatch.checkin(entry.dbapi_connection, entry)
 

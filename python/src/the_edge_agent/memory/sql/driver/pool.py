@@ -51,7 +51,7 @@ class CallPool(QueuePool):
 
     def take_back(self, entry: ConnectionPoolEntry) -> None:
         """Return the connection of a loan to the pool."""
-        internals.tell_checkin(self, entry)
+        internals.call_checkin_listeners(self, entry)
         self._do_return_conn(entry)
 
     def _do_get(self) -> ConnectionPoolEntry:

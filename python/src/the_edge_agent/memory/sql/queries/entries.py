@@ -173,7 +173,7 @@ class Entries:
         return keys, deleted, connection.scalar(self._expired_count, now) or 0
 
     def written(self, connection: Connection, keys: Sequence[str]) -> list[WrittenRow]:
-        """Return rows with their write ids and ages. It waits for transactions that are writing these rows."""
+        """Return rows with their write ids and ages. Wait for the transactions that are writing these rows."""
         parts = self._batches_of_keys(keys)
         now = self._now(connection, len(parts))
         results = (connection.execute(self._written, {"b_keys": part, **now}) for part in parts)

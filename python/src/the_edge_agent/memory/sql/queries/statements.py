@@ -54,7 +54,7 @@ class Statements:
         return self._catalog
 
     def clock(self, connection: Connection, statements: int = 1) -> datetime | None:
-        """Return the time to bind in a transaction of that many statements."""
+        """Return the time to bind in a transaction that has so many ``statements``."""
         return self.schema.dialect.times.clock(connection, statements=statements)
 
     def keep_blobs(self, connection: Connection) -> None:

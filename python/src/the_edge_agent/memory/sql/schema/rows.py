@@ -29,8 +29,8 @@ def entry_of(key: Any, text: Any, metadata: Any, pointer: str | None, version: A
 
 def time_of(value: Any) -> datetime | None:
     """Return a time that SQLAlchemy has converted. ``read_time`` later refuses a value that is not a time."""
-    moment: datetime | None = value
-    return moment
+    timestamp: datetime | None = value
+    return timestamp
 
 
 def entry_row(dialect: Dialect, entries: Table) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def entry_row(dialect: Dialect, entries: Table) -> dict[str, Any]:
 def entry_parameters(
     dialect: Dialect, store: Store, now: datetime | None, count: int = 1, write_id: str | None = None
 ) -> dict[str, Any]:
-    """Return the parameters of a store. It stands for ``count`` stores of the same key."""
+    """Return the parameters of a store. The store adds ``count`` to the version, as that many stores of the key do."""
     return {
         "b_key": store.key,
         "b_value": store.stored_value,
@@ -74,7 +74,7 @@ def catalog_row(dialect: Dialect, catalog: Table) -> dict[str, Any]:
 
 
 def catalog_parameters(dialect: Dialect, entry: Tracked, now: datetime | None, count: int = 1) -> dict[str, Any]:
-    """Return the parameters of a tracked entry. It stands for ``count`` entries of the same key."""
+    """Return the parameters of a tracked entry. It adds ``count`` to the version, like that many entries of the key."""
     return {
         "b_id": entry.entry_id,
         "b_key": entry.key,

@@ -111,11 +111,14 @@ class IndexedTextConditions(TextConditions):
         return {**super().parameters(terms), "b_words": self.index_query(required)}
 
     def index_condition(self, index_query: BindParameter[str]) -> ColumnElement[bool]:
-        """Return the SQL condition that an entry matches an index query, which is in the parameter ``words``."""
+        """Return the SQL condition that an entry matches an index query. ``index_query`` is its bound parameter."""
         raise NotImplementedError
 
     def index_query(self, terms: Sequence[Term]) -> str:
-        """Return the query for the text index, in the syntax of the index: all terms must occur. No term is negated."""
+        """Return the query for the text index, in the syntax of the index: all terms must occur. No term is negated.
+
+        If there are no terms, nothing uses the result, but the method must return a text.
+        """
         raise NotImplementedError
 
 

@@ -78,7 +78,7 @@ class Times(Part):
 
     @property
     def expiry(self) -> ColumnElement[Any]:
-        """The SQL for when a row that is stored now expires; NULL for never.
+        """The SQL expression for the expiry of a row that is stored now; NULL for never.
 
         The portable dialect binds ``b_expires_at``. With the server's clock it is ``b_until`` or, if that is NULL, the
         time now plus ``b_ttl``.

@@ -5,8 +5,8 @@ places (the numbers in the block) of the entries that have the word. A store lea
 entries have no number, and a search reads all of them.
 
 The table may be out of date, so a search checks the text of the entry itself. Only one rule must hold at the end of
-every
-transaction: if an entry has a number, its text is the one from which the block was created, and the block is listed.
+every transaction: if an entry has a number, its text is the one from which the block was created, and the block is
+listed.
 
 The rows are sorted by block, not by word. So a new block is written to one part of the table, however large the table
 is.

@@ -17,15 +17,15 @@ from the_edge_agent.memory.sql.dialects.postgresql.connection import wrong_encod
 from the_edge_agent.memory.sql.dialects.postgresql.features import PostgreSQLFeatures
 
 _VECTOR_TRIAL: Final = (
-    f"CREATE TEMPORARY TABLE tea_trial (search_text TEXT, found TSVECTOR GENERATED ALWAYS AS ({VECTOR}) STORED)",
-    "CREATE INDEX tea_trial_found ON tea_trial USING gin (found)",
-    "SELECT 1 FROM tea_trial WHERE found @@ to_tsquery('simple'::regconfig, 'a & b:*')",
+    f"CREATE TEMPORARY TABLE tea_trial (search_text TEXT, trial TSVECTOR GENERATED ALWAYS AS ({VECTOR}) STORED)",
+    "CREATE INDEX tea_trial_index ON tea_trial USING gin (trial)",
+    "SELECT 1 FROM tea_trial WHERE trial @@ to_tsquery('simple'::regconfig, 'a & b:*')",
 )
 _JSONB_TRIAL: Final = (
-    "CREATE TEMPORARY TABLE tea_trial (found JSONB)",
-    """SELECT 1 FROM tea_trial WHERE found @> '{"a": 1}' AND jsonb_typeof(found -> 'a') = 'number'""",
+    "CREATE TEMPORARY TABLE tea_trial (trial JSONB)",
+    """SELECT 1 FROM tea_trial WHERE trial @> '{"a": 1}' AND jsonb_typeof(trial -> 'a') = 'number'""",
 )
-_GIN_TRIAL: Final = ("CREATE INDEX tea_trial_found ON tea_trial USING gin (found jsonb_path_ops)",)
+_GIN_TRIAL: Final = ("CREATE INDEX tea_trial_index ON tea_trial USING gin (trial jsonb_path_ops)",)
 _COLUMNS: Final = text(
     "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(:name) AND attnum > 0 AND NOT attisdropped"
 )

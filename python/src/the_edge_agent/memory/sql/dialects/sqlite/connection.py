@@ -26,7 +26,7 @@ from the_edge_agent.memory.sqlite.files import DatabaseFile, absolute
 from the_edge_agent.memory.sqlite.forks import SQLiteCall
 from the_edge_agent.memory.sqlite.settings import OURS, TOLERANT
 
-MEMDB_VERSION: Final = (3, 36, 0)  # the first whose connections can share a database in memory
+MEMDB_VERSION: Final = (3, 36, 0)  # the first SQLite whose connections can share a database in memory
 BUSY_TIMEOUT: Final = 30.0  # seconds to wait for another writer
 UNSOUND: Final = (
     "the driver of libSQL is not sound enough to keep a memory: it stops all threads while one waits for a lock, "

@@ -87,7 +87,7 @@ def outcomes(folder: Path) -> dict[str, list[Outcome]]:
 
 def run_pytest(folder: Path, *options: str, expected: int) -> str:
     """Run the tests of a folder in a process of their own, which must end with this code; return what it prints."""
-    (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\nmarkers = slow\n")
+    (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\nmarkers =\n slow\n highest_versions\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-rs", *options]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     before = filter(None, [environment.get("PYTHONPATH")])

@@ -11,7 +11,7 @@ from sqlalchemy.pool import NullPool
 
 from the_edge_agent.memory.core.results import ERROR_TYPES, LTMError, fail
 from the_edge_agent.memory.database.errors import Where
-from the_edge_agent.memory.sql.driver.deadlines import Deadline
+from the_edge_agent.memory.sql.driver.deadlines import Deadline, DeadlineError
 from the_edge_agent.memory.sql.driver.errors import ConnectingError, LostRaceError, classify
 from the_edge_agent.memory.sql.transactions import retrying
 
@@ -215,6 +215,23 @@ def test_a_conflict_is_tried_again_and_then_reported() -> None:
     with pytest.raises(LTMError) as raised:
         retrying(lost_forever, Deadline(0.05))
     assert raised.value.error_type == "lock_timeout"
+
+
+def test_a_loss_is_reported_though_the_last_attempt_to_connect_was_out_of_time() -> None:
+    deadline = Deadline(0.05)
+    attempts: list[int] = []
+
+    def attempt() -> None:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise wrapped(CodedError(1047, "WSREP has not yet prepared node for application use"))
+        while deadline.remaining():
+            pass
+        raise DeadlineError
+
+    with pytest.raises(LTMError, match="lost its cluster"):
+        retrying(attempt, deadline)
+    assert len(attempts) == 2
 
 
 def test_failures_carry_no_driver_error_as_context() -> None:

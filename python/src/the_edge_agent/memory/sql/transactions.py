@@ -256,7 +256,9 @@ def retrying(
             failure = classify(error)
         again = again or _RetryRule()
         fields = {"unknown": True} if unknown(failure) else {}
-        if deadline.expired and not failure.waited:
+        # A last attempt to connect again ends at the deadline, and may tell of it before the deadline's thread does.
+        is_cut = lost is not None and failure.error_type == "connection_timeout" and not deadline.remaining()
+        if (deadline.expired or is_cut) and not failure.waited:
             timed_out = out_of_time(deadline.seconds) if lost is None or fields else lost  # the loss explains more
             raise timed_out.exception(**fields)
         is_too_late = deadline.remaining() <= (deadline.seconds / 2 if failure.waited else pause)

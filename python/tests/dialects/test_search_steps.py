@@ -203,7 +203,7 @@ def answering(memory: SQLAlchemyBackend, query: str | None, condition: dict[str,
     search = Search(parse_query(query).terms, parse_filter(condition), "", 4, 0)
     answers = [
         step.is_answered_by(memory._database.read(lambda _, each=step: each.statement), search.rows)  # type: ignore[misc]
-        for step in memory._database.start().statements.entries.search_steps(search)
+        for step in memory._database.start().statements.entries.searcher.steps(search)
     ]
     return len(answers), answers.index(True) if answers else None
 
@@ -284,7 +284,7 @@ def test_a_look_at_the_newest_entries_reads_no_others(mysql_family: Database, mo
         for number in range(700):
             memory.store(f"k{number}", number, {"kind": "often", "n": number})
         search = Search((), parse_filter({"kind": "often", "n": {"$gt": 999}}), "", 4, 0)
-        steps = memory._database.start().statements.entries.search_steps(search)
+        steps = memory._database.start().statements.entries.searcher.steps(search)
         looks = [step.statement for step in steps if step.is_partial]
         assert len(looks) == len(LIMITS)
         for query in looks:

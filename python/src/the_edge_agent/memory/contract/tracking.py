@@ -157,7 +157,7 @@ def check_snapshot_found(snapshot: Any) -> None:
 
 
 def changes_of(operations: Sequence[Operation]) -> tuple[list[str], list[Tracked]]:
-    """Return what operations change in a ledger: the keys that they delete, and the entries that they store.
+    """Return ``(deleted, stored)``: the keys to delete from a ledger after operations, and the entries to track there.
 
     A key that is stored several times has one entry, that of its last store.
     """

@@ -239,7 +239,7 @@ def rarity(having: int, among: int) -> float:
 
 
 def parts_of_score(counts: Sequence[int], length: int, rarities: Sequence[float]) -> list[float]:
-    """Return what each term adds to the score, not rounded; see ``score``."""
+    """Return the part of the score that each term adds, not rounded; see ``score``."""
     norm = 1.2 * (0.25 + 0.75 * length / 100)
     return [rarity * (count * 2.2 / (count + norm)) for count, rarity in zip(counts, rarities, strict=True)]
 

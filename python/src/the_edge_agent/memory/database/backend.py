@@ -262,7 +262,7 @@ class DatabaseBackend(LTMBackend):
         raise NotImplementedError
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, dict[str, Any] | Damage | None]:
-        """Return what ``_get`` returns for many keys, in their order; all reads see one state."""
+        """Return the values of ``_get`` for many keys, in the order of the keys; all reads see one state."""
         raise NotImplementedError
 
     def _keys(self, prefix: str, after: str, limit: int) -> Iterable[str]:

@@ -92,12 +92,12 @@ class CatalogSQL:
         """Make the statements.
 
         Args:
-            placeholder: that of a parameter, with ``{}`` for its name.
-            now: the time.
-            timestamp: makes of a column of times what is selected.
-            read_time: makes a time of that.
-            differs: the operator by which values differ, of which one may be NULL.
-            of_upsert: the fields of ``_UPSERT`` that are no parameters.
+            placeholder: the placeholder of a parameter, with ``{}`` for its name.
+            now: the SQL for the current time.
+            timestamp: takes a column of times and returns the SQL that selects it.
+            read_time: takes a selected value and returns the time.
+            differs: the SQL operator that is true if two values differ; one of them may be NULL.
+            of_upsert: the fields of ``_UPSERT`` that are not parameters.
         """
         self.read_time = read_time
         names = (*_COLUMNS, "metadata_hash", "name", "prefix", "end")
@@ -129,7 +129,7 @@ class NativeCatalog(DatabaseCatalog):
     # --- hooks -------------------------------------------------------------------------------------
 
     def _run(self, work: Callable[[Any], Answer], way: Way) -> Answer:
-        """Return what ``work`` returns, which gets a connection, in a transaction if it needs one."""
+        """Call ``work`` with a connection, in a transaction if it needs one, and return its result."""
         raise NotImplementedError
 
     def _now(self) -> dict[str, Any]:

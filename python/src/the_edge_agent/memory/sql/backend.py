@@ -375,7 +375,9 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
 
         def answered(*, filters: bool) -> Answer:
             def work(connection: Connection, sql: Statements, deadline: Deadline) -> Answer:
-                return answer(sql.entries.reads(connection, condition, prefix, rules, deadline, filters=filters))
+                return answer(
+                    sql.entries.searcher.reads(connection, condition, prefix, rules, deadline, filters=filters)
+                )
 
             return self._database.run_timed(work, snapshot=True)
 
@@ -405,7 +407,7 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
         lost = self._values.lost(known_damages)
 
         def work(connection: Connection, sql: Statements, deadline: Deadline) -> tuple[list[Any], Sequence[Damage]]:
-            return sql.entries.search_undamaged(connection, search, lost, deadline, filters=filters)
+            return sql.entries.searcher.undamaged(connection, search, lost, deadline, filters=filters)
 
         return self._database.run_timed(work, snapshot=True)
 
@@ -414,7 +416,7 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
 
     def _results(self, search: Search) -> list[dict[str, Any] | Damage]:
         deadline = self._database.deadline()
-        steps = self._database.start().statements.entries.search_steps(search)
+        steps = self._database.start().statements.entries.searcher.steps(search)
         rows = first_answer(steps, lambda step: self._database.read(lambda sql: step.statement), search.rows)
         results = None if rows is None else results_of(search, rows, deadline)
         if results is not None:

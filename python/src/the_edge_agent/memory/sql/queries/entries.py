@@ -9,18 +9,14 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Integer, Select, Text, bindparam, delete, func, select, type_coerce
 
-from the_edge_agent.memory.core.damage import TIMES, Damage, Facts, Lost, read_facts
-from the_edge_agent.memory.core.filters import Node
-from the_edge_agent.memory.core.languages import Language
+from the_edge_agent.memory.core.damage import TIMES, Damage, Facts, read_facts
 from the_edge_agent.memory.core.operations import Operation, Store, ends_by_itself, is_unconditional
 from the_edge_agent.memory.core.results import LTMError, Result, ok, stored
-from the_edge_agent.memory.database.search_plan import Step
 from the_edge_agent.memory.database.writes import Write, WrittenRow
 from the_edge_agent.memory.sql.dialects.base.match_query import range_conditions
-from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sql.driver.prepared import BoundQuery, Prepared
 from the_edge_agent.memory.sql.queries.batches import batches, exact_bytes
-from the_edge_agent.memory.sql.queries.search import Search, Searcher, SQLReader, prefix_parameters
+from the_edge_agent.memory.sql.queries.search import Searcher, prefix_parameters
 from the_edge_agent.memory.sql.queries.single_store import SingleStore
 from the_edge_agent.memory.sql.queries.versions import VersionedStore
 from the_edge_agent.memory.sql.schema.create import Schema
@@ -32,13 +28,18 @@ Places = list[int]  # the positions of the operations on one key, in order
 
 
 class Entries:
-    """Reads and writes the entries' table of one engine."""
+    """Reads and writes the entries' table of one engine.
+
+    Attributes:
+        searcher: the searches in the table.
+        single: the store of one entry that commits by itself.
+    """
 
     def __init__(self, schema: Schema) -> None:
         """Build the statements."""
         self._dialect = dialect = schema.dialect
         self._packet = schema.packet
-        self._searcher = Searcher(dialect, schema.tables.entries)
+        self.searcher = Searcher(dialect, schema.tables.entries)
         table, columns = schema.tables.entries, schema.tables.entries.c
         visible, expired = dialect.times.visible(table), dialect.times.expired(table)
         self._upsert = dialect.queries.upsert(table, entry_row(dialect, table))
@@ -225,29 +226,6 @@ class Entries:
     def count(self, prefix: str) -> BoundQuery:
         """Return the query that counts the entries whose keys have a prefix."""
         return self._in_prefix(self._count, prefix, {})
-
-    def search_steps(self, search: Search) -> list[Step[BoundQuery]]:
-        """Return candidate statements for a search; see ``Searcher.steps``."""
-        return self._searcher.steps(search)
-
-    def reads(
-        self,
-        connection: Connection,
-        condition: Node | None,
-        prefix: str,
-        rules: Language,
-        deadline: Deadline,
-        *,
-        filters: bool,
-    ) -> SQLReader:
-        """Return the object that reads for a question, see ``Searcher.reads``."""
-        return self._searcher.reads(connection, condition, prefix, rules, deadline, filters=filters)
-
-    def search_undamaged(
-        self, connection: Connection, search: Search, lost: Lost, deadline: Deadline, *, filters: bool
-    ) -> tuple[list[Any], list[Damage]]:
-        """Return the undamaged results of a search, and the damage; see ``Searcher.undamaged``."""
-        return self._searcher.undamaged(connection, search, lost, deadline, filters=filters)
 
     def _now(self, connection: Connection, statements: int = 1) -> dict[str, Any]:
         return {"b_now": self._dialect.times.clock(connection, statements=statements)}

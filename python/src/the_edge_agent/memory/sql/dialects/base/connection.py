@@ -140,5 +140,5 @@ class Sessions:
         """
 
     def reason(self, error: Exception) -> str | None:
-        """Return what caused a Python error at the first connection, or None if that is unknown."""
+        """Return the cause of a Python error at the first connection in words, or None if the cause is unknown."""
         return None

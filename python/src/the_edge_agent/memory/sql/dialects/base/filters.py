@@ -30,7 +30,6 @@ from the_edge_agent.memory.core.filters import (
 
 Kind: TypeAlias = Literal["null", "boolean", "integer", "double", "string", "array", "object"]
 Test: TypeAlias = Callable[[ColumnElement[Any]], ColumnElement[bool]]
-Leaf: TypeAlias = Equals | Compare | Exists | IsObject
 
 NOT_NULL: tuple[Kind, ...] = ("boolean", "integer", "double", "string", "array", "object")
 ANY: tuple[Kind, ...] = ("null", *NOT_NULL)

@@ -33,17 +33,23 @@ _TABLE: Final = (
     "search_text LONGTEXT CHARACTER SET ascii COLLATE ascii_bin NOT NULL, version BIGINT NOT NULL, "
     "write_id VARCHAR(36) CHARACTER SET ascii COLLATE ascii_bin, "
     "storage_uri VARCHAR(200) CHARACTER SET ascii COLLATE ascii_bin, expires_at DATETIME(6), "
-    "created_at DATETIME(6) NOT NULL, updated_at DATETIME(6) NOT NULL, PRIMARY KEY (`key`), "
+    "created_at DATETIME(6) NOT NULL, updated_at DATETIME(6) NOT NULL, lifetime BIGINT, is_indexed SMALLINT, "
+    "PRIMARY KEY (`key`), "
     f"{''.join(f'{name} INT UNSIGNED, INDEX ix_ltm_entries_{name} ({name}), ' for name in METADATA_HASHES)}"
     "number BIGINT, INDEX ix_number (number), "
     "INDEX ix_ltm_entries_expires_at (expires_at), INDEX ix_ltm_entries_updated_at (updated_at DESC, `key`))"
 )
 _INSERT: Final = (
     f"INSERT INTO ltm_entries (`key`, value, metadata, search_text, {', '.join(METADATA_HASHES)}, number, version, "
-    "expires_at, created_at, updated_at) VALUES "
+    "expires_at, created_at, updated_at, lifetime, is_indexed) VALUES "
 )
-_VALUES: Final = f"(%s, %s, %s, %s, {', '.join(['%s'] * len(METADATA_HASHES))}, NULL, 1, NULL, {{now}}, {{now}})"
-_WRITTEN: Final = ("value", "metadata", "search_text", *METADATA_HASHES, "number", "expires_at", "updated_at")
+_VALUES: Final = (
+    f"(%s, %s, %s, %s, {', '.join(['%s'] * len(METADATA_HASHES))}, NULL, 1, NULL, {{now}}, {{now}}, NULL, 1)"
+)
+_WRITTEN: Final = (
+    *("value", "metadata", "search_text", *METADATA_HASHES, "number", "expires_at", "updated_at"),
+    *("lifetime", "is_indexed"),
+)
 _VISIBLE: Final = "(expires_at IS NULL OR expires_at > UTC_TIMESTAMP(6))"
 _GET: Final = f"SELECT value, metadata, version FROM ltm_entries WHERE `key` = %s AND {_VISIBLE}"
 _MANY: Final = f"SELECT `key`, value, metadata, version FROM ltm_entries WHERE `key` IN %s AND {_VISIBLE}"
@@ -58,7 +64,8 @@ _SEARCH: Final = f"""
     best AS (
         SELECT `key`, ROUND(occurrences * 2.2e0 / (occurrences + 1.2e0 * (0.25e0 + 0.75e0 * tokens / 100)), 6) AS score
         FROM newest ORDER BY score DESC, updated_at DESC, `key` LIMIT 10)
-    SELECT e.`key`, e.value, e.metadata, best.score FROM best JOIN ltm_entries e ON e.`key` = best.`key`
+    SELECT e.`key`, e.value, e.metadata, best.score, e.version, e.created_at, e.updated_at, e.expires_at
+    FROM best JOIN ltm_entries e ON e.`key` = best.`key`
     ORDER BY best.score DESC, e.updated_at DESC, e.`key`"""
 _HAS_HASH: Final = " UNION ".join(f"SELECT `key` FROM ltm_entries WHERE {name} = %(hash)s" for name in METADATA_HASHES)
 _FILTER: Final = f"""

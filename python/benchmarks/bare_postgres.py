@@ -24,7 +24,7 @@ _TABLES: Final = (
     'CREATE TABLE IF NOT EXISTS ltm_entries (key VARCHAR(512) COLLATE "C" NOT NULL, value VARCHAR NOT NULL, '
     "metadata VARCHAR, search_text VARCHAR NOT NULL, version BIGINT NOT NULL, write_id VARCHAR(36), "
     "storage_uri VARCHAR(200), expires_at TIMESTAMPTZ, created_at TIMESTAMPTZ NOT NULL, "
-    "updated_at TIMESTAMPTZ NOT NULL, search_vector TSVECTOR GENERATED ALWAYS AS "
+    "updated_at TIMESTAMPTZ NOT NULL, lifetime BIGINT, is_indexed SMALLINT, search_vector TSVECTOR GENERATED ALWAYS AS "
     "(to_tsvector('simple'::regconfig, search_text)) STORED, metadata_json JSONB NOT NULL, PRIMARY KEY (key))",
     "CREATE INDEX IF NOT EXISTS ix_ltm_entries_expires_at ON ltm_entries (expires_at) WHERE expires_at IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS ix_ltm_entries_metadata_json ON ltm_entries USING gin (metadata_json jsonb_path_ops)",
@@ -33,14 +33,15 @@ _TABLES: Final = (
 )
 _PUT: Final = """
     INSERT INTO ltm_entries AS e (key, value, metadata, metadata_json, search_text, version, expires_at, created_at,
-                                  updated_at)
-    VALUES (%s, %s, %s, %s::jsonb, %s, 1, NULL, now(), now())
+                                  updated_at, lifetime, is_indexed)
+    VALUES (%s, %s, %s, %s::jsonb, %s, 1, NULL, now(), now(), NULL, 1)
     ON CONFLICT (key) DO UPDATE SET
         value = excluded.value, metadata = excluded.metadata, metadata_json = excluded.metadata_json,
         search_text = excluded.search_text,
         version = CASE WHEN e.expires_at <= now() THEN 1 ELSE e.version + 1 END,
         created_at = CASE WHEN e.expires_at <= now() THEN now() ELSE e.created_at END,
-        expires_at = excluded.expires_at, updated_at = now(), storage_uri = NULL
+        expires_at = excluded.expires_at, updated_at = now(), storage_uri = NULL,
+        lifetime = excluded.lifetime, is_indexed = excluded.is_indexed
     RETURNING version"""
 _VISIBLE: Final = "(expires_at IS NULL OR expires_at > now())"
 _GET: Final = f"SELECT value, metadata, version FROM ltm_entries WHERE key = %s AND {_VISIBLE}"
@@ -60,7 +61,8 @@ _SEARCH: Final = f"""
     best AS (
         SELECT key, round(occurrences * 2.2 / (occurrences + 1.2 * (0.25 + 0.75 * tokens / 100)), 6)::float8 AS score
         FROM counted ORDER BY score DESC, updated_at DESC, key LIMIT 10)
-    SELECT e.key, e.value, e.metadata, best.score FROM best JOIN ltm_entries e ON e.key = best.key
+    SELECT e.key, e.value, e.metadata, best.score, e.version, e.created_at, e.updated_at, e.expires_at
+    FROM best JOIN ltm_entries e ON e.key = best.key
     ORDER BY best.score DESC, e.updated_at DESC, e.key"""
 _FILTER: Final = f"""
     SELECT key, value, metadata FROM ltm_entries WHERE metadata_json @> %s::jsonb AND {_VISIBLE}

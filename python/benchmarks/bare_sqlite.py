@@ -24,20 +24,22 @@ from the_edge_agent.memory.sqlite.index import definitions
 _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS ltm_entries (key VARCHAR(512) NOT NULL, value TEXT NOT NULL, metadata TEXT, "
     "search_text TEXT NOT NULL, version BIGINT NOT NULL, write_id VARCHAR(36), storage_uri VARCHAR(200), "
-    "expires_at DATETIME, created_at DATETIME NOT NULL, updated_at DATETIME NOT NULL, id INTEGER NOT NULL, "
-    "PRIMARY KEY (id), UNIQUE (key))",
+    "expires_at DATETIME, created_at DATETIME NOT NULL, updated_at DATETIME NOT NULL, lifetime BIGINT, "
+    "is_indexed SMALLINT, id INTEGER NOT NULL, PRIMARY KEY (id), UNIQUE (key))",
     "CREATE INDEX IF NOT EXISTS ix_ltm_entries_expires_at ON ltm_entries (expires_at) WHERE expires_at IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS ix_ltm_entries_updated_at ON ltm_entries (updated_at DESC, key)",
     *definitions("ltm_entries", has_json=True),
 )
 _PUT: Final = """
-    INSERT INTO ltm_entries (key, value, metadata, search_text, version, expires_at, created_at, updated_at)
-    VALUES (?1, ?2, ?3, ?4, 1, NULL, ?5, ?5)
+    INSERT INTO ltm_entries (key, value, metadata, search_text, version, expires_at, created_at, updated_at,
+                             lifetime, is_indexed)
+    VALUES (?1, ?2, ?3, ?4, 1, NULL, ?5, ?5, NULL, 1)
     ON CONFLICT (key) DO UPDATE SET
         value = excluded.value, metadata = excluded.metadata, search_text = excluded.search_text,
         version = CASE WHEN expires_at <= ?5 THEN 1 ELSE version + 1 END,
         created_at = CASE WHEN expires_at <= ?5 THEN ?5 ELSE created_at END,
-        expires_at = excluded.expires_at, updated_at = ?5, storage_uri = NULL
+        expires_at = excluded.expires_at, updated_at = ?5, storage_uri = NULL,
+        lifetime = excluded.lifetime, is_indexed = excluded.is_indexed
     RETURNING version"""
 _VISIBLE: Final = "(expires_at IS NULL OR expires_at > :now)"
 _GET: Final = (
@@ -58,7 +60,8 @@ _SEARCH: Final = f"""
     best AS (
         SELECT id, updated_at, round(occurrences * 2.2 / (occurrences + 1.2 * (0.25 + 0.75 * tokens / 100)), 6) AS score
         FROM counted ORDER BY score DESC, updated_at DESC, key LIMIT 10)
-    SELECT e.key, e.value, e.metadata, best.score FROM best JOIN ltm_entries e ON e.id = best.id
+    SELECT e.key, e.value, e.metadata, best.score, e.version, e.created_at, e.updated_at, e.expires_at
+    FROM best JOIN ltm_entries e ON e.id = best.id
     ORDER BY best.score DESC, e.updated_at DESC, e.key"""
 _FILTER: Final = f"""
     SELECT key, value, metadata FROM ltm_entries

@@ -30,8 +30,11 @@ from the_edge_agent.testing.workers import process_pool
 
 OF_POOLERS = ("transactions", "versions")
 OF_DRIVERS = ("entries", "transactions", "versions", "test_ltm_contract")
-OF_OTHERS = (*OF_DRIVERS, "exactness", "expiry", "snapshots", "changes")
-OF_VARIANTS = (*OF_OTHERS, "batches", "closing", "concurrency", "test_catalog_contract")
+OF_OTHERS = (*OF_DRIVERS, "exactness", "expiry", "touches", "imports", "snapshots", "changes")
+OF_VARIANTS = (
+    *(*OF_OTHERS, "batches", "delete_all", "indexing", "pages", "namespaces", "namespace_lists"),
+    *("closing", "concurrency", "test_catalog_contract"),
+)
 
 settings.register_profile(
     "tea",

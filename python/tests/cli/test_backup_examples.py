@@ -44,7 +44,7 @@ def entries_of(memory: SQLAlchemyBackend) -> dict[str, dict[str, Any]]:
     """Return what the catalog says of everything, without what no two memories share."""
     assert isinstance(memory.catalog, SQLAlchemyCatalog)
     entries = memory.catalog.get_changed_entries()
-    return {entry.pop("key"): {k: v for k, v in entry.items() if not k.endswith("_at")} for entry in entries}
+    return {entry["key"]: {k: v for k, v in entry.items() if k != "key" and not k.endswith("_at")} for entry in entries}
 
 
 def work(memory: SQLAlchemyBackend, generator: random.Random) -> None:

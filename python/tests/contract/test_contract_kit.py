@@ -13,7 +13,9 @@ from typing import ClassVar, TypeAlias
 import pytest
 
 import broken_backends
+import broken_copies
 import broken_lifetimes
+import broken_namespaces
 import broken_races
 import broken_writes
 from broken_backends import FAULTS
@@ -24,7 +26,8 @@ from the_edge_agent.testing.contract import OpenBackend
 
 pytestmark = [pytest.mark.highest_versions, pytest.mark.slow]
 
-MODULES = (broken_backends, broken_writes, broken_lifetimes, broken_races)  # importing one registers its faults
+# Importing one registers its faults.
+MODULES = (broken_backends, broken_writes, broken_lifetimes, broken_namespaces, broken_copies, broken_races)
 
 Outcome: TypeAlias = tuple[str, ...]
 """The test, its phase, passed or failed, the type of the error, and how it ended."""
@@ -122,6 +125,7 @@ def test_there_are_faults_of_every_kind() -> None:
     assert len(FAULTS) >= 24
     rules = {cls.__name__ for test in FAULTS.values() for cls in LTMContract.__mro__ if test in vars(cls)}
     assert {"BatchRules", "ManyKeysRules", "ListingRules", "ExpiryRules", "CleanupRules", "VersionRules"} <= rules
+    assert {"NamespaceRules", "NamespaceListRules", "PageRules", "TouchRules", "IndexRules", "ImportRules"} <= rules
     assert {backend.__module__ for backend in FAULTS} == {module.__name__ for module in MODULES}
 
 
@@ -137,5 +141,5 @@ def test_the_backend_in_the_documentation_keeps_the_contract(tmp_path: Path) -> 
     (tmp_path / "test_safe_notebook.py").write_text(for_safe)
     printed = run_pytest(tmp_path, "-k", "SafeNotebook or without or conflict or rollback", expected=0)
     skipped = {line.rpartition(": ")[2] for line in printed.splitlines() if line.startswith("SKIPPED")}
-    undeclared = ("match", "times", "transactions", "ttl", "versions")
+    undeclared = MemoryBackend.capabilities
     assert skipped == {f"the backend declares no {capability}" for capability in undeclared}

@@ -26,6 +26,7 @@ def test_no_store_follows_the_highest_version(database: Database) -> None:
         for name, store in WAYS.items():
             result = store(memory)
             assert (result["success"], result.get("error_type")) == (False, "validation_error"), name
+            assert "the highest version" in result["error"], name
             entry = memory.retrieve("k")
             assert (entry["value"], entry["version"], type(entry["version"])) == ("old", HIGHEST, int), name
             assert memory.retrieve("a")["found"] is False

@@ -17,6 +17,10 @@ from the_edge_agent.testing.contract import OpenBackend, assert_failure, content
 
 # Fixtures of the rules that a backend leaves out, and why.
 ENDS_WITH_ITS_BACKEND: Final = {"reopen": "a store in memory ends with the backend that opened it"}
+CAPABILITIES: Final = (
+    *("transactional", "expiring", "touching", "versioned", "timed", "matching", "indexing", "importing"),
+    "namespaced",
+)
 
 
 class OnADatabase(LTMContract):
@@ -112,9 +116,7 @@ class TestThirdParty(LTMContract):
     shared_by_processes: ClassVar[bool] = False
     leaves_out: ClassVar[Mapping[str, str]] = {
         **ENDS_WITH_ITS_BACKEND,
-        **dict.fromkeys(
-            ("transactional", "expiring", "versioned", "timed", "matching"), "a capability that is not declared"
-        ),
+        **dict.fromkeys(CAPABILITIES, "a capability that is not declared"),
     }
 
     @pytest.fixture

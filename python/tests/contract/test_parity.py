@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.highest_versions, pytest.mark.slow]
 
 OPERATIONS: Final = of_this_run(1_000, 20_000)
 SEEDS: Final = range(SEED, SEED + of_this_run(1, 10))
-CAPABILITIES: Final = {"transactions", "ttl", "versions"}
+CAPABILITIES: Final = {"transactions", "touch", "versions", "namespaces", "import"}
 
 
 def empty_databases(databases: Databases, folder: Path) -> dict[str, Database]:
@@ -75,22 +75,22 @@ def test_all_catalogs_give_the_same_answers(seed: int, databases: Databases, tmp
 
 
 class RoundsHugeIntegers(SQLiteBackend):
-    def retrieve(self, key: str, default: Any = None) -> Any:
-        result = super().retrieve(key, default)
+    def retrieve(self, key: str, default: Any = None, **options: Any) -> Any:
+        result = super().retrieve(key, default, **options)
         value = result.get("value")
         return {**result, "value": float(value)} if type(value) is int and value > 2**53 else result
 
 
 class SortsMetadata(SQLAlchemyBackend):
-    def retrieve(self, key: str, default: Any = None) -> Any:
-        result = super().retrieve(key, default)
+    def retrieve(self, key: str, default: Any = None, **options: Any) -> Any:
+        result = super().retrieve(key, default, **options)
         metadata = result.get("metadata")
         return {**result, "metadata": dict(sorted(metadata.items()))} if metadata else result
 
 
 class RefusesInOtherWords(SQLAlchemyBackend):
-    def delete(self, key: str) -> Any:
-        result = super().delete(key)
+    def delete(self, key: str, **options: Any) -> Any:
+        result = super().delete(key, **options)
         return result if result["success"] else {**result, "error": "no"}
 
 
@@ -101,7 +101,7 @@ def test_a_fault_of_a_memory_is_found(faulty: Any) -> None:
         players(MemoryPlayer, openers) as by_name,
         pytest.raises(AssertionError, match=r"^step \d+, .* in 2 ways:\nsound"),
     ):
-        play(by_name, sequence_of_a_memory(1, 2000))
+        play(by_name, sequence_of_a_memory(1, 5_000))
 
 
 class TakesNothingForNull(SQLiteCatalog):

@@ -102,8 +102,8 @@ class CommitsHalfATransaction(Faulty):
 
 
 class MakesWholeNumbersIntegers(Faulty):
-    def retrieve(self, key: str, default: Any = None) -> Result:
-        result = super().retrieve(key, default)
+    def retrieve(self, key: str, default: Any = None, **options: Any) -> Result:
+        result = super().retrieve(key, default, **options)
         value = result.get("value")
         return {**result, "value": int(value)} if isinstance(value, float) and value.is_integer() else result
 

@@ -194,19 +194,41 @@ def test_without_a_query_a_search_works_as_before(memory: Any) -> None:
 
 
 def in_python(
-    search: Callable[..., Result], query: Any = None, metadata_filter: Any = None, limit: Any = 10, **more: Any
+    memory: Any,
+    query: Any = None,
+    metadata_filter: Any = None,
+    limit: Any = 10,
+    *,
+    refresh_ttl: Any = False,
+    **more: Any,
 ) -> Any:
     """Search; look for words in all that is there."""
-    found = search(query, metadata_filter, limit, **more)
-    if NO_INDEX not in found.get("error", ""):
-        return found
-    terms = parse_query(query).terms
-    everything = search(None, metadata_filter, 10_000, prefix=more.get("prefix"))["results"]
-    rows = [(entry, search_text(entry["key"], entry["value"], entry["metadata"])) for entry in everything]
+    without_words: Any = type(memory).__bases__[0]
+    search = partial(without_words.search, memory)
+    result = search(query, metadata_filter, limit, refresh_ttl=refresh_ttl, **more)
+    if NO_INDEX not in result.get("error", ""):
+        return result
+    terms, nested = parse_query(query).terms, more.get("nested", False)
+    everything = search(None, metadata_filter, 10_000, prefix=more.get("prefix"), nested=nested)["results"]
+    indexed = {place_of(entry) for entry in memory.iterate_entries(nested=nested) if entry["index"]}
+    rows = [(entry, words_of(entry) if place_of(entry) in indexed else "") for entry in everything]
     first, fitting = more.get("offset", 0), [row for row in rows if matches(row[1], terms)]
     window = fitting[: window_of(terms, first, limit)]
     ranked = best(window, [row[1] for row in window], terms, first, limit)
-    return ok(results=[{**entry, "score": score} for score, (entry, _) in ranked], count=len(ranked))
+    results = [{**entry, "score": score} for score, (entry, _) in ranked]
+    for entry in results:
+        if refresh_ttl and entry["expires_at"] is not None:
+            names, key = place_of(entry)
+            entry["expires_at"] = memory.namespace(*names).touch(key)["expires_at"]
+    return ok(results=results, count=len(results))
+
+
+def place_of(entry: Mapping[str, Any]) -> tuple[Any, str]:
+    return entry.get("namespace", ()), entry["key"]
+
+
+def words_of(entry: Mapping[str, Any]) -> str:
+    return search_text(entry["key"], entry["value"], entry["metadata"])
 
 
 @dataclass(frozen=True)
@@ -217,7 +239,7 @@ class OpenWithoutWords:
 
     def __call__(self) -> Any:
         memory = self.open(search=False)
-        memory.search = partial(in_python, memory.search)
+        memory.__class__ = type(type(memory).__name__, (type(memory),), {"search": in_python})
         return memory
 
 

@@ -22,6 +22,7 @@ from run_length import of_this_day
 from the_edge_agent.memory import LTMBackend, SQLAlchemyBackend, SQLiteBackend
 from the_edge_agent.memory.core import tokens as text
 from the_edge_agent.memory.core.filters import index_lookups, matches, parameterize, parse_filter
+from the_edge_agent.memory.core.namespaces import EVERYTHING
 from the_edge_agent.memory.core.query import parse_query
 from the_edge_agent.memory.database import native_rows
 from the_edge_agent.memory.database import search_plan as plan
@@ -200,7 +201,7 @@ def test_each_step_is_the_one_that_answers_some_search(path: Path, make: Make) -
 
 def answering(memory: SQLAlchemyBackend, query: str | None, condition: dict[str, Any] | None) -> tuple[int, int | None]:
     """Return how many steps of a search are a statement by themselves, and which of them answers."""
-    search = Search(parse_query(query).terms, parse_filter(condition), "", 4, 0)
+    search = Search(parse_query(query).terms, parse_filter(condition), EVERYTHING, 4, 0)
     answers = [
         step.is_answered_by(memory._database.read(lambda _, each=step: each.statement), search.rows)  # type: ignore[misc]
         for step in memory._database.start().statements.entries.searcher.steps(search)
@@ -283,7 +284,7 @@ def test_a_look_at_the_newest_entries_reads_no_others(mysql_family: Database, mo
     with mysql_family.open(pool_size=1, max_overflow=0) as memory:
         for number in range(700):
             memory.store(f"k{number}", number, {"kind": "often", "n": number})
-        search = Search((), parse_filter({"kind": "often", "n": {"$gt": 999}}), "", 4, 0)
+        search = Search((), parse_filter({"kind": "often", "n": {"$gt": 999}}), EVERYTHING, 4, 0)
         steps = memory._database.start().statements.entries.searcher.steps(search)
         looks = [step.statement for step in steps if step.is_partial]
         assert len(looks) == len(LIMITS)

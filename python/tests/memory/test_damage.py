@@ -229,7 +229,8 @@ def test_an_entry_with_no_version_can_only_be_deleted(database: Database) -> Non
             entries = backend.iterate_entries()
             assert [entry["key"] for entry in entries] == ["a", "c"], "nothing has changed"
             assert entries.damaged == [BAD]
-            assert [entry["value"] for entry in backend.search("fox", prefix="bad")["results"]] == [{"text": "red fox"}]
+            found = backend.search("fox", prefix="bad")
+            assert (found["count"], found["damaged"]) == (0, [BAD])
             assert backend.retrieve("a")["version"] == 1
             assert backend.delete(BAD)["deleted"] is True
             assert backend.store(BAD, 1)["version"] == 1
@@ -245,13 +246,62 @@ def test_a_time_that_is_none_is_damage_where_times_are_read(database: Database, 
         assert [entry["key"] for entry in entries] == ["a", "c"]
         assert entries.damaged == [BAD]
         assert backend.retrieve(BAD)["found"] is True
-        assert backend.search("fox")["count"] == 3
-        assert backend.search("fox", limit=1, offset=1)["count"] == 1
+        assert backend.retrieve(BAD, times=True)["damaged"] == [BAD]
+        assert backend.retrieve_many(["a", BAD], times=True)["damaged"] == [BAD]
+        found = backend.search("fox")
+        assert (found_keys(found), found["damaged"]) == (["c", "a"], [BAD])
+        assert found_keys(backend.search("fox", limit=1, offset=1)) == ["a"]
+        for order, keys in (("key", ["a", "c"]), ("-key", ["c", "a"]), ("newest", ["c", "a"])):
+            page = backend.entries(order=order)
+            assert (sorted(entry["key"] for entry in page["entries"]), page["damaged"]) == (sorted(keys), [BAD])
+            assert keys_of_pages(backend, order) == keys
         with pytest.raises(LTMError, match="damaged") as raised:
             backend.catalog.get_entry(BAD)
         assert_nothing_is_shown(raised.value, raised.value.result)
         if column == "expires_at":
             assert backend.sync_catalog()["damaged"] == [BAD]
+        assert backend.touch(BAD, ttl=60).get("damaged") == ([BAD] if column == "expires_at" else None)
+
+
+def found_keys(result: dict[str, Any]) -> list[str]:
+    """Return the keys of the results of a search that may have met damage."""
+    return [entry["key"] for entry in result["results"]]
+
+
+def keys_of_pages(backend: Any, order: str) -> list[str]:
+    """Return the keys of all pages of one entry."""
+    keys: list[str] = []
+    after: str | None = ""
+    while after is not None:
+        page = backend.entries(limit=1, order=order, after=after or None)
+        keys += [entry["key"] for entry in page["entries"]]
+        after = page["next"]
+    return keys
+
+
+# A lifetime that no store writes.
+NO_LIFETIMES: Final[dict[str, list[str]]] = {
+    "postgresql": ["0", "-1", "9223372036854775807"],
+    "sqlite": ["0", "-1", "9223372036854775807", "1.5", "'x'", "x'00'"],
+    "mysql": ["0", "-1", "9223372036854775807"],
+    "mariadb": ["0", "-1", "9223372036854775807"],
+}
+
+
+@every_database
+def test_a_lifetime_that_is_none_is_damage(database: Database) -> None:
+    with filled(database) as backend:
+        for written in NO_LIFETIMES[database.target.family]:
+            named = key_column(backend)
+            run_sql(backend, f"UPDATE ltm_entries SET lifetime = {written} WHERE substr({named}, 1, 3) = 'bad'")
+            for refused in (backend.touch(BAD), backend.touch(BAD, 60)):
+                assert (refused["error_type"], refused["damaged"]) == ("query_error", [BAD]), written
+                assert "its lifetime is no number of microseconds up to 100 years; store it again" in refused["error"]
+            assert backend.entries()["damaged"] == [BAD]
+            assert backend.retrieve(BAD, times=True)["found"] is True
+            assert BAD in found_keys(backend.search("fox"))
+        assert backend.store(BAD, 1, ttl=60)["success"] is True
+        assert backend.touch(BAD)["found"] is True
 
 
 # What each database takes as a time, and Python has not.
@@ -295,7 +345,7 @@ def test_a_time_that_python_does_not_have_is_damage(database: Database, column: 
             assert backend.retrieve(BAD)["found"] is True, "it returns no time"
             for query, condition in ((None, None), ("fox", None), ("fox", {"-n": None}), (None, {"-n": None})):
                 pages = [backend.search(query, condition, limit=1, offset=offset) for offset in (0, 1, 2, 3, 5000)]
-                assert {key for page in pages for key in keys_of(page)} == {"a", BAD, "c"}, text
+                assert [key for page in pages for key in found_keys(page)] == ["c", "a"], text
             with pytest.raises(LTMError, match="damaged"):
                 catalog.get_entry(BAD)
             assert catalog.retrieve_batch(["a", BAD])["damaged"] == [BAD]

@@ -147,7 +147,8 @@ def failures(file: Path, kind: str, chance: random.Random) -> Iterator[tuple[str
 
 def tells_what_is_wrong(failure: dict[str, Any]) -> bool:
     """Return whether a failure is about the file or an entry, or one that a whole file may give, too."""
-    texts = (FILE_DAMAGED, "a table or column is missing")  # the second of a schema that is other valid SQL now
+    # The second is of a schema that is other valid SQL now, the third of a row that a damaged index does not show.
+    texts = (FILE_DAMAGED, "a table or column is missing", "there is no snapshot with this id")
     names_damage = "damaged" in failure or any(text in failure["error"] for text in texts)
     says_more = failure["error_type"] in ("conflict", "configuration_error")
     return names_damage or says_more or "read-only" in failure["error"]  # for a file of a later version, SQLite says

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,21 @@ def write_everything(backend: SQLAlchemyBackend) -> None:
     refused.store("refused", 1)
     refused.store("first", 2, if_version=7)
     assert refused.commit()["error_type"] == "conflict"
+    assert backend.touch("mortal", ttl=9000)["found"] is True
+    backend.touch("immortal")
+    backend.retrieve("mortal", refresh_ttl=True)
+    assert backend.search(prefix="many/1", refresh_ttl=True)["count"] == 10
+    ends = datetime(2099, 1, 1, tzinfo=timezone.utc)
+    copies: list[dict[str, Any]] = [
+        {"key": "copied", "value": 1, "expires_at": ends, "ttl": 60, "version": 7},
+        {"key": "a", "value": "copied"},
+    ]
+    assert backend.import_entries(copies, "replace")["replaced_count"] == 1
+    part = backend.namespace("part")
+    part.store_many([{"key": key, "value": key, "ttl": 60} for key in ("x", "y", "z")])
+    part.touch("x", ttl=120)
+    assert part.delete("y", if_version=1)["deleted"] is True
+    assert part.delete_all("z")["deleted_count"] == 1
 
 
 # --- on the same database ----------------------------------------------------------------------------
@@ -93,7 +109,7 @@ def test_the_catalog_on_the_same_database_agrees_after_every_write(database: Dat
     with database.open(catalog=FORMS[form](database.url)) as backend:
         write_everything(backend)
         assert_agrees(backend)
-        assert backend.count()["count"] == 35
+        assert backend.count()["count"] == 37
         assert backend.sync_catalog() == {"success": True, "tracked_count": 0, "deleted_count": 0}
 
 
@@ -164,6 +180,41 @@ def test_snapshots_and_changes_follow_the_memory(database: Database) -> None:
         assert [entry["key"] for entry in catalog.get_deleted_entries(snapshot)] == ["k0"]
 
 
+@pytest.mark.targets("native", "portable")
+@pytest.mark.parametrize("is_here", [True, False], ids=["here", "elsewhere"])
+def test_the_catalog_follows_touches_and_imports(database: Database, is_here: bool) -> None:
+    here = (
+        {"sqlite": "sqlite", "postgresql": "postgres"}[database.target.family]
+        if database.target.native
+        else "sqlalchemy"
+    )
+    catalog = here if is_here else {"type": "sqlite", "path": ":memory:"}
+    with database.open(catalog=catalog) as backend:
+        assert backend._ledger.is_here is is_here
+        backend.store_many([{"key": key, "value": "red fox", "metadata": {"n": 1}, "ttl": 60} for key in "abc"])
+        backend.store("immortal", 1)
+        before = backend.catalog.create_snapshot("before")
+        for key, ttl in (("a", None), ("b", 3600), ("immortal", None), ("absent", 5)):
+            assert backend.touch(key, ttl)["success"]
+        assert backend.search("fox", refresh_ttl=True, prefix="c")["count"] == 1
+        assert_agrees(backend)
+        assert [entry["key"] for entry in backend.catalog.get_changed_entries(before)] == ["a", "b", "c"]
+        copies = [*backend.iterate_entries()]
+        backend.delete_many(["a", "b"])
+        backend.store("c", "another")
+        for way in ("skip", "replace"):
+            assert backend.import_entries(copies, way)["success"]
+            assert_agrees(backend)
+        assert backend.import_entries(copies)["error_type"] == "conflict"
+        assert_agrees(backend)
+        part = backend.namespace("users")
+        part.store("x", 1, ttl=60)
+        assert part.touch("x", 120)["found"] is True
+        assert part.delete_all("")["deleted_count"] == 1
+        assert_agrees(backend)
+        assert backend.sync_catalog() == {"success": True, "tracked_count": 0, "deleted_count": 0}
+
+
 def test_cleanup_removes_the_expired_from_both(database: Database) -> None:
     with database.open(catalog="sqlalchemy") as backend:
         backend.store_many([{"key": f"k{n}", "value": n, "ttl": 3600} for n in range(7)])
@@ -197,7 +248,7 @@ def test_a_memory_that_gets_a_catalog_later_brings_it_up_to_date(database: Datab
     with SQLAlchemyCatalog(database.url) as catalog:
         catalog.track_entry("too many", "h", None, 1, None)
     with database.open(catalog="sqlalchemy") as backend:
-        assert backend.sync_catalog() == {"success": True, "tracked_count": 35, "deleted_count": 1}
+        assert backend.sync_catalog() == {"success": True, "tracked_count": 37, "deleted_count": 1}
         assert_agrees(backend)
 
 
@@ -272,6 +323,41 @@ def test_the_command_syncs_the_catalog_of_an_agent_s_memory(tmp_path: Path, monk
 def elsewhere(tmp_path: Path) -> Iterator[SQLAlchemyCatalog]:
     with SQLAlchemyCatalog(f"sqlite:///{tmp_path / 'catalog.db'}") as catalog:
         yield catalog
+
+
+@pytest.mark.targets("native")
+def test_the_catalog_of_a_native_memory_agrees_after_every_write(database: Database) -> None:
+    name = {"sqlite": "sqlite", "postgresql": "postgres"}.get(database.target.family, "sqlalchemy")
+    with database.open(catalog=name if database.target.native else "sqlalchemy") as backend:
+        write_everything(backend)
+        assert_agrees(backend)
+        assert backend.sync_catalog() == {"success": True, "tracked_count": 0, "deleted_count": 0}
+
+
+def test_the_catalog_of_a_namespace_has_its_keys(database: Database) -> None:
+    with database.open(catalog="sqlalchemy") as backend:
+        ada = backend.namespace("users", "ada")
+        before = ada.catalog.create_snapshot("before")
+        ada.store_many([{"key": "b", "value": 1, "metadata": {"n": 1}}, {"key": "a", "value": 2}])
+        backend.store("@users/ada.", "of no namespace")
+        backend.namespace("users", "ada", "notes").store("n", 1)
+        catalog = ada.catalog
+        assert catalog.get_entry("a")["key"] == "a"
+        assert catalog.get_entry("n") is None
+        assert [entry["key"] for entry in catalog.list_entries()] == ["a", "b"]
+        assert [entry["key"] for entry in catalog.list_entries(limit=1)] == ["a"]
+        assert [entry["key"] for entry in catalog.list_entries("b", {"n": 1})] == ["b"]
+        assert [entry["key"] for entry in catalog.get_changed_entries(before)] == ["a", "b"]
+        assert [*catalog.retrieve_batch(["a", "x"])["entries"]] == ["a", "x"]
+        tracked = catalog.track_entry("t", "sha256:1", None, 1, None)
+        assert (tracked["created"], backend.catalog.get_entry("@users/ada.t")["byte_size"]) == (True, 1)
+        stored = catalog.store_batch([{"key": "u", "content_hash": "h", "byte_size": 1}, {"key": ""}], atomic=False)
+        assert (stored["stored_count"], stored["failed_count"]) == (1, 1)
+        after = catalog.create_snapshot("after")
+        assert catalog.delete_entry("u") is True
+        assert [entry["key"] for entry in catalog.get_deleted_entries(after)] == ["u"]
+        catalog.close()
+        assert backend.catalog.get_snapshot(before)["name"] == "before"
 
 
 def test_a_catalog_elsewhere_agrees_after_every_write(database: Database, elsewhere: SQLAlchemyCatalog) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
@@ -115,6 +116,45 @@ def test_a_batch_is_stored_once_and_its_answer_is_right(cut: Cut, what: str) -> 
         assert [each["version"] for each in result["results"]] == [version] * 3
         assert [each["created"] for each in result["results"]] == [version == 1] * 3
     assert cut.memory.retrieve("k0")["version"] == 2
+
+
+@both
+def test_a_touch_whose_reply_is_lost_runs_again(cut: Cut, what: str) -> None:
+    cut.memory.store("k", "a fox", ttl=1000)
+    before = cut.memory.retrieve("k", times=True)
+    touched = cut.at_commit(what, lambda memory: memory.touch("k", ttl=5000))
+    after = cut.memory.retrieve("k", times=True)
+    assert (touched["found"], touched["expires_at"]) == (True, after["expires_at"])
+    assert (after["version"], after["updated_at"]) == (1, before["updated_at"])
+    assert (after["expires_at"] - before["expires_at"]).total_seconds() > 3990
+
+
+@both
+@pytest.mark.parametrize("way", ["fail", "skip", "replace"])
+def test_an_import_is_done_once_and_its_answer_is_right(cut: Cut, what: str, way: Any) -> None:
+    entries = [{"key": f"k{number}", "value": number, "version": 5} for number in range(3)]
+    if way != "fail":
+        cut.memory.store("k0", "before")
+    imported = cut.at_commit(what, lambda memory: memory.import_entries(entries, way))
+    if what == "request" and way != "replace":  # there is no row to tell; another import may have been undone
+        assert imported["unknown"] is True
+        return
+    count = 1 if way != "fail" else 0
+    assert imported == {
+        "success": True,
+        "imported_count": 3 - count,
+        "skipped_count": count if way == "skip" else 0,
+        "replaced_count": count if way == "replace" else 0,
+    }
+    assert [entry["version"] for entry in cut.memory.iterate_entries()] == [1 if way == "skip" else 5, 5, 5]
+
+
+def test_the_old_time_of_an_import_proves_nothing(cut: Cut, database: Database) -> None:
+    old = [{"key": "k", "value": "a copy", "updated_at": datetime(2020, 1, 1, tzinfo=timezone.utc)}]
+    with opened(database, database.url) as other:
+        cut._proxy.cut, cut._proxy.when_cut = "reply", partial(other.import_entries, old, "replace")
+        assert is_unknown(cut.memory.store("k", "a fox"))
+        assert other.retrieve("k")["value"] == "a copy"
 
 
 @both

@@ -43,11 +43,11 @@ class ChangesKeys(MemoryBackend):
     def store(self, key: str, *arguments: Any, **options: Any) -> Result:
         return self._answer(key, super().store(self.changed(key), *arguments, **options))
 
-    def retrieve(self, key: str, default: Any = None) -> Result:
-        return super().retrieve(self.changed(key), default)
+    def retrieve(self, key: str, default: Any = None, **options: Any) -> Result:
+        return super().retrieve(self.changed(key), default, **options)
 
-    def delete(self, key: str) -> Result:
-        return self._answer(key, super().delete(self.changed(key)))
+    def delete(self, key: str, **options: Any) -> Result:
+        return self._answer(key, super().delete(self.changed(key), **options))
 
     def _answer(self, key: str, result: Result) -> Result:
         return {**result, "key": key} if result["success"] else result
@@ -116,16 +116,16 @@ class KeepsTheObjectThatWasStored(MemoryBackend):
 
 @caught_by("test_what_is_changed_after_a_read_is_not_stored")
 class GivesAwayTheObjectThatIsStored(MemoryBackend):
-    def retrieve(self, key: str, default: Any = None) -> Result:
-        result = super().retrieve(key, default)
+    def retrieve(self, key: str, default: Any = None, **options: Any) -> Result:
+        result = super().retrieve(key, default, **options)
         return {**result, "value": self._rows[key].entry.value} if result.get("found") else result
 
 
 @caught_by("test_a_store_after_delete_is_a_create")
 class KeepsTheVersionOfWhatWasDeleted(MemoryBackend):
-    def delete(self, key: str) -> Result:
+    def delete(self, key: str, **options: Any) -> Result:
         row = self._rows.get(key)
-        result = super().delete(key)
+        result = super().delete(key, **options)
         if row is not None:
             self._rows[key] = replace(row, expires=0.0)
         return result
@@ -204,14 +204,14 @@ class ListsKeys(MemoryBackend):
 class ListsKeysAsADictionaryDoes(ListsKeys):
     def listed(self, keys: list[str], limit: int, after: str) -> Result:
         ordered = sorted(keys, key=lambda key: (key.casefold(), key))
-        return page_of_keys([key for key in ordered if key > after][: limit + 1], limit)
+        return ok(**page_of_keys([key for key in ordered if key > after][: limit + 1], limit))
 
 
 @caught_by("test_list_keys_is_in_the_order_of_code_points")
 class ListsKeysInTheOrderOfUTF16(ListsKeys):
     def listed(self, keys: list[str], limit: int, after: str) -> Result:
         ordered = sorted(keys, key=lambda key: key.encode("utf-16-be"))
-        return page_of_keys([key for key in ordered if key > after][: limit + 1], limit)
+        return ok(**page_of_keys([key for key in ordered if key > after][: limit + 1], limit))
 
 
 @caught_by("test_next_is_none_exactly_when_nothing_follows")
@@ -231,26 +231,26 @@ class NeverNamesTheLastPage(ListsKeys):
 @caught_by("test_pages_give_every_key_exactly_once")
 class GivesTheLastKeyAgain(ListsKeys):
     def listed(self, keys: list[str], limit: int, after: str) -> Result:
-        return page_of_keys([key for key in keys if key >= after][: limit + 1], limit)
+        return ok(**page_of_keys([key for key in keys if key >= after][: limit + 1], limit))
 
 
 @caught_by("test_pages_go_on_after_a_key_that_is_not_there")
 class BeginsAnewAfterAKeyThatIsNotThere(ListsKeys):
     def listed(self, keys: list[str], limit: int, after: str) -> Result:
         start = keys.index(after) + 1 if after in keys else 0
-        return page_of_keys(keys[start : start + limit + 1], limit)
+        return ok(**page_of_keys(keys[start : start + limit + 1], limit))
 
 
 @caught_by("test_count_counts_what_begins_with_the_prefix")
 class TakesAPrefixForAPattern(MemoryBackend):
-    def count(self, prefix: str | None = None) -> Result:
-        return super().count((prefix or "").rstrip("%"))
+    def count(self, prefix: str | None = None, **options: Any) -> Result:
+        return super().count((prefix or "").rstrip("%"), **options)
 
 
 @caught_by("test_count_counts_all_of_many")
 class CountsOnePage(MemoryBackend):
-    def count(self, prefix: str | None = None) -> Result:
-        return ok(count=min(super().count(prefix)["count"], 1000))
+    def count(self, prefix: str | None = None, **options: Any) -> Result:
+        return ok(count=min(super().count(prefix, **options)["count"], 1000))
 
 
 # --- retrieve_many ---------------------------------------------------------------------------------
@@ -258,24 +258,26 @@ class CountsOnePage(MemoryBackend):
 
 @caught_by("test_retrieve_many_answers_with_each_whole_entry_or_none")
 class LeavesOutWhatIsMissing(MemoryBackend):
-    def retrieve_many(self, keys: Iterable[str]) -> Result:
-        result = super().retrieve_many(keys)
+    def retrieve_many(self, keys: Iterable[str], **options: Any) -> Result:
+        result = super().retrieve_many(keys, **options)
         return {**result, "entries": {key: entry for key, entry in result["entries"].items() if entry is not None}}
 
 
 @caught_by("test_retrieve_many_answers_in_the_order_of_the_keys_each_once")
 class AnswersInTheOrderOfTheStore(MemoryBackend):
-    def retrieve_many(self, keys: Iterable[str]) -> Result:
-        result = super().retrieve_many(keys)
+    def retrieve_many(self, keys: Iterable[str], **options: Any) -> Result:
+        result = super().retrieve_many(keys, **options)
         return {**result, "entries": dict(sorted(result["entries"].items()))}
 
 
 @caught_by("test_retrieve_many_finds_all_of_many")
 class TakesNoMoreThan999Keys(MemoryBackend):
-    def retrieve_many(self, keys: Iterable[str]) -> Result:
+    def retrieve_many(self, keys: Iterable[str], **options: Any) -> Result:
         requested = [*keys]
         return (
-            super().retrieve_many(requested) if len(requested) < 1000 else fail("query_error", "too many SQL variables")
+            super().retrieve_many(requested, **options)
+            if len(requested) < 1000
+            else fail("query_error", "too many SQL variables")
         )
 
 
@@ -284,21 +286,25 @@ class TakesNoMoreThan999Keys(MemoryBackend):
 
 @caught_by("test_after_close_every_call_is_a_connection_error")
 class AnswersAfterClose(MemoryBackend):
-    def count(self, prefix: str | None = None) -> Result:
-        return ok(count=len(self._rows)) if self._closed else super().count(prefix)
+    def count(self, prefix: str | None = None, **options: Any) -> Result:
+        return ok(count=len(self._rows)) if self._closed else super().count(prefix, **options)
 
 
 @caught_by("test_after_close_iterate_all_raises")
 class IteratesAfterClose(MemoryBackend):
-    def iterate_all(self, prefix: str | None = None) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
-        return iter([]) if self._closed else super().iterate_all(prefix)
+    def iterate_all(
+        self, prefix: str | None = None, **options: Any
+    ) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
+        return iter([]) if self._closed else super().iterate_all(prefix, **options)
 
 
 @caught_by("test_writing_while_iterating_works")
 class IteratesByPlace(MemoryBackend):
     """Continues at an offset among the newest entries, so that a write during the iteration moves the entries."""
 
-    def iterate_all(self, prefix: str | None = None) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
+    def iterate_all(
+        self, prefix: str | None = None, **options: Any
+    ) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
         for place in range(len(self._rows)):
             entries = super().search(limit=1, offset=place)["results"]
             yield from ((entry["key"], entry["value"], entry["metadata"]) for entry in entries)

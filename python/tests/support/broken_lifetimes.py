@@ -42,12 +42,12 @@ class ShowsExpired(MemoryBackend):
 
 @caught_by(VANISHES)
 class RetrieveShowsExpired(ShowsExpired):
-    def retrieve(self, key: str, default: Any = None) -> Result:
-        return self._seeing_all(super().retrieve, key, default)
+    def retrieve(self, key: str, default: Any = None, **options: Any) -> Result:
+        return self._seeing_all(super().retrieve, key, default, **options)
 
-    def retrieve_many(self, keys: Iterable[str]) -> Result:
+    def retrieve_many(self, keys: Iterable[str], **options: Any) -> Result:
         living = self.list_keys()["keys"]
-        result = super().retrieve_many(keys)
+        result = super().retrieve_many(keys, **options)
         return {**result, "entries": {key: each if key in living else None for key, each in result["entries"].items()}}
 
 
@@ -62,11 +62,11 @@ class SearchShowsExpired(ShowsExpired):
             else self._seeing_all(super().search, *arguments, **options)
         )
 
-    def iterate_all(self, prefix: str | None = None) -> Items:
+    def iterate_all(self, prefix: str | None = None, **options: Any) -> Items:
         with self._turn:
             self._listing = True
             try:
-                return super().iterate_all(prefix)
+                return super().iterate_all(prefix, **options)
             finally:
                 self._listing = False
 
@@ -79,22 +79,26 @@ class ListKeysShowsExpired(ShowsExpired):
 
 @caught_by(VANISHES)
 class CountShowsExpired(ShowsExpired):
-    def count(self, prefix: str | None = None) -> Result:
-        return self._seeing_all(super().count, prefix)
+    def count(self, prefix: str | None = None, **options: Any) -> Result:
+        return self._seeing_all(super().count, prefix, **options)
 
 
 @caught_by(VANISHES)
 class IterateAllShowsExpired(ShowsExpired):
     _listing = False
 
-    def iterate_all(self, prefix: str | None = None) -> Items:
-        return super().iterate_all(prefix) if self._listing else self._seeing_all(super().iterate_all, prefix)
+    def iterate_all(self, prefix: str | None = None, **options: Any) -> Items:
+        return (
+            super().iterate_all(prefix, **options)
+            if self._listing
+            else self._seeing_all(super().iterate_all, prefix, **options)
+        )
 
     def list_keys(self, *arguments: Any, **options: Any) -> Result:
         return self._listed(super().list_keys, *arguments, **options)
 
-    def count(self, prefix: str | None = None) -> Result:
-        return self._listed(super().count, prefix)
+    def count(self, prefix: str | None = None, **options: Any) -> Result:
+        return self._listed(super().count, prefix, **options)
 
     def _listed(self, read: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
         with self._turn:
@@ -107,8 +111,8 @@ class IterateAllShowsExpired(ShowsExpired):
 
 @caught_by(VANISHES)
 class RetrieveManyShowsExpired(ShowsExpired):
-    def retrieve_many(self, keys: Iterable[str]) -> Result:
-        return self._seeing_all(super().retrieve_many, keys)
+    def retrieve_many(self, keys: Iterable[str], **options: Any) -> Result:
+        return self._seeing_all(super().retrieve_many, keys, **options)
 
 
 # --- lifetimes: the rest ---------------------------------------------------------------------------
@@ -260,14 +264,16 @@ class StoresOnlyTheLastOfABatch(MemoryBackend):
 
 @caught_by("test_iterate_entries_yields_all_that_a_copy_needs")
 class ForgetsWhenAnEntryWasCreated(MemoryBackend):
-    def iterate_entries(self, prefix: str | None = None) -> Iterator[dict[str, Any]]:
-        return iter([{**entry, "created_at": entry["updated_at"]} for entry in super().iterate_entries(prefix)])
+    def iterate_entries(self, prefix: str | None = None, **options: Any) -> Iterator[Any]:
+        return iter(
+            [{**entry, "created_at": entry["updated_at"]} for entry in super().iterate_entries(prefix, **options)]
+        )
 
 
 @caught_by("test_iterate_entries_goes_through_many_in_the_order_of_keys")
 class YieldsThePagesOnly(MemoryBackend):
-    def iterate_entries(self, prefix: str | None = None) -> Iterator[dict[str, Any]]:
-        return islice(super().iterate_entries(prefix), 1_000)
+    def iterate_entries(self, prefix: str | None = None, **options: Any) -> Iterator[Any]:
+        return islice(super().iterate_entries(prefix, **options), 1_000)
 
 
 @caught_by("test_what_is_no_moment_or_one_too_many_is_refused")
@@ -279,13 +285,13 @@ class TakesALifetimeAndAMoment(MemoryBackend):
 
 @caught_by("test_a_bad_prefix_of_entries_is_refused_at_once")
 class ChecksAPrefixOfEntriesLate(MemoryBackend):
-    def iterate_entries(self, prefix: str | None = None) -> Iterator[dict[str, Any]]:
-        yield from super().iterate_entries(prefix)
+    def iterate_entries(self, prefix: str | None = None, **options: Any) -> Iterator[Any]:
+        yield from super().iterate_entries(prefix, **options)
 
 
 @caught_by("test_a_backend_without_times_says_so")
 class IteratesWithoutTimes(FiveMethods):
-    def iterate_entries(self, prefix: str | None = None) -> Iterator[dict[str, Any]]:
+    def iterate_entries(self, prefix: str | None = None, **options: Any) -> Iterator[Any]:
         return iter([])
 
 

@@ -163,14 +163,14 @@ class ReadsEachOfManyInATurnOfItsOwn(MemoryBackend):
         self._between = threading.Event()
         self._applied = 0
 
-    def retrieve_many(self, keys: Iterable[str]) -> Result:
+    def retrieve_many(self, keys: Iterable[str], **options: Any) -> Result:
         first, *others = keys
-        one = super().retrieve_many([first])
+        one = super().retrieve_many([first], **options)
         if not self._between.is_set() and not alone():
             applied = self._applied
             self._between.set()
             wait_for(lambda: self._applied >= applied + 3)
-        other = super().retrieve_many(others)
+        other = super().retrieve_many(others, **options)
         counts = {name: one[name] + other[name] for name in ("found_count", "missing_count")}
         return ok(entries={**one["entries"], **other["entries"]}, **counts)
 
@@ -243,3 +243,23 @@ class CountsWhatAnotherHasCleanedUp(CleansUpWhatItHasRead):
 
     def between(self, keys: list[str]) -> None:
         self._meeting.join("cleanup")
+
+
+@caught_by("test_of_threads_that_delete_one_version_one_succeeds")
+class DeletesForTwo(MemoryBackend):
+    """Compares the version in one turn, and deletes in a later turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._meeting = Meeting()
+
+    @returns_result
+    def delete(self, key: str, *, if_version: int | None = None) -> Result:
+        delete = self._check_delete(key, if_version)
+        with self._open():
+            row = self._row(key)
+            self._check_version(delete, row.version if row else 0)
+        self._meeting.join(key)
+        with self._open():
+            self._rows.pop(key, None)
+            return ok(deleted=True, key=key)

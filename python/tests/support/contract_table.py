@@ -127,7 +127,7 @@ def write(arguments: Sequence[str]) -> None:
         TableError: something failed, was skipped or did not run.
     """
     os.environ.pop(CHOICE, None)
-    missing = set(ALL_TARGETS) - set(chosen_targets())
+    missing = {target for target in ALL_TARGETS if target.name in NAMES} - set(chosen_targets())
     if absent := sorted(target.name for target in missing if target.module not in COMPILED):
         raise TableError(f"not all databases are available: {', '.join(absent)}")
     table, collected = collect()

@@ -6,16 +6,21 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from datetime import datetime, timedelta, timezone
+from typing import Any, Final, TypeAlias
 
 import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 import ltm_calls as calls
 from databases import expire_all, run_sql
-from ltm_calls import CURRENT, EVERY_METHOD, KEYS
+from ltm_calls import CURRENT, EVERY_METHOD, PREFIXES
 from ltm_model import Call, LTMModel
 from the_edge_agent.memory import LTMBackend, LTMError
+
+Names: TypeAlias = tuple[str, ...]
+
+MODEL: Final = "the model"
 
 
 class Memories:
@@ -95,28 +100,58 @@ class LTMMachine(RuleBasedStateMachine):
 
     # --- writes ------------------------------------------------------------------------------------
 
-    @rule(operations=st.lists(calls.operations, min_size=1, max_size=4))
-    def alter(self, operations: list[Call]) -> None:
+    @rule(operations=st.lists(calls.operations, min_size=1, max_size=4), names=calls.namespaces)
+    def alter(self, operations: list[Call], names: Names) -> None:
         """Store and delete, one after the other."""
         for method, arguments in operations:
-            self._write(method, **self._resolved(arguments))
+            self._write(method, names=names, **self._resolved(arguments, names))
 
-    @rule(entries=calls.entries)
-    def store_many(self, entries: list[dict[str, Any]]) -> None:
-        self._write("store_many", entries)
+    @rule(entries=calls.entries, names=calls.namespaces)
+    def store_many(self, entries: list[dict[str, Any]], names: Names) -> None:
+        self._write("store_many", entries, names=names)
 
-    @rule(keys=st.lists(calls.keys, max_size=5))
-    def delete_many(self, keys: list[str]) -> None:
-        self._write("delete_many", keys)
+    @rule(keys=st.lists(calls.keys, max_size=5), names=calls.namespaces)
+    def delete_many(self, keys: list[str], names: Names) -> None:
+        self._write("delete_many", keys, names=names)
 
-    @rule(operations=st.lists(calls.operations, max_size=6), ending=calls.endings)
-    def transact(self, operations: list[Call], ending: str) -> None:
-        resolved = [(method, self._resolved(arguments)) for method, arguments in operations]
+    @rule(prefix=st.sampled_from(PREFIXES), names=calls.namespaces, nested=calls.nested)
+    def delete_all(self, prefix: str, names: Names, nested: bool) -> None:
+        self._write("delete_all", "" if nested else prefix, nested=nested, names=names)
+
+    @rule(touches=st.lists(calls.touches, min_size=1, max_size=3), names=calls.namespaces)
+    def touch(self, touches: list[tuple[str, Any]], names: Names) -> None:
+        for key, ttl in touches:
+            self._write("touch", key, ttl, names=names)
+
+    @rule(entries=calls.copies, on_conflict=calls.ways, names=calls.namespaces)
+    def import_entries(self, entries: list[dict[str, Any]], on_conflict: str, names: Names) -> None:
+        """Import entries. A memory chooses which of several conflicts it reports, so only one can be in conflict."""
+        there = {(key, namespace) for key, _, _, namespace in self._model.namespace(*names).iterate_all(nested=True)}
+        places = [(entry["key"], tuple(entry.get("namespace", ()))) for entry in entries]
+        conflicts = [place for number, place in enumerate(places) if place in there or place in places[:number]]
+        self._write("import_entries", entries, on_conflict if len(conflicts) < 2 else "replace", names=names)
+
+    @rule(origin=calls.namespaces, names=calls.namespaces, on_conflict=st.sampled_from(("skip", "replace")))
+    def copy(self, origin: Names, names: Names, on_conflict: str) -> None:
+        """Copy the entries of a namespace into another one."""
         _wait_for_the_next_microsecond()
-        discarded = {"success": True, "discarded": len(operations)}
-        expected = self._model.commit(resolved) if ending == "commit" else discarded
-        for name, memory in self._memories.opened.items():
-            transaction = memory.transaction()
+        results = {
+            name: memory.namespace(*names).import_entries(
+                [*memory.namespace(*origin).iterate_entries(prefix="a")], on_conflict
+            )
+            for name, memory in self._all()
+        }
+        for name, result in results.items():
+            _assert_same(name, "import_entries", result, results[MODEL])
+        self._compare_contents()
+
+    @rule(operations=st.lists(calls.operations, max_size=6), ending=calls.endings, names=calls.namespaces)
+    def transact(self, operations: list[Call], ending: str, names: Names) -> None:
+        resolved = [(method, self._resolved(arguments, names)) for method, arguments in operations]
+        _wait_for_the_next_microsecond()
+        expected: dict[str, Any] = {}
+        for name, memory in self._all():
+            transaction = memory.namespace(*names).transaction()
             for method, arguments in resolved:
                 queued = getattr(transaction, method)(**arguments)
                 _assert_same(name, f"transaction.{method}", queued, {"success": True, "queued": True})
@@ -124,37 +159,68 @@ class LTMMachine(RuleBasedStateMachine):
                 _assert_refused(name, "transaction.store", transaction.store("", 1), "validation_error")
                 _assert_refused(name, "commit", transaction.commit(), "validation_error")
             ended = transaction.commit() if ending == "commit" else transaction.rollback()
+            expected = expected or ended  # that of the model, which is first
             _assert_same(name, ending, ended, expected)
             _assert_refused(name, "second commit", transaction.commit(), "validation_error")
         self._compare_contents()
 
     # --- reads -------------------------------------------------------------------------------------
 
-    @rule(keys=st.lists(calls.keys, max_size=5), default=calls.values)
-    def retrieve(self, keys: list[str], default: Any) -> None:
-        self._check("retrieve_many", keys)
+    @rule(
+        keys=st.lists(calls.keys, max_size=5),
+        default=calls.values,
+        names=calls.namespaces,
+        times=st.booleans(),
+        refresh=st.booleans(),
+    )
+    def retrieve(self, keys: list[str], default: Any, names: Names, times: bool, refresh: bool) -> None:
+        self._check("retrieve_many", keys, names=names)
+        self._check("retrieve_many", keys, times=times, names=names)
         for key in keys:
-            self._check("retrieve", key, default)
+            self._check("retrieve", key, default, times=times, refresh_ttl=refresh, names=names)
 
-    @rule(searches=st.lists(calls.searches, min_size=1, max_size=4))
-    def search(self, searches: list[dict[str, Any]]) -> None:
+    @rule(searches=st.lists(calls.searches, min_size=1, max_size=4), names=calls.namespaces, nested=calls.nested)
+    def search(self, searches: list[dict[str, Any]], names: Names, nested: bool) -> None:
         for conditions in searches:
-            self._check("search", **conditions)
+            self._check(
+                "search", **{**conditions, "prefix": None} if nested else conditions, nested=nested, names=names
+            )
 
-    @rule(limit=calls.limits, offset=calls.offsets)
-    def newest(self, limit: int, offset: int) -> None:
-        self._check("search", limit=limit, offset=offset)
+    @rule(limit=calls.limits, offset=calls.offsets, names=calls.namespaces, refresh=st.booleans())
+    def newest(self, limit: int, offset: int, names: Names, refresh: bool) -> None:
+        self._check("search", limit=limit, offset=offset, refresh_ttl=refresh, names=names)
 
-    @rule(prefix=calls.prefixes, limit=calls.limits, after=calls.afters)
-    def list_keys(self, prefix: str | None, limit: int, after: str | None) -> None:
-        self._check("list_keys", prefix, limit, after)
+    @rule(prefix=calls.prefixes, limit=calls.limits, after=calls.afters, names=calls.namespaces)
+    def list_keys(self, prefix: str | None, limit: int, after: str | None, names: Names) -> None:
+        self._check("list_keys", prefix, limit, after, names=names)
+        for order in ("key", "-key"):
+            self._check("entries", prefix, limit, after, order, names=names)
 
-    @rule(prefix=calls.prefixes)
-    def count_and_iterate(self, prefix: str | None) -> None:
-        self._check("count", prefix)
-        expected = {"yielded": self._model.iterate_all(prefix)}
-        for name, memory in self._memories.opened.items():
-            _assert_same(name, "iterate_all", {"yielded": list(memory.iterate_all(prefix))}, expected)
+    @rule(prefix=calls.prefixes, limit=calls.limits, order=calls.orders, nested=calls.nested, names=calls.namespaces)
+    def pages(self, prefix: str | None, limit: int, order: str, nested: bool, names: Names) -> None:
+        """Compare all pages; the text of ``next`` has the time of an entry, which is another one in each memory."""
+        expected: dict[str, Any] = {}
+        for name, memory in self._all():
+            pages, after = list[Any](), None
+            while not pages or after is not None:
+                begin = None if nested else prefix
+                page = memory.namespace(*names).entries(begin, limit, after, order, nested=nested)
+                assert page["success"], f"{name}: entries gave\n{page}"
+                pages.append(page["entries"])
+                after = page["next"]
+            expected = expected or {"pages": pages}
+            _assert_same(name, "entries", {"pages": pages}, expected)
+
+    @rule(prefix=calls.prefixes, names=calls.namespaces, nested=calls.nested)
+    def count_and_iterate(self, prefix: str | None, names: Names, nested: bool) -> None:
+        begin = None if nested else prefix
+        self._check("count", begin, nested=nested, names=names)
+        for method in ("iterate_all", "iterate_entries"):
+            self._check_items(method, begin, nested=nested, names=names)
+
+    @rule(conditions=calls.listings, names=calls.namespaces)
+    def list_namespaces(self, conditions: dict[str, Any], names: Names) -> None:
+        self._check("list_namespaces", names=names, **conditions)
 
     # --- time, mistakes, and the end ---------------------------------------------------------------
 
@@ -200,24 +266,39 @@ class LTMMachine(RuleBasedStateMachine):
 
     # -----------------------------------------------------------------------------------------------
 
-    def _write(self, method: str, *arguments: Any, **options: Any) -> None:
+    def _write(self, method: str, *arguments: Any, names: Names = (), **options: Any) -> None:
         _wait_for_the_next_microsecond()
-        self._check(method, *arguments, **options)
+        self._check(method, *arguments, names=names, **options)
         self._compare_contents()
 
     def _compare_contents(self) -> None:
-        self._check("retrieve_many", KEYS)
+        """Compare every whole entry of every namespace."""
+        self._check_items("iterate_entries")
 
-    def _check(self, method: str, *arguments: Any, **options: Any) -> dict[str, Any]:
-        expected: dict[str, Any] = getattr(self._model, method)(*arguments, **options)
-        for name, memory in self._memories.opened.items():
-            _assert_same(name, method, getattr(memory, method)(*arguments, **options), expected)
+    def _check(self, method: str, *arguments: Any, names: Names = (), **options: Any) -> dict[str, Any]:
+        """Make a call on the model and on each memory, in one namespace; return the answer of the model."""
+        expected: dict[str, Any] = {}
+        for name, memory in self._all():
+            answer = getattr(memory.namespace(*names), method)(*arguments, **options)
+            expected = expected or answer  # that of the model, which is first
+            _assert_same(name, method, answer, expected)
         return expected
 
-    def _resolved(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    def _check_items(self, method: str, *arguments: Any, names: Names = (), **options: Any) -> None:
+        expected: dict[str, Any] = {}
+        for name, memory in self._all():
+            items = {"yielded": [*getattr(memory.namespace(*names), method)(*arguments, **options)]}
+            expected = expected or items
+            _assert_same(name, method, items, expected)
+
+    def _all(self) -> list[tuple[str, Any]]:
+        """Return the model and the memories by name, the model first."""
+        return [(MODEL, self._model), *self._memories.opened.items()]
+
+    def _resolved(self, arguments: dict[str, Any], names: Names) -> dict[str, Any]:
         if arguments.get("if_version") != CURRENT:
             return arguments
-        return {**arguments, "if_version": self._model.version(arguments["key"])}
+        return {**arguments, "if_version": self._model.namespace(*names).version(arguments["key"])}
 
 
 def _called(memory: LTMBackend, method: str, *arguments: Any, **options: Any) -> dict[str, Any]:
@@ -230,11 +311,35 @@ def _called(memory: LTMBackend, method: str, *arguments: Any, **options: Any) ->
 
 
 def _assert_same(name: str, method: str, actual: dict[str, Any], expected: dict[str, Any]) -> None:
-    shown = dict(actual)
-    if actual.get("success") is False:
-        assert isinstance(shown.pop("error", None), str), f"{name}: {method} fails without a text: {actual}"
-    texts = [{field: json.dumps(value) for field, value in result.items()} for result in (shown, expected)]
+    has_text = actual.get("success") is not False or isinstance(actual.get("error"), str)
+    assert has_text, f"{name}: {method} fails without a text: {actual}"
+    texts = [
+        {field: json.dumps(_shown(value)) for field, value in result.items() if field != "error"}
+        for result in (actual, expected)
+    ]
     assert texts[0] == texts[1], f"{name}: {method} gave\n{actual}\nand the model\n{expected}"
+
+
+def _shown(value: Any) -> Any:
+    """Return a value with its times as they are the same in all memories.
+
+    A time that a test has chosen stays as it is. A time of a write, or the end of a lifetime, becomes its distance from
+    now in hours. Two times of writes that belong to one entry are compared.
+    """
+    if isinstance(value, datetime):
+        assert value.tzinfo is timezone.utc, value
+        is_chosen = not 2010 < value.year < 2090
+        return value.isoformat() if is_chosen else round((value - datetime.now(timezone.utc)) / timedelta(hours=1))
+    if isinstance(value, tuple):
+        return ["tuple", *map(_shown, value)]
+    if isinstance(value, list):
+        return [*map(_shown, value)]
+    if isinstance(value, dict):
+        shown = {field: _shown(part) for field, part in value.items()}
+        if isinstance(value.get("created_at"), datetime) and isinstance(value.get("updated_at"), datetime):
+            shown["was updated"] = value["created_at"] < value["updated_at"]
+        return shown
+    return value
 
 
 def _assert_refused(name: str, method: str, actual: Any, error_type: str) -> str:

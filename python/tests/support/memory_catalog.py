@@ -26,7 +26,7 @@ from the_edge_agent.memory.core.validation import (
     check_text,
 )
 
-Row: TypeAlias = dict[str, Any]
+Row: TypeAlias = Any  # an entry, or a snapshot
 
 FIELDS = {"key", "content_hash", "storage_uri", "byte_size", "metadata", "inlined_value", "expires_at"}
 
@@ -151,7 +151,7 @@ class NineMethods:
         checked = check_keys(keys)
         with self._open():
             living = self._living()
-            return found_entries({key: shown(living[key]) if key in living else None for key in checked})
+            return ok(**found_entries({key: shown(living[key]) if key in living else None for key in checked}))
 
     @returns_result
     def cleanup_expired(self, batch_size: int = 100) -> Result:

@@ -46,6 +46,7 @@ KEYS: Final = (
         "\x01",
         "\n",
     ),
+    *("@a.a", "@a/b.a", "@a//b.c", "@a.", "@a%2eb.a", "@a%2Fb.a", "@", "a.b"),
     *("k" * 512, "k" * 511 + " ", "😀" * 512, "1", "01", "1.0", "null", "\u00a0", "\u200b", "\ufeff"),
 )
 VALUES: Final[tuple[Any, ...]] = (
@@ -135,7 +136,11 @@ PREFIXES: Final = (
     "\U0010ffff",
     "zz",
 )
+NAMESPACES: Final[tuple[tuple[str, ...], ...]] = (
+    *((), (), (), ("a",), ("a",), ("a", "b"), ("a/b",), ("a.b",), ("%",), ("A",), ("😀", " "), ("n" * 300, "é")),
+)
 TTLS: Final = (None, None, None, 3600, 3600.5, 86400)
+TIMES: Final = (PAST, PAST, PAST + timedelta(microseconds=1), PAST - timedelta(days=400), FUTURE)  # of imported entries
 LIMITS: Final = (1, 2, 3, 7, 10, 100, 10_000)
 HASHES: Final = ("h", "H", "sha256:" + "0" * 64, "~" * 200, "'", "\\", "%")
 URIS: Final = (None, "", "s3://bucket/é ", "file:///a b", "😀" * 100, "x" * 900)

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from itertools import count
 from typing import Any, Final
 
@@ -58,10 +58,20 @@ class Player:
 
 
 class MemoryPlayer(Player):
-    """A memory, with methods for the steps that consist of several calls."""
+    """A memory, with methods for the steps that consist of several calls, and for steps in a namespace."""
+
+    def play(self, step: Step) -> str:
+        """Run a step in its namespace and return the answer as a text."""
+        whole, names = self.store, step.namespace
+        self.store = whole.namespace(*names)
+        try:
+            return super().play(step)
+        finally:
+            if names:
+                self.store = whole
 
     def do_store_over_the_current_version(self, key: str, value: Any, ahead: int, **options: Any) -> Any:
-        version = self.store.retrieve(key)["version"] or 0
+        version = self.store.retrieve(key).get("version") or 0  # no version if the key is too long for the namespace
         return self.store.store(key, value, if_version=version + ahead, **options)
 
     def do_transaction(self, calls: Sequence[tuple[str, dict[str, Any]]], ending: str) -> list[Any]:
@@ -69,8 +79,26 @@ class MemoryPlayer(Player):
         answers = [getattr(transaction, method)(**arguments) for method, arguments in calls]
         return [*answers, getattr(transaction, ending)(), transaction.commit()]
 
-    def do_iterate_all(self, prefix: Any) -> list[Any]:
-        return list(self.store.iterate_all(prefix))
+    def do_iterate_all(self, prefix: Any, **options: Any) -> list[Any]:
+        return list(self.store.iterate_all(prefix, **options))
+
+    def do_iterate_entries(self, prefix: Any, **options: Any) -> list[Any]:
+        return list(self.store.iterate_entries(prefix, **options))
+
+    def do_entries_page_by_page(self, prefix: Any, limit: int, order: Any, nested: bool) -> list[Any]:
+        """Return the entries of all pages; the text of ``next`` may have a time, which is another in each memory."""
+        pages, after = list[Any](), None
+        while not pages or after is not None:
+            page = self.store.entries(prefix, limit, after, order, nested=nested)
+            if not page["success"]:
+                return [page]
+            pages.append(page["entries"])
+            after = page["next"]
+        return pages
+
+    def do_copy_into(self, names: Sequence[str], on_conflict: Any) -> Any:
+        """Copy the entries of this namespace into one below it."""
+        return self.store.namespace(*names).import_entries([*self.store.iterate_entries()], on_conflict)
 
     def do_list_keys_page_by_page(self, prefix: str | None, limit: int) -> list[Any]:
         pages = [self.store.list_keys(prefix, limit)]
@@ -121,7 +149,7 @@ def _normalised(answer: Any, ids: Mapping[str, str]) -> Any:
     if isinstance(answer, str):
         return ids.get(answer, answer)
     if isinstance(answer, datetime):
-        return ["datetime", answer.isoformat(timespec="microseconds"), str(answer.tzinfo)]
+        return ["datetime", _shown(answer), str(answer.tzinfo)]
     if isinstance(answer, (list, tuple)):
         return [type(answer).__name__, *(_normalised(item, ids) for item in answer)]
     if isinstance(answer, dict):
@@ -129,10 +157,24 @@ def _normalised(answer: Any, ids: Mapping[str, str]) -> Any:
         chosen: dict[str, Any] = {}
         if isinstance(created, datetime):
             chosen["created_at"] = ["datetime", str(created.tzinfo)]
-            if isinstance(updated, datetime):
+            if isinstance(updated, datetime) and _is_chosen(created, updated):
+                chosen = {}  # an import gave these times
+            elif isinstance(updated, datetime):
                 chosen["updated_at"] = "the same" if updated == created else "later" if updated > created else "EARLIER"
         return {name: chosen.get(name) or _normalised(value, ids) for name, value in answer.items()}
     return answer
+
+
+def _is_chosen(*times: datetime) -> bool:
+    """Return whether a step gave all of these times: they are in the far past or future."""
+    return not any(2020 < time.year < 2090 for time in times)
+
+
+def _shown(time: datetime) -> str:
+    """Return a time as text; the end of a lifetime as its distance from now in hours."""
+    if _is_chosen(time):
+        return time.isoformat(timespec="microseconds")
+    return f"in {round((time - datetime.now(timezone.utc)) / timedelta(hours=1))} hours"
 
 
 def play(players: Mapping[str, Player], steps: Sequence[Step]) -> Counter[str]:

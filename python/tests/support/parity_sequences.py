@@ -7,32 +7,51 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
 from ltm_calls import BAD_CALLS
-from parity_data import EXPIRIES, HASHES, KEYS, LIMITS, METADATA, PREFIXES, QUERIES, SIZES, TTLS, URIS, VALUES
+from parity_data import (
+    EXPIRIES,
+    HASHES,
+    KEYS,
+    LIMITS,
+    METADATA,
+    NAMESPACES,
+    PREFIXES,
+    QUERIES,
+    SIZES,
+    TIMES,
+    TTLS,
+    URIS,
+    VALUES,
+)
 from the_edge_agent.testing import bad_input as bad
 from the_edge_agent.testing import catalog_bad_input as bad_of_catalogs
 from the_edge_agent.testing import corpus
-from the_edge_agent.testing.catalog_base import entry_of
+from the_edge_agent.testing.catalog_base import FUTURE, PAST, entry_of
 
 Arguments: TypeAlias = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: the name of a method, its arguments, and the number of operations for which it counts."""
+    """One step: the name of a method, its arguments, and the number of operations for which it counts.
+
+    The step of a memory is taken in a namespace of it.
+    """
 
     name: str
     arguments: Arguments = ()
     options: Mapping[str, Any] | None = None
     operations: int = 1
+    namespace: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return the step as the text of a call."""
         shown = [*map(ascii, self.arguments), *(f"{name}={value!a}" for name, value in (self.options or {}).items())]
-        return f"{self.name}({', '.join(shown)})"
+        part = f"namespace({', '.join(map(ascii, self.namespace))})." if self.namespace else ""
+        return f"{part}{self.name}({', '.join(shown)})"
 
 
 class _Sequence:
@@ -49,12 +68,16 @@ class _Sequence:
         count = 0
         while count < operations:
             (choose,) = self.rng.choices([*choices], [*choices.values()])
-            steps.append(choose())
+            steps.append(self.placed(choose()))
             count += steps[-1].operations
         return steps
 
     def choices(self) -> dict[Callable[[], Step], float]:
         raise NotImplementedError
+
+    def placed(self, step: Step) -> Step:
+        """Return a step with the place where it is taken."""
+        return step
 
     def key(self) -> str:
         return self.rng.choice(self.keys)
@@ -93,6 +116,13 @@ class _OfAMemory(_Sequence):
             self.pages: 1,
             self.count: 3,
             self.iterate: 1,
+            self.touch: 5,
+            self.delete_all: 1,
+            self.entries: 3,
+            self.entry_pages: 2,
+            self.list_namespaces: 2,
+            self.imports: 4,
+            self.copies: 0.5,
             self.transaction: 5,
             self.refused: 5,
             self.time_passes: 1,
@@ -100,8 +130,56 @@ class _OfAMemory(_Sequence):
             self.reopen: 0.2,
         }
 
+    def placed(self, step: Step) -> Step:
+        if step.name in _OF_THE_WHOLE:
+            return step
+        return replace(step, namespace=self.rng.choice(NAMESPACES))
+
     def entry(self) -> dict[str, Any]:
-        return {"key": self.key(), "value": self.value(), "metadata": self.metadata(), "ttl": self.rng.choice(TTLS)}
+        entry = {"key": self.key(), "value": self.value(), "metadata": self.metadata(), "ttl": self.rng.choice(TTLS)}
+        return {**entry, "index": self.rng.random() < 0.3} if self.rng.random() < 0.15 else entry
+
+    def flags(self, *names: str) -> dict[str, bool]:
+        return {name: self.rng.random() < 0.8 for name in names if self.rng.random() < 0.3}
+
+    def touch(self) -> Step:
+        return Step("touch", (self.key(), self.rng.choice((None, None, 3600, 7200.5, 86400))))
+
+    def delete_all(self) -> Step:
+        prefix = self.rng.choice(PREFIXES[2:])
+        return Step("delete_all", (prefix,) if self.rng.random() < 0.7 else ("",), self.flags("nested"))
+
+    def entries(self) -> Step:
+        after = self.rng.choice((None, "", self.key()))
+        order = self.rng.choice(("key", "-key"))
+        return Step("entries", (self.rng.choice(PREFIXES), self.rng.choice(LIMITS), after, order))
+
+    def entry_pages(self) -> Step:
+        nested = self.rng.random() < 0.4
+        order = self.rng.choice(("key", "-key", "newest", "newest"))
+        prefix = None if nested else self.rng.choice(PREFIXES)
+        return Step("entries_page_by_page", (prefix, self.rng.choice((5, 17, 100)), order, nested))
+
+    def list_namespaces(self) -> Step:
+        names = (None, None, (), ("a",), ("*",), ("a", "*"), ("*", "b"), ("A",))
+        conditions = {"prefix": self.rng.choice(names), "suffix": self.rng.choice(names)}
+        depth = {"max_depth": self.rng.choice((None, None, 1, 2))}
+        return Step("list_namespaces", options={**conditions, **depth, "limit": self.rng.choice(LIMITS)})
+
+    def imports(self) -> Step:
+        """Import entries. A memory chooses which of several conflicts it reports, so ``fail`` has one entry."""
+        entries = [self.copy() for _ in range(self.rng.choice((0, 1, 1, 3, 8)))]
+        way = "fail" if len(entries) == 1 else self.rng.choice(("skip", "replace"))
+        return Step("import_entries", (entries, way), operations=max(1, len(entries)))
+
+    def copy(self) -> dict[str, Any]:
+        choose = self.rng.choice
+        entry: dict[str, Any] = {**self.entry(), "expires_at": choose((FUTURE, FUTURE, PAST))}
+        entry |= {"version": choose((1, 2, 5, 2**40)), "created_at": choose(TIMES), "updated_at": choose(TIMES)}
+        return {**entry, "namespace": choose(((), ("b",), ["b", "/"]))} if self.rng.random() < 0.2 else entry
+
+    def copies(self) -> Step:
+        return Step("copy_into", (("b",), self.rng.choice(("skip", "replace"))))
 
     def store(self) -> Step:
         version = self.rng.choice((None, None, None, None, 0, 1, 2, 3, 10**6))
@@ -119,13 +197,15 @@ class _OfAMemory(_Sequence):
         return Step("store_many", (entries,), operations=max(1, len(entries)))
 
     def retrieve(self) -> Step:
-        return Step("retrieve", (self.key(), *self.rng.choice(((), (1.0,), ([{"b": 1, "a": 2}],)))))
+        default = self.rng.choice(((), (1.0,), ([{"b": 1, "a": 2}],)))
+        return Step("retrieve", (self.key(), *default), self.flags("times", "refresh_ttl"))
 
     def retrieve_many(self) -> Step:
-        return Step("retrieve_many", (self.some_keys(),))
+        return Step("retrieve_many", (self.some_keys(),), self.flags("times"))
 
     def delete(self) -> Step:
-        return Step("delete", (self.key(),))
+        version = self.rng.choice((None, None, None, 0, 1, 2))
+        return Step("delete", (self.key(),), {"if_version": version})
 
     def delete_many(self) -> Step:
         return Step("delete_many", (self.some_keys(),))
@@ -136,6 +216,9 @@ class _OfAMemory(_Sequence):
         options: dict[str, Any] = {"limit": self.rng.choice(LIMITS), "offset": self.rng.choice((0, 0, 0, 1, 5, 100))}
         if chance() < 0.3:
             options["prefix"] = self.rng.choice(PREFIXES)
+        elif chance() < 0.3:
+            options["nested"] = True
+        options |= self.flags("refresh_ttl")
         condition = self.filter() if chance() < 0.5 else None
         return Step("search", (query if chance() < 0.7 else None, condition), options)
 
@@ -147,10 +230,15 @@ class _OfAMemory(_Sequence):
         return Step("list_keys_page_by_page", (self.rng.choice(PREFIXES), self.rng.choice((5, 17, 100))))
 
     def count(self) -> Step:
-        return Step("count", (self.rng.choice(PREFIXES),))
+        return Step("count", **self.prefix_or_nested())
 
     def iterate(self) -> Step:
-        return Step("iterate_all", (self.rng.choice(PREFIXES),))
+        return Step(self.rng.choice(("iterate_all", "iterate_entries")), **self.prefix_or_nested())
+
+    def prefix_or_nested(self) -> dict[str, Any]:
+        if self.rng.random() < 0.3:
+            return {"arguments": (None,), "options": {"nested": True}}
+        return {"arguments": (self.rng.choice(PREFIXES),)}
 
     def transaction(self) -> Step:
         calls: list[tuple[str, dict[str, Any]]] = []
@@ -197,6 +285,7 @@ class _OfAMemory(_Sequence):
         return Step("reopen")
 
 
+_OF_THE_WHOLE: Final = ("time_passes", "clean_up", "reopen")
 _BAD_ENTRIES: Final[tuple[Any, ...]] = (
     *({"key": "", "value": 1}, {"key": "a\0", "value": 1}, {"key": "a", "value": float("nan")}),
     *({"key": "a", "value": 1, "ttl": 0}, {"key": "a"}, {"key": "a", "value": 1, "if_version": 0}, None, "a"),
@@ -226,7 +315,8 @@ class _OfACatalog(_Sequence):
         choose = self.rng.choice
         fields = {"content_hash": choose(HASHES), "storage_uri": choose(URIS), "byte_size": choose(SIZES)}
         others = {"metadata": self.metadata(), "inlined_value": self.value(), "expires_at": choose(EXPIRIES)}
-        return entry_of(self.key(), **fields, **others)
+        entry: dict[str, Any] = entry_of(self.key(), **fields, **others)
+        return entry
 
     def track(self) -> Step:
         return Step("track_entry", options=self.entry())

@@ -35,16 +35,17 @@ class Recorder(LTMBackend):
         value: Any,
         metadata: dict[str, Any] | None = None,
         *,
-        ttl: float | None = None,
+        ttl: Any = None,
         if_version: int | None = None,
         expires_at: datetime | None = None,
-    ) -> dict[str, Any]:
+        **_: Any,
+    ) -> Any:
         return {"success": True, "by": self.name, "arguments": [key, value, metadata, ttl, if_version]}
 
-    def retrieve(self, key: str, default: Any = None) -> dict[str, Any]:
+    def retrieve(self, key: str, default: Any = None, **_: Any) -> Any:
         return {"success": True, "by": self.name, "arguments": [key, default]}
 
-    def delete(self, key: str) -> dict[str, Any]:
+    def delete(self, key: str, **_: Any) -> Any:
         return {"success": False, "error": f"{self.name} is read-only", "error_type": "query_error"}
 
     def search(
@@ -57,7 +58,8 @@ class Recorder(LTMBackend):
         prefix: str | None = None,
         offset: int = 0,
         explain: bool = False,
-    ) -> dict[str, Any]:
+        **_: Any,
+    ) -> Any:
         return {"success": True, "arguments": [query, metadata_filter, limit, prefix, offset]}
 
     def close(self) -> None:

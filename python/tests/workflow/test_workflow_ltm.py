@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import pytest
 
 from databases import Database
-from the_edge_agent import NodeError, WorkflowFileError, YAMLEngine
+from the_edge_agent import WorkflowFileError
 from the_edge_agent.memory import LTMBackend
-
-Run: TypeAlias = Callable[..., dict[str, Any]]
+from workflow_nodes import Run, failure, runner
 
 pytestmark = pytest.mark.targets(portable=False)
 
@@ -26,22 +24,7 @@ def memory(database: Database) -> Iterator[LTMBackend]:
 
 @pytest.fixture
 def run(memory: LTMBackend, tmp_path: Path) -> Run:
-    """Runs nodes, written in YAML, with an input; returns the final state without the input."""
-
-    def run_nodes(nodes: str, **state: Any) -> dict[str, Any]:
-        path = tmp_path / "agent.yaml"
-        path.write_text(f"nodes:\n{nodes}", encoding="utf-8")
-        with YAMLEngine(ltm_backend=memory) as engine:
-            *_, final = engine.load_from_file(path).invoke(state)
-        return {name: value for name, value in final["state"].items() if name not in state}
-
-    return run_nodes
-
-
-def failure(run: Run, nodes: str, **state: Any) -> NodeError:
-    with pytest.raises(NodeError) as caught:
-        run(nodes, **state)
-    return caught.value
+    return runner(memory, tmp_path)
 
 
 def fill(memory: LTMBackend, *keys: str) -> None:
@@ -70,8 +53,8 @@ class TestStore:
             "  - {name: b, uses: ltm.store_many, with: {entries: [{key: b, value: 1, expires_at: '2099-12-31'}]}}\n"
             "  - {name: c, uses: ltm.store, with: {key: c, value: 1, expires_at: '2001-12-31'}}\n"
         )
-        ends = {entry["key"]: entry["expires_at"].isoformat() for entry in memory.iterate_entries()}
-        assert ends == {"a": "2099-12-31T22:59:59.000001+00:00", "b": "2099-12-31T00:00:00+00:00"}
+        ends = {entry["key"]: str(entry["expires_at"]) for entry in memory.iterate_entries()}
+        assert ends == {"a": "2099-12-31 22:59:59.000001+00:00", "b": "2099-12-31 00:00:00+00:00"}
 
     def test_what_has_expired_is_created_anew(self, run: Run, memory: LTMBackend) -> None:
         run(self.LEASE, who="Ana", minutes=0.0001)
@@ -213,11 +196,11 @@ class TestKeys:
             "has no argument `version`; did you mean `if_version`?",
         ),
         ("uses: ltm.store_many", "needs the argument `entries`"),
-        ("uses: ltm.store_many, with: {entries: [], ttl: 5}", "has no argument `ttl`; it takes `entries`"),
+        ("uses: ltm.store_many, with: {entries: [], ttl: 5}", "has no argument `ttl`; it takes `entries`, `namespace`"),
         ("uses: ltm.retrieve_many, with: {key: k}", "has no argument `key`; did you mean `keys`?"),
         ("uses: ltm.delete_many", "needs the argument `keys`"),
         ("uses: ltm.list, with: {prefixes: a}", "has no argument `prefixes`; did you mean `prefix`?"),
-        ("uses: ltm.count, with: {limit: 1}", "has no argument `limit`; it takes `prefix`"),
+        ("uses: ltm.count, with: {limit: 1}", "has no argument `limit`; it takes `prefix`, `nested`, `namespace`"),
         ("uses: ltm.cleanup, with: {batch: 1}", "has no argument `batch`; did you mean `batch_size`?"),
         ("uses: ltm.list_keys", "unknown action `ltm.list_keys`; did you mean `ltm.list`?"),
     ],

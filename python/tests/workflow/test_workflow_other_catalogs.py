@@ -8,6 +8,7 @@ import pytest
 
 from the_edge_agent import NodeError, YAMLEngine
 from the_edge_agent.memory import SQLAlchemyBackend, SQLAlchemyCatalog
+from the_edge_agent.memory.contract.result_types import DeletedEntry
 from the_edge_agent.workflow.actions.catalog import CATALOG_ACTIONS
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -82,7 +83,7 @@ def test_a_catalog_that_does_not_tell_what_was_deleted_says_so() -> None:
 
 def test_what_goes_between_the_two_questions_is_deleted_and_not_changed() -> None:
     class Busy(SQLAlchemyCatalog):
-        def get_deleted_entries(self, since_snapshot_id: str) -> list[dict[str, Any]]:
+        def get_deleted_entries(self, since_snapshot_id: str) -> list[DeletedEntry]:
             self.delete_entry("k")
             return super().get_deleted_entries(since_snapshot_id)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -89,7 +89,7 @@ def optimize(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _optimized(url: str, table: str) -> dict[str, Any]:
+def _optimized(url: str, table: str) -> Mapping[str, Any]:
     from the_edge_agent.memory import SQLAlchemyBackend
 
     with SQLAlchemyBackend(url, table_name=table, create_tables=False, lazy=True) as memory:
@@ -117,7 +117,7 @@ def tokens(
         writer("-")(report if as_json else lines.encode())
 
 
-def _synced(file: Path) -> dict[str, Any]:
+def _synced(file: Path) -> Mapping[str, Any]:
     from the_edge_agent.memory import LTMError, parse_ltm_config
     from the_edge_agent.workflow.reading import read_file
 
@@ -125,11 +125,12 @@ def _synced(file: Path) -> dict[str, Any]:
     settings = data.get("settings") if isinstance(data, dict) else None
     if not isinstance(settings, dict) or not isinstance(block := settings.get("ltm", {}), dict):
         raise LTMError("configuration_error", f"{file} has no settings.ltm")
-    flat = {name: value for name, value in settings.items() if name != "ltm_lazy"}
-    with parse_ltm_config({**flat, "ltm": {**block, "lazy": True}}) as memory:  # lazy: a start may refuse a new catalog
+    flat = {name: value for name, value in settings.items() if name not in ("ltm_lazy", "ltm_errors")}
+    ours = {"lazy": True, "errors": "return"}  # lazy, because a start may refuse a new catalog
+    with parse_ltm_config({**flat, "ltm": {**block, **ours}}) as memory:
         if getattr(memory, "catalog", None) is None:
             raise LTMError("configuration_error", "settings.ltm has no catalog; write for example catalog: sqlalchemy")
-        result: dict[str, Any] = memory.sync_catalog()  # type: ignore[attr-defined]
+        result: Mapping[str, Any] = memory.sync_catalog()  # type: ignore[attr-defined]
         return result
 
 

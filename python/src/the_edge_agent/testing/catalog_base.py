@@ -16,7 +16,7 @@ from the_edge_agent.memory.core.results import LTMError, Result
 from the_edge_agent.testing.contract import assert_failure, assert_same, assert_success
 
 OpenCatalog: TypeAlias = Callable[[], CatalogBackend]
-Entry: TypeAlias = dict[str, Any]
+Entry: TypeAlias = Any  # an entry of a catalog, of any type
 Whole = TypeVar("Whole", bound="FullCatalog")
 
 PAST: Final = datetime(2000, 1, 1, tzinfo=timezone.utc)  # an entry with this expiry has expired at once

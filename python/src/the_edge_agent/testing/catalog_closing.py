@@ -21,7 +21,7 @@ from the_edge_agent.testing.catalog_base import (
 )
 from the_edge_agent.testing.contract import assert_failure, assert_success
 
-ANSWERING: Final[dict[str, Callable[[FullCatalog], dict[str, Any]]]] = {
+ANSWERING: Final[dict[str, Callable[[FullCatalog], Any]]] = {
     "track_entry": lambda catalog: catalog.track_entry("k", "hash", None, 1, None),
     "store_batch": lambda catalog: catalog.store_batch([entry_of("k")]),
     "store_batch of nothing": lambda catalog: catalog.store_batch([]),

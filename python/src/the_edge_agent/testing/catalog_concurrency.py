@@ -77,7 +77,7 @@ class CatalogConcurrencyRules(Workers, CatalogBase):
 
     def assert_whole(self, catalog: CatalogBackend) -> None:
         """Check that every key exists, that no entry mixes the data of two writers, and that filters agree."""
-        entries = catalog.list_entries()
+        entries: list[Any] = [*catalog.list_entries()]
         assert keys(entries) == sorted(KEYS)
         for entry in entries:
             assert entry["content_hash"] == f"h{entry['metadata']['writer']}"
@@ -147,12 +147,13 @@ class CatalogConcurrencyRules(Workers, CatalogBase):
                 track_all(catalog, entries(number, "ba"))
 
         def read() -> None:
-            for listed in (
-                catalog.list_entries(),
-                catalog.list_entries("", {"pair": True}),
-                catalog.get_changed_entries(),
+            reads: list[list[Any]] = [
+                [*catalog.list_entries()],
+                [*catalog.list_entries("", {"pair": True})],
+                [*catalog.get_changed_entries()],
                 [*catalog.retrieve_batch(["a", "b"])["entries"].values()],
-            ):
+            ]
+            for listed in reads:
                 assert len({entry["content_hash"] for entry in listed}) == 1
                 assert len(listed) == 2
 

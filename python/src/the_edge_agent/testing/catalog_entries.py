@@ -147,7 +147,7 @@ class CatalogEntryRules(CatalogBase):
     def test_what_is_changed_after_a_read_is_not_stored(self, catalog: CatalogBackend) -> None:
         track(catalog, "k", metadata={"list": [1]}, inlined_value={"list": [1]})
         before = contents(catalog)
-        entries = [entry_at(catalog, "k"), *catalog.list_entries(), *catalog.get_changed_entries()]
+        entries: list[Any] = [entry_at(catalog, "k"), *catalog.list_entries(), *catalog.get_changed_entries()]
         for entry in (*entries, catalog.retrieve_batch(["k"])["entries"]["k"]):
             entry["metadata"]["list"].append(2)
             entry["inlined_value"]["list"].append(2)

@@ -11,7 +11,7 @@ from the_edge_agent.memory.contract.backend import LTMBackend
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.testing.contract import ContractBase, OpenBackend, assert_failure, assert_success, find
 
-CALLS: Final[dict[str, Callable[[LTMBackend], dict[str, Any]]]] = {
+CALLS: Final[dict[str, Callable[[LTMBackend], Any]]] = {
     "store": lambda backend: backend.store("k", 1),
     "retrieve": lambda backend: backend.retrieve("k"),
     "delete": lambda backend: backend.delete("k"),
@@ -24,7 +24,7 @@ CALLS: Final[dict[str, Callable[[LTMBackend], dict[str, Any]]]] = {
     "count": lambda backend: backend.count(),
     "count with a prefix": lambda backend: backend.count("k"),
 }
-BATCHES: Final[dict[str, Callable[[LTMBackend], dict[str, Any]]]] = {
+BATCHES: Final[dict[str, Callable[[LTMBackend], Any]]] = {
     "store_many": lambda backend: backend.store_many([{"key": "k", "value": 1}]),
     "store_many of nothing": lambda backend: backend.store_many([]),
     "delete_many": lambda backend: backend.delete_many(["k"]),
@@ -47,6 +47,39 @@ class ClosingRules(ContractBase):
 
     def test_after_close_if_version_is_a_connection_error(self, versioned: LTMBackend) -> None:
         assert_closed_to({"store": lambda backend: backend.store("k", 1, if_version=0)}, versioned)
+
+    def test_after_close_touch_and_times_are_a_connection_error(self, touching: LTMBackend, timed: LTMBackend) -> None:
+        calls: dict[str, Callable[[LTMBackend], Any]] = {
+            "touch": lambda backend: backend.touch("k"),
+            "touch with ttl": lambda backend: backend.touch("k", 60),
+            "retrieve and refresh": lambda backend: backend.retrieve("k", refresh_ttl=True),
+            "search and refresh": lambda backend: backend.search(refresh_ttl=True),
+            "retrieve with times": lambda backend: backend.retrieve("k", times=True),
+            "retrieve_many with times": lambda backend: backend.retrieve_many(["k"], times=True),
+            "entries": lambda backend: backend.entries(),
+            "newest entries": lambda backend: backend.entries(order="newest"),
+        }
+        assert_closed_to(calls, touching)
+        with pytest.raises(LTMError) as raised:
+            list(timed.iterate_entries())
+        assert_failure(raised.value.result, "connection_error")
+
+    def test_after_close_imports_fail_and_have_counts(self, importing: LTMBackend) -> None:
+        importing.close()
+        for entries in ([{"key": "k", "value": 1}], []):
+            result: Any = importing.import_entries(entries)
+            counts = {name: result.pop(name, 0) for name in ("imported_count", "skipped_count", "replaced_count")}
+            assert set(counts.values()) == {0}
+            assert_failure(result, "connection_error")
+
+    def test_after_close_namespaces_are_a_connection_error(self, namespaced: LTMBackend) -> None:
+        calls: dict[str, Callable[[LTMBackend], Any]] = {
+            "list_namespaces": lambda backend: backend.list_namespaces(),
+            "count": lambda backend: backend.count(nested=True),
+            "search": lambda backend: backend.search(nested=True),
+            "store": lambda backend: backend.namespace("a").store("k", 1),
+        }
+        assert_closed_to(calls, namespaced)
 
     def test_after_close_iterate_all_raises(self, backend: LTMBackend) -> None:
         backend.close()
@@ -94,7 +127,7 @@ class ClosingRules(ContractBase):
             assert first.retrieve("k")["value"] == 1
 
 
-def assert_closed_to(calls: Mapping[str, Callable[[LTMBackend], dict[str, Any]]], backend: LTMBackend) -> None:
+def assert_closed_to(calls: Mapping[str, Callable[[LTMBackend], Any]], backend: LTMBackend) -> None:
     """Check that calls succeed before close and fail after it, also when repeated; name the calls that do not."""
     for call in calls.values():
         assert_success(call(backend))

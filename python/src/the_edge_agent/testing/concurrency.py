@@ -25,7 +25,7 @@ SEARCHES_FOR_A_PAIR: Final[tuple[dict[str, Any], ...]] = (
     {},
 )
 
-Results: TypeAlias = list[dict[str, Any]]
+Results: TypeAlias = list[Any]
 Work: TypeAlias = Callable[[LTMBackend, int], Results]
 
 

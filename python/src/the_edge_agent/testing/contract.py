@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 import pytest
 
@@ -14,6 +14,9 @@ from the_edge_agent.memory.core.results import Result
 
 OpenBackend: TypeAlias = Callable[[], LTMBackend]
 Item: TypeAlias = tuple[str, Any, dict[str, Any] | None]
+
+TIMES: Final = ("created_at", "updated_at", "expires_at")
+VERSION_AND_TIMES: Final = ("version", *TIMES)  # of a result of search
 
 
 class ContractBase:
@@ -42,30 +45,47 @@ class ContractBase:
     @pytest.fixture
     def transactional(self, backend: LTMBackend) -> LTMBackend:
         """Return the backend; skip the test if it has no transactions."""
-        if "transactions" not in backend.capabilities:
-            pytest.skip("the backend declares no transactions")
-        return backend
+        return having(backend, "transactions")
 
     @pytest.fixture
     def expiring(self, backend: LTMBackend) -> LTMBackend:
         """Return the backend; skip the test if it does not accept ``ttl``."""
-        if "ttl" not in backend.capabilities:
-            pytest.skip("the backend declares no ttl")
-        return backend
+        return having(backend, "ttl")
 
     @pytest.fixture
     def timed(self, backend: LTMBackend) -> LTMBackend:
         """Return the backend; skip the test if it does not have the capability ``times``."""
-        if "times" not in backend.capabilities:
-            pytest.skip("the backend declares no times")
-        return backend
+        return having(backend, "times")
 
     @pytest.fixture
     def versioned(self, backend: LTMBackend) -> LTMBackend:
         """Return the backend; skip the test if it does not obey ``if_version``."""
-        if "versions" not in backend.capabilities:
-            pytest.skip("the backend declares no versions")
-        return backend
+        return having(backend, "versions")
+
+    @pytest.fixture
+    def matching(self, backend: LTMBackend) -> LTMBackend:
+        """Return the backend; skip the test if it does not declare ``match``."""
+        return having(backend, "match")
+
+    @pytest.fixture
+    def touching(self, backend: LTMBackend) -> LTMBackend:
+        """Return the backend; skip the test if it does not provide ``touch``."""
+        return having(backend, "touch")
+
+    @pytest.fixture
+    def indexing(self, backend: LTMBackend) -> LTMBackend:
+        """Return the backend; skip the test if it does not accept ``index``."""
+        return having(backend, "index")
+
+    @pytest.fixture
+    def importing(self, backend: LTMBackend) -> LTMBackend:
+        """Return the backend; skip the test if it does not provide ``import_entries``."""
+        return having(backend, "import")
+
+    @pytest.fixture
+    def namespaced(self, backend: LTMBackend) -> LTMBackend:
+        """Return the backend; skip the test if it has no namespaces."""
+        return having(backend, "namespaces")
 
     @pytest.fixture
     def reopen(self, open_backend: OpenBackend) -> OpenBackend:
@@ -73,6 +93,13 @@ class ContractBase:
         if not self.shared_by_processes:
             pytest.skip("the store ends with the backend that opened it")
         return open_backend
+
+
+def having(backend: LTMBackend, capability: str) -> LTMBackend:
+    """Return the backend; skip the test if it does not declare the capability."""
+    if capability not in backend.capabilities:
+        pytest.skip(f"the backend declares no {capability}")
+    return backend
 
 
 def generator(seed: int) -> random.Random:
@@ -99,10 +126,20 @@ def find(
     limit: Any = 10,
     **options: Any,
 ) -> Result:
-    """Search with ``match="all"``: for entries that have every word."""
+    """Search with ``match="all"``: for entries that have every word. The results have no version and no times."""
     if "match" in backend.capabilities:
         options["match"] = "all"
-    return backend.search(query, metadata_filter, limit, **options)
+    return without_times(backend.search(query, metadata_filter, limit, **options))
+
+
+def without_times(result: Result) -> Result:
+    """Return the result of a search without the fields that need the capability ``times``."""
+    if not result["success"]:
+        return result
+    results = [
+        {name: value for name, value in entry.items() if name not in VERSION_AND_TIMES} for entry in result["results"]
+    ]
+    return {**result, "results": results}
 
 
 def text_of(value: Any) -> str:

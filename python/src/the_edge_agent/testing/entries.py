@@ -114,7 +114,8 @@ class EntryRules(ContractBase):
     def test_what_is_changed_after_a_read_is_not_stored(self, backend: LTMBackend) -> None:
         backend.store("k", {"list": [1]}, {"list": [1]})
         before = contents(backend)
-        for entry in (backend.retrieve("k"), find(backend)["results"][0]):
+        entries: list[Any] = [backend.retrieve("k"), find(backend)["results"][0]]
+        for entry in entries:
             entry["value"]["list"].append(2)
             entry["metadata"]["list"].append(2)
         for _, value, metadata in backend.iterate_all():

@@ -7,19 +7,26 @@ from the_edge_agent.testing.batches import BatchRules
 from the_edge_agent.testing.cleanup import CleanupRules
 from the_edge_agent.testing.closing import ClosingRules
 from the_edge_agent.testing.concurrency import ConcurrencyRules
+from the_edge_agent.testing.delete_all import DeleteAllRules
 from the_edge_agent.testing.entries import EntryRules
 from the_edge_agent.testing.exactness import ExactnessRules
 from the_edge_agent.testing.expiry import ExpiryRules
 from the_edge_agent.testing.filters import FilterRules
 from the_edge_agent.testing.generated import GeneratedRules
+from the_edge_agent.testing.imports import ImportRules
+from the_edge_agent.testing.indexing import IndexRules
 from the_edge_agent.testing.iteration import IterationRules
 from the_edge_agent.testing.listing import ListingRules
 from the_edge_agent.testing.many_keys import ManyKeysRules
+from the_edge_agent.testing.namespace_lists import NamespaceListRules
+from the_edge_agent.testing.namespaces import NamespaceRules
+from the_edge_agent.testing.pages import PageRules
 from the_edge_agent.testing.persistence import PersistenceRules
 from the_edge_agent.testing.queries import QueryRules
 from the_edge_agent.testing.questions import QuestionRules
 from the_edge_agent.testing.ranking import RankRules
 from the_edge_agent.testing.times import TimeRules
+from the_edge_agent.testing.touches import TouchRules
 from the_edge_agent.testing.transactions import TransactionRules
 from the_edge_agent.testing.versions import VersionRules
 
@@ -36,12 +43,19 @@ class LTMContract(
     TransactionRules,
     BatchRules,
     ManyKeysRules,
+    DeleteAllRules,
     IterationRules,
     ListingRules,
     ExpiryRules,
     TimeRules,
+    PageRules,
+    TouchRules,
+    IndexRules,
+    ImportRules,
     CleanupRules,
     VersionRules,
+    NamespaceRules,
+    NamespaceListRules,
     ClosingRules,
     ConcurrencyRules,
     PersistenceRules,

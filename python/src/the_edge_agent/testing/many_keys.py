@@ -100,7 +100,7 @@ class ManyKeysRules(ContractBase):
     def test_what_is_changed_after_retrieve_many_is_not_stored(self, backend: LTMBackend) -> None:
         backend.store("k", {"list": [1]}, {"list": [1]})
         before = contents(backend)
-        entry = backend.retrieve_many(["k"])["entries"]["k"]
+        entry: Any = backend.retrieve_many(["k"])["entries"]["k"]
         entry["value"]["list"].append(2)
         entry["metadata"]["list"].append(2)
         assert contents(backend) == before

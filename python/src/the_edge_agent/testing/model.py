@@ -27,18 +27,26 @@ from the_edge_agent.testing.contract import Item, load
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry. ``moment`` is a number that grows with each transaction."""
+    """One entry.
+
+    Attributes:
+        key: the full key.
+        moment: a number that grows with each transaction.
+        index: whether the words can be searched.
+        indexed: the search text.
+    """
 
     key: str
     value: Any
     metadata: dict[str, Any] | None
     moment: int
     language: str = "none"
+    index: bool = True
     indexed: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Make the search text."""
-        indexed = search_text(self.key, self.value, self.metadata, language(self.language))
+        indexed = search_text(self.key, self.value, self.metadata, language(self.language)) if self.index else ""
         object.__setattr__(self, "indexed", indexed)
 
 

@@ -36,7 +36,7 @@ NO_MOMENTS: Final[dict[str, Any]] = {
     "a date": FUTURE.date(),
     "beyond the year 9999": datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))),
 }
-WHOLE: Final = {"key", "value", "metadata", "version", "created_at", "updated_at", "expires_at"}
+WHOLE: Final = {"key", "value", "metadata", "version", "created_at", "updated_at", "expires_at", "ttl", "index"}
 STORES: Final[dict[str, Callable[..., Any]]] = {
     "store": lambda backend, key, **options: backend.store(key, 1, **options),
     "store_many": lambda backend, key, **options: backend.store_many([{"key": key, "value": 1, **options}]),
@@ -65,6 +65,7 @@ class TimeRules(ContractBase):
         assert (first["key"], first["value"], first["metadata"], first["version"]) == ("a", 1, None, 2)
         assert (second["key"], second["value"], second["metadata"], second["version"]) == ("b", [1, 2.0], {"n": 1}, 1)
         assert first["expires_at"] is None
+        assert second["expires_at"] is not None
         assert second["expires_at"] - second["updated_at"] == timedelta(seconds=600)
         assert first["created_at"] < first["updated_at"]
         assert second["created_at"] == second["updated_at"]

@@ -25,7 +25,7 @@ from the_edge_agent.testing.slow import slow
 
 QUEUED = {"success": True, "queued": True}
 
-REFUSED: Final[dict[str, Callable[[LTMTransaction], dict[str, Any]]]] = {
+REFUSED: Final[dict[str, Callable[[LTMTransaction], Any]]] = {
     "key": lambda transaction: transaction.store("", 1),
     "value": lambda transaction: transaction.store("k", math.nan),
     "metadata": lambda transaction: transaction.store("k", 1, {"a": "\0"}),

@@ -22,6 +22,7 @@ from the_edge_agent.testing.contract import (
     generator,
     keys_of,
 )
+from the_edge_agent.testing.lifetimes import store_expired
 from the_edge_agent.testing.slow import slow
 from the_edge_agent.testing.workers import PROCESSES, WorkerRules, run_in_threads, run_together
 
@@ -161,6 +162,92 @@ class VersionRules(WorkerRules):
         assert_refused(BAD_VERSIONS, lambda version: versioned.store("k", 2, if_version=version))
         assert_refused(BAD_VERSIONS, lambda version: versioned.store("new", 2, if_version=version))
         assert contents(versioned) == ['["k", 1, null, 1]']
+
+    # --- deletes -----------------------------------------------------------------------------------
+
+    def test_a_delete_of_the_version_that_is_there_is_a_delete(self, versioned: LTMBackend) -> None:
+        for number in range(3):
+            versioned.store("k", number)
+        assert_same(versioned.delete("k", if_version=3), {"success": True, "deleted": True, "key": "k"})
+        assert contents(versioned) == []
+
+    def test_a_delete_of_any_other_version_is_a_conflict(self, versioned: LTMBackend) -> None:
+        for number in range(3):
+            versioned.store("k", number)
+        before = contents(versioned)
+        for version in (0, 1, 2, 4, 2**31, 2**63 - 1):
+            assert_conflict(versioned.delete("k", if_version=version), "k", 3)
+        assert contents(versioned) == before
+        assert versioned.delete("k", if_version=None)["deleted"] is True
+
+    def test_a_delete_of_a_missing_entry_compares_with_0(self, versioned: LTMBackend) -> None:
+        for version in (1, 2, 2**63 - 1):
+            assert_conflict(versioned.delete("k", if_version=version), "k", 0)
+        assert_same(versioned.delete("k", if_version=0), {"success": True, "deleted": False, "key": "k"})
+
+    def test_a_delete_of_an_expired_entry_compares_with_0(self, versioned: LTMBackend, expiring: LTMBackend) -> None:
+        store_expired(expiring, "k")
+        for version in (1, 2, 3):
+            assert_conflict(versioned.delete("k", if_version=version), "k", 0)
+        assert_same(versioned.delete("k", if_version=0), {"success": True, "deleted": False, "key": "k"})
+
+    def test_bad_versions_of_a_delete_are_refused(self, versioned: LTMBackend, transactional: LTMBackend) -> None:
+        versioned.store("k", 1)
+        assert_refused(BAD_VERSIONS, lambda version: versioned.delete("k", if_version=version))
+        assert_refused(BAD_VERSIONS, lambda version: transactional.transaction().delete("k", if_version=version))
+        assert contents(versioned) == ['["k", 1, null, 1]']
+
+    def test_a_transaction_deletes_the_versions_that_are_there(
+        self, versioned: LTMBackend, transactional: LTMBackend
+    ) -> None:
+        versioned.store("k", 1)
+        transaction = transactional.transaction()
+        assert_same(transaction.delete("k", if_version=1), {"success": True, "queued": True})
+        transaction.delete("k", if_version=0)
+        transaction.store("k", 2, if_version=0)
+        transaction.store("k", 3)
+        transaction.delete("k", if_version=2)
+        transaction.store("new", 1)
+        transaction.delete("new", if_version=1)
+        results = assert_success(transaction.commit())["results"]
+        assert [result.get("deleted") for result in results] == [True, False, None, None, True, None, True]
+        assert contents(versioned) == []
+
+    def test_a_conflict_of_a_delete_fails_the_whole_commit(
+        self, versioned: LTMBackend, transactional: LTMBackend
+    ) -> None:
+        for key in ("a", "k"):
+            versioned.store(key, 1)
+        before = contents(versioned)
+        for earlier, required, found in (((), 2, 1), ((), 0, 1), (("store",), 1, 2), (("delete",), 1, 0)):
+            transaction = transactional.transaction()
+            transaction.store("a", 2)
+            for method in earlier:
+                transaction.store("k", 2) if method == "store" else transaction.delete("k")
+            transaction.delete("k", if_version=required)
+            transaction.store("b", 1)
+            assert_conflict(transaction.commit(), "k", found)
+            assert contents(versioned) == before
+
+    def test_of_threads_that_delete_one_version_one_succeeds(self, versioned: LTMBackend) -> None:
+        for _ in range(5):
+            version = versioned.store("k", 1)["version"]
+            results = run_in_threads(lambda: versioned.delete("k", if_version=version), [()] * THREADS)  # noqa: B023
+            assert sum(result["success"] for result in results) == 1
+            for result in results:
+                assert result.get("deleted") is True or result["error_type"] == "conflict"
+            versioned.store("k", 1)
+
+    @slow
+    def test_of_deletes_and_stores_of_one_version_one_succeeds(self, versioned: LTMBackend) -> None:
+        def change(number: int, version: int) -> bool:
+            if number % 2:
+                return bool(versioned.delete("k", if_version=version)["success"])
+            return bool(versioned.store("k", number, if_version=version)["success"])
+
+        for _ in range(10):
+            version = versioned.store("k", 1)["version"]
+            assert sum(run_in_threads(change, [(number, version) for number in range(THREADS)])) == 1
 
     # --- in transactions ---------------------------------------------------------------------------
 

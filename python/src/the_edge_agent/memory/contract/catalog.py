@@ -9,7 +9,13 @@ from datetime import datetime
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from the_edge_agent.memory.contract.registry import Registry
-from the_edge_agent.memory.core.results import Result
+from the_edge_agent.memory.contract.result_types import (
+    CleanupResult,
+    TrackedEntriesResult,
+    TrackedEntry,
+    TrackManyResult,
+    TrackResult,
+)
 
 
 @runtime_checkable
@@ -33,7 +39,7 @@ class CatalogBackend(Protocol):
         metadata: dict[str, Any] | None,
         inlined_value: Any = None,
         expires_at: datetime | None = None,
-    ) -> Result:
+    ) -> TrackResult:
         """Create or replace the entry of a key.
 
         Args:
@@ -51,13 +57,13 @@ class CatalogBackend(Protocol):
         """
         ...
 
-    def get_entry(self, key: str) -> dict[str, Any] | None:
+    def get_entry(self, key: str) -> TrackedEntry | None:
         """Return the entry of a key, or None if there is none."""
         ...
 
     def list_entries(
         self, prefix: str | None = None, metadata_filter: dict[str, Any] | None = None, limit: int = 100
-    ) -> list[dict[str, Any]]:
+    ) -> list[TrackedEntry]:
         """Return up to ``limit`` entries that have the prefix and satisfy the filter, ordered by key."""
         ...
 
@@ -65,7 +71,7 @@ class CatalogBackend(Protocol):
         """Delete the entry of a key and return whether there was one."""
         ...
 
-    def get_changed_entries(self, since_snapshot_id: str | None = None) -> list[dict[str, Any]]:
+    def get_changed_entries(self, since_snapshot_id: str | None = None) -> list[TrackedEntry]:
         """Return the entries that were created, or whose hash, metadata or expiry changed, since a snapshot, by key.
 
         Without a snapshot this returns all entries.
@@ -83,7 +89,7 @@ class CatalogBackend(Protocol):
         """
         ...
 
-    def store_batch(self, entries: Iterable[Mapping[str, Any]], atomic: bool = True) -> Result:
+    def store_batch(self, entries: Iterable[Mapping[str, Any]], atomic: bool = True) -> TrackManyResult:
         """Track many entries.
 
         Args:
@@ -98,11 +104,11 @@ class CatalogBackend(Protocol):
         """
         ...
 
-    def retrieve_batch(self, keys: Iterable[str]) -> Result:
+    def retrieve_batch(self, keys: Iterable[str]) -> TrackedEntriesResult:
         """Return ``{"success": True, "entries": {key: entry | None}, "found_count": int, "missing_count": int}``."""
         ...
 
-    def cleanup_expired(self, batch_size: int = 100) -> Result:
+    def cleanup_expired(self, batch_size: int = 100) -> CleanupResult:
         """Remove up to ``batch_size`` expired entries from the database. No call returns them any more.
 
         Returns:

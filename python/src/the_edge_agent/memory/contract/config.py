@@ -111,7 +111,7 @@ def parse_ltm_config(settings: Mapping[str, Any], env: Mapping[str, str] | None 
         name = _backend_name(config)
         factory = find_backend_factory(name, config.get("url"))
         paths = _PATHS if name == _DEFAULT_BACKEND else ()
-        _check_names(config, factory, "settings.ltm", {"backend", "catalog", *paths, *other_names(name)})
+        _check_names(config, factory, "settings.ltm", {"backend", "catalog", "errors", *paths, *other_names(name)})
         name, options = _backend_options(config)
         return create_ltm_backend(name, **options)
     except ImportError as error:
@@ -249,7 +249,7 @@ def _check_names(config: Mapping[str, Any], factory: Any, where: str, others: It
 
 def _under(where: str, message: str) -> str:
     """Return a constructor's message with ``where`` before it; if it begins with an option, as ``where.option``."""
-    names_option = re.match(r"[a-z]+_[a-z]|(url|echo|lazy|catalog|search|timeout|engine)[ :]", message)
+    names_option = re.match(r"[a-z]+_[a-z]|(url|echo|lazy|catalog|search|timeout|engine|ttl|errors)[ :]", message)
     return f"{where}{'.' if names_option else ': '}{message}"
 
 

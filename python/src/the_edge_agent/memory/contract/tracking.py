@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from the_edge_agent.memory.contract.catalog import compute_content_hash, generate_entry_id
 from the_edge_agent.memory.core.codec import INT64_MAX, MAX_VALUE_DEPTH, decode, encode_json, encode_metadata
 from the_edge_agent.memory.core.damage import Damage, Timestamp, read_tracked
-from the_edge_agent.memory.core.operations import Delete, Operation, Store
+from the_edge_agent.memory.core.operations import Delete, Import, Operation, Store
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.validation import check_expiry, check_items, check_key, check_text
 
@@ -95,6 +95,11 @@ class Tracked:
             expires_at=store.expires_at,
             ttl=store.ttl,
         )
+
+    @classmethod
+    def of_import(cls, entry: Import) -> Tracked:
+        """Return the entry that the ledger gets for an imported entry, whose ``expires_at`` alone says when it ends."""
+        return replace(cls.of_store(entry.store), ttl=None)
 
 
 def check_batch(

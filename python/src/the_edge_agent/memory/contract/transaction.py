@@ -7,8 +7,14 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Final
 
+from the_edge_agent.memory.contract.result_types import (
+    CommitResult,
+    QueuedResult,
+    RollbackResult,
+)
 from the_edge_agent.memory.core.operations import Delete, Operation, Store
 from the_edge_agent.memory.core.results import LTMError, Result, ok, returns_result
+from the_edge_agent.memory.core.validation import NOT_GIVEN, TTL
 
 
 class LTMTransaction:
@@ -18,9 +24,24 @@ class LTMTransaction:
     is open before the commit. Only one thread may use a transaction.
     """
 
-    def __init__(self, check_store: Callable[..., Store], apply: Callable[[Sequence[Operation]], list[Result]]) -> None:
-        """Make an empty queue that ``apply`` will run. Programs call ``LTMBackend.transaction`` instead."""
-        self._check_store, self._apply = check_store, apply
+    def __init__(
+        self,
+        check_store: Callable[..., Store],
+        apply: Callable[[Sequence[Operation]], list[Result]],
+        check_delete: Callable[..., Delete] = Delete.of,
+        *,
+        raises: bool = False,
+    ) -> None:
+        """Make an empty queue that ``apply`` will run. Programs call ``LTMBackend.transaction`` instead.
+
+        Args:
+            check_store: checks the arguments of ``store``.
+            apply: runs the queue.
+            check_delete: checks the arguments of ``delete``.
+            raises: whether the methods raise their failures.
+        """
+        self._check_store, self._apply, self._check_delete = check_store, apply, check_delete
+        self._raises = raises
         self._queue: list[Operation] = []
         self._state = "open"  # later "refused" (after a bad entry), "committed", "failed" or "rolled back"
         self._failure: LTMError | None = None  # raised at the end of the with block
@@ -32,27 +53,34 @@ class LTMTransaction:
         value: Any,
         metadata: dict[str, Any] | None = None,
         *,
-        ttl: float | None = None,
+        ttl: TTL = NOT_GIVEN,
         if_version: int | None = None,
         expires_at: datetime | None = None,
-    ) -> Result:
+        index: bool = True,
+    ) -> QueuedResult:
         """Check the arguments of a store and put it into the queue: ``{"success": True, "queued": True}``.
 
         The value is encoded now, so later changes of the object have no effect. A lifetime (``ttl``) begins with the
         commit. The commit compares ``if_version`` with the version that the entry has after the earlier operations of
         this transaction; if it differs, the whole commit fails with ``conflict``.
         """
-        # Backends without the capability "times" may not know the argument.
-        expiry: dict[str, Any] = {} if expires_at is None else {"expires_at": expires_at}
-        return self._enqueue(lambda: self._check_store(key, value, metadata, ttl=ttl, if_version=if_version, **expiry))
+        # A backend may have written its own check_store, which does not know the arguments of other capabilities.
+        more: dict[str, Any] = {} if ttl is NOT_GIVEN else {"ttl": ttl}
+        more |= {} if expires_at is None else {"expires_at": expires_at}
+        more |= {} if index is True else {"index": index}
+        return self._enqueue(lambda: self._check_store(key, value, metadata, if_version=if_version, **more))
 
     @returns_result
-    def delete(self, key: str) -> Result:
-        """Check the key and put a delete into the queue: ``{"success": True, "queued": True}``."""
-        return self._enqueue(lambda: Delete.of(key))
+    def delete(self, key: str, *, if_version: int | None = None) -> QueuedResult:
+        """Check the arguments and put a delete into the queue: ``{"success": True, "queued": True}``.
+
+        The commit compares ``if_version`` as for ``store``.
+        """
+        more = {} if if_version is None else {"if_version": if_version}
+        return self._enqueue(lambda: self._check_delete(key, **more))
 
     @returns_result
-    def commit(self) -> Result:
+    def commit(self) -> CommitResult:
         """Run the queued operations in one database transaction: all of them or none.
 
         Returns:
@@ -75,7 +103,7 @@ class LTMTransaction:
         return ok(operations=len(results), results=results)
 
     @returns_result
-    def rollback(self) -> Result:
+    def rollback(self) -> RollbackResult:
         """Discard the queued operations: ``{"success": True, "discarded": int}``."""
         self._require_open()
         self._state, self._failure = "rolled back", None
@@ -103,7 +131,7 @@ class LTMTransaction:
         if self._failure is not None:
             raise self._failure
 
-    def _enqueue(self, make: Callable[[], Operation]) -> Result:
+    def _enqueue(self, make: Callable[[], Operation]) -> QueuedResult:
         self._require_open()
         try:
             self._queue.append(make())
@@ -111,6 +139,11 @@ class LTMTransaction:
             self._state = "refused"
             raise
         return ok(queued=True)
+
+    def _reported(self, failure: LTMError) -> Result:
+        if self._raises:
+            raise failure
+        return failure.result
 
     def _require_open(self) -> None:
         if self._state not in ("open", "refused"):

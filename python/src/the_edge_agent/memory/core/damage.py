@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
@@ -15,7 +15,7 @@ from the_edge_agent.memory.core.codec import INT64_MAX, UnreadableError, decode,
 from the_edge_agent.memory.core.filters import Node, matches
 from the_edge_agent.memory.core.results import FILE_DAMAGED, LTMError, Result, found_entries, interrupts, ok
 from the_edge_agent.memory.core.tokens import RANK_WINDOW, Term, has_words, positive_needles, rank
-from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
+from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH, MAX_TTL, seconds_of
 
 Item = TypeVar("Item")
 Row = TypeVar("Row")
@@ -39,6 +39,8 @@ _NUMBERS: Final = ("byte_size", "entry_count", "total_bytes")
 _INEXACT: Final = re.compile(r"\0\\x[0-9a-f]{2}")  # stands for a byte that is not UTF-8, on SQLite
 ROW: Final = "row"  # the damaged part, if a row cannot be read at all
 _MOST_NAMED: Final = 10  # keys that a message names
+_KEPT_BY_STORE: Final = ("version", "created_at")  # a store does not repair these
+_LONGEST_LIFETIME: Final = MAX_TTL // timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +141,10 @@ def _check_version(version: Any) -> int:
     raise UnreadableError("version", "is no integer from 1 to 2^63 - 1")
 
 
-def read_whole_entry(
+def read_timed_entry(
     key: Any, value: Any, metadata: Any, version: Any, times: Sequence[Any], timestamp: Timestamp
 ) -> dict[str, Any] | Damage:
-    """Decode the columns of a row and return the entry that ``iterate_entries`` yields, or the damage.
+    """Decode the columns of a row and return ``{"value", "metadata", "version"}`` with ``TIMES``, or the damage.
 
     Args:
         key: the column.
@@ -156,12 +158,80 @@ def read_whole_entry(
     if isinstance(entry, Damage):
         return entry
     try:
-        read_times = {name: read_time(raw, name, timestamp) for name, raw in zip(TIMES, times, strict=True)}
+        for name, raw in zip(TIMES, times, strict=True):
+            entry[name] = read_time(raw, name, timestamp)
     except UnreadableError as error:
         damage = Damage.of(key, error)
     else:
-        return {"key": key, **entry, **read_times}
+        return entry
     return damage
+
+
+def read_whole_entry(
+    key: Any,
+    value: Any,
+    metadata: Any,
+    version: Any,
+    times: Sequence[Any],
+    timestamp: Timestamp,
+    *,
+    lifetime: Any,
+    is_indexed: Any,
+) -> dict[str, Any] | Damage:
+    """Decode the columns of a row and return the entry that ``iterate_entries`` yields, or the damage.
+
+    Args:
+        key: as for ``read_timed_entry``, like the next five.
+        value: see there.
+        metadata: see there.
+        version: see there.
+        times: see there.
+        timestamp: see there.
+        lifetime: the column, in microseconds.
+        is_indexed: the column: 0 if the words of the entry are not indexed, otherwise 1 or None.
+    """
+    entry = read_timed_entry(key, value, metadata, version, times, timestamp)
+    if isinstance(entry, Damage):
+        return entry
+    try:
+        ttl = seconds_of(read_lifetime(lifetime))
+    except UnreadableError as error:
+        damage = Damage.of(key, error)
+    else:
+        return {"key": key, **entry, "ttl": ttl, "index": is_indexed != 0}
+    return damage
+
+
+def read_lifetime(raw: Any) -> timedelta | None:
+    """Return a lifetime from its column, in microseconds.
+
+    Raises:
+        UnreadableError: the column is neither NULL nor an integer from 1 microsecond to 100 years.
+    """
+    if raw is None:
+        return None
+    if type(raw) is int and 1 <= raw <= _LONGEST_LIFETIME:
+        return timedelta(microseconds=raw)
+    raise UnreadableError("lifetime", "is no number of microseconds up to 100 years")
+
+
+def read_lifetimes(
+    rows: Iterable[Sequence[Any]], timestamp: Timestamp
+) -> dict[str, tuple[datetime | None, timedelta | None]]:
+    """Return ``(expires_at, lifetime)`` of entries by key, from their rows ``(key, expires_at, lifetime)``.
+
+    Raises:
+        LTMError: ``query_error``; it names the damaged entries.
+    """
+    read, damages = dict[str, tuple[datetime | None, timedelta | None]](), list[Damage]()
+    for key, expires_at, lifetime in rows:
+        try:
+            read[key] = read_time(expires_at, "expires_at", timestamp), read_lifetime(lifetime)
+        except UnreadableError as error:
+            damages.append(Damage.of(key, error))
+    if damages:
+        raise damaged(damages)
+    return read
 
 
 def read_tracked(row: Sequence[Any], timestamp: Timestamp) -> dict[str, Any] | Damage:
@@ -252,18 +322,24 @@ def undamaged(
     offset: int,
     limit: int,
     lost: Lost,
+    timestamp: Timestamp,
 ) -> Ranked:
     """Run a search again without the damaged entries; return its results, best first, and the damage.
 
     A search calls this after it met a damaged entry. It reads every entry that may be among the results.
 
     Args:
-        rows: ``(key, value, metadata, search_text, pointer)`` of all matches, newest first, then by key.
+        rows: ``(key, value, metadata, search_text, pointer, version, created_at, updated_at, expires_at)`` of all
+            matches, newest first, then by key.
         terms: the terms of the query.
         condition: the metadata filter. An entry with damaged metadata does not satisfy it, and is not reported.
         offset: how many results to skip.
         limit: how many results to return.
         lost: takes the key of an entry whose value is in a blob storage, and returns the damage of the value or None.
+        timestamp: converts a time from the driver into a datetime in UTC.
+
+    Returns:
+        The score and the row of each result, without the search text, and the damage.
     """
     damages: list[Damage] = []
     is_ranked = has_words(terms)
@@ -271,13 +347,14 @@ def undamaged(
 
     def readable() -> Iterator[tuple[float, Sequence[Any]]]:
         for row in rows:
-            key, value, metadata, words, pointer = row
-            entry = read_entry(key, "null" if pointer is not None else value, metadata)
+            key, value, metadata, words, pointer, version, *times = row
+            inline = "null" if pointer is not None else value
+            entry = read_timed_entry(key, inline, metadata, version, times, timestamp)
             if pointer is not None and not isinstance(entry, Damage):
                 entry = lost(key) or entry
             if not isinstance(entry, Damage):
                 if condition is None or matches(condition, entry["metadata"]):
-                    yield rank(needles, words) if is_ranked else 0.0, (key, value, metadata, pointer)
+                    yield rank(needles, words) if is_ranked else 0.0, (*row[:3], *row[4:])
             elif condition is None or (entry.what != "metadata" and may_fit(condition, metadata)):
                 damages.append(entry)
 
@@ -297,7 +374,7 @@ def damaged(damages: Sequence[Damage], kind: str = "entry") -> LTMError:
     """Return the failure of a call that needs these entries, or, if ``kind`` is ``snapshot``, this snapshot."""
     keys = [damage.key for damage in damages]
     if len(keys) == 1:
-        is_repaired_by_store = kind == "entry" and damages[0].what != "version"
+        is_repaired_by_store = kind == "entry" and damages[0].what not in _KEPT_BY_STORE
         remedy = "store it again or delete it" if is_repaired_by_store else "delete it"
         message = f"the {kind} {keys[0]!r} is damaged, {damages[0].problem}; {remedy}"
     else:
@@ -305,7 +382,7 @@ def damaged(damages: Sequence[Damage], kind: str = "entry") -> LTMError:
     return LTMError("query_error", message, damaged=keys)
 
 
-def whole(entry: dict[str, Any] | Damage | None, kind: str = "entry") -> dict[str, Any] | None:
+def whole(entry: dict[str, Any] | Damage | None, kind: str = "entry") -> Any:
     """Return an entry (or, if ``kind`` is ``snapshot``, a snapshot) that is not damaged. None stays None.
 
     Raises:
@@ -316,8 +393,8 @@ def whole(entry: dict[str, Any] | Damage | None, kind: str = "entry") -> dict[st
     return entry
 
 
-def whole_entries(entries: Mapping[str, dict[str, Any] | Damage | None]) -> Result:
-    """Return the success dict of ``retrieve_many``.
+def whole_entries(entries: Mapping[str, dict[str, Any] | Damage | None]) -> dict[str, Any]:
+    """Return the fields of the success dict of ``retrieve_many``.
 
     Raises:
         LTMError: ``query_error``; it names the damaged entries.
@@ -325,17 +402,6 @@ def whole_entries(entries: Mapping[str, dict[str, Any] | Damage | None]) -> Resu
     if damages := [entry for entry in entries.values() if isinstance(entry, Damage)]:
         raise damaged(damages)
     return found_entries({key: entry for key, entry in entries.items() if not isinstance(entry, Damage)})
-
-
-def entry_result(entry: dict[str, Any] | Damage) -> Result:
-    """Return the success dict of a ``retrieve`` whose key exists.
-
-    Raises:
-        LTMError: ``query_error``: the entry is damaged.
-    """
-    if isinstance(entry, Damage):
-        raise damaged([entry])
-    return ok(found=True, **entry)
 
 
 def read_version(key: str, version: Any) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from traceback import clear_frames
-from typing import Any, Literal, ParamSpec, TypeAlias, get_args
+from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, cast, get_args
 
-Result: TypeAlias = dict[str, Any]
+Result: TypeAlias = Any  # a result dict of any type of results
+Typed = TypeVar("Typed", bound=Mapping[str, Any])  # a type of results, such as StoreResult
 
 ErrorType: TypeAlias = Literal[
     "validation_error",
@@ -27,9 +28,9 @@ FILE_DAMAGED = "the file is damaged"  # the first words of every failure that a 
 ERROR_TYPES: frozenset[str] = frozenset(get_args(ErrorType))
 
 
-def ok(**fields: Any) -> Result:
-    """Return a success dict: ``{"success": True, **fields}``."""
-    return {"success": True, **fields}
+def ok(**fields: Any) -> Typed:  # type: ignore[type-var]
+    """Return a success dict: ``{"success": True, **fields}``. It has the type of results that its place expects."""
+    return cast(Typed, {"success": True, **fields})
 
 
 def conflict(key: str, version: int) -> LTMError:
@@ -37,10 +38,17 @@ def conflict(key: str, version: int) -> LTMError:
     return LTMError("conflict", f"the entry has version {version}, not the one required", key=key, version=version)
 
 
-def found_entries(entries: dict[str, dict[str, Any] | None]) -> Result:
+def already_there(key: str, version: int) -> LTMError:
+    """Return the failure of an import whose key has an entry with this version."""
+    return LTMError(
+        "conflict", f"there is an entry with this key already, of version {version}", key=key, version=version
+    )
+
+
+def found_entries(entries: dict[str, dict[str, Any] | None]) -> dict[str, Any]:
     """Return the success dict of ``retrieve_many``."""
     missing = sum(entry is None for entry in entries.values())
-    return ok(entries=entries, found_count=len(entries) - missing, missing_count=missing)
+    return {"success": True, "entries": entries, "found_count": len(entries) - missing, "missing_count": missing}
 
 
 def stored(key: str, version: int) -> Result:
@@ -48,12 +56,20 @@ def stored(key: str, version: int) -> Result:
     return ok(stored=True, key=key, created=version == 1, version=version)
 
 
-def page_of_keys(keys: list[str], limit: int) -> Result:
-    """Return the success dict of ``list_keys``. ``keys`` has up to ``limit`` + 1 keys; the extra one means "more"."""
-    return ok(keys=keys[:limit], next=keys[limit - 1] if len(keys) > limit else None)
+def scored(key: str, entry: dict[str, Any], score: float) -> dict[str, Any]:
+    """Return a result of ``search`` for an entry that has no key yet. This changes ``entry``."""
+    return {"key": key, "value": entry.pop("value"), "metadata": entry.pop("metadata"), "score": score, **entry}
 
 
-def fail(error_type: ErrorType, error: str, **fields: Any) -> Result:
+def page_of_keys(keys: list[str], limit: int) -> dict[str, Any]:
+    """Return the fields of the success dict of ``list_keys``.
+
+    ``keys`` has up to ``limit`` + 1 keys; the extra one means "more".
+    """
+    return {"keys": keys[:limit], "next": keys[limit - 1] if len(keys) > limit else None}
+
+
+def fail(error_type: ErrorType, error: str, **fields: Any) -> dict[str, Any]:
     """Return a failure dict: ``{"success": False, "error": str, "error_type": str, **fields}``."""
     return {"success": False, "error": error, "error_type": error_type, **fields}
 
@@ -69,7 +85,7 @@ class LTMError(Exception):
     def __init__(self, error_type: ErrorType, error: str, **fields: Any) -> None:
         """Make the exception, with the failure dict that has these fields."""
         super().__init__(error)
-        self.result: Result = fail(error_type, error, **fields)
+        self.result: dict[str, Any] = fail(error_type, error, **fields)
 
     @property
     def error_type(self) -> str:
@@ -77,10 +93,14 @@ class LTMError(Exception):
         return str(self.result["error_type"])
 
     @classmethod
-    def of(cls, result: Result) -> LTMError:
+    def of(cls, result: Mapping[str, Any]) -> LTMError:
         """Return the exception that carries a failure dict."""
         fields = {name: value for name, value in result.items() if name not in ("success", "error", "error_type")}
         return cls(result["error_type"], result["error"], **fields)
+
+    def with_fields(self, **fields: Any) -> LTMError:
+        """Return the same failure with further fields in its result."""
+        return LTMError.of({**self.result, **fields})
 
     def within(self, place: str) -> LTMError:
         """Return the same failure with a message that begins with ``place``, such as ``entries[3]``."""
@@ -98,7 +118,15 @@ class LostDatabaseError(LTMError):
     """
 
 
-def succeeded(result: Result) -> Result:
+def outcome_of(call: Callable[..., Typed], *args: Any, **kwargs: Any) -> Typed:
+    """Call a method of a memory or catalog; return its result dict, also if it raises its failures."""
+    try:
+        return call(*args, **kwargs)
+    except LTMError as failure:
+        return cast(Typed, failure.result)
+
+
+def succeeded(result: Typed) -> Typed:
     """Return ``result`` if it is a success.
 
     Raises:
@@ -134,18 +162,20 @@ interrupts = Interrupts()
 Arguments = ParamSpec("Arguments")
 
 
-def returns_result(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+def returns_result(method: Callable[Arguments, Typed]) -> Callable[Arguments, Typed]:
     """Turn an ``LTMError`` raised inside ``method`` into its failure dict.
 
-    An interrupt (``KeyboardInterrupt``, or an exception that another thread raises in this one) is noted and goes on.
+    An object may have a method ``_reported`` that takes the error, and returns another dict or raises. An interrupt
+    (``KeyboardInterrupt``, or an exception that another thread raises in this one) is noted and goes on.
     """
 
     @functools.wraps(method)
-    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Typed:
         try:
             return method(*args, **kwargs)
         except LTMError as failure:
-            return failure.result
+            report = getattr(args[0], "_reported", None)
+            return cast(Typed, failure.result if report is None else report(failure))
         except Exception:
             raise
         except BaseException as interrupt:

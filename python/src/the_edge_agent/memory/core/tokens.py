@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 from the_edge_agent.memory.core.languages import NONE, Language, language
+from the_edge_agent.memory.core.namespaces import own_key
 
 WORD_PART = 77  # characters of a word in one token; with "qz" and "q" below 84, InnoDB's maximum
 MAX_SEARCH_TEXT = 200_000  # characters; keeps a PostgreSQL tsvector under its limit of 1 MB
@@ -78,12 +79,14 @@ class Term:
 def search_text(key: str, value: Any, metadata: dict[str, Any] | None, rules: Language = EXACT) -> str:
     """Return the search text of an entry: the tokens of its key and of every string and number in it.
 
+    The names of the namespace, with which a full key begins, are not part of the search text.
+
     Each token ends with a space, each string with ``". "``. The text has at most 200,000 characters; it ends after a
     whole token.
     """
     words = ""
     pieces_of = _pieces(rules)
-    for text in _strings([metadata, value, key]):
+    for text in _strings([metadata, value, own_key(key)]):
         if pieces := "".join([pieces_of[run] for run in _runs(text, rules)]):
             words += pieces + BREAK
             if len(words) > MAX_SEARCH_TEXT:
@@ -158,6 +161,8 @@ def is_stop_word(term: Term, rules: Language) -> bool:
 
 def terms_of_prefix(prefix: str, rules: Language = EXACT) -> list[Term]:
     """Return the whole words of a key prefix as terms: every entry whose key has the prefix matches all of them.
+
+    The prefix is one of keys in their namespace, see ``KeyRange.prefix``.
 
     The last word is left out unless a space or sign ends it, because the word of the key may be longer. Words of
     scripts without spaces are left out for the same reason.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from enum import Enum
+from typing import Any, Final, Literal, TypeAlias
 
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.showing import kind_of
@@ -15,6 +16,23 @@ _LEAST_IDLE = 5.0  # seconds; a busy machine may keep a transaction waiting for 
 MAX_OFFSET = 2**31 - 1
 MAX_VERSION = 2**63 - 1
 MAX_TTL = timedelta(days=36_525)  # 100 years; the last date of every database is later
+_MICROSECOND = timedelta(microseconds=1)
+ERRORS: Final[tuple[Literal["return", "raise"], ...]] = ("return", "raise")
+ON_CONFLICT: Final[tuple[Literal["fail", "skip", "replace"], ...]] = ("fail", "skip", "replace")
+
+
+class NotGiven(Enum):
+    """The type of ``NOT_GIVEN``, the default of an argument for which None has a meaning of its own."""
+
+    NOT_GIVEN = "not given"
+
+    def __repr__(self) -> str:
+        """Return the name, as signatures show it."""
+        return self.name
+
+
+NOT_GIVEN: Final = NotGiven.NOT_GIVEN
+TTL: TypeAlias = float | Literal[NotGiven.NOT_GIVEN] | None
 
 
 def check_key(key: Any) -> str:
@@ -39,6 +57,17 @@ def check_prefix(prefix: Any) -> str:
         LTMError: ``validation_error`` if no key can begin with ``prefix``.
     """
     return _check_optional(prefix, "prefix")
+
+
+def check_required_prefix(prefix: Any) -> str:
+    """Return a key prefix that must be given; ``""`` stands for all keys.
+
+    Raises:
+        LTMError: ``validation_error``, also for None.
+    """
+    if prefix is None:
+        raise LTMError("validation_error", 'prefix must be a string; "" means every entry')
+    return check_prefix(prefix)
 
 
 def check_after(after: Any) -> str:
@@ -69,6 +98,18 @@ def check_flag(name: str, flag: Any) -> bool:
     if not isinstance(flag, bool):
         raise LTMError("configuration_error", f"{name} must be true or false, not {kind_of(flag)}")
     return flag
+
+
+def check_errors(errors: Any) -> Literal["return", "raise"]:
+    """Return the option ``errors``: whether the methods of a memory return their failures, or raise them.
+
+    Raises:
+        LTMError: ``configuration_error``.
+    """
+    for way in ERRORS:
+        if isinstance(errors, str) and errors == way:
+            return way
+    raise LTMError("configuration_error", f'errors must be "return" or "raise", not {kind_of(errors)}')
 
 
 def check_seconds(name: str, seconds: Any) -> float:
@@ -104,19 +145,40 @@ def check_prepare_threshold(times: Any) -> int | None:
     return times
 
 
+def check_on_conflict(on_conflict: Any) -> Literal["fail", "skip", "replace"]:
+    """Return the argument ``on_conflict`` of ``import_entries``.
+
+    Raises:
+        LTMError: ``validation_error``.
+    """
+    for way in ON_CONFLICT:
+        if isinstance(on_conflict, str) and on_conflict == way:
+            return way
+    raise LTMError("validation_error", f'on_conflict must be "fail", "skip" or "replace", not {on_conflict!r:.40}')
+
+
+def check_iterable(items: Any, what: str, kind: str = "a list or another iterable") -> Iterable[Any]:
+    """Return a collection, or something that yields items.
+
+    Raises:
+        LTMError: ``validation_error`` that names ``kind``. Strings, bytes and dicts are not accepted.
+    """
+    if not isinstance(items, Iterable) or isinstance(items, (str, bytes, Mapping)):
+        raise LTMError("validation_error", f"{what} must be {kind}, not {type(items).__name__}")
+    return items
+
+
 def check_items(items: Any, what: str) -> list[Any]:
     """Return a collection as a list.
 
     Raises:
         LTMError: ``validation_error`` if ``items`` is not a collection. Strings, bytes and dicts are not accepted.
     """
-    if not isinstance(items, Iterable) or isinstance(items, (str, bytes, Mapping)):
-        raise LTMError("validation_error", f"{what} must be a list, not {type(items).__name__}")
-    return list(items)
+    return list(check_iterable(items, what, "a list"))
 
 
-def check_keys(keys: Any) -> list[str]:
-    """Return the keys in the order of the argument, without repetitions.
+def check_keys(keys: Any, check: Callable[[Any], str] = check_key) -> list[str]:
+    """Return what ``check`` returns for the keys, in the order of the argument, without repetitions.
 
     Raises:
         LTMError: ``validation_error``; it names the first bad key by its place.
@@ -124,7 +186,7 @@ def check_keys(keys: Any) -> list[str]:
     checked: dict[str, None] = {}
     for place, key in enumerate(check_items(keys, "keys")):
         try:
-            checked[check_key(key)] = None
+            checked[check(key)] = None
         except LTMError as failure:
             raise failure.within(f"keys[{place}]") from None
     return list(checked)
@@ -141,24 +203,46 @@ def check_ttl(ttl: Any) -> timedelta | None:
     is_number = isinstance(ttl, (int, float)) and not isinstance(ttl, bool)
     if is_number and 0 < ttl <= MAX_TTL.total_seconds() and (lifetime := timedelta(seconds=ttl)):
         return lifetime
-    raise LTMError("validation_error", "ttl must be a number of seconds above 0, up to 100 years, or None")
+    raise LTMError("validation_error", "ttl must be a number of seconds, from a microsecond to 100 years, or None")
 
 
-def check_expiry(expires_at: Any) -> datetime | None:
+def seconds_of(lifetime: timedelta | None) -> float | None:
+    """Return a lifetime in seconds, exact to the microsecond; None for None."""
+    return None if lifetime is None else lifetime / timedelta(seconds=1)
+
+
+def microseconds_of(lifetime: timedelta | None) -> int | None:
+    """Return a lifetime in microseconds; None for None."""
+    return None if lifetime is None else lifetime // _MICROSECOND
+
+
+def check_expiry(expires_at: Any, what: str = "expires_at") -> datetime | None:
     """Return a time in UTC with microseconds, or None for None. A time without a zone is taken as UTC.
 
     Raises:
-        LTMError: ``validation_error`` if ``expires_at`` is not a datetime, or is outside of the years 1 to 9999 in UTC.
+        LTMError: ``validation_error`` if the time is not a datetime, or is outside of the years 1 to 9999 in UTC. The
+            message begins with ``what``.
     """
     if expires_at is None:
         return None
     if not isinstance(expires_at, datetime):
-        raise LTMError("validation_error", f"expires_at must be a datetime or None, not {type(expires_at).__name__}")
+        raise LTMError("validation_error", f"{what} must be a datetime or None, not {type(expires_at).__name__}")
     try:
         is_naive = expires_at.utcoffset() is None
         return expires_at.replace(tzinfo=timezone.utc) if is_naive else expires_at.astimezone(timezone.utc)
     except OverflowError:
-        raise LTMError("validation_error", "expires_at must be between the years 1 and 9999 in UTC") from None
+        raise LTMError("validation_error", f"{what} must be between the years 1 and 9999 in UTC") from None
+
+
+def check_boolean(value: Any, what: str) -> bool:
+    """Return an argument that must be True or False.
+
+    Raises:
+        LTMError: ``validation_error``.
+    """
+    if isinstance(value, bool):
+        return value
+    raise LTMError("validation_error", f"{what} must be True or False, not {type(value).__name__}")
 
 
 def check_if_version(version: Any) -> int | None:
@@ -168,6 +252,15 @@ def check_if_version(version: Any) -> int | None:
         LTMError: ``validation_error``.
     """
     return None if version is None else _check_int(version, "if_version", 0, MAX_VERSION)
+
+
+def check_version(version: Any) -> int:
+    """Return a version: an integer of at least 1.
+
+    Raises:
+        LTMError: ``validation_error``.
+    """
+    return _check_int(version, "version", 1, MAX_VERSION)
 
 
 def check_batch_size(batch_size: Any) -> int:

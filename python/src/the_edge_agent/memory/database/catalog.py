@@ -8,10 +8,19 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
+from the_edge_agent.memory.contract.result_types import (
+    CleanupResult,
+    DeletedEntry,
+    Snapshot,
+    TrackedEntriesResult,
+    TrackedEntry,
+    TrackManyResult,
+    TrackResult,
+)
 from the_edge_agent.memory.contract.tracking import Tracked, check_batch, check_snapshot_id
 from the_edge_agent.memory.core.damage import Damage, whole, whole_entries
 from the_edge_agent.memory.core.filters import Node, parse_filter
-from the_edge_agent.memory.core.results import Result, ok, returns_result
+from the_edge_agent.memory.core.results import ok, returns_result
 from the_edge_agent.memory.core.showing import repr_of
 from the_edge_agent.memory.core.validation import (
     check_batch_size,
@@ -94,19 +103,20 @@ class DatabaseCatalog:
         metadata: dict[str, Any] | None,
         inlined_value: Any = None,
         expires_at: datetime | None = None,
-    ) -> Result:
+    ) -> TrackResult:
         """Create or replace the entry of a key; see ``CatalogBackend.track_entry``."""
         entry = Tracked.of(key, content_hash, storage_uri, byte_size, metadata, inlined_value, expires_at)
         self._check_size(entry)
         return ok(entry_id=entry.entry_id, created=self._track(entry))
 
-    def get_entry(self, key: str) -> dict[str, Any] | None:
+    def get_entry(self, key: str) -> TrackedEntry | None:
         """Return the entry of a key, or None if there is none; see ``CatalogBackend.get_entry``."""
-        return whole(self._get(check_key(key)))
+        entry: TrackedEntry | None = whole(self._get(check_key(key)))
+        return entry
 
     def list_entries(
         self, prefix: str | None = None, metadata_filter: dict[str, Any] | None = None, limit: int = 100
-    ) -> list[dict[str, Any]]:
+    ) -> list[TrackedEntry]:
         """Return the first entries by key; see ``CatalogBackend.list_entries``."""
         return self._list(check_prefix(prefix), parse_filter(metadata_filter), check_limit(limit))
 
@@ -115,19 +125,19 @@ class DatabaseCatalog:
         return self._delete(check_key(key))
 
     @returns_result
-    def store_batch(self, entries: Iterable[Mapping[str, Any]], atomic: bool = True) -> Result:
+    def store_batch(self, entries: Iterable[Mapping[str, Any]], atomic: bool = True) -> TrackManyResult:
         """Track many entries; see ``CatalogBackend.store_batch``."""
         good, errors = check_batch(entries, atomic, self._check_size)
         self._track_many(good)
         return ok(stored_count=len(good), failed_count=len(errors), errors=errors)
 
     @returns_result
-    def retrieve_batch(self, keys: Iterable[str]) -> Result:
+    def retrieve_batch(self, keys: Iterable[str]) -> TrackedEntriesResult:
         """Return the entries of many keys, all from one state; see ``CatalogBackend.retrieve_batch``."""
-        return whole_entries(self._get_many(check_keys(keys)))
+        return ok(**whole_entries(self._get_many(check_keys(keys))))
 
     @returns_result
-    def cleanup_expired(self, batch_size: int = 100) -> Result:
+    def cleanup_expired(self, batch_size: int = 100) -> CleanupResult:
         """Remove expired entries; see ``CatalogBackend.cleanup_expired``."""
         deleted, remaining = self._remove_expired(check_batch_size(batch_size))
         return ok(deleted_count=deleted, remaining_count=remaining)
@@ -140,11 +150,12 @@ class DatabaseCatalog:
         self._keep(snapshot_id, check_text(name, "name"))
         return snapshot_id
 
-    def get_snapshot(self, snapshot_id: str) -> dict[str, Any] | None:
+    def get_snapshot(self, snapshot_id: str) -> Snapshot | None:
         """Return ``{"id", "name", "entry_count", "total_bytes", "created_at"}``, or None if there is no snapshot."""
-        return whole(self._snapshot(check_snapshot_id(snapshot_id, "snapshot_id")), "snapshot")
+        snapshot: Snapshot | None = whole(self._snapshot(check_snapshot_id(snapshot_id, "snapshot_id")), "snapshot")
+        return snapshot
 
-    def list_snapshots(self) -> list[dict[str, Any]]:
+    def list_snapshots(self) -> list[Snapshot]:
         """Return all snapshots as ``get_snapshot`` does, newest first."""
         return self._snapshots()
 
@@ -152,12 +163,12 @@ class DatabaseCatalog:
         """Delete a snapshot and return whether there was one. The entries stay."""
         return self._delete_snapshot(check_snapshot_id(snapshot_id, "snapshot_id"))
 
-    def get_changed_entries(self, since_snapshot_id: str | None = None) -> list[dict[str, Any]]:
+    def get_changed_entries(self, since_snapshot_id: str | None = None) -> list[TrackedEntry]:
         """Return the entries that are new or changed since a snapshot; see ``CatalogBackend.get_changed_entries``."""
         since = None if since_snapshot_id is None else check_snapshot_id(since_snapshot_id, "since_snapshot_id")
         return self._changed(since)
 
-    def get_deleted_entries(self, since_snapshot_id: str) -> list[dict[str, Any]]:
+    def get_deleted_entries(self, since_snapshot_id: str) -> list[DeletedEntry]:
         """Return the entries of a snapshot that were deleted or have expired since, by key.
 
         Returns:
@@ -189,7 +200,7 @@ class DatabaseCatalog:
         """Return the entries of keys, all from one state; None for a key that has none."""
         raise NotImplementedError
 
-    def _list(self, prefix: str, condition: Node | None, limit: int) -> list[dict[str, Any]]:
+    def _list(self, prefix: str, condition: Node | None, limit: int) -> list[Any]:
         """Return up to ``limit`` entries that have the prefix and satisfy the filter, ordered by key."""
         raise NotImplementedError
 
@@ -209,7 +220,7 @@ class DatabaseCatalog:
         """Return a snapshot or its damage, or None if there is none."""
         raise NotImplementedError
 
-    def _snapshots(self) -> list[dict[str, Any]]:
+    def _snapshots(self) -> list[Any]:
         """Return all snapshots, newest first."""
         raise NotImplementedError
 
@@ -217,11 +228,11 @@ class DatabaseCatalog:
         """Delete a snapshot; return whether there was one."""
         raise NotImplementedError
 
-    def _changed(self, snapshot_id: str | None) -> list[dict[str, Any]]:
+    def _changed(self, snapshot_id: str | None) -> list[Any]:
         """Return the entries that differ from a snapshot; for None return all entries. See ``get_changed_entries``."""
         raise NotImplementedError
 
-    def _deleted(self, snapshot_id: str) -> list[dict[str, Any]]:
+    def _deleted(self, snapshot_id: str) -> list[Any]:
         """Return the entries that were deleted or have expired since a snapshot; see ``get_deleted_entries``."""
         raise NotImplementedError
 

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from the_edge_agent.memory.core.languages import ENGLISH, Language, language
+from the_edge_agent.memory.core.namespaces import split_key
 from the_edge_agent.memory.core.results import LTMError
 
 _logger = logging.getLogger("the_edge_agent.memory")
-# The columns of the entries' table in the earlier layout, which has no version.
+# The columns of the entries' table in the earlier public layout, which has no version.
 _EARLIER: Final = frozenset({"key", "value", "metadata", "created_at", "updated_at"})
 _ENTRIES: Final = "ltm_entries"
 _WORDS: Final = "search_text"
+# The columns of version 1.
 _COLUMNS: Final[Mapping[str, frozenset[str]]] = {
     _ENTRIES: _EARLIER | {"version", "write_id", "storage_uri", "expires_at"},  # and search_text, with full-text search
     "ltm_catalog": frozenset(
@@ -29,7 +31,11 @@ _COLUMNS: Final[Mapping[str, frozenset[str]]] = {
 }
 
 #: The version of the tables that this release creates and uses.
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+#: The steps from version 1 to this version: the columns, with their types, that each adds to a table of entries.
+STEPS: Final[Mapping[int, Mapping[str, str]]] = {2: {"lifetime": "BIGINT", "is_indexed": "SMALLINT"}}
+_ADDED: Final[Mapping[str, str]] = {name: kind for step in STEPS.values() for name, kind in step.items()}
+_STALE: Final = "stale"  # in place of the fingerprint in the setting of a language: the words must be stored again
 LANGUAGE: Final = "language"
 #: The table and the name of the setting in which the language of the default table is stored.
 LANGUAGE_OF: Final = (_ENTRIES, LANGUAGE)
@@ -67,24 +73,48 @@ def check_layouts(
 
 
 def check_version(table: str, version: Any) -> int:
-    """Return the version of the schema that is stored in a database.
+    """Return the version of the schema that is stored in a database: this release's, or one that it can bring up to it.
 
     Args:
         table: the name of the table in which the version is stored.
         version: the value that was read from this table.
 
     Raises:
-        LTMError: ``configuration_error`` if the value is another version than ours, or no version at all.
+        LTMError: ``configuration_error`` if the value is a later version than ours, or no version at all.
     """
     if not isinstance(version, int):
         raise another_layout(table)
-    if version != SCHEMA_VERSION:
+    if not 1 <= version <= SCHEMA_VERSION:
         raise LTMError(
             "configuration_error",
-            f"the database has schema version {version}; this release knows {SCHEMA_VERSION}. Use the release of "
+            f"the database has schema version {version}; this release knows 1 to {SCHEMA_VERSION}. Use the release of "
             "the-edge-agent that created it, or another database",
         )
     return version
+
+
+def missing_columns(columns: Iterable[str]) -> dict[str, str]:
+    """Return the columns, with their types, that the steps add to an entries' table with these columns."""
+    existing = set(columns)
+    return {name: kind for name, kind in _ADDED.items() if name not in existing}
+
+
+def is_added(column: str) -> bool:
+    """Return whether a step has added this column, so that a table of version 1 lacks it."""
+    return column in _ADDED
+
+
+def has_namespaced(keys: Iterable[str]) -> bool:
+    """Return whether one of the keys has a namespace.
+
+    Version 1 did not know namespaces: it stored the words of the whole key.
+    """
+    return any(split_key(key)[0] for key in keys)
+
+
+def stale_setting(setting: str) -> str:
+    """Return the language setting that says that the words must be stored again."""
+    return f"{setting.partition(' ')[0]} {_STALE}"
 
 
 def check_kind(name: str, columns: Iterable[str], *, search: bool | None) -> None:
@@ -144,12 +174,14 @@ def check_language_of(table: str, requested: str | None, setting: str | None) ->
         )
     rules = language(name)
     if rules.fingerprint != fingerprint:
-        _logger.warning(
-            "%s: the installed release of snowballstemmer stems some words of %s otherwise than the release with which "
-            "they were stored. Searches may miss these words; run `tea memory optimize` (SQLAlchemyBackend.optimize())",
-            table,
-            name,
+        cause = (
+            "an earlier release of the-edge-agent stored the words of some entries by other rules."
+            if fingerprint == _STALE
+            else f"the installed release of snowballstemmer stems some words of {name} otherwise than the release with "
+            "which they were stored."
         )
+        remedy = "run `tea memory optimize` (SQLAlchemyBackend.optimize())"
+        _logger.warning("%s: %s Searches may miss these words; %s", table, cause, remedy)
     return rules
 
 

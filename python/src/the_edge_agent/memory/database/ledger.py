@@ -11,10 +11,11 @@ from typing import Any, Final, TypeAlias
 from the_edge_agent.memory.contract.backend import LTMBackend
 from the_edge_agent.memory.contract.catalog import CatalogBackend, compute_content_hash
 from the_edge_agent.memory.contract.config import catalog_options
+from the_edge_agent.memory.contract.result_types import SyncResult
 from the_edge_agent.memory.core.codec import decode
 from the_edge_agent.memory.core.damage import Damage, is_key
-from the_edge_agent.memory.core.operations import Operation, Store
-from the_edge_agent.memory.core.results import LTMError, Result, ok, succeeded
+from the_edge_agent.memory.core.operations import Store
+from the_edge_agent.memory.core.results import LTMError, Result, ok, outcome_of, succeeded
 
 Facts: TypeAlias = Callable[[Sequence[str]], Mapping[str, tuple[datetime | None, str | None] | Damage]]
 
@@ -48,18 +49,24 @@ class Ledger:
             return False
 
     def record(
-        self, memory: LTMBackend, operations: Sequence[Operation], results: Sequence[Result], facts: Facts
+        self,
+        memory: LTMBackend,
+        keys: Sequence[str],
+        stored: Collection[str],
+        results: Sequence[Result],
+        facts: Facts,
     ) -> None:
-        """Write operations of the memory into the catalog. Here it does nothing: the transaction has done it.
+        """Write changes of the memory into the catalog. Here it does nothing: the transaction has done it.
 
         Args:
-            memory: the memory that ran the operations.
-            operations: the stores and deletes.
-            results: the result of each operation.
+            memory: the whole memory that has changed.
+            keys: the keys of the entries that may have changed, each once.
+            stored: those that were stored: their entries of the catalog are written even if they do not differ.
+            results: the results of the call.
             facts: takes keys and returns ``(expires_at, pointer)``, or the damage, of each entry.
 
         Raises:
-            LTMError: ``catalog_error`` with the results of the operations, which have succeeded.
+            LTMError: ``catalog_error`` with the results of the call, which has changed the memory.
         """
 
     def close(self) -> None:
@@ -76,15 +83,18 @@ class LedgerElsewhere(Ledger):
         self.is_here = False
 
     def record(
-        self, memory: LTMBackend, operations: Sequence[Operation], results: Sequence[Result], facts: Facts
+        self,
+        memory: LTMBackend,
+        keys: Sequence[str],
+        stored: Collection[str],
+        results: Sequence[Result],
+        facts: Facts,
     ) -> None:
-        """Write operations of the memory into the catalog; see ``Ledger.record``.
+        """Write changes of the memory into the catalog; see ``Ledger.record``.
 
         This reads the present entries and writes those: if two threads store one key, the last one to write the
         catalog may not be the last one that wrote the memory.
         """
-        keys = list(dict.fromkeys(operation.key for operation in operations))
-        stored = {operation.key for operation in operations if isinstance(operation, Store)}
         work = _Sync(memory, self._catalog, facts)
         try:
             for start in range(0, len(keys), _PAGE_KEYS):
@@ -132,7 +142,7 @@ def open_ledger(catalog: Any, database: Any, defaults: Mapping[str, Any]) -> Led
     raise failure
 
 
-def sync(memory: LTMBackend, ledger: Ledger, facts: Facts) -> Result:
+def sync(memory: LTMBackend, ledger: Ledger, facts: Facts) -> SyncResult:
     """Make the catalog agree with the memory. For a damaged entry the catalog is not changed.
 
     Other threads may write meanwhile: an entry that changes is read again.
@@ -228,7 +238,7 @@ def _readable(read: Callable[[list[str]], Result], keys: Sequence[str]) -> tuple
     """Return the entries at keys that can be read (None for a missing one), and the keys of damaged entries."""
     damaged: list[str] = []
     while True:
-        result = read([key for key in keys if key not in damaged])
+        result = outcome_of(read, [key for key in keys if key not in damaged])
         more = [key for key in result.get("damaged", ()) if key in keys and key not in damaged]
         if result["success"] or not more:
             return succeeded(result)["entries"], damaged

@@ -25,19 +25,22 @@ Row: TypeAlias = Sequence[Any]
 Way: TypeAlias = Literal["read", "state", "write"]
 
 _COLUMNS: Final = ("id", "key", "content_hash", "storage_uri", "byte_size", "inlined_value", "metadata")
-_UPSERT: Final = """
+# Each write of an entry changes these. An expired entry counts as absent.
+_OF_WRITE: Final = """
+        version = CASE WHEN c.expires_at <= {now} THEN 1 WHEN {is_version} THEN c.version + 1 END,
+        created_at = CASE WHEN c.expires_at <= {now} THEN {now} ELSE c.created_at END,
+        expires_at = {expiry}, updated_at = {now}"""
+_UPSERT: Final = f"""
     INSERT INTO ltm_catalog AS c (id, key, content_hash, storage_uri, byte_size, inlined_value, metadata, metadata_hash,
-                                  {more}expires_at, created_at, updated_at, version)
-    VALUES ({id}, {key}, {content_hash}, {storage_uri}, {byte_size}, {inlined_value}, {metadata}, {metadata_hash},
-            {more_values}{expiry}, {now}, {now}, 1)
+                                  {{more}}expires_at, created_at, updated_at, version)
+    VALUES ({{id}}, {{key}}, {{content_hash}}, {{storage_uri}}, {{byte_size}}, {{inlined_value}}, {{metadata}},
+            {{metadata_hash}}, {{more_values}}{{expiry}}, {{now}}, {{now}}, 1)
     ON CONFLICT (id) DO UPDATE SET
         key = excluded.key, content_hash = excluded.content_hash, storage_uri = excluded.storage_uri,
         byte_size = excluded.byte_size, inlined_value = excluded.inlined_value, metadata = excluded.metadata,
-        metadata_hash = excluded.metadata_hash, {more_changes}
-        version = CASE WHEN c.expires_at <= {now} THEN 1 WHEN {is_version} THEN c.version + 1 END,
-        created_at = CASE WHEN c.expires_at <= {now} THEN {now} ELSE c.created_at END,
-        expires_at = excluded.expires_at, updated_at = {now}
+        metadata_hash = excluded.metadata_hash, {{more_changes}}{_OF_WRITE}
     RETURNING version"""
+_TOUCH: Final = f"UPDATE ltm_catalog AS c SET {_OF_WRITE} WHERE c.id = {{id}}"
 _KEEP: Final = """
     INSERT INTO ltm_snapshot_entries (snapshot_id, entry_id, key, content_hash, metadata_hash, byte_size, expires_at)
     SELECT CAST({id} AS TEXT), c.id, c.key, c.content_hash, c.metadata_hash, c.byte_size, c.expires_at
@@ -66,6 +69,7 @@ class CatalogSQL:
         every: the entries that have not expired, by key.
         listed: those of a range of keys, without an order.
         track: the upsert of an entry.
+        touch: the update of an entry with a new ``expires_at``.
         delete: the end of an entry that has not expired.
         expired: how many entries have expired.
         keep: writes the entries of a snapshot.
@@ -100,16 +104,16 @@ class CatalogSQL:
             of_upsert: the fields of ``_UPSERT`` that are not parameters.
         """
         self.read_time = read_time
-        names = (*_COLUMNS, "metadata_hash", "name", "prefix", "end")
+        names = (*_COLUMNS, "metadata_hash", "name", "start", "end")
         fields = {name: placeholder.format(name) for name in names} | {"now": now, "differs": differs}
         times = ", ".join(timestamp(f"c.{name}") for name in ("expires_at", "created_at", "updated_at"))
         self.tracked = f"SELECT {', '.join(f'c.{name}' for name in _COLUMNS)}, {times} FROM ltm_catalog c"
         self.visible = f"(c.expires_at IS NULL OR c.expires_at > {now})"
         fields |= {"tracked": self.tracked, "visible": self.visible, "expires_at": timestamp("s.expires_at")}
         self.every = f"{self.tracked} WHERE {self.visible} ORDER BY c.key"
-        in_range = "c.key >= {prefix} AND c.key < {end}".format(**fields)
+        in_range = "c.key >= {start} AND c.key < {end}".format(**fields)
         self.listed = f"{self.tracked} WHERE {in_range} AND {self.visible}"
-        self.track = _UPSERT.format(**fields, **of_upsert)
+        self.track, self.touch = _UPSERT.format(**fields, **of_upsert), _TOUCH.format(**fields, **of_upsert)
         self.delete = "DELETE FROM ltm_catalog AS c WHERE c.id = {id} AND {visible}".format(**fields)
         self.expired = f"SELECT count(*) FROM ltm_catalog WHERE expires_at <= {now}"
         self.keep, self.finish = _KEEP.format(**fields), _FINISH.format(**fields)

@@ -3,51 +3,94 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Final, TypeAlias, TypeVar
 
+from the_edge_agent.memory.core.codec import UnreadableError
 from the_edge_agent.memory.core.damage import (
+    TIMES,
     Damage,
     Timestamp,
     may_fit,
     not_here,
     place_after,
     read_entry,
+    read_time,
+    read_timed_entry,
     read_whole_entry,
     search_result,
     undamaged,
 )
 from the_edge_agent.memory.core.filters import Node
-from the_edge_agent.memory.core.results import Result
+from the_edge_agent.memory.core.namespaces import KeyRange
+from the_edge_agent.memory.core.operations import Import, Store
+from the_edge_agent.memory.core.pages import EntryRow
+from the_edge_agent.memory.core.results import Result, scored
 from the_edge_agent.memory.core.tokens import Term
-from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH, end_of_prefix
+from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
 
 Item = TypeVar("Item")
 
 Row: TypeAlias = Sequence[Any]
 Page: TypeAlias = tuple[list[Row], bool]  # rows, and whether this is the last page
 
-
+#: The columns of rows. A value in a blob storage is damage here.
+ITEM: Final = ("key", "value", "metadata", "storage_uri")
+ENTRY: Final = (*ITEM, "version")
+TIMED: Final = (*ENTRY, *TIMES)
+WHOLE: Final = (*TIMED, "lifetime", "is_indexed")
+#: The columns of a result of a search. The first two are the place and the metadata, as ``fitting`` takes them.
+RESULT: Final = ("key", "metadata", "value", "storage_uri", "version", *TIMES)
 _PAGE_TEXT: Final = 1_000_000  # characters; a page of iterate_all ends after the row that exceeds this
 _ABOVE_ALL_KEYS: Final = "\U0010ffff" * (MAX_KEY_LENGTH + 1)
 
 
-def range_of(prefix: str) -> dict[str, Any]:
-    """Return the parameters ``prefix`` and ``end`` for ``key >= prefix AND key < end``: the keys with this prefix."""
-    return {"prefix": prefix, "end": end_of_prefix(prefix) or _ABOVE_ALL_KEYS}
+def range_of(keys: KeyRange) -> dict[str, Any]:
+    """Return the parameters ``start`` and ``end`` for ``key >= start AND key < end``: the keys of this range."""
+    return {"start": keys.start, "end": keys.end or _ABOVE_ALL_KEYS}
 
 
-def entry_of(key: str, value: str, metadata: str | None, version: int, pointer: str | None) -> dict[str, Any] | Damage:
-    """Return ``{"value", "metadata", "version"}`` of a row, or its damage. A value in a blob storage is damage here."""
-    if pointer is not None:
-        return not_here(key)
-    return read_entry(key, value, metadata, version)
+def namespaced(find: str, percent: str = "%") -> str:
+    """Return the SQL condition that a key is one of a namespace, as ``split_key`` decides. The key begins with ``@``.
+
+    It is a CASE: most keys need only its first part, and PostgreSQL does not take it for a condition that few keys
+    satisfy.
+
+    Args:
+        find: the SQL function that returns the place of one text in another, from 1 on, or 0.
+        percent: the character ``%`` as the driver takes it.
+    """
+    end = f"{find}(key, '.')"
+    names = f"'/' || substr(substr(key, 1, {end}), 2)"  # each name follows a slash, and a dot ends the last one
+    plain = names
+    for code in ("25", "2E", "2F"):
+        plain = f"replace({plain}, '{percent}{code}', '-')"
+
+    def are_absent(texts: Iterable[str], text: str) -> str:
+        return " AND ".join(f"{find}({text}, '{each}') = 0" for each in texts)
+
+    is_plain = are_absent((percent, "//", "/.", "@/", "@."), "key")
+    is_right = f"{are_absent(('//', '/.'), names)} AND {are_absent((percent,), plain)}"
+    return f"CASE WHEN NOT ({end} > 0 AND length(key) > {end}) THEN false WHEN {is_plain} THEN true ELSE {is_right} END"
+
+
+def entry_of(row: Row) -> dict[str, Any] | Damage:
+    """Return ``{"value", "metadata", "version"}`` of a row of ``ENTRY``, or its damage."""
+    key, value, metadata, pointer, version = row
+    return read_entry(key, value, metadata, version) if pointer is None else not_here(key)
+
+
+def timed_of(row: Row, timestamp: Timestamp) -> dict[str, Any] | Damage:
+    """Return ``{"value", "metadata", "version"}`` and the times of a row of ``TIMED``, or its damage."""
+    key, value, metadata, pointer, version, *times = row
+    return read_timed_entry(key, value, metadata, version, times, timestamp) if pointer is None else not_here(key)
 
 
 def page_of(rows: Iterable[Row], skip: int) -> Page:
     """Skip rows, and return the next ones as a page, which ends when its text is long.
 
-    Rows are ``(key, value, metadata, pointer, ...)``.
+    Rows begin with the columns of ``ITEM``.
     """
     page, size = [], 0
     for row in islice(rows, skip, None):
@@ -73,21 +116,31 @@ def iterate(page_after: Callable[[str, int], Page], item_of: Callable[[Row], Ite
 
 
 def item_of(row: Row) -> tuple[str, Any, dict[str, Any] | None] | Damage:
-    """Return ``(key, value, metadata)``, or the damage, of a row ``(key, value, metadata, pointer)``."""
-    key, value, metadata, pointer = row
-    entry = entry_of(key, value, metadata, 1, pointer)
-    return entry if isinstance(entry, Damage) else (key, entry["value"], entry["metadata"])
+    """Return ``(key, value, metadata)``, or the damage, of a row of ``ITEM``."""
+    entry = entry_of((*row, 1))
+    return entry if isinstance(entry, Damage) else (row[0], entry["value"], entry["metadata"])
 
 
 def whole_of(row: Row, timestamp: Timestamp) -> dict[str, Any] | Damage:
-    """Return the whole entry, or the damage, of a row.
-
-    The row is ``(key, value, metadata, pointer, version, created_at, updated_at, expires_at)``.
-    """
-    key, value, metadata, pointer, version, *times = row
+    """Return the whole entry, or the damage, of a row of ``WHOLE``."""
+    key, value, metadata, pointer, version, *times, lifetime, is_indexed = row
     if pointer is not None:
         return not_here(key)
-    return read_whole_entry(key, value, metadata, version, times, timestamp)
+    return read_whole_entry(key, value, metadata, version, times, timestamp, lifetime=lifetime, is_indexed=is_indexed)
+
+
+def entry_row_of(row: Row, timestamp: Timestamp) -> EntryRow:
+    """Return a row of ``entries`` from a row of ``WHOLE``."""
+    try:
+        updated_at = read_time(row[WHOLE.index("updated_at")], "updated_at", timestamp)
+    except UnreadableError:
+        updated_at = None
+    return EntryRow(row[0], updated_at, whole_of(row, timestamp))
+
+
+def stores_of_imports(imports: Iterable[Import]) -> list[Store]:
+    """Return imports as the stores that a ledger follows: only ``expires_at`` says when their entries expire."""
+    return [replace(each.store, ttl=None) for each in imports]
 
 
 def fitting(rows: Iterable[Row], condition: Node | None) -> Iterator[Row]:
@@ -97,19 +150,19 @@ def fitting(rows: Iterable[Row], condition: Node | None) -> Iterator[Row]:
     return (row for row in rows if row[0] is None or may_fit(condition, row[1]))
 
 
-def result_of(row: Row, score: float = 0.0) -> dict[str, Any] | Damage:
-    """Return ``{"key", "value", "metadata", "score"}``, or the damage, of a row ``(key, metadata, value, pointer)``."""
-    key, metadata, value, pointer = row
-    entry = entry_of(key, value, metadata, 1, pointer)
-    if isinstance(entry, Damage):
-        return entry
-    return {"key": key, "value": entry["value"], "metadata": entry["metadata"], "score": score}
+def result_of(row: Row, timestamp: Timestamp, score: float = 0.0) -> dict[str, Any] | Damage:
+    """Return a result of a search, or the damage, of a row of ``RESULT``."""
+    key, metadata, value, *more = row
+    entry = timed_of((key, value, metadata, *more), timestamp)
+    return entry if isinstance(entry, Damage) else scored(key, entry, score)
 
 
 def undamaged_results(
-    rows: Iterable[Row], terms: Sequence[Term], condition: Node | None, offset: int, limit: int
+    rows: Iterable[Row], terms: Sequence[Term], condition: Node | None, offset: int, limit: int, timestamp: Timestamp
 ) -> Result:
     """Return the result of a search that has met damage, from rows as ``undamaged`` takes them."""
-    ranked, damages = undamaged(rows, terms, condition, offset, limit, not_here)
-    results = [result_of((key, metadata, value, pointer), score) for score, (key, value, metadata, pointer) in ranked]
+    ranked, damages = undamaged(rows, terms, condition, offset, limit, not_here, timestamp)
+    results = [
+        result_of((key, metadata, value, *more), timestamp, score) for score, (key, value, metadata, *more) in ranked
+    ]
     return search_result([result for result in results if not isinstance(result, Damage)], damages)

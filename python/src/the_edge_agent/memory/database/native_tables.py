@@ -16,7 +16,10 @@ from the_edge_agent.memory.database.layouts import (
     check_kind,
     check_language_of,
     check_layouts,
+    has_namespaced,
+    missing_columns,
     setting_of_language,
+    stale_setting,
 )
 
 ENTRIES: Final = "ltm_entries"
@@ -25,7 +28,8 @@ VERSION: Final = "ltm_schema_version"
 _OF_ENTRIES: Final = (
     "CREATE TABLE IF NOT EXISTS ltm_entries (key {key} NOT NULL, value {text} NOT NULL, metadata {text}, "
     "{words}version BIGINT NOT NULL, write_id VARCHAR(36), storage_uri VARCHAR(200), "
-    "expires_at {time}, created_at {time} NOT NULL, updated_at {time} NOT NULL, {more})",
+    "expires_at {time}, created_at {time} NOT NULL, updated_at {time} NOT NULL, lifetime BIGINT, is_indexed SMALLINT, "
+    "{more})",
     "CREATE INDEX IF NOT EXISTS ix_ltm_entries_expires_at ON ltm_entries (expires_at) WHERE expires_at IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS ix_ltm_entries_updated_at ON ltm_entries (updated_at DESC, key)",
 )
@@ -49,8 +53,11 @@ _WORDS: Final = "search_text {text} NOT NULL, "
 _SETTING: Final = "SELECT value FROM ltm_settings WHERE table_name = '{}' AND name = '{}'".format(*LANGUAGE_OF)
 _SET: Final = "INSERT INTO ltm_settings (table_name, name, value) VALUES ('{}', '{}', '{}') ON CONFLICT DO NOTHING"
 _SET_VERSION: Final = (
-    f"INSERT INTO ltm_schema_version (id, version) VALUES (1, {SCHEMA_VERSION}) ON CONFLICT DO NOTHING"
+    f"INSERT INTO ltm_schema_version (id, version) VALUES (1, {SCHEMA_VERSION}) "
+    "ON CONFLICT (id) DO UPDATE SET version = excluded.version"
 )
+_KEYS_OF_NAMESPACES: Final = "SELECT key FROM ltm_entries WHERE key >= '@' AND key < 'A'"  # and others with an @
+_RESET: Final = "UPDATE ltm_settings SET value = '{{}}' WHERE table_name = '{}' AND name = '{}'".format(*LANGUAGE_OF)
 
 
 class NativeTables:
@@ -129,4 +136,15 @@ class NativeTables:
             connection.execute(_SET.format(*LANGUAGE_OF, setting_of_language(language)))
         elif search:
             self.language_of(connection, language)
+        if search is not None and not is_new:
+            self._upgrade(connection, search=search)
         connection.execute(_SET_VERSION)
+
+    def _upgrade(self, connection: Any, *, search: bool) -> None:
+        """Bring the entries' table to the present version; see ``layouts.STEPS``."""
+        missing = missing_columns(self.columns_of(connection, ENTRIES))
+        for name, kind in missing.items():
+            connection.execute(f"ALTER TABLE ltm_entries ADD COLUMN {name} {kind}")
+        if missing and search and has_namespaced(row[0] for row in connection.execute(_KEYS_OF_NAMESPACES)):
+            setting = connection.execute(_SETTING).fetchone()[0]
+            connection.execute(_RESET.format(stale_setting(setting)))

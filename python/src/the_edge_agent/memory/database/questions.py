@@ -85,8 +85,9 @@ def ranked(reader: Reader, query: Query, *, offset: int, limit: int, has_filter:
     sample = count(reader.newest((), SAMPLE, filtered=False))
     frequencies = _frequencies(sample, len(words))
     rarities = [rarity(having, len(sample)) for having in frequencies]
-    if len(sample) < SAMPLE and not has_filter and not query.terms:  # the sample has all entries
-        candidates = sample
+    if len(sample) < SAMPLE:  # the sample has all entries
+        has_conditions = has_filter or query.terms
+        candidates = count(reader.newest(query.terms, SAMPLE, filtered=has_filter)) if has_conditions else sample
     else:
         is_common = any(frequency > len(sample) * COMMON for frequency in frequencies)
         candidates = _candidates(reader, query, count, window, has_filter=has_filter, is_common=is_common)

@@ -3,7 +3,8 @@
 A search needs the newest matches, or some entries that have a word. An index of words or of metadata does not return
 its matches in the order of time, and the index of times does not know which entries match. So a search tries steps:
 
-1. Look up the matches in the index and sort them, but only if there are at most as many as a limit.
+1. Look up the keys of the search's range, and the matches in the index, and sort them, but only if there are at most
+   as many as a limit.
 2. If there are more, look for enough matches among the newest entries.
 3. Do both again with higher limits.
 4. Read all matches.
@@ -53,6 +54,7 @@ STEP_LIMITS: Final[dict[str, tuple[StepLimits, ...]]] = {
     "postgresql": (StepLimits(200, 2_000), StepLimits(20_000, 40_000)),
     "mysql": (StepLimits(500, 4_000), StepLimits(20_000, 40_000)),
 }
+IN_RANGE: Final = 2_000  # entries of a range of keys that are read at once, in place of all other steps
 SORTED_WHOLE: Final = 1_000  # up to this many matches are sorted as whole rows; of more only times and keys
 SCANNED: Final = 4  # a scan reads this many times as many of the newest entries as the search needs matches
 SAMPLE: Final = 1_000  # the newest entries, which tell how common each word is
@@ -108,7 +110,7 @@ class Step(Generic[Statement]):
 def ladder(
     family: str,
     look_ups: Sequence[Callable[[StepLimits], Step[Statement]]],
-    newest: Callable[[StepLimits], Step[Statement]],
+    newest: Callable[[StepLimits], Step[Statement]] | None,
     every: Callable[[], Step[Statement]],
 ) -> Iterator[Step[Statement]]:
     """Yield the steps that find the newest matches, cheapest first. The search runs them until one answers.
@@ -117,12 +119,14 @@ def ladder(
         family: a key of ``STEP_LIMITS``; ``mysql`` for MariaDB too.
         look_ups: functions that take limits and return a step, which looks up the matches in an index and sorts them
             if there are not too many; empty if no index helps.
-        newest: takes limits and returns the step that looks for enough matches among the newest entries.
+        newest: takes limits and returns the step that looks for enough matches among the newest entries; None for a
+            search without such a step.
         every: returns the step that reads all matches.
     """
     for limits in STEP_LIMITS[family] if look_ups else STEP_LIMITS[family][-1:]:
         yield from (look_up(limits) for look_up in look_ups)
-        yield newest(limits)
+        if newest is not None:
+            yield newest(limits)
     yield every()
 
 
@@ -186,7 +190,7 @@ class Reader(Protocol):
         ...
 
     def entries(self, keys: Sequence[str]) -> list[dict[str, Any] | Damage]:
-        """Return ``{"key", "value", "metadata", "score"}``, or the damage, of entries, in the order of the keys."""
+        """Return the results of a search, or the damage, at these keys, in their order. All scores are 0.0."""
         ...
 
 
@@ -236,7 +240,7 @@ def best(
 
 
 def all_matching(reader: Reader, terms: Sequence[Term], offset: int, limit: int) -> list[dict[str, Any] | Damage]:
-    """Return ``{"key", "value", "metadata", "score"}`` of the entries that satisfy all terms and the filter.
+    """Return the results of a search: the entries that satisfy all terms and the filter, or their damage.
 
     Args:
         reader: reads the entries, all from one state of the database.

@@ -9,13 +9,15 @@ memory reads the rows that A writes. They tell whether A was committed:
 
    - This memory has written B, and the call of B had returned when A's call began.
    - B's ``updated_at`` is older than the beginning of A's call, by more than the longest time that a transaction
-     takes. ``updated_at`` is the time at which B began. So a row that is only older than A's call proves nothing: B
-     may have begun before A, waited for A, and replaced what A wrote.
+     takes. ``updated_at`` is the time at which B began. So a row that is only older than A's call proves nothing: B may
+     have begun before A, waited for A, and replaced what A wrote. The row of an import proves nothing either, because
+     an import keeps the ``updated_at`` of its entries.
 
 3. There is no row, and A has only unconditional stores. Then A runs again. Nearly always the server had never received
    it. Otherwise another client deleted its entries just then, and they exist again. A store with ``if_version`` does
    not run again.
-4. In all other cases nobody can tell, and the failure has ``unknown: True``.
+4. A transaction that only renews lifetimes runs again: it may run twice.
+5. In all other cases nobody can tell, and the failure has ``unknown: True``.
 
 A statement may also reach the server after its call has failed. It may then overwrite a store that was acknowledged
 meanwhile. ``if_version`` prevents that. A condition on the server's time in each statement would prevent it too, but
@@ -44,6 +46,7 @@ _DEFAULT_TIMEOUT: Final = 30.0  # seconds; another memory on the same table may 
 _OVERRUN: Final = 1.0  # seconds by which a call may exceed its timeout
 _FIRST_PAUSE: Final = 0.02  # seconds between the first two attempts to reach the database; doubled each time
 _LONGEST_PAUSE: Final = 0.5  # seconds
+_OF_IMPORT: Final = ".i"  # the end of the write_id of an imported row
 _REMEMBERED: Final = 256  # writes without a known end; with more, old ones are forgotten
 
 
@@ -74,12 +77,14 @@ class Change:
         deleted: the keys that it deletes.
         is_unconditional: whether it has unconditional stores and nothing else.
         of_expired: whether it deletes expired entries only. Otherwise its deletes leave expired entries alone.
+        may_repeat: whether the transaction may run twice, so that it runs again when the reply is lost.
     """
 
     stored: Collection[str] = ()
     deleted: Collection[str] = ()
     is_unconditional: bool = False
     of_expired: bool = False
+    may_repeat: bool = False
 
     @classmethod
     def of(cls, operations: Sequence[Operation], results: Sequence[Result]) -> Change:
@@ -112,6 +117,11 @@ class Write:
         """Return the ``write_id`` of one operation, for a transaction that may write a row more than once."""
         return f"{self.id}.{place:x}"
 
+    @property
+    def of_import(self) -> str:
+        """The ``write_id`` of the rows of an import. Their ``updated_at`` does not say when they were written."""
+        return f"{self.id}{_OF_IMPORT}"
+
     def settled(
         self,
         attempt: Callable[[], Answer],
@@ -142,6 +152,8 @@ class Write:
                 self._end()
                 return answer
             changed = change()
+            if changed.may_repeat and self._pause():
+                continue
             rows = self._rows(look, changed.keys, unknown)
             is_done = self._is_done(changed, rows)
             if is_done is None:
@@ -149,6 +161,11 @@ class Write:
             if is_done:
                 self._end()
                 return done(rows)
+
+    def _pause(self) -> bool:
+        """Wait a moment. Return whether there is time for another attempt."""
+        time.sleep(_FIRST_PAUSE)
+        return time.monotonic() - self._begun < self._writer.timeout
 
     def _rows(
         self, look: Callable[[Sequence[str]], Sequence[WrittenRow]], keys: Sequence[str], unknown: LTMError
@@ -184,6 +201,8 @@ class Write:
             written = int(number, 16)
             if written < self._number and written not in self._under_way:
                 return True
+        if (row.write_id or "").endswith(_OF_IMPORT):
+            return False
         elapsed = timedelta(seconds=time.monotonic() - self._begun + self._writer.longest)
         return row.age is not None and row.age > elapsed
 

@@ -23,7 +23,7 @@ from the_edge_agent.memory.core.damage import (
     read_tracked,
     read_whole_entry,
 )
-from the_edge_agent.memory.core.results import FILE_DAMAGED, LTMError, Result, ok
+from the_edge_agent.memory.core.results import FILE_DAMAGED, LTMError, ok
 from the_edge_agent.memory.diagnostics.facts import learn
 from the_edge_agent.memory.diagnostics.self_test import STEPS
 from the_edge_agent.memory.diagnostics.temporary import TemporaryDatabase
@@ -41,13 +41,14 @@ _CLEANING_SHARE: Final = 0.2  # this part of the time is reserved for cleaning u
 _LEAST_CLEANING: Final = 1.0  # seconds to clean up, even when the time is over: no tables should be left behind
 _SETTLING: Final = 0.5  # seconds that a server needs to end the statement of a connection that was cut
 _PAGE_ROWS: Final = 200
-_ENTRY: Final = ("key", "value", "metadata", "storage_uri", "version", *TIMES)  # the columns for ``_read_entry``
-_TYPED: Final = ("key", "version", "byte_size", *TIMES)
+# The columns for ``_read_entry``.
+_ENTRY: Final = ("key", "value", "metadata", "storage_uri", "version", *TIMES, "lifetime", "is_indexed")
+_TYPED: Final = ("key", "version", "byte_size", *TIMES, "lifetime", "is_indexed")
 _COPY: Final = "copy what can be read into a new one, all but the entries with the keys listed above"
 _OF_A_FILE: Final = ("uri", "mode", "cache")  # options for the file in the URL
 
 
-def check_database(url: Any, timeout: float = 30.0, *, data: bool = False) -> Result:
+def check_database(url: Any, timeout: float = 30.0, *, data: bool = False) -> dict[str, Any]:
     """Connect to a database, describe it, and test a memory in temporary tables, which are dropped at the end.
 
     The tables of an existing memory are not changed, and none are created. Nothing is left behind, even if the check
@@ -157,8 +158,9 @@ def _next_key(sql: Statements, place: str, after: str) -> Select[Any]:
 
 
 def _read_entry(row: Sequence[Any]) -> Any:
-    key, value, metadata, pointer, version, *times = row
-    return read_whole_entry(key, value if pointer is None else "null", metadata, version, times, time_of)
+    key, value, metadata, pointer, version, *times, lifetime, is_indexed = row
+    inline = value if pointer is None else "null"
+    return read_whole_entry(key, inline, metadata, version, times, time_of, lifetime=lifetime, is_indexed=is_indexed)
 
 
 def _read_tracked(row: Sequence[Any]) -> Any:

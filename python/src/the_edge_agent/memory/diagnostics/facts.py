@@ -12,7 +12,7 @@ from sqlalchemy import Connection, inspect
 from sqlalchemy.pool import Pool, QueuePool
 
 from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
-from the_edge_agent.memory.database.layouts import another_layout, keeps_words
+from the_edge_agent.memory.database.layouts import SCHEMA_VERSION, another_layout, keeps_words
 from the_edge_agent.memory.sql.database import largest_entry
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.driver.options import EngineOptions
@@ -82,10 +82,12 @@ def _tables(schema: Schema, connection: Connection) -> dict[str, Any]:
     missing = [name for name in names if not inspect(connection).has_table(name)]
     foreign = ours.foreign_tables(connection)
     version = None if foreign else ours.version(connection)
-    is_complete = version is not None and not missing
+    is_complete = version == SCHEMA_VERSION and not missing
     if not is_complete and not foreign:  # a start would create tables, and so check the dialect's own tables too
         foreign = Schema.of(connection, copy_tables(search=False), type(schema.dialect)).foreign_tables(connection)
     state = "foreign" if foreign else "complete" if is_complete else "absent" if missing == names else "incomplete"
+    if state == "incomplete" and not missing and version is not None:
+        state = "outdated"  # a start brings it up to date
     has_words = keeps_words(legacy.columns_of(connection, ours.tables.entries.name) or ())
     return {
         "state": state,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from the_edge_agent.memory.contract.backend import LTMBackend
+from the_edge_agent.memory.contract.result_types import SearchResult
 from the_edge_agent.memory.core.results import LTMError, succeeded
 
 _VALUE: Final = {
@@ -94,7 +95,7 @@ STEPS: Final[tuple[tuple[str, Callable[[LTMBackend], None]], ...]] = (
 )
 
 
-def _keys(result: dict[str, Any]) -> list[str]:
+def _keys(result: SearchResult) -> list[str]:
     return [entry["key"] for entry in succeeded(result)["results"]]
 
 

@@ -6,29 +6,46 @@ scores and order, by the functions that define them, and streams the rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from the_edge_agent.memory.contract.catalog import CatalogBackend
 from the_edge_agent.memory.core.damage import (
-    TIMES,
     Damage,
     Facts,
     read_facts,
+    read_lifetimes,
     read_version,
     search_result,
 )
 from the_edge_agent.memory.core.filters import Node
 from the_edge_agent.memory.core.languages import check_language
-from the_edge_agent.memory.core.operations import Delete, Operation, Store, is_unconditional
-from the_edge_agent.memory.core.results import LTMError, Result, conflict, ok, stored
+from the_edge_agent.memory.core.namespaces import KeyRange
+from the_edge_agent.memory.core.operations import Delete, Import, OnConflict, Operation, Store, is_unconditional
+from the_edge_agent.memory.core.pages import EntryRow, Order, Place
+from the_edge_agent.memory.core.results import LTMError, Result, already_there, conflict, ok, stored
 from the_edge_agent.memory.core.tokens import Term
 from the_edge_agent.memory.core.validation import check_flag
 from the_edge_agent.memory.database.backend import Answer, DatabaseBackend
-from the_edge_agent.memory.database.native_rows import Page, entry_of, item_of, iterate, page_of, range_of, whole_of
+from the_edge_agent.memory.database.native_rows import (
+    ENTRY,
+    ITEM,
+    TIMED,
+    WHOLE,
+    Page,
+    entry_of,
+    entry_row_of,
+    item_of,
+    iterate,
+    page_of,
+    range_of,
+    stores_of_imports,
+    timed_of,
+    whole_of,
+)
 from the_edge_agent.memory.database.search_plan import Reader, all_matching
 from the_edge_agent.memory.database.writes import Change, Write, WrittenRow
 from the_edge_agent.memory.postgres.database import (
@@ -38,10 +55,13 @@ from the_edge_agent.memory.postgres.database import (
     streamed,
 )
 from the_edge_agent.memory.postgres.search import (
-    IN_PREFIX,
+    IN_RANGE,
     VISIBLE,
     PostgresReader,
+    more_conditions,
+    newest_entries,
     results_at_once,
+    selected,
     undamaged_of,
 )
 from the_edge_agent.memory.postgres.shared_sql import json_copy
@@ -51,26 +71,45 @@ from the_edge_agent.memory.postgres.times import MICROSECONDS, in_utc, microseco
 # entry.
 _UPSERT: Final = """
     INSERT INTO ltm_entries AS e (key, value, metadata, metadata_json, {names}version, expires_at, created_at,
-                                  updated_at, write_id)
+                                  updated_at, write_id, lifetime, is_indexed)
     VALUES (%(key)s, %(value)s, %(metadata)s, %(metadata_json)s::jsonb, {values}1,
-            coalesce(%(expires_at)s::timestamptz, now() + %(ttl)s{microseconds}), now(), now(), %(write_id)s)
+            coalesce(%(expires_at)s::timestamptz, now() + %(ttl)s{microseconds}), now(), now(), %(write_id)s,
+            %(ttl)s::bigint, %(is_indexed)s)
     ON CONFLICT (key) DO UPDATE SET
         value = excluded.value, metadata = excluded.metadata, metadata_json = excluded.metadata_json,
         {changes}
         version = CASE WHEN e.expires_at <= now() THEN 1
                        WHEN e.write_id = excluded.write_id THEN e.version WHEN e.version >= 1 THEN e.version + 1 END,
         created_at = CASE WHEN e.expires_at <= now() THEN now() ELSE e.created_at END,
-        expires_at = excluded.expires_at, updated_at = now(), write_id = excluded.write_id, storage_uri = NULL"""
-# The key says whether the table stores words.
-_STORE: Final = {
-    True: _UPSERT.format(
-        names="search_text, ",
-        values="%(search_text)s, ",
-        changes="search_text = excluded.search_text,",
-        microseconds=MICROSECONDS,
-    ),
-    False: _UPSERT.format(names="", values="", changes="", microseconds=MICROSECONDS),
-}
+        expires_at = excluded.expires_at, updated_at = now(), write_id = excluded.write_id, storage_uri = NULL,
+        lifetime = excluded.lifetime, is_indexed = excluded.is_indexed"""
+# An import. Its entry has times and a version already.
+_COPY: Final = """
+    INSERT INTO ltm_entries AS e (key, value, metadata, metadata_json, {names}version, expires_at, created_at,
+                                  updated_at, write_id, lifetime, is_indexed)
+    VALUES (%(key)s, %(value)s, %(metadata)s, %(metadata_json)s::jsonb, {values}%(version)s,
+            %(expires_at)s::timestamptz, coalesce(%(created_at)s::timestamptz, now()),
+            coalesce(%(updated_at)s::timestamptz, now()), %(write_id)s, %(ttl)s::bigint, %(is_indexed)s)
+    ON CONFLICT (key) DO UPDATE SET
+        value = excluded.value, metadata = excluded.metadata, metadata_json = excluded.metadata_json,
+        {changes}
+        version = excluded.version, created_at = excluded.created_at, expires_at = excluded.expires_at,
+        updated_at = excluded.updated_at, write_id = excluded.write_id, storage_uri = NULL,
+        lifetime = excluded.lifetime, is_indexed = excluded.is_indexed
+    WHERE %(replaces)s OR e.expires_at <= now() RETURNING key"""
+
+
+def _with_and_without_words(statement: str) -> dict[bool, str]:
+    """Return two forms of a statement. The key says whether the table stores words."""
+    words = {"names": "search_text, ", "values": "%(search_text)s, ", "changes": "search_text = excluded.search_text,"}
+    without = dict.fromkeys(words, "")
+    return {
+        keeps: statement.format(**(words if keeps else without), microseconds=MICROSECONDS) for keeps in (True, False)
+    }
+
+
+_STORE: Final = _with_and_without_words(_UPSERT)
+_STORE_COPY: Final = _with_and_without_words(_COPY)
 _PUT: Final = {words: f"{store} RETURNING version" for words, store in _STORE.items()}
 _CREATE: Final = {words: f"{store} WHERE e.expires_at <= now() RETURNING version" for words, store in _STORE.items()}
 _VERSION: Final = f"SELECT version FROM ltm_entries WHERE key = %(key)s AND {VISIBLE} FOR UPDATE"
@@ -86,17 +125,26 @@ _DELETE_MANY: Final = f"""
     WITH gone AS MATERIALIZED (
         SELECT key FROM ltm_entries WHERE key = ANY(%(keys)s) AND {VISIBLE} ORDER BY key FOR UPDATE)
     DELETE FROM ltm_entries e USING gone WHERE e.key = gone.key"""
-_ENTRY: Final = f"SELECT key, value, metadata, version, storage_uri FROM ltm_entries WHERE key = %(key)s AND {VISIBLE}"
-_ENTRIES: Final = f"""
-    SELECT key, value, metadata, version, storage_uri FROM ltm_entries WHERE key = ANY(%(keys)s) AND {VISIBLE}"""
-_KEYS: Final = f"""
-    SELECT key FROM ltm_entries WHERE {IN_PREFIX} AND key > %(after)s AND {VISIBLE} ORDER BY key LIMIT %(limit)s"""
-_COUNT: Final = f"SELECT count(*) FROM ltm_entries WHERE {IN_PREFIX} AND {VISIBLE}"
-_PAGE: Final = f"""
-    SELECT key, value, metadata, storage_uri FROM ltm_entries
-    WHERE {IN_PREFIX} AND key > %(after)s AND {VISIBLE} ORDER BY key"""
-_TIMES: Final = ", ".join(map(utc, TIMES))
-_WHOLE_PAGE: Final = _PAGE.replace("storage_uri", f"storage_uri, version, {_TIMES}")
+_AT_KEY: Final = f"SELECT {{}} FROM ltm_entries WHERE key = %(key)s AND {VISIBLE}"
+_AT_KEYS: Final = f"SELECT {{}} FROM ltm_entries WHERE key = ANY(%(keys)s) AND {VISIBLE}"
+_LIFETIMES: Final = f"{_AT_KEYS} ORDER BY key FOR UPDATE".format(selected(("key", "expires_at", "lifetime")))
+# The columns of a ``retrieve`` without and with times, and what reads its row.
+_AS_READ: Final[dict[bool, tuple[str, Callable[[Any], dict[str, Any] | Damage]]]] = {
+    False: (selected(ENTRY), entry_of),
+    True: (selected(TIMED), partial(timed_of, timestamp=in_utc)),
+}
+_TOUCH: Final = f"""
+    UPDATE ltm_entries SET lifetime = coalesce(%(ttl)s::bigint, lifetime),
+                           expires_at = now() + coalesce(%(ttl)s::bigint, lifetime){MICROSECONDS}
+    WHERE key = ANY(%(keys)s) RETURNING key, {utc("expires_at")}"""
+_BY_KEY: Final = f"SELECT {{columns}} FROM ltm_entries WHERE {IN_RANGE} AND key > %(after)s AND {VISIBLE}{{more}}"
+_KEYS: Final = f"{_BY_KEY} ORDER BY key LIMIT %(limit)s"
+_COUNT: Final = f"SELECT count(*) FROM ltm_entries WHERE {IN_RANGE} AND {VISIBLE}{{more}}"
+_PAGE: Final = f"{_BY_KEY} ORDER BY key"
+_ENTRY_ROWS: Final[dict[Order, str]] = {
+    "key": f"{_KEYS} OFFSET %(skip)s",
+    "-key": f"{_BY_KEY} ORDER BY key DESC LIMIT %(limit)s OFFSET %(skip)s".replace("key > %(after)s AND ", ""),
+}
 _CLEAN: Final = """
     WITH gone AS MATERIALIZED (
         SELECT key FROM ltm_entries WHERE expires_at <= now() ORDER BY expires_at, key LIMIT %(limit)s FOR UPDATE)
@@ -128,6 +176,8 @@ class PostgresBackend(DatabaseBackend):
         search: bool = True,
         language: str | None = None,
         catalog: str | Mapping[str, Any] | CatalogBackend | None = None,
+        ttl: float | None = None,
+        errors: Literal["return", "raise"] = "return",
     ) -> None:
         """Connect and create the tables, unless ``lazy``.
 
@@ -146,6 +196,8 @@ class PostgresBackend(DatabaseBackend):
             catalog: the catalog that keeps the ledger of this memory: the name of a catalog, a mapping with its
                 ``type`` and options, or a catalog object, which the caller must close. A catalog in the same database
                 is written in the same transaction. ``{"type": "postgres"}`` without a ``url`` means the same database.
+            ttl: the lifetime in seconds of entries that are stored without ``ttl`` and ``expires_at``; None for never.
+            errors: whether methods return their failures as dicts, or raise them as ``LTMError``.
 
         Raises:
             LTMError: ``configuration_error`` and, unless ``lazy``, ``connection_error``, ``connection_timeout`` or
@@ -158,6 +210,7 @@ class PostgresBackend(DatabaseBackend):
             "idle_transaction_timeout": idle_transaction_timeout,
             "prepare_threshold": prepare_threshold,
         }
+        self._set_defaults(ttl, errors)
         self._keeps_words = check_flag("search", search)
         language_name = check_language(language, search=self._keeps_words)
         self._database = PostgresDatabase(url, **options, search=self._keeps_words, language=language_name)
@@ -238,54 +291,115 @@ class PostgresBackend(DatabaseBackend):
             self._ledger.here.follow(connection, operations)
         return [results[place] for place in range(len(operations))]
 
+    def _touch(self, keys: Sequence[str], lifetime: timedelta | None) -> dict[str, datetime | None]:
+        def work(connection: Any, _: Write) -> dict[str, datetime | None]:
+            found = read_lifetimes(connection.execute(_LIFETIMES, {"keys": [*keys]}), in_utc)
+            renewed = [key for key, (_, own) in found.items() if lifetime is not None or own is not None]
+            if not renewed:
+                return {key: expires_at for key, (expires_at, _) in found.items()}
+            rows = connection.execute(_TOUCH, {"keys": renewed, "ttl": microseconds(lifetime)}).fetchall()
+            expiries = {key: in_utc(expires_at) for key, expires_at in rows}
+            if self._ledger.here is not None:
+                self._ledger.here.touch(connection, {key: expiries[key] for key in renewed})
+            return {key: expiries.get(key, expires_at) for key, (expires_at, _) in found.items()}
+
+        return self._database.write(work, lambda _: Change(may_repeat=True), _look)
+
+    def _import(self, imports: Sequence[Import], on_conflict: OnConflict) -> list[str]:
+        replaces = on_conflict == "replace"
+
+        def work(connection: Any, write: Write) -> list[str]:
+            existing = _put_copies(connection, imports, write, replaces=False)
+            if existing and on_conflict == "fail":
+                raise already_there(existing[0].key, _locked_version(connection, existing[0].key))
+            if replaces:
+                _put_copies(connection, existing, write, replaces=True)
+            keys = [each.key for each in existing]
+            if self._ledger.here is not None:
+                self._ledger.here.follow(connection, stores_of_imports(copied_of(keys)))
+            return keys
+
+        def copied_of(existing: Collection[str]) -> list[Import]:
+            return [each for each in imports if replaces or each.key not in existing]
+
+        def change(answers: list[list[str]]) -> Change:
+            copied = {each.key for each in copied_of({*answers[-1]})}
+            return Change(copied, is_unconditional=replaces)
+
+        return self._database.write(work, change, _look)
+
     def _facts(self, keys: Sequence[str]) -> dict[str, Facts | Damage]:
         rows = self._database.run(lambda connection: connection.execute(_FACTS, {"keys": [*keys]}).fetchall())
         return {row[0]: read_facts(*row, timestamp=in_utc) for row in rows}
 
     # --- reads -------------------------------------------------------------------------------------
 
-    def _get(self, key: str) -> dict[str, Any] | Damage | None:
-        row = self._database.run(lambda connection: connection.execute(_ENTRY, {"key": key}).fetchone())
-        return None if row is None else entry_of(*row)
+    def _get(self, key: str, *, times: bool = False) -> dict[str, Any] | Damage | None:
+        columns, read = _AS_READ[times]
+        statement = _AT_KEY.format(columns)
+        row = self._database.run(lambda connection: connection.execute(statement, {"key": key}).fetchone())
+        return None if row is None else read(row)
 
-    def _get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any] | Damage | None]:
-        rows = self._database.run(lambda connection: connection.execute(_ENTRIES, {"keys": keys}).fetchall())
-        entries = {row[0]: entry_of(*row) for row in rows}
+    def _get_many(self, keys: Sequence[str], *, times: bool = False) -> dict[str, dict[str, Any] | Damage | None]:
+        columns, read = _AS_READ[times]
+        statement = _AT_KEYS.format(columns)
+        rows = self._database.run(lambda connection: connection.execute(statement, {"keys": keys}).fetchall())
+        entries = {row[0]: read(row) for row in rows}
         return {key: entries.get(key) for key in keys}
 
-    def _keys(self, prefix: str, after: str, limit: int) -> list[str]:
-        values = {**range_of(prefix), "after": after, "limit": limit}
-        rows = self._database.run(lambda connection: connection.execute(_KEYS, values).fetchall())
+    def _keys(self, keys: KeyRange, after: str, limit: int) -> list[str]:
+        statement = _KEYS.format(columns="key", more=more_conditions(keys))
+        values = {**range_of(keys), "after": after, "limit": limit}
+        rows = self._database.run(lambda connection: connection.execute(statement, values).fetchall())
         return [row[0] for row in rows]
 
-    def _count(self, prefix: str) -> int:
-        values = range_of(prefix)
-        return int(self._database.run(lambda connection: connection.execute(_COUNT, values).fetchone()[0]))
+    def _count(self, keys: KeyRange) -> int:
+        statement, values = _COUNT.format(more=more_conditions(keys)), range_of(keys)
+        return int(self._database.run(lambda connection: connection.execute(statement, values).fetchone()[0]))
 
-    def _iterate(self, prefix: str) -> Iterator[Any]:
-        return iterate(partial(self._page, _PAGE, prefix), item_of)
+    def _entry_rows(self, keys: KeyRange, order: Order, place: Place, skip: int, limit: int) -> list[EntryRow]:
+        if order == "newest":
+            read = partial(newest_entries, keys=keys, place=place, limit=skip + limit)
+            rows = self._database.run(read, ONE_STATE)[skip:]
+        else:
+            values = {**range_of(keys), "after": place.key, "skip": skip, "limit": limit}
+            if order == "-key" and place.key:
+                values["end"] = min(values["end"], place.key)
+            statement = _begun(_ENTRY_ROWS[order], place.key)
+            statement = statement.format(columns=selected(WHOLE), more=more_conditions(keys))
+            rows = self._database.run(lambda connection: connection.execute(statement, values).fetchall())
+        return [entry_row_of(row, in_utc) for row in rows]
 
-    def _iterate_entries(self, prefix: str) -> Iterator[Any]:
-        return iterate(partial(self._page, _WHOLE_PAGE, prefix), partial(whole_of, timestamp=in_utc))
+    def _iterate(self, keys: KeyRange) -> Iterator[Any]:
+        return iterate(partial(self._page, ITEM, keys), item_of)
 
-    def _page(self, statement: str, prefix: str, after: str, skip: int) -> Page:
-        values = {**range_of(prefix), "after": after}
-        if not after:  # an empty key, which another program may have written, is not above ""
-            statement = statement.replace("key > %(after)s", "key >= %(after)s")
+    def _iterate_entries(self, keys: KeyRange) -> Iterator[Any]:
+        return iterate(partial(self._page, WHOLE, keys), partial(whole_of, timestamp=in_utc))
+
+    def _page(self, columns: Sequence[str], keys: KeyRange, after: str, skip: int) -> Page:
+        values = {**range_of(keys), "after": after}
+        statement = _begun(_PAGE, after).format(columns=selected(columns), more=more_conditions(keys))
         return self._database.run(partial(_page, statement=statement, values=values, skip=skip), ONE_STATE)
 
-    def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, offset: int, limit: int) -> Result:
-        arguments = (terms, condition, prefix, offset, limit)
+    def _search(self, terms: Sequence[Term], condition: Node | None, keys: KeyRange, offset: int, limit: int) -> Result:
+        arguments = (terms, condition, keys, offset, limit)
         results = self._database.run(lambda connection: results_at_once(connection, *arguments))
         if results is None:
-            results = self._answer(lambda reader: all_matching(reader, terms, offset, limit), condition, prefix)
+            results = self._answer(lambda reader: all_matching(reader, terms, offset, limit), condition, keys)
         if self._are_whole(results, offset):
             return search_result(results)
         return self._database.run(lambda connection: undamaged_of(connection, *arguments), ONE_STATE)
 
-    def _answer(self, answer: Callable[[Reader], Answer], condition: Node | None, prefix: str) -> Answer:
+    def _answer(self, answer: Callable[[Reader], Answer], condition: Node | None, keys: KeyRange) -> Answer:
         reads = partial(PostgresReader, rules=self._rules(), keeps_words=self._keeps_words)
-        return self._database.run(lambda connection: answer(reads(connection, condition, prefix)), ONE_STATE)
+        return self._database.run(lambda connection: answer(reads(connection, condition, keys)), ONE_STATE)
+
+
+def _begun(statement: str, after: str) -> str:
+    """Return a statement that reads rows by key, for the first page too."""
+    if after:
+        return statement
+    return statement.replace("key > %(after)s", "key >= %(after)s")  # an empty key, of another program, is not above ""
 
 
 def _put_many(connection: Any, rows: Sequence[dict[str, Any]]) -> Iterator[Result]:
@@ -297,12 +411,44 @@ def _put_many(connection: Any, rows: Sequence[dict[str, Any]]) -> Iterator[Resul
             cursor.nextset()
 
 
+def _put_copies(connection: Any, imports: Sequence[Import], write: Write, *, replaces: bool) -> list[Import]:
+    """Store imported entries in the order of their keys, and return those that were not stored.
+
+    Without ``replaces`` these are the ones whose key has an entry. The transaction has locked this entry.
+    """
+    if not imports:
+        return []
+    rows = [
+        {
+            **_parameters(each.store),
+            "version": each.version,
+            "created_at": each.created_at,
+            "updated_at": each.updated_at,
+            "write_id": write.of_import,
+            "replaces": replaces,
+        }
+        for each in imports
+    ]
+    left = []
+    with connection.cursor() as cursor:
+        cursor.executemany(_STORE_COPY[rows[0]["search_text"] is not None], rows, returning=True)
+        for each in imports:
+            if cursor.fetchone() is None:
+                left.append(each)
+            cursor.nextset()
+    return left
+
+
 def _put(connection: Any, row: Mapping[str, Any], statement: Mapping[bool, str] = _PUT) -> Any:
     return connection.execute(statement[row["search_text"] is not None], row).fetchone()
 
 
 def _do(connection: Any, operation: Operation, write_id: str) -> Result:
     if isinstance(operation, Delete):
+        if operation.if_version is not None:
+            version = _locked_version(connection, operation.key)
+            if version != operation.if_version:
+                raise conflict(operation.key, version)
         deleted = connection.execute(_DELETE, {"key": operation.key}).rowcount
         return ok(deleted=bool(deleted), key=operation.key)
     values = {**_parameters(operation), "write_id": write_id}
@@ -340,6 +486,7 @@ def _parameters(store: Store) -> dict[str, Any]:
         "search_text": store.search_text,
         "ttl": microseconds(store.ttl),
         "expires_at": store.expires_at,
+        "is_indexed": int(store.index),
         "write_id": None,
     }
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from the_edge_agent.memory.contract.catalog import generate_entry_id
 from the_edge_agent.memory.contract.tracking import Tracked, changes_of
 from the_edge_agent.memory.core.filters import Node
+from the_edge_agent.memory.core.namespaces import KeyRange
 from the_edge_agent.memory.core.operations import Operation
 from the_edge_agent.memory.database.native_catalog import (
     Answer,
@@ -134,7 +136,7 @@ class PostgresCatalog(NativeCatalog):
 
         def work(connection: Any) -> list[dict[str, Any]]:
             with streamed(connection, limit) as cursor:
-                rows = cursor.execute(statement, {**range_of(prefix), **values})
+                rows = cursor.execute(statement, {**range_of(KeyRange.of_prefix(prefix)), **values})
                 return first_tracked(in_time(connection, rows), in_utc, condition, limit)
 
         return self._database.run(work, ONE_STATE)
@@ -159,6 +161,14 @@ class PostgresCatalog(NativeCatalog):
         if deleted:
             connection.execute(_DELETE, {"ids": [*map(generate_entry_id, deleted)]})
         _track(connection, tracked)
+
+    def touch(self, connection: Any, expiries: Mapping[str, datetime]) -> None:
+        """Set when entries expire, by key, after a touch of the memory. The keys are sorted."""
+        rows = [
+            {"id": generate_entry_id(key), "expires_at": expires_at, "ttl": None}
+            for key, expires_at in expiries.items()
+        ]
+        connection.cursor().executemany(_SQL.touch, rows)
 
     def forget(self, connection: Any, keys: Sequence[str]) -> None:
         """Remove the expired entries of keys that the memory has cleaned up."""

@@ -6,7 +6,13 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 from the_edge_agent.memory.core.results import LTMError
-from the_edge_agent.memory.database.layouts import another_layout, check_kind, check_version
+from the_edge_agent.memory.database.layouts import (
+    SCHEMA_VERSION,
+    another_layout,
+    check_kind,
+    check_version,
+    missing_columns,
+)
 from the_edge_agent.memory.database.native_tables import ENTRIES, VERSION, NativeTables
 from the_edge_agent.memory.postgres.shared_sql import VECTOR
 
@@ -45,10 +51,9 @@ class PostgresTables(NativeTables):
         if columns and not {"id", "version"}.issubset(columns):
             raise another_layout(VERSION)
         row = columns and connection.execute("SELECT version FROM ltm_schema_version").fetchone()
-        if row:
-            check_version(VERSION, row[0])
+        is_current = bool(row) and check_version(VERSION, row[0]) == SCHEMA_VERSION
         check_kind(ENTRIES, of_entries or (), search=search)
-        return bool(row) and (search is None or bool(of_entries))
+        return is_current and (search is None or (bool(of_entries) and not missing_columns(of_entries)))
 
     def columns_of(self, connection: Any, name: str) -> Collection[str]:
         """Return the names of a table's columns; empty if the table does not exist."""

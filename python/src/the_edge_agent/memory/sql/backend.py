@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain, islice
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, Literal
 
 try:
     from sqlalchemy import URL, Connection, Engine, select
@@ -16,6 +18,10 @@ except ImportError as error:
     ) from error
 
 from the_edge_agent.memory.contract.catalog import CatalogBackend
+from the_edge_agent.memory.contract.result_types import (
+    CleanupResult,
+    OptimizeResult,
+)
 from the_edge_agent.memory.core.damage import (
     Damage,
     Facts,
@@ -28,7 +34,9 @@ from the_edge_agent.memory.core.damage import (
 )
 from the_edge_agent.memory.core.filters import Node
 from the_edge_agent.memory.core.languages import Language, check_language
-from the_edge_agent.memory.core.operations import Delete, Operation, Store, is_unconditional
+from the_edge_agent.memory.core.namespaces import EVERYTHING, KeyRange
+from the_edge_agent.memory.core.operations import Delete, Import, OnConflict, Operation, Store, is_unconditional
+from the_edge_agent.memory.core.pages import EntryRow, Order, Place, readable_time
 from the_edge_agent.memory.core.results import (
     LTMError,
     Result,
@@ -60,6 +68,8 @@ from the_edge_agent.memory.sql.schema.tables import EntryColumns, LTMEntry, entr
 _PAGE_TEXT = 1_000_000  # characters that a page of iterate_all should have
 _MAX_PAGE_ROWS = 1_000
 _STEMMED_AT_ONCE = 200  # entries that one transaction rewrites
+_UPDATED_AT: Final = 6  # the place of the column in a whole row
+_IS_INDEXED: Final = 9
 _SMALL = 500_000  # bytes; every server accepts an entry of this size
 
 
@@ -94,6 +104,8 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
         language: str | None = None,
         catalog: str | Mapping[str, Any] | CatalogBackend | None = None,
         storage: Mapping[str, Any] | BlobStorage | None = None,
+        ttl: float | None = None,
+        errors: Literal["return", "raise"] = "return",
         engine: Engine | None = None,
         max_overflow: int = 10,
         pool_timeout: float = 10.0,
@@ -127,6 +139,8 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
             storage: a blob storage for values larger than its ``inline_threshold`` (by default 65,536 bytes of JSON): a
                 mapping of ``uri`` (a folder, or a URL that fsspec knows), ``inline_threshold``, ``grace_period`` and
                 ``options``. No other memory may use the same storage.
+            ttl: the lifetime, in seconds, of entries that are stored without ``ttl`` and ``expires_at``; None for none.
+            errors: ``return`` makes the methods return a failure as a dict; ``raise`` makes them raise ``LTMError``.
             engine: an engine of the caller, in place of ``url``, for example the application's. The memory shares it,
                 never disposes it, and adds no listeners to it or its pool.
             max_overflow: how many connections there may be above ``pool_size``; they are closed after use.
@@ -161,6 +175,7 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
         source = check_source(url, engine, options)
         blobs = None if storage is None else BlobStorage.of(storage)
         entries_name = check_table_name(table_name)
+        self._set_defaults(ttl, errors)
         self._entries_name = entries_name
         self._keeps_words = check_flag("search", search)
         self._language_name = check_language(language, search=self._keeps_words)
@@ -213,7 +228,7 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
         return self._database.ddl()
 
     @returns_result
-    def cleanup_storage(self, batch_size: int = 100) -> Result:
+    def cleanup_storage(self, batch_size: int = 100) -> CleanupResult:
         """Remove blobs that no entry points to, and that are older than the storage's grace period.
 
         Other processes may write at the same time. No other memory may use the same storage.
@@ -228,7 +243,7 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
         return ok(deleted_count=deleted, remaining_count=remaining)
 
     @returns_result
-    def optimize(self) -> Result:
+    def optimize(self) -> OptimizeResult:
         """Update the stems and the index of words, so that searches are right and fast.
 
         If another release of the stemmer stored the words, they are stemmed again; the log has a warning about this.
@@ -262,36 +277,63 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
 
     def _stemmed_rows(self, rules: Language) -> Iterator[tuple[str, int, Any, str]]:
         """Yield key, version, time and search text of all entries that can be read."""
-        for row in self._rows("", whole=True):
-            if isinstance(row, Damage):
+        for row in self._rows(EVERYTHING, whole=True):
+            if isinstance(row, Damage) or row[_IS_INDEXED] == 0:
                 continue
-            key, text, metadata, pointer, version, _, updated_at, _ = row
+            key, text, metadata, pointer, version, _, updated_at, *_ = row
             entry = self._value_now(key, entry_of(key, text, metadata, pointer, version))
             if entry is not None and not isinstance(entry, Damage):
                 yield key, version, updated_at, search_text(key, entry["value"], entry["metadata"], rules)
 
-    def _get(self, key: str) -> dict[str, Any] | Damage | None:
-        return self._values.entry(key, self._row)
+    def _get(self, key: str, *, times: bool = False) -> dict[str, Any] | Damage | None:
+        return self._values.entry(key, self._timed_row if times else self._row)
 
-    def _get_many(self, keys: Sequence[str]) -> Mapping[str, dict[str, Any] | Damage | None]:
+    def _get_many(self, keys: Sequence[str], *, times: bool = False) -> Mapping[str, dict[str, Any] | Damage | None]:
         needs_snapshot = self._database.start().statements.entries.needs_snapshot(keys)
         _, entries = self._values.read(
             lambda: self._database.run(
-                lambda connection, sql: sql.entries.retrieve_many(connection, keys), snapshot=needs_snapshot
+                lambda connection, sql: sql.entries.retrieve_many(connection, keys, times=times),
+                snapshot=needs_snapshot,
             ),
             lambda rows: {key: self._entry_of(key, rows.get(key)) for key in keys},
         )
         return entries
 
-    def _keys(self, prefix: str, after: str, limit: int) -> Iterator[str]:
+    def _keys(self, keys: KeyRange, after: str, limit: int) -> Iterator[str]:
         def page(after: str, rows: int) -> Sequence[Sequence[Any]]:
-            return self._database.read(lambda sql: sql.entries.list_keys(prefix, after, rows))
+            return self._database.read(lambda sql: sql.entries.list_keys(keys, after, rows))
 
         rows = chain.from_iterable(_pages(page, after, limit, lambda rows: limit))
         return (row[0] for row in rows if is_key(row[0]))
 
-    def _count(self, prefix: str) -> int:
-        return int(self._database.read(lambda sql: sql.entries.count(prefix))[0][0])
+    def _count(self, keys: KeyRange) -> int:
+        return int(self._database.read(lambda sql: sql.entries.count(keys))[0][0])
+
+    def _entry_rows(self, keys: KeyRange, order: Order, place: Place, skip: int, limit: int) -> list[EntryRow]:
+        rows = self._database.read(lambda sql: sql.entries.ordered(keys, order, place, skip, limit))
+        return [EntryRow(row[0], readable_time(row[_UPDATED_AT]), self._whole_entry(row)) for row in rows]
+
+    def _touch(self, keys: Sequence[str], lifetime: timedelta | None) -> Mapping[str, datetime | None]:
+        return self._database.write(
+            lambda connection, sql, _: sql.touch(connection, keys, lifetime, ledger=self._ledger.is_here),
+            lambda _: Change(may_repeat=True),
+        )
+
+    def _import(self, imports: Sequence[Import], on_conflict: OnConflict) -> Collection[str]:
+        placed = [replace(each, store=self._placed_store(each.store)) for each in imports]
+
+        def work(connection: Connection, sql: Statements, write: Write | None) -> set[str]:
+            self._values.keep(connection, sql, [each.store for each in placed])
+            return sql.import_many(connection, placed, on_conflict, write, ledger=self._ledger.is_here)
+
+        def change(existing: set[str]) -> Change:
+            is_replacing = on_conflict == "replace"
+            stored_keys = {each.key for each in placed if is_replacing or each.key not in existing}
+            return Change(stored_keys, is_unconditional=is_replacing)
+
+        existing = self._database.write(work, change)
+        self._database.do_upkeep(len(placed))
+        return existing
 
     def _remove(self, deletes: Sequence[Delete]) -> int:
         keys = [delete.key for delete in deletes]
@@ -307,8 +349,8 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
         )
         return deleted, remaining
 
-    def _iterate(self, prefix: str) -> Iterator[Any]:
-        for row in self._rows(prefix):
+    def _iterate(self, keys: KeyRange) -> Iterator[Any]:
+        for row in self._rows(keys):
             if isinstance(row, Damage):
                 yield row
                 continue
@@ -316,34 +358,38 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
             if entry is not None:
                 yield entry if isinstance(entry, Damage) else (row[0], entry["value"], entry["metadata"])
 
-    def _iterate_entries(self, prefix: str) -> Iterator[Any]:
-        for row in self._rows(prefix, whole=True):
-            if isinstance(row, Damage):
-                yield row
-                continue
-            key, text, metadata, pointer, version, *times = row
-            inline = text if pointer is None else "null"
-            entry = read_whole_entry(key, inline, metadata, version, times, time_of)
-            if pointer is None or isinstance(entry, Damage):
+    def _iterate_entries(self, keys: KeyRange) -> Iterator[Any]:
+        for row in self._rows(keys, whole=True):
+            entry = row if isinstance(row, Damage) else self._whole_entry(row)
+            if entry is not None:
                 yield entry
-            elif (whole := self._value_now(key, {**entry, "value": Pointer(pointer)})) is not None:
-                yield whole
 
-    def _rows(self, prefix: str, *, whole: bool = False) -> Iterator[Sequence[Any] | Damage]:
+    def _whole_entry(self, row: Sequence[Any]) -> dict[str, Any] | Damage | None:
+        """Return the entry of a whole row with its value, or None if the entry is gone."""
+        key, text, metadata, pointer, version, *times, lifetime, is_indexed = row
+        inline = text if pointer is None else "null"
+        entry = read_whole_entry(
+            key, inline, metadata, version, times, time_of, lifetime=lifetime, is_indexed=is_indexed
+        )
+        if pointer is None or isinstance(entry, Damage):
+            return entry
+        return self._value_now(key, {**entry, "value": Pointer(pointer)})
+
+    def _rows(self, keys: KeyRange, *, whole: bool = False) -> Iterator[Sequence[Any] | Damage]:
         """Yield all rows that can be read. Skip those in a damaged part of the file."""
         last = ""
 
         def page(after: str, rows: int) -> Sequence[Sequence[Any]]:
             nonlocal last
             last = after
-            return self._database.read(lambda sql: sql.entries.page(prefix, after, rows, whole=whole))
+            return self._database.read(lambda sql: sql.entries.page(keys, after, rows, whole=whole))
 
         def rows_after(page: Sequence[Sequence[Any]]) -> int:
             size = sum(len(row[1]) + len(row[2] or "") for row in page) + 1
             return max(1, min(_MAX_PAGE_ROWS, len(page) * _PAGE_TEXT // size))
 
         def next_key(after: str) -> Any:
-            return self._database.run(lambda connection, sql: next_key_of(connection, sql, prefix, after))
+            return self._database.run(lambda connection, sql: next_key_of(connection, sql, keys, after))
 
         try:
             yield from chain.from_iterable(_pages(page, "", 16, rows_after))
@@ -357,8 +403,8 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
     def _one_call(self) -> AbstractContextManager[Any]:
         return self._database.one_call()
 
-    def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, offset: int, limit: int) -> Result:
-        search = Search(terms, condition, prefix, limit, offset)
+    def _search(self, terms: Sequence[Term], condition: Node | None, keys: KeyRange, offset: int, limit: int) -> Result:
+        search = Search(terms, condition, keys, limit, offset)
         return self._finished(partial(self._results_and_damages, search))
 
     def _finished(self, find: Find) -> Result:
@@ -370,14 +416,12 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
                 return search_result([entries[entry["key"]] for entry in results], damages)
             known_damages.update(more)
 
-    def _answer(self, answer: Callable[[Reader], Answer], condition: Node | None, prefix: str) -> Answer:
+    def _answer(self, answer: Callable[[Reader], Answer], condition: Node | None, keys: KeyRange) -> Answer:
         rules = self._rules()
 
         def answered(*, filters: bool) -> Answer:
             def work(connection: Connection, sql: Statements, deadline: Deadline) -> Answer:
-                return answer(
-                    sql.entries.searcher.reads(connection, condition, prefix, rules, deadline, filters=filters)
-                )
+                return answer(sql.entries.searcher.reads(connection, condition, keys, rules, deadline, filters=filters))
 
             return self._database.run_timed(work, snapshot=True)
 
@@ -422,10 +466,14 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
         if results is not None:
             return results
         arguments = (search.terms, search.offset, search.limit)
-        return self._answer(lambda reader: all_matching(reader, *arguments), search.metadata_filter, search.prefix)
+        return self._answer(lambda reader: all_matching(reader, *arguments), search.metadata_filter, search.keys)
 
     def _row(self, key: str) -> Sequence[Any] | None:
         rows = self._database.read(lambda sql: sql.entries.retrieve(key))
+        return rows[0] if rows else None
+
+    def _timed_row(self, key: str) -> Sequence[Any] | None:
+        rows = self._database.read(lambda sql: sql.entries.retrieve(key, times=True))
         return rows[0] if rows else None
 
     def _entry_of(self, key: str, row: Sequence[Any] | None) -> dict[str, Any] | Damage | None:
@@ -462,8 +510,12 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
         return self._database.store(operation)
 
     def _placed(self, operation: Operation) -> Operation:
-        placed = self._values.place(operation)
-        if isinstance(placed, Store) and (size := sent_bytes(placed, _SMALL)) > _SMALL:
+        return self._placed_store(operation) if isinstance(operation, Store) else operation
+
+    def _placed_store(self, store: Store) -> Store:
+        """Put the value of a store into the blob storage if it is large. Refuse an entry that the server refuses."""
+        placed = self._values.place(store)
+        if (size := sent_bytes(placed, _SMALL)) > _SMALL:
             self._database.check_size(size)
         return placed
 
@@ -471,11 +523,16 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
         return self._database.run(lambda connection, sql: sql.entries.facts(connection, keys))
 
 
-def next_key_of(connection: Connection, sql: Statements, prefix: str, after: str) -> Any:
-    """Return the next key above ``after``, read only from the index, or None if it lacks the prefix."""
+def next_key_of(connection: Connection, sql: Statements, keys: KeyRange, after: str) -> Any:
+    """Return the next key of a range above ``after``, read only from the index, or None if there is none."""
     key = sql.schema.tables.entries.c.key
-    next_key = connection.scalar(select(key).where(key > after, key >= prefix).order_by(key).limit(1))
-    return next_key if isinstance(next_key, str) and next_key.startswith(prefix) else None
+    while True:
+        next_key = connection.scalar(select(key).where(key > after, key >= keys.start).order_by(key).limit(1))
+        if not isinstance(next_key, str) or (keys.end is not None and next_key >= keys.end):
+            return None
+        if next_key in keys:
+            return next_key
+        after = next_key
 
 
 def _pages(

@@ -36,12 +36,12 @@ class LargeValues:
         """Without a storage, every value stays in the database."""
         self._storage, self._database = storage, database
 
-    def place(self, operation: Operation) -> Operation:
+    def place(self, store: Store) -> Store:
         """Put the value of a store into the storage if it is large, and point to it."""
         storage = self._storage
-        if storage is None or not isinstance(operation, Store) or storage.holds_inline(operation.value):
-            return operation
-        return replace(operation, pointer=storage.put(operation.value))
+        if storage is None or storage.holds_inline(store.value):
+            return store
+        return replace(store, pointer=storage.put(store.value))
 
     def keep(self, connection: Connection, sql: Statements, operations: Sequence[Operation]) -> None:
         """Make sure that all blobs of these operations exist when the transaction commits, and afterwards."""

@@ -10,10 +10,10 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from the_edge_agent.memory.contract.catalog import CatalogBackend
 from the_edge_agent.memory.core.damage import (
@@ -23,59 +23,99 @@ from the_edge_agent.memory.core.damage import (
     is_key,
     is_of_file,
     read_facts,
+    read_lifetimes,
     read_version,
     search_result,
 )
 from the_edge_agent.memory.core.filters import Node
 from the_edge_agent.memory.core.languages import check_language
-from the_edge_agent.memory.core.operations import Delete, Operation, Store, is_unconditional
-from the_edge_agent.memory.core.results import LTMError, Result, conflict, ok, stored
+from the_edge_agent.memory.core.namespaces import KeyRange
+from the_edge_agent.memory.core.operations import Delete, Import, OnConflict, Operation, Store, is_unconditional
+from the_edge_agent.memory.core.pages import EntryRow, Order, Place
+from the_edge_agent.memory.core.results import LTMError, Result, already_there, conflict, ok, stored
 from the_edge_agent.memory.core.tokens import Term, has_words
-from the_edge_agent.memory.core.validation import check_flag
+from the_edge_agent.memory.core.validation import check_flag, microseconds_of
 from the_edge_agent.memory.database.backend import Answer, DatabaseBackend
 from the_edge_agent.memory.database.native_rows import (
+    ENTRY,
+    ITEM,
+    TIMED,
+    WHOLE,
     Page,
     entry_of,
+    entry_row_of,
     item_of,
     iterate,
     page_of,
+    stores_of_imports,
+    timed_of,
     undamaged_results,
     whole_of,
 )
 from the_edge_agent.memory.database.search_plan import Reader
 from the_edge_agent.memory.sqlite.database import IN_MEMORY, SQLiteDatabase, now, timestamp, written
-from the_edge_agent.memory.sqlite.search import IN_PREFIX, VISIBLE, SQLiteSearch, range_values
+from the_edge_agent.memory.sqlite.search import IN_RANGE, VISIBLE, SQLiteSearch, conditions_of, range_values
 
 # A store is one statement. If the entry has expired, the store counts as a new entry with version 1.
 _UPSERT: Final = """
-    INSERT INTO ltm_entries (key, value, metadata, {names}version, expires_at, created_at, updated_at)
-    VALUES (:key, :value, :metadata, {values}1, :expires_at, :now, :now)
+    INSERT INTO ltm_entries (key, value, metadata, {names}version, expires_at, created_at, updated_at, lifetime,
+                             is_indexed)
+    VALUES (:key, :value, :metadata, {values}1, :expires_at, :now, :now, :lifetime, :is_indexed)
     ON CONFLICT (key) DO UPDATE SET
         value = excluded.value, metadata = excluded.metadata, {changes}
         version = CASE WHEN expires_at <= :now THEN 1
                        WHEN typeof(version) = 'integer' AND version BETWEEN 1 AND 9223372036854775806
                        THEN version + 1 END,
         created_at = CASE WHEN expires_at <= :now THEN :now ELSE created_at END,
-        expires_at = excluded.expires_at, updated_at = :now, storage_uri = NULL
+        expires_at = excluded.expires_at, updated_at = :now, storage_uri = NULL,
+        lifetime = excluded.lifetime, is_indexed = excluded.is_indexed
     RETURNING version"""
-_STORE: Final = _UPSERT.format(
-    names="search_text, ", values=":search_text, ", changes="search_text = excluded.search_text,"
-)
-_STORE_WITHOUT_WORDS: Final = _UPSERT.format(names="", values="", changes="")
-_ENTRY: Final = f"SELECT key, value, metadata, version, storage_uri FROM ltm_entries WHERE key = :key AND {VISIBLE}"
+_IMPORT: Final = """
+    INSERT INTO ltm_entries (key, value, metadata, {names}version, expires_at, created_at, updated_at, lifetime,
+                             is_indexed)
+    VALUES (:key, :value, :metadata, {values}:version, :expires_at, :created_at, :updated_at, :lifetime, :is_indexed)
+    ON CONFLICT (key) DO UPDATE SET
+        value = excluded.value, metadata = excluded.metadata, {changes}
+        version = excluded.version, created_at = excluded.created_at, expires_at = excluded.expires_at,
+        updated_at = excluded.updated_at, storage_uri = NULL, lifetime = excluded.lifetime,
+        is_indexed = excluded.is_indexed
+    WHERE :replaces OR expires_at <= :now
+    RETURNING key"""
+
+
+def _with_and_without_words(statement: str) -> dict[bool, str]:
+    """Return two forms of a statement. The key says whether the table stores words."""
+    words = {"names": "search_text, ", "values": ":search_text, ", "changes": "search_text = excluded.search_text,"}
+    return {True: statement.format(**words), False: statement.format(**dict.fromkeys(words, ""))}
+
+
+_STORE: Final = _with_and_without_words(_UPSERT)
+_STORE_COPY: Final = _with_and_without_words(_IMPORT)
+_AT_KEY: Final = f"SELECT {{}} FROM ltm_entries WHERE key = :key AND {VISIBLE}"
+_ENTRY: Final = _AT_KEY.format(", ".join(ENTRY))
+_TIMED_ENTRY: Final = _AT_KEY.format(", ".join(TIMED))
+# The statement of a ``retrieve`` without and with times, and what reads its row.
+_AS_READ: Final[dict[bool, tuple[str, Callable[[Any], dict[str, Any] | Damage]]]] = {
+    False: (_ENTRY, entry_of),
+    True: (_TIMED_ENTRY, partial(timed_of, timestamp=timestamp)),
+}
+_VERSION: Final = _AT_KEY.format("version")
+_LIFETIME: Final = _AT_KEY.format("key, expires_at, lifetime")
+_TOUCH: Final = "UPDATE ltm_entries SET expires_at = :expires_at, lifetime = :lifetime WHERE key = :key"
 _DELETE: Final = f"DELETE FROM ltm_entries WHERE key = :key AND {VISIBLE}"
 # SQLite uses one of two lower limits for its search in the index; with the plus it does not use "key > :after".
 _KEYS: Final = f"""
-    SELECT key FROM ltm_entries
-    WHERE key >= max(:prefix, :after) AND key < :end AND +key > :after AND {VISIBLE} ORDER BY key"""
+    SELECT {{columns}} FROM ltm_entries
+    WHERE key >= max(:start, :after) AND key < :end AND +key > :after AND {VISIBLE}{{more}} ORDER BY key"""
+_DESCENDING: Final = f"""
+    SELECT {{columns}} FROM ltm_entries
+    WHERE key >= :start AND key < :end AND {VISIBLE}{{more}} ORDER BY key DESC"""
 _NEXT_KEY: Final = (
-    "SELECT key FROM ltm_entries WHERE key >= max(:prefix, :after) AND key < :end AND key > :after LIMIT 1"
+    "SELECT key FROM ltm_entries WHERE key >= max(:start, :after) AND key < :end AND key > :after{more} LIMIT 1"
 )
-_END: Final = " AND key < :end"  # without a prefix this condition would exclude damaged keys that are not text
+_END: Final = " AND key < :end"  # without a range this condition would exclude damaged keys that are not text
 _COUNT_ALL: Final = f"SELECT count(*) FROM ltm_entries WHERE {VISIBLE}"
-_COUNT: Final = f"{_COUNT_ALL} AND {IN_PREFIX}"
-_PAGE: Final = _KEYS.replace("SELECT key", "SELECT key, value, metadata, storage_uri")
-_WHOLE_PAGE: Final = _PAGE.replace(" FROM", ", version, created_at, updated_at, expires_at FROM")
+_COUNT: Final = f"{_COUNT_ALL} AND {IN_RANGE}{{more}}"
 _EXPIRED: Final = "SELECT id, key FROM ltm_entries WHERE expires_at <= :now ORDER BY expires_at, key LIMIT :limit"
 _EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_entries WHERE expires_at <= :now"
 
@@ -100,6 +140,8 @@ class SQLiteBackend(DatabaseBackend):
         search: bool = True,
         language: str | None = None,
         catalog: str | Mapping[str, Any] | CatalogBackend | None = None,
+        ttl: float | None = None,
+        errors: Literal["return", "raise"] = "return",
     ) -> None:
         """Open the file and create the tables, unless ``lazy``.
 
@@ -114,12 +156,15 @@ class SQLiteBackend(DatabaseBackend):
             catalog: a catalog that is kept in step with the memory: the name of a catalog, a mapping with its ``type``
                 and options, or a catalog object, which the caller must close. A catalog in the same file is written in
                 the same transaction; ``{"type": "sqlite"}`` without a ``path`` means the same file.
+            ttl: the lifetime in seconds of entries that are stored without ``ttl`` and ``expires_at``; None for never.
+            errors: whether methods return their failures as dicts, or raise them as ``LTMError``.
 
         Raises:
             LTMError: ``configuration_error`` and, unless ``lazy``, ``connection_error``.
         """
         if db_path is not None and path != IN_MEMORY:
             raise LTMError("configuration_error", "path and db_path mean the same; give one of them")
+        self._set_defaults(ttl, errors)
         self._keeps_words = check_flag("search", search)
         self._database = SQLiteDatabase(
             path if db_path is None else db_path,
@@ -162,6 +207,39 @@ class SQLiteBackend(DatabaseBackend):
             self._ledger.here.follow(connection, operations, at)
         return results
 
+    def _touch(self, keys: Sequence[str], lifetime: timedelta | None) -> dict[str, datetime | None]:
+        with self._database.transaction(write=True) as connection:
+            at = now()
+            found = (connection.execute(_LIFETIME, {"key": key, "now": written(at)}).fetchone() for key in keys)
+            expiries, renewed = dict[str, datetime | None](), dict[str, datetime]()
+            for key, (expires_at, own) in read_lifetimes(filter(None, found), timestamp).items():
+                new = own if lifetime is None else lifetime
+                if new is not None:
+                    expires_at = renewed[key] = at + new
+                    values = {"key": key, "expires_at": written(expires_at), "lifetime": microseconds_of(new)}
+                    connection.execute(_TOUCH, values)
+                expiries[key] = expires_at
+            if self._ledger.here is not None:
+                self._ledger.here.touch(connection, renewed, at)
+        return expiries
+
+    def _import(self, imports: Sequence[Import], on_conflict: OnConflict) -> list[str]:
+        with self._database.transaction(write=True) as connection:
+            at = now()
+            existing = [each for each in imports if not _store_copy(connection, each, at, replaces=False)]
+            if existing and on_conflict == "fail":
+                key = existing[0].key
+                row = connection.execute(_VERSION, {"key": key, "now": written(at)}).fetchone()
+                raise already_there(key, read_version(key, row[0]))
+            if on_conflict == "replace":
+                for each in existing:
+                    _store_copy(connection, each, at, replaces=True)
+            keys = {each.key for each in existing}
+            if self._ledger.here is not None:
+                copied = [each for each in imports if on_conflict == "replace" or each.key not in keys]
+                self._ledger.here.follow(connection, stores_of_imports(copied), at)
+        return [*keys]
+
     def _facts(self, keys: Sequence[str]) -> dict[str, Facts | Damage]:
         facts = "SELECT key, expires_at, storage_uri, version FROM ltm_entries WHERE key = ?"
         with self._database.transaction() as connection:
@@ -170,41 +248,53 @@ class SQLiteBackend(DatabaseBackend):
 
     # --- reads -------------------------------------------------------------------------------------
 
-    def _get(self, key: str) -> dict[str, Any] | Damage | None:
+    def _get(self, key: str, *, times: bool = False) -> dict[str, Any] | Damage | None:
+        statement, read = _AS_READ[times]
         with self._database.statement() as connection:
-            row = connection.execute(_ENTRY, {"key": key, "now": written(now())}).fetchone()
-        return None if row is None else entry_of(*row)
+            row = connection.execute(statement, {"key": key, "now": written(now())}).fetchone()
+        return None if row is None else read(row)
 
-    def _get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any] | Damage | None]:
+    def _get_many(self, keys: Sequence[str], *, times: bool = False) -> dict[str, dict[str, Any] | Damage | None]:
+        statement, read = _AS_READ[times]
         with self._database.transaction() as connection:
             at = written(now())
-            rows = {key: connection.execute(_ENTRY, {"key": key, "now": at}).fetchone() for key in keys}
-        return {key: row and entry_of(*row) for key, row in rows.items()}
+            rows = {key: connection.execute(statement, {"key": key, "now": at}).fetchone() for key in keys}
+        return {key: row and read(row) for key, row in rows.items()}
 
-    def _keys(self, prefix: str, after: str, limit: int) -> list[str]:
-        values = {**range_values(prefix), "after": after}
-        with self._database.statement() as connection, closing(connection.execute(_KEYS, values)) as rows:
+    def _keys(self, keys: KeyRange, after: str, limit: int) -> list[str]:
+        statement, values = _KEYS.format(columns="key", more=_more(keys)), {**range_values(keys), "after": after}
+        with self._database.statement() as connection, closing(connection.execute(statement, values)) as rows:
             return [*islice((row[0] for row in rows if is_key(row[0])), limit)]
 
-    def _count(self, prefix: str) -> int:
+    def _count(self, keys: KeyRange) -> int:
+        statement = _COUNT.format(more=_more(keys)) if keys.has_limits else _COUNT_ALL
         with self._database.statement() as connection:
-            counted = _COUNT if prefix else _COUNT_ALL
-            return int(connection.execute(counted, range_values(prefix)).fetchone()[0])
+            return int(connection.execute(statement, range_values(keys)).fetchone()[0])
 
-    def _iterate(self, prefix: str) -> Iterator[Any]:
-        return self._pages(_PAGE, prefix, item_of)
+    def _entry_rows(self, keys: KeyRange, order: Order, place: Place, skip: int, limit: int) -> list[EntryRow]:
+        with self._database.transaction() as connection:
+            if order == "newest":
+                rows = self._reads(connection, None, keys).newest_entries(place, skip, limit)
+            else:
+                statement, values = self._by_key(keys, order, place.key)
+                with closing(connection.execute(statement, values)) as found:
+                    rows = [*islice(self._database.in_time(found), skip, skip + limit)]
+        return [entry_row_of(row, timestamp) for row in rows]
 
-    def _iterate_entries(self, prefix: str) -> Iterator[Any]:
-        return self._pages(_WHOLE_PAGE, prefix, partial(whole_of, timestamp=timestamp))
+    def _iterate(self, keys: KeyRange) -> Iterator[Any]:
+        return self._pages(ITEM, keys, item_of)
 
-    def _pages(self, statement: str, prefix: str, item_of: Callable[[Any], Any]) -> Iterator[Any]:
+    def _iterate_entries(self, keys: KeyRange) -> Iterator[Any]:
+        return self._pages(WHOLE, keys, partial(whole_of, timestamp=timestamp))
+
+    def _pages(self, columns: Sequence[str], keys: KeyRange, item_of: Callable[[Any], Any]) -> Iterator[Any]:
         """Yield ``item_of(row)`` of every row, and a ``Damage`` for each row in a damaged part of the file."""
-        last = ""
+        statement, last = _KEYS.format(columns=", ".join(columns), more=_more(keys)), ""
 
         def page(after: str, skip: int) -> Page:
             nonlocal last
             last = after
-            return self._page(statement, prefix, after, skip)
+            return self._page(statement, keys, after, skip)
 
         try:
             yield from iterate(page, item_of)
@@ -217,9 +307,9 @@ class SQLiteBackend(DatabaseBackend):
         def next_key(after: str) -> Any:
             nonlocal last
             last = after
-            return self._next_key(prefix, after)
+            return self._next_key(keys, after)
 
-        rest = around(last, next_key, lambda after: self._page(statement, prefix, after, is_one=True)[0])
+        rest = around(last, next_key, lambda after: self._page(statement, keys, after, is_one=True)[0])
         try:
             yield from (row if isinstance(row, Damage) else item_of(row) for row in rest)
         except LTMError as failure:
@@ -230,64 +320,109 @@ class SQLiteBackend(DatabaseBackend):
         # The index of the keys is damaged too, but the table may be whole. SQLite sorts all of it for each page.
         table = statement.replace("FROM ltm_entries", "FROM ltm_entries NOT INDEXED")
         begin = last
-        yield from iterate(lambda after, skip: self._page(table, prefix, after or begin, skip), item_of)
+        yield from iterate(lambda after, skip: self._page(table, keys, after or begin, skip), item_of)
 
-    def _next_key(self, prefix: str, after: str) -> Any:
+    def _next_key(self, keys: KeyRange, after: str) -> Any:
         with self._database.statement() as connection:
-            row = connection.execute(_NEXT_KEY, {**range_values(prefix), "after": after}).fetchone()
+            statement = _NEXT_KEY.format(more=_more(keys))
+            row = connection.execute(statement, {**range_values(keys), "after": after}).fetchone()
             return row and row[0]
 
-    def _page(self, statement: str, prefix: str, after: str, skip: int = 0, *, is_one: bool = False) -> Page:
-        values = {**range_values(prefix), "after": after}
-        if not prefix:
-            statement = statement.replace(_END, "")
-        if not after:  # includes a damaged entry with an empty key
-            statement = statement.replace("+key >", "+key >=")
+    def _page(self, statement: str, keys: KeyRange, after: str, skip: int = 0, *, is_one: bool = False) -> Page:
+        values, statement = {**range_values(keys), "after": after}, self._begun(statement, keys, after)
         if is_one:
             statement += " LIMIT 1"  # because the driver reads one row ahead
         with self._database.statement() as connection, closing(connection.execute(statement, values)) as rows:
             return page_of(rows, skip)
 
-    def _search(self, terms: Sequence[Term], condition: Node | None, prefix: str, offset: int, limit: int) -> Result:
+    @staticmethod
+    def _begun(statement: str, keys: KeyRange, after: str) -> str:
+        """Return a statement that reads rows by key, so that it reads damaged keys too."""
+        if not keys.has_limits:
+            statement = statement.replace(_END, "")
+        if not after:  # includes a damaged entry with an empty key
+            statement = statement.replace("+key >", "+key >=")
+        return statement
+
+    def _by_key(self, keys: KeyRange, order: Order, after: str) -> tuple[str, dict[str, Any]]:
+        """Return the statement that reads the whole entries after a key, in the order of keys, and its parameters."""
+        values = {**range_values(keys), "after": after}
+        statement = (_KEYS if order == "key" else _DESCENDING).format(columns=", ".join(WHOLE), more=_more(keys))
+        if order == "key":
+            return self._begun(statement, keys, after), values
+        if after:
+            return statement, {**values, "end": min(after, values["end"])}
+        return self._begun(statement, keys, after), values
+
+    def _search(self, terms: Sequence[Term], condition: Node | None, keys: KeyRange, offset: int, limit: int) -> Result:
         # Without words the first statement that answers returns whole results, so no transaction is needed.
         begun = self._database.transaction() if has_words(terms) else self._database.statement()
         with begun as connection:
-            results = self._reads(connection, condition, prefix).results(terms, offset, limit)
+            results = self._reads(connection, condition, keys).results(terms, offset, limit)
         if self._are_whole(results, offset):
             return search_result(results)
         with (
             self._database.statement() as connection,
-            closing(self._reads(connection, condition, prefix).every(terms, keeps_words=self._keeps_words)) as matching,
+            closing(self._reads(connection, condition, keys).every(terms, keeps_words=self._keeps_words)) as matching,
         ):
-            return undamaged_results(self._database.in_time(matching), terms, condition, offset, limit)
+            return undamaged_results(self._database.in_time(matching), terms, condition, offset, limit, timestamp)
 
-    def _answer(self, answer: Callable[[Reader], Answer], condition: Node | None, prefix: str) -> Answer:
+    def _answer(self, answer: Callable[[Reader], Answer], condition: Node | None, keys: KeyRange) -> Answer:
         with self._database.transaction() as connection:
-            return answer(self._reads(connection, condition, prefix))
+            return answer(self._reads(connection, condition, keys))
 
-    def _reads(self, connection: sqlite3.Connection, condition: Node | None, prefix: str) -> SQLiteSearch:
-        return SQLiteSearch(self._database, connection, condition, prefix, self._rules())
+    def _reads(self, connection: sqlite3.Connection, condition: Node | None, keys: KeyRange) -> SQLiteSearch:
+        return SQLiteSearch(self._database, connection, condition, keys, self._rules())
 
 
-def _store(connection: sqlite3.Connection, store: Store, at: datetime) -> Result:
-    if store.if_version is not None:
-        row = connection.execute(_ENTRY, {"key": store.key, "now": written(at)}).fetchone()
-        version = read_version(store.key, row[3]) if row else 0
-        if version != store.if_version:
-            raise conflict(store.key, version)
-    values = {
+def _more(keys: KeyRange) -> str:
+    """Return the end of the conditions of a statement that reads a range of keys."""
+    return "".join(f" AND {condition}" for condition in conditions_of(keys))
+
+
+def _check_version(connection: sqlite3.Connection, operation: Operation, at: datetime) -> None:
+    """Raise the ``conflict`` of a store or delete whose entry has another version than ``if_version``."""
+    if operation.if_version is None:
+        return
+    row = connection.execute(_VERSION, {"key": operation.key, "now": written(at)}).fetchone()
+    version = read_version(operation.key, row[0]) if row else 0
+    if version != operation.if_version:
+        raise conflict(operation.key, version)
+
+
+def _parameters(store: Store, at: datetime, expires_at: datetime | None) -> dict[str, Any]:
+    return {
         "key": store.key,
         "value": store.value,
         "metadata": store.metadata,
         "search_text": store.search_text,
-        "expires_at": written(at + store.ttl if store.ttl else store.expires_at),
+        "expires_at": written(expires_at),
+        "lifetime": microseconds_of(store.ttl),
+        "is_indexed": int(store.index),
         "now": written(at),
     }
-    statement = _STORE_WITHOUT_WORDS if store.search_text is None else _STORE
-    ((version,),) = connection.execute(statement, values).fetchall()
+
+
+def _store(connection: sqlite3.Connection, store: Store, at: datetime) -> Result:
+    _check_version(connection, store, at)
+    values = _parameters(store, at, at + store.ttl if store.ttl else store.expires_at)
+    ((version,),) = connection.execute(_STORE[store.search_text is not None], values).fetchall()
     return stored(store.key, version)
 
 
+def _store_copy(connection: sqlite3.Connection, copy: Import, at: datetime, *, replaces: bool) -> bool:
+    """Store an imported entry, and return whether it was stored: without ``replaces`` it replaces expired ones only."""
+    values = {
+        **_parameters(copy.store, at, copy.store.expires_at),
+        "version": copy.version,
+        "created_at": written(copy.created_at or at),
+        "updated_at": written(copy.updated_at or at),
+        "replaces": replaces,
+    }
+    return bool(connection.execute(_STORE_COPY[copy.store.search_text is not None], values).fetchall())
+
+
 def _delete(connection: sqlite3.Connection, delete: Delete, at: datetime) -> Result:
+    _check_version(connection, delete, at)
     deleted_count = connection.execute(_DELETE, {"key": delete.key, "now": written(at)}).rowcount
     return ok(deleted=bool(deleted_count), key=delete.key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from typing import Any, Final
@@ -12,6 +12,7 @@ from typing import Any, Final
 from the_edge_agent.memory.contract.catalog import generate_entry_id
 from the_edge_agent.memory.contract.tracking import LOW_PART, Tracked, changes_of, total_of
 from the_edge_agent.memory.core.filters import Node
+from the_edge_agent.memory.core.namespaces import KeyRange
 from the_edge_agent.memory.core.operations import Operation
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.database.native_catalog import (
@@ -105,7 +106,7 @@ class SQLiteCatalog(NativeCatalog):
 
     def _list(self, prefix: str, condition: Node | None, limit: int) -> list[dict[str, Any]]:
         with self._database.transaction() as connection:
-            statement, values = (_LIST, range_of(prefix)) if prefix else (_SQL.every, {})
+            statement, values = (_LIST, range_of(KeyRange.of_prefix(prefix))) if prefix else (_SQL.every, {})
             # Close the cursor: a statement with unread rows keeps its read transaction, and the next write would fail.
             with closing(connection.execute(statement, {**values, "now": written(now())})) as rows:
                 return first_tracked(self._database.in_time(rows), timestamp, condition, limit)
@@ -129,6 +130,14 @@ class SQLiteCatalog(NativeCatalog):
             connection.execute(_SQL.delete, {"id": generate_entry_id(key), "now": written(at)})
         for entry in tracked:
             _track(connection, entry, at)
+
+    def touch(self, connection: sqlite3.Connection, expiries: Mapping[str, datetime], at: datetime) -> None:
+        """Set when entries expire, by key, after a touch of the memory."""
+        rows = [
+            {"id": generate_entry_id(key), "expires_at": written(expires_at), "now": written(at)}
+            for key, expires_at in expiries.items()
+        ]
+        connection.executemany(_SQL.touch, rows)
 
     def forget(self, connection: sqlite3.Connection, keys: Sequence[str], at: datetime) -> None:
         """Remove the expired entries of keys that the memory has cleaned up."""

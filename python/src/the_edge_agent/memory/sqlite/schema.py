@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Collection, Iterable
 from typing import Any, ClassVar, Final
 
-from the_edge_agent.memory.database.layouts import check_kind, check_version
+from the_edge_agent.memory.database.layouts import SCHEMA_VERSION, check_kind, check_version, missing_columns
 from the_edge_agent.memory.database.native_tables import ENTRIES, VERSION, NativeTables
 from the_edge_agent.memory.sqlite.index import definitions
 
@@ -25,7 +25,7 @@ class SQLiteTables(NativeTables):
             return has_version
         columns = self.columns_of(connection, ENTRIES)
         check_kind(ENTRIES, columns, search=search)
-        return bool(columns)
+        return bool(columns) and not missing_columns(columns)
 
     def columns_of(self, connection: Any, name: str) -> Collection[str]:
         """Return the names of a table's columns; none if the table does not exist."""
@@ -42,7 +42,7 @@ class SQLiteTables(NativeTables):
         return definitions(ENTRIES, has_json=_has_json(connection))
 
     def _has_version(self, connection: Any) -> bool:
-        """Return whether the version table has a row. Refuse a version that is not ours."""
+        """Return whether the version table has this release's version. Refuse a version that we do not know."""
         if connection.execute(_HAS_VERSION).fetchone() is None:
             return False
         try:
@@ -52,8 +52,7 @@ class SQLiteTables(NativeTables):
             raise
         if row is None or row[0] is None:
             return False
-        check_version(VERSION, row[0])
-        return True
+        return check_version(VERSION, row[0]) == SCHEMA_VERSION
 
 
 def _has_fts5(connection: Any) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from operator import itemgetter
 from typing import Any, Final
@@ -13,8 +14,19 @@ from the_edge_agent.memory.core.codec import encode_value
 from the_edge_agent.memory.core.damage import Damage
 from the_edge_agent.memory.core.filters import Node, equalities, index_lookups
 from the_edge_agent.memory.core.languages import Language
+from the_edge_agent.memory.core.namespaces import KeyRange
+from the_edge_agent.memory.core.pages import Place
 from the_edge_agent.memory.core.tokens import Term, has_words, terms_of_prefix
-from the_edge_agent.memory.database.native_rows import fitting, range_of, result_of
+from the_edge_agent.memory.database.native_rows import (
+    ITEM,
+    RESULT,
+    TIMED,
+    WHOLE,
+    fitting,
+    namespaced,
+    range_of,
+    result_of,
+)
 from the_edge_agent.memory.database.search_plan import (
     MENTIONED,
     SCANNED,
@@ -27,45 +39,48 @@ from the_edge_agent.memory.database.search_plan import (
     ladder,
     window_of,
 )
-from the_edge_agent.memory.sqlite.database import SQLiteDatabase, now, written
+from the_edge_agent.memory.sqlite.database import SQLiteDatabase, now, timestamp, written
 from the_edge_agent.memory.sqlite.index import METADATA_QUERY, lookups_json, term_query
 
 VISIBLE: Final = "(expires_at IS NULL OR expires_at > :now)"
-IN_PREFIX: Final = "key >= :prefix AND key < :end"
-# Four columns of a match: for a match that is a result at once, for one to be ranked, and for one whose words are
-# counted.
-_WHOLE: Final = "key, metadata, value, storage_uri"
-_RANKED: Final = "id, metadata, search_text, NULL"
-_COUNTED: Final = f"key, metadata, updated_at, CASE WHEN length(search_text) <= {SHORT} THEN search_text END"
-# One query of the index returns the matches, or one row of nulls if there are too many.
-_LOOK_UP: Final = """
-    WITH matching AS (
-        SELECT rowid FROM ltm_entries_fts WHERE ltm_entries_fts MATCH {index_query} LIMIT :max_matches + 1)
-    SELECT {columns}, updated_at, key FROM ltm_entries
-    WHERE id IN (SELECT rowid FROM matching WHERE (SELECT count(*) FROM matching) <= :max_matches) AND {conditions}
-    UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, NULL WHERE (SELECT count(*) FROM matching) > :max_matches
-    ORDER BY updated_at DESC, key"""
-# INDEXED BY, because SQLite would use the index of keys for a prefix, and then sort all entries with it.
+IN_RANGE: Final = "key >= :start AND key < :end"
+_NAMESPACED: Final = namespaced("instr")
+# The columns of a match that is ranked, and of one whose words are counted. Those of a result are ``RESULT``.
+_RANKED: Final = ("id", "metadata", "search_text")
+_COUNTED: Final = ("key", "metadata", "updated_at", f"CASE WHEN length(search_text) <= {SHORT} THEN search_text END")
+_WITH_WORDS: Final = "SELECT rowid AS place FROM ltm_entries_fts WHERE ltm_entries_fts MATCH {index_query}"
+_WITH_KEYS: Final = f"SELECT id AS place FROM ltm_entries WHERE {IN_RANGE}"
+# One query of an index, of words or of keys, returns the matches, or one row of nulls if there are too many.
+_FOUND: Final = """
+    WITH found AS ({found} LIMIT :max_matches + 1)
+    SELECT {columns}, updated_at, key
+    FROM (SELECT place FROM found WHERE (SELECT count(*) FROM found) <= :max_matches)
+    CROSS JOIN ltm_entries ON id = place WHERE {conditions}
+    UNION ALL SELECT {nulls}, NULL, NULL WHERE (SELECT count(*) FROM found) > :max_matches"""
+_LOOK_UP: Final = f"{_FOUND} ORDER BY updated_at DESC, key LIMIT :most"
+# INDEXED BY, because SQLite would use the index of keys for a range, and then sort all entries of it.
 _NEWEST: Final = """
     SELECT {columns} FROM ltm_entries INDEXED BY ix_ltm_entries_updated_at
     WHERE updated_at >= coalesce((
         SELECT updated_at FROM ltm_entries ORDER BY updated_at DESC, key LIMIT 1 OFFSET :newest), '')
     AND {conditions} ORDER BY updated_at DESC, key"""
+_BY_TIME: Final = """
+    SELECT {columns} FROM ltm_entries INDEXED BY ix_ltm_entries_updated_at
+    WHERE {conditions} ORDER BY updated_at DESC, key"""
 _ALL: Final = "SELECT {columns} FROM ltm_entries WHERE {conditions} ORDER BY updated_at DESC, key"
 # Sorts ids by time first, and then reads the rows of the first ones.
 _SORTED: Final = """
     SELECT {columns} FROM ltm_entries
     WHERE id IN (SELECT id FROM ltm_entries WHERE {conditions} ORDER BY updated_at DESC, key LIMIT :limit)
     ORDER BY updated_at DESC, key"""
-_IN_INDEX: Final = "id IN (SELECT rowid FROM ltm_entries_fts WHERE ltm_entries_fts MATCH {index_query})"
+_IN_INDEX: Final = f"id IN ({_WITH_WORDS})"
 # Returns matches in the order of the index, so that it can stop early.
-_HAVING: Final = """
-    SELECT {columns} FROM (SELECT rowid AS place FROM ltm_entries_fts WHERE ltm_entries_fts MATCH {index_query})
-    CROSS JOIN ltm_entries ON id = place WHERE {conditions}"""
+_HAVING: Final = f"""
+    SELECT {{columns}} FROM ({_WITH_WORDS}) CROSS JOIN ltm_entries ON id = place WHERE {{conditions}}"""
 _ANY: Final = "SELECT {columns} FROM ltm_entries WHERE {conditions}"
 _TEXT: Final = "SELECT search_text FROM ltm_entries WHERE key = ?"
-_BY_KEY: Final = f"SELECT {_WHOLE} FROM ltm_entries WHERE key = ?"
-_BY_ID: Final = f"SELECT {_WHOLE} FROM ltm_entries WHERE id = ?"
+_BY_KEY: Final = f"SELECT {', '.join(RESULT)} FROM ltm_entries WHERE key = ?"
+_BY_ID: Final = f"SELECT {', '.join(RESULT)} FROM ltm_entries WHERE id = ?"
 
 
 class SQLiteSearch:
@@ -76,14 +91,14 @@ class SQLiteSearch:
         database: SQLiteDatabase,
         connection: sqlite3.Connection,
         condition: Node | None,
-        prefix: str,
+        keys: KeyRange,
         rules: Language,
     ) -> None:
-        """Prepare the search. Entries that have expired now, or whose key lacks the prefix, are left out."""
+        """Prepare the search. Entries that have expired now, or whose key is not in the range, are left out."""
         self._database, self._connection = database, connection
-        self._condition, self._prefix = condition, prefix
-        self._prefix_terms = terms_of_prefix(prefix, rules) if database.has_full_text else []
-        self._values = range_values(prefix)
+        self._condition, self._keys = condition, keys
+        self._prefix_terms = terms_of_prefix(keys.prefix, rules) if database.has_full_text else []
+        self._values = range_values(keys)
 
     # --- the methods of ``Reader`` -----------------------------------------------------------------
 
@@ -95,12 +110,19 @@ class SQLiteSearch:
     def having(self, terms: Sequence[Term], limit: int) -> list[Row]:
         """Return entries that satisfy the terms, in any order; see ``Reader.having``."""
         index_query, values, unsure, recheck = self._conditions(terms, self._condition, in_prefix=True)
-        if index_query:
-            sql = _HAVING.format(columns=_COUNTED, index_query=index_query, conditions=" AND ".join(unsure))
-        else:
-            sql = _ANY.format(columns=_COUNTED, conditions=" AND ".join([*recheck, *self._mentioned(values)]))
-        rows = self._fetched(sql, values, limit + 1, self._condition)
-        return _as_read(rows)
+        everything = " AND ".join([*recheck, *self._mentioned(values)])
+        look_ups = self._look_ups(_COUNTED, index_query, unsure, everything, 0, in_order=False)
+
+        def every() -> Step[str]:
+            statement, conditions = (_HAVING, " AND ".join(unsure)) if index_query else (_ANY, everything)
+            columns = ", ".join(_COUNTED)
+            return Step(statement.format(columns=columns, index_query=index_query, conditions=conditions))
+
+        def read(step: Step[str]) -> Sequence[Sequence[Any]]:
+            return self._fetched(step.statement, {**values, **step.parameters}, limit + 1, self._condition)
+
+        steps = ladder("sqlite", look_ups, None, every) if self._keys.has_limits else [every()]
+        return _as_read(first_answer(steps, read, limit) or ())
 
     def in_time(self, rows: Sequence[Row]) -> Iterable[Row]:
         """Yield the rows, and fail when the time of the call is over."""
@@ -111,65 +133,129 @@ class SQLiteSearch:
         return {key: self._connection.execute(_TEXT, (key,)).fetchone()[0] for key in keys}
 
     def entries(self, keys: Sequence[str]) -> list[dict[str, Any] | Damage]:
-        """Return ``{"key", "value", "metadata", "score"}``, or the damage, of entries, in the order of the keys."""
-        return [result_of(self._connection.execute(_BY_KEY, (key,)).fetchone()) for key in keys]
+        """Return the results of a search, or the damage, at these keys, in their order. All scores are 0.0."""
+        return [result_of(self._connection.execute(_BY_KEY, (key,)).fetchone(), timestamp) for key in keys]
 
     # --- searches with ``match="all"`` -------------------------------------------------------------
 
     def results(self, terms: Sequence[Term], offset: int, limit: int) -> list[dict[str, Any] | Damage]:
         """Return the entries that satisfy all terms, best first. Without words, one statement reads the newest."""
         is_ranked = has_words(terms)
-        columns, skipped = (_RANKED, 0) if is_ranked else (_WHOLE, offset)
+        columns, skipped = (_RANKED, 0) if is_ranked else (RESULT, offset)
         rows = self._newest(columns, terms, window_of(terms, offset, limit), condition=self._condition, skipped=skipped)
         chosen = best(rows, map(itemgetter(2), self._database.in_time(rows)), terms, offset, limit)
         if not is_ranked:
-            return [result_of(row[:4]) for _, row in chosen]
-        return [result_of(self._connection.execute(_BY_ID, (row[0],)).fetchone(), score) for score, row in chosen]
+            return [result_of(row[: len(RESULT)], timestamp) for _, row in chosen]
+        by_id = [(score, self._connection.execute(_BY_ID, (row[0],)).fetchone()) for score, row in chosen]
+        return [result_of(row, timestamp, score) for score, row in by_id]
 
     def every(self, terms: Sequence[Term], *, keeps_words: bool) -> sqlite3.Cursor:
         """Return the rows of all possible matches, newest first, in the form that ``undamaged`` takes."""
         index_query, values, unsure, recheck = self._conditions(terms, self._condition)
         conditions = [_IN_INDEX.format(index_query=index_query), *unsure] if index_query else recheck
         words = "search_text" if keeps_words else "''"
-        columns = f"key, value, metadata, {words}, storage_uri"
+        columns = ", ".join((*ITEM[:3], words, *TIMED[3:]))
         return self._connection.execute(_ALL.format(columns=columns, conditions=" AND ".join(conditions)), values)
+
+    def newest_entries(self, place: Place, skip: int, limit: int) -> list[Sequence[Any]]:
+        """Return up to ``limit`` rows of ``WHOLE``, newest first, which come after a place and ``skip`` more rows."""
+        rows, needed = list[Sequence[Any]](), skip + limit
+        # Many entries may have the time of the place. Each of two reads follows an index.
+        for after in ("updated_at = :moment AND key > :place", "updated_at < :moment") if place.key else ("true",):
+            rows += self._newest_where(after, place, needed - len(rows))
+            if len(rows) == needed:
+                break
+        return [row[: len(WHOLE)] for row in rows[skip:]]
+
+    def _newest_where(self, after: str, place: Place, limit: int) -> Sequence[Sequence[Any]]:
+        conditions = " AND ".join([after, *self._shared()])
+        values = {**self._values, "place": place.key, "moment": written(place.timestamp), "most": limit}
+
+        def by_time() -> Step[str]:
+            return Step(_BY_TIME.format(columns=", ".join(WHOLE), conditions=conditions))
+
+        def read(step: Step[str]) -> Sequence[Sequence[Any]]:
+            return self._fetched(step.statement, {**values, **step.parameters}, limit, None)
+
+        look_ups = self._look_ups(WHOLE, "", (), conditions, limit)
+        return first_answer(ladder("sqlite", look_ups, None, by_time), read, limit) or ()
 
     # --- steps -------------------------------------------------------------------------------------
 
     def _newest(
-        self, columns: str, terms: Sequence[Term], limit: int, *, condition: Node | None, skipped: int = 0
+        self,
+        columns: Sequence[str],
+        terms: Sequence[Term],
+        limit: int,
+        *,
+        condition: Node | None,
+        skipped: int = 0,
     ) -> Sequence[Sequence[Any]]:
         """Return the columns of the newest matches. The first ``skipped`` rows have only their first column."""
         index_query, values, unsure, recheck = self._conditions(terms, condition)
-
-        def everything() -> str:
-            return " AND ".join([*recheck, *(self._mentioned(values) if condition else ())])
+        everything = " AND ".join([*recheck, *(self._mentioned(values) if condition else ())])
 
         def step(statement: str, conditions: str, *, is_partial: bool = False, **parameters: int) -> Step[str]:
-            sql = statement.format(index_query=index_query, columns=columns, conditions=conditions)
+            sql = statement.format(index_query=index_query, columns=", ".join(columns), conditions=conditions)
             return Step(sql, parameters, is_partial=is_partial)
 
-        def look_up(limits: StepLimits) -> Step[str]:
-            return step(_LOOK_UP, " AND ".join(unsure), max_matches=max(limits.matches, limit))
-
         def among_newest(limits: StepLimits) -> Step[str]:
-            return step(_NEWEST, everything(), is_partial=True, newest=max(limits.newest, SCANNED * limit))
+            return step(_NEWEST, everything, is_partial=True, newest=max(limits.newest, SCANNED * limit))
 
         def every() -> Step[str]:
             if index_query:
                 return step(_ALL, " AND ".join([_IN_INDEX.format(index_query=index_query), *unsure]))
-            if self._prefix and not condition:
-                return step(_SORTED, everything(), limit=limit)
-            return step(_ALL, everything())
+            if self._keys.has_limits and not condition:
+                return step(_SORTED, everything, limit=limit)
+            return step(_ALL, everything)
 
         def read(step: Step[str]) -> Sequence[Sequence[Any]]:
-            return self._fetched(step.statement, {**values, **step.parameters}, limit, condition, skipped=skipped)
+            parameters = {**values, "most": -1 if condition else limit, **step.parameters}
+            return self._fetched(step.statement, parameters, limit, condition, skipped=skipped)
 
-        is_laddered = index_query or self._prefix
-        steps = ladder("sqlite", [look_up] if index_query else [], among_newest, every) if is_laddered else [every()]
+        look_ups = self._look_ups(columns, index_query, unsure, everything, limit)
+        is_laddered = index_query or self._keys.has_limits
+        steps = ladder("sqlite", look_ups, among_newest, every) if is_laddered else [every()]
         rows = first_answer(steps, read, limit)
         assert rows is not None  # the last step always answers
         return rows
+
+    def _look_ups(
+        self,
+        columns: Sequence[str],
+        index_query: str,
+        unsure: Sequence[str],
+        everything: str,
+        needed: int,
+        *,
+        in_order: bool = True,
+    ) -> list[Callable[[StepLimits], Step[str]]]:
+        """Return the steps that look up the keys of the range, and the words.
+
+        Args:
+            columns: the columns of a match.
+            index_query: as ``_conditions`` returns it.
+            unsure: see there.
+            everything: all conditions on a row of the range.
+            needed: look up at least so many matches.
+            in_order: whether to return the newest matches first.
+        """
+
+        def look_up(found: str, conditions: str, limits: StepLimits) -> Step[str]:
+            sql = (_LOOK_UP if in_order else _FOUND).format(
+                found=found,
+                columns=", ".join(columns),
+                nulls=", ".join(["NULL"] * len(columns)),
+                conditions=conditions,
+            )
+            return Step(sql, {"max_matches": max(limits.matches, needed)})
+
+        steps: list[Callable[[StepLimits], Step[str]]] = []
+        if self._keys.has_limits:
+            steps.append(partial(look_up, _WITH_KEYS, everything))
+        if index_query:
+            steps.append(partial(look_up, _WITH_WORDS.format(index_query=index_query), " AND ".join(unsure)))
+        return steps
 
     # --- conditions --------------------------------------------------------------------------------
 
@@ -200,9 +286,7 @@ class SQLiteSearch:
         """
         index_query, values = self._index_query(terms, condition, in_prefix=in_prefix)
         values |= self._values
-        # Without a prefix there is no condition on the key: SQLite would use the index of keys, and sort.
-        shared = [VISIBLE, IN_PREFIX] if self._prefix else [VISIBLE]
-        unsure, recheck = [*shared], [*shared]
+        unsure, recheck = self._shared(), self._shared()
         for place, term in enumerate(terms):
             variants = []
             for number, needle in enumerate(term.needles):
@@ -212,6 +296,12 @@ class SQLiteSearch:
             if not index_query or not term.is_told_by_index:
                 unsure.append(recheck[-1])
         return index_query, values, unsure, recheck
+
+    def _shared(self) -> list[str]:
+        """Return the conditions of every search on this range."""
+        # Without a range there is no condition on the key: SQLite would use the index of keys, and sort.
+        in_range = [IN_RANGE] if self._keys.has_limits else []
+        return [VISIBLE, *in_range, *conditions_of(self._keys)]
 
     def _index_query(
         self, terms: Sequence[Term], condition: Node | None, *, in_prefix: bool
@@ -234,9 +324,14 @@ def _as_read(rows: Iterable[Sequence[Any]]) -> list[Row]:
     return [*map(Row._make, map(itemgetter(0, 2, 3), rows))]
 
 
-def range_values(prefix: str) -> dict[str, Any]:
-    """Return the parameters of ``VISIBLE`` and ``IN_PREFIX``."""
-    return {**range_of(prefix), "now": written(now())}
+def range_values(keys: KeyRange) -> dict[str, Any]:
+    """Return the parameters of ``VISIBLE`` and ``IN_RANGE``."""
+    return {**range_of(keys), "now": written(now())}
+
+
+def conditions_of(keys: KeyRange) -> list[str]:
+    """Return the conditions, besides ``IN_RANGE``, that the keys of a range have."""
+    return [_NAMESPACED] if keys.is_nested else []
 
 
 def _mentioned(condition: Node | None) -> list[str]:

@@ -143,8 +143,10 @@ class Comparison:
             return self._snapshot(expected.number, got, place)
         if isinstance(expected, dict):
             return self._dict(expected, got, place)
-        if isinstance(expected, (list, tuple)):
-            return self._list(list(expected), got, place)
+        if isinstance(expected, tuple):
+            return None if got == expected and isinstance(got, tuple) else f"{place} differs"
+        if isinstance(expected, list):
+            return self._list(expected, got, place)
         if type(expected) is not type(got) or expected != got:
             return f"{place} differs"
         return None

@@ -17,6 +17,15 @@ KEYS: Final = (
     "fox", "the fox", "note/1", "note/10", "note/2", "x" * 512, "x" * 511, "é" * 512, "😀" * 512, "日" * 512,
 )  # fmt: skip
 BAD_KEYS: Final = ("", "a\0b", "\0", "\ud800", "a\udfff", "x" * 513, "😀" * 513)
+# Keys in namespaces, and keys that look so and are not.
+FULL_KEYS: Final = (
+    "@a.k", "@a/b.k", "@A.k", "@a%2Fb.k", "@a/b", "@a//b.c", "@a.", "@a%2eb.k", "@a/.k", "@a/b//c.k", ".k", "/b.k",
+)  # fmt: skip
+NAMESPACES: Final = (
+    ("a",), ("a",), ("a",), ("a",), ("a", "b"), ("a", "b"), ("a", "b"),
+    ("a/b",), ("a.b",), ("A",), ("á",), ("a", "b", "c"), ("%2E", "fox"),
+    ("😀", " "), ("n" * 400,), ("a-b",), ("*",),
+)  # fmt: skip
 WORDS: Final = (
     "fox", "Fox", "FOX", "fóx", "fo\u0301x", "foxes", "fo", "f", "hound", "red", "the", "and", "AND", "or", "not",
     "NEAR", "a", "q", "qz", "qzfox", "qu", "Zebra", "straße", "STRASSE", "strasse", "ﬁsh", "fish", "ı", "İstanbul",
@@ -93,8 +102,9 @@ class Data:
 
     def key(self) -> str:
         """Return a valid key, often one of a small set."""
-        if self.chance.random() < 0.93:
-            return self.chance.choice(self._keys)
+        kind = self.chance.random()
+        if kind < 0.93:
+            return self.chance.choice(self._keys if kind < 0.87 else FULL_KEYS)
         return "".join(self.chance.choices(WORDS, k=self.chance.randint(1, 4)))[:512]
 
     def text(self) -> str:

@@ -20,16 +20,18 @@ class _LeftError(Exception):
 
 @dataclass(frozen=True)
 class Operation:
-    """A call of a method with its arguments, on one of the handles."""
+    """A call of a method with its arguments, on a namespace of one of the handles."""
 
     name: str
     arguments: dict[str, Any]
     handle: int = 0
+    namespace: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Write the call as Python code, with long arguments cut."""
         arguments = ", ".join(f"{name}={shown(value)}" for name, value in self.arguments.items())
-        return f"memory{self.handle or ''}.{self.name}({arguments})"
+        part = f".namespace({', '.join(map(repr, self.namespace))})" if self.namespace else ""
+        return f"memory{self.handle or ''}{part}.{self.name}({arguments})"
 
 
 def perform(memory: Any, operation: Operation, snapshots: dict[int, str]) -> Any:
@@ -45,6 +47,10 @@ def perform(memory: Any, operation: Operation, snapshots: dict[int, str]) -> Any
         for name, value in operation.arguments.items()
     }
     try:
+        if operation.namespace:
+            memory = memory.namespace(*operation.namespace)
+        if operation.name == "pages":
+            return _pages(memory, **arguments)
         if operation.name == "transaction":
             return _transaction(memory, **arguments)
         if operation.name == "iterate_all":
@@ -58,6 +64,19 @@ def perform(memory: Any, operation: Operation, snapshots: dict[int, str]) -> Any
         return failure.result
     except Exception as error:  # any other exception is a difference
         return f"{type(error).__name__} was raised: {error}"
+
+
+def _pages(memory: Any, **arguments: Any) -> Any:
+    """Return the entries of all pages, as lists; or the failure of the first page."""
+    pages: list[Any] = []
+    after = None
+    while not pages or after is not None:
+        page = memory.entries(after=after, **arguments)
+        if not page["success"]:
+            return page
+        pages.append(page["entries"])
+        after = page["next"]
+    return pages
 
 
 def _transaction(memory: Any, calls: list[tuple[str, dict[str, Any]]], end: str) -> list[Any]:

@@ -29,16 +29,22 @@ def refuse(error_type: str = INVALID) -> RefusedError:
     return RefusedError(Failure(error_type))
 
 
-def check_key(key: str) -> None:
-    """1 to 512 characters, no NUL, no lone surrogate."""
+def check_key(key: str, taken: int = 0) -> None:
+    """1 to 512 characters, no NUL, no lone surrogate. The namespace takes some of the characters."""
     if not key:
         raise refuse()
-    check_part_of_key(key)
+    check_part_of_key(key, taken)
 
 
-def check_part_of_key(text: str | None) -> None:
+def check_part_of_key(text: str | None, taken: int = 0) -> None:
     """Up to 512 characters, no NUL, no lone surrogate: the rule for ``prefix`` and ``after``."""
-    if text is not None and (len(text) > 512 or "\0" in text or not is_json(text)):
+    if text is not None and (len(text) > 512 - taken or "\0" in text or not is_json(text)):
+        raise refuse()
+
+
+def check_nested(prefix: str | None, nested: bool) -> None:
+    """A prefix is not allowed with ``nested``."""
+    if prefix and nested:
         raise refuse()
 
 
@@ -86,12 +92,24 @@ def check_offset(offset: int) -> None:
         raise refuse()
 
 
-def check_store(entry: dict[str, Any]) -> None:
+def check_store(entry: dict[str, Any], taken: int = 0) -> None:
     """The arguments of a store. If several are wrong, value and metadata are reported last."""
-    check_key(entry["key"])
+    check_key(entry["key"], taken)
     check_ttl(entry.get("ttl"))
     check_if_version(entry.get("if_version"))
     if entry.get("ttl") is not None and entry.get("expires_at") is not None:
+        raise refuse()
+    check_value(entry["value"])
+    check_metadata(entry.get("metadata"))
+
+
+def check_import(entry: dict[str, Any], taken: int = 0) -> None:
+    """An entry of an import. If several parts are wrong, value and metadata are reported last."""
+    check_key(entry["key"], taken)
+    check_ttl(entry.get("ttl"))
+    if entry.get("ttl") is not None and entry.get("expires_at") is None:
+        raise refuse()
+    if not 1 <= entry.get("version", 1) < 2**63:
         raise refuse()
     check_value(entry["value"])
     check_metadata(entry.get("metadata"))

@@ -129,7 +129,7 @@ class _Player:
         self._comparison = Comparison()
 
     def play(self, call: Operation) -> Difference | None:
-        expected = self.model.answer(call.name, call.arguments)
+        expected = self.model.answer(call.name, call.arguments, call.namespace)
         got = self._threads[call.handle].submit(self._perform, call).result()
         where = self._comparison.difference(expected, got)
         if self.model.has_brief:

@@ -7,12 +7,22 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from the_edge_agent.testing.differential.answers import SnapshotId
-from the_edge_agent.testing.differential.data import BAD_KEYS, NAMES, NUMBERS, QUESTION_WORDS, WORDS, Data, nested
+from the_edge_agent.testing.differential.data import (
+    BAD_KEYS,
+    NAMES,
+    NAMESPACES,
+    NUMBERS,
+    QUESTION_WORDS,
+    WORDS,
+    Data,
+    nested,
+)
 from the_edge_agent.testing.differential.memory_model import MOMENT, MemoryModel
 from the_edge_agent.testing.differential.operations import Operation
 
 _MOST_ENTRIES: Final = 120
 _BAD: Final = 0.03  # this part of the calls is refused
+_LIFETIMES: Final = (1e-6, 0.001, 3600, 3600.5, 3_000_000_000)  # seconds
 _COMPARISONS: Final = ("$gt", "$gte", "$lt", "$lte")
 _OF_MEMORY: Final = {
     "store": 22,
@@ -25,11 +35,18 @@ _OF_MEMORY: Final = {
     "list_keys": 5,
     "count": 3,
     "iterate_all": 1,
-    "iterate_entries": 1,
+    "iterate_entries": 2,
+    "touch": 4,
+    "delete_all": 1,
+    "entries": 2,
+    "pages": 2,
+    "list_namespaces": 2,
+    "import_entries": 5,
     "cleanup_expired": 2,
     "transaction": 8,
     "after_close": 0.3,
 }
+_OF_THE_WHOLE: Final = ("cleanup_expired", "after_close", "sync_catalog")  # calls that are made on no namespace
 _OF_CATALOG: Final = {
     "catalog.track_entry": 6,
     "catalog.get_entry": 8,
@@ -64,6 +81,7 @@ class Sequence:
         weights = {**_OF_MEMORY, **(_OF_CATALOG if with_catalog else {})}
         if not lasts:
             del weights["after_close"]
+        self._namespace: tuple[str, ...] = ()  # of the present call
         self._names, self._weights = [*weights], [*weights.values()]
 
     def next(self) -> Operation:
@@ -72,25 +90,83 @@ class Sequence:
         if len(self._model.keys) > _MOST_ENTRIES:
             name = "delete_many"
         draw: Callable[[], dict[str, Any]] = getattr(self, "_" + name.replace(".", "_"), dict)
-        return Operation(name, draw(), self._chance.randrange(self._handles))
+        is_whole = "." in name or name in _OF_THE_WHOLE or len(self._model.keys) > _MOST_ENTRIES
+        self._namespace = () if is_whole or self._is(0.6) else self._chance.choice(NAMESPACES)
+        return Operation(name, draw(), self._chance.randrange(self._handles), self._namespace)
 
     # --- the memory -----------------------------------------------------------------------------------
 
     def _store(self) -> dict[str, Any]:
         entry = self._entry(self._some_key())
         if self._is(0.2):
-            version = self._model.version(entry["key"])
+            version = self._model.version(entry["key"], self._namespace)
             entry["if_version"] = self._chance.choice((version, version, version, 0, 1, version + 1))
         if self._is(_BAD):
             self._spoil(entry, ("key", "value", "metadata", "ttl", "if_version"))
         return entry
 
     def _retrieve(self) -> dict[str, Any]:
-        arguments = {"key": self._key_or_bad()}
+        arguments: dict[str, Any] = {"key": self._key_or_bad(), **self._flags("times", "refresh_ttl")}
         return {**arguments, "default": self._data.text()} if self._is(0.2) else arguments
 
     def _delete(self) -> dict[str, Any]:
-        return {"key": self._key_or_bad()}
+        key = self._key_or_bad()
+        if not self._is(0.3):
+            return {"key": key}
+        version = self._model.version(key, self._namespace)
+        return {"key": key, "if_version": self._chance.choice((version, version, version, 0, 1, version + 1, -1))}
+
+    def _touch(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = {"key": self._key_or_bad()}
+        if self._is(0.5):
+            arguments["ttl"] = self._bad("ttl") if self._is(_BAD) else self._chance.choice(_LIFETIMES)
+        return arguments
+
+    def _delete_all(self) -> dict[str, Any]:
+        if self._is(0.2):
+            return {"prefix": "", **self._flags("nested")}
+        return {"prefix": self._some_key()}
+
+    def _import_entries(self) -> dict[str, Any]:
+        entries = [self._copy() for _ in range(self._size())]
+        if entries and self._is(_BAD * 2):
+            self._spoil(self._chance.choice(entries), ("key", "value", "metadata", "version"))
+        way = self._chance.choice(("skip", "replace")) if len(entries) != 1 else "fail"
+        return {"entries": entries, "on_conflict": "ignore" if self._is(_BAD) else way}
+
+    def _copy(self) -> dict[str, Any]:
+        entry = self._entry(self._some_key())
+        ttl = entry.pop("ttl", None)
+        if self._is(0.7):
+            entry["version"] = self._chance.choice((1, 2, 3, 10, 2**31, 2**62))
+        for name in ("created_at", "updated_at", "expires_at"):
+            if self._is(0.4):
+                entry[name] = self._data.time()
+        if entry.get("expires_at") is not None and ttl != MOMENT:
+            entry["ttl"] = ttl
+        if self._is(0.3):
+            entry["namespace"] = self._chance.choice(((), ("b",), ["b"], ("c", ".")))
+        return entry
+
+    def _entries(self) -> dict[str, Any]:
+        return {**self._list_keys(), **({"order": "-key"} if self._is(0.5) else {})}
+
+    def _pages(self) -> dict[str, Any]:
+        order = self._chance.choice(("key", "-key", "newest", "newest"))
+        limit = self._chance.choice((7, 20, 100, 10_000))
+        return {"limit": limit, "order": order, **self._count()}
+
+    def _list_namespaces(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = {}
+        for name in ("prefix", "suffix"):
+            if self._is(0.4):
+                names = [self._chance.choice(("*", "*", "a", "b", "A", "a/b")) for _ in range(self._size() % 4)]
+                arguments[name] = ("",) if self._is(_BAD) else tuple(names)
+        if self._is(0.4):
+            arguments["max_depth"] = self._chance.choice((1, 2, 3, 0))
+        if self._is(0.4):
+            arguments |= {"limit": self._limit(), "offset": self._chance.choice((0, 1, 3, -1))}
+        return arguments
 
     def _store_many(self) -> dict[str, Any]:
         entries = [self._entry(self._some_key()) for _ in range(self._size())]
@@ -99,7 +175,7 @@ class Sequence:
         return {"entries": entries}
 
     def _retrieve_many(self) -> dict[str, Any]:
-        return {"keys": self._keys()}
+        return {"keys": self._keys(), **self._flags("times")}
 
     def _delete_many(self) -> dict[str, Any]:
         if len(self._model.keys) > _MOST_ENTRIES:
@@ -117,7 +193,9 @@ class Sequence:
         return arguments
 
     def _count(self) -> dict[str, Any]:
-        return {"prefix": self._prefix()} if self._is(0.7) else {}
+        if self._is(0.3):
+            return {"nested": True, **({"prefix": self._prefix()} if self._is(_BAD) else {})}
+        return {"prefix": self._prefix()} if self._is(0.6) else {}
 
     _iterate_all = _iterate_entries = _count
 
@@ -131,11 +209,12 @@ class Sequence:
         for _ in range(self._chance.choice((0, 1, 2, 3, 5))):
             key = calls[0][1]["key"] if calls and self._is(0.3) else self._some_key()
             if self._is(0.25):
-                calls.append(("delete", {"key": key}))
+                version = {"if_version": self._model.version(key, self._namespace)} if self._is(0.3) else {}
+                calls.append(("delete", {"key": key, **version}))
                 continue
             entry = self._entry(key)
             if self._is(0.2):
-                entry["if_version"] = self._chance.choice((self._model.version(key), self._model.version(key), 0, 1))
+                entry["if_version"] = self._chance.choice((*[self._model.version(key, self._namespace)] * 2, 0, 1))
             calls.append(("store", entry))
         if calls and self._is(_BAD):
             self._chance.choice(calls)[1]["key"] = self._bad("key")
@@ -162,6 +241,9 @@ class Sequence:
             arguments["limit"] = self._limit()
         if self._is(0.15):
             arguments["prefix"] = self._prefix()
+        elif self._is(0.2):
+            arguments["nested"] = True
+        arguments |= self._flags("refresh_ttl")
         if self._is(0.2):
             arguments["offset"] = self._chance.choice((0, 1, 2, 5, 100, -1, 2**31 - 1, 2**31))
         return arguments
@@ -394,9 +476,11 @@ class Sequence:
         if self._is(0.75):
             entry["metadata"] = self._data.metadata()
         if self._is(0.15):
-            entry["ttl"] = self._chance.choice((MOMENT, MOMENT, 1e-6, 0.001, 3600, 3600.5, 3_000_000_000))
+            entry["ttl"] = self._chance.choice((MOMENT, MOMENT, *_LIFETIMES))
         elif self._is(0.07):
             entry["expires_at"] = self._data.time()
+        if self._is(0.1):
+            entry["index"] = self._is(0.3)
         if self._is(_BAD / 10):
             entry |= {"ttl": 60, "expires_at": self._data.time()}
         return entry
@@ -412,8 +496,8 @@ class Sequence:
         return [*keys, self._bad("key")] if self._is(_BAD) else keys
 
     def _some_key(self) -> str:
-        if self._model.keys and self._is(0.5):
-            return self._chance.choice(self._model.keys)
+        if self._is(0.5) and (keys := self._model.keys_in(self._namespace)):
+            return self._chance.choice(keys)
         return self._data.key()
 
     def _key_or_bad(self) -> str:
@@ -443,6 +527,10 @@ class Sequence:
         if what == "metadata":
             return self._data.bad_metadata()
         return self._chance.choice((0, -1, 1e-8, float("nan"), 4e9) if what == "ttl" else (-1, -(2**40)))
+
+    def _flags(self, *names: str) -> dict[str, bool]:
+        """Return some of these arguments, which are true or false."""
+        return {name: self._is(0.8) for name in names if self._is(0.25)}
 
     def _is(self, probability: float) -> bool:
         return self._chance.random() < probability

@@ -5,25 +5,20 @@ Their results are plain JSON. Times are ISO 8601 text in UTC.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timezone
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, TypeAlias
 
-from the_edge_agent.memory import CatalogBackend, LTMBackend, LTMError, compute_content_hash
+from the_edge_agent.memory import NOT_GIVEN, CatalogBackend, LTMBackend, LTMError, compute_content_hash
+from the_edge_agent.workflow.actions.plain import all_plain, moment, plain
 
-Result = dict[str, Any]
-
-_ABSENT: Final[Any] = type("NotGiven", (), {"__repr__": lambda _: "<not given>"})()  # not None, because null is a value
-_MOMENT: Final = re.compile(  # for the same result on every Python: fromisoformat of 3.10 reads fewer forms
-    r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(?::(\d{2})(?:\.(\d{1,6}))?)?(Z|[+-]\d{2}:\d{2})?)?", re.ASCII
-)
+Result: TypeAlias = Mapping[str, Any]
 
 
 def track(
     memory: LTMBackend,
     key: str,
-    value: Any = _ABSENT,
+    value: Any = NOT_GIVEN,
     content_hash: str | None = None,
     *,
     storage_uri: str | None = None,
@@ -34,7 +29,7 @@ def track(
 ) -> Result:
     """Create or replace an entry. With ``value``, its hash is computed, and its size if ``byte_size`` is not set."""
     catalog = _catalog(memory)
-    if (value is _ABSENT) == (content_hash is None):
+    if (value is NOT_GIVEN) == (content_hash is None):
         raise LTMError("validation_error", "give the value or its content_hash, one of the two")
     if content_hash is None:
         store = memory.check_store(key, value, metadata)
@@ -47,7 +42,7 @@ def track(
 def get(memory: LTMBackend, key: str) -> Result:
     """Read the entry of a key; ``entry`` is null if there is none."""
     entry = _catalog(memory).get_entry(key)
-    return {"success": True, "found": entry is not None, "entry": None if entry is None else _plain(entry)}
+    return {"success": True, "found": entry is not None, "entry": None if entry is None else plain(entry)}
 
 
 def list_entries(
@@ -58,7 +53,7 @@ def list_entries(
 ) -> Result:
     """List up to ``limit`` entries that have the prefix and satisfy the metadata filter, ordered by key."""
     entries = _catalog(memory).list_entries(prefix, metadata_filter, limit)
-    return {"success": True, "entries": _all_plain(entries), "count": len(entries), **_damaged(entries)}
+    return {"success": True, "entries": all_plain(entries), "count": len(entries), **_damaged(entries)}
 
 
 def delete(memory: LTMBackend, key: str) -> Result:
@@ -83,8 +78,8 @@ def changes(memory: LTMBackend, since: str | None = None) -> Result:
     if since is not None and get_deleted is None:
         raise LTMError("configuration_error", "this catalog does not tell what was deleted since a snapshot")
     entries = catalog.get_changed_entries(since)
-    changed = _all_plain(entries)
-    gone = [] if since is None or get_deleted is None else _all_plain(get_deleted(since))
+    changed = all_plain(entries)
+    gone = [] if since is None or get_deleted is None else all_plain(get_deleted(since))
     deleted = {entry["key"] for entry in gone}
     changed = [entry for entry in changed if entry["key"] not in deleted]  # deleted between the two calls
     counts = {"changed_count": len(changed), "deleted_count": len(gone)}
@@ -115,36 +110,7 @@ def _catalog(memory: LTMBackend) -> CatalogBackend:
     return catalog
 
 
-def moment(text: Any) -> Any:
-    """Return the time that a text names. Values that are not text are returned unchanged; the memory checks them."""
-    if not isinstance(text, str):
-        return text
-    if parts := _MOMENT.fullmatch(text):
-        day, minute, second, fraction, zone = parts.groups()
-        written = f"{day}T{minute or '00:00'}:{second or '00'}.{fraction or '0':0<6}"
-        try:
-            time = datetime.fromisoformat(written + (zone or "Z").replace("Z", "+00:00"))
-            return time.astimezone(timezone.utc)
-        except (ValueError, OverflowError):
-            pass  # such as a 13th month
-    raise LTMError("validation_error", "expires_at must be a time in ISO 8601, such as 2030-12-31T23:59:59+00:00")
-
-
-def _plain(entry: Mapping[str, Any]) -> Result:
-    """Return an entry with its times as ISO 8601 text in UTC."""
-    return {
-        name: value.astimezone(timezone.utc).isoformat(timespec="microseconds")
-        if isinstance(value, datetime)
-        else value
-        for name, value in entry.items()
-    }
-
-
 def _damaged(entries: Any) -> Result:
     """Return ``{"damaged": [keys]}`` for the entries that a catalog has left out of a list, or ``{}``."""
     keys = getattr(entries, "damaged", None)
     return {"damaged": list(keys)} if keys else {}
-
-
-def _all_plain(entries: Iterable[Mapping[str, Any]]) -> list[Result]:
-    return [_plain(entry) for entry in entries]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from the_edge_agent.memory import LTMBackend, LTMError
+from the_edge_agent.memory import NOT_GIVEN, LTMBackend, LTMError
 from the_edge_agent.workflow.actions.catalog import CATALOG_ACTIONS
 from the_edge_agent.workflow.actions.ltm import LTM_ACTIONS
 from the_edge_agent.workflow.errors import ActionError, most_like, nearest
 
 Action: TypeAlias = Callable[..., Any]
-"""A function that is called as ``action(state, **arguments)``. A result with ``success: False`` is a failure."""
+"""A function that is called as ``action(state, **arguments)``.
+
+A result with ``success: False`` is a failure, and so is an LTMError.
+"""
 
 _ALIAS = "actions."
 _SEPARATOR = re.compile(r"[._]")
@@ -24,6 +27,8 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 
 def build_registry(memory: Callable[[], LTMBackend]) -> dict[str, Action]:
     """Return the built-in actions by name. Each has two names, such as ``ltm.store`` and ``actions.ltm_store``.
+
+    Each takes ``namespace`` too: a list of names. It then uses this namespace of the memory.
 
     Args:
         memory: a function that returns the backend; it is called when an action needs the backend. If it raises
@@ -90,12 +95,15 @@ def call_action(
     """Call an action for a node.
 
     Raises:
-        ActionError: the action is unknown or returned ``success: False``.
+        ActionError: the action is unknown, returned ``success: False`` or raised LTMError, as a memory may do.
     """
     action = registry.get(name)
     if action is None:
         raise ActionError(name, {"error": "there is no such action", "error_type": "configuration_error"})
-    result = action(state, *args, **arguments)
+    try:
+        result = action(state, *args, **arguments)
+    except LTMError as failure:
+        result = failure.result
     if isinstance(result, dict) and result.get("success") is False:
         raise ActionError(name, result)
     return result
@@ -125,15 +133,18 @@ class Actions:
         return call
 
 
-def _with_memory(function: Callable[..., dict[str, Any]], memory: Callable[[], LTMBackend]) -> Action:
+def _with_memory(function: Callable[..., Mapping[str, Any]], memory: Callable[[], LTMBackend]) -> Action:
     parameters = list(inspect.signature(function).parameters.values())[1:]  # without the memory
     state_parameter = inspect.Parameter("state", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    signature = inspect.Signature([state_parameter, *parameters])
+    namespace_parameter = inspect.Parameter("namespace", inspect.Parameter.KEYWORD_ONLY, default=NOT_GIVEN)
+    signature = inspect.Signature([state_parameter, *parameters, namespace_parameter])
 
-    def action(state: dict[str, Any], *args: Any, **arguments: Any) -> dict[str, Any]:
+    def action(state: dict[str, Any], *args: Any, namespace: Any = NOT_GIVEN, **arguments: Any) -> dict[str, Any]:
         signature.bind(state, *args, **arguments)  # raises TypeError for wrong arguments, before the memory is opened
         try:
-            return function(memory(), *args, **arguments)
+            names = None if namespace is NOT_GIVEN else _checked_names(namespace)
+            whole = memory()
+            return dict(function(whole if names is None else whole.namespace(*names), *args, **arguments))
         except LTMError as failure:
             return dict(failure.result)
         except ImportError as failure:
@@ -143,3 +154,21 @@ def _with_memory(function: Callable[..., dict[str, Any]], memory: Callable[[], L
     action.__name__ = action.__qualname__ = function.__name__
     action.__signature__ = signature  # type: ignore[attr-defined]
     return action
+
+
+def _checked_names(namespace: Any) -> Sequence[str]:
+    """Return the names of a namespace.
+
+    Raises:
+        LTMError: ``validation_error``. A value that is missing in the state must not mean the whole memory.
+    """
+    if not isinstance(namespace, (list, tuple)) or not namespace:
+        shown = "an empty list" if namespace in ([], ()) else type(namespace).__name__
+        message = f"namespace must be a list of at least one name, not {shown}; leave it out for the whole memory"
+        raise LTMError("validation_error", message)
+    for place, name in enumerate(namespace):
+        if not isinstance(name, str):
+            raise LTMError("validation_error", f"namespace[{place}] must be text, not {type(name).__name__}")
+        if not name:
+            raise LTMError("validation_error", f"namespace[{place}] must not be empty")
+    return namespace

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import chain, groupby
 from typing import Any, Final
@@ -21,6 +21,7 @@ from sqlalchemy import (
     or_,
     select,
     type_coerce,
+    update,
 )
 
 from the_edge_agent.memory.contract.catalog import generate_entry_id
@@ -42,10 +43,11 @@ from the_edge_agent.memory.core.damage import (
     read_tracked,
 )
 from the_edge_agent.memory.core.filters import Node, matches
-from the_edge_agent.memory.sql.dialects.base.match_query import range_conditions
+from the_edge_agent.memory.core.namespaces import KeyRange
+from the_edge_agent.memory.sql.dialects.base.match_query import conditions_of
 from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sql.queries.batches import batches, exact_bytes
-from the_edge_agent.memory.sql.queries.search import prefix_parameters
+from the_edge_agent.memory.sql.queries.search import range_parameters
 from the_edge_agent.memory.sql.schema.create import Schema
 from the_edge_agent.memory.sql.schema.rows import catalog_parameters, catalog_row, time_of
 
@@ -78,6 +80,9 @@ class Catalog:
         self._get, self._get_many = entry.where(is_one), entry.where(are_some)
         self._all, self._list = entry, entry.order_by(columns.key)
         self._delete = delete(catalog).where(are_some, visible)
+        ends = bindparam("b_ends", type_=columns.expires_at.type)
+        renewed = {"expires_at": ends, "updated_at": self._dialect.times.now, "version": columns.version + 1}
+        self._renew = update(catalog).where(is_one).values(renewed)
         self._expired = select(columns.id).where(expired).order_by(columns.expires_at, columns.id)
         self._clean = delete(catalog).where(are_some, expired)
         self._expired_count = select(func.count()).select_from(catalog).where(expired)
@@ -144,6 +149,12 @@ class Catalog:
         parts = batches(entry_ids, lambda _: _ID_BYTES, self._packet)
         return sum(connection.execute(self._delete, {"b_ids": part, "b_now": now}).rowcount for part in parts)
 
+    def renew(self, connection: Connection, expiries: Mapping[str, datetime | None], now: datetime | None) -> None:
+        """Set when entries expire, by their keys. This is a change of the entries, as ``track`` makes it."""
+        rows = [{"b_id": generate_entry_id(key), "b_ends": ends, "b_now": now} for key, ends in expiries.items()]
+        if rows:
+            connection.execute(self._renew, sorted(rows, key=lambda row: str(row["b_id"])))
+
     def forget(self, connection: Connection, entry_ids: Sequence[str], now: datetime | None) -> None:
         """Remove entries if they have expired."""
         for part in batches(entry_ids, lambda _: _ID_BYTES, self._packet):
@@ -186,11 +197,11 @@ class Catalog:
         Without ``filters`` Python decides it.
         """
         in_sql = self._filters.condition(condition) if filters and condition is not None else None
-        prefix_values = prefix_parameters(prefix)
-        statement = self._list.where(*range_conditions(self._key)[: len(prefix_values)])
+        keys = KeyRange.of_prefix(prefix)
+        statement = self._list.where(*conditions_of(self._key, keys))
         if in_sql is not None:
             statement = statement.where(in_sql)
-        now = {**self._now(connection, 2), **prefix_values}
+        now = {**self._now(connection, 2), **range_parameters(keys)}
         if condition is None or in_sql is not None:
             entries = [read_tracked(row, time_of) for row in connection.execute(statement.limit(limit), now)]
             if Damage not in map(type, entries):

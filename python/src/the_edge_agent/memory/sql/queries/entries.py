@@ -3,28 +3,83 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import chain, groupby
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Integer, Select, Text, bindparam, delete, func, select, type_coerce
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Integer,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    type_coerce,
+    update,
+)
 
-from the_edge_agent.memory.core.damage import TIMES, Damage, Facts, read_facts
-from the_edge_agent.memory.core.operations import Operation, Store, ends_by_itself, is_unconditional
-from the_edge_agent.memory.core.results import LTMError, Result, ok, stored
+from the_edge_agent.memory.core.damage import TIMES, Damage, Facts, read_facts, read_lifetimes, read_version
+from the_edge_agent.memory.core.namespaces import KeyRange
+from the_edge_agent.memory.core.operations import (
+    Delete,
+    Import,
+    OnConflict,
+    Operation,
+    Store,
+    ends_by_itself,
+    is_unconditional,
+)
+from the_edge_agent.memory.core.pages import Order, Place
+from the_edge_agent.memory.core.results import LTMError, Result, already_there, ok, stored
+from the_edge_agent.memory.core.validation import microseconds_of
 from the_edge_agent.memory.database.writes import Write, WrittenRow
-from the_edge_agent.memory.sql.dialects.base.match_query import range_conditions
+from the_edge_agent.memory.sql.dialects.base.match_query import conditions_of, is_namespaced
+from the_edge_agent.memory.sql.dialects.base.upsert import insert_new
 from the_edge_agent.memory.sql.driver.prepared import BoundQuery, Prepared
 from the_edge_agent.memory.sql.queries.batches import batches, exact_bytes
-from the_edge_agent.memory.sql.queries.search import Searcher, prefix_parameters
+from the_edge_agent.memory.sql.queries.search import Searcher, range_parameters
 from the_edge_agent.memory.sql.queries.single_store import SingleStore
-from the_edge_agent.memory.sql.queries.versions import VersionedStore
+from the_edge_agent.memory.sql.queries.versions import VersionedWrites
 from the_edge_agent.memory.sql.schema.create import Schema
-from the_edge_agent.memory.sql.schema.rows import entry_parameters, entry_row, time_of
+from the_edge_agent.memory.sql.schema.rows import entry_parameters, entry_row, time_of, time_parameters
 
 _WIDEST: Final = 4  # bytes of a character, escaped or not
 
 Places = list[int]  # the positions of the operations on one key, in order
+
+
+class RangeStatements:
+    """A statement with the conditions of a range of keys, prepared once for each kind of a range."""
+
+    def __init__(self, statement: Select[Any], key: ColumnElement[str], namespaced: ColumnElement[bool]) -> None:
+        """Take the statement without these conditions.
+
+        Args:
+            statement: the statement.
+            key: the column.
+            namespaced: the condition for keys of namespaces.
+        """
+        self._statement, self._key, self._namespaced = statement, key, namespaced
+        self._prepared: dict[tuple[Any, ...], Prepared] = {}
+
+    def of(self, keys: KeyRange) -> Prepared:
+        """Return the statement for a range."""
+        kind = (bool(keys.start), keys.is_open, keys.end is None, keys.is_nested)
+        prepared = self._prepared.get(kind)
+        if prepared is None:
+            namespaced = [self._namespaced] if keys.is_nested else []
+            statement = self._statement.where(*conditions_of(self._key, keys), *namespaced)
+            prepared = self._prepared[kind] = Prepared(statement)
+        return prepared
 
 
 class Entries:
@@ -43,25 +98,58 @@ class Entries:
         table, columns = schema.tables.entries, schema.tables.entries.c
         visible, expired = dialect.times.visible(table), dialect.times.expired(table)
         self._upsert = dialect.queries.upsert(table, entry_row(dialect, table))
-        self._versioned = VersionedStore(dialect, self._upsert)
+        self._versioned = VersionedWrites(dialect, self._upsert)
         self.single = SingleStore(dialect, self._upsert)
         self._key = columns.key
         value, metadata = type_coerce(columns.value, Text()), type_coerce(columns.metadata, Text())
         is_one, is_among = columns.key == bindparam("b_key"), columns.key.in_(bindparam("b_keys", expanding=True))
-        above, rows = columns.key > bindparam("b_after"), bindparam("b_rows", type_=Integer())
+        rows = bindparam("b_rows", type_=Integer())
         pointer = columns.storage_uri
         entry = select(columns.key, value, metadata, pointer, columns.version).where(visible)
-        self._retrieve = Prepared(entry.where(is_one))
+        timed = entry.add_columns(*(columns[name] for name in TIMES))
+        self._retrieve, self._retrieve_timed = Prepared(entry.where(is_one)), Prepared(timed.where(is_one))
         self._facts = select(columns.key, columns.expires_at, pointer, columns.version).where(is_among)
         self._pointers = select(pointer).where(pointer.in_(bindparam("b_pointers", expanding=True))).distinct()
-        self._retrieve_many = entry.where(is_among)
+        self._retrieve_many, self._retrieve_many_timed = entry.where(is_among), timed.where(is_among)
         keys = select(columns.key).where(visible).order_by(columns.key).limit(rows)
         page = keys.add_columns(value, metadata, pointer)
-        whole = page.add_columns(columns.version, *(columns[name] for name in TIMES))
-        self._keys = _by_prefix(keys.where(above), self._key)
-        self._first_page, self._page = _by_prefix(page, self._key), _by_prefix(page.where(above), self._key)
-        self._first_whole, self._whole = _by_prefix(whole, self._key), _by_prefix(whole.where(above), self._key)
-        self._count = _by_prefix(select(func.count()).select_from(table).where(visible), self._key)
+        facts = (columns.version, *(columns[name] for name in TIMES), columns.lifetime, columns.is_indexed)
+        whole = page.add_columns(*facts)
+        namespaced = is_namespaced(columns.key, dialect.queries.position, dialect.queries.beginning)
+
+        def in_range(statement: Select[Any]) -> RangeStatements:
+            return RangeStatements(statement, columns.key, namespaced)
+
+        def locked(statement: Select[Any]) -> Select[Any]:
+            return statement if dialect.features.is_embedded else statement.with_for_update()
+
+        self._keys, self._page, self._whole = in_range(keys), in_range(page), in_range(whole)
+        self._count = in_range(select(func.count()).select_from(table).where(visible))
+        last_time = bindparam("b_time", type_=columns.updated_at.type)
+        is_above = columns.key > bindparam("b_after")
+        is_older = or_(columns.updated_at < last_time, and_(columns.updated_at == last_time, is_above))
+        by_time = (columns.updated_at.desc(), columns.key)
+        unordered = whole.order_by(None).offset(bindparam("b_skipped", type_=Integer()))
+        self._up, self._down = (
+            in_range(unordered.order_by(columns.key)),
+            in_range(unordered.order_by(columns.key.desc())),
+        )
+        self._newest = in_range(unordered.order_by(*by_time))
+        self._older = in_range(unordered.where(is_older).order_by(*by_time))
+        self._lifetimes = select(columns.key, columns.expires_at, columns.lifetime)
+        self._lifetimes = locked(self._lifetimes.where(is_among, visible).order_by(columns.key))
+        renewed = {"expires_at": dialect.times.expiry, "lifetime": bindparam("b_lifetime", type_=BigInteger())}
+        self._renew = update(table).where(is_among).values(renewed)
+        self._expiries = select(columns.key, columns.expires_at).where(is_among)
+        self._existing = select(columns.key, columns.version, case((visible, 1), else_=0)).where(is_among)
+        self._existing = locked(self._existing.order_by(columns.key))
+        self._remove = delete(table).where(is_among)
+        times = {name: bindparam(f"b_{name}", type_=dialect.times.timestamp) for name in ("created_at", "updated_at")}
+        now = dialect.times.now
+        is_bound = isinstance(now, BindParameter)  # then ``_import_parameters`` puts the time into the row
+        copied = {name: time if is_bound else func.coalesce(time, now, type_=time.type) for name, time in times.items()}
+        ends = bindparam("b_until", type_=dialect.times.timestamp)
+        self._import = insert(table).values({**entry_row(dialect, table), **copied, "expires_at": ends})
         self._delete = Prepared(delete(table).where(is_one, visible))
         self._delete_many = delete(table).where(is_among, visible)
         self._expired = select(columns.key).where(expired).order_by(columns.expires_at, columns.key).limit(rows)
@@ -150,6 +238,9 @@ class Entries:
     def _apply_one(
         self, connection: Connection, operation: Operation, now: datetime | None, write_id: str | None
     ) -> Result:
+        if isinstance(operation, Delete) and operation.if_version is not None:
+            deleted = self._versioned.delete(connection, operation.key, operation.if_version, now)
+            return ok(deleted=deleted, key=operation.key)
         if not isinstance(operation, Store):
             rowcount = self._delete.run(connection, {"b_key": operation.key, "b_now": now}).rowcount
             return ok(deleted=bool(rowcount), key=operation.key)
@@ -162,6 +253,77 @@ class Entries:
         """Delete the entries at keys that have not expired at the time ``now``. Return how many were deleted."""
         parts = self._batches_of_keys(sorted(keys))
         return sum(connection.execute(self._delete_many, {"b_keys": part, "b_now": now}).rowcount for part in parts)
+
+    def touch(
+        self, connection: Connection, keys: Sequence[str], lifetime: timedelta | None, now: datetime | None
+    ) -> tuple[dict[str, datetime | None], dict[str, datetime | None]]:
+        """Renew the lifetimes of entries at the time ``now``.
+
+        Args:
+            connection: a connection in a transaction.
+            keys: different keys.
+            lifetime: the new lifetime; None for the one that each entry has.
+            now: the time of the transaction, or None for the server's.
+
+        Returns:
+            When each entry that exists expires then, and the same for those that were renewed.
+
+        Raises:
+            LTMError: ``query_error``: a lifetime or a time is damaged.
+        """
+        parts = self._batches_of_keys(sorted(keys))
+        results = (connection.execute(self._lifetimes, {"b_keys": part, "b_now": now}) for part in parts)
+        found = read_lifetimes(chain.from_iterable(results), time_of)
+        expiries = {key: expires_at for key, (expires_at, _) in found.items()}
+        groups: dict[timedelta, list[str]] = {}
+        for key, (_, own) in found.items():
+            if (each := lifetime or own) is not None:
+                groups.setdefault(each, []).append(key)
+        renewed: dict[str, datetime | None] = {}
+        for each, of_group in groups.items():
+            parameters = {"b_lifetime": microseconds_of(each), **time_parameters(each, None, now)}
+            for part in self._batches_of_keys(of_group):
+                connection.execute(self._renew, {**parameters, "b_keys": part})
+                renewed |= {row[0]: row[1] for row in connection.execute(self._expiries, {"b_keys": part})}
+        return {**expiries, **renewed}, renewed
+
+    def import_many(
+        self,
+        connection: Connection,
+        imports: Sequence[Import],
+        on_conflict: OnConflict,
+        now: datetime | None,
+        write: Write | None,
+    ) -> set[str]:
+        """Store entries of different keys, sorted by key. Return the keys that had an entry at the time ``now``.
+
+        Raises:
+            LTMError: ``conflict`` of the first of these, if ``on_conflict`` is ``fail``.
+            LostRaceError: another transaction has created one of the rows meanwhile.
+        """
+        rows = [
+            row
+            for part in self._batches_of_keys([each.key for each in imports])
+            for row in connection.execute(self._existing, {"b_keys": part, "b_now": now})
+        ]
+        existing = {key: version for key, version, is_visible in rows if is_visible}
+        if existing and on_conflict == "fail":
+            first = min(existing)
+            raise already_there(first, read_version(first, existing[first]))
+        stored = [each for each in imports if on_conflict == "replace" or each.key not in existing]
+        replaced = {row[0] for row in rows} & {each.key for each in stored}
+        for part in self._batches_of_keys(sorted(replaced)):
+            connection.execute(self._remove, {"b_keys": part})
+        write_id = None if write is None else write.of_import
+        for batch in batches(stored, lambda each: _most_bytes(each.store), self._packet):
+            parameters = [self._import_parameters(each, now, write_id) for each in batch]
+            insert_new(connection, self._import, parameters)
+        return set(existing)
+
+    def _import_parameters(self, entry: Import, now: datetime | None, write_id: str | None) -> dict[str, Any]:
+        parameters = entry_parameters(self._dialect, entry.store, now, write_id=write_id)
+        times = {"b_created_at": entry.created_at or now, "b_updated_at": entry.updated_at or now}
+        return {**parameters, **times, "b_until": entry.store.expires_at, "b_count": entry.version}
 
     def cleanup_expired(
         self, connection: Connection, batch_size: int, timestamp: datetime | None
@@ -182,15 +344,22 @@ class Entries:
 
     # --- reads -------------------------------------------------------------------------------------
 
-    def retrieve(self, key: str) -> BoundQuery:
-        """Return the query that selects ``(key, value, metadata, pointer, version)`` of one key, as text."""
-        return BoundQuery(self._retrieve, {"b_key": key, "b_now": self._dialect.times.clock()})
+    def retrieve(self, key: str, *, times: bool = False) -> BoundQuery:
+        """Return the query that selects ``(key, value, metadata, pointer, version)`` of one key, as text.
 
-    def retrieve_many(self, connection: Connection, keys: Sequence[str]) -> dict[str, Sequence[Any]]:
-        """Return ``(key, value, metadata, pointer, version)`` of the keys that exist, as text."""
+        With ``times`` the row also has ``TIMES``.
+        """
+        query = self._retrieve_timed if times else self._retrieve
+        return BoundQuery(query, {"b_key": key, "b_now": self._dialect.times.clock()})
+
+    def retrieve_many(
+        self, connection: Connection, keys: Sequence[str], *, times: bool = False
+    ) -> dict[str, Sequence[Any]]:
+        """Return ``(key, value, metadata, pointer, version)`` of the keys that exist, as text; see ``retrieve``."""
+        statement = self._retrieve_many_timed if times else self._retrieve_many
         parts = self._batches_of_keys(keys)
         now = self._now(connection, len(parts))
-        results = (connection.execute(self._retrieve_many, {"b_keys": part, **now}) for part in parts)
+        results = (connection.execute(statement, {"b_keys": part, **now}) for part in parts)
         return {row[0]: row for rows in results for row in rows}
 
     def needs_snapshot(self, keys: Sequence[str]) -> bool:
@@ -210,31 +379,38 @@ class Entries:
         """Return the pointers that an entry has. Expired entries count too."""
         return set(connection.scalars(self._pointers, {"b_pointers": list(pointers)}))
 
-    def page(self, prefix: str, after: str, rows: int, *, whole: bool = False) -> BoundQuery:
+    def page(self, keys: KeyRange, after: str, rows: int, *, whole: bool = False) -> BoundQuery:
         """Return the query that selects ``(key, value, metadata, pointer)`` of the next keys above ``after``, as text.
 
-        With ``whole`` each row also has the version and ``TIMES``.
+        With ``whole`` each row also has the version, ``TIMES``, the lifetime and whether its words are indexed.
         """
-        if not after:  # an empty key, which another program may have written, is not above ""
-            return self._in_prefix(self._first_whole if whole else self._first_page, prefix, {"b_rows": rows})
-        return self._in_prefix(self._whole if whole else self._page, prefix, {"b_after": after, "b_rows": rows})
+        return self._bound(self._whole if whole else self._page, keys.after(after), {"b_rows": rows})
 
-    def list_keys(self, prefix: str, after: str, rows: int) -> BoundQuery:
+    def ordered(self, keys: KeyRange, order: Order, place: Place, skip: int, rows: int) -> BoundQuery:
+        """Return the query that selects whole rows, as ``page`` does, in an order; see ``_entry_rows``."""
+        values: dict[str, Any] = {"b_rows": rows, "b_skipped": skip}
+        if order == "key":
+            return self._bound(self._up, keys.after(place.key), values)
+        if order == "-key":
+            return self._bound(self._down, keys.before(place.key), values)
+        if not place.key:
+            return self._bound(self._newest, keys, values)
+        return self._bound(self._older, keys, {**values, "b_after": place.key, "b_time": place.timestamp})
+
+    def list_keys(self, keys: KeyRange, after: str, rows: int) -> BoundQuery:
         """Return the query that selects the next keys above ``after``, in order."""
-        return self._in_prefix(self._keys, prefix, {"b_after": after, "b_rows": rows})
+        return self._bound(self._keys, keys.after(after), {"b_rows": rows})
 
-    def count(self, prefix: str) -> BoundQuery:
-        """Return the query that counts the entries whose keys have a prefix."""
-        return self._in_prefix(self._count, prefix, {})
+    def count(self, keys: KeyRange) -> BoundQuery:
+        """Return the query that counts the entries in a range of keys."""
+        return self._bound(self._count, keys, {})
 
     def _now(self, connection: Connection, statements: int = 1) -> dict[str, Any]:
         return {"b_now": self._dialect.times.clock(connection, statements=statements)}
 
-    def _in_prefix(self, by_prefix: Sequence[Prepared], prefix: str, parameters: dict[str, Any]) -> BoundQuery:
-        prefix_values = prefix_parameters(prefix)
-        return BoundQuery(
-            by_prefix[len(prefix_values)], {**parameters, **prefix_values, "b_now": self._dialect.times.clock()}
-        )
+    def _bound(self, statements: RangeStatements, keys: KeyRange, parameters: dict[str, Any]) -> BoundQuery:
+        values = {**parameters, **range_parameters(keys), "b_now": self._dialect.times.clock()}
+        return BoundQuery(statements.of(keys), values)
 
     def _batches_of_keys(self, keys: Sequence[str]) -> list[list[str]]:
         return [*batches(keys, lambda key: len(key) * _WIDEST, self._packet)]
@@ -250,12 +426,6 @@ def _written_row(
 ) -> WrittenRow:
     age = now - updated_at if isinstance(updated_at, datetime) else None
     return WrittenRow(key, version, write_id, age, bool(is_expired))
-
-
-def _by_prefix(statement: Select[Any], key: ColumnElement[str]) -> tuple[Prepared, Prepared, Prepared]:
-    """Return three statements: for all keys, for a range of keys with a start, and for one with a start and an end."""
-    begins, ends = range_conditions(key)
-    return Prepared(statement), Prepared(statement.where(begins)), Prepared(statement.where(begins, ends))
 
 
 def sent_bytes(store: Store, enough: int) -> int:

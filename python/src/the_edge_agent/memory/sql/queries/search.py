@@ -28,11 +28,12 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from the_edge_agent.memory.core.damage import Damage, Lost, may_fit, undamaged
+from the_edge_agent.memory.core.damage import TIMES, Damage, Lost, may_fit, undamaged
 from the_edge_agent.memory.core.filters import Node, index_lookups, parameterize
 from the_edge_agent.memory.core.languages import Language
+from the_edge_agent.memory.core.namespaces import KeyRange
+from the_edge_agent.memory.core.results import scored
 from the_edge_agent.memory.core.tokens import Term, has_words, terms_of_prefix
-from the_edge_agent.memory.core.validation import end_of_prefix
 from the_edge_agent.memory.database.search_plan import (
     SHORT,
     Row,
@@ -44,12 +45,19 @@ from the_edge_agent.memory.database.search_plan import (
     window_of,
 )
 from the_edge_agent.memory.sql.dialects import Dialect
-from the_edge_agent.memory.sql.dialects.base.match_query import IS_PARTIAL, MatchQuery, SQLStep, range_conditions
+from the_edge_agent.memory.sql.dialects.base.match_query import (
+    IS_PARTIAL,
+    MatchQuery,
+    SQLStep,
+    by_range,
+    conditions_of,
+    is_namespaced,
+)
 from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sql.driver.errors import LostRaceError
 from the_edge_agent.memory.sql.driver.prepared import BoundQuery, Prepared
 from the_edge_agent.memory.sql.queries.batches import BATCH_ITEMS
-from the_edge_agent.memory.sql.schema.rows import entry_of
+from the_edge_agent.memory.sql.schema.rows import entry_of, time_of
 
 PAGE_ROWS = 500  # rows that Python filters at a time
 _CACHED_QUERIES = 500  # compiled statements, by the shape of the search
@@ -64,14 +72,14 @@ class Search:
     Attributes:
         terms: the terms of the query; empty if there is no query.
         metadata_filter: the filter; None if there is none.
-        prefix: the prefix of the keys; empty for all keys.
+        keys: the range of the keys.
         limit: the highest number of results.
         offset: how many results to skip.
     """
 
     terms: Sequence[Term]
     metadata_filter: Node | None
-    prefix: str
+    keys: KeyRange
     limit: int
     offset: int
 
@@ -108,12 +116,12 @@ class Searcher:
         )
         self._newest_first = (columns.updated_at.desc(), columns.key)
         self._version = columns.version
+        self._facts = (columns.storage_uri, columns.version, *(columns[name] for name in TIMES))
         self._search_text = type_coerce(columns.get("search_text", null()), Text())  # null if the table stores no words
         self._queries: dict[Any, list[tuple[SQLStep, Prepared]]] = {}
-        self._pointer = columns.storage_uri
-        self._by_key = select(
-            columns.key, self._value, self._metadata, self._pointer, self._moment, columns.version
-        ).where(columns.key.in_(bindparam("keys", expanding=True)))
+        whole = select(columns.key, self._value, self._metadata, *self._facts, self._moment)
+        self._by_key = whole.where(columns.key.in_(bindparam("keys", expanding=True)))
+        self._namespaced = is_namespaced(columns.key, dialect.queries.position, dialect.queries.beginning)
         texts = select(columns.key, self._search_text)
         self._texts_by_key = texts.where(columns.key.in_(bindparam("keys", expanding=True)))
 
@@ -130,7 +138,7 @@ class Searcher:
         if cached is None:
             if len(self._queries) >= _CACHED_QUERIES:
                 self._queries.clear()
-            columns = [self._key, self._value, self._metadata, self._pointer]
+            columns = [self._key, self._value, self._metadata, *self._facts]
             if search.ranked:
                 columns[1] = self._if_short(self._value)
                 columns.append(self._if_short(self._search_text))
@@ -145,7 +153,9 @@ class Searcher:
             "b_skipped": skipped,
             "b_now": self._dialect.times.clock(),
         }
-        places = self._texts.tried_first([step for step, _ in cached], search.terms)
+        of_range = 1 if search.keys.has_limits else 0
+        others = self._texts.tried_first([step for step, _ in cached[of_range:]], search.terms)
+        places = [*range(of_range), *(place + of_range for place in others)]
         return [
             Step(BoundQuery(prepared, {**parameters, **step.parameters}), is_partial=step.is_partial, limit=step.limit)
             for step, prepared in map(cached.__getitem__, places)
@@ -156,13 +166,19 @@ class Searcher:
         node, filled = (
             parameterize(search.metadata_filter) if self._filters.takes_placeholders else (search.metadata_filter, [])
         )
-        groups, prefix_values = index_lookups(search.metadata_filter), prefix_parameters(search.prefix)
+        groups, range_values = index_lookups(search.metadata_filter), range_parameters(search.keys)
         group_sizes = tuple(map(len, groups))
-        parameters = {**self._texts.parameters(search.terms), **self._texts.lookup_parameters(groups), **prefix_values}
+        parameters = {**self._texts.parameters(search.terms), **self._texts.lookup_parameters(groups), **range_values}
         for place, (path, value) in enumerate(filled):
             parameters |= self._filters.placeholder_parameters(place, path, value)
         terms = tuple((term.negated, term.is_told_by_index, len(term.variants)) for term in search.terms)
-        shape = (terms, repr(node), group_sizes, len(prefix_values))  # repr: 1, 1.0 and True are equal
+        shape = (
+            terms,
+            repr(node),
+            group_sizes,
+            len(range_values),
+            search.keys.is_nested,
+        )  # repr: 1, 1.0 and True are equal
         return _ParsedSearch(node, group_sizes, parameters, shape)
 
     def _steps(
@@ -170,7 +186,13 @@ class Searcher:
     ) -> list[SQLStep] | None:
         """Return the steps for the newest matches, or None if Python must decide the filter."""
         newest = self._newest(search, parsed, columns)
-        return None if newest is None else self._texts.steps(newest)
+        return None if newest is None else self._steps_of(newest)
+
+    def _steps_of(self, newest: MatchQuery) -> list[SQLStep]:
+        steps = self._texts.steps(newest)
+        if not newest.range_condition_count:
+            return steps
+        return [by_range(newest, self._texts.like_conditions(newest.terms)), *steps]
 
     def _newest(
         self, search: Search, parsed: _ParsedSearch, columns: Sequence[ColumnElement[Any]]
@@ -182,7 +204,9 @@ class Searcher:
             if condition is None:
                 return None
             conditions.append(condition)
-        condition_count = len(prefix_parameters(search.prefix))
+        if search.keys.is_nested:
+            conditions.append(self._namespaced)
+        condition_count = len(range_parameters(search.keys))
         return MatchQuery(self._table, columns, search.terms, conditions, condition_count, parsed.group_sizes)
 
     def _if_short(self, column: ColumnElement[str]) -> ColumnElement[str]:
@@ -192,7 +216,7 @@ class Searcher:
         self,
         connection: Connection,
         condition: Node | None,
-        prefix: str,
+        keys: KeyRange,
         rules: Language,
         deadline: Deadline,
         *,
@@ -203,12 +227,12 @@ class Searcher:
         Args:
             connection: a connection in a transaction that sees one state.
             condition: the metadata filter.
-            prefix: the prefix of the keys.
+            keys: the range of the keys.
             rules: the rules of the language.
             deadline: when the call ends.
             filters: whether the database may decide the filter.
         """
-        return SQLReader(self, connection, condition, prefix, rules, deadline, filters=filters)
+        return SQLReader(self, connection, condition, keys, rules, deadline, filters=filters)
 
     def rows_of(
         self,
@@ -242,7 +266,7 @@ class Searcher:
             newest = self._newest(search, parsed, columns) if filters else None
             if newest is None:
                 return self._filtered(connection, search, columns, parameters, deadline)
-            steps = self._texts.steps(newest) if kind == "newest" else self._texts.having(newest)
+            steps = self._steps_of(newest) if kind == "newest" else self._texts.having(newest)
             if len(self._queries) >= _CACHED_QUERIES:
                 self._queries.clear()
             cached = self._queries[shape] = [(step, Prepared(step.statement)) for step in steps]
@@ -274,13 +298,17 @@ class Searcher:
         deadline: Deadline,
     ) -> Sequence[Sequence[Any]]:
         """Return the first rows that satisfy a filter that Python decides. The metadata is the last column."""
-        prefix = range_conditions(self._key)[: len(prefix_parameters(search.prefix))]
-        where = [self._visible, *prefix, *self._texts.term_conditions(search.terms)]
+        where = [self._visible, *self._in_range(search.keys), *self._texts.term_conditions(search.terms)]
         statement = select(*columns, self._metadata).where(*where).order_by(*self._newest_first)
         with closing(self._rows(connection, statement, parameters)) as rows:
             condition = search.metadata_filter
             fitting = (row for row in deadline.in_time(rows) if condition is None or may_fit(condition, row[-1]))
             return list(islice(fitting, search.limit))
+
+    def _in_range(self, keys: KeyRange) -> list[ColumnElement[bool]]:
+        """Return the conditions that the key is in a range."""
+        conditions = conditions_of(self._key, keys)
+        return [*conditions, self._namespaced] if keys.is_nested else conditions
 
     def undamaged(
         self, connection: Connection, search: Search, lost: Lost, deadline: Deadline, *, filters: bool
@@ -295,19 +323,18 @@ class Searcher:
             filters: whether the database may decide the filter, which saves much work in Python.
         """
         parsed = self._parsed(search)
-        prefix = range_conditions(self._key)[: len(prefix_parameters(search.prefix))]
-        where = [self._visible, *prefix, *self._texts.term_conditions(search.terms)]
+        where = [self._visible, *self._in_range(search.keys), *self._texts.term_conditions(search.terms)]
         condition = self._filters.condition(parsed.node) if filters and parsed.node is not None else None
         if condition is not None:
             where.append(condition)
         words = self._search_text if search.ranked else null()
-        columns = (self._key, self._updated_at, self._value, self._metadata, words, self._pointer)
+        columns = (self._key, self._value, self._metadata, words, *self._facts)
         statement = select(*columns).where(*where).order_by(*self._newest_first)
         parameters = {**parsed.parameters, "b_now": self._dialect.times.clock(connection, statements=2)}
         terms, limit = search.terms, search.limit
         with closing(self._rows(connection, statement, parameters)) as rows:
-            read = ((row[0], *row[2:]) for row in deadline.in_time(rows))
-            scored, damages = undamaged(read, terms, search.metadata_filter, search.offset, limit, lost)
+            read = deadline.in_time(rows)
+            scored, damages = undamaged(read, terms, search.metadata_filter, search.offset, limit, lost, time_of)
         entries = [_entry(row, score) for score, row in scored]
         return [entry for entry in entries if not isinstance(entry, Damage)], damages
 
@@ -346,7 +373,7 @@ class Searcher:
     def entries(
         self, connection: Connection, times_and_versions: Mapping[str, tuple[datetime, int]]
     ) -> list[dict[str, Any] | Damage]:
-        """Return ``{"key", "value", "metadata", "score"}`` of each entry, or its damage, in the order of the mapping.
+        """Return the result for each entry, or its damage, in the order of the mapping.
 
         Args:
             connection: a connection in the transaction that read the mapping.
@@ -361,7 +388,7 @@ class Searcher:
         for start in range(0, len(keys), BATCH_ITEMS):
             batch = connection.execute(self._by_key, {"keys": keys[start : start + BATCH_ITEMS]})
             rows |= {row[0]: row for row in batch}
-        if any(key not in rows or (rows[key][4], rows[key][5]) != read for key, read in times_and_versions.items()):
+        if any(key not in rows or (rows[key][8], rows[key][4]) != read for key, read in times_and_versions.items()):
             raise LostRaceError
         return [_entry(rows[key], 0.0) for key in keys]
 
@@ -374,26 +401,26 @@ class SQLReader:
         searcher: Searcher,
         connection: Connection,
         condition: Node | None,
-        prefix: str,
+        keys: KeyRange,
         rules: Language,
         deadline: Deadline,
         *,
         filters: bool,
     ) -> None:
         self._searcher, self._connection, self._deadline = searcher, connection, deadline
-        self._condition, self._prefix, self._filters = condition, prefix, filters
-        self._prefix_terms = terms_of_prefix(prefix, rules)
+        self._condition, self._keys, self._filters = condition, keys, filters
+        self._prefix_terms = terms_of_prefix(keys.prefix, rules)
         self._read: dict[str, tuple[Any, int]] = {}
         self._now = searcher.now(connection)
 
     def newest(self, terms: Sequence[Term], limit: int, *, filtered: bool) -> list[Row]:
         """Return the newest entries, see ``Reader.newest``."""
-        search = Search(terms, self._condition if filtered else None, self._prefix, limit, 0)
+        search = Search(terms, self._condition if filtered else None, self._keys, limit, 0)
         return self._rows(search, "newest")
 
     def having(self, terms: Sequence[Term], limit: int) -> list[Row]:
         """Return entries that satisfy terms, see ``Reader.having``."""
-        return self._rows(Search(terms, self._condition, self._prefix, limit + 1, 0), "having", self._prefix_terms)
+        return self._rows(Search(terms, self._condition, self._keys, limit + 1, 0), "having", self._prefix_terms)
 
     def in_time(self, rows: Sequence[Row]) -> Iterable[Row]:
         """Yield the rows, and fail when the time of the call is over."""
@@ -440,25 +467,26 @@ def results_of(
     """
     if not search.ranked:
         return [_entry(row, 0.0) for row in rows]
-    if any(row[4] is None for row in rows):
+    if any(row[8] is None for row in rows):
         return None
-    chosen = best(rows, map(itemgetter(4), deadline.in_time(rows)), search.terms, search.offset, search.limit)
+    chosen = best(rows, map(itemgetter(8), deadline.in_time(rows)), search.terms, search.offset, search.limit)
     if any(row[1] is None for _, row in chosen):
         return None
     return [_entry(row, score) for score, row in chosen]
 
 
-def prefix_parameters(prefix: str) -> dict[str, str]:
-    """Return the parameters of ``range_conditions`` for a prefix.
+def range_parameters(keys: KeyRange) -> dict[str, str]:
+    """Return the parameters of ``range_conditions`` for a range of keys.
 
-    There is one for each condition that the prefix needs.
+    There is one for each condition that the range needs.
     """
-    after = end_of_prefix(prefix)
-    return ({"b_from": prefix} if prefix else {}) | ({"b_to": after} if after is not None else {})
+    return ({"b_from": keys.start} if keys.start else {}) | ({"b_to": keys.end} if keys.end is not None else {})
 
 
 def _entry(row: Sequence[Any], score: float) -> dict[str, Any] | Damage:
-    entry = entry_of(*row[:4])
-    if isinstance(entry, Damage):
-        return entry
-    return {"key": row[0], "value": entry["value"], "metadata": entry["metadata"], "score": score}
+    """Return the result of a row, or its damage.
+
+    The row begins with ``(key, value, metadata, pointer, version, created_at, updated_at, expires_at)``.
+    """
+    entry = entry_of(*row[:8])
+    return entry if isinstance(entry, Damage) else scored(row[0], entry, score)

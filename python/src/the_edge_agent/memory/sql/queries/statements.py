@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
 from the_edge_agent.memory.contract.catalog import generate_entry_id
-from the_edge_agent.memory.contract.tracking import changes_of
-from the_edge_agent.memory.core.operations import Operation
+from the_edge_agent.memory.contract.tracking import Tracked, changes_of
+from the_edge_agent.memory.core.operations import Import, OnConflict, Operation
 from the_edge_agent.memory.core.results import Result
 from the_edge_agent.memory.database.writes import Write
 from the_edge_agent.memory.sql.queries.catalog import Catalog
@@ -99,6 +99,37 @@ class Statements:
         if ledger:
             self.catalog.delete(connection, _ids(keys), now)
         return deleted
+
+    def touch(
+        self, connection: Connection, keys: Sequence[str], lifetime: timedelta | None, *, ledger: bool
+    ) -> dict[str, datetime | None]:
+        """Renew the lifetimes of entries. Return when each entry that exists expires then; see ``Entries.touch``."""
+        now = self.clock(connection, 2 + len(keys))
+        expiries, renewed = self.entries.touch(connection, keys, lifetime, now)
+        if ledger:
+            self.catalog.renew(connection, renewed, now)
+        return expiries
+
+    def import_many(
+        self,
+        connection: Connection,
+        imports: Sequence[Import],
+        on_conflict: OnConflict,
+        write: Write | None,
+        *,
+        ledger: bool,
+    ) -> set[str]:
+        """Store entries of different keys, sorted by key. Return the keys that had an entry.
+
+        Raises:
+            LTMError: ``conflict``.
+        """
+        now = self.clock(connection, 3)
+        existing = self.entries.import_many(connection, imports, on_conflict, now, write)
+        if ledger:
+            stored = [each for each in imports if on_conflict == "replace" or each.key not in existing]
+            self.catalog.track(connection, [Tracked.of_import(each) for each in stored], now)
+        return existing
 
     def cleanup_expired(self, connection: Connection, batch_size: int, *, ledger: bool) -> tuple[list[str], int, int]:
         """Remove some expired entries; return their keys, how many were removed, and how many remain."""

@@ -29,8 +29,8 @@ class Stems:
         self._keep = update(schema.tables.settings).where(schema.is_language).values(value=bindparam("b_value"))
 
     def are_of(self, connection: Connection, rules: Language) -> bool:
-        """Return whether the installed stemmer made the search texts, or the language has exact words and no stems."""
-        return not rules.has_stems or self._schema.language_setting(connection) == setting_of_language(rules.name)
+        """Return whether the search texts were made by this release's rules and the installed stemmer."""
+        return self._schema.language_setting(connection) == setting_of_language(rules.name)
 
     def renew(self, connection: Connection, rows: Sequence[tuple[str, int, Any, str]]) -> None:
         """Store the search texts in rows of ``(key, version, updated_at, search text)``.

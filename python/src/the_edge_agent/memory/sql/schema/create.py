@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
@@ -12,6 +13,7 @@ from sqlalchemy import (
     Connection,
     Select,
     Table,
+    Update,
     and_,
     delete,
     exc,
@@ -20,8 +22,9 @@ from sqlalchemy import (
     inspect,
     literal_column,
     select,
+    update,
 )
-from sqlalchemy.schema import CreateTable, DropTable
+from sqlalchemy.schema import DropTable
 
 from the_edge_agent.memory.core.languages import Language
 from the_edge_agent.memory.core.operations import Store
@@ -34,6 +37,7 @@ from the_edge_agent.memory.database.layouts import (
     check_language_of,
     check_version,
     language_name,
+    missing_columns,
     setting_of_language,
 )
 from the_edge_agent.memory.sql.dialects import Dialect, for_dialect
@@ -42,6 +46,7 @@ from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sql.driver.errors import breaks_constraint
 from the_edge_agent.memory.sql.schema import legacy
 from the_edge_agent.memory.sql.schema.rows import entry_parameters, entry_row
+from the_edge_agent.memory.sql.schema.steps import steps_of, upgrade
 from the_edge_agent.memory.sql.schema.tables import Tables
 
 
@@ -87,7 +92,7 @@ class Schema:
         return cls(tables, dialect, packet, search, language)
 
     def statements(self, connection: Connection) -> list[str]:
-        """Return the SQL that creates the missing tables.
+        """Return the SQL that creates the missing tables, and brings tables of earlier versions up to date.
 
         Raises:
             LTMError: ``configuration_error`` if the database has tables of another program or of the other kind.
@@ -112,16 +117,19 @@ class Schema:
             rows.append(insert(self.tables.schema_version).values(id=1, version=SCHEMA_VERSION))
         literal = {"literal_binds": True}
         compiled += [row.compile(dialect=connection.dialect, compile_kwargs=literal) for row in rows]
-        return [str(statement).strip() for statement in compiled]
+        steps = [] if is_new or self.search is None else steps_of(connection, entries)
+        if has_version and self.version(connection) != SCHEMA_VERSION:
+            steps.append(str(self._new_version.compile(dialect=connection.dialect, compile_kwargs=literal)))
+        return [*steps, *(str(statement).strip() for statement in compiled)]
 
     def is_complete(self, connection: Connection) -> bool:
-        """Return whether all tables exist. If not, check that they can be created.
+        """Return whether all tables exist in this release's version. If not, check that they can be created.
 
         Raises:
             LTMError: ``configuration_error`` if the database has tables of another program or of the other kind.
         """
         try:
-            is_complete = self.version(connection) is not None
+            is_complete = self.version(connection) == SCHEMA_VERSION
         except exc.DBAPIError:
             connection.rollback()
             self.check_layouts(connection)  # the version table may belong to another program
@@ -172,14 +180,14 @@ class Schema:
         return {"table_name": self.tables.entries.name, "name": LANGUAGE, "value": value}
 
     def _has_entries(self, connection: Connection) -> bool:
-        """Return whether the entries' table exists. Refuse a table of the other kind (with words or without)."""
+        """Return whether the entries' table exists with all columns. Refuse one of the other kind (words or none)."""
         entries = self.tables.entries
         if not inspect(connection).has_table(entries.name):
             return False
         everything: Select[Any] = select(literal_column("*")).select_from(entries).where(false())
         with connection.execute(everything) as nothing:
             check_kind(entries.name, nothing.keys(), search=self.search)
-        return True
+            return not missing_columns(nothing.keys())
 
     def check_layouts(self, connection: Connection) -> None:
         """Refuse a database in which a table with one of our names has another layout, or is of the other kind.
@@ -226,6 +234,7 @@ class Schema:
             language = self.language_of(connection)
             legacy.move_entries(connection, deadline, self.dialect, self.tables.entries, language)
             connection.rollback()
+            self._in_transaction(connection, deadline, partial(upgrade, self))
         if self.search is not None and not self.dialect.features.has_exact_keys:
             self._check_keys(connection)
             connection.rollback()
@@ -246,15 +255,22 @@ class Schema:
 
     def _create_settings(self, connection: Connection) -> None:
         if not inspect(connection).has_table(self.tables.settings.name):
-            connection.execute(CreateTable(self.tables.settings, if_not_exists=True))
+            self.dialect.schema.create(connection, self.tables.settings)
 
     def _write_language(self, connection: Connection) -> None:
         if self.language_setting(connection) is None:
             connection.execute(insert(self.tables.settings).values(self._setting()))
 
     def _write_version(self, connection: Connection) -> None:
-        if self.version(connection) is None:
+        version = self.version(connection)
+        if version is None:
             connection.execute(insert(self.tables.schema_version).values(id=1, version=SCHEMA_VERSION))
+        elif version != SCHEMA_VERSION:
+            connection.execute(self._new_version)
+
+    @property
+    def _new_version(self) -> Update:
+        return update(self.tables.schema_version).values(version=SCHEMA_VERSION)
 
     def _check_keys(self, connection: Connection) -> None:
         """Refuse a database that confuses keys, sorts them wrongly, rounds times, or miscounts.
@@ -308,7 +324,7 @@ class Schema:
         """Return the version of the schema, or None if the tables are missing or incomplete.
 
         Raises:
-            LTMError: ``configuration_error`` if it is not our version.
+            LTMError: ``configuration_error`` if it is a later version than ours.
         """
         table = self.tables.schema_version
         if not inspect(connection).has_table(table.name):

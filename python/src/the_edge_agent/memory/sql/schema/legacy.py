@@ -24,7 +24,7 @@ from sqlalchemy.schema import DropTable
 from the_edge_agent.memory.core.languages import Language
 from the_edge_agent.memory.core.operations import Store
 from the_edge_agent.memory.core.results import LTMError
-from the_edge_agent.memory.database.layouts import is_earlier
+from the_edge_agent.memory.database.layouts import is_added, is_earlier
 from the_edge_agent.memory.sql.dialects import Dialect
 from the_edge_agent.memory.sql.driver.deadlines import Deadline
 from the_edge_agent.memory.sql.schema.rows import entry_parameters, entry_row
@@ -69,7 +69,7 @@ def move_entries(
 def is_foreign(connection: Connection, table: Table, *, may_be_earlier: bool) -> bool:
     """Return whether a table or view of this name exists in another layout than ours (today's or the earlier one)."""
     columns = columns_of(connection, table.name)
-    if columns is None or columns >= set(table.columns.keys()):
+    if columns is None or columns >= {column.name for column in table.columns if not is_added(column.name)}:
         return False
     return not (may_be_earlier and is_earlier(columns))
 

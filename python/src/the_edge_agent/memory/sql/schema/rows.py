@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import BigInteger, Table, bindparam
 
 from the_edge_agent.memory.contract.tracking import Tracked
-from the_edge_agent.memory.core.damage import Damage, read_entry
+from the_edge_agent.memory.core.damage import Damage, read_entry, read_timed_entry
 from the_edge_agent.memory.core.operations import Store
+from the_edge_agent.memory.core.validation import microseconds_of
 from the_edge_agent.memory.sql.dialects import Dialect
-
-MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Pointer(str):
     """Stands for a value in the blob storage, until the value is fetched."""
 
 
-def entry_of(key: Any, text: Any, metadata: Any, pointer: str | None, version: Any = 1) -> dict[str, Any] | Damage:
-    """Return ``{"value", "metadata", "version"}`` of a row. The value may be a ``Pointer``."""
+def entry_of(
+    key: Any, text: Any, metadata: Any, pointer: str | None, version: Any = 1, *times: Any
+) -> dict[str, Any] | Damage:
+    """Return ``{"value", "metadata", "version"}`` of a row. The value may be a ``Pointer``.
+
+    With ``times``, the columns of ``TIMES``, the result has these too.
+    """
+    inline = text if pointer is None else "null"
+    if times:
+        entry = read_timed_entry(key, inline, metadata, version, times, time_of)
+    else:
+        entry = read_entry(key, inline, metadata, version)
     if pointer is None:
-        return read_entry(key, text, metadata, version)
-    entry = read_entry(key, "null", metadata, version)
+        return entry
     return entry if isinstance(entry, Damage) else {**entry, "value": Pointer(pointer)}
 
 
@@ -35,7 +43,8 @@ def time_of(value: Any) -> datetime | None:
 
 def entry_row(dialect: Dialect, entries: Table) -> dict[str, Any]:
     """Return the bound columns of an entry. The first is the primary key."""
-    optional = [name for name in ("search_text", "write_id", "storage_uri") if name in entries.c]
+    names = ("search_text", "write_id", "storage_uri", "lifetime", "is_indexed")
+    optional = [name for name in names if name in entries.c]
     return {
         "key": bindparam("b_key", type_=entries.c.key.type),
         "value": bindparam("b_value", type_=dialect.features.text_type),
@@ -56,7 +65,9 @@ def entry_parameters(
         "b_search_text": store.search_text,
         "b_write_id": write_id,
         "b_storage_uri": store.pointer,
-        **_time_parameters(store.ttl, store.expires_at, now),
+        "b_lifetime": microseconds_of(store.ttl),
+        "b_is_indexed": int(store.index),
+        **time_parameters(store.ttl, store.expires_at, now),
         "b_count": count,
     }
 
@@ -84,17 +95,18 @@ def catalog_parameters(dialect: Dialect, entry: Tracked, now: datetime | None, c
         "b_metadata_hash": entry.metadata_hash,
         "b_inlined_value": entry.inlined_value,
         **dialect.queries.metadata_parameters(entry.metadata),
-        **_time_parameters(entry.ttl, entry.expires_at, now),
+        **time_parameters(entry.ttl, entry.expires_at, now),
         "b_count": count,
     }
 
 
-def _time_parameters(ttl: timedelta | None, until: datetime | None, now: datetime | None) -> dict[str, Any]:
+def time_parameters(ttl: timedelta | None, until: datetime | None, now: datetime | None) -> dict[str, Any]:
+    """Return the parameters of ``Times.now`` and ``Times.expiry``: the end is ``until``, or ``ttl`` after ``now``."""
     return {
         "b_now": now,
         "b_until": until,
         "b_expires_at": now + ttl if now and ttl else until,
-        "b_ttl": ttl and ttl // MICROSECOND,
+        "b_ttl": microseconds_of(ttl),
     }
 
 

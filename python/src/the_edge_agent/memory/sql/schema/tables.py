@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Index, Integer, MetaData, Table
+from sqlalchemy import BigInteger, Index, Integer, MetaData, SmallInteger, Table
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from the_edge_agent.memory.sql.schema.column_types import (
@@ -40,6 +40,8 @@ class EntryColumns:
     expires_at: Mapped[datetime | None] = mapped_column(UTCDateTime())
     created_at: Mapped[datetime] = mapped_column(UTCDateTime(), nullable=False)
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime(), nullable=False)
+    lifetime: Mapped[int | None] = mapped_column(BigInteger)  # microseconds; None if the entry has no lifetime
+    is_indexed: Mapped[int | None] = mapped_column(SmallInteger)  # 0 if its words cannot be searched
 
 
 class SearchedColumns(EntryColumns):

@@ -51,6 +51,8 @@ class Features:
         before_snapshot: a statement to run before a transaction that must see one state; None if there is none.
         has_text_index: whether an index finds words; the probe decides.
         has_json: whether SQL decides metadata filters; the probe decides.
+        position: the SQL function that finds a text in another, see ``Queries.position``: ``instr``, ``strpos``, or
+            ``position`` as the SQL standard has it.
         fallbacks: log messages; each names a feature that the server lacks and what the memory does instead.
     """
 
@@ -74,6 +76,7 @@ class Features:
     before_snapshot: str | None = None
     has_text_index: bool = False
     has_json: bool = False
+    position: str = "position"
     fallbacks: Sequence[str] = ()
 
     @property

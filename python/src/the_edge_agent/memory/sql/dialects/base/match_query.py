@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import (
@@ -14,15 +15,23 @@ from sqlalchemy import (
     ScalarSelect,
     Select,
     Table,
+    Text,
+    and_,
     bindparam,
+    case,
     func,
+    literal_column,
+    not_,
     null,
+    or_,
     select,
+    type_coerce,
     union_all,
 )
 
+from the_edge_agent.memory.core.namespaces import ESCAPES, KeyRange
 from the_edge_agent.memory.core.tokens import Term
-from the_edge_agent.memory.database.search_plan import Step
+from the_edge_agent.memory.database.search_plan import IN_RANGE, Step
 
 ROWS: BindParameter[int] = bindparam("b_rows", type_=Integer())
 #: A look-up adds this parameter if it left out some entries. Then fewer rows than the search needs are no answer.
@@ -41,8 +50,8 @@ class MatchQuery:
         columns: the columns that each row has, the key first.
         terms: the terms of the query.
         conditions: SQL conditions that an entry has not expired and satisfies the filter.
-        prefix_condition_count: how many conditions of ``range_conditions`` the prefix needs: 0 without a prefix, else 1
-            or 2.
+        range_condition_count: how many conditions of ``range_conditions`` the range of keys needs: 0 for all keys, else
+            1 or 2.
         group_sizes: how many objects each group of ``core.filters.index_lookups`` has. It is empty if no index can
             help with the filter.
     """
@@ -51,7 +60,7 @@ class MatchQuery:
     columns: Sequence[ColumnElement[Any]]
     terms: Sequence[Term]
     conditions: Sequence[ColumnElement[bool]]
-    prefix_condition_count: int
+    range_condition_count: int
     group_sizes: Sequence[int]
 
     @property
@@ -65,19 +74,39 @@ class MatchQuery:
         where: Sequence[ColumnElement[bool]],
         key: ColumnElement[str] | None = None,
     ) -> Select[Any]:
-        """Return the statement for the newest rows that satisfy ``conditions``, the prefix, and ``where``.
+        """Return the statement for the newest rows that satisfy ``conditions`` and ``where`` and are in the range.
 
         Args:
             columns: what each row has, in place of ``self.columns``.
             where: more conditions, usually those of the terms.
-            key: the expression that is compared with the prefix, in place of the column ``key``.
+            key: the expression that is compared with the range, in place of the column ``key``.
         """
-        statement = select(*(columns or self.columns)).where(*self.conditions, *self.prefix(key), *where)
+        statement = select(*(columns or self.columns)).where(*self.conditions, *self.in_range(key), *where)
         return statement.order_by(*self.order).limit(ROWS).offset(SKIPPED)
 
-    def prefix(self, key: ColumnElement[str] | None = None) -> list[ColumnElement[bool]]:
-        """Return the conditions that the key, or an expression for it, has the prefix."""
-        return range_conditions(self.entries.c.key if key is None else key)[: self.prefix_condition_count]
+    def in_range(self, key: ColumnElement[str] | None = None) -> list[ColumnElement[bool]]:
+        """Return the conditions that the key, or an expression for it, is in the range."""
+        return range_conditions(self.entries.c.key if key is None else key)[: self.range_condition_count]
+
+
+def by_range(newest: MatchQuery, where: Sequence[ColumnElement[bool]]) -> SQLStep:
+    """Return the step that reads the matches among the keys of the range, if these are not too many.
+
+    A limit makes every planner look the range up in the index of keys. Without it, a planner may read all entries in
+    the order of time instead, and find few of the range among them.
+
+    Args:
+        newest: the search.
+        where: the conditions of the terms.
+    """
+    key, updated_at = newest.entries.c.key, newest.entries.c.updated_at
+    part = select(key.label("part_key")).where(*newest.in_range()).limit(literal_column(str(IN_RANGE + 1))).cte("part")
+    many = is_over_limit(part, IN_RANGE)
+    timestamp = type_coerce(updated_at, Text()).label("written_at")
+    matches = select(*newest.columns, timestamp).join_from(part, newest.entries, key == part.c.part_key)
+    matches = matches.where(not_(many), *newest.conditions, *where).order_by(*newest.order)
+    rows = select(*matches.limit(ROWS).offset(SKIPPED).subquery("matches").c)
+    return Step(in_order(rows, many))
 
 
 def is_over_limit(matches: CTE, limit: int | ColumnElement[int]) -> ScalarSelect[bool]:
@@ -98,6 +127,43 @@ def in_order(rows: Select[Any], unless: ScalarSelect[bool]) -> Select[Any]:
     return select(*columns).order_by(timestamp.desc(), columns[0])
 
 
+def is_namespaced(
+    key: ColumnElement[str],
+    position: Callable[[ColumnElement[str], str], ColumnElement[int]],
+    beginning: Callable[[ColumnElement[str], ColumnElement[int]], ColumnElement[str]],
+) -> ColumnElement[bool]:
+    """Return the condition that a full key which begins with ``@`` has a namespace, as ``split_key`` decides.
+
+    It is a CASE: most keys need only its first parts, and PostgreSQL does not take it for a condition that few keys
+    satisfy.
+
+    Args:
+        key: the full key.
+        position: returns the place of the first occurrence of a text in another; 0 if there is none.
+        beginning: returns so many characters of a text, from its beginning.
+    """
+
+    def lacks(text: ColumnElement[str], parts: Sequence[str]) -> ColumnElement[bool]:
+        return and_(*(position(text, part) == 0 for part in parts))
+
+    names = beginning(key, position(key, "."))
+    plain = reduce(lambda text, escape: func.replace(text, escape, "-", type_=key.type), ESCAPES, names)
+    is_right = case((and_(lacks(names, ("//", "/.")), lacks(plain, ("%",))), 1), else_=0)
+    return case(
+        (or_(lacks(key, (".",)), names == key, key.like("@/%"), key.like("@.%")), 0),  # no dot, no key, no first name
+        (lacks(key, ("%", "//", "/.")), 1),
+        else_=is_right,
+    ) == literal_column("1")
+
+
 def range_conditions(key: ColumnElement[str]) -> list[ColumnElement[bool]]:
     """Return the two conditions of a range of keys: from ``b_from``, and below ``b_to``."""
     return [key >= bindparam("b_from", type_=key.type), key < bindparam("b_to", type_=key.type)]
+
+
+def conditions_of(key: ColumnElement[str], keys: KeyRange) -> list[ColumnElement[bool]]:
+    """Return the conditions that a range of keys needs, without the one for keys of namespaces."""
+    begins, ends = range_conditions(key)
+    if keys.is_open:
+        begins = key > bindparam("b_from", type_=key.type)
+    return [begins] * bool(keys.start) + [ends] * (keys.end is not None)

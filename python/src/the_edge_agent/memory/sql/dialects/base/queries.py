@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Integer, Table, bindparam, func
 
 from the_edge_agent.memory.sql.dialects.base.features import Part
 from the_edge_agent.memory.sql.dialects.base.filters import FilterConditions
+from the_edge_agent.memory.sql.dialects.base.position import position_by
 from the_edge_agent.memory.sql.dialects.base.search import TextConditions
 from the_edge_agent.memory.sql.dialects.base.upkeep import Upkeep
 from the_edge_agent.memory.sql.dialects.base.upsert import Upsert
@@ -32,6 +33,14 @@ class Queries(Part):
     def unindexed(self, table: Table) -> dict[str, ColumnElement[Any]]:
         """Return the columns of the entries' table to reset when an entry's words change, with their new values."""
         return {}
+
+    def position(self, text: ColumnElement[str], part: str) -> ColumnElement[int]:
+        """Return the place of the first occurrence of ``part`` in a text, from 1 on; 0 if there is none."""
+        return position_by(self.features.position, text, part)
+
+    def beginning(self, text: ColumnElement[str], count: ColumnElement[int]) -> ColumnElement[str]:
+        """Return so many characters of a text, from its beginning."""
+        return func.substr(text, 1, count, type_=text.type)
 
     def size(self, column: ColumnElement[str]) -> ColumnElement[int]:
         """Return how long a text is, in characters or in bytes, whichever is faster."""

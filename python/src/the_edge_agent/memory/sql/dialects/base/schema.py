@@ -10,6 +10,8 @@ from sqlalchemy import Connection, Index, Table, TextClause, column, inspect, ta
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
 from the_edge_agent.memory.sql.dialects.base.features import Part
+from the_edge_agent.memory.sql.dialects.base.position import POSITIONS
+from the_edge_agent.memory.sql.dialects.base.probing import accepts
 
 
 class DialectSchema(Part):
@@ -21,6 +23,8 @@ class DialectSchema(Part):
 
     def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
         """Find out what the server can do, and what existing tables have. Write the results into ``features``."""
+        names = (name for name, trial in POSITIONS.items() if accepts(connection, trial))
+        self.features.position = next(names, self.features.position)
 
     def extend(self, entries: Table, catalog: Table) -> None:
         """Add the columns and indexes that only this database has to the definitions of our tables."""

@@ -49,7 +49,7 @@ class TextConditions:
 
     def having(self, newest: MatchQuery) -> list[SQLStep]:
         """Return the steps that find some matches, in any order. Without a sort the first matches come quickly."""
-        where = [*newest.conditions, *newest.prefix(), *self.term_conditions(newest.terms)]
+        where = [*newest.conditions, *newest.in_range(), *self.term_conditions(newest.terms)]
         return [Step(select(*newest.columns).where(*where).limit(ROWS))]
 
     def parameters(self, terms: Sequence[Term], also: Sequence[Term] = ()) -> dict[str, Any]:

@@ -126,12 +126,23 @@ class Upsert:
         Raises:
             LostRaceError: another transaction has created the row meanwhile.
         """
-        try:
-            connection.execute(self.insert_statement, row)
-        except exc.DBAPIError as error:
-            if breaks_constraint(error):
-                raise LostRaceError from None
-            raise
+        insert_new(connection, self.insert_statement, row)
+
+
+def insert_new(
+    connection: Connection, statement: Insert, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]]
+) -> None:
+    """Insert one or more rows whose keys have no row yet.
+
+    Raises:
+        LostRaceError: another transaction has created one of the rows meanwhile.
+    """
+    try:
+        connection.execute(statement, rows)
+    except exc.DBAPIError as error:
+        if breaks_constraint(error):
+            raise LostRaceError from None
+        raise
 
 
 class UpsertReturning(Upsert):

@@ -85,6 +85,9 @@ class DuckDBSessions(Sessions):
 class DuckDBSchema(DialectSchema):
     """Defines and creates our tables on DuckDB."""
 
+    def probe(self, connection: Connection, entries: Table, catalog: Table) -> None:
+        """Try nothing: DuckDB has no savepoints to undo a trial, and has the functions of the SQL standard."""
+
     def definitions(self, entries: Table, *others: Table) -> list[ExecutableDDLElement | TextClause]:
         """Leave out secondary indexes, because an update of an indexed column would delete and insert the row."""
         return [
@@ -92,6 +95,10 @@ class DuckDBSchema(DialectSchema):
             for definition in super().definitions(entries, *others)
             if not isinstance(definition, CreateIndex)
         ]
+
+    def exclusively(self, connection: Connection, name: str) -> AbstractContextManager[Any]:
+        """Do nothing: writers take turns, and a table with changes of this transaction could not be altered."""
+        return nullcontext()
 
     def server_version(self, connection: Connection) -> str | None:
         """Return the version that DuckDB reports. SQLAlchemy's dialect reports a version of PostgreSQL."""

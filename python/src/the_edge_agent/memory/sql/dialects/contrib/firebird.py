@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Index, Table, TextClause, text
+from sqlalchemy import ColumnElement, Connection, Engine, Index, Table, TextClause, func, text
 from sqlalchemy.engine import URL
 from sqlalchemy.engine import Dialect as EngineDialect
 from sqlalchemy.schema import CreateTable, ExecutableDDLElement
@@ -15,7 +15,15 @@ from sqlalchemy.types import UserDefinedType
 
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
-from the_edge_agent.memory.sql.dialects.base import Dialect, DialectSchema, Engines, Features, Sessions, Transactions
+from the_edge_agent.memory.sql.dialects.base import (
+    Dialect,
+    DialectSchema,
+    Engines,
+    Features,
+    Queries,
+    Sessions,
+    Transactions,
+)
 from the_edge_agent.memory.sql.driver.deadlines import Deadline
 
 _WIDEST: Final = 4  # bytes of a character
@@ -157,6 +165,14 @@ class FirebirdTransactions(Transactions):
             yield transaction
 
 
+class FirebirdQueries(Queries):
+    """SQL parts of statements for Firebird."""
+
+    def beginning(self, text: ColumnElement[str], count: ColumnElement[int]) -> ColumnElement[str]:
+        """Return so many characters of a text, from its beginning. Firebird has no SUBSTR."""
+        return func.left(text, count, type_=text.type)
+
+
 class FirebirdDialect(Dialect):
     """Firebird 3 or later, through firebird-driver; the database needs pages of 16,384 bytes."""
 
@@ -173,5 +189,6 @@ class FirebirdDialect(Dialect):
     )
     engines = FirebirdEngines()
     sessions = FirebirdSessions()
+    queries_class = FirebirdQueries
     schema_class = FirebirdSchema
     transactions_class = FirebirdTransactions

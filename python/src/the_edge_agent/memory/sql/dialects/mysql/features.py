@@ -58,6 +58,7 @@ class MySQLFeatures(Features):
     before_snapshot: str | None = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
     has_text_index: bool = True
     has_json: bool = True
+    position: str = "instr"
     exact_collation: str = _EXACT
 
     @property

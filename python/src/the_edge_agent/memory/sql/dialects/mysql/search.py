@@ -139,7 +139,12 @@ class MySQLTextConditions(TextConditions):
         words = self._words if has_words(newest.terms) else None
         if words is None:
             return every
-        where = [words.may_have("b_numbers"), *newest.conditions, *newest.prefix(), *self.like_conditions(newest.terms)]
+        where = [
+            words.may_have("b_numbers"),
+            *newest.conditions,
+            *newest.in_range(),
+            *self.like_conditions(newest.terms),
+        ]
         rows = select(*newest.columns).where(*where).limit(ROWS).with_hint(self.table, words.hint)
         look_ups = partial(self._latest_numbers, words), partial(self._all_numbers, words)
         return [*(Step(rows, look_up=look_up) for look_up in look_ups), *every]
@@ -186,7 +191,9 @@ class MySQLTextConditions(TextConditions):
         rows = select(*shown).join_from(matches, self.table, columns.key == matches.c.key)
         rows = rows.where(
             or_(is_within_limit, matches.c.place <= SKIPPED + 1),  # separate: the server checks it before the join
-            or_(not_(is_within_limit), and_(*newest.conditions, *newest.prefix(), *self.like_conditions(newest.terms))),
+            or_(
+                not_(is_within_limit), and_(*newest.conditions, *newest.in_range(), *self.like_conditions(newest.terms))
+            ),
         )
         statement = rows.order_by(*newest.order).limit(ROWS).offset(SKIPPED)
         return lambda limits: Step(statement, {"b_some": limits.matches + 1}, limit=limits.matches)

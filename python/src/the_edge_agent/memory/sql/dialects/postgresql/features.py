@@ -75,6 +75,7 @@ class PostgreSQLFeatures(Features):
     has_snapshot_reads: bool = True
     has_text_index: bool = True
     has_json: bool = True
+    position: str = "strpos"
     exact_collation: str | None = _EXACT
     hides_words: bool = True
     has_gin: bool = True

@@ -101,7 +101,7 @@ class VectorConditions(IndexedTextConditions):
         return Step(rows, is_partial=True, limit=limits.newest)
 
     def _where(self, newest: MatchQuery) -> list[ColumnElement[bool]]:
-        return [*newest.conditions, *newest.prefix(), *self.like_conditions(newest.terms)]
+        return [*newest.conditions, *newest.in_range(), *self.like_conditions(newest.terms)]
 
     def having(self, newest: MatchQuery) -> list[SQLStep]:
         """Return the step that finds some matches. With ``hides_words`` a subquery hides the words from the planner."""

@@ -58,6 +58,7 @@ class SQLiteFeatures(Features):
     has_snapshot_reads: bool = True
     has_text_index: bool = True
     has_json: bool = True
+    position: str = "instr"
     has_metadata_words: bool = True
     file: DatabaseFile | None = None
 

@@ -62,7 +62,7 @@ class FTSConditions(IndexedTextConditions):
     def steps(self, newest: MatchQuery) -> list[SQLStep]:
         """Return the steps: look up and sort the matches or, if too many, read the newest entries."""
         if not has_words(newest.terms) and not (newest.group_sizes and self._has_metadata_words):
-            return self._scans(newest) if newest.prefix_condition_count else super().steps(newest)
+            return self._scans(newest) if newest.range_condition_count else super().steps(newest)
         row_ids = self._row_ids(self._query(newest))
         sorted_matches, every = (
             self._sorted_matches(newest, row_ids),
@@ -89,7 +89,7 @@ class FTSConditions(IndexedTextConditions):
         index, query = self._index(), self._query(newest)
         where = [
             *newest.conditions,
-            *newest.prefix(_unindexed(self.table.c.key)),
+            *newest.in_range(_unindexed(self.table.c.key)),
             *self.recheck_conditions(newest.terms),
         ]
         rows = select(*newest.columns).join_from(index, self.table, self.table.c.id == _unindexed(index.c.rowid))

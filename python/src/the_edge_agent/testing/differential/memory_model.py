@@ -280,7 +280,11 @@ class MemoryModel:
         write, before, keys = self._next_write(), dict(self._rows), set[str]()
         for entry, names in zip(entries, places, strict=True):
             key = full_key(names, entry["key"])
-            there = self._rows[key] if key in keys else self._live(key)
+            # With ``fail`` a key that comes twice is a conflict, also if its first entry has expired. Else it begins
+            # another transaction, with another time.
+            there = self._rows[key] if key in keys and on_conflict == "fail" else self._live(key)
+            if key in keys and on_conflict != "fail":
+                write, keys = self._next_write(), set()
             keys.add(key)
             if there is not None and on_conflict == "fail":
                 self._rows, self._done = before, []

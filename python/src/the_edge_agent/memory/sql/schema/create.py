@@ -255,7 +255,7 @@ class Schema:
 
     def _create_settings(self, connection: Connection) -> None:
         if not inspect(connection).has_table(self.tables.settings.name):
-            self.dialect.schema.create(connection, self.tables.settings)
+            connection.execute(self.dialect.schema.new_table(self.tables.settings))
 
     def _write_language(self, connection: Connection) -> None:
         if self.language_setting(connection) is None:

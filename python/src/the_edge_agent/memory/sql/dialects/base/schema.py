@@ -58,6 +58,10 @@ class DialectSchema(Part):
             if not _is_there(connection, definition):
                 connection.execute(definition)
 
+    def new_table(self, table: Table) -> CreateTable:
+        """Return the statement that creates one table, if it does not exist."""
+        return CreateTable(table, if_not_exists=True)
+
     def search_tables(self, entries: Table) -> list[Table]:
         """Return the tables that ``definitions`` adds for searches. They are dropped after the entries' table."""
         return []

@@ -136,9 +136,13 @@ class FirebirdSchema(DialectSchema):
         """Return the statements without IF NOT EXISTS, which Firebird lacks."""
         statements = super().definitions(entries, *others)
         return [
-            CreateTable(statement.element) if isinstance(statement, CreateTable) else statement
+            self.new_table(statement.element) if isinstance(statement, CreateTable) else statement
             for statement in statements
         ]
+
+    def new_table(self, table: Table) -> CreateTable:
+        """Return the statement that creates one table."""
+        return CreateTable(table)
 
     def server_version(self, connection: Connection) -> str | None:
         """Return the version of the server's engine."""

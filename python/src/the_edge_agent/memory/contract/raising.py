@@ -99,7 +99,7 @@ class _Raising:
         return call
 
     def _checked(self, value: Any) -> Any:
-        """Return what a method returned, or raise it if it is a failure dict."""
+        """Return the value of a method. If it is a failure dict, raise it."""
         if isinstance(value, dict):
             if value.get("success") is False:
                 raise LTMError.of({**_UNEXPLAINED, **value})

@@ -178,7 +178,7 @@ def check_items(items: Any, what: str) -> list[Any]:
 
 
 def check_keys(keys: Any, check: Callable[[Any], str] = check_key) -> list[str]:
-    """Return what ``check`` returns for the keys, in the order of the argument, without repetitions.
+    """Check keys. The results of ``check`` are returned in the order of the keys, each once.
 
     Raises:
         LTMError: ``validation_error``; it names the first bad key by its place.

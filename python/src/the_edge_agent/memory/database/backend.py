@@ -464,7 +464,7 @@ class DatabaseBackend(LTMBackend):
 
     @property
     def _whole(self) -> DatabaseBackend:
-        """The whole memory, of which this may be a namespace."""
+        """The whole memory: this one, unless this is a namespace."""
         return self if self._root is None else self._root
 
     def _key_range(self, prefix: str | None, nested: bool = False) -> KeyRange:

@@ -54,7 +54,7 @@ STEP_LIMITS: Final[dict[str, tuple[StepLimits, ...]]] = {
     "postgresql": (StepLimits(200, 2_000), StepLimits(20_000, 40_000)),
     "mysql": (StepLimits(500, 4_000), StepLimits(20_000, 40_000)),
 }
-IN_RANGE: Final = 2_000  # entries of a range of keys that are read at once, in place of all other steps
+RANGE_LIMIT: Final = 2_000  # through SQLAlchemy, a range of up to so many keys is read whole, before any other step
 SORTED_WHOLE: Final = 1_000  # up to this many matches are sorted as whole rows; of more only times and keys
 SCANNED: Final = 4  # a scan reads this many times as many of the newest entries as the search needs matches
 SAMPLE: Final = 1_000  # the newest entries, which tell how common each word is

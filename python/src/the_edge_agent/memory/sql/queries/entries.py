@@ -130,10 +130,8 @@ class Entries:
         is_older = or_(columns.updated_at < last_time, and_(columns.updated_at == last_time, is_above))
         by_time = (columns.updated_at.desc(), columns.key)
         unordered = whole.order_by(None).offset(bindparam("b_skipped", type_=Integer()))
-        self._up, self._down = (
-            in_range(unordered.order_by(columns.key)),
-            in_range(unordered.order_by(columns.key.desc())),
-        )
+        self._up = in_range(unordered.order_by(columns.key))
+        self._down = in_range(unordered.order_by(columns.key.desc()))
         self._newest = in_range(unordered.order_by(*by_time))
         self._older = in_range(unordered.where(is_older).order_by(*by_time))
         self._lifetimes = select(columns.key, columns.expires_at, columns.lifetime)

@@ -31,7 +31,7 @@ from sqlalchemy import (
 
 from the_edge_agent.memory.core.namespaces import ESCAPES, KeyRange
 from the_edge_agent.memory.core.tokens import Term
-from the_edge_agent.memory.database.search_plan import IN_RANGE, Step
+from the_edge_agent.memory.database.search_plan import RANGE_LIMIT, Step
 
 ROWS: BindParameter[int] = bindparam("b_rows", type_=Integer())
 #: A look-up adds this parameter if it left out some entries. Then fewer rows than the search needs are no answer.
@@ -100,8 +100,10 @@ def by_range(newest: MatchQuery, where: Sequence[ColumnElement[bool]]) -> SQLSte
         where: the conditions of the terms.
     """
     key, updated_at = newest.entries.c.key, newest.entries.c.updated_at
-    part = select(key.label("part_key")).where(*newest.in_range()).limit(literal_column(str(IN_RANGE + 1))).cte("part")
-    many = is_over_limit(part, IN_RANGE)
+    part = (
+        select(key.label("part_key")).where(*newest.in_range()).limit(literal_column(str(RANGE_LIMIT + 1))).cte("part")
+    )
+    many = is_over_limit(part, RANGE_LIMIT)
     timestamp = type_coerce(updated_at, Text()).label("written_at")
     matches = select(*newest.columns, timestamp).join_from(part, newest.entries, key == part.c.part_key)
     matches = matches.where(not_(many), *newest.conditions, *where).order_by(*newest.order)

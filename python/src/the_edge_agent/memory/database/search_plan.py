@@ -71,7 +71,7 @@ MOST_UNNUMBERED: Final = 4_000  # entries without a number; with more, the lates
 
 # How many index lookups of a filter the index answers. These are selective enough; Python or SQL checks the rest.
 GROUPS: Final[Mapping[str, int]] = {"sqlite": 8, "mysql": 3}
-MENTIONED: Final = 20  # strings of a filter that a scan on SQLite looks for; SQLite allows 1,000 conditions
+MENTIONED: Final = 20  # keys and values of a filter that a scan on SQLite looks for; SQLite allows 1,000 conditions
 
 
 @dataclass(slots=True)  # not frozen, which would take longer to make

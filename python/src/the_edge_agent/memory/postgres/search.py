@@ -110,9 +110,11 @@ _SORTED_KEYS: Final = f"""
 # the first row of _RANGE_OF_ROWS has no key.
 _RANGE_OF_ROWS: Final = f"""
     SELECT {{columns_in_range}} FROM (
-        SELECT *, row_number() OVER (ORDER BY key) > %(most_keys)s AS is_over FROM ltm_entries
-        WHERE {IN_RANGE} ORDER BY key LIMIT %(most_keys)s + 1) AS ranged
-    WHERE is_over OR ({{where}}) ORDER BY is_over DESC, updated_at DESC, key LIMIT %(window)s"""
+        SELECT * FROM (
+            SELECT *, row_number() OVER (ORDER BY key) > %(most_keys)s AS is_over FROM ltm_entries
+            WHERE {IN_RANGE} ORDER BY key LIMIT %(most_keys)s + 1) AS ranged
+        WHERE is_over OR ({{where}}) ORDER BY is_over DESC, updated_at DESC, key LIMIT %(window)s) AS chosen
+    ORDER BY is_over DESC, updated_at DESC, chosen.key"""
 _RANGE_OF_KEYS: Final = f"""
     WITH ranged AS MATERIALIZED (
         SELECT key AS place FROM ltm_entries WHERE {IN_RANGE} ORDER BY key LIMIT %(most_keys)s + 1),

@@ -81,6 +81,7 @@ _ANY: Final = "SELECT {columns} FROM ltm_entries WHERE {conditions}"
 _TEXT: Final = "SELECT search_text FROM ltm_entries WHERE key = ?"
 _BY_KEY: Final = f"SELECT {', '.join(RESULT)} FROM ltm_entries WHERE key = ?"
 _BY_ID: Final = f"SELECT {', '.join(RESULT)} FROM ltm_entries WHERE id = ?"
+_EXPONENT: Final = 10**16  # JSON writes floats from here on with an exponent; see ``repr`` of Python
 
 
 class SQLiteSearch:
@@ -335,13 +336,14 @@ def conditions_of(keys: KeyRange) -> list[str]:
 
 
 def _mentioned(condition: Node | None) -> list[str]:
-    """Return JSON strings that stored metadata must contain to satisfy a filter. The filter must still be checked."""
-    strings: list[str] = []
+    """Return JSON texts that stored metadata must contain to satisfy a filter. The filter must still be checked."""
+    texts: list[str] = []
     for contained in equalities(condition):
         inner: Any = contained
         while isinstance(inner, dict):
             (key, inner), *_ = inner.items()
-            strings.append(encode_value(key))
-        if isinstance(inner, str):
-            strings.append(encode_value(inner))
-    return strings
+            texts.append(encode_value(key))
+        # The float that equals an integer has the same digits, unless JSON writes it with an exponent.
+        if isinstance(inner, (str, bool)) or (isinstance(inner, int) and abs(inner) < _EXPONENT):
+            texts.append(encode_value(inner))
+    return texts

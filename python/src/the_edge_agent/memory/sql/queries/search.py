@@ -49,7 +49,6 @@ from the_edge_agent.memory.sql.dialects.base.match_query import (
     IS_PARTIAL,
     MatchQuery,
     SQLStep,
-    by_range,
     conditions_of,
     is_namespaced,
 )
@@ -192,7 +191,7 @@ class Searcher:
         steps = self._texts.steps(newest)
         if not newest.range_condition_count:
             return steps
-        return [by_range(newest, self._texts.like_conditions(newest.terms)), *steps]
+        return [self._texts.by_range(newest), *steps]
 
     def _newest(
         self, search: Search, parsed: _ParsedSearch, columns: Sequence[ColumnElement[Any]]

@@ -10,7 +10,9 @@ from typing import Any, Final, TypeAlias
 from sqlalchemy import (
     CTE,
     BindParameter,
+    Column,
     ColumnElement,
+    FromClause,
     Integer,
     ScalarSelect,
     Select,
@@ -28,6 +30,7 @@ from sqlalchemy import (
     type_coerce,
     union_all,
 )
+from sqlalchemy.sql.visitors import replacement_traverse
 
 from the_edge_agent.memory.core.namespaces import ESCAPES, KeyRange
 from the_edge_agent.memory.core.tokens import Term
@@ -92,23 +95,41 @@ class MatchQuery:
 def by_range(newest: MatchQuery, where: Sequence[ColumnElement[bool]]) -> SQLStep:
     """Return the step that reads the matches among the keys of the range, if these are not too many.
 
-    A limit makes every planner look the range up in the index of keys. Without it, a planner may read all entries in
-    the order of time instead, and find few of the range among them.
+    A subquery with a limit makes every planner look the range up in the index of keys. Without it, a planner may read
+    all entries in the order of time instead, and find few of the range among them.
 
     Args:
         newest: the search.
         where: the conditions of the terms.
     """
-    key, updated_at = newest.entries.c.key, newest.entries.c.updated_at
-    part = (
-        select(key.label("part_key")).where(*newest.in_range()).limit(literal_column(str(RANGE_LIMIT + 1))).cte("part")
-    )
-    many = is_over_limit(part, RANGE_LIMIT)
-    timestamp = type_coerce(updated_at, Text()).label("written_at")
-    matches = select(*newest.columns, timestamp).join_from(part, newest.entries, key == part.c.part_key)
-    matches = matches.where(not_(many), *newest.conditions, *where).order_by(*newest.order)
-    rows = select(*matches.limit(ROWS).offset(SKIPPED).subquery("matches").c)
-    return Step(in_order(rows, many))
+    is_over = is_range_over_limit(newest)
+    ranged = select(newest.entries).where(*newest.in_range(), not_(is_over))
+    entries = ranged.limit(literal_column(str(RANGE_LIMIT))).subquery("ranged")
+    order = entries.c.updated_at.desc(), entries.c.key
+    columns = read_from(entries, newest.entries, with_timestamp(newest))
+    rows = select(*columns).where(*read_from(entries, newest.entries, [*newest.conditions, *where])).order_by(*order)
+    return Step(in_order(select(*rows.limit(ROWS).offset(SKIPPED).subquery("matches").c), is_over))
+
+
+def is_range_over_limit(newest: MatchQuery) -> ScalarSelect[bool]:
+    """Return the condition that the range has too many keys for the step ``by_range``."""
+    some: ColumnElement[int] = literal_column(str(RANGE_LIMIT + 1))
+    return is_over_limit(select(newest.entries.c.key).where(*newest.in_range()).limit(some).cte("part"), RANGE_LIMIT)
+
+
+def with_timestamp(newest: MatchQuery) -> list[ColumnElement[Any]]:
+    """Return the columns of the search, and the time of an entry as the column by which ``in_order`` sorts."""
+    return [*newest.columns, type_coerce(newest.entries.c.updated_at, Text()).label("written_at")]
+
+
+def read_from(rows: FromClause, table: Table, expressions: Sequence[ColumnElement[Any]]) -> list[ColumnElement[Any]]:
+    """Return the expressions with the columns of these rows in place of those of the table."""
+
+    def replaced(element: Any, **_: Any) -> Any:
+        is_of_table = isinstance(element, Column) and element.table is table
+        return rows.c[element.name] if is_of_table else None
+
+    return [replacement_traverse(expression, {}, replaced) for expression in expressions]
 
 
 def is_over_limit(matches: CTE, limit: int | ColumnElement[int]) -> ScalarSelect[bool]:

@@ -13,7 +13,7 @@ from sqlalchemy import BindParameter, ColumnElement, Table, Text, bindparam, not
 
 from the_edge_agent.memory.core.tokens import Term, has_words
 from the_edge_agent.memory.database.search_plan import Step
-from the_edge_agent.memory.sql.dialects.base.match_query import ROWS, MatchQuery, SQLStep
+from the_edge_agent.memory.sql.dialects.base.match_query import ROWS, MatchQuery, SQLStep, by_range
 
 WORDS: BindParameter[str] = bindparam("b_words", type_=Text())
 
@@ -39,6 +39,10 @@ class TextConditions:
     def steps(self, newest: MatchQuery) -> list[SQLStep]:
         """Return the steps that find the newest matches, cheapest first; see ``search_plan.ladder``."""
         return [Step(newest.rows(where=self.term_conditions(newest.terms)))]
+
+    def by_range(self, newest: MatchQuery) -> SQLStep:
+        """Return the step that reads the matches among the keys of the range, if these are not too many."""
+        return by_range(newest, self.like_conditions(newest.terms))
 
     def tried_first(self, steps: Sequence[SQLStep], terms: Sequence[Term]) -> Sequence[int]:
         """Return the numbers of the steps that can run as single statements, without a transaction.

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from sqlalchemy import (
     BindParameter,
-    Column,
     ColumnElement,
     Integer,
     Table,
@@ -33,6 +32,7 @@ from the_edge_agent.memory.sql.dialects.base.match_query import (
     SQLStep,
     in_order,
     is_over_limit,
+    read_from,
 )
 from the_edge_agent.memory.sql.dialects.base.search import IndexedTextConditions
 from the_edge_agent.memory.sql.dialects.postgresql.features import IS_WHOLE, PostgreSQLFeatures
@@ -88,14 +88,7 @@ class VectorConditions(IndexedTextConditions):
         """Return the step that reads only the newest entries. A subquery with a limit makes the planner do that."""
         latest: ColumnElement[int] = literal_column(str(limits.newest), Integer())
         entries = select(self.table).order_by(*newest.order).limit(latest).subquery("newest")
-
-        def moved(element: Any, **_: Any) -> Any:
-            is_ours = isinstance(element, Column) and element.table is self.table
-            return entries.c[element.name] if is_ours else None
-
-        columns, where = (
-            [replacement_traverse(each, {}, moved) for each in parts] for parts in (newest.columns, self._where(newest))
-        )
+        columns, where = (read_from(entries, self.table, each) for each in (newest.columns, self._where(newest)))
         order = entries.c.updated_at.desc(), entries.c.key
         rows = select(*columns).where(*where).order_by(*order).limit(ROWS).offset(SKIPPED)
         return Step(rows, is_partial=True, limit=limits.newest)

@@ -192,6 +192,18 @@ def test_every_way_finds_what_python_defines(make: Make, path: Path, seed: int) 
         agree(memory, path)
 
 
+def test_a_number_is_found_in_a_range_of_keys_in_each_of_its_forms(make: Make, path: Path) -> None:
+    numbers = (0, -0.0, 1, 1.0, True, False, 3, 3.0, -3, 10**15, 1e15, 10**16, 1e16, 10**17, 1e17, 2**53 + 1, 0.5, 5e-1)
+    keys = {f"n/{place:02}": {"n": number} for place, number in enumerate(numbers)}
+    with make(path) as memory:
+        assert memory.store_many({"key": key, "value": None, "metadata": each} for key, each in keys.items())["success"]
+        for number in numbers:
+            condition = parse_filter({"n": number})
+            expected_keys = [key for key, metadata in keys.items() if matches(condition, metadata)]
+            results = memory.search(None, {"n": number}, 100, prefix="n/")["results"]
+            assert sorted(entry["key"] for entry in results) == expected_keys, number
+
+
 def test_each_step_is_the_one_that_answers_some_search(path: Path, make: Make) -> None:
     with SQLAlchemyBackend(f"sqlite:///{path}") as memory:
         fill(memory, random.Random(1), sizes=(1,))

@@ -21,6 +21,7 @@ from databases import (
     fails_the_run,
     is_named,
     not_tested,
+    waits_today,
 )
 from faults.clusters import VARIABLES, present
 from limits import LIMITS
@@ -125,11 +126,13 @@ def _is_short(item: pytest.Function, target: Target) -> bool:
     """Return whether a rule runs on a target that runs only a part of the rules, although the target is not named.
 
     Rules that take long do not run there. Fewer rules run with another driver or a pooler, because these have their
-    own tests. All rules run on a target that is named, and in the long form.
+    own tests. Similar targets take turns, a day each. All rules run on a target that is named, and in the long form.
     """
     is_of_contract = item.cls is not None and issubclass(item.cls, (LTMContract, CatalogContract))
     if LONG or (not is_of_contract and (target.pooler or target.in_memory)):
         return True
+    if waits_today(target):
+        return False
     owners = [owner for owner in item.cls.__mro__ if item.originalname in vars(owner)] if item.cls else []
     rules = owners[0].__module__.rpartition(".")[2].removeprefix("catalog_") if owners else ""
     is_variant = target.in_memory or target.portable

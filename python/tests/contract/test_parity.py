@@ -20,7 +20,7 @@ from the_edge_agent.memory import SQLAlchemyBackend, SQLAlchemyCatalog, SQLiteBa
 
 pytestmark = [pytest.mark.highest_versions, pytest.mark.slow]
 
-OPERATIONS: Final = of_this_run(1_000, 20_000)
+OPERATIONS: Final = of_this_run(600, 20_000)
 SEEDS: Final = range(SEED, SEED + of_this_run(1, 10))
 CAPABILITIES: Final = {"transactions", "touch", "versions", "namespaces", "import"}
 

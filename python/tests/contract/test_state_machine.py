@@ -25,7 +25,7 @@ from the_edge_agent.memory.core.results import Result
 
 pytestmark = [pytest.mark.highest_versions, pytest.mark.slow]
 
-STEPS: Final = of_this_run(1_500, 200_000)
+STEPS: Final = of_this_run(800, 200_000)
 STEPS_PER_EXAMPLE: Final = 50
 PARTS: Final = 2  # so that processes share the work
 

@@ -23,7 +23,7 @@ psycopg = pytest.importorskip("psycopg")
 
 POOL_SIZE = 2
 MORE = 4  # sessions that the server is only about to end, or that nobody waits for any more
-INTERRUPTS = of_this_run(30, 600)
+INTERRUPTS = of_this_run(15, 600)
 
 pytestmark = [
     pytest.mark.slow,

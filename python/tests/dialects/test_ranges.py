@@ -85,7 +85,7 @@ def test_searches_in_a_namespace_answer_as_a_memory_of_its_own(memory: LTMBacken
     part = memory.namespace("users", name)
     with copy_of(part) as copy:
         searches = product(QUERIES, FILTERS, PAGES, ("any", "all"), (None, "a", "b1"))
-        for query, condition, (limit, offset), match, prefix in of_this_day(searches, 250):
+        for query, condition, (limit, offset), match, prefix in of_this_day(searches, 100):
             options: Any = {"match": match, "prefix": prefix, "offset": offset}
             actual, expected = (each.search(query, condition, limit, **options) for each in (part, copy))
             assert actual == expected
@@ -95,7 +95,7 @@ def test_nested_searches_answer_as_a_memory_of_their_own(memory: LTMBackend) -> 
     part = memory.namespace("users")
     with copy_of(part, nested=True) as copy:
         searches = product(QUERIES, FILTERS, PAGES, ("any", "all"))
-        for query, condition, (limit, offset), match in of_this_day(searches, 150):
+        for query, condition, (limit, offset), match in of_this_day(searches, 60):
             options: Any = {"match": match, "offset": offset, "nested": True}
             actual, expected = (each.search(query, condition, limit, **options) for each in (part, copy))
             assert actual == expected

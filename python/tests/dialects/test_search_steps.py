@@ -180,7 +180,7 @@ def test_a_step_that_cannot_return_so_many_rows_is_not_tried() -> None:
 
 
 def agree(memory: LTMBackend, path: Path) -> None:
-    for query, condition, page in of_this_day(product(QUERIES, FILTERS, PAGES), 60):
+    for query, condition, page in of_this_day(product(QUERIES, FILTERS, PAGES), 30):
         assert answers(memory, query, condition, *page) == expected(path, query, condition, *page)
 
 
@@ -223,7 +223,7 @@ def answering(memory: SQLAlchemyBackend, query: str | None, condition: dict[str,
 
 @pytest.mark.targets("native", family="postgresql", portable=False)
 def test_every_way_finds_the_same_on_postgresql(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = of_this_day(product(QUERIES, FILTERS, PAGES), 60)
+    chosen = of_this_day(product(QUERIES, FILTERS, PAGES), 30)
     searches = [(query, condition, *page) for query, condition, page in chosen]
     with database.open() as memory:
         fill(memory, random.Random(5))
@@ -258,7 +258,7 @@ def agree_with_sqlite(
     with mysql_family.open(**options) as memory, SQLAlchemyBackend(f"sqlite:///{path}", **options) as reference:
         for each in (memory, reference):
             fill(each, random.Random(seed))
-        for search in of_this_day(product(queries, FILTERS, PAGES), 60):
+        for search in of_this_day(product(queries, FILTERS, PAGES), 30):
             flat = (*search[:2], *search[2])
             assert answers(memory, *flat) == answers(reference, *flat), flat
 

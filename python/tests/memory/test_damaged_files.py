@@ -156,7 +156,7 @@ def tells_what_is_wrong(failure: dict[str, Any]) -> bool:
 
 @pytest.mark.parametrize("kind", MEMORIES)
 def test_a_damaged_file_gives_no_failure_but_those_that_say_so(kind: str, files: Files, tmp_path: Path) -> None:
-    for number in range(of_this_run(100, 1500)):
+    for number in range(of_this_run(50, 1500)):
         chance = random.Random(f"{SEED}/{kind}/{number}")
         file = tmp_path / f"{number}.db"
         data, journal = files.damaged(chance)

@@ -22,7 +22,7 @@ from interrupts import at_once, torn_out
 from run_length import SEED, of_this_run
 from the_edge_agent.memory import SQLAlchemyBackend, SQLiteBackend
 
-INTERRUPTS = of_this_run(40, 1000)  # of each class
+INTERRUPTS = of_this_run(20, 1000)  # of each class
 SECONDS = 5.0  # that a call may take
 
 pytestmark = [

@@ -18,7 +18,7 @@ from run_length import SEED, of_this_run
 from the_edge_agent.memory.core.results import interrupts
 from the_edge_agent.memory.database.tickets import Tickets
 
-INTERRUPTS = of_this_run(30, 1000)  # of each class
+INTERRUPTS = of_this_run(15, 1000)  # of each class
 CONNECTIONS = 3
 
 

@@ -12,7 +12,7 @@ import pytest
 from databases import SERVERS, chosen_targets
 from faults import targets
 from faults.__main__ import FAULTS, Fault, line, main, run
-from run_length import SEED
+from run_length import SEED, of_this_day
 
 pytestmark = [pytest.mark.highest_versions, pytest.mark.slow]
 
@@ -22,13 +22,16 @@ NAMES = [name for name in targets.OF_ONE_SERVER if name in CHOSEN]
 
 
 def short_forms() -> list[tuple[Fault, str]]:
-    """Return the fault tests that need nothing of their own, each with the targets that were chosen."""
-    return [
+    """Return the fault tests that need nothing of their own, each on SQLite and on some other targets of this day."""
+    forms = [
         (fault, name)
         for fault in FAULTS
         for name in fault.targets
         if name in NAMES and (not fault.needs or name.startswith("sqlite"))
     ]
+    on_sqlite = [(fault, name) for fault, name in forms if name == "sqlite"]
+    others = [form for form in forms if form not in on_sqlite]
+    return on_sqlite + of_this_day(others, len(others) // 2)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from firebird_database import FirebirdDatabase, load_libraries
+from run_length import of_this_day
 from the_edge_agent.memory import (
     LTMError,
     PostgresBackend,
@@ -223,6 +224,14 @@ ALL_TARGETS: Final = (
     *(Target("postgresql", other=True, pooler=name, native=native) for name in POOLERS for native in (False, True)),
 )
 
+# Only some targets of each group run the contract on one day, other ones on another; see ``waits_today``.
+_TAKE_TURNS: Final = (
+    (("postgresql-portable", "mysql-portable", "mariadb-portable"), 1),
+    (("duckdb", "firebird"), 1),
+    (tuple(target.name for target in ALL_TARGETS if target.driver), 2),
+)
+_OF_THIS_DAY: Final = frozenset(name for names, count in _TAKE_TURNS for name in of_this_day(names, count))
+
 
 class UnknownDatabaseError(Exception):
     """The choice names a database that does not exist."""
@@ -261,6 +270,11 @@ def not_tested(environment: Mapping[str, str] = os.environ) -> str | None:
     absent = {target.name: _what_is_missing(target, environment) for target in by_default}
     missing = [f"{name} ({reason})" for name, reason in absent.items() if reason]
     return f"databases not tested: {', '.join(missing)}" if missing else None
+
+
+def waits_today(target: Target) -> bool:
+    """Return whether similar targets run the contract today in place of this one. In the long form no target waits."""
+    return target.name not in _OF_THIS_DAY and any(target.name in names for names, _ in _TAKE_TURNS)
 
 
 def is_named(target: Target, environment: Mapping[str, str] = os.environ) -> bool:

@@ -21,6 +21,7 @@ from databases import (
     fails_the_run,
     is_named,
     not_tested,
+    waiting,
     waits_today,
 )
 from faults.clusters import VARIABLES, present
@@ -58,9 +59,9 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
 
 
-def pytest_report_header() -> str:
-    """Say how to repeat this run."""
-    return described()
+def pytest_report_header() -> list[str]:
+    """Say how to repeat this run, and which databases do not run the contract today."""
+    return [described(), waiting()]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

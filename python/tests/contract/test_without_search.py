@@ -272,12 +272,12 @@ class TestContractOnSQLite(ContractWithoutWords):
     **of_this_run({"native": True}, {}),
 )
 class TestContractOnPostgreSQL(ContractWithoutWords):
-    """On PostgreSQL; through SQLAlchemy, which MariaDB tests, in the long form only."""
+    """On PostgreSQL, which takes turns with MariaDB; through SQLAlchemy in the long form only."""
 
 
 @pytest.mark.targets(family="mariadb" if "mariadb" in TODAY else None)
 class TestContractOnMariaDB(ContractWithoutWords):
-    """On MariaDB."""
+    """On MariaDB, which takes turns with PostgreSQL."""
 
 
 # --- two kinds of table --------------------------------------------------------------------------------

@@ -277,6 +277,12 @@ def waits_today(target: Target) -> bool:
     return target.name not in _OF_THIS_DAY and any(target.name in names for names, _ in _TAKE_TURNS)
 
 
+def waiting() -> str:
+    """Return a line with the targets that do not run the contract today, because similar ones do."""
+    names = [target.name for target in chosen_targets() if waits_today(target) and not is_named(target)]
+    return f"similar targets run the contract today in place of: {', '.join(names) or 'none'}"
+
+
 def is_named(target: Target, environment: Mapping[str, str] = os.environ) -> bool:
     """Return whether the choice names a target. If it does, all of its tests run, even slow ones."""
     names = {target.name} if target.pooler else {target.family, target.name}

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from databases import Database, Databases, Opener, Target, drop_tables, run_sql
-from run_length import of_this_day, of_this_run
+from run_length import in_turn, of_this_run
 from the_edge_agent.memory import (
     LTMError,
     PostgresBackend,
@@ -43,7 +43,7 @@ everywhere = pytest.mark.targets("native", "portable")
 kept = pytest.mark.targets("native", "portable", in_memory=False)
 sqlalchemy_only = pytest.mark.targets("portable", native=False, in_memory=False)
 
-TODAY: Final = of_this_day(("postgresql", "mariadb"), 1)  # the servers that run the contract without words today
+TODAY: Final = in_turn(("postgresql", "mariadb"), 1)  # the servers that run the contract without words today
 NO_INDEX: Final = "this memory keeps no full-text index"
 WRONG_KIND: Final = {
     True: r"the table ltm_entries was made without full-text search; open it with search=False \(full_text: false\)",

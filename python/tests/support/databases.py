@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from firebird_database import FirebirdDatabase, load_libraries
-from run_length import of_this_day
+from run_length import in_turn
 from the_edge_agent.memory import (
     LTMError,
     PostgresBackend,
@@ -230,7 +230,7 @@ _TAKE_TURNS: Final = (
     (("duckdb", "firebird"), 1),
     (tuple(target.name for target in ALL_TARGETS if target.driver), 2),
 )
-_OF_THIS_DAY: Final = frozenset(name for names, count in _TAKE_TURNS for name in of_this_day(names, count))
+_OF_THIS_DAY: Final = frozenset(name for names, count in _TAKE_TURNS for name in in_turn(names, count))
 
 
 class UnknownDatabaseError(Exception):

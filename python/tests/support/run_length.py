@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Final, TypeVar
 
@@ -33,6 +33,11 @@ def of_this_day(cases: Iterable[_T], count: int) -> list[_T]:
     """Return ``count`` of the cases, other ones each day; in a run of the long forms return all of them."""
     all_cases = list(cases)
     return all_cases if LONG or len(all_cases) <= count else random.Random(SEED).sample(all_cases, count)
+
+
+def in_turn(cases: Sequence[_T], count: int) -> list[_T]:
+    """Return ``count`` of the cases, the next ones each day; in a run of the long forms return all of them."""
+    return [*cases] if LONG else [cases[(SEED * count + place) % len(cases)] for place in range(count)]
 
 
 def described() -> str:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from databases import Database
 from memory_checks import STEPS, LeavesNothing, objects, on_files_and_servers, run_sql, steps_of, tea
 from run_length import of_this_day
-from the_edge_agent.cli.memory import _ended_by_signals
+from the_edge_agent.cli.signals import ended_by_signals
 from the_edge_agent.memory import LTMError, check_database
 from the_edge_agent.memory.diagnostics import check as check_module
 from the_edge_agent.memory.diagnostics import self_test
@@ -113,7 +113,7 @@ class TestCleaning(LeavesNothing):
     def test_a_signal_that_is_ignored_stays_so(self) -> None:
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
         try:
-            with _ended_by_signals():
+            with ended_by_signals():
                 os.kill(os.getpid(), signal.SIGHUP)
         finally:
             signal.signal(signal.SIGHUP, before)

@@ -1,11 +1,9 @@
-"""The commands of ``tea memory``: work with a memory from a terminal."""
+"""``tea memory check|sync|optimize|tokens``: look after a memory."""
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,17 +13,16 @@ from the_edge_agent.cli.failures import EXIT_FAILED, failures_exit
 from the_edge_agent.cli.jsonio import to_json
 from the_edge_agent.cli.output import stdout_reserved_for_the_result, writer
 from the_edge_agent.cli.reports import check_report
-
-_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-
-app = typer.Typer(no_args_is_help=True)
+from the_edge_agent.cli.signals import ended_by_signals
 
 _URL = typer.Option("--url", envvar="TEA_URL", metavar="URL", help="The database, such as sqlite:///memory.db.")
 
 
-@app.callback()
-def _memory() -> None:
-    """Work with a long-term memory on any SQL database."""
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module to ``tea memory``."""
+    app.command(context_settings={"allow_extra_args": True})(check)
+    for command in (sync, optimize, tokens):
+        app.command()(command)
 
 
 def _seconds(value: float) -> float:  # the callback of an option
@@ -34,7 +31,6 @@ def _seconds(value: float) -> float:  # the callback of an option
     return value
 
 
-@app.command(context_settings={"allow_extra_args": True})
 def check(
     context: typer.Context,
     url: Annotated[str, _URL],
@@ -49,7 +45,7 @@ def check(
     """Check whether a memory works on a database. Nothing is left behind there."""
     if context.args:  # the message does not show it, because it is usually a URL with a password
         raise typer.BadParameter("an argument too many; the URL goes after --url")
-    with failures_exit(), _ended_by_signals():
+    with failures_exit(), ended_by_signals():
         write = writer("-")
         with stdout_reserved_for_the_result():
             report = _checked(url, timeout, data=data)
@@ -58,12 +54,11 @@ def check(
         raise typer.Exit(EXIT_FAILED)
 
 
-@app.command()
 def sync(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The agent, a YAML file with settings.ltm.")],
 ) -> None:
     """Make the catalog of an agent's memory agree with the memory, for example when the catalog is new."""
-    with failures_exit(), _ended_by_signals():
+    with failures_exit(), ended_by_signals():
         write = writer("-")
         with stdout_reserved_for_the_result():
             result = _synced(file)
@@ -72,7 +67,6 @@ def sync(
         raise typer.Exit(EXIT_FAILED)
 
 
-@app.command()
 def optimize(
     url: Annotated[str, _URL],
     table: Annotated[
@@ -80,7 +74,7 @@ def optimize(
     ] = "ltm_entries",
 ) -> None:
     """Index the words of all entries now, for example after an import into MySQL or MariaDB."""
-    with failures_exit(), _ended_by_signals():
+    with failures_exit(), ended_by_signals():
         write = writer("-")
         with stdout_reserved_for_the_result():
             result = _optimized(url, table)
@@ -99,7 +93,6 @@ def _optimized(url: str, table: str) -> Mapping[str, Any]:
     return result
 
 
-@app.command()
 def tokens(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="Any text, or - to read it from the standard input.")],
     language: Annotated[
@@ -146,20 +139,3 @@ def _checked(url: str, timeout: float, *, data: bool) -> dict[str, Any]:
             return {"success": False, "error": str(error), "error_type": "dependency_missing"}
         raise
     return check_database(url, timeout, data=data)
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Make signals end the command by an exception, so that it cleans up. Ignored signals stay ignored (nohup)."""
-    before = {sent: signal.getsignal(sent) for sent in _ENDING if signal.getsignal(sent) is not signal.SIG_IGN}
-    try:
-        for sent in before:
-            signal.signal(sent, _end)
-        yield
-    finally:
-        for sent, handler in before.items():
-            signal.signal(sent, handler)
-
-
-def _end(sent: int, _: Any) -> None:
-    sys.exit(128 + sent)

@@ -53,6 +53,7 @@ def opened(
     *,
     creates: bool = False,
     catalog: bool = False,
+    language: str | None = None,
 ) -> Iterator[LTMBackend]:
     """Open the memory that the options name, and close it at the end.
 
@@ -64,6 +65,7 @@ def opened(
         namespace: the names of the namespace; None for the whole memory.
         creates: whether to create tables that do not exist.
         catalog: whether the memory must have a catalog. With a URL that is the catalog in the same database.
+        language: the language of the memory's table, with a URL; None for any, and for the default of a new table.
 
     Raises:
         LTMError: the memory cannot be opened, or has no catalog.
@@ -72,6 +74,8 @@ def opened(
     from the_edge_agent.memory import parse_ltm_config
 
     block = _settings(url, file, creates=creates, catalog=catalog)
+    if language is not None and url_of(url) is not None:
+        block["language"] = language
     with parse_ltm_config({"ltm": block}) as memory:
         yield memory.namespace(*namespace) if namespace else memory
 

@@ -38,9 +38,11 @@ from the_edge_agent.memory.contract.result_types import (
     DeleteResult,
     EntriesResult,
     ExplainedTerm,
+    ExportResult,
     FoundEntry,
     ImportResult,
     KeysResult,
+    MoveResult,
     NamespacesResult,
     OptimizeResult,
     QueuedResult,
@@ -66,6 +68,7 @@ from the_edge_agent.memory.contract.transaction import LTMTransaction
 from the_edge_agent.memory.core.query import escape, words_of
 from the_edge_agent.memory.core.results import ERROR_TYPES, LTMError
 from the_edge_agent.memory.core.validation import NOT_GIVEN
+from the_edge_agent.memory.transfer.moving import copy_entries, export_entries, import_file
 
 if TYPE_CHECKING:
     from the_edge_agent.memory.diagnostics.check import check_database
@@ -117,6 +120,7 @@ __all__ = [
     "DeletedEntry",
     "EntriesResult",
     "ExplainedTerm",
+    "ExportResult",
     "FoundEntry",
     "ImportResult",
     "KeysResult",
@@ -125,6 +129,7 @@ __all__ = [
     "LTMError",
     "LTMTransaction",
     "LongTermMemoryBackend",
+    "MoveResult",
     "NamespacesResult",
     "OptimizeResult",
     "PostgresBackend",
@@ -153,14 +158,17 @@ __all__ = [
     "WholeEntry",
     "check_database",
     "compute_content_hash",
+    "copy_entries",
     "create_catalog_backend",
     "create_ltm_backend",
     "escape",
     "expand_env_vars",
     "expand_ltm_config",
+    "export_entries",
     "generate_entry_id",
     "get_registered_backends",
     "get_registered_catalog_backends",
+    "import_file",
     "parse_backend_config",
     "parse_catalog_config",
     "parse_ltm_config",

@@ -214,6 +214,23 @@ class ImportResult(AnyResult, _Conflict):
     replaced_count: int
 
 
+class ExportResult(AnyResult):
+    """The result of ``export_entries``."""
+
+    entries: int
+    sha256: str
+
+
+class MoveResult(AnyResult):
+    """The result of ``import_file`` and ``copy_entries``."""
+
+    imported_count: int
+    replaced_count: int
+    unchanged_count: int
+    skipped_count: int
+    expired_count: int
+
+
 class CleanupResult(AnyResult):
     """The result of ``cleanup_expired``, also of a catalog, and of ``cleanup_storage``."""
 

@@ -1,0 +1,255 @@
+"""``tea memory export|import|copy``: move the entries of a memory to a file, from a file, or to another database."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
+
+import typer
+
+from the_edge_agent.cli.failures import fail, failures_exit
+from the_edge_agent.cli.jsonio import InputError, OutputError, to_json
+from the_edge_agent.cli.opening import AgentFile, Json, Namespace, Nested, Url, opened
+from the_edge_agent.cli.output import stdout_reserved_for_the_result, writer
+from the_edge_agent.cli.progress import progress_bar
+from the_edge_agent.cli.signals import ended_by_signals
+from the_edge_agent.cli.terminal import one_line
+
+if TYPE_CHECKING:
+    from the_edge_agent.memory import LTMBackend
+
+_DEFAULT_LANGUAGE = "english"
+_COUNTS = {
+    "imported_count": "stored",
+    "replaced_count": "replaced",
+    "unchanged_count": "unchanged",
+    "skipped_count": "skipped",
+    "expired_count": "expired",
+}
+
+Output = Annotated[str, typer.Option("--output", "-o", metavar="FILE|-", help="The file to write; - is stdout.")]
+Source = Annotated[str, typer.Argument(metavar="FILE|-", help="The file to read; - is stdin.")]
+OnConflict = Annotated[
+    Literal["fail", "skip", "replace"],
+    typer.Option("--on-conflict", help="What to do about an entry that is there and differs."),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module to ``tea memory``."""
+    app.command("export")(export)
+    app.command("import")(import_)
+    app.command("copy")(copy)
+
+
+def export(
+    url: Url = None,
+    file: AgentFile = None,
+    namespace: Namespace = None,
+    nested: Nested = False,
+    output: Output = "-",
+    as_json: Json = False,
+) -> None:
+    """Write all entries to a file of JSON Lines with a checksum, with their versions, times and lifetimes."""
+    from the_edge_agent.memory import LTMError, export_entries
+
+    with failures_exit(), ended_by_signals():
+        damage: LTMError | None = None
+        report: Mapping[str, Any] = {}
+        with written_file(output) as stream, stdout_reserved_for_the_result():
+            with opened(url, file, namespace) as memory, _bar("export", memory, nested=nested) as progress:
+                try:
+                    report = export_entries(memory, stream, nested=nested, progress=progress)
+                except LTMError as failure:
+                    if "sha256" not in failure.result:
+                        raise
+                    damage = failure  # the file is complete but for the damaged entries
+        if damage is not None:
+            raise damage
+        text = f"{report['entries']:,} entries, SHA-256 {report['sha256']}"
+        show_report({"output": output, **report}, text, as_json=as_json, to_stderr=output == "-")
+
+
+def import_(
+    source: Source,
+    url: Url = None,
+    file: AgentFile = None,
+    namespace: Namespace = None,
+    on_conflict: OnConflict = "fail",
+    as_json: Json = False,
+) -> None:
+    """Store the entries of a file that ``export`` has written. After an interruption, run it again."""
+    from the_edge_agent.memory import import_file
+
+    with failures_exit(), ended_by_signals():
+        with read_file(source) as stream, stdout_reserved_for_the_result():
+            first = stream.readline()
+            with (
+                target(url, file, namespace, language=_language_of(first)) as memory,
+                progress_bar("import", lambda: _entries_in(stream)) as progress,
+            ):
+                report = import_file(memory, _lines(first, stream), on_conflict=on_conflict, progress=progress)
+        show_counts(report, as_json=as_json)
+
+
+def copy(
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="The database to copy to.")],
+    url: Url = None,
+    file: AgentFile = None,
+    namespace: Namespace = None,
+    nested: Nested = False,
+    to_namespace: Annotated[
+        list[str] | None,
+        typer.Option("--to-namespace", metavar="NAME", help="Copy into this namespace; for one below it, repeat it."),
+    ] = None,
+    on_conflict: OnConflict = "fail",
+    as_json: Json = False,
+) -> None:
+    """Copy all entries to another database. After an interruption, run it again."""
+    from the_edge_agent.memory import copy_entries
+
+    with failures_exit(), ended_by_signals():
+        with (
+            stdout_reserved_for_the_result(),
+            opened(url, file, namespace) as memory,
+            target(to, None, to_namespace, language=memory.language) as copied,
+            _bar("copy", memory, nested=nested) as progress,
+        ):
+            report = copy_entries(memory, copied, nested=nested, on_conflict=on_conflict, progress=progress)
+        show_counts(report, as_json=as_json)
+
+
+@contextmanager
+def target(
+    url: str | None, file: Path | None, namespace: list[str] | None, *, language: str | None, catalog: bool = False
+) -> Iterator[LTMBackend]:
+    """Open the memory that entries are stored in. A new table gets the language of the memory that they come from."""
+    from the_edge_agent.memory import LTMError
+
+    language = None if language == _DEFAULT_LANGUAGE else language
+    if language is not None:
+        try:
+            with opened(url, file) as memory:
+                memory.count()
+                language = None  # the table exists
+        except LTMError as failure:
+            if failure.error_type not in ("configuration_error", "connection_error"):
+                raise
+    with opened(url, file, namespace, creates=True, catalog=catalog, language=language) as memory:
+        yield memory
+
+
+@contextmanager
+def written_file(output: str) -> Iterator[BinaryIO]:
+    """Yield a binary stream for a file that gets its name when it is complete; for ``-`` it is stdout.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    writer(output)  # refuses a folder, a symbolic link and a closed stdout
+    path = Path(output)
+    if output == "-" or (path.exists() and not path.is_file()):
+        with _written(output), open(os.dup(1) if output == "-" else output, "wb") as stream:
+            yield stream
+        return
+    with _written(output):
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        try:
+            with open(descriptor, "wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _written(output: str) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"can't write {'to stdout' if output == '-' else output}: {error.strerror}") from None
+
+
+@contextmanager
+def read_file(source: str) -> Iterator[BinaryIO]:
+    """Yield the binary stream of a file; for ``-`` it is stdin.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if source == "-":
+        if sys.stdin is None:
+            raise InputError("can't read stdin: it is closed")
+        yield sys.stdin.buffer
+        return
+    try:
+        with open(source, "rb") as stream:
+            yield stream
+    except OSError as error:
+        raise InputError(f"can't read {source}: {error.strerror}") from None
+
+
+def show_counts(report: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print what was done with how many entries. Entries that the export had left out are a failure."""
+    text = ", ".join(f"{report[name]:,} {word}" for name, word in _COUNTS.items() if name in report)
+    show_report(report, text, as_json=as_json)
+    if damaged := report.get("damaged"):
+        fail(f"the file lacks {len(damaged):,} entries, which were damaged when it was written: {damaged[0]!r}, ...")
+
+
+def show_report(report: Mapping[str, Any], text: str, *, as_json: bool, to_stderr: bool = False) -> None:
+    """Print a report as JSON, or as a line for people, to stdout or stderr."""
+    shown = {name: value for name, value in report.items() if name != "success"}
+    line = to_json(shown) if as_json else f"{one_line(text)}\n".encode()
+    if to_stderr:
+        typer.echo(line, err=True, nl=False)
+    else:
+        writer("-")(line)
+
+
+@contextmanager
+def _bar(label: str, memory: LTMBackend, *, nested: bool) -> Iterator[Callable[[int], None] | None]:
+    with progress_bar(label, lambda: memory.count(nested=nested)["count"]) as progress:
+        yield progress
+
+
+def _lines(first: bytes, stream: BinaryIO) -> Iterator[bytes]:
+    if first:
+        yield first
+    yield from stream
+
+
+def _language_of(header: bytes) -> str | None:
+    """Return the language in the header of an export."""
+    import json
+
+    try:
+        language = json.loads(header)["language"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return language if isinstance(language, str) else None
+
+
+def _entries_in(stream: BinaryIO) -> int | None:
+    """Return the number of entries that the last line of an export names; None for a pipe."""
+    import json
+
+    try:
+        place = stream.tell()
+        stream.seek(-min(1_000, os.fstat(stream.fileno()).st_size), os.SEEK_END)
+        last = stream.read().splitlines()[-1]
+        stream.seek(place)
+        count = json.loads(last).get("entries")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return None
+    return count if isinstance(count, int) else None

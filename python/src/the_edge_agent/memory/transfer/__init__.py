@@ -1,0 +1,1 @@
+"""Moves entries between memories: export and import of files, copies, backups, and the files of other programs."""

@@ -61,14 +61,18 @@ def export(
     with failures_exit(), ended_by_signals():
         damage: LTMError | None = None
         report: Mapping[str, Any] = {}
-        with written_file(output) as stream, stdout_reserved_for_the_result():
-            with opened(url, file, namespace) as memory, _bar("export", memory, nested=nested) as progress:
-                try:
-                    report = export_entries(memory, stream, nested=nested, progress=progress)
-                except LTMError as failure:
-                    if "sha256" not in failure.result:
-                        raise
-                    damage = failure  # the file is complete but for the damaged entries
+        with (
+            written_file(output) as stream,
+            stdout_reserved_for_the_result(),
+            opened(url, file, namespace) as memory,
+            _bar("export", memory, nested=nested) as progress,
+        ):
+            try:
+                report = export_entries(memory, stream, nested=nested, progress=progress)
+            except LTMError as failure:
+                if "sha256" not in failure.result:
+                    raise
+                damage = failure  # the file is complete but for the damaged entries
         if damage is not None:
             raise damage
         text = f"{report['entries']:,} entries, SHA-256 {report['sha256']}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from typing import Any, NoReturn
 
 from the_edge_agent.cli.terminal import printable_json
@@ -27,10 +28,39 @@ def read_object(source: str) -> dict[str, Any]:
         InputError: the input cannot be read, is not JSON (NaN and infinity are not), is not an object, or has a key
             twice.
     """
-    text = _read_file(source[1:]) if source.startswith("@") else source
+    value = parse_json(read_text(source) if source.startswith("@") else source)
+    if not isinstance(value, dict):
+        raise InputError('the input must be a JSON object, such as \'{"topic": "tea"}\'')
+    return value
+
+
+def read_text(source: str) -> str:
+    """Return a text: that of a file for ``@`` and its name, that of the standard input for ``-``; else the text itself.
+
+    Raises:
+        InputError: it cannot be read, or is not UTF-8.
+    """
+    if source.startswith("@"):
+        return _read_file(source[1:])
+    if source != "-":
+        return source
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError:
+        raise InputError("the standard input is not UTF-8 text") from None
+    except (OSError, AttributeError):
+        raise InputError("can't read the standard input") from None
+
+
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        InputError: the text is not JSON (NaN and infinity are not), has a key twice, or is not UTF-8.
+    """
     try:
         text.encode("utf-8")
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_float)
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_float)
     except UnicodeEncodeError:
         raise InputError("the input is not UTF-8 text") from None
     except json.JSONDecodeError as error:
@@ -40,9 +70,11 @@ def read_object(source: str) -> dict[str, Any]:
         raise InputError("the input has a number that is too long") from None
     except RecursionError:
         raise InputError("the input is nested too deeply") from None
-    if not isinstance(value, dict):
-        raise InputError('the input must be a JSON object, such as \'{"topic": "tea"}\'')
-    return value
+
+
+def json_line(value: Any) -> bytes:
+    """Return data that is JSON as one line in UTF-8. Control characters of terminals are escaped."""
+    return printable_json(json.dumps(value, ensure_ascii=False, allow_nan=False)).encode() + b"\n"
 
 
 def to_json(value: Any) -> bytes:

@@ -14,6 +14,7 @@ from the_edge_agent.memory.contract.backend import (
 )
 from the_edge_agent.memory.contract.catalog import (
     CatalogBackend,
+    catalog_as_it_is,
     compute_content_hash,
     create_catalog_backend,
     generate_entry_id,
@@ -72,6 +73,7 @@ from the_edge_agent.memory.transfer.moving import copy_entries, export_entries, 
 
 if TYPE_CHECKING:
     from the_edge_agent.memory.diagnostics.check import check_database
+    from the_edge_agent.memory.diagnostics.existing import ExistingMemory, existing_memory
     from the_edge_agent.memory.postgres.backend import PostgresBackend
     from the_edge_agent.memory.postgres.catalog import PostgresCatalog
     from the_edge_agent.memory.sql.backend import SQLAlchemyBackend
@@ -102,6 +104,8 @@ _LAZY = {
     "CatalogSnapshot": "the_edge_agent.memory.sql.schema.tables",
     "LTMEntry": "the_edge_agent.memory.sql.schema.tables",
     "check_database": "the_edge_agent.memory.diagnostics.check",
+    "ExistingMemory": "the_edge_agent.memory.diagnostics.existing",
+    "existing_memory": "the_edge_agent.memory.diagnostics.existing",
 }
 
 __all__ = [
@@ -119,6 +123,7 @@ __all__ = [
     "DeletedCountResult",
     "DeletedEntry",
     "EntriesResult",
+    "ExistingMemory",
     "ExplainedTerm",
     "ExportResult",
     "FoundEntry",
@@ -156,12 +161,14 @@ __all__ = [
     "TrackedEntriesResult",
     "TrackedEntry",
     "WholeEntry",
+    "catalog_as_it_is",
     "check_database",
     "compute_content_hash",
     "copy_entries",
     "create_catalog_backend",
     "create_ltm_backend",
     "escape",
+    "existing_memory",
     "expand_env_vars",
     "expand_ltm_config",
     "export_entries",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from the_edge_agent.cli.memory import moving, upkeep
+from the_edge_agent.cli.memory import moving, reading, upkeep, writing
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -14,5 +14,5 @@ def _memory() -> None:
     """Work with a long-term memory on any SQL database."""
 
 
-for part in (moving, upkeep):  # each has the commands of one kind
+for part in (reading, writing, moving, upkeep):  # each has the commands of one kind
     part.add_to(app)

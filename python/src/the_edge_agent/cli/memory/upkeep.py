@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from the_edge_agent.cli import commands
 from the_edge_agent.cli.failures import EXIT_FAILED, failures_exit
 from the_edge_agent.cli.jsonio import to_json
+from the_edge_agent.cli.opening import (
+    AgentFile,
+    Json,
+    NoMemoryNamed,
+    Url,
+    is_without_tables,
+    opened,
+    settings_of,
+    url_of,
+)
 from the_edge_agent.cli.output import stdout_reserved_for_the_result, writer
 from the_edge_agent.cli.reports import check_report
 from the_edge_agent.cli.signals import ended_by_signals
 
-_URL = typer.Option("--url", envvar="TEA_URL", metavar="URL", help="The database, such as sqlite:///memory.db.")
-
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to ``tea memory``."""
-    app.command(context_settings={"allow_extra_args": True})(check)
-    for command in (sync, optimize, tokens):
-        app.command()(command)
+    for command in (check, sync, optimize, tokens):
+        commands.add(app, command)
 
 
 def _seconds(value: float) -> float:  # the callback of an option
@@ -32,65 +40,59 @@ def _seconds(value: float) -> float:  # the callback of an option
 
 
 def check(
-    context: typer.Context,
-    url: Annotated[str, _URL],
+    url: Url = None,
+    file: AgentFile = None,
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", callback=_seconds, help="How long the check may take.")
     ] = 30.0,
     data: Annotated[
         bool, typer.Option("--data", help="Read every entry too, and list those that are damaged.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Check whether a memory works on a database. Nothing is left behind there."""
-    if context.args:  # the message does not show it, because it is usually a URL with a password
-        raise typer.BadParameter("an argument too many; the URL goes after --url")
     with failures_exit(), ended_by_signals():
+        place = _place(url, file)
         write = writer("-")
         with stdout_reserved_for_the_result():
-            report = _checked(url, timeout, data=data)
+            report = _checked(place, timeout, data=data)
         write(to_json(report) if as_json else check_report(report).encode())
     if not report["success"]:
         raise typer.Exit(EXIT_FAILED)
 
 
 def sync(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The agent, a YAML file with settings.ltm.")],
+    agent: Annotated[Path | None, typer.Argument(metavar="FILE", help="The same as -f FILE.")] = None,
+    url: Url = None,
+    file: AgentFile = None,
 ) -> None:
-    """Make the catalog of an agent's memory agree with the memory, for example when the catalog is new."""
+    """Make the catalog agree with the memory, for example when the catalog is new."""
+    if agent is not None and (url is not None or file is not None):
+        raise typer.BadParameter("name the memory once: --url URL, -f FILE or FILE")
     with failures_exit(), ended_by_signals():
         write = writer("-")
         with stdout_reserved_for_the_result():
-            result = _synced(file)
+            result = _synced(url, agent or file, is_named=agent is not None)
         write(to_json(result))
     if not result["success"]:
         raise typer.Exit(EXIT_FAILED)
 
 
 def optimize(
-    url: Annotated[str, _URL],
+    url: Url = None,
+    file: AgentFile = None,
     table: Annotated[
-        str, typer.Option(metavar="NAME", help="The table of the entries, where it has another name.")
-    ] = "ltm_entries",
+        str | None, typer.Option(metavar="NAME", help="The table of the entries, where it has another name.")
+    ] = None,
 ) -> None:
     """Index the words of all entries now, for example after an import into MySQL or MariaDB."""
     with failures_exit(), ended_by_signals():
         write = writer("-")
-        with stdout_reserved_for_the_result():
-            result = _optimized(url, table)
+        with stdout_reserved_for_the_result(), opened(url, file, table=table) as memory:
+            result = outcome(getattr(memory, "optimize", None))
         write(to_json(result))
     if not result["success"]:
         raise typer.Exit(EXIT_FAILED)
-
-
-def _optimized(url: str, table: str) -> Mapping[str, Any]:
-    from the_edge_agent.memory import SQLAlchemyBackend
-
-    with SQLAlchemyBackend(url, table_name=table, create_tables=False, lazy=True) as memory:
-        result = memory.optimize()
-    if result.get("error_type") == "configuration_error" and "create_tables" in result["error"]:
-        result["error"] = f"this database has no memory with the table {table}; check --url and --table"
-    return result
 
 
 def tokens(
@@ -98,7 +100,7 @@ def tokens(
     language: Annotated[
         str, typer.Option(metavar="NAME", help="The language of the memory; none for exact words.")
     ] = "english",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show the words of a text, and the stem of each word, which is indexed, without accents."""
     from the_edge_agent.memory import words_of
@@ -110,21 +112,44 @@ def tokens(
         writer("-")(report if as_json else lines.encode())
 
 
-def _synced(file: Path) -> Mapping[str, Any]:
-    from the_edge_agent.memory import LTMError, parse_ltm_config
-    from the_edge_agent.workflow.reading import read_file
+def _synced(url: str | None, file: Path | None, *, is_named: bool) -> Mapping[str, Any]:
+    """Sync the catalog. A file that ``is_named`` as an argument counts before the variables."""
+    from the_edge_agent.memory import catalog_as_it_is
 
-    data = read_file(file).data
-    settings = data.get("settings") if isinstance(data, dict) else None
-    if not isinstance(settings, dict) or not isinstance(block := settings.get("ltm", {}), dict):
-        raise LTMError("configuration_error", f"{file} has no settings.ltm")
-    flat = {name: value for name, value in settings.items() if name not in ("ltm_lazy", "ltm_errors")}
-    ours = {"lazy": True, "errors": "return"}  # lazy, because a start may refuse a new catalog
-    with parse_ltm_config({**flat, "ltm": {**block, **ours}}) as memory:
-        if getattr(memory, "catalog", None) is None:
-            raise LTMError("configuration_error", "settings.ltm has no catalog; write for example catalog: sqlalchemy")
-        result: Mapping[str, Any] = memory.sync_catalog()  # type: ignore[attr-defined]
-        return result
+    creates = is_named or url_of(url) is None  # with a URL the catalog is one of the memory's own tables
+    with opened(url, file, creates=creates, writes=True, catalog=True, reads_variables=not is_named) as memory:
+        catalog_as_it_is(memory)
+        return outcome(getattr(memory, "sync_catalog", None))
+
+
+def outcome(method: Callable[[], Mapping[str, Any]] | None) -> Mapping[str, Any]:
+    """Return the result of a method of a memory, also if it is a failure. None is a method that the memory lacks."""
+    from the_edge_agent.memory import LTMError
+
+    if method is None:
+        raise LTMError("configuration_error", "this memory has no such method; it is one of another package")
+    try:
+        return method()
+    except LTMError as failure:
+        if is_without_tables(failure):
+            raise
+        return failure.result
+
+
+def _place(url: str | None, file: Path | None) -> str:
+    """Return the URL of the database of a memory."""
+    from the_edge_agent.memory import LTMError, expand_env_vars
+
+    if (named := url_of(url)) is not None:
+        return named
+    if file is None:
+        raise NoMemoryNamed
+    block = expand_env_vars(settings_of(file))
+    if (path := block.get("path", block.get("db_path"))) is not None:
+        return f"sqlite:///{path}"
+    if not isinstance(block.get("url"), str):
+        raise LTMError("configuration_error", f"settings.ltm of {file} names no database")
+    return str(block["url"])
 
 
 def _checked(url: str, timeout: float, *, data: bool) -> dict[str, Any]:

@@ -131,6 +131,22 @@ def generate_entry_id(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8")).hexdigest()
 
 
+def catalog_as_it_is(memory: Any) -> CatalogBackend | None:
+    """Return the catalog of a memory that has not connected yet; None if it has no catalog.
+
+    The start of a memory fills an empty catalog with the entries of the memory. After this call it does not, so that
+    reading the catalog changes nothing. Later writes of this memory go into the catalog as always.
+
+    Args:
+        memory: a memory that was opened with ``lazy=True``, or a namespace of one.
+    """
+    keep = getattr(memory, "_keep_catalog_as_it_is", None)
+    if keep is not None:
+        keep()
+    catalog: CatalogBackend | None = getattr(memory, "catalog", None)
+    return catalog
+
+
 CatalogFactory: TypeAlias = Callable[..., CatalogBackend]
 _catalogs: Final = Registry(
     "LTM catalog",

@@ -116,7 +116,7 @@ class DatabaseBackend(LTMBackend):
         {"transactions", "ttl", "touch", "versions", "times", "match", "index", "import", "namespaces"}
     )
 
-    _is_syncing = False  # whether sync_catalog was called; it stays true
+    _fills_catalog = True  # whether the start fills an empty catalog
     _knows_damage = False  # whether a search has met a damaged entry; it stays true
     _root: DatabaseBackend | None = None  # the whole memory, if this is a namespace of it
     _database: Any
@@ -459,8 +459,12 @@ class DatabaseBackend(LTMBackend):
             entries of the memory are damaged, ``damaged`` has their keys; the catalog is not changed there.
         """
         whole = self._whole
-        whole._is_syncing = True  # so that the start does not sync too
+        self._keep_catalog_as_it_is()  # so that the start does not sync too
         return sync(whole, self._ledger, self._facts)
+
+    def _keep_catalog_as_it_is(self) -> None:
+        """From now on, do not fill an empty catalog at the start."""
+        self._whole._fills_catalog = False
 
     @property
     def _whole(self) -> DatabaseBackend:
@@ -555,7 +559,7 @@ class DatabaseBackend(LTMBackend):
         Raises:
             LTMError: ``configuration_error`` if the memory has so many entries that this would take long.
         """
-        if self._is_syncing or not self._ledger.is_new():
+        if not self._fills_catalog or not self._ledger.is_new():
             return
         count = succeeded(self.count())["count"]
         if count > MOST_SYNCED and self._ledger.is_new():  # others may have filled it meanwhile

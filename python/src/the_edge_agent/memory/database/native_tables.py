@@ -24,6 +24,7 @@ from the_edge_agent.memory.database.layouts import (
 
 ENTRIES: Final = "ltm_entries"
 VERSION: Final = "ltm_schema_version"
+NO_TABLES: Final = "the tables do not exist or are of an earlier version, and create_tables is false"
 
 _OF_ENTRIES: Final = (
     "CREATE TABLE IF NOT EXISTS ltm_entries (key {key} NOT NULL, value {text} NOT NULL, metadata {text}, "

@@ -175,6 +175,7 @@ class PostgresBackend(DatabaseBackend):
         prepare_threshold: int | None = None,
         search: bool = True,
         language: str | None = None,
+        create_tables: bool = True,
         catalog: str | Mapping[str, Any] | CatalogBackend | None = None,
         ttl: float | None = None,
         errors: Literal["return", "raise"] = "return",
@@ -193,6 +194,7 @@ class PostgresBackend(DatabaseBackend):
                 behind a connection pooler in transaction mode: otherwise another client's statement may run instead.
             search: whether words can be searched; see ``SQLAlchemyBackend``.
             language: the language of the words; see ``SQLAlchemyBackend``.
+            create_tables: whether to create missing tables. If False, they must exist.
             catalog: the catalog that keeps the ledger of this memory: the name of a catalog, a mapping with its
                 ``type`` and options, or a catalog object, which the caller must close. A catalog in the same database
                 is written in the same transaction. ``{"type": "postgres"}`` without a ``url`` means the same database.
@@ -213,8 +215,10 @@ class PostgresBackend(DatabaseBackend):
         self._set_defaults(ttl, errors)
         self._keeps_words = check_flag("search", search)
         language_name = check_language(language, search=self._keeps_words)
-        self._database = PostgresDatabase(url, **options, search=self._keeps_words, language=language_name)
-        self._open(catalog, options, lazy)
+        self._database = PostgresDatabase(
+            url, **options, search=self._keeps_words, language=language_name, create_tables=create_tables
+        )
+        self._open(catalog, {**options, "auto_migrate": create_tables}, lazy)
 
     # --- writes ------------------------------------------------------------------------------------
 

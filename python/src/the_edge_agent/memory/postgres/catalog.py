@@ -11,6 +11,7 @@ from the_edge_agent.memory.contract.tracking import Tracked, changes_of
 from the_edge_agent.memory.core.filters import Node
 from the_edge_agent.memory.core.namespaces import KeyRange
 from the_edge_agent.memory.core.operations import Operation
+from the_edge_agent.memory.core.validation import check_flag
 from the_edge_agent.memory.database.native_catalog import (
     Answer,
     CatalogSQL,
@@ -82,6 +83,7 @@ class PostgresCatalog(NativeCatalog):
         lazy: bool = False,
         idle_transaction_timeout: float | None = None,
         prepare_threshold: int | None = None,
+        auto_migrate: bool = True,
     ) -> None:
         """Connect and create the tables, unless ``lazy``.
 
@@ -95,6 +97,7 @@ class PostgresCatalog(NativeCatalog):
                 its locks. None means half of ``timeout``, at least 5. 0 means the server's setting.
             prepare_threshold: after how many runs the server keeps a statement prepared; None for never. Use None
                 behind a connection pooler in transaction mode: otherwise another client's statement may run instead.
+            auto_migrate: whether to create missing tables. If False, the tables must exist.
 
         Raises:
             LTMError: ``configuration_error`` and, unless ``lazy``, ``connection_error``, ``connection_timeout`` or
@@ -107,6 +110,7 @@ class PostgresCatalog(NativeCatalog):
             connect_timeout=connect_timeout,
             idle_transaction_timeout=idle_transaction_timeout,
             prepare_threshold=prepare_threshold,
+            create_tables=check_flag("auto_migrate", auto_migrate),
         )
         self._open(database, lazy)
 

@@ -24,7 +24,8 @@ except ImportError as error:
 from the_edge_agent.memory.core.languages import Language
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.showing import kind_of
-from the_edge_agent.memory.core.validation import check_idle_timeout, check_prepare_threshold, check_seconds
+from the_edge_agent.memory.core.validation import check_flag, check_idle_timeout, check_prepare_threshold, check_seconds
+from the_edge_agent.memory.database.native_tables import NO_TABLES
 from the_edge_agent.memory.database.writes import Change, Write, Writer, WrittenRow, version_of
 from the_edge_agent.memory.postgres.errors import CutError, OutOfTimeError, failure_of, is_lost
 from the_edge_agent.memory.postgres.pool import Pool, closed
@@ -84,6 +85,7 @@ class PostgresDatabase:
         prepare_threshold: Any,
         search: bool | None = None,
         language: str | None = None,
+        create_tables: Any = True,
     ) -> None:
         """Check the arguments. Do not connect.
 
@@ -99,10 +101,12 @@ class PostgresDatabase:
                 accepts any.
             language: the language that the words must have. None accepts the language of the table; a new one gets
                 English.
+            create_tables: whether to create missing tables.
 
         Raises:
             LTMError: ``configuration_error``. The message never shows the URL.
         """
+        self._creates = check_flag("create_tables", create_tables)
         parsed, self._place = parse_url(url)
         if isinstance(pool_size, bool) or not isinstance(pool_size, int) or not 1 <= pool_size <= 1_000:
             raise LTMError(
@@ -241,6 +245,8 @@ class PostgresDatabase:
             return
         # In a transaction, so that a pooler that allows no transactions is detected here.
         if not self._retrying(partial(_TABLES.is_ready, search=self._search), ONE_STATE, deadline):
+            if not self._creates:
+                raise LTMError("configuration_error", NO_TABLES)
             create = partial(_TABLES.create, search=self._search, language=self._language_name)
             self._retrying(create, WRITE, deadline, codes=_RACED, attempts=_CREATION_ATTEMPTS)
         if self._search:

@@ -139,6 +139,7 @@ class SQLiteBackend(DatabaseBackend):
         lazy: bool = False,
         search: bool = True,
         language: str | None = None,
+        create_tables: bool = True,
         catalog: str | Mapping[str, Any] | CatalogBackend | None = None,
         ttl: float | None = None,
         errors: Literal["return", "raise"] = "return",
@@ -153,6 +154,7 @@ class SQLiteBackend(DatabaseBackend):
             lazy: open the file in the first call, and not now.
             search: whether words can be searched; see ``SQLAlchemyBackend``.
             language: the language of the words; see ``SQLAlchemyBackend``.
+            create_tables: whether to create missing tables, and the file. If False, they must exist.
             catalog: a catalog that is kept in step with the memory: the name of a catalog, a mapping with its ``type``
                 and options, or a catalog object, which the caller must close. A catalog in the same file is written in
                 the same transaction; ``{"type": "sqlite"}`` without a ``path`` means the same file.
@@ -171,8 +173,9 @@ class SQLiteBackend(DatabaseBackend):
             timeout,
             search=self._keeps_words,
             language=check_language(language, search=self._keeps_words),
+            create_tables=create_tables,
         )
-        self._open(catalog, {"timeout": timeout}, lazy)
+        self._open(catalog, {"timeout": timeout, "auto_migrate": create_tables}, lazy)
 
     # --- writes ------------------------------------------------------------------------------------
 

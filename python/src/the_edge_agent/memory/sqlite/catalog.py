@@ -15,6 +15,7 @@ from the_edge_agent.memory.core.filters import Node
 from the_edge_agent.memory.core.namespaces import KeyRange
 from the_edge_agent.memory.core.operations import Operation
 from the_edge_agent.memory.core.results import LTMError
+from the_edge_agent.memory.core.validation import check_flag
 from the_edge_agent.memory.database.native_catalog import (
     Answer,
     CatalogSQL,
@@ -63,7 +64,12 @@ class SQLiteCatalog(NativeCatalog):
     _database: SQLiteDatabase
 
     def __init__(
-        self, path: str | os.PathLike[str] | None = None, *, timeout: float = 30.0, lazy: bool = False
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        timeout: float = 30.0,
+        lazy: bool = False,
+        auto_migrate: bool = True,
     ) -> None:
         """Open the file and create the tables, unless ``lazy``.
 
@@ -72,13 +78,15 @@ class SQLiteCatalog(NativeCatalog):
                 disappears when the object is closed.
             timeout: how many seconds a call may take, including the wait for other writers.
             lazy: open the file in the first call, and not now.
+            auto_migrate: whether to create missing tables, and the file. If False, they must exist.
 
         Raises:
             LTMError: ``configuration_error`` and, unless ``lazy``, ``connection_error``.
         """
         if path is None:
             raise LTMError("configuration_error", "path is missing: that of the catalog's file, or ':memory:'")
-        self._open(SQLiteDatabase(path, timeout), lazy)
+        creates = check_flag("auto_migrate", auto_migrate)
+        self._open(SQLiteDatabase(path, timeout, create_tables=creates), lazy)
 
     def _run(self, work: Callable[[Any], Answer], way: Way) -> Answer:
         with self._database.transaction(write=way == "write") as connection:

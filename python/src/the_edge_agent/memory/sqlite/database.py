@@ -14,7 +14,7 @@ from weakref import ref
 
 from the_edge_agent.memory.core.languages import Language
 from the_edge_agent.memory.core.results import FILE_DAMAGED, LostDatabaseError, LTMError
-from the_edge_agent.memory.core.validation import check_seconds
+from the_edge_agent.memory.core.validation import check_flag, check_seconds
 from the_edge_agent.memory.database.errors import (
     CONNECT_TIMEOUT,
     CONSTRAINT,
@@ -26,6 +26,7 @@ from the_edge_agent.memory.database.errors import (
     TOO_LARGE,
     Meaning,
 )
+from the_edge_agent.memory.database.native_tables import NO_TABLES
 from the_edge_agent.memory.database.tickets import Ticket, Tickets
 from the_edge_agent.memory.sqlite.damage import is_damage
 from the_edge_agent.memory.sqlite.files import DatabaseFile, absolute
@@ -81,7 +82,15 @@ class SQLiteDatabase:
         on_start: called after the start of a file, when transactions can run. If it raises, the next call starts again.
     """
 
-    def __init__(self, path: Any, timeout: Any, *, search: bool | None = None, language: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Any,
+        timeout: Any,
+        *,
+        search: bool | None = None,
+        language: str | None = None,
+        create_tables: Any = True,
+    ) -> None:
         """Check the arguments. No file is opened.
 
         Args:
@@ -91,10 +100,12 @@ class SQLiteDatabase:
                 it is not created or checked.
             language: the language that the table must have; None for the language of the table, or English if the
                 table is new.
+            create_tables: whether to create missing tables, and the file.
 
         Raises:
             LTMError: ``configuration_error``.
         """
+        self._creates = check_flag("create_tables", create_tables)
         self.path = _check_path(path)
         self._file = None if self.path == IN_MEMORY else DatabaseFile(self.path)
         self._timeout = check_seconds("timeout", timeout)
@@ -293,6 +304,8 @@ class SQLiteDatabase:
 
     def _connect(self, loan: _Loan) -> None:
         failure: LTMError | None = None
+        if not self._creates and self._file is not None and not os.path.exists(self.path):
+            raise LTMError("configuration_error", f"there is no file {self.path}; {NO_TABLES}")
         try:
             with nullcontext() if loan.file is None else loan.file.opening():
                 loan.connection = connection = self._opened(self.path)
@@ -330,6 +343,8 @@ class SQLiteDatabase:
             language = self._language_name
             if not _TABLES.is_ready(connection, self._search):
                 _TABLES.check_layouts(connection, self._search)
+                if not self._creates:
+                    raise LTMError("configuration_error", NO_TABLES)
                 if self.path != IN_MEMORY:
                     _switch_to_wal(connection, deadline)  # after the check, so that a refused file is not changed
                 connection.execute("BEGIN IMMEDIATE")

@@ -144,7 +144,7 @@ def test_without_create_tables_no_file_is_made(tmp_path: Path) -> None:
         assert raised.value.error_type == "configuration_error"
         result = CliRunner().invoke(app, ["memory", "optimize", "--url", url])
         assert result.exit_code == 1
-        assert "check --url and --table" in result.stdout
+        assert "there is no memory here" in result.stderr
     assert not [*tmp_path.iterdir()]
 
 

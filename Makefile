@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick table configurations faults bench lint servers venv clean
+.PHONY: help demo test quick docs table configurations faults bench lint servers venv clean
 
 help: ## List what can be done
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,11 @@ test: ## Run all tests, on all databases and with the lowest versions; LONG=1 mo
 
 quick: venv ## Run the quick tests, on SQLite alone, in less than a minute
 	cd python && TEA_TEST_DATABASES=sqlite ../$(BIN)/pytest -q -n auto -m "not slow"
+
+docs: ## Build the site of the documentation in build/site, in its own environment
+	@$(PYTHON) scripts/venvs.py docs
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 table: ## Write docs/contract_table.md, from a run of the contract on all databases
 	@$(PYTHON) scripts/table.py
@@ -45,6 +50,6 @@ venv: ## Make .venv, with all that the tests and the linters need
 	@$(PYTHON) scripts/venvs.py dev
 
 clean: ## Remove the environments and what tools left behind; downloaded servers stay in the user's cache
-	rm -rf .venv .venv-bench .venv-demo .venv-lowest
+	rm -rf .venv .venv-bench .venv-demo .venv-docs .venv-lowest build
 	rm -rf python/build python/dist python/.hypothesis
 	find . -type d \( -name __pycache__ -o -name .mypy_cache -o -name .ruff_cache -o -name .pytest_cache \) -prune -exec rm -rf {} +

@@ -115,6 +115,11 @@ def bench() -> Path:
     return ensure(REPO / ".venv-bench", supported_pythons()[-1], extras="all,bench")
 
 
+def docs() -> Path:
+    """Create the environment that builds the site of the documentation."""
+    return ensure(REPO / ".venv-docs", supported_pythons()[-1], extras="docs")
+
+
 def demo() -> Path:
     """Create the environment of a user who has memories in SQLite."""
     return ensure(REPO / ".venv-demo", Path(sys.executable), extras="sqlalchemy", editable=False)
@@ -154,12 +159,12 @@ def _call(argv: list[str], name: str) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Create the environment that the argument names, `dev` or `demo`."""
+    """Create the environment that the argument names, `dev`, `docs` or `demo`."""
     if sys.version_info < (3, 10):  # noqa: UP036 - the user may have an older one
         print("Python 3.10 or newer is needed; choose one: make PYTHON=python3.12 ...", file=sys.stderr)
         return 1
     try:
-        dev() if argv == ["dev"] else demo()
+        {"dev": dev, "docs": docs, "demo": demo}[argv[0]]()
     except SetupError as error:
         print(error, file=sys.stderr)
         return 1

@@ -29,6 +29,7 @@ from limits import LIMITS
 from run_length import LONG, SEED, described, of_this_run
 from the_edge_agent.testing import CatalogContract, LTMContract
 from the_edge_agent.testing.workers import process_pool
+from tls_servers import TLSServers
 
 OF_POOLERS = ("transactions", "versions")
 OF_DRIVERS = ("entries", "transactions", "versions", "test_ltm_contract")
@@ -169,6 +170,14 @@ def databases() -> Iterator[Databases]:
     databases = Databases()
     yield databases
     databases.drop()
+
+
+@pytest.fixture(scope="session")
+def tls() -> Iterator[TLSServers]:
+    """Servers that take encrypted connections only."""
+    servers = TLSServers()
+    yield servers
+    servers.stop()
 
 
 @pytest.fixture(scope="session")

@@ -1,29 +1,34 @@
 """Every example in the documentation runs and does what the text says.
 
-In README.md, CLAUDE.md, CONTRIBUTING.md and docs/*.md, in the order of the file, in one empty folder with a copy of
-examples/:
+In README.md, CLAUDE.md, CONTRIBUTING.md and the pages of docs/, in the order of the file, in one empty folder with a
+copy of examples/:
 
 - `python` blocks are run, with one namespace for the file.
 - `yaml` blocks with `nodes:` are agents: they are loaded and run.
 - `console` blocks: each `$ tea ...` line is run, and prints what stands below it (a line `...` stands for any lines);
   other commands are for the reader.
+- `bash` and `sql` blocks are for the reader: a comment says why they are not run. Other blocks are text.
 
 A comment before a block may say several things in this order, or one:
 
-- `<!-- file: agent.yaml server: postgresql input: {"a": 1} -->` saves an agent under that name, runs it only where the
-  tests have that server (its URL is then in POSTGRES_URL or MYSQL_URL), and gives it its input.
+- `<!-- file: agent.yaml server: postgresql input: {"a": 1} -->` saves an agent under that name, runs the block only
+  where the tests have that server, and gives the agent its input. The URL of the server is in TEA_LTM_URL, and in
+  POSTGRES_URL or MYSQL_URL. All blocks of a page that name a server have the same database there. `pgbouncer` is a
+  server too. So are `postgresql-tls` and `mysql-tls`, which take encrypted connections only; `ca.pem` in the folder
+  has signed them.
 - `<!-- not run: why -->` leaves the block alone.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,17 +37,29 @@ import pytest
 
 from databases import Databases, chosen_targets
 from the_edge_agent import YAMLEngine
+from tls_servers import TLSServers
 
 pytestmark = [pytest.mark.highest_versions, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[3]
-PAGES = [ROOT / "README.md", ROOT / "CLAUDE.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CLAUDE.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 FENCE = re.compile(
     r"^(?:<!-- (?P<comment>[^\n]*?) -->\n\n?)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
-COMMENT = re.compile(r"file: (?P<file>\S+)(?: server: (?P<server>\w+))?(?: input: (?P<input>\{.*\}))?")
-URL_VARIABLES = {"postgresql": "POSTGRES_URL", "mysql": "MYSQL_URL"}
+COMMENT = re.compile(
+    r"(?=file: |server: |input: )(?:file: (?P<file>\S+))?"
+    r"(?: ?server: (?P<server>[a-z-]+))?(?: ?input: (?P<input>\{.*\}))?"
+)
+URL_VARIABLES = {
+    "postgresql": "POSTGRES_URL",
+    "mysql": "MYSQL_URL",
+    "mariadb": "MYSQL_URL",
+    "pgbouncer": "POSTGRES_URL",
+    "postgresql-tls": "POSTGRES_URL",
+    "mysql-tls": "MYSQL_URL",
+}
+FOR_THE_READER = ("bash", "sh", "sql")
 TEA_COMMAND = re.compile(r"(?:\w+=\S* )*tea ")
 
 
@@ -67,7 +84,7 @@ def blocks(page: Path) -> Iterator[Block]:
 def _as_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("*.db*"))
     monkeypatch.chdir(tmp_path)
-    for variable in ("LTM_URL", *URL_VARIABLES.values()):
+    for variable in ("LTM_URL", "TEA_LTM_URL", "TEA_URL", *URL_VARIABLES.values()):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("NO_COLOR", "1")
@@ -75,25 +92,51 @@ def _as_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("the_edge_agent.memory.contract.catalog._catalogs._registered", {})
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_examples_in_the_documentation(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, databases: Databases
+    page: Path, monkeypatch: pytest.MonkeyPatch, servers: Callable[[str], str | None]
 ) -> None:
-    servers = {target.name: target for target in chosen_targets()}
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):
-        server = comment["server"] if (comment := COMMENT.fullmatch(block.comment)) else None
-        if block.comment.startswith("not run: ") or (server and server not in servers):
+        comment = COMMENT.fullmatch(block.comment)
+        server = comment["server"] if comment else None
+        if block.comment.startswith("not run: ") or (server and not servers(server)):
             continue
-        if server:
-            monkeypatch.setenv(URL_VARIABLES[server], databases.empty(servers[server], tmp_path).url)
         name = f"{page.name}:{block.line}"
-        if block.kind == "python":
-            run_python(block, name, namespace)
-        elif block.kind == "yaml":
-            run_yaml(block, name)
-        elif block.kind == "console":
-            run_console(block, name)
+        with monkeypatch.context() as environment:
+            if server:
+                environment.setenv("TEA_LTM_URL", servers(server) or "")
+                environment.setenv(URL_VARIABLES[server], servers(server) or "")
+            run(block, name, namespace)
+
+
+@pytest.fixture
+def servers(databases: Databases, tmp_path: Path, tls: TLSServers) -> Callable[[str], str | None]:
+    """What returns the URL of an empty database on a server, by its name in the pages; None without this server."""
+    present = {target.name: target for target in chosen_targets()}
+
+    @functools.cache
+    def url_of(server: str) -> str | None:
+        family, _, encrypted = server.partition("-")
+        target = present.get("postgresql-pgbouncer" if server == "pgbouncer" else family)
+        if target is None:
+            return None
+        database = databases.empty(target, tmp_path)
+        if not encrypted:
+            return database.url
+        shutil.copy(tls.certificates["ca"], tmp_path / "ca.pem")
+        return tls.url_of(database).render_as_string(hide_password=False)
+
+    return url_of
+
+
+def run(block: Block, name: str, namespace: dict[str, Any]) -> None:
+    if block.kind == "python":
+        run_python(block, name, namespace)
+    elif block.kind == "yaml":
+        run_yaml(block, name)
+    elif block.kind == "console":
+        run_console(block, name)
 
 
 def run_python(block: Block, name: str, namespace: dict[str, Any]) -> None:
@@ -103,7 +146,7 @@ def run_python(block: Block, name: str, namespace: dict[str, Any]) -> None:
 
 def run_yaml(block: Block, name: str) -> None:
     comment = COMMENT.fullmatch(block.comment)
-    path = Path(comment["file"] if comment else f"{name.replace(':', '-')}.yaml")
+    path = Path(comment["file"] if comment and comment["file"] else f"{name.replace(':', '-')}.yaml")
     path.write_text(block.text, encoding="utf-8")
     if not re.search(r"^nodes:", block.text, re.MULTILINE):
         return
@@ -126,6 +169,24 @@ def run_console(block: Block, name: str) -> None:
             re.escape(part) for part in re.split(r"^\.\.\.$", expected.rstrip(), flags=re.MULTILINE)
         )
         assert re.fullmatch(pattern, printed), f"{name}: $ {command}\nprinted:\n{printed}\nthe page says:\n{expected}"
+
+
+def test_a_block_that_no_test_runs_says_why() -> None:
+    silent = [
+        f"{page.name}:{block.line}"
+        for page in PAGES
+        for block in blocks(page)
+        if block.kind in FOR_THE_READER and not block.comment.startswith("not run: ")
+    ]
+    assert silent == []
+
+
+def test_a_comment_says_what_the_tests_understand() -> None:
+    for page in PAGES:
+        for block in blocks(page):
+            comment = COMMENT.fullmatch(block.comment)
+            assert comment or not block.comment or block.comment.startswith("not run: "), (page.name, block)
+            assert not comment or (comment["server"] or "mysql") in URL_VARIABLES, (page.name, block)
 
 
 def test_there_are_examples_to_run() -> None:

@@ -36,7 +36,7 @@ class YAMLEngine:
 
     Several threads may use one engine. It is a context manager; the end of the block closes it.
 
-    Example:
+    Examples:
         >>> from the_edge_agent import YAMLEngine
         >>> with YAMLEngine() as engine:
         ...     hello = {"name": "hello", "run": "greeting = 'Hello ' + state['who']"}

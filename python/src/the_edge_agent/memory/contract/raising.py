@@ -31,7 +31,7 @@ def raising(backend: Wrapped) -> Wrapped:
     Raises:
         TypeError: ``backend`` is neither a memory nor a catalog.
 
-    Example:
+    Examples:
         >>> from the_edge_agent.memory import LTMError, SQLiteBackend, raising
         >>> with raising(SQLiteBackend()) as memory:
         ...     try:

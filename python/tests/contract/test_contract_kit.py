@@ -17,6 +17,7 @@ import broken_copies
 import broken_lifetimes
 import broken_namespaces
 import broken_races
+import broken_stats
 import broken_writes
 from broken_backends import FAULTS
 from memory_backend import MemoryBackend
@@ -27,7 +28,15 @@ from the_edge_agent.testing.contract import OpenBackend
 pytestmark = [pytest.mark.highest_versions, pytest.mark.slow]
 
 # Importing one registers its faults.
-MODULES = (broken_backends, broken_writes, broken_lifetimes, broken_namespaces, broken_copies, broken_races)
+MODULES = (
+    broken_backends,
+    broken_writes,
+    broken_lifetimes,
+    broken_namespaces,
+    broken_copies,
+    broken_races,
+    broken_stats,
+)
 
 Outcome: TypeAlias = tuple[str, ...]
 """The test, its phase, passed or failed, the type of the error, and how it ended."""

@@ -58,6 +58,7 @@ MEMORY: Final[dict[str, list[Call]]] = {
     "cleanup_expired": [lambda memory: memory.cleanup_expired()],
     "iterate_entries": [lambda memory: memory.iterate_entries(), lambda memory: memory.iterate_entries(nested=True)],
     "sync_catalog": [lambda memory: memory.sync_catalog()],
+    "stats": [lambda memory: memory.stats()],
     "optimize": [lambda memory: memory.optimize()],
     "cleanup_storage": [lambda memory: memory.cleanup_storage()],
 }
@@ -68,6 +69,7 @@ TRANSACTION: Final[dict[str, list[Call]]] = {
     "rollback": [lambda memory: _queued(memory).rollback()],
 }
 CATALOG: Final[dict[str, list[Call]]] = {
+    "stats": [lambda catalog: catalog.stats()],
     "track_entry": [lambda catalog: catalog.track_entry(*TRACKED)],
     "get_entry": [lambda catalog: catalog.get_entry("a"), lambda catalog: catalog.get_entry("none")],
     "list_entries": [lambda catalog: catalog.list_entries()],

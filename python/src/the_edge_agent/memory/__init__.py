@@ -31,6 +31,7 @@ from the_edge_agent.memory.contract.config import (
 from the_edge_agent.memory.contract.raising import raising
 from the_edge_agent.memory.contract.result_types import (
     AnyResult,
+    CallStats,
     CleanupResult,
     CommitResult,
     CountResult,
@@ -46,6 +47,7 @@ from the_edge_agent.memory.contract.result_types import (
     MoveResult,
     NamespacesResult,
     OptimizeResult,
+    PoolState,
     QueuedResult,
     RefusedEntry,
     RetrievedEntry,
@@ -53,7 +55,9 @@ from the_edge_agent.memory.contract.result_types import (
     RetrieveResult,
     RollbackResult,
     SearchResult,
+    SlowCall,
     Snapshot,
+    StatsResult,
     StoredEntry,
     StoreManyResult,
     StoreResult,
@@ -66,6 +70,7 @@ from the_edge_agent.memory.contract.result_types import (
     WholeEntry,
 )
 from the_edge_agent.memory.contract.transaction import LTMTransaction
+from the_edge_agent.memory.core.calls import CallEvent, CallListener
 from the_edge_agent.memory.core.query import escape, words_of
 from the_edge_agent.memory.core.results import ERROR_TYPES, LTMError
 from the_edge_agent.memory.core.validation import NOT_GIVEN
@@ -113,6 +118,9 @@ __all__ = [
     "NOT_GIVEN",
     "SQLALCHEMY_AVAILABLE",
     "AnyResult",
+    "CallEvent",
+    "CallListener",
+    "CallStats",
     "CatalogBackend",
     "CatalogEntry",
     "CatalogSnapshot",
@@ -137,6 +145,7 @@ __all__ = [
     "MoveResult",
     "NamespacesResult",
     "OptimizeResult",
+    "PoolState",
     "PostgresBackend",
     "PostgresCatalog",
     "QueuedResult",
@@ -150,7 +159,9 @@ __all__ = [
     "SQLiteBackend",
     "SQLiteCatalog",
     "SearchResult",
+    "SlowCall",
     "Snapshot",
+    "StatsResult",
     "StoreManyResult",
     "StoreResult",
     "StoredEntry",

@@ -25,6 +25,7 @@ from the_edge_agent.testing.persistence import PersistenceRules
 from the_edge_agent.testing.queries import QueryRules
 from the_edge_agent.testing.questions import QuestionRules
 from the_edge_agent.testing.ranking import RankRules
+from the_edge_agent.testing.stats import StatsRules
 from the_edge_agent.testing.times import TimeRules
 from the_edge_agent.testing.touches import TouchRules
 from the_edge_agent.testing.transactions import TransactionRules
@@ -57,6 +58,7 @@ class LTMContract(
     NamespaceRules,
     NamespaceListRules,
     ClosingRules,
+    StatsRules,
     ConcurrencyRules,
     PersistenceRules,
 ):

@@ -10,6 +10,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
+from the_edge_agent.memory.contract.observed import OF_MEMORIES, Observed
 from the_edge_agent.memory.contract.registry import Registry
 from the_edge_agent.memory.contract.result_types import (
     CleanupResult,
@@ -66,7 +67,7 @@ DELETED_AT_ONCE: Final = 1_000  # entries that one transaction of ``delete_all``
 IMPORTED_AT_ONCE: Final = 1_000  # entries that one transaction of ``import_entries`` stores
 
 
-class LTMBackend(ABC):
+class LTMBackend(Observed, ABC):
     """Long-term memory: entries that outlive the process. An entry is a key, a JSON value and JSON metadata.
 
     A key is text of 1 to 512 characters. Keys that differ in case, accents or spaces are different keys. A value is any
@@ -97,6 +98,7 @@ class LTMBackend(ABC):
 
     capabilities: frozenset[str] = frozenset()
 
+    _observed = OF_MEMORIES
     _keeps_words: bool = True  # whether stores make the search text of an entry
     _namespace: Namespace = ROOT  # whose keys the methods take and return
     _default_ttl: timedelta | None = None  # the lifetime of an entry that is stored without ttl and expires_at
@@ -583,6 +585,9 @@ class LTMBackend(ABC):
     def _rules(self) -> Language:
         """Return the rules of the memory's language."""
         return EXACT
+
+    def _depth(self) -> int:
+        return len(self._namespace.names)
 
     def _require_all(self, store: Store) -> None:
         if store.ttl is not None:

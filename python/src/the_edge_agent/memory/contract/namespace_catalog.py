@@ -97,7 +97,22 @@ class NamespaceCatalog:
         """Remove expired entries of the whole catalog; see ``CatalogBackend.cleanup_expired``."""
         return self._catalog.cleanup_expired(batch_size)
 
-    # A catalog of another package may lack the next four methods. Its namespaces then lack them too.
+    # A catalog of another package may lack the next seven methods. Its namespaces then lack them too.
+
+    @property
+    def stats(self) -> Any:
+        """The method of the whole catalog that returns what it has done."""
+        return self._ours.stats
+
+    @property
+    def add_listener(self) -> Any:
+        """The method of the whole catalog that adds a listener of its calls."""
+        return self._ours.add_listener
+
+    @property
+    def remove_listener(self) -> Any:
+        """The method of the whole catalog that removes a listener of its calls."""
+        return self._ours.remove_listener
 
     @property
     def get_snapshot(self) -> Any:

@@ -253,6 +253,47 @@ class OptimizeResult(AnyResult):
     entries: int
 
 
+# --- statistics ------------------------------------------------------------------------------------
+
+
+class PoolState(TypedDict):
+    """The connections of a memory or catalog, in the result of ``stats``."""
+
+    size: int | None
+    in_use: int
+    idle: int
+    overflow: int
+    waiting: int | None
+
+
+class CallStats(TypedDict):
+    """The calls of one operation, in the result of ``stats``."""
+
+    count: int
+    failed: int
+    retries: int
+    rows: int
+    seconds: float
+    slowest_seconds: float
+
+
+class SlowCall(TypedDict):
+    """One of the slowest calls, in the result of ``stats``."""
+
+    operation: str
+    seconds: float
+    at: datetime
+
+
+class StatsResult(AnyResult):
+    """The result of ``stats``."""
+
+    pool: PoolState | None
+    calls: dict[str, CallStats]
+    slowest: list[SlowCall]
+    since: datetime
+
+
 # --- transactions ----------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Final
 
+from the_edge_agent.memory.contract.observed import Observed, recorded_commit
 from the_edge_agent.memory.contract.result_types import (
     CommitResult,
     QueuedResult,
@@ -22,7 +23,12 @@ class LTMTransaction:
 
     As a context manager it commits at the end of the block, or rolls back if the block raises. No database transaction
     is open before the commit. Only one thread may use a transaction.
+
+    Attributes:
+        memory: the memory whose ``stats`` count the commit as one call; None for a transaction that none has made.
     """
+
+    memory: Observed | None = None
 
     def __init__(
         self,
@@ -79,7 +85,6 @@ class LTMTransaction:
         more = {} if if_version is None else {"if_version": if_version}
         return self._enqueue(lambda: self._check_delete(key, **more))
 
-    @returns_result
     def commit(self) -> CommitResult:
         """Run the queued operations in one database transaction: all of them or none.
 
@@ -89,6 +94,11 @@ class LTMTransaction:
             On a ``conflict`` nothing is stored. The failure has the ``key`` of the first operation in the queue whose
             ``if_version`` differs, and the ``version`` that its entry has after the operations before it.
         """
+        result: CommitResult = self._commit() if self.memory is None else recorded_commit(self.memory, self._commit)
+        return result
+
+    @returns_result
+    def _commit(self) -> CommitResult:
         self._require_open()
         if self._state == "refused":
             self._failure = LTMError("validation_error", "an entry was refused; this transaction can only roll back")

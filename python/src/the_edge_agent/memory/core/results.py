@@ -174,12 +174,18 @@ def returns_result(method: Callable[Arguments, Typed]) -> Callable[Arguments, Ty
         try:
             return method(*args, **kwargs)
         except LTMError as failure:
-            report = getattr(args[0], "_reported", None)
-            return cast(Typed, failure.result if report is None else report(failure))
+            return cast(Typed, reported(args[0], failure))
         except Exception:
             raise
         except BaseException as interrupt:
             interrupts.note(interrupt)
             raise
 
+    call.without_report = method  # type: ignore[attr-defined]
     return call
+
+
+def reported(owner: Any, failure: LTMError) -> Any:
+    """Return what a method of an object returns for a failure, or raise it; see ``returns_result``."""
+    report = getattr(owner, "_reported", None)
+    return failure.result if report is None else report(failure)

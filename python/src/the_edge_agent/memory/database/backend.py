@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias, TypeVar
 from the_edge_agent.memory.contract.backend import DELETED_AT_ONCE, IMPORTED_AT_ONCE, LTMBackend
 from the_edge_agent.memory.contract.catalog import CatalogBackend
 from the_edge_agent.memory.contract.namespace_catalog import NamespaceCatalog
+from the_edge_agent.memory.contract.observed import Observed, recorder_of
 from the_edge_agent.memory.contract.raising import raising
 from the_edge_agent.memory.contract.result_types import (
     CleanupResult,
@@ -25,6 +26,7 @@ from the_edge_agent.memory.contract.result_types import (
     ImportResult,
     KeysResult,
     NamespacesResult,
+    PoolState,
     RetrieveManyResult,
     RetrieveResult,
     SearchResult,
@@ -534,6 +536,8 @@ class DatabaseBackend(LTMBackend):
         """Open the catalog, if there is one. If it is empty, the start fills it with the entries of the memory."""
         self._ledger = open_ledger(catalog, self._database, defaults)
         if self._ledger.catalog is not None:
+            if self._ledger.catalog is not catalog and isinstance(self._ledger.catalog, Observed):
+                self._ledger.catalog._recorder = recorder_of(self)  # the memory's own catalog is a part of it
             self._database.on_start = self._fill_ledger
 
     def _open(self, catalog: Any, defaults: Mapping[str, Any], lazy: bool) -> None:
@@ -559,6 +563,10 @@ class DatabaseBackend(LTMBackend):
         Raises:
             LTMError: ``configuration_error`` if the memory has so many entries that this would take long.
         """
+        with recorder_of(self).unrecorded():
+            self._fill_new_ledger()
+
+    def _fill_new_ledger(self) -> None:
         if not self._fills_catalog or not self._ledger.is_new():
             return
         count = succeeded(self.count())["count"]
@@ -576,6 +584,13 @@ class DatabaseBackend(LTMBackend):
         """Name the database, without anything secret, and the namespace."""
         names = self._namespace.names
         return repr_of(self) + (f".namespace({', '.join(map(repr, names))})" if names else "")
+
+    def _pool_state(self) -> PoolState | None:
+        state: PoolState | None = self._database.pool_state()
+        return state
+
+    def _target(self) -> tuple[str, str, str]:
+        return (*self._database.target(), "ltm_entries")
 
     def _rules(self) -> Language:
         """Return the language rules of the table. The start reads the language from the database."""

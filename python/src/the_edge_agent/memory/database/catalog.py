@@ -8,9 +8,11 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
+from the_edge_agent.memory.contract.observed import OF_CATALOGS, Observed
 from the_edge_agent.memory.contract.result_types import (
     CleanupResult,
     DeletedEntry,
+    PoolState,
     Snapshot,
     TrackedEntriesResult,
     TrackedEntry,
@@ -35,13 +37,15 @@ from the_edge_agent.memory.core.validation import (
 Self = TypeVar("Self", bound="DatabaseCatalog")
 
 
-class DatabaseCatalog:
+class DatabaseCatalog(Observed):
     """Has every public method of a catalog on a database.
 
     A subclass sets ``_database_class``, and ``_place`` to a pair: the name of the option that tells where the database
     is, and an example of its value. Its ``__init__`` calls ``_open``.
     """
 
+    _observed = OF_CATALOGS
+    _prefix = "catalog."
     _database_class: ClassVar[type[Any]]
     _place: ClassVar[tuple[str, str]]
     _database: Any
@@ -84,6 +88,13 @@ class DatabaseCatalog:
         except BaseException:
             database.close()
             raise
+
+    def _pool_state(self) -> PoolState | None:
+        state: PoolState | None = self._database.pool_state()
+        return state
+
+    def _target(self) -> tuple[str, str, str]:
+        return (*self._database.target(), "ltm_catalog")
 
     def is_on(self, database: Any) -> bool:
         """Return whether this is on the database of a backend, so that one transaction can write both."""

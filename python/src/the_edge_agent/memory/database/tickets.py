@@ -40,6 +40,7 @@ class Tickets:
         self._lock = Lock()
         self._issued = [ref(Ticket(place)) for place in range(count)]
         self._interrupts = interrupts.count
+        self._waits: dict[object, None] = {}  # one for each thread that waits; its methods are atomic
         self._renew()
 
     def take_free(self) -> Ticket | None:
@@ -54,6 +55,14 @@ class Tickets:
         ticket = self.take_free()
         if ticket is not None:
             return ticket
+        wait = object()
+        self._waits[wait] = None
+        try:
+            return self._wait_for_one(seconds)
+        finally:
+            self._waits.pop(wait, None)
+
+    def _wait_for_one(self, seconds: float) -> Ticket | None:
         end = time.monotonic() + seconds
         while True:
             if self._interrupts != interrupts.count:
@@ -71,6 +80,10 @@ class Tickets:
         """Make the ticket free again, unless it was lost and replaced. The caller must not use it any more."""
         if self._issued[ticket.place]() is ticket:  # the garbage collector may find a connection, and so its ticket
             self._free.put(ticket)
+
+    def waiting(self) -> int:
+        """Return how many threads wait for a ticket."""
+        return len(self._waits)
 
     def taken(self) -> int:
         """Return how many tickets are held."""

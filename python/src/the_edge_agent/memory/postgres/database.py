@@ -21,6 +21,8 @@ except ImportError as error:
         'PostgresBackend and PostgresCatalog need psycopg; install it with: pip install "the-edge-agent[postgres]"'
     ) from error
 
+from the_edge_agent.memory.contract.result_types import PoolState
+from the_edge_agent.memory.core.calls import note_retry
 from the_edge_agent.memory.core.languages import Language
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.showing import kind_of
@@ -208,6 +210,15 @@ class PostgresDatabase:
         """Return whether this is another ``PostgresDatabase`` on the same database."""
         return self._place == other._place
 
+    def pool_state(self) -> PoolState | None:
+        """Return the state of the pool; None before the first connection and after ``close``."""
+        pool = self._pool
+        return None if pool is None else pool.state()
+
+    def target(self) -> tuple[str, str]:
+        """Return the kind of the database, and its name."""
+        return "postgresql", self._place.name
+
     def close(self) -> None:
         """Close every connection. Those in use are closed when their transactions end. A second call does nothing."""
         with self._lock:
@@ -295,6 +306,7 @@ class PostgresDatabase:
                 lost, was_lasting = not was_lasting, True
             if time.monotonic() + pause > deadline or not (again or lost):
                 raise failure
+            note_retry()
             if lost and self._pool is not None:
                 self._pool.replace_all()  # the other connections are as old
             if lost and is_first_loss:

@@ -13,6 +13,8 @@ from typing import Any, Final
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from the_edge_agent.memory.contract.result_types import PoolState
+from the_edge_agent.memory.core.calls import note_retry
 from the_edge_agent.memory.core.in_time import TimedOutError, call_in_time
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.database.sockets import has_ended
@@ -123,7 +125,7 @@ class Pool:
         }
         self._timeout, self._idle = timeout, idle
         self.lock_timeout = lock_timeout(timeout)
-        self._tickets = Tickets(size)
+        self._size, self._tickets = size, Tickets(size)
         self._unused: deque[Connection] = deque()
         self._age = 0
         self._is_closed = False
@@ -169,6 +171,16 @@ class Pool:
         self._is_closed = True
         self._close_idle()
 
+    def state(self) -> PoolState:
+        """Return the numbers of connections."""
+        return {
+            "size": self._size,
+            "in_use": self._tickets.taken(),
+            "idle": len(self._unused),
+            "overflow": 0,
+            "waiting": self._tickets.waiting(),
+        }
+
     def _keep(self, connection: Connection, is_sound: bool) -> None:
         status = connection.info.transaction_status
         if not is_sound:
@@ -197,6 +209,7 @@ class Pool:
             if connection.age == self._age and not has_ended(connection.fileno()):
                 return connection
             connection.close()
+            note_retry()
         return None
 
     def _close_idle(self) -> None:

@@ -211,6 +211,9 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
         """The mapped class of the entries' table: ``LTMEntry``, or another for a ``table_name`` or ``search=False``."""
         return entry_class(self._entries_name, search=self._keeps_words)
 
+    def _target(self) -> tuple[str, str, str]:
+        return (*self._database.target(), self._entries_name)
+
     @property
     def dialect(self) -> str:
         """The name of SQLAlchemy's dialect, such as ``postgresql``; connects first if need be."""

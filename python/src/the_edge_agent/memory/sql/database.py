@@ -13,8 +13,9 @@ from weakref import WeakSet
 
 from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.orm import Session, sessionmaker
-from sqlalchemy.pool import Pool, StaticPool
+from sqlalchemy.pool import Pool, QueuePool, StaticPool
 
+from the_edge_agent.memory.contract.result_types import PoolState
 from the_edge_agent.memory.core.languages import Language
 from the_edge_agent.memory.core.operations import Store
 from the_edge_agent.memory.core.results import LostDatabaseError, LTMError
@@ -25,6 +26,7 @@ from the_edge_agent.memory.sql.dialects import Dialect, for_dialect, for_name
 from the_edge_agent.memory.sql.driver.deadlines import Deadline, DeadlineError, common_end
 from the_edge_agent.memory.sql.driver.errors import DAMAGED, Failure, may_be_damage, out_of_time
 from the_edge_agent.memory.sql.driver.options import EngineOptions
+from the_edge_agent.memory.sql.driver.pool import CallPool
 from the_edge_agent.memory.sql.driver.prepared import BoundQuery, has_listeners
 from the_edge_agent.memory.sql.driver.url import SafeURL, parse_url, with_installed_driver
 from the_edge_agent.memory.sql.queries.statements import Statements
@@ -340,6 +342,27 @@ class Database:
         if packet is not None and size > largest_entry(packet):
             message = f"the entry has {size:,} bytes as sent; the server accepts packets of {packet:,}"
             raise LTMError("validation_error", message)
+
+    def pool_state(self) -> PoolState | None:
+        """Return the state of the pool; None before the start, after ``close``, and for a pool that does not count."""
+        engine = self.engine
+        pool = engine and engine.pool
+        if not isinstance(pool, QueuePool):
+            return None
+        return {
+            "size": pool.size(),
+            "in_use": pool.checkedout(),
+            "idle": pool.checkedin(),
+            "overflow": max(0, pool.overflow()),
+            "waiting": pool.waiting() if isinstance(pool, CallPool) else None,
+        }
+
+    def target(self) -> tuple[str, str]:
+        """Return the kind of the database, and its name; for a file, its name without the folder."""
+        opened = self._opened
+        dialect: Any = self._dialect_of_url if opened is None else opened.schema.dialect
+        kind = (dialect.features.product or self.url.get_backend_name()).lower()
+        return kind, os.path.basename(self.url.database or "")
 
     def close(self) -> None:
         """Close every connection of our own engine. A second call does nothing."""

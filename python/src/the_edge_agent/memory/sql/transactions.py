@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, PoolProxiedConnection
 from sqlalchemy.exc import DBAPIError, SAWarning, SQLAlchemyError
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
+from the_edge_agent.memory.core.calls import note_retry
 from the_edge_agent.memory.core.results import LostDatabaseError, LTMError
 from the_edge_agent.memory.database.sockets import has_ended
 from the_edge_agent.memory.sql.dialects import BEGINS_ITSELF, SECONDS, Dialect, for_dialect
@@ -205,6 +206,7 @@ def _pooled(engine: Engine, dialect: Dialect) -> PoolProxiedConnection | Loan:
             return pooled
         pooled.invalidate()
         pooled.close()
+        note_retry()
 
 
 class _RetryRule:
@@ -265,6 +267,7 @@ def retrying(
         if fields or is_too_late or not again(failure):
             raise failure.exception(**fields)
         lost = failure if failure.lost else None
+        note_retry()
         time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads retries, keeps no secret
         pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -292,6 +295,7 @@ def connect(engine: Engine, deadline: Deadline) -> Connection:
             return connection
         connection.invalidate()
         connection.close()
+        note_retry()
 
 
 def check_session(connection: Connection, *, is_ours: bool) -> None:

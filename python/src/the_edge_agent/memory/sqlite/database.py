@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from typing import Any, Final
 from weakref import ref
 
+from the_edge_agent.memory.contract.result_types import PoolState
 from the_edge_agent.memory.core.languages import Language
 from the_edge_agent.memory.core.results import FILE_DAMAGED, LostDatabaseError, LTMError
 from the_edge_agent.memory.core.validation import check_flag, check_seconds
@@ -208,6 +209,28 @@ class SQLiteDatabase:
     def __str__(self) -> str:
         """Name the file."""
         return self.path
+
+    def pool_state(self) -> PoolState | None:
+        """Return the state of the connections; None after ``close`` and before the first connection."""
+        with self._lock:
+            idle, in_use = len(self._idle), len(self._borrowers)
+            is_closed = self.closed
+        in_use -= idle  # an idle connection stays in the list of borrowers
+        if is_closed or not (idle or in_use > 0):
+            return None
+        is_file = self._file is not None
+        waiting = None if is_file else self._turns.waiting()
+        return {
+            "size": None if is_file else 1,
+            "in_use": max(0, in_use),
+            "idle": idle,
+            "overflow": 0,
+            "waiting": waiting,
+        }
+
+    def target(self) -> tuple[str, str]:
+        """Return the kind of the database, and the name of the file without its folder."""
+        return "sqlite", os.path.basename(self.path)
 
     def close(self) -> None:
         """Close every connection; those in use are closed when their transactions end. Closing again does nothing."""

@@ -102,6 +102,10 @@ class CallPool(QueuePool):
         """Return how many connections are in use."""
         return self._tickets.taken()
 
+    def waiting(self) -> int:
+        """Return how many threads wait for a connection."""
+        return self._tickets.waiting()
+
     def overflow(self) -> int:
         """Return how many connections there are above ``pool_size``."""
         return self.checkedin() + self.checkedout() - self.size()

@@ -18,7 +18,7 @@ from the_edge_agent.workflow.actions.plain import plain
 EVIL = "a\x1b[2J\u202eb\n"
 SHOWN = "a\\x1b[2J\\u202eb\\n"
 READING = (
-    *(("memory", "list"), ("memory", "get", "k"), ("memory", "search"), ("memory", "namespaces")),
+    *(("memory", "list"), ("memory", "get", "k"), ("memory", "search"), ("memory", "namespaces"), ("memory", "stats")),
     *(("memory", "delete", "k", "--yes"), ("memory", "cleanup"), ("memory", "optimize")),
 )
 
@@ -173,6 +173,29 @@ class TestNamespaces:
         assert found("--depth", "1") == [["a"], ["b"]]
         assert found("-n", "a") == [["x/y"]]
         assert ok("memory", "namespaces", "--url", url).stdout == "NAMESPACE\na\na / x/y\nb / x/y\n"
+
+
+class TestStats:
+    def test_json_is_the_result_of_measure(self, memory: SQLAlchemyBackend, url: str) -> None:
+        memory.namespace("n").store("k", 1)
+        expected = {name: value for name, value in plain(memory.measure()).items() if name != "success"}
+        assert ok("memory", "stats", "--url", url, "--json").json == expected
+        lines = ok("memory", "stats", "--url", url, "--json", "--nested").lines
+        assert [(line.get("namespace"), line["entries"]) for line in lines] == [(None, 4), (["n"], 1)]
+
+    def test_people_see_each_number(self, memory: SQLAlchemyBackend, url: str) -> None:
+        names = [line.split("  ")[0] for line in ok("memory", "stats", "--url", url).stdout.splitlines()]
+        assert names == ["entries", "bytes", "oldest", "newest", "expired", "word index"]
+
+    def test_values_in_a_blob_storage_count(self, url: str, tmp_path: Path) -> None:
+        storage = {"uri": str(tmp_path / "blobs"), "inline_threshold": 10}
+        with SQLAlchemyBackend(url, storage=storage) as memory, SQLAlchemyBackend("sqlite://") as plain_memory:
+            for each in (memory, plain_memory):
+                each.store("large", "é" * 100)
+                each.store("same", "é" * 100)
+                each.store("small", 1)
+            assert memory.measure()["bytes"] == plain_memory.measure()["bytes"]
+        assert "2 values are in a blob storage" in failed("memory", "stats", "--url", url)
 
 
 class TestWhichMemory:

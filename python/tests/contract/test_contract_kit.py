@@ -15,6 +15,7 @@ import pytest
 import broken_backends
 import broken_copies
 import broken_lifetimes
+import broken_measures
 import broken_namespaces
 import broken_races
 import broken_stats
@@ -36,6 +37,7 @@ MODULES = (
     broken_copies,
     broken_races,
     broken_stats,
+    broken_measures,
 )
 
 Outcome: TypeAlias = tuple[str, ...]
@@ -134,7 +136,15 @@ def test_there_are_faults_of_every_kind() -> None:
     assert len(FAULTS) >= 24
     rules = {cls.__name__ for test in FAULTS.values() for cls in LTMContract.__mro__ if test in vars(cls)}
     assert {"BatchRules", "ManyKeysRules", "ListingRules", "ExpiryRules", "CleanupRules", "VersionRules"} <= rules
-    assert {"NamespaceRules", "NamespaceListRules", "PageRules", "TouchRules", "IndexRules", "ImportRules"} <= rules
+    assert {
+        "NamespaceRules",
+        "NamespaceListRules",
+        "PageRules",
+        "TouchRules",
+        "IndexRules",
+        "ImportRules",
+        "MeasureRules",
+    } <= rules
     assert {backend.__module__ for backend in FAULTS} == {module.__name__ for module in MODULES}
 
 

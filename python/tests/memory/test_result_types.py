@@ -53,6 +53,7 @@ MEMORY: Final[dict[str, list[Call]]] = {
     "list_keys": [lambda memory: memory.list_keys(limit=1), lambda memory: memory.list_keys()],
     "entries": [lambda memory: memory.entries(limit=1), lambda memory: memory.entries(nested=True, order="newest")],
     "count": [lambda memory: memory.count()],
+    "measure": [lambda memory: memory.measure()],
     "list_namespaces": [lambda memory: memory.list_namespaces()],
     "import_entries": [lambda memory: memory.import_entries(memory.iterate_entries(), "replace")],
     "cleanup_expired": [lambda memory: memory.cleanup_expired()],
@@ -101,6 +102,7 @@ FAILURES: Final[dict[str, list[Call]]] = {
     "list_keys": [lambda memory: memory.list_keys(limit=0)],
     "entries": [lambda memory: memory.entries(order="oldest")],
     "count": [lambda memory: memory.count(5)],
+    "measure": [lambda memory: memory.measure(5)],
     "list_namespaces": [lambda memory: memory.list_namespaces(max_depth=0)],
     "import_entries": [
         lambda memory: memory.import_entries([{"key": "a", "value": 1}]),

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, ClassVar, Final, Literal, TypeAlias, TypeVar
 
 from the_edge_agent.memory import LTMBackend, LTMError, LTMTransaction
-from the_edge_agent.memory.core.codec import decode
+from the_edge_agent.memory.core.codec import decode, encode_value
 from the_edge_agent.memory.core.namespaces import ROOT, Namespace
 from the_edge_agent.memory.core.operations import Delete, Import, Operation, Store, imports_of
 from the_edge_agent.memory.core.pages import check_after_place, check_order, place_of
@@ -253,7 +253,7 @@ class MemoryBackend(FiveMethods):
     """A backend with every capability, with a dict."""
 
     capabilities: ClassVar[frozenset[str]] = frozenset(  # type: ignore[misc]
-        {"transactions", "ttl", "touch", "versions", "times", "match", "index", "import", "namespaces"}
+        {"transactions", "ttl", "touch", "versions", "times", "match", "index", "import", "measure", "namespaces"}
     )
 
     def __init__(self, ttl: float | None = None, errors: str = "return") -> None:
@@ -392,6 +392,26 @@ class MemoryBackend(FiveMethods):
         contains = self._range(prefix, nested)
         with self._open():
             return ok(count=len(self._living(contains)))
+
+    @returns_result
+    def measure(self, prefix: str | None = None, *, nested: bool = False) -> Result:
+        contains = self._range(prefix, nested)
+        with self._open():
+            rows = self._living(contains)
+            return ok(
+                entries=len(rows),
+                bytes=sum(self.bytes_of(row) for row in rows),
+                oldest=min((row.created_at for row in rows), default=None),
+                newest=max((row.updated_at for row in rows), default=None),
+                expired_count=sum(contains(key) and not self._lives(row) for key, row in self._rows.items()),
+                waiting_count=0,
+            )
+
+    def bytes_of(self, row: Row) -> int:
+        """Return how many bytes an entry has."""
+        metadata = row.entry.metadata
+        texts = [row.entry.key, encode_value(row.entry.value), "" if metadata is None else encode_value(metadata)]
+        return sum(len(text.encode()) for text in texts)
 
     def iterate_all(self, prefix: str | None = None, *, nested: bool = False) -> Iterator[tuple[Any, ...]]:
         if nested is False:

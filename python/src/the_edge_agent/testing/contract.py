@@ -83,6 +83,11 @@ class ContractBase:
         return having(backend, "import")
 
     @pytest.fixture
+    def measuring(self, backend: LTMBackend) -> LTMBackend:
+        """Return the backend; skip the test if it does not provide ``measure``."""
+        return having(backend, "measure")
+
+    @pytest.fixture
     def namespaced(self, backend: LTMBackend) -> LTMBackend:
         """Return the backend; skip the test if it has no namespaces."""
         return having(backend, "namespaces")

@@ -18,6 +18,7 @@ from the_edge_agent.testing.indexing import IndexRules
 from the_edge_agent.testing.iteration import IterationRules
 from the_edge_agent.testing.listing import ListingRules
 from the_edge_agent.testing.many_keys import ManyKeysRules
+from the_edge_agent.testing.measures import MeasureRules
 from the_edge_agent.testing.namespace_lists import NamespaceListRules
 from the_edge_agent.testing.namespaces import NamespaceRules
 from the_edge_agent.testing.pages import PageRules
@@ -55,6 +56,7 @@ class LTMContract(
     ImportRules,
     CleanupRules,
     VersionRules,
+    MeasureRules,
     NamespaceRules,
     NamespaceListRules,
     ClosingRules,

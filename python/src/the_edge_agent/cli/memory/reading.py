@@ -48,7 +48,7 @@ Prefix = Annotated[str | None, typer.Option(metavar="TEXT", help="Only keys that
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to ``tea memory``."""
     commands.add(app, list_, "list")
-    for command in (get, search, namespaces):
+    for command in (get, search, namespaces, stats):
         commands.add(app, command)
 
 
@@ -250,6 +250,47 @@ def _all_namespaces(
         if len(page) < size:
             return
         offset += size
+
+
+def stats(
+    url: Url = None,
+    file: AgentFile = None,
+    namespace: Namespace = None,
+    nested: Nested = False,
+    prefix: Prefix = None,
+    as_json: Json = False,
+) -> None:
+    """Show how many entries and bytes there are, how old they are, and how many have expired."""
+    with failures_exit(), ended_by_signals(), opened(url, file, namespace) as memory:
+        result = memory.measure(prefix, **({"nested": True} if nested else {}))
+        below = _all_namespaces(memory) if nested else iter(())
+        if as_json:
+            write_json([_without_success(result)])
+            write_json(
+                {"namespace": list(names), **_without_success(memory.namespace(*names).measure())} for names in below
+            )
+        else:
+            writer("-")(_measured(result).encode())
+            rows = ([_path(names), *_numbers(memory.namespace(*names).measure())] for names in below)
+            write_table(("namespace", "entries", "bytes", "oldest", "newest", "expired", "waiting"), rows)
+
+
+def _without_success(result: Mapping[str, Any]) -> dict[str, Any]:
+    return plain({name: value for name, value in result.items() if name != "success"})
+
+
+def _numbers(result: Mapping[str, Any]) -> list[str]:
+    counts = [f"{result[name]:,}" for name in ("entries", "bytes", "expired_count", "waiting_count")]
+    return [*counts[:2], time_of(result["oldest"]), time_of(result["newest"]), *counts[2:]]
+
+
+def _measured(result: Mapping[str, Any]) -> str:
+    names = ("entries", "bytes", "oldest", "newest", "expired", "word index")
+    *shown, _ = _numbers(result)
+    waiting = result["waiting_count"]
+    index = f"{waiting:,} entries wait; `tea memory optimize` adds them" if waiting else "up to date"
+    lines = zip(names, [*shown, index], strict=True)
+    return "".join(f"{name:<{_LABEL + 2}}{text}\n" for name, text in lines if text)
 
 
 def plain(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from the_edge_agent.memory.contract.result_types import (
     FoundEntry,
     ImportResult,
     KeysResult,
+    MeasureResult,
     NamespacesResult,
     RetrieveManyResult,
     RetrieveResult,
@@ -93,6 +94,7 @@ class LTMBackend(Observed, ABC):
             ``"ttl"`` and ``"times"``: it keeps lifetimes, provides ``touch``, and ``retrieve`` and ``search`` accept
             ``refresh_ttl``. ``"match"``: ``search`` accepts ``match="any"`` and ``explain``. ``"index"``: ``store``
             accepts ``index=False``. ``"import"``, which needs ``"times"``: it provides ``import_entries``.
+            ``"measure"``: it provides ``measure``.
             ``"namespaces"``: it provides ``namespace`` and ``list_namespaces``, and methods accept ``nested``.
     """
 
@@ -375,6 +377,27 @@ class LTMBackend(Observed, ABC):
         """
         self._require_nested(nested)
         return ok(count=sum(1 for _ in self.iterate_all(prefix)))
+
+    @returns_result
+    def measure(self, prefix: str | None = None, *, nested: bool = False) -> MeasureResult:
+        """Return how many entries there are, how large and how old they are. It may read all of them.
+
+        Args:
+            prefix: measure only entries whose key begins with this text.
+            nested: whether to measure the entries of the namespaces below too. A prefix is not allowed then.
+
+        Returns:
+            ``{"success": True, "entries": int, "bytes": int, "oldest": datetime | None, "newest": datetime | None,
+            "expired_count": int, "waiting_count": int}``. ``bytes`` is the size in UTF-8 of the keys with their
+            namespaces, as the whole memory has them, and of the JSON texts of values and metadata; it is the same on
+            every database. ``oldest`` is when the oldest entry was created, and ``newest`` when an entry was last
+            stored, in UTC; None without entries. ``expired_count`` is how many expired entries still take space: the
+            other numbers leave them out. ``waiting_count`` is how many entries are not yet in the index of words; it is
+            above 0 only on MySQL and MariaDB, and many make searches slow until ``optimize`` is called. Damaged entries
+            count. If a value is in a blob storage that cannot be read, or a time is damaged: a failure with the
+            ``error_type`` ``query_error``.
+        """
+        raise self._incapable("measure")
 
     def namespace(self: Self, *names: str) -> Self:
         """Return the part of this memory that is the namespace with these names, below this memory's own.

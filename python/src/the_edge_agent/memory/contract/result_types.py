@@ -199,6 +199,17 @@ class CountResult(AnyResult):
     count: int
 
 
+class MeasureResult(AnyResult):
+    """The result of ``measure``."""
+
+    entries: int
+    bytes: int
+    oldest: datetime | None
+    newest: datetime | None
+    expired_count: int
+    waiting_count: int
+
+
 class NamespacesResult(AnyResult):
     """The result of ``list_namespaces``."""
 

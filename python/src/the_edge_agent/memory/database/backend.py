@@ -25,6 +25,7 @@ from the_edge_agent.memory.contract.result_types import (
     FoundEntry,
     ImportResult,
     KeysResult,
+    MeasureResult,
     NamespacesResult,
     PoolState,
     RetrieveManyResult,
@@ -108,6 +109,8 @@ Shown = TypeVar("Shown")
 Self = TypeVar("Self", bound="DatabaseBackend")
 Find: TypeAlias = Callable[[dict[str, Damage]], tuple[list[Any], Sequence[Damage]]]
 
+Measured: TypeAlias = tuple[int, int, Any, Any, int, int]
+
 MOST_SYNCED: Final = 10_000  # entries; to write so many into a new catalog at the start takes one or two seconds
 
 
@@ -115,7 +118,7 @@ class DatabaseBackend(LTMBackend):
     """Has every public method of a memory on a database. A subclass sets ``_database`` and ``_ledger``."""
 
     capabilities: ClassVar[frozenset[str]] = frozenset(  # type: ignore[misc]
-        {"transactions", "ttl", "touch", "versions", "times", "match", "index", "import", "namespaces"}
+        {"transactions", "ttl", "touch", "versions", "times", "match", "index", "import", "measure", "namespaces"}
     )
 
     _fills_catalog = True  # whether the start fills an empty catalog
@@ -259,6 +262,16 @@ class DatabaseBackend(LTMBackend):
     def count(self, prefix: str | None = None, *, nested: bool = False) -> CountResult:
         """Return how many entries there are; see ``LTMBackend.count``."""
         return ok(count=self._count(self._key_range(prefix, nested)))
+
+    @returns_result
+    def measure(self, prefix: str | None = None, *, nested: bool = False) -> MeasureResult:
+        """Return how many entries there are, and their size and age; see ``LTMBackend.measure``."""
+        entries, size, oldest, newest, expired, waiting = self._measure(self._key_range(prefix, nested))
+        times = {"oldest": oldest, "newest": newest}
+        for name, time in times.items():
+            if entries and not isinstance(time, datetime):
+                raise LTMError("query_error", f"the time of the {name} entry is damaged; see `tea memory check --data`")
+        return ok(entries=entries, bytes=size, **times, expired_count=expired, waiting_count=waiting)
 
     @returns_result
     def cleanup_expired(self, batch_size: int = 100) -> CleanupResult:
@@ -632,6 +645,10 @@ class DatabaseBackend(LTMBackend):
 
     def _count(self, keys: KeyRange) -> int:
         """Return how many entries are in a range of keys."""
+        raise NotImplementedError
+
+    def _measure(self, keys: KeyRange) -> Measured:
+        """Return the numbers of ``measure`` for a range of keys. A time that cannot be read may be anything."""
         raise NotImplementedError
 
     def _touch(self, keys: Sequence[str], lifetime: timedelta | None) -> Mapping[str, datetime | None]:

@@ -201,6 +201,20 @@ class BlobStorage:
             pass  # not chained, because the message of this exception shows the text
         raise DamagedBlobError("is no text in the blob storage")
 
+    def size(self, pointer: str) -> int:
+        """Return how many bytes the JSON text of a pointer has.
+
+        Raises:
+            DamagedBlobError: the blob is missing.
+            LTMError: ``query_error``: the storage cannot be read.
+        """
+        path = self._path(pointer)
+        with _Translated("read"):
+            size = self._size(path)
+        if size is None:
+            raise DamagedBlobError("is missing in the blob storage")
+        return size
+
     def older_than(self, seconds: float) -> Iterator[str]:
         """Yield the pointers of blobs that were last written at least ``seconds`` ago; remove files that a crash left.
 

@@ -26,7 +26,7 @@ from the_edge_agent.memory.core.filters import Node
 from the_edge_agent.memory.core.namespaces import KeyRange
 from the_edge_agent.memory.core.operations import Import, Store
 from the_edge_agent.memory.core.pages import EntryRow
-from the_edge_agent.memory.core.results import Result, scored
+from the_edge_agent.memory.core.results import LTMError, Result, scored
 from the_edge_agent.memory.core.tokens import Term
 from the_edge_agent.memory.core.validation import MAX_KEY_LENGTH
 
@@ -49,6 +49,50 @@ _ABOVE_ALL_KEYS: Final = "\U0010ffff" * (MAX_KEY_LENGTH + 1)
 def range_of(keys: KeyRange) -> dict[str, Any]:
     """Return the parameters ``start`` and ``end`` for ``key >= start AND key < end``: the keys of this range."""
     return {"start": keys.start, "end": keys.end or _ABOVE_ALL_KEYS}
+
+
+def measured_by(visible: str, expired: str, size: str, time: str) -> str:
+    """Return the columns that measure entries: their number, bytes, times, and how many have expired.
+
+    Args:
+        visible: the SQL condition that an entry has not expired.
+        expired: the condition that it has.
+        size: the SQL for the bytes of a text, with ``{}`` for the column.
+        time: the SQL that selects a time, with ``{0}`` for its expression.
+    """
+    bytes_of = " + ".join(f"coalesce({size.format(column)}, 0)" for column in ("key", "value", "metadata"))
+    oldest, newest = (
+        time.format(f"{function}(CASE WHEN {visible} THEN {column} END)")
+        for function, column in (("min", "created_at"), ("max", "updated_at"))
+    )
+    numbers = (f"coalesce(sum(CASE WHEN {visible} THEN {number} END), 0)" for number in (1, f"({bytes_of})"))
+    outside = f"coalesce(sum(CASE WHEN {visible} AND storage_uri IS NOT NULL THEN 1 END), 0)"
+    return f"{', '.join(numbers)}, {oldest}, {newest}, coalesce(sum(CASE WHEN {expired} THEN 1 END), 0), {outside}"
+
+
+def measured_of(row: Sequence[Any], timestamp: Callable[[Any], Any]) -> tuple[int, int, Any, Any, int, int]:
+    """Return what ``DatabaseBackend._measure`` returns, from a row of the columns of ``measured_by``.
+
+    Raises:
+        LTMError: ``query_error``: values are in a blob storage, which a native memory does not read.
+    """
+    entries, size, oldest, newest, expired, outside = row
+    if outside:
+        raise values_elsewhere(outside)
+    return int(entries), int(size), _readable(oldest, timestamp), _readable(newest, timestamp), int(expired), 0
+
+
+def values_elsewhere(count: int) -> LTMError:
+    """Return the failure of a measurement of values that are in a blob storage which this memory was not given."""
+    message = f"{count:,} values are in a blob storage, which this memory was opened without; open it with its storage"
+    return LTMError("query_error", message)
+
+
+def _readable(raw: Any, timestamp: Callable[[Any], Any]) -> Any:
+    try:
+        return timestamp(raw)
+    except (TypeError, ValueError, AttributeError, OverflowError):
+        return raw
 
 
 def namespaced(find: str, percent: str = "%") -> str:

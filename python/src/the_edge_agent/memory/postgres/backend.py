@@ -29,7 +29,7 @@ from the_edge_agent.memory.core.pages import EntryRow, Order, Place
 from the_edge_agent.memory.core.results import LTMError, Result, already_there, conflict, ok, stored
 from the_edge_agent.memory.core.tokens import Term
 from the_edge_agent.memory.core.validation import check_flag
-from the_edge_agent.memory.database.backend import Answer, DatabaseBackend
+from the_edge_agent.memory.database.backend import Answer, DatabaseBackend, Measured
 from the_edge_agent.memory.database.native_rows import (
     ENTRY,
     ITEM,
@@ -40,6 +40,8 @@ from the_edge_agent.memory.database.native_rows import (
     entry_row_of,
     item_of,
     iterate,
+    measured_by,
+    measured_of,
     page_of,
     range_of,
     stores_of_imports,
@@ -140,6 +142,9 @@ _TOUCH: Final = f"""
 _BY_KEY: Final = f"SELECT {{columns}} FROM ltm_entries WHERE {IN_RANGE} AND key > %(after)s AND {VISIBLE}{{more}}"
 _KEYS: Final = f"{_BY_KEY} ORDER BY key LIMIT %(limit)s"
 _COUNT: Final = f"SELECT count(*) FROM ltm_entries WHERE {IN_RANGE} AND {VISIBLE}{{more}}"
+_MEASURE: Final = "SELECT {} FROM ltm_entries WHERE {}{{more}}".format(
+    measured_by(VISIBLE, "expires_at <= now()", "octet_length({})", utc("{0}")), IN_RANGE
+)
 _PAGE: Final = f"{_BY_KEY} ORDER BY key"
 _ENTRY_ROWS: Final[dict[Order, str]] = {
     "key": f"{_KEYS} OFFSET %(skip)s",
@@ -360,6 +365,11 @@ class PostgresBackend(DatabaseBackend):
     def _count(self, keys: KeyRange) -> int:
         statement, values = _COUNT.format(more=more_conditions(keys)), range_of(keys)
         return int(self._database.run(lambda connection: connection.execute(statement, values).fetchone()[0]))
+
+    def _measure(self, keys: KeyRange) -> Measured:
+        statement, values = _MEASURE.format(more=more_conditions(keys)), range_of(keys)
+        row = self._database.run(lambda connection: connection.execute(statement, values).fetchone())
+        return measured_of(row, in_utc)
 
     def _entry_rows(self, keys: KeyRange, order: Order, place: Place, skip: int, limit: int) -> list[EntryRow]:
         if order == "newest":

@@ -49,7 +49,7 @@ from the_edge_agent.memory.core.validation import (
     check_batch_size,
     check_flag,
 )
-from the_edge_agent.memory.database.backend import Answer, DatabaseBackend, Find
+from the_edge_agent.memory.database.backend import Answer, DatabaseBackend, Find, Measured
 from the_edge_agent.memory.database.blobs import BlobStorage
 from the_edge_agent.memory.database.search_plan import Reader, all_matching, first_answer
 from the_edge_agent.memory.database.writes import Change, Write
@@ -311,6 +311,40 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
 
     def _count(self, keys: KeyRange) -> int:
         return int(self._database.read(lambda sql: sql.entries.count(keys))[0][0])
+
+    def _measure(self, keys: KeyRange) -> Measured:
+        if not self._database.start().statements.entries.measures_bytes:
+            return self._measured_in_python(keys)
+        row = self._database.read(lambda sql: sql.entries.measure(keys))[0]
+        entries, size, oldest, newest, expired, waiting, outside = row
+        if outside:
+            size += self._bytes_outside(keys, outside)
+        return int(entries), int(size), oldest, newest, int(expired), int(waiting)
+
+    def _bytes_outside(self, keys: KeyRange, count: int) -> int:
+        """Return the bytes of the values in the blob storage."""
+        size, after = 0, ""
+        while rows := self._database.read(lambda sql, after=after: sql.entries.count_pointers(keys, after, 1_000)):  # type: ignore[misc]
+            size += sum(number * self._values.size(pointer, count) for pointer, number in rows)
+            after = rows[-1][0]
+        return size
+
+    def _measured_in_python(self, keys: KeyRange) -> Measured:
+        """Measure entries by reading them all, on a database without a known function for bytes."""
+        entries, size, created, updated = 0, 0, list[Any](), list[Any]()
+        for row in self._rows(keys, whole=True):
+            entries += 1
+            if isinstance(row, Damage):
+                continue
+            key, text, metadata, pointer, _, created_at, updated_at, *_ = row
+            value_size = len(text.encode()) if pointer is None else self._values.size(pointer, 1)
+            size += len(key.encode()) + value_size + len((metadata or "").encode())
+            created, updated = (
+                [min(created_at, *created)] if created else [created_at],
+                [max(updated_at, *updated)] if updated else [updated_at],
+            )
+        expired = int(self._database.read(lambda sql: sql.entries.count_expired(keys))[0][0])
+        return entries, size, *(created or [None]), *(updated or [None]), expired, 0
 
     def _entry_rows(self, keys: KeyRange, order: Order, place: Place, skip: int, limit: int) -> list[EntryRow]:
         rows = self._database.read(lambda sql: sql.entries.ordered(keys, order, place, skip, limit))

@@ -15,6 +15,7 @@ from the_edge_agent.memory.core.damage import Damage, Lost, not_here
 from the_edge_agent.memory.core.operations import Operation, Store
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.database.blobs import BlobStorage, DamagedBlobError
+from the_edge_agent.memory.database.native_rows import values_elsewhere
 from the_edge_agent.memory.sql.database import Database
 from the_edge_agent.memory.sql.queries.statements import Statements
 from the_edge_agent.memory.sql.schema.rows import Pointer, entry_of
@@ -65,6 +66,24 @@ class LargeValues:
             return {**entry, "value": decode(self._storage.get(entry["value"]))}
         except (DamagedBlobError, UnreadableError) as error:
             return Damage(key, "value", str(error))
+
+    def size(self, pointer: str, count: int) -> int:
+        """Return how many bytes a value in the storage has.
+
+        Args:
+            pointer: where it is.
+            count: how many values are in the storage; a message says so.
+
+        Raises:
+            LTMError: ``query_error``: there is no storage, or the value is missing or cannot be read.
+        """
+        if self._storage is None:
+            raise values_elsewhere(count)
+        try:
+            return self._storage.size(pointer)
+        except DamagedBlobError as error:
+            problem = LTMError("query_error", f"a value {error}")
+        raise problem
 
     def lost(self, known_damages: dict[str, Damage]) -> Lost:
         """Return a function from a key to the damage of its value in the storage, or to None if no damage is known."""

@@ -35,7 +35,7 @@ from the_edge_agent.memory.core.pages import EntryRow, Order, Place
 from the_edge_agent.memory.core.results import LTMError, Result, already_there, conflict, ok, stored
 from the_edge_agent.memory.core.tokens import Term, has_words
 from the_edge_agent.memory.core.validation import check_flag, microseconds_of
-from the_edge_agent.memory.database.backend import Answer, DatabaseBackend
+from the_edge_agent.memory.database.backend import Answer, DatabaseBackend, Measured
 from the_edge_agent.memory.database.native_rows import (
     ENTRY,
     ITEM,
@@ -46,6 +46,8 @@ from the_edge_agent.memory.database.native_rows import (
     entry_row_of,
     item_of,
     iterate,
+    measured_by,
+    measured_of,
     page_of,
     stores_of_imports,
     timed_of,
@@ -116,6 +118,9 @@ _NEXT_KEY: Final = (
 _END: Final = " AND key < :end"  # without a range this condition would exclude damaged keys that are not text
 _COUNT_ALL: Final = f"SELECT count(*) FROM ltm_entries WHERE {VISIBLE}"
 _COUNT: Final = f"{_COUNT_ALL} AND {IN_RANGE}{{more}}"
+_MEASURE: Final = "SELECT {} FROM ltm_entries WHERE true".format(
+    measured_by(VISIBLE, "expires_at <= :now", "length(CAST({} AS BLOB))", "{}")
+)
 _EXPIRED: Final = "SELECT id, key FROM ltm_entries WHERE expires_at <= :now ORDER BY expires_at, key LIMIT :limit"
 _EXPIRED_COUNT: Final = "SELECT count(*) FROM ltm_entries WHERE expires_at <= :now"
 
@@ -273,6 +278,11 @@ class SQLiteBackend(DatabaseBackend):
         statement = _COUNT.format(more=_more(keys)) if keys.has_limits else _COUNT_ALL
         with self._database.statement() as connection:
             return int(connection.execute(statement, range_values(keys)).fetchone()[0])
+
+    def _measure(self, keys: KeyRange) -> Measured:
+        statement = f"{_MEASURE} AND {IN_RANGE}{_more(keys)}" if keys.has_limits else _MEASURE
+        with self._database.statement() as connection:
+            return measured_of(connection.execute(statement, range_values(keys)).fetchone(), timestamp)
 
     def _entry_rows(self, keys: KeyRange, order: Order, place: Place, skip: int, limit: int) -> list[EntryRow]:
         with self._database.transaction() as connection:

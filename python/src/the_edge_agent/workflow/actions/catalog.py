@@ -86,6 +86,26 @@ def changes(memory: LTMBackend, since: str | None = None) -> Result:
     return {"success": True, "changed": changed, "deleted": gone, **counts, **_damaged(entries)}
 
 
+def snapshots(memory: LTMBackend) -> Result:
+    """List all snapshots of the catalog, newest first."""
+    found = _method(memory, "list_snapshots")()
+    return {"success": True, "snapshots": all_plain(found), "count": len(found), **_damaged(found)}
+
+
+def delete_snapshot(memory: LTMBackend, snapshot_id: str) -> Result:
+    """Delete a snapshot. The entries stay, and it is no failure if there is no such snapshot."""
+    return {"success": True, "deleted": _method(memory, "delete_snapshot")(snapshot_id)}
+
+
+def sync(memory: LTMBackend) -> Result:
+    """Make the whole catalog agree with the memory, for example when the catalog is new."""
+    _catalog(memory)
+    sync_catalog: Callable[[], Result] | None = getattr(memory, "sync_catalog", None)
+    if sync_catalog is None:
+        raise LTMError("configuration_error", "this memory cannot sync its catalog")
+    return sync_catalog()
+
+
 def cleanup(memory: LTMBackend, batch_size: int = 100) -> Result:
     """Remove up to ``batch_size`` expired entries from the catalog. No action returns them any more."""
     return _catalog(memory).cleanup_expired(batch_size)
@@ -97,7 +117,10 @@ CATALOG_ACTIONS: dict[str, Callable[..., Result]] = {
     "catalog.list": list_entries,
     "catalog.delete": delete,
     "catalog.snapshot": snapshot,
+    "catalog.snapshots": snapshots,
+    "catalog.delete_snapshot": delete_snapshot,
     "catalog.changes": changes,
+    "catalog.sync": sync,
     "catalog.cleanup": cleanup,
 }
 
@@ -108,6 +131,14 @@ def _catalog(memory: LTMBackend) -> CatalogBackend:
         message = "the memory has no catalog; write `catalog: sqlalchemy` under `settings.ltm`, beside its `url`"
         raise LTMError("configuration_error", message)
     return catalog
+
+
+def _method(memory: LTMBackend, name: str) -> Callable[..., Any]:
+    """Return a method that a catalog of another package may lack."""
+    method: Callable[..., Any] | None = getattr(_catalog(memory), name, None)
+    if method is None:
+        raise LTMError("configuration_error", f"this catalog has no {name}")
+    return method
 
 
 def _damaged(entries: Any) -> Result:

@@ -135,6 +135,11 @@ def count(memory: LTMBackend, prefix: str | None = None, *, nested: bool = False
     return memory.count(prefix, **_unless(False, nested=nested))
 
 
+def measure(memory: LTMBackend, prefix: str | None = None, *, nested: bool = False) -> Result:
+    """Tell how many entries there are, their bytes and times, and how many have expired."""
+    return plain(memory.measure(prefix, **_unless(False, nested=nested)))
+
+
 def list_namespaces(
     memory: LTMBackend,
     prefix: list[str] | None = None,
@@ -194,6 +199,7 @@ LTM_ACTIONS: dict[str, Callable[..., Result]] = {
     "ltm.list": list_keys,
     "ltm.entries": entries,
     "ltm.count": count,
+    "ltm.measure": measure,
     "ltm.list_namespaces": list_namespaces,
     "ltm.import": import_entries,
     "ltm.cleanup": cleanup,

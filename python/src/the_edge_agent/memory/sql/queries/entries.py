@@ -14,6 +14,7 @@ from sqlalchemy import (
     Connection,
     Integer,
     Select,
+    Table,
     Text,
     and_,
     bindparam,
@@ -21,6 +22,8 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal_column,
+    null,
     or_,
     select,
     type_coerce,
@@ -42,6 +45,7 @@ from the_edge_agent.memory.core.pages import Order, Place
 from the_edge_agent.memory.core.results import LTMError, Result, already_there, ok, stored
 from the_edge_agent.memory.core.validation import microseconds_of
 from the_edge_agent.memory.database.writes import Write, WrittenRow
+from the_edge_agent.memory.sql.dialects.base import Dialect
 from the_edge_agent.memory.sql.dialects.base.match_query import conditions_of, is_namespaced
 from the_edge_agent.memory.sql.dialects.base.upsert import insert_new
 from the_edge_agent.memory.sql.driver.prepared import BoundQuery, Prepared
@@ -125,6 +129,11 @@ class Entries:
 
         self._keys, self._page, self._whole = in_range(keys), in_range(page), in_range(whole)
         self._count = in_range(select(func.count()).select_from(table).where(visible))
+        self._measure = in_range(_measurement(dialect, table, visible, expired))
+        self._count_expired = in_range(select(func.count()).select_from(table).where(expired))
+        after = bindparam("b_pointer", type_=pointer.type)
+        counted = select(pointer, func.count()).where(visible, pointer > after).group_by(pointer).order_by(pointer)
+        self._count_pointers = in_range(counted.limit(rows))
         last_time = bindparam("b_time", type_=columns.updated_at.type)
         is_above = columns.key > bindparam("b_after")
         is_older = or_(columns.updated_at < last_time, and_(columns.updated_at == last_time, is_above))
@@ -403,6 +412,27 @@ class Entries:
         """Return the query that counts the entries in a range of keys."""
         return self._bound(self._count, keys, {})
 
+    @property
+    def measures_bytes(self) -> bool:
+        """Whether the database can count bytes; see ``measure``."""
+        return self._dialect.queries.byte_size(self._key) is not None
+
+    def measure(self, keys: KeyRange) -> BoundQuery:
+        """Return the query that measures a range of keys.
+
+        Its row has the number of entries, their bytes, the first time of creation, the last time of a store, and how
+        many entries have expired, are not in the index of words, and have their value in a blob storage.
+        """
+        return self._bound(self._measure, keys, {})
+
+    def count_expired(self, keys: KeyRange) -> BoundQuery:
+        """Return the query that counts the expired entries in a range of keys."""
+        return self._bound(self._count_expired, keys, {})
+
+    def count_pointers(self, keys: KeyRange, after: str, rows: int) -> BoundQuery:
+        """Return the query that selects the next pointers above ``after``, with how many entries have each."""
+        return self._bound(self._count_pointers, keys, {"b_pointer": after, "b_rows": rows})
+
     def _now(self, connection: Connection, statements: int = 1) -> dict[str, Any]:
         return {"b_now": self._dialect.times.clock(connection, statements=statements)}
 
@@ -412,6 +442,34 @@ class Entries:
 
     def _batches_of_keys(self, keys: Sequence[str]) -> list[list[str]]:
         return [*batches(keys, lambda key: len(key) * _WIDEST, self._packet)]
+
+
+def _measurement(
+    dialect: Dialect, table: Table, visible: ColumnElement[bool], expired: ColumnElement[bool]
+) -> Select[Any]:
+    columns, bytes_of = table.c, dialect.queries.byte_size
+    pointer = columns.storage_uri
+
+    def count(*conditions: ColumnElement[bool]) -> ColumnElement[Any]:
+        return func.coalesce(func.sum(case((and_(*conditions), 1), else_=0)), 0)
+
+    sizes = [bytes_of(columns.key), bytes_of(columns.value), bytes_of(columns.metadata)]
+    if any(size is None for size in sizes):
+        size: ColumnElement[Any] = null()
+    else:
+        key, value, metadata = (func.coalesce(each, 0) for each in sizes)
+        size = key + metadata + case((pointer.is_(None), value), else_=0)
+    waiting = dialect.queries.is_waiting(table)
+    created, updated = (case((visible, columns[name])) for name in ("created_at", "updated_at"))
+    return select(
+        count(visible),
+        func.coalesce(func.sum(case((visible, size), else_=0)), 0),
+        func.min(created, type_=columns.created_at.type),
+        func.max(updated, type_=columns.updated_at.type),
+        count(expired),
+        literal_column("0") if waiting is None else count(visible, waiting),
+        count(visible, pointer.is_not(None)),
+    ).select_from(table)
 
 
 def _only_last_counts(operations: Sequence[Operation]) -> bool:

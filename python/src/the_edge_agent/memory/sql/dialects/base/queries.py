@@ -46,6 +46,14 @@ class Queries(Part):
         """Return how long a text is, in characters or in bytes, whichever is faster."""
         return func.length(column, type_=Integer())
 
+    def byte_size(self, column: ColumnElement[Any]) -> ColumnElement[int] | None:
+        """Return how many bytes a text has in UTF-8. None if no function is known; then Python counts them."""
+        return None
+
+    def is_waiting(self, entries: Table) -> ColumnElement[bool] | None:
+        """Return the condition that an entry is not yet in the index of words; None if the index is never late."""
+        return None
+
     def filters(self, table: Table) -> FilterConditions:
         """Return the compiler that turns metadata filters into SQL conditions on a table."""
         return FilterConditions(table)

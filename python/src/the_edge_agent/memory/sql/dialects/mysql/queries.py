@@ -9,6 +9,7 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Connection,
+    Integer,
     Table,
     bindparam,
     case,
@@ -64,6 +65,14 @@ class MySQLQueries(Queries):
     def unindexed(self, table: Table) -> dict[str, ColumnElement[Any]]:
         """Return the column for the number, as NULL: the table of words has the earlier words under that number."""
         return {NUMBER: null()} if NUMBER in table.c else {}
+
+    def byte_size(self, column: ColumnElement[Any]) -> ColumnElement[int] | None:
+        """Return how many bytes a text has; the columns are in utf8mb4."""
+        return func.octet_length(column, type_=Integer())
+
+    def is_waiting(self, entries: Table) -> ColumnElement[bool] | None:
+        """Return the condition that an entry has no number, so that searches read it."""
+        return entries.c[NUMBER].is_(None) if NUMBER in entries.c else None
 
     def filters(self, table: Table) -> FilterConditions:
         """Return filter conditions by JSON functions."""

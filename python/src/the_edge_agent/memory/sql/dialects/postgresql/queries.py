@@ -42,6 +42,10 @@ class PostgreSQLQueries(Queries):
         """Return the length in bytes, which PostgreSQL stores. To count characters it would decompress the text."""
         return func.octet_length(column, type_=Integer())
 
+    def byte_size(self, column: ColumnElement[Any]) -> ColumnElement[int] | None:
+        """Return how many bytes a text has; a database must be in UTF-8."""
+        return func.octet_length(column, type_=Integer())
+
     def filters(self, table: Table) -> FilterConditions:
         """Return filter conditions on the JSONB copy."""
         if "metadata_json" not in table.c:

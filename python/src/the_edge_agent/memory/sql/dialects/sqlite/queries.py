@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Table
+from sqlalchemy import ColumnElement, Integer, LargeBinary, Table, cast, func
 from sqlalchemy.dialects.sqlite import insert
 
 from the_edge_agent.memory.sql.dialects.base import Queries
@@ -25,6 +25,10 @@ class SQLiteQueries(Queries):
     def upsert(self, table: Table, row: Mapping[str, Any]) -> Upsert:
         """Return an upsert that stores rows in one statement."""
         return OnConflict(table, row, insert)
+
+    def byte_size(self, column: ColumnElement[Any]) -> ColumnElement[int] | None:
+        """Return how many bytes a text has. ``octet_length`` needs SQLite 3.43."""
+        return func.length(cast(column, LargeBinary), type_=Integer())
 
     def filters(self, table: Table) -> FilterConditions:
         """Return filter conditions by json_each, or the portable ones if this SQLite has no JSON functions."""

@@ -42,12 +42,32 @@ def _print_version(is_requested: bool) -> None:  # the callback of an option
 
 @app.callback()
 def _tea(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose",
+            "-v",
+            count=True,
+            show_default=False,
+            metavar="",
+            help="Log nodes and actions to stderr, and where an agent's code failed; -vv also each call of the memory."
+            " Write it before the command: tea -v run FILE.",
+        ),
+    ] = 0,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Log JSON objects, one a line. Write it before the command.")
+    ] = False,
 ) -> None:
     """Run YAML agents that have a long-term memory."""
+    if verbose or log_json:
+        from the_edge_agent.cli.logs import show_logs  # imported here, so that `tea --help` is fast
+
+        context.call_on_close(show_logs(verbose, as_json=log_json))
 
 
 @app.command()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import builtins
 import json
+import linecache
 import re
 import sysconfig
 import traceback
@@ -113,6 +114,27 @@ def _describe(error: BaseException, filename: str) -> str:
     node = _NODE.fullmatch(frame.f_code.co_filename)
     place = f"line {line} of the `run` of node `{node[1]}`" if node else f"{_file_of(frame).name}:{line}"
     return f"{one_line(describe(error), _LONGEST)} (in `{frame.f_code.co_name}`, {place})"
+
+
+def frames_of(error: BaseException, codes: Mapping[str, tuple[str, int]]) -> list[str]:
+    """Return the frames of user code in the traceback of an exception, as Python writes them, innermost last.
+
+    Args:
+        error: the exception that the code of a node raised.
+        codes: for the name under which the code of each node was compiled: the agent's file (empty if the agent is a
+            dict), and the number of the line before the code there.
+    """
+    shown: list[str] = []
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if not _is_of_users(frame):
+            continue
+        name, function = frame.f_code.co_filename, frame.f_code.co_name
+        file, line_before = codes.get(name, (name, 0))
+        number = line + line_before
+        shown.append(f'  File "{file or name}", line {number}, in {function}')
+        text = linecache.getline(file, number).strip() if file else ""
+        shown += [f"    {text}"] if text else []
+    return shown
 
 
 def _is_of_users(frame: FrameType) -> bool:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 from the_edge_agent.workflow import budget
 from the_edge_agent.workflow.actions.registry import Action, Actions, call_action
 from the_edge_agent.workflow.budget import BudgetError, Work
-from the_edge_agent.workflow.code import CodeError
+from the_edge_agent.workflow.code import CodeError, frames_of
 from the_edge_agent.workflow.errors import ActionError, NodeError, Place, WorkflowError, describe, one_line
+from the_edge_agent.workflow.logs import log_frames, logged
 from the_edge_agent.workflow.model import Agent, Node, RunBody, UsesBody
 from the_edge_agent.workflow.templates import Renderer, TemplateError
 
@@ -85,7 +87,8 @@ class CompiledGraph:
     def _run(self, state: State) -> Iterator[Event]:
         work = None if self._agent.is_trusted else Work(budget.MAX_RUN_WORK)
         for node in self._agent.nodes:
-            state = self._step(node, state, work)
+            with logged("node", node.name):
+                state = self._step(node, state, work)
             yield {"type": "state", "node": node.name, "state": deepcopy(state)}
         yield {"type": "final", "state": state}
 
@@ -110,6 +113,7 @@ class CompiledGraph:
         try:
             updates = body.code.run(names)
         except CodeError as error:
+            log_frames(node.name, partial(self._frames, error))
             place, line = node.place, ""
             if error.line is not None and place.line is not None:
                 place = Place(place.source, place.path, body.line_before + error.line, 1)
@@ -119,6 +123,15 @@ class CompiledGraph:
                 node.name, f"{one_line(str(error), _LONGEST)}{line}", error_type=error.kind, place=place
             ) from error.__cause__
         return {**state, **updates}
+
+    def _frames(self, error: CodeError) -> list[str]:
+        """Return the frames of user code of a failure, with the lines of the agent's file."""
+        codes = {
+            node.body.code.filename: (node.place.source, node.body.line_before if node.place.line is not None else 0)
+            for node in self._agent.nodes
+            if isinstance(node.body, RunBody)
+        }
+        return [] if error.__cause__ is None else frames_of(error.__cause__, codes)
 
     def _use(self, node: Node, body: UsesBody, state: State, work: Work | None) -> State:
         values = {"state": state, "variables": self._agent.variables}

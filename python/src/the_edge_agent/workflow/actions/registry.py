@@ -11,6 +11,7 @@ from the_edge_agent.memory import NOT_GIVEN, LTMBackend, LTMError
 from the_edge_agent.workflow.actions.catalog import CATALOG_ACTIONS
 from the_edge_agent.workflow.actions.ltm import LTM_ACTIONS
 from the_edge_agent.workflow.errors import ActionError, most_like, nearest
+from the_edge_agent.workflow.logs import logged
 
 Action: TypeAlias = Callable[..., Any]
 """A function that is called as ``action(state, **arguments)``.
@@ -100,13 +101,14 @@ def call_action(
     action = registry.get(name)
     if action is None:
         raise ActionError(name, {"error": "there is no such action", "error_type": "configuration_error"})
-    try:
-        result = action(state, *args, **arguments)
-    except LTMError as failure:
-        result = failure.result
-    if isinstance(result, dict) and result.get("success") is False:
-        raise ActionError(name, result)
-    return result
+    with logged("action", name):
+        try:
+            result = action(state, *args, **arguments)
+        except LTMError as failure:
+            result = failure.result
+        if isinstance(result, dict) and result.get("success") is False:
+            raise ActionError(name, result)
+        return result
 
 
 class Actions:

@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "memory.diagnostics": ["memory.core", "memory.contract", "memory.database", "memory.sql"],
     "memory": [],
     "testing": ["memory"],
+    "integrations": ["memory"],
     "workflow": ["memory"],
     "cli": ["workflow", "memory", ""],
 }

@@ -1,0 +1,1 @@
+"""What connects memories with other libraries; each module needs an extra."""

@@ -3,8 +3,9 @@
     python -m benchmarks.moving --entries 1000000
 
 It needs a server of MySQL, PostgreSQL and MariaDB: ``--mysql``, ``--postgresql`` and ``--mariadb``, or the variables
-It needs servers of MySQL, PostgreSQL and MariaDB: ``--mysql``, ``--postgresql`` and ``--mariadb``, or the variables
-the end. Each step runs ``tea`` in a process of its own. It is killed by SIGKILL when about half of the entries have
+It needs a server of MySQL, PostgreSQL and MariaDB: ``--mysql``, ``--postgresql`` and ``--mariadb``, or the variables
+``TEST_MYSQL_URL``, ``TEST_POSTGRES_URL`` and ``TEST_MARIADB_URL``. It makes databases of its own there, and drops them
+at the end. Each step runs ``tea`` in a process of its own. It is killed by SIGKILL when about half of the entries have
 arrived, and run again. The end is an error if a line differs, or a step needs more than 200 MB.
 """
 
@@ -35,22 +36,10 @@ from the_edge_agent.memory import LTMError, SQLAlchemyBackend
 MOST_MEGABYTES: Final = 200
 _VARIABLES: Final = {"mysql": "TEST_MYSQL_URL", "postgresql": "TEST_POSTGRES_URL", "mariadb": "TEST_MARIADB_URL"}
 _LEAST_LINE: Final = 200  # bytes; no line of our entries is shorter
-_WORDS: Final = [
-    "river",
-    "mountain",
-    "fox",
-    "hound",
-    "garden",
-    "winter",
-    "letter",
-    "kitchen",
-    "violet",
-    "engine",
-    "harbour",
-    "paper",
-    "silver",
-    "morning",
-]
+_WORDS: Final = (
+    *("river", "mountain", "fox", "hound", "garden", "winter", "letter", "kitchen", "violet", "engine", "harbour"),
+    *("paper", "silver", "morning"),
+)
 _SEARCHES: Final = ("fox hound", "+river -paper", "kitch*", '"mountain hound"', None)
 _LATER: Final = datetime(2150, 1, 1, tzinfo=timezone.utc)
 
@@ -224,7 +213,7 @@ def differences(one: str, other: str) -> list[str]:
             if found[0] != found[1] or not found[0]:
                 faults.append(f"the search {query!r} has other results")
         key = next(key for key in first.list_keys("entry/", limit=1)["keys"])
-        version = first.retrieve(key)["version"]
+        version = int(first.retrieve(key)["version"] or 0)
         if second.store(key, 1, if_version=version)["version"] != version + 1:
             faults.append("compare-and-swap does not go on with the version")
     return faults

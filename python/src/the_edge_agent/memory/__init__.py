@@ -31,6 +31,7 @@ from the_edge_agent.memory.contract.config import (
 from the_edge_agent.memory.contract.raising import raising
 from the_edge_agent.memory.contract.result_types import (
     AnyResult,
+    BackupResult,
     CallStats,
     CleanupResult,
     CommitResult,
@@ -50,7 +51,9 @@ from the_edge_agent.memory.contract.result_types import (
     OptimizeResult,
     PoolState,
     QueuedResult,
+    RecordedEntry,
     RefusedEntry,
+    RestoreResult,
     RetrievedEntry,
     RetrieveManyResult,
     RetrieveResult,
@@ -75,6 +78,7 @@ from the_edge_agent.memory.core.calls import CallEvent, CallListener
 from the_edge_agent.memory.core.query import escape, words_of
 from the_edge_agent.memory.core.results import ERROR_TYPES, LTMError
 from the_edge_agent.memory.core.validation import NOT_GIVEN
+from the_edge_agent.memory.transfer.backup import back_up, restore
 from the_edge_agent.memory.transfer.moving import copy_entries, export_entries, import_file
 
 if TYPE_CHECKING:
@@ -119,6 +123,7 @@ __all__ = [
     "NOT_GIVEN",
     "SQLALCHEMY_AVAILABLE",
     "AnyResult",
+    "BackupResult",
     "CallEvent",
     "CallListener",
     "CallStats",
@@ -151,7 +156,9 @@ __all__ = [
     "PostgresBackend",
     "PostgresCatalog",
     "QueuedResult",
+    "RecordedEntry",
     "RefusedEntry",
+    "RestoreResult",
     "RetrieveManyResult",
     "RetrieveResult",
     "RetrievedEntry",
@@ -174,6 +181,7 @@ __all__ = [
     "TrackedEntriesResult",
     "TrackedEntry",
     "WholeEntry",
+    "back_up",
     "catalog_as_it_is",
     "check_database",
     "compute_content_hash",
@@ -195,6 +203,7 @@ __all__ = [
     "raising",
     "register_backend",
     "register_catalog_backend",
+    "restore",
     "words_of",
 ]
 

@@ -1,4 +1,4 @@
-"""``tea memory export|import|copy``: move the entries of a memory to a file, from a file, or to another database."""
+"""``tea memory export|import|copy|backup|restore``: move entries to files, from files, and to other databases."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
@@ -21,7 +21,7 @@ from the_edge_agent.cli.signals import ended_by_signals
 from the_edge_agent.cli.terminal import one_line
 
 if TYPE_CHECKING:
-    from the_edge_agent.memory import LTMBackend
+    from the_edge_agent.memory import LTMBackend, LTMError
 
 _DEFAULT_LANGUAGE = "english"
 _COUNTS = {
@@ -30,6 +30,8 @@ _COUNTS = {
     "unchanged_count": "unchanged",
     "skipped_count": "skipped",
     "expired_count": "expired",
+    "deleted_count": "deleted",
+    "snapshot_count": "snapshots",
 }
 
 Output = Annotated[str, typer.Option("--output", "-o", metavar="FILE|-", help="The file to write; - is stdout.")]
@@ -45,6 +47,8 @@ def add_to(app: typer.Typer) -> None:
     app.command("export")(export)
     app.command("import")(import_)
     app.command("copy")(copy)
+    app.command("backup")(backup)
+    app.command("restore")(restore)
 
 
 def export(
@@ -56,7 +60,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write all entries to a file of JSON Lines with a checksum, with their versions, times and lifetimes."""
-    from the_edge_agent.memory import LTMError, export_entries
+    from the_edge_agent.memory import export_entries
 
     with failures_exit(), ended_by_signals():
         damage: LTMError | None = None
@@ -69,7 +73,7 @@ def export(
         ):
             try:
                 report = export_entries(memory, stream, nested=nested, progress=progress)
-            except LTMError as failure:
+            except _ltm_error() as failure:
                 if "sha256" not in failure.result:
                     raise
                 damage = failure  # the file is complete but for the damaged entries
@@ -128,20 +132,96 @@ def copy(
         show_counts(report, as_json=as_json)
 
 
+def backup(
+    output: Annotated[str, typer.Argument(metavar="FILE|-", help="The file to write; - is stdout.")],
+    url: Url = None,
+    file: AgentFile = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="SNAPSHOT", help="The snapshot of the backup before: write only what has changed since."),
+    ] = None,
+    sync: Annotated[
+        bool, typer.Option("--sync/--no-sync", help="First bring the catalog in step with the memory.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Write all entries and snapshots to a file, or what has changed since a snapshot. This makes a new snapshot."""
+    from the_edge_agent.memory import back_up
+
+    with failures_exit(), ended_by_signals():
+        damage: LTMError | None = None
+        report: Mapping[str, Any] = {}
+        with (
+            written_file(output) as stream,
+            stdout_reserved_for_the_result(),
+            with_catalog(url, file) as memory,
+            progress_bar("backup", lambda: memory.count()["count"] if since is None else None) as progress,
+        ):
+            try:
+                report = back_up(memory, stream, since=since, sync=sync, progress=progress)
+            except _ltm_error() as failure:
+                if "sha256" not in failure.result:
+                    raise
+                damage = failure  # the file is complete but for the damaged entries
+        if damage is not None:
+            raise damage
+        text = (
+            f"{report['entries']:,} entries, {report['deleted_count']:,} deleted, {report['snapshot_count']:,} "
+            f"snapshots; for the next backup: --since {report['snapshot_id']}"
+        )
+        show_report({"output": output, **report}, text, as_json=as_json, to_stderr=output == "-")
+
+
+def restore(
+    sources: Annotated[list[str], typer.Argument(metavar="FILE...", help="A full backup, and those made since.")],
+    url: Url = None,
+    file: AgentFile = None,
+    on_conflict: OnConflict = "fail",
+    as_json: Json = False,
+) -> None:
+    """Put backups back, with their versions, times, lifetimes and snapshots. After an interruption, run it again."""
+    from the_edge_agent.memory import restore as restored
+
+    with failures_exit(), ended_by_signals():
+        with ExitStack() as stack:
+            streams = [stack.enter_context(read_file(each)) for each in sources]
+            stack.enter_context(stdout_reserved_for_the_result())
+            firsts = [stream.readline() for stream in streams]
+            language = next(filter(None, map(_language_of, firsts)), None)
+            memory = stack.enter_context(target(url, file, None, language=language, catalog=True))
+            progress = stack.enter_context(progress_bar("restore", lambda: _entries_in(streams[0])))
+            lines = [*map(_lines, firsts, streams)]
+            report = restored(memory, lines, on_conflict=on_conflict, progress=progress)
+        show_counts(report, as_json=as_json)
+
+
+@contextmanager
+def with_catalog(url: str | None, file: Path | None) -> Iterator[LTMBackend]:
+    """Open a memory that exists, with its catalog. The catalog is created if it is not there yet."""
+    with opened(url, file) as memory:
+        memory.count()
+    with opened(url, file, creates=True, catalog=True) as memory:
+        yield memory
+
+
+def _ltm_error() -> type[LTMError]:
+    from the_edge_agent.memory import LTMError
+
+    return LTMError
+
+
 @contextmanager
 def target(
     url: str | None, file: Path | None, namespace: list[str] | None, *, language: str | None, catalog: bool = False
 ) -> Iterator[LTMBackend]:
     """Open the memory that entries are stored in. A new table gets the language of the memory that they come from."""
-    from the_edge_agent.memory import LTMError
-
     language = None if language == _DEFAULT_LANGUAGE else language
     if language is not None:
         try:
             with opened(url, file) as memory:
                 memory.count()
                 language = None  # the table exists
-        except LTMError as failure:
+        except _ltm_error() as failure:
             if failure.error_type not in ("configuration_error", "connection_error"):
                 raise
     with opened(url, file, namespace, creates=True, catalog=catalog, language=language) as memory:

@@ -242,6 +242,23 @@ class MoveResult(AnyResult):
     expired_count: int
 
 
+class BackupResult(AnyResult):
+    """The result of ``back_up``."""
+
+    snapshot_id: str
+    entries: int
+    deleted_count: int
+    snapshot_count: int
+    sha256: str
+
+
+class RestoreResult(MoveResult):
+    """The result of ``restore``."""
+
+    deleted_count: int
+    snapshot_count: int
+
+
 class CleanupResult(AnyResult):
     """The result of ``cleanup_expired``, also of a catalog, and of ``cleanup_storage``."""
 
@@ -384,6 +401,17 @@ class Snapshot(TypedDict):
     entry_count: int
     total_bytes: int
     created_at: datetime
+
+
+class RecordedEntry(TypedDict):
+    """An entry of a snapshot, as the snapshot has recorded it."""
+
+    id: str
+    key: str
+    content_hash: str
+    metadata_hash: str | None
+    byte_size: int | None
+    expires_at: datetime | None
 
 
 class DeletedEntry(TypedDict):

@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from the_edge_agent.memory.contract.catalog import compute_content_hash, generate_entry_id
+from the_edge_agent.memory.contract.result_types import RecordedEntry
 from the_edge_agent.memory.core.codec import INT64_MAX, MAX_VALUE_DEPTH, decode, encode_json, encode_metadata
-from the_edge_agent.memory.core.damage import Damage, Timestamp, read_tracked
+from the_edge_agent.memory.core.damage import Damage, Timestamp, damaged, read_gone, read_tracked
 from the_edge_agent.memory.core.operations import Delete, Import, Operation, Store
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.validation import check_expiry, check_items, check_key, check_text
@@ -17,6 +18,8 @@ from the_edge_agent.memory.core.validation import check_expiry, check_items, che
 LOW_PART: Final = 2**32  # sizes are added in two parts, see ``total_of``
 MAX_HASH_LENGTH: Final = 200
 SNAPSHOT_ID_LENGTH: Final = 36
+#: The columns of an entry of a snapshot.
+RECORDED: Final = ("entry_id", "key", "content_hash", "metadata_hash", "byte_size", "expires_at")
 _REQUIRED: Final = frozenset({"key", "content_hash", "byte_size"})
 _OPTIONAL: Final = frozenset({"storage_uri", "metadata", "inlined_value", "expires_at"})
 _BAD_ENTRY: Final = ("validation_error", "serialization_error")  # any other failure ends the whole batch
@@ -240,3 +243,33 @@ def _read_tracked_at(key: str, row: Sequence[Any] | None, timestamp: Timestamp) 
     if row is None:
         return None
     return read_tracked(row, timestamp) if row[1] == key else Damage(key, "key", "its row has another key")
+
+
+def checked_recorded(entry: Mapping[str, Any]) -> RecordedEntry:
+    """Check an entry of a snapshot that is imported.
+
+    Raises:
+        LTMError: ``validation_error``.
+    """
+    key, metadata_hash, size = check_key(entry["key"]), entry["metadata_hash"], entry["byte_size"]
+    return {
+        "id": generate_entry_id(key),
+        "key": key,
+        "content_hash": _check_hash(entry["content_hash"]),
+        "metadata_hash": None if metadata_hash is None else _check_hash(metadata_hash),
+        "byte_size": None if size is None else _check_size(size),
+        "expires_at": check_expiry(entry["expires_at"]),
+    }
+
+
+def read_recorded(row: Sequence[Any], timestamp: Timestamp) -> RecordedEntry:
+    """Return the entry of a snapshot from a row with the columns of ``RECORDED``.
+
+    Raises:
+        LTMError: ``query_error`` if the row is damaged.
+    """
+    entry_id, key, content_hash, metadata_hash, byte_size, expires_at = row
+    gone = read_gone((entry_id, key, content_hash, byte_size, expires_at), timestamp)
+    if isinstance(gone, Damage):
+        raise damaged([gone])
+    return {**gone, "metadata_hash": metadata_hash}  # type: ignore[typeddict-item]

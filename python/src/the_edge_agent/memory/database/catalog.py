@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from types import TracebackType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from the_edge_agent.memory.contract.observed import OF_CATALOGS, Observed
 from the_edge_agent.memory.contract.result_types import (
     CleanupResult,
     DeletedEntry,
     PoolState,
+    RecordedEntry,
     Snapshot,
     TrackedEntriesResult,
     TrackedEntry,
     TrackManyResult,
     TrackResult,
 )
-from the_edge_agent.memory.contract.tracking import Tracked, check_batch, check_snapshot_id
+from the_edge_agent.memory.contract.tracking import (
+    Tracked,
+    check_batch,
+    check_snapshot_found,
+    check_snapshot_id,
+    checked_recorded,
+)
 from the_edge_agent.memory.core.damage import Damage, whole, whole_entries
 from the_edge_agent.memory.core.filters import Node, parse_filter
-from the_edge_agent.memory.core.results import ok, returns_result
+from the_edge_agent.memory.core.results import LTMError, ok, returns_result
 from the_edge_agent.memory.core.showing import repr_of
 from the_edge_agent.memory.core.validation import (
     check_batch_size,
+    check_expiry,
     check_flag,
     check_key,
     check_keys,
@@ -35,6 +44,8 @@ from the_edge_agent.memory.core.validation import (
 )
 
 Self = TypeVar("Self", bound="DatabaseCatalog")
+
+RECORDED_AT_ONCE: Final = 1_000  # entries of a snapshot that one statement reads, and one transaction imports
 
 
 class DatabaseCatalog(Observed):
@@ -190,6 +201,66 @@ class DatabaseCatalog(Observed):
         """
         return self._deleted(check_snapshot_id(since_snapshot_id, "since_snapshot_id"))
 
+    def iterate_snapshot(self, snapshot_id: str) -> Iterator[RecordedEntry]:
+        """Yield the entries of a snapshot as it has recorded them, ordered by id. They are read page by page.
+
+        Yields:
+            ``{"id", "key", "content_hash", "metadata_hash", "byte_size", "expires_at"}``; ``metadata_hash`` is None for
+            an entry without metadata.
+
+        Raises:
+            LTMError: ``validation_error`` for an unknown snapshot.
+        """
+        checked = check_snapshot_id(snapshot_id, "snapshot_id")
+        check_snapshot_found(self._snapshot(checked))
+        return self._iterate_snapshot(checked)
+
+    def _iterate_snapshot(self, snapshot_id: str) -> Iterator[RecordedEntry]:
+        after = ""
+        while page := self._recorded(snapshot_id, after, RECORDED_AT_ONCE):
+            yield from page
+            after = page[-1]["id"]
+
+    def import_snapshot(self, snapshot: Snapshot, entries: Iterable[RecordedEntry]) -> bool:
+        """Store a copy of a snapshot of another catalog, with its id, name and time.
+
+        If this is interrupted, there is no snapshot; call it again. Do not call it for one id at the same time.
+
+        Args:
+            snapshot: as ``get_snapshot`` returns it.
+            entries: as ``iterate_snapshot`` yields them, in any order.
+
+        Returns:
+            Whether the snapshot was stored; false if there is one with this id already.
+
+        Raises:
+            LTMError: ``validation_error`` if ``entry_count`` is not the number of entries, or a field is bad.
+        """
+        snapshot_id = check_snapshot_id(snapshot["id"], "snapshot_id")
+        name, created_at = check_text(snapshot["name"], "name"), check_expiry(snapshot["created_at"], "created_at")
+        if created_at is None:
+            raise LTMError("validation_error", "a snapshot must have created_at")
+        if self._snapshot(snapshot_id) is not None:
+            return False
+        self._delete_snapshot(snapshot_id)  # what an interrupted call has left
+        rest, count, total = iter(entries), 0, 0
+        while page := [*islice(rest, RECORDED_AT_ONCE)]:
+            recorded = [checked_recorded(entry) for entry in page]
+            self._record(snapshot_id, recorded)
+            count += len(recorded)
+            total += sum(entry["byte_size"] or 0 for entry in recorded)
+        if (count, total) != (snapshot["entry_count"], snapshot["total_bytes"]):
+            self._delete_snapshot(snapshot_id)
+            raise LTMError(
+                "validation_error",
+                f"the snapshot {snapshot_id} has {snapshot['entry_count']:,} entries of {snapshot['total_bytes']:,} "
+                f"bytes, not {count:,} of {total:,}",
+            )
+        self._import_snapshot(
+            {"id": snapshot_id, "name": name, "entry_count": count, "total_bytes": total, "created_at": created_at}
+        )
+        return True
+
     # --- hooks for subclasses ----------------------------------------------------------------------
 
     def _check_size(self, entry: Tracked) -> None:
@@ -237,6 +308,18 @@ class DatabaseCatalog(Observed):
 
     def _delete_snapshot(self, snapshot_id: str) -> bool:
         """Delete a snapshot; return whether there was one."""
+        raise NotImplementedError
+
+    def _recorded(self, snapshot_id: str, after: str, limit: int) -> list[RecordedEntry]:
+        """Return the first ``limit`` entries of a snapshot after an id, by id."""
+        raise NotImplementedError
+
+    def _record(self, snapshot_id: str, entries: Sequence[RecordedEntry]) -> None:
+        """Add entries to a snapshot that is being imported."""
+        raise NotImplementedError
+
+    def _import_snapshot(self, snapshot: Snapshot) -> None:
+        """Add a snapshot whose entries were added before."""
         raise NotImplementedError
 
     def _changed(self, snapshot_id: str | None) -> list[Any]:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any, ClassVar, Final, Literal, TypeAlias, TypeVar
 
 from the_edge_agent.memory.contract.catalog import generate_entry_id
-from the_edge_agent.memory.contract.tracking import Tracked, check_snapshot_found, check_total, read_tracked_at
+from the_edge_agent.memory.contract.result_types import RecordedEntry, Snapshot
+from the_edge_agent.memory.contract.tracking import (
+    Tracked,
+    check_snapshot_found,
+    check_total,
+    read_recorded,
+    read_tracked_at,
+)
 from the_edge_agent.memory.core.damage import (
     Damage,
     Listed,
@@ -24,6 +32,7 @@ Row: TypeAlias = Sequence[Any]
 #: One statement that reads, several that see one state, or some that write.
 Way: TypeAlias = Literal["read", "state", "write"]
 
+_OF_IMPORT: Final = ("snapshot_id", "ends", "entry_count", "total_bytes", "created_at")
 _COLUMNS: Final = ("id", "key", "content_hash", "storage_uri", "byte_size", "inlined_value", "metadata")
 # Each write of an entry changes these. An expired entry counts as absent.
 _OF_WRITE: Final = """
@@ -59,6 +68,16 @@ _DELETED: Final = """
     WHERE s.snapshot_id = {id} AND NOT EXISTS (SELECT 1 FROM ltm_catalog c WHERE c.id = s.entry_id AND {visible})
     ORDER BY s.key"""
 
+_RECORDED: Final = """
+    SELECT s.entry_id, s.key, s.content_hash, s.metadata_hash, s.byte_size, {expires_at} FROM ltm_snapshot_entries s
+    WHERE s.snapshot_id = {id} AND s.entry_id > {start} ORDER BY s.entry_id LIMIT {limit}"""
+_RECORD: Final = """
+    INSERT INTO ltm_snapshot_entries (snapshot_id, entry_id, key, content_hash, metadata_hash, byte_size, expires_at)
+    VALUES ({snapshot_id}, {id}, {key}, {content_hash}, {metadata_hash}, {byte_size}, {ends})"""
+_IMPORT: Final = """
+    INSERT INTO ltm_snapshots (id, name, entry_count, total_bytes, created_at)
+    VALUES ({id}, {name}, {entry_count}, {total_bytes}, {created_at})"""
+
 
 class CatalogSQL:
     """The statements of one database, as its driver takes them.
@@ -80,6 +99,9 @@ class CatalogSQL:
         drop_entries: the end of its entries.
         changed: the entries that differ from a snapshot.
         deleted: the entries of a snapshot that are gone.
+        recorded: a page of the entries of a snapshot.
+        record: adds an entry to a snapshot.
+        import_snapshot: adds a snapshot.
         read_time: makes a time of what is selected.
     """
 
@@ -104,7 +126,7 @@ class CatalogSQL:
             of_upsert: the fields of ``_UPSERT`` that are not parameters.
         """
         self.read_time = read_time
-        names = (*_COLUMNS, "metadata_hash", "name", "start", "end")
+        names = (*_COLUMNS, "metadata_hash", "name", "start", "end", "limit", *_OF_IMPORT)
         fields = {name: placeholder.format(name) for name in names} | {"now": now, "differs": differs}
         times = ", ".join(timestamp(f"c.{name}") for name in ("expires_at", "created_at", "updated_at"))
         self.tracked = f"SELECT {', '.join(f'c.{name}' for name in _COLUMNS)}, {times} FROM ltm_catalog c"
@@ -121,6 +143,8 @@ class CatalogSQL:
         self.snapshot = f"{self.snapshots} WHERE id = {fields['id']}"
         self.drop = f"DELETE FROM ltm_snapshots WHERE id = {fields['id']}"
         self.drop_entries = f"DELETE FROM ltm_snapshot_entries WHERE snapshot_id = {fields['id']}"
+        self.recorded, self.record = _RECORDED.format(**fields), _RECORD.format(**fields)
+        self.import_snapshot = _IMPORT.format(**fields)
         self.changed, self.deleted = _CHANGED.format(**fields), _DELETED.format(**fields)
 
 
@@ -195,6 +219,34 @@ class NativeCatalog(DatabaseCatalog):
             return int(found)
 
         return bool(self._run(work, "write"))
+
+    def _recorded(self, snapshot_id: str, after: str, limit: int) -> list[RecordedEntry]:
+        values = {"id": snapshot_id, "start": after, "limit": limit}
+        rows = self._run(lambda connection: connection.execute(self._sql.recorded, values).fetchall(), "read")
+        return [read_recorded(row, self._sql.read_time) for row in rows]
+
+    def _record(self, snapshot_id: str, entries: Sequence[RecordedEntry]) -> None:
+        rows = [{**each, "snapshot_id": snapshot_id, "ends": self._time(each["expires_at"])} for each in entries]
+
+        def work(connection: Any) -> None:
+            for row in rows:
+                connection.execute(self._sql.record, row)
+
+        self._run(work, "write")
+
+    def _import_snapshot(self, snapshot: Snapshot) -> None:
+        values = {**snapshot, "created_at": self._time(snapshot["created_at"])}
+
+        def work(connection: Any) -> None:
+            connection.execute(self._sql.import_snapshot, values)
+            for statement in self._after_snapshot:
+                connection.execute(statement)
+
+        self._run(work, "write")
+
+    def _time(self, moment: datetime | None) -> Any:
+        """Return a time as the driver takes it."""
+        return moment
 
     def _changed(self, snapshot_id: str | None) -> list[dict[str, Any]]:
         if snapshot_id is None:

@@ -13,6 +13,7 @@ except ImportError as error:
     ) from error
 
 from the_edge_agent.memory.contract.catalog import generate_entry_id
+from the_edge_agent.memory.contract.result_types import RecordedEntry, Snapshot
 from the_edge_agent.memory.contract.tracking import Tracked
 from the_edge_agent.memory.core.damage import Damage
 from the_edge_agent.memory.core.filters import Node
@@ -194,6 +195,15 @@ class SQLAlchemyCatalog(OnDatabase, DatabaseCatalog):
         return self._database.run(
             lambda connection, sql: sql.catalog.delete_snapshot(connection, snapshot_id), write=True
         )
+
+    def _recorded(self, snapshot_id: str, after: str, limit: int) -> list[RecordedEntry]:
+        return self._database.run(lambda connection, sql: sql.catalog.recorded(connection, snapshot_id, after, limit))
+
+    def _record(self, snapshot_id: str, entries: Sequence[RecordedEntry]) -> None:
+        self._database.run(lambda connection, sql: sql.catalog.record(connection, snapshot_id, entries), write=True)
+
+    def _import_snapshot(self, snapshot: Snapshot) -> None:
+        self._database.run(lambda connection, sql: sql.catalog.import_snapshot(connection, snapshot), write=True)
 
     def _changed(self, snapshot_id: str | None) -> list[dict[str, Any]]:
         return self._database.run(lambda connection, sql: sql.catalog.changed(connection, snapshot_id), snapshot=True)

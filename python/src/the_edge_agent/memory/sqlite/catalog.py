@@ -126,6 +126,9 @@ class SQLiteCatalog(NativeCatalog):
             connection.executemany(_FORGET, [{"id": row[0], "now": at} for row in expired])
             return len(expired), connection.execute(_SQL.expired, {"now": at}).fetchone()[0]
 
+    def _time(self, moment: datetime | None) -> str | None:
+        return None if moment is None else written(moment)
+
     def _total(self, connection: sqlite3.Connection, values: dict[str, Any]) -> int:
         return total_of(*connection.execute(_SIZE, values).fetchone())
 

@@ -56,7 +56,7 @@ class Arrival:
                 )
         self._target, self._way, self._progress = target, on_conflict, progress
         self._place = Namespace.of(target.namespace_names)
-        self._there = _Present(target)
+        self._there = Present(target)
         self.counts = dict.fromkeys(_COUNTS, 0)
         self._seen = 0
 
@@ -97,11 +97,11 @@ class Arrival:
             present = self._there.at(full_key)
             if present is None:
                 new.append(entry)
-            elif present is not _DAMAGED and _is_equal(entry, present):
+            elif present is not DAMAGED and _is_equal(entry, present):
                 self.counts["unchanged_count"] += 1
             elif self._way == "fail":
                 self._import(new, "fail")
-                version = 0 if present is _DAMAGED else present["version"]
+                version = 0 if present is DAMAGED else present["version"]
                 raise self._conflict(already_there(full_key, version))
             elif self._way == "skip":
                 self.counts["skipped_count"] += 1
@@ -156,13 +156,15 @@ class Arrival:
             raise LTMError("validation_error", "an entry has no key, or a namespace that is no list of names") from None
 
 
-_DAMAGED: Final[Any] = object()
+#: Stands for an entry that is there but cannot be read.
+DAMAGED: Final[Any] = object()
 
 
-class _Present:
+class Present:
     """Tells which entries a memory has. Keys should come in order: it reads the memory page by page."""
 
     def __init__(self, memory: LTMBackend) -> None:
+        """Read this memory."""
         self._memory = memory
         self._has_namespaces = "namespaces" in memory.capabilities
         self._place = Namespace.of(memory.namespace_names)
@@ -174,7 +176,7 @@ class _Present:
         self._is_empty: bool | None = None
 
     def at(self, full_key: str) -> Any:
-        """Return the entry with this full key, ``_DAMAGED`` if it is damaged, or None."""
+        """Return the entry with this full key, ``DAMAGED`` if it is damaged, or None."""
         if self._is_empty is None:
             self._is_empty = not next(iter(self._entries(None, 1)), None)
         if self._is_empty:
@@ -201,7 +203,7 @@ class _Present:
         result = succeeded(outcome_of(self._memory.entries, limit=limit, after=after, **more))
         self._next = result["next"]
         for full_key in result.get("damaged", ()):
-            yield full_key, _DAMAGED
+            yield full_key, DAMAGED
         for entry in result["entries"]:
             yield self._place.below(entry.get("namespace", ())).full_key(entry["key"]), entry
 

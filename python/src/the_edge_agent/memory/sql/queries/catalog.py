@@ -25,11 +25,14 @@ from sqlalchemy import (
 )
 
 from the_edge_agent.memory.contract.catalog import generate_entry_id
+from the_edge_agent.memory.contract.result_types import RecordedEntry, Snapshot
 from the_edge_agent.memory.contract.tracking import (
     LOW_PART,
+    RECORDED,
     Tracked,
     check_snapshot_found,
     check_total,
+    read_recorded,
     read_tracked_at,
     total_of,
 )
@@ -117,6 +120,11 @@ class Catalog:
         self._finish = insert(snapshots).from_select(list(_SNAPSHOT), totals)
         self._snapshots = select(*(snapshots.c[name] for name in _SNAPSHOT))
         self._snapshot = self._snapshots.where(snapshots.c.id == bindparam("b_snapshot"))
+        self._recorded = select(*(snapshot_rows.c[name] for name in RECORDED)).where(
+            the_snapshot, snapshot_rows.c.entry_id > bindparam("b_after", type_=snapshot_rows.c.entry_id.type)
+        )
+        self._recorded = self._recorded.order_by(snapshot_rows.c.entry_id)
+        self._record, self._import_snapshot = insert(snapshot_rows), insert(snapshots)
         self._newest_first = self._snapshots.order_by(snapshots.c.created_at.desc(), snapshots.c.id)
         self._forget = delete(snapshots).where(snapshots.c.id == bindparam("b_snapshot"))
         self._forget_entries = delete(snapshot_rows).where(the_snapshot)
@@ -254,6 +262,26 @@ class Catalog:
     def snapshots(self, connection: Connection) -> list[dict[str, Any]]:
         """Return all snapshots, newest first."""
         return Listed(read_snapshot(row, time_of) for row in connection.execute(self._newest_first))
+
+    def recorded(self, connection: Connection, snapshot_id: str, after: str, limit: int) -> list[RecordedEntry]:
+        """Return the first entries of a snapshot after an id, by id."""
+        rows = connection.execute(self._recorded.limit(limit), {"b_snapshot": snapshot_id, "b_after": after})
+        return [read_recorded(row, time_of) for row in rows]
+
+    def record(self, connection: Connection, snapshot_id: str, entries: Sequence[RecordedEntry]) -> None:
+        """Add entries to a snapshot that is being imported."""
+        rows: list[dict[str, Any]] = [
+            {**entry, "snapshot_id": snapshot_id, "entry_id": entry["id"]} for entry in entries
+        ]
+        for row in rows:
+            del row["id"]
+        for part in batches(rows, lambda row: len(row["key"]) * _WIDEST + 500, self._packet):
+            connection.execute(self._record, part)
+
+    def import_snapshot(self, connection: Connection, snapshot: Snapshot) -> None:
+        """Add a snapshot whose entries were added before."""
+        connection.execute(self._import_snapshot, dict(snapshot))
+        self._dialect.transactions.analyze(connection, *self._joined)
 
     def delete_snapshot(self, connection: Connection, snapshot_id: str) -> bool:
         """Delete a snapshot, and return whether it existed."""

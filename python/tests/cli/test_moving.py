@@ -167,6 +167,69 @@ class TestImport:
         assert tea("import", "-", "--url", target_url, "--on-conflict", "ignore")[0] == 2
 
 
+class TestRowsOfOthers:
+    @pytest.fixture
+    def target_url(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path / 'target.db'}"
+
+    def test_csv_and_lines_of_json(self, target_url: str) -> None:
+        fields = ("--key", "id", "--value", "text", "--metadata", "kind", "--url", target_url, "-n", "rows")
+        for form, given in (("csv", b"id,text,kind\n1,fox,a\n"), ("rows", b'{"id": 1, "text": "fox", "kind": "a"}\n')):
+            code, out, err = tea("import", "-", "--format", form, *fields, given=given)
+            assert (code, err) == (0, ""), form
+            assert out.startswith("1 stored" if form == "csv" else "0 stored, 0 replaced, 1 unchanged")
+        with SQLAlchemyBackend(target_url) as memory:
+            entry = memory.namespace("rows").retrieve("1")
+            assert (entry["value"], entry["metadata"]) == ("fox", {"kind": "a"})
+
+    def test_a_database_of_another_program(self, target_url: str, tmp_path: Path) -> None:
+        import sqlite3
+
+        with sqlite3.connect(tmp_path / "store.db") as connection:
+            connection.execute(
+                "CREATE TABLE store (prefix text, key text, value text, created_at text, updated_at text)"
+            )
+            connection.execute(
+                "INSERT INTO store VALUES ('a.b', 'k', '{}', '2024-01-01 00:00:00', '2024-01-01 00:00:00')"
+            )
+        connection.close()
+        source = f"sqlite:///{tmp_path / 'store.db'}"
+        assert tea("import", source, "--format", "langgraph", "--url", target_url)[1].startswith("1 stored")
+        code, _, err = tea("import", source, "--format", "tea", "--url", target_url)
+        assert (code, "does not have a table ltm_entries" in err) == (1, True)
+
+    def test_options_of_another_format_are_wrong_usage(self, target_url: str) -> None:
+        assert tea("import", "-", "--key", "id", "--url", target_url)[0] == 2
+
+
+class TestBackup:
+    def test_backups_together_restore_everything(self, url: str, tmp_path: Path) -> None:
+        files = [str(tmp_path / f"{number}.jsonl") for number in range(3)]
+        code, out, _ = tea("backup", files[0], "--url", url)
+        assert (code, out[:11]) == (0, "100 entries")
+        since = out.split()[-1]
+        with SQLAlchemyBackend(url, catalog="sqlalchemy", errors="raise") as memory:
+            memory.delete("k000")
+            memory.store("k001", "changed")
+        report = json.loads(tea("backup", files[1], "--url", url, "--since", since, "--json")[1])
+        assert report["deleted_count"] == 1
+        code, file, err = tea("backup", "-", "--url", url, "--since", report["snapshot_id"], "--no-sync")
+        assert (code, "snapshots; for the next backup: --since" in err) == (0, True)
+        Path(files[2]).write_text(file)
+        target_url = f"sqlite:///{tmp_path / 'target.db'}"
+        code, out, err = tea("restore", *files, "--url", target_url)
+        assert (code, err) == (0, "")
+        assert out == "99 stored, 0 replaced, 0 unchanged, 0 skipped, 0 expired, 0 deleted, 3 snapshots\n"
+        assert lines_of(target_url) == lines_of(url)
+        code, _, err = tea("restore", files[2], "--url", f"sqlite:///{tmp_path / 'other.db'}")
+        assert (code, "which the memory does not have" in err) == (1, True)
+
+    def test_no_memory_is_made_to_back_it_up(self, tmp_path: Path) -> None:
+        code, _, err = tea("backup", str(tmp_path / "file"), "--url", f"sqlite:///{tmp_path / 'absent.db'}")
+        assert (code, err[:6]) == (1, "Error:")
+        assert not [*tmp_path.iterdir()]
+
+
 class TestInterruption:
     @pytest.fixture
     def large(self, tmp_path: Path) -> str:

@@ -84,6 +84,7 @@ CATALOG: Final[dict[str, list[Call]]] = {
     "get_snapshot": [lambda catalog: catalog.get_snapshot(catalog.create_snapshot("s"))],
     "list_snapshots": [lambda catalog: catalog.create_snapshot("s") and catalog.list_snapshots()],
     "get_deleted_entries": [lambda catalog: _deleted(catalog)],
+    "iterate_snapshot": [lambda catalog: catalog.iterate_snapshot(catalog.create_snapshot("s"))],
 }
 FAILURES: Final[dict[str, list[Call]]] = {
     "store": [

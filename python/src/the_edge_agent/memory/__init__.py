@@ -80,6 +80,8 @@ from the_edge_agent.memory.core.results import ERROR_TYPES, LTMError
 from the_edge_agent.memory.core.validation import NOT_GIVEN
 from the_edge_agent.memory.transfer.backup import back_up, restore
 from the_edge_agent.memory.transfer.moving import copy_entries, export_entries, import_file
+from the_edge_agent.memory.transfer.rows import import_rows, read_csv_rows, read_json_rows
+from the_edge_agent.memory.transfer.tables import import_langgraph, import_tea
 
 if TYPE_CHECKING:
     from the_edge_agent.memory.diagnostics.check import check_database
@@ -197,10 +199,15 @@ __all__ = [
     "get_registered_backends",
     "get_registered_catalog_backends",
     "import_file",
+    "import_langgraph",
+    "import_rows",
+    "import_tea",
     "parse_backend_config",
     "parse_catalog_config",
     "parse_ltm_config",
     "raising",
+    "read_csv_rows",
+    "read_json_rows",
     "register_backend",
     "register_catalog_backend",
     "restore",

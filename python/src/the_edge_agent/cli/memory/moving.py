@@ -35,7 +35,6 @@ _COUNTS = {
 }
 
 Output = Annotated[str, typer.Option("--output", "-o", metavar="FILE|-", help="The file to write; - is stdout.")]
-Source = Annotated[str, typer.Argument(metavar="FILE|-", help="The file to read; - is stdin.")]
 OnConflict = Annotated[
     Literal["fail", "skip", "replace"],
     typer.Option("--on-conflict", help="What to do about an entry that is there and differs."),
@@ -84,24 +83,65 @@ def export(
 
 
 def import_(
-    source: Source,
+    source: Annotated[
+        str, typer.Argument(metavar="FILE|-|URL", help="What to read; - is stdin. A URL for langgraph and tea.")
+    ],
     url: Url = None,
     file: AgentFile = None,
     namespace: Namespace = None,
+    form: Annotated[
+        Literal["jsonl", "rows", "csv", "langgraph", "tea"],
+        typer.Option(
+            "--format",
+            help="jsonl: what export has written. rows: lines of JSON. csv: with the names of fields in the first row. "
+            "langgraph: LangGraph's table store. tea: the tables of the earlier public TEA.",
+        ),
+    ] = "jsonl",
+    key: Annotated[str | None, typer.Option(metavar="FIELD", help="Of rows and csv: the key.  [default: key]")] = None,
+    value: Annotated[
+        str | None,
+        typer.Option(metavar="FIELD", help="Of rows and csv: the value.  [default: all fields that are left]"),
+    ] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD", help="Of rows and csv: a part of the metadata. Repeatable.")
+    ] = None,
     on_conflict: OnConflict = "fail",
     as_json: Json = False,
 ) -> None:
-    """Store the entries of a file that ``export`` has written. After an interruption, run it again."""
-    from the_edge_agent.memory import import_file
+    """Store what export has written, or the rows of other programs. After an interruption, run it again."""
+    from the_edge_agent.memory import (
+        import_file,
+        import_langgraph,
+        import_rows,
+        import_tea,
+        read_csv_rows,
+        read_json_rows,
+    )
 
-    with failures_exit(), ended_by_signals():
-        with read_file(source) as stream, stdout_reserved_for_the_result():
+    if form not in ("rows", "csv") and (key, value, metadata) != (None, None, None):
+        raise typer.BadParameter("--key, --value and --metadata are for --format rows and csv")
+    with failures_exit(), ended_by_signals(), ExitStack() as stack:
+        more: dict[str, Any] = {"on_conflict": on_conflict}
+        if form in ("langgraph", "tea"):
+            stack.enter_context(stdout_reserved_for_the_result())
+            memory = stack.enter_context(target(url, file, namespace, language=None))
+            more["progress"] = stack.enter_context(progress_bar("import"))
+            report = (import_langgraph if form == "langgraph" else import_tea)(memory, source, **more)
+        else:
+            stream = stack.enter_context(read_file(source))
+            stack.enter_context(stdout_reserved_for_the_result())
             first = stream.readline()
-            with (
-                target(url, file, namespace, language=_language_of(first)) as memory,
-                progress_bar("import", lambda: _entries_in(stream)) as progress,
-            ):
-                report = import_file(memory, _lines(first, stream), on_conflict=on_conflict, progress=progress)
+            language = _language_of(first) if form == "jsonl" else None
+            memory = stack.enter_context(target(url, file, namespace, language=language))
+            total = (lambda: _entries_in(stream)) if form == "jsonl" else (lambda: None)
+            more["progress"] = stack.enter_context(progress_bar("import", total))
+            lines = _lines(first, stream)
+            if form == "jsonl":
+                report = import_file(memory, lines, **more)
+            else:
+                rows = read_json_rows(lines) if form == "rows" else read_csv_rows(lines)
+                report = import_rows(memory, rows, key=key or "key", value=value, metadata=metadata or (), **more)
+    with failures_exit():
         show_counts(report, as_json=as_json)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ from the_edge_agent.memory.contract.catalog import CatalogBackend
 from the_edge_agent.memory.contract.result_types import (
     CleanupResult,
     DeletedEntry,
+    RecordedEntry,
     TrackedEntriesResult,
     TrackedEntry,
     TrackManyResult,
@@ -114,6 +115,8 @@ class NamespaceCatalog:
         """The method of the whole catalog that removes a listener of its calls."""
         return self._ours.remove_listener
 
+    # A catalog of another package may lack the next five methods. Its namespaces then lack them too.
+
     @property
     def get_snapshot(self) -> Any:
         """The method of the whole catalog that returns a snapshot."""
@@ -134,6 +137,23 @@ class NamespaceCatalog:
         """A method that returns the entries of the namespace that a snapshot has and that were deleted since."""
         method = self._ours.get_deleted_entries
         return lambda since_snapshot_id: self._all_shown(method(since_snapshot_id))
+
+    @property
+    def iterate_snapshot(self) -> Callable[[str], Iterator[RecordedEntry]]:
+        """A method that yields the entries of the namespace that a snapshot has recorded."""
+        method, head = self._ours.iterate_snapshot, self._namespace.head
+
+        def iterate_snapshot(snapshot_id: str) -> Iterator[RecordedEntry]:
+            entries = method(snapshot_id)  # an unknown snapshot is refused at once
+            ours = (entry for entry in entries if entry["key"].startswith(head) and entry["key"] != head)
+            return map(self._recorded, ours)
+
+        return iterate_snapshot
+
+    def _recorded(self, entry: RecordedEntry) -> RecordedEntry:
+        shown = entry.copy()
+        shown["key"] = self._namespace.key_of(entry["key"])
+        return shown
 
     def close(self) -> None:
         """Do nothing: the whole catalog stays open."""

@@ -3,7 +3,6 @@
     python -m benchmarks.moving --entries 1000000
 
 It needs a server of MySQL, PostgreSQL and MariaDB: ``--mysql``, ``--postgresql`` and ``--mariadb``, or the variables
-It needs a server of MySQL, PostgreSQL and MariaDB: ``--mysql``, ``--postgresql`` and ``--mariadb``, or the variables
 ``TEST_MYSQL_URL``, ``TEST_POSTGRES_URL`` and ``TEST_MARIADB_URL``. It makes databases of its own there, and drops them
 at the end. Each step runs ``tea`` in a process of its own. It is killed by SIGKILL when about half of the entries have
 arrived, and run again. The end is an error if a line differs, or a step needs more than 200 MB.

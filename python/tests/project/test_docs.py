@@ -5,8 +5,8 @@ copy of examples/:
 
 - `python` blocks are run, with one namespace for the file.
 - `yaml` blocks with `nodes:` are agents: they are loaded and run.
-- `console` blocks: each `$ tea ...` line is run, and prints what stands below it (a line `...` stands for any lines);
-  other commands are for the reader.
+- `console` blocks: each `$ tea ...` line is run, and prints what stands below it (a line `...` stands for any lines,
+  and ` ...` for the rest of a line); other commands are for the reader.
 - `bash` and `sql` blocks are for the reader: a comment says why they are not run. Other blocks are text.
 
 A comment before a block may say several things in this order, or one:
@@ -16,6 +16,7 @@ A comment before a block may say several things in this order, or one:
   POSTGRES_URL or MYSQL_URL. All blocks of a page that name a server have the same database there. `pgbouncer` is a
   server too. So are `postgresql-tls` and `mysql-tls`, which take encrypted connections only; `ca.pem` in the folder
   has signed them.
+- `<!-- file: agent.yaml run: below -->` saves the agent, and `console` blocks below run it.
 - `<!-- not run: why -->` leaves the block alone.
 """
 
@@ -48,7 +49,7 @@ FENCE = re.compile(
     r"^(?:<!-- (?P<comment>[^\n]*?) -->\n\n?)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 COMMENT = re.compile(
-    r"(?=file: |server: |input: )(?:file: (?P<file>\S+))?"
+    r"(?=file: |server: |input: )(?:file: (?P<file>\S+))?(?P<below> run: below)?"
     r"(?: ?server: (?P<server>[a-z-]+))?(?: ?input: (?P<input>\{.*\}))?"
 )
 URL_VARIABLES = {
@@ -148,7 +149,7 @@ def run_yaml(block: Block, name: str) -> None:
     comment = COMMENT.fullmatch(block.comment)
     path = Path(comment["file"] if comment and comment["file"] else f"{name.replace(':', '-')}.yaml")
     path.write_text(block.text, encoding="utf-8")
-    if not re.search(r"^nodes:", block.text, re.MULTILINE):
+    if (comment and comment["below"]) or not re.search(r"^nodes:", block.text, re.MULTILINE):
         return
     state = json.loads(comment["input"] or "{}") if comment else {}
     with YAMLEngine() as engine:
@@ -166,7 +167,8 @@ def run_console(block: Block, name: str) -> None:
         )
         printed = done.stdout.decode("utf-8").rstrip()
         pattern = r"[^\0]*".join(
-            re.escape(part) for part in re.split(r"^\.\.\.$", expected.rstrip(), flags=re.MULTILINE)
+            r" .*".join(re.escape(line_part) for line_part in re.split(r" \.\.\.$", part, flags=re.MULTILINE))
+            for part in re.split(r"^\.\.\.$", expected.rstrip(), flags=re.MULTILINE)
         )
         assert re.fullmatch(pattern, printed), f"{name}: $ {command}\nprinted:\n{printed}\nthe page says:\n{expected}"
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import os
 import pickle
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from the_edge_agent.memory import (
     SQLiteCatalog,
     raising,
 )
+from the_edge_agent.memory.contract.observed import OF_CATALOGS, OF_MEMORIES
 from the_edge_agent.memory.core.calls import CALLS, CallRecorder, note_retry
 from the_edge_agent.memory.database.tickets import Tickets
 
@@ -183,3 +185,19 @@ def test_without_debug_the_log_has_no_calls(caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.INFO), SQLiteBackend() as memory:
         memory.store("a", 1)
     assert caplog.records == []
+
+
+NOT_RECORDED = {
+    "add_listener", "check_match", "check_store", "close", "ddl", "namespace", "remove_listener", "session", "stats",
+    "transaction",
+}  # fmt: skip
+NOT_OF_CATALOGS = {"add_listener", "close", "is_on", "remove_listener", "session", "stats"}
+
+
+@pytest.mark.parametrize(
+    ("owner", "recorded", "others"),
+    [(SQLAlchemyBackend, OF_MEMORIES, NOT_RECORDED), (SQLAlchemyCatalog, OF_CATALOGS, NOT_OF_CATALOGS)],
+)
+def test_every_public_method_is_recorded(owner: type, recorded: Mapping[str, Any], others: set[str]) -> None:
+    methods = {name for name, _ in inspect.getmembers(owner, inspect.isfunction) if not name.startswith("_")}
+    assert methods - others == recorded.keys()

@@ -191,7 +191,7 @@ NOT_RECORDED = {
     "add_listener", "check_match", "check_store", "close", "ddl", "namespace", "remove_listener", "session", "stats",
     "transaction",
 }  # fmt: skip
-NOT_OF_CATALOGS = {"add_listener", "close", "is_on", "remove_listener", "session", "stats"}
+NOT_OF_CATALOGS = {"add_listener", "close", "ddl", "is_on", "remove_listener", "session", "stats"}
 
 
 @pytest.mark.parametrize(

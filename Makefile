@@ -28,6 +28,9 @@ docs: ## Build the site of the documentation in build/site, in its own environme
 table: ## Write docs/contract_table.md, from a run of the contract on all databases
 	@$(PYTHON) scripts/table.py
 
+reference: venv ## Write docs/reference/tea.md, every command and option, from the program
+	cd python && ../$(BIN)/python -m the_edge_agent.cli.reference > ../docs/reference/tea.md
+
 configurations: ## Run the differential test on many servers, drivers and engines; ARGS="--only mysql --operations 2000 --restart"
 	@$(PYTHON) scripts/configurations.py $(ARGS)
 

@@ -347,10 +347,32 @@ class TestArguments:
             ("uses: catalog.snapshot", "needs the argument `name`"),
             ("uses: catalog.changes, with: {snapshot: s}", "has no argument `snapshot`; it takes `since`"),
             ("uses: catalog.cleanup, with: {batch: 1}", "has no argument `batch`; did you mean `batch_size`?"),
-            ("uses: catalog.snapshots", "unknown action `catalog.snapshots`; did you mean `catalog.snapshot`?"),
+            ("uses: catalog.snapshotz", "unknown action `catalog.snapshotz`; did you mean `catalog.snapshot`?"),
         ],
     )
     def test_names_are_checked_before_anything_runs(self, run: Run, node: str, message: str) -> None:
         with pytest.raises(WorkflowFileError) as caught:
             run(f"  - {{name: a, {node}}}\n")
         assert message in str(caught.value)
+
+
+def test_snapshots_are_listed_and_deleted(run: Run, catalog: SQLAlchemyCatalog) -> None:
+    snapshot_id = catalog.create_snapshot("monday")
+    final = run(
+        "  - {name: list, uses: catalog.snapshots, output: listed}\n"
+        f"  - {{name: delete, uses: catalog.delete_snapshot, with: {{snapshot_id: {snapshot_id}}}, output: deleted}}\n"
+        f"  - {{name: again, uses: catalog.delete_snapshot, with: {{snapshot_id: {UNKNOWN}}}, output: again}}\n"
+    )
+    (snapshot,) = final["listed"]["snapshots"]
+    assert (snapshot["id"], snapshot["name"], snapshot["entry_count"]) == (snapshot_id, "monday", 0)
+    assert (final["listed"]["count"], final["deleted"]["deleted"], final["again"]["deleted"]) == (1, True, False)
+    assert catalog.list_snapshots() == []
+
+
+def test_sync_makes_the_catalog_agree_with_the_memory(
+    run: Run, memory: SQLAlchemyBackend, catalog: SQLAlchemyCatalog
+) -> None:
+    memory.store("k", 1)
+    catalog.delete_entry("k")
+    final = run("  - {name: sync, uses: catalog.sync, output: synced}\n")
+    assert final["synced"] == {"success": True, "tracked_count": 1, "deleted_count": 0}

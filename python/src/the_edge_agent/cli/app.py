@@ -14,14 +14,15 @@ from typing import Annotated, Any
 import typer
 
 import the_edge_agent
-from the_edge_agent.cli import memory
+from the_edge_agent.cli import catalog, memory
 from the_edge_agent.cli.failures import EXIT_INTERRUPTED, failures_exit
 from the_edge_agent.cli.jsonio import read_object, to_json
 from the_edge_agent.cli.output import stdout_reserved_for_the_result, writer
 from the_edge_agent.cli.terminal import PrintableFormatter
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=True, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(memory.app, name="memory")
+app.add_typer(catalog.app, name="catalog")
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _PAGE: Final = 100  # entries that are read at a time
 _LABEL: Final = 10  # characters
-_CUT: Final = ("value", "metadata", "terms")
+_CUT: Final = ("value", "metadata", "terms", "hash", "name")
 
 
 class Order(str, Enum):
@@ -63,7 +63,9 @@ def list_(
     after: Annotated[
         str | None, typer.Option(metavar="PLACE", help="Begin after this place, which the list before has named.")
     ] = None,
-    order: Annotated[Order, typer.Option(help="By key, by key from the last one, or newest first.")] = Order.key,
+    order: Annotated[
+        Order, typer.Option(metavar="key|-key|newest", help="By key, by key from the last one, or newest first.")
+    ] = Order.key,
     keys: Annotated[bool, typer.Option("--keys", help="List the keys alone.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -182,7 +184,9 @@ def search(
         str | None,
         typer.Option("--filter", metavar="JSON|@FILE", help="What the metadata must have: a JSON object."),
     ] = None,
-    match: Annotated[Match | None, typer.Option(help="Entries with any of the words, or with all.")] = None,
+    match: Annotated[
+        Match | None, typer.Option(metavar="any|all", help="Entries with any of the words, or with all.")
+    ] = None,
     prefix: Prefix = None,
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many results at most.")] = 10,
     offset: Annotated[int, typer.Option(metavar="N", min=0, help="How many results to skip.")] = 0,

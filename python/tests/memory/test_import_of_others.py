@@ -25,7 +25,6 @@ from the_edge_agent.memory import (
 from the_edge_agent.memory.transfer import tables
 
 CREATED = datetime(2024, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
-on_files_and_servers = pytest.mark.targets(portable=False, in_memory=False)
 
 
 @pytest.fixture
@@ -145,16 +144,24 @@ class TestLangGraph:
         yield database.url
         run(database.url, "DROP TABLE store")
 
-    @on_files_and_servers
+    @pytest.mark.targets(family="sqlite", portable=False, in_memory=False)
     @pytest.mark.parametrize("has_lifetimes", [False, True])
-    def test_items_keep_namespace_times_and_lifetime(
-        self, database: Database, url: str, memory: SQLiteBackend, monkeypatch: pytest.MonkeyPatch, has_lifetimes: bool
+    def test_items_in_sqlite_keep_namespace_times_and_lifetime(
+        self, url: str, memory: SQLiteBackend, monkeypatch: pytest.MonkeyPatch, has_lifetimes: bool
     ) -> None:
-        if database.target.family not in ("sqlite", "postgresql"):
-            return
+        self.check(url, memory, monkeypatch, has_lifetimes)
+
+    @pytest.mark.targets(family="postgresql", portable=False)
+    @pytest.mark.parametrize("has_lifetimes", [False, True])
+    def test_items_in_postgresql_keep_namespace_times_and_lifetime(
+        self, url: str, memory: SQLiteBackend, monkeypatch: pytest.MonkeyPatch, has_lifetimes: bool
+    ) -> None:
+        self.check(url, memory, monkeypatch, has_lifetimes)
+
+    def check(self, url: str, memory: SQLiteBackend, monkeypatch: pytest.MonkeyPatch, has_lifetimes: bool) -> None:
         monkeypatch.setattr(tables, "_PAGE_ROWS", 3)
         if has_lifetimes:
-            time, number = ("TIMESTAMP", "REAL") if database.target.family == "sqlite" else ("TIMESTAMPTZ", "INT")
+            time, number = ("TIMESTAMP", "REAL") if url.startswith("sqlite") else ("TIMESTAMPTZ", "INT")
             run(
                 url,
                 f"ALTER TABLE store ADD COLUMN expires_at {time}",

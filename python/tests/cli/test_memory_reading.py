@@ -284,6 +284,9 @@ class TestOnEveryDatabase:
         assert ok("memory", "get", "fox", "--url", url, "--json").json["value"] == {"text": "a red fox", "n": 1.0}
         assert [line["key"] for line in ok("memory", "search", "foxes", "--url", url, "--json").lines] == ["fox"]
         assert len(ok("memory", "list", "--url", url, "--json").lines) == 2
+        stats = ok("memory", "stats", "--url", url, "--json").json
+        texts = ("fox", '{"text":"a red fox","n":1.0}', '{"kind":"x"}', "@users/ada.gone", "1")
+        assert (stats["entries"], stats["bytes"]) == (2, sum(map(len, texts)))
         assert ok("memory", "delete", "gone", "--yes", "--json", "--url", url, "-n", "users", "-n", "ada").json == {
             "success": True,
             "deleted_count": 1,

@@ -9,7 +9,7 @@ examples=$(cd "$(dirname "${BASH_SOURCE[0]}")/../examples" && pwd)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
-export LTM_URL=sqlite:///./ltm.db
+export TEA_LTM_URL=sqlite:///./ltm.db
 
 say() { printf '\n%s\n' "$*"; }
 agent() {

@@ -35,7 +35,7 @@ def entries_in(file: str) -> list[tuple[str, Any]]:
 
 @on_files_and_servers
 def test_the_agent_backs_up_its_diary(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LTM_URL", database.url)
+    monkeypatch.setenv("TEA_LTM_URL", database.url)
     monkeypatch.chdir(tmp_path)
     sun = "日 😀 {{ state }}"
     first = {"keep": {"monday": "It rained.", "tuesday": sun, "friday": "Fog."}}

@@ -22,7 +22,7 @@ TEA = Path(sys.executable).with_name("tea")
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("LTM_URL", raising=False)
+    monkeypatch.delenv("TEA_LTM_URL", raising=False)
     return tmp_path
 
 
@@ -101,7 +101,7 @@ def test_tasks_may_be_taken_by_many_workers_at_once() -> None:
 
 
 def test_the_memory_is_where_ltm_url_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LTM_URL", "sqlite:///other.db")
+    monkeypatch.setenv("TEA_LTM_URL", "sqlite:///other.db")
     run("remember.yaml", topic="a", note="b")
     assert (folder / "other.db").exists()
     assert not (folder / "ltm.db").exists()

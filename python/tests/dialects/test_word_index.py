@@ -489,7 +489,7 @@ def test_the_command_puts_all_words_into_the_index(database: Database) -> None:
     with database.open() as memory:
         memory._database.start().upkeep.is_due = lambda stores: False
         memory.store_many({"key": f"k{number}", "value": described(number)} for number in range(35))
-    result = CliRunner().invoke(app, ["memory", "optimize", "--url", database.url])
+    result = CliRunner().invoke(app, ["memory", "optimize", "--json", "--url", database.url])
     assert (result.exit_code, json.loads(result.stdout)) == (
         0,
         {"success": True, "stemmed": 0, "blocks": 3, "entries": 30},

@@ -306,7 +306,7 @@ def test_the_command_syncs_the_catalog_of_an_agent_s_memory(tmp_path: Path, monk
     with SQLAlchemyBackend(url) as backend:
         backend.store_many([{"key": f"k{n}", "value": n} for n in range(5)])
     monkeypatch.setattr("the_edge_agent.memory.database.backend.MOST_SYNCED", 4)
-    done = CliRunner().invoke(app, ["memory", "sync", str(agent)])
+    done = CliRunner().invoke(app, ["memory", "sync", "--json", str(agent)])
     assert (done.exit_code, json.loads(done.stdout)["tracked_count"]) == (0, 5)
     with SQLAlchemyBackend(url, catalog="sqlalchemy") as backend:
         assert_agrees(backend)

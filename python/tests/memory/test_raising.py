@@ -258,7 +258,7 @@ def test_the_command_that_syncs_works_with_a_memory_that_raises(tmp_path: Path) 
     agent = tmp_path / "agent.yaml"
     url = f"sqlite:///{tmp_path}/m.db"
     agent.write_text(f"settings: {{ltm: {{url: '{url}', catalog: sqlalchemy, errors: raise}}}}\n", encoding="utf-8")
-    done = CliRunner().invoke(app, ["memory", "sync", str(agent)])
+    done = CliRunner().invoke(app, ["memory", "sync", "--json", str(agent)])
     assert json.loads(done.stdout) == {"success": True, "tracked_count": 0, "deleted_count": 0}
 
 

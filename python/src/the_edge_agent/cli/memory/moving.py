@@ -78,7 +78,7 @@ def export(
                 damage = failure  # the file is complete but for the damaged entries
         if damage is not None:
             raise damage
-        text = f"{report['entries']:,} entries, SHA-256 {report['sha256']}"
+        text = f"{_counted(report['entries'], 'entries')}, SHA-256 {report['sha256']}"
         show_report({"output": output, **report}, text, as_json=as_json, to_stderr=output == "-")
 
 
@@ -206,8 +206,8 @@ def backup(
         if damage is not None:
             raise damage
         text = (
-            f"{report['entries']:,} entries, {report['deleted_count']:,} deleted, {report['snapshot_count']:,} "
-            f"snapshots; for the next backup: --since {report['snapshot_id']}"
+            f"{_counted(report['entries'], 'entries')}, {report['deleted_count']:,} deleted, "
+            f"{_counted(report['snapshot_count'], 'snapshots')}; for the next backup: --since {report['snapshot_id']}"
         )
         show_report({"output": output, **report}, text, as_json=as_json, to_stderr=output == "-")
 
@@ -325,10 +325,16 @@ def read_file(source: str) -> Iterator[BinaryIO]:
 
 def show_counts(report: Mapping[str, Any], *, as_json: bool) -> None:
     """Print what was done with how many entries. Entries that the export had left out are a failure."""
-    text = ", ".join(f"{report[name]:,} {word}" for name, word in _COUNTS.items() if name in report)
+    text = ", ".join(_counted(report[name], word) for name, word in _COUNTS.items() if name in report)
     show_report(report, text, as_json=as_json)
     if damaged := report.get("damaged"):
         fail(f"the file lacks {len(damaged):,} entries, which were damaged when it was written: {damaged[0]!r}, ...")
+
+
+def _counted(count: int, word: str) -> str:
+    """Return a number and what it counts."""
+    ones = {"entries": "entry", "snapshots": "snapshot"}
+    return f"{count:,} {ones.get(word, word) if count == 1 else word}"
 
 
 def show_report(report: Mapping[str, Any], text: str, *, as_json: bool, to_stderr: bool = False) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from the_edge_agent.cli import commands
-from the_edge_agent.cli.failures import EXIT_FAILED, failures_exit
+from the_edge_agent.cli.failures import EXIT_FAILED, fail, failures_exit
 from the_edge_agent.cli.jsonio import to_json
 from the_edge_agent.cli.opening import (
     AgentFile,
@@ -65,6 +65,7 @@ def sync(
     agent: Annotated[Path | None, typer.Argument(metavar="FILE", help="The same as -f FILE.")] = None,
     url: Url = None,
     file: AgentFile = None,
+    as_json: Json = False,
 ) -> None:
     """Make the catalog agree with the memory, for example when the catalog is new."""
     if agent is not None and (url is not None or file is not None):
@@ -73,7 +74,7 @@ def sync(
         write = writer("-")
         with stdout_reserved_for_the_result():
             result = _synced(url, agent or file, is_named=agent is not None)
-        write(to_json(result))
+        write(to_json(result) if as_json else _line(result, "tracked {tracked_count:,}, deleted {deleted_count:,}"))
     if not result["success"]:
         raise typer.Exit(EXIT_FAILED)
 
@@ -84,13 +85,14 @@ def optimize(
     table: Annotated[
         str | None, typer.Option(metavar="NAME", help="The table of the entries, where it has another name.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Index the words of all entries now, for example after an import into MySQL or MariaDB."""
     with failures_exit(), ended_by_signals():
         write = writer("-")
         with stdout_reserved_for_the_result(), opened(url, file, table=table) as memory:
             result = outcome(getattr(memory, "optimize", None))
-        write(to_json(result))
+        write(to_json(result) if as_json else _line(result, "indexed {entries:,}, stemmed again {stemmed:,}"))
     if not result["success"]:
         raise typer.Exit(EXIT_FAILED)
 
@@ -110,6 +112,17 @@ def tokens(
         lines = "".join(f"{word:<24} {stem}\n" for word, stem in words)
         report = to_json({"words": [{"word": word, "indexed": stem} for word, stem in words]})
         writer("-")(report if as_json else lines.encode())
+
+
+def _line(result: Mapping[str, Any], text: str) -> bytes:
+    """Return the line for people about a call, with the counts of its result.
+
+    Raises:
+        Exit: the call failed; why is on stderr.
+    """
+    if not result["success"]:
+        fail(result["error"])
+    return f"{text.format_map(result)}\n".encode()
 
 
 def _synced(url: str | None, file: Path | None, *, is_named: bool) -> Mapping[str, Any]:

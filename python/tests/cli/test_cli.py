@@ -209,6 +209,7 @@ class TestInput:
             ('{"x": NaN}', "the input is not JSON: NaN is no JSON number"),
             ('{"x": [-Infinity]}', "the input is not JSON: -Infinity is no JSON number"),
             ('{"x": 1e999}', "the input has a number that is too large: 1e999"),
+            ('{"x": -0.1e-400}', "the input has a number that is too close to 0: -0.1e-400"),
             (f'{{"x": {"9" * 5000}}}', "the input has a number that is too long"),
             ('{"x": 1, "x": 2}', "the input has the key `x` twice in one object"),
             ('{"x": ' + "[" * 50_000 + "]" * 50_000 + "}", "the input is nested too deeply"),

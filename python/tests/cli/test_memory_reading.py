@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +42,16 @@ def memory(url: str) -> Iterator[SQLAlchemyBackend]:
         yield memory
 
 
+def test_the_code_says_that_the_reader_of_the_output_has_gone(memory: SQLAlchemyBackend, url: str) -> None:
+    memory.store_many([{"key": f"n/{number}", "value": "x" * 200} for number in range(1000)])
+    command = [sys.executable, "-m", "the_edge_agent.cli", "memory", "list", "--all", "--json", "--url", url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert (process.wait(timeout=60), process.stderr and process.stderr.read()) == (141, b"")
+
+
 class TestList:
     def test_json_has_everything_of_each_entry(self, memory: SQLAlchemyBackend, url: str) -> None:
         lines = ok("memory", "list", "--url", url, "--json").lines
@@ -67,6 +79,7 @@ class TestList:
         assert keys("--limit", "2", "--after", "a/1") == ["a/2", "b"]
 
     def test_a_list_that_is_not_complete_says_how_to_go_on(self, memory: SQLAlchemyBackend, url: str) -> None:
+        assert "--all" in failed("memory", "list", "--url", url, "--all", "--limit", "2", code=2)
         assert "--after a/2" in ok("memory", "list", "--url", url, "--limit", "2").stderr
         assert ok("memory", "list", "--url", url, "--limit", "3").stderr == ""
 

@@ -1,6 +1,7 @@
 """The commands of ``tea``. Results go to stdout, everything else to stderr.
 
-Exit codes: 0 ok; 1 a failed node, bad configuration or bad input; 2 wrong usage; 130 interrupted.
+Exit codes: 0 ok; 1 a failed node, bad configuration or bad input; 2 wrong usage; 130 interrupted; 141 the
+reader of the output has gone.
 """
 
 from __future__ import annotations

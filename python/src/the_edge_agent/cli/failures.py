@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,7 @@ from the_edge_agent.cli.terminal import one_line
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
+EXIT_CLOSED_PIPE = 141  # 128 and SIGPIPE, as of a program that the signal ends
 
 
 @contextmanager
@@ -21,6 +23,9 @@ def failures_exit() -> Iterator[None]:
         yield
     except (InputError, OutputError) as error:
         fail(str(error))
+    except BrokenPipeError:  # the reader of stdout, such as ``head``, has stopped reading
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # otherwise Python tries again at exit, and prints an error
+        raise typer.Exit(EXIT_CLOSED_PIPE) from None
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -136,4 +136,6 @@ def _float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise InputError(f"the input has a number that is too large: {text}")
+    if value == 0 and any(digit in "123456789" for digit in text.lower().partition("e")[0]):
+        raise InputError(f"the input has a number that is too close to 0: {text}")
     return value

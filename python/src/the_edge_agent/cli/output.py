@@ -53,7 +53,7 @@ def _write_stdout(text: bytes) -> None:
     try:
         sys.stdout.buffer.write(text)
         sys.stdout.buffer.flush()
-    except BrokenPipeError:  # the reader has stopped reading; Typer ends the program without a message
+    except BrokenPipeError:  # the reader has stopped reading; ``failures_exit`` ends the command
         raise
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # otherwise Python tries again at exit, and prints an error

@@ -14,7 +14,7 @@ _OBEYED: Final = (
     r"\U000e0000-\U000e007f\ud800-\udfff"
 )
 _IN_TEXT: Final = re.compile(f"[{_OBEYED}]")
-_IN_LINE: Final = re.compile(f"[\n{_OBEYED}]")
+_IN_LINE: Final = re.compile(f"[\t\n{_OBEYED}]")
 
 
 def printable(text: str) -> str:
@@ -23,7 +23,7 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return ``printable`` text on one line: line breaks are escaped too."""
+    """Return ``printable`` text on one line: tabs and line breaks are escaped too."""
     return _IN_LINE.sub(_escaped, text)
 
 

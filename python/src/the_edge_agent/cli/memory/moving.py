@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 import typer
 
 from the_edge_agent.cli.failures import fail, failures_exit
-from the_edge_agent.cli.jsonio import InputError, OutputError, to_json
-from the_edge_agent.cli.opening import AgentFile, Json, Namespace, Nested, Url, opened
+from the_edge_agent.cli.jsonio import InputError, OutputError, json_line
+from the_edge_agent.cli.opening import AgentFile, Json, Namespace, Nested, Url, opened, url_of
 from the_edge_agent.cli.output import stdout_reserved_for_the_result, writer
 from the_edge_agent.cli.progress import progress_bar
 from the_edge_agent.cli.signals import ended_by_signals
@@ -161,6 +161,8 @@ def copy(
     """Copy all entries to another database. After an interruption, run it again."""
     from the_edge_agent.memory import copy_entries
 
+    if url_of(url) == to and not namespace and not to_namespace:
+        raise typer.BadParameter("--to names the memory that is copied")
     with failures_exit(), ended_by_signals():
         with (
             stdout_reserved_for_the_result(),
@@ -340,7 +342,7 @@ def _counted(count: int, word: str) -> str:
 def show_report(report: Mapping[str, Any], text: str, *, as_json: bool, to_stderr: bool = False) -> None:
     """Print a report as JSON, or as a line for people, to stdout or stderr."""
     shown = {name: value for name, value in report.items() if name != "success"}
-    line = to_json(shown) if as_json else f"{one_line(text)}\n".encode()
+    line = json_line(shown) if as_json else f"{one_line(text)}\n".encode()
     if to_stderr:
         typer.echo(line, err=True, nl=False)
     else:

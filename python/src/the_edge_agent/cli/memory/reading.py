@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from the_edge_agent.memory import LTMBackend
 
 _PAGE: Final = 100  # entries that are read at a time
+_LISTED: Final = 100  # entries that ``list`` shows without --limit and --all
 _LABEL: Final = 10  # characters
 _CUT: Final = ("value", "metadata", "terms", "hash", "name")
 
@@ -58,7 +59,9 @@ def list_(
     namespace: Namespace = None,
     nested: Nested = False,
     prefix: Prefix = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many entries to list at most.")] = 100,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="How many entries to list at most; 100 by default.")
+    ] = None,
     all_: Annotated[bool, typer.Option("--all", help="List every entry, however many there are.")] = False,
     after: Annotated[
         str | None, typer.Option(metavar="PLACE", help="Begin after this place, which the list before has named.")
@@ -70,8 +73,10 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List entries. With --json there is one object a line, with everything that an entry has."""
+    if all_ and limit is not None:
+        raise typer.BadParameter("--all lists every entry, and --limit only some: give one of them")
     with failures_exit(), ended_by_signals(), opened(url, file, namespace) as memory:
-        shown = _Listed(memory, prefix, after, order.value, None if all_ else limit, nested=nested)
+        shown = _Listed(memory, prefix, after, order.value, None if all_ else limit or _LISTED, nested=nested)
         if as_json:
             lines = ({"key": entry["key"]} | _namespace_of(entry) if keys else plain(entry) for entry in shown)
             write_json(lines)

@@ -34,7 +34,10 @@ def put(
     key: Annotated[str, typer.Argument(metavar="KEY", help="The key of the entry.")],
     value: Annotated[
         str,
-        typer.Argument(metavar="VALUE|-|@FILE", help="The value as JSON; - reads the standard input, @ a file."),
+        typer.Argument(
+            metavar="VALUE|-|@FILE",
+            help="The value as JSON; - reads the standard input, @ a file. Write -- before KEY if it begins with -.",
+        ),
     ],
     url: Url = None,
     file: AgentFile = None,

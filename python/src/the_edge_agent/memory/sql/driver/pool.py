@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from typing import Any, Final
@@ -27,6 +28,8 @@ class CallPool(QueuePool):
     def __init__(self, creator: Any, pool_size: int = 5, max_overflow: int = 10, **options: Any) -> None:
         """Create the pool, with SQLAlchemy's arguments."""
         super().__init__(creator, pool_size, max_overflow, **options)
+        if isinstance(self.logger, logging.Logger):  # otherwise ``echo_pool`` asked for messages
+            self.logger = logging.getLogger("sqlalchemy.pool.CallPool")  # they are SQLAlchemy's, not ours
         self._tickets = Tickets(pool_size + max_overflow)
         self._idle: deque[ConnectionPoolEntry] = deque()
 

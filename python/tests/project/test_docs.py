@@ -35,8 +35,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 
-from databases import Databases, chosen_targets
+from databases import Databases, chosen_targets, drop_tables
 from the_edge_agent import YAMLEngine
 from tls_servers import TLSServers
 
@@ -123,6 +125,8 @@ def servers(databases: Databases, tmp_path: Path, tls: TLSServers) -> Callable[[
         if target is None:
             return None
         database = databases.empty(target, tmp_path)
+        engine = create_engine(database.url, poolclass=NullPool)
+        drop_tables(engine)  # other tests make tables for exact words
         if not encrypted:
             return database.url
         shutil.copy(tls.certificates["ca"], tmp_path / "ca.pem")

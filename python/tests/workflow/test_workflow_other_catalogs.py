@@ -17,7 +17,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "catalog.list": {},
     "catalog.delete": {"key": "k"},
     "catalog.snapshot": {"name": "s"},
+    "catalog.snapshots": {},
+    "catalog.delete_snapshot": {"snapshot_id": "s"},
     "catalog.changes": {},
+    "catalog.sync": {},
     "catalog.cleanup": {},
 }
 

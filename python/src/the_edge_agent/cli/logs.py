@@ -16,7 +16,7 @@ _LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG)  # by the number
 _OF_EVERY_RECORD: Final = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"})
 
 
-class _ToStderr(logging.StreamHandler[Any]):
+class _ToStderr(logging.StreamHandler):  # type: ignore[type-arg]  # it takes none at run time before Python 3.11
     """Writes to what is ``sys.stderr`` at the time of the record."""
 
     @property

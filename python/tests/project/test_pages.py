@@ -50,7 +50,7 @@ def prose(page: Path) -> str:
 
 @cache
 def anchors(page: Path) -> frozenset[str]:
-    """Return what a link to a heading of a page may name: the text in lower case, with `-` for spaces."""
+    """Return the anchor of a heading: its text in lower case, with `-` for spaces."""
     slugs: set[str] = set()
     for heading in HEADING.finditer(prose(page)):
         text = LINK.sub(lambda link: link[0][1 : link[0].index("](")], heading["text"])

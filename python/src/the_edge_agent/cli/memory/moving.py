@@ -62,20 +62,15 @@ def export(
     from the_edge_agent.memory import export_entries
 
     with failures_exit(), ended_by_signals():
-        damage: LTMError | None = None
-        report: Mapping[str, Any] = {}
         with (
             written_file(output) as stream,
             stdout_reserved_for_the_result(),
             opened(url, file, namespace) as memory,
             _bar("export", memory, nested=nested) as progress,
         ):
-            try:
-                report = export_entries(memory, stream, nested=nested, progress=progress)
-            except _ltm_error() as failure:
-                if "sha256" not in failure.result:
-                    raise
-                damage = failure  # the file is complete but for the damaged entries
+            report, damage = _written_to_the_end(
+                lambda: export_entries(memory, stream, nested=nested, progress=progress)
+            )
         if damage is not None:
             raise damage
         text = f"{_counted(report['entries'], 'entries')}, SHA-256 {report['sha256']}"
@@ -191,20 +186,15 @@ def backup(
     from the_edge_agent.memory import back_up
 
     with failures_exit(), ended_by_signals():
-        damage: LTMError | None = None
-        report: Mapping[str, Any] = {}
         with (
             written_file(output) as stream,
             stdout_reserved_for_the_result(),
             with_catalog(url, file) as memory,
             progress_bar("backup", lambda: memory.count()["count"] if since is None else None) as progress,
         ):
-            try:
-                report = back_up(memory, stream, since=since, sync=sync, progress=progress)
-            except _ltm_error() as failure:
-                if "sha256" not in failure.result:
-                    raise
-                damage = failure  # the file is complete but for the damaged entries
+            report, damage = _written_to_the_end(
+                lambda: back_up(memory, stream, since=since, sync=sync, progress=progress)
+            )
         if damage is not None:
             raise damage
         text = (
@@ -331,6 +321,19 @@ def show_counts(report: Mapping[str, Any], *, as_json: bool) -> None:
     show_report(report, text, as_json=as_json)
     if damaged := report.get("damaged"):
         fail(f"the file lacks {len(damaged):,} entries, which were damaged when it was written: {damaged[0]!r}, ...")
+
+
+def _written_to_the_end(write: Callable[[], Mapping[str, Any]]) -> tuple[Mapping[str, Any], LTMError | None]:
+    """Write a file; return the report, or the failure of a file that has everything except damaged entries.
+
+    The caller raises the failure after the file has its name.
+    """
+    try:
+        return write(), None
+    except _ltm_error() as failure:
+        if "sha256" not in failure.result:
+            raise
+        return {}, failure
 
 
 def _counted(count: int, word: str) -> str:

@@ -111,7 +111,9 @@ def delete(
 def cleanup(
     url: Url = None,
     file: AgentFile = None,
-    batch: Annotated[int, typer.Option(metavar="N", min=1, help="How many to remove in one transaction.")] = 1_000,
+    batch: Annotated[
+        int, typer.Option(metavar="N", min=1, max=10_000, help="How many to remove in one transaction.")
+    ] = 1_000,
     as_json: Json = False,
 ) -> None:
     """Remove all expired entries from the database. No call returns them any more, but they take space."""
@@ -125,25 +127,12 @@ def removed_of(cleaned: Any, batch: int) -> int:
     removed: int = 0
     with progress_bar("cleanup") as progress:
         while True:
-            result = succeeded(cleaned.cleanup_expired(batch))
+            result = cleaned.cleanup_expired(batch)
             removed += result["deleted_count"]
             if progress is not None:
                 progress(removed)
             if not (result["deleted_count"] and result["remaining_count"]):  # or others remove the rest
                 return removed
-
-
-def succeeded(result: Any) -> Any:
-    """Return the result of a memory or catalog that may return its failures.
-
-    Raises:
-        LTMError: the result is a failure.
-    """
-    from the_edge_agent.memory import LTMError
-
-    if not result["success"]:
-        raise LTMError.of(result)
-    return result
 
 
 def agree(question: str) -> None:

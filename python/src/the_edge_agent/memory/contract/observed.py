@@ -123,7 +123,7 @@ class Observed:
                 setattr(cls, name, wrapper)
 
     def stats(self) -> StatsResult:
-        """Return what this object has done since it was created. A namespace returns that of its whole memory.
+        """Return the statistics of the calls since this object was created. A namespace has those of its whole memory.
 
         It uses no connection, and works after ``close`` too. It never fails, and returns no secret and nothing that a
         program has stored. Calls inside of other calls do not count. A forked child begins at zero. Many threads may

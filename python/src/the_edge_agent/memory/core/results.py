@@ -186,6 +186,6 @@ def returns_result(method: Callable[Arguments, Typed]) -> Callable[Arguments, Ty
 
 
 def reported(owner: Any, failure: LTMError) -> Any:
-    """Return what a method of an object returns for a failure, or raise it; see ``returns_result``."""
+    """Return the failure dict of a method of ``owner``, or raise the failure if ``owner`` raises its failures."""
     report = getattr(owner, "_reported", None)
     return failure.result if report is None else report(failure)

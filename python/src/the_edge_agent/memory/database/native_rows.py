@@ -71,7 +71,7 @@ def measured_by(visible: str, expired: str, size: str, time: str) -> str:
 
 
 def measured_of(row: Sequence[Any], timestamp: Callable[[Any], Any]) -> tuple[int, int, Any, Any, int, int]:
-    """Return what ``DatabaseBackend._measure`` returns, from a row of the columns of ``measured_by``.
+    """Return the numbers of ``DatabaseBackend._measure`` from a row with the columns that ``measured_by`` selects.
 
     Raises:
         LTMError: ``query_error``: values are in a blob storage, which a native memory does not read.

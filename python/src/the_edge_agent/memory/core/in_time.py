@@ -7,6 +7,8 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
+from the_edge_agent.memory.core import cancelling
+
 Answer = TypeVar("Answer")
 
 
@@ -31,6 +33,7 @@ def call_in_time(work: Callable[[], Answer], *, seconds: float, undo: Callable[[
     """
     answers: SimpleQueue[tuple[Answer]] = SimpleQueue()
     errors: SimpleQueue[BaseException | None] = SimpleQueue()
+    stopped = TimedOutError()
     is_abandoned = threading.Event()
 
     def run() -> None:
@@ -50,9 +53,15 @@ def call_in_time(work: Callable[[], Answer], *, seconds: float, undo: Callable[[
             return
         undo(answer)
 
+    def stop_waiting() -> None:
+        errors.put(stopped)
+
     try:
         threading.Thread(target=run, daemon=True, name="the-edge-agent connecting").start()
-        error = errors.get(timeout=max(0.0, seconds))
+        with cancelling.guarded(stop_waiting):
+            error = errors.get(timeout=max(0.0, seconds))
+        if error is stopped:
+            raise error
     except BaseException as reason:
         is_abandoned.set()
         undo_answer()

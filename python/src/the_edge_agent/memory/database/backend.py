@@ -37,6 +37,7 @@ from the_edge_agent.memory.contract.result_types import (
     WholeEntry,
 )
 from the_edge_agent.memory.contract.transaction import LTMTransaction
+from the_edge_agent.memory.core.cancelling import checkpoint
 from the_edge_agent.memory.core.damage import (
     TIMES,
     Damage,
@@ -216,6 +217,7 @@ class DatabaseBackend(LTMBackend):
             while full_keys := [*islice(self._keys(keys, after, DELETED_AT_ONCE), DELETED_AT_ONCE)]:
                 deleted += self._delete(full_keys)
                 after = full_keys[-1]
+                checkpoint()
         except LTMError as failure:
             raise failure.with_fields(deleted_count=deleted) from None
         return ok(deleted_count=deleted)
@@ -396,6 +398,7 @@ class DatabaseBackend(LTMBackend):
                     check_different(imports)
                 for of_different_keys in runs_of(imports):
                     self._import_batch(of_different_keys, way, counts)
+                    checkpoint()
         except LTMError as failure:
             raise failure.with_fields(**counts) from None
         return ok(**counts)

@@ -12,6 +12,7 @@ from threading import Lock
 from typing import Final
 from weakref import ref
 
+from the_edge_agent.memory.core.cancelling import is_stopped
 from the_edge_agent.memory.core.results import interrupts
 
 _CHECK_INTERVAL: Final = 0.1  # seconds between two searches for lost tickets, while a thread waits for one
@@ -51,7 +52,7 @@ class Tickets:
             return None
 
     def take(self, seconds: float) -> Ticket | None:
-        """Return a ticket, or None if none becomes free within ``seconds``."""
+        """Return a ticket, or None if none becomes free within ``seconds`` or the call is cancelled."""
         ticket = self.take_free()
         if ticket is not None:
             return ticket
@@ -73,7 +74,7 @@ class Tickets:
             try:
                 return self._free.get(timeout=max(0.0, min(_CHECK_INTERVAL, remaining)))
             except Empty:
-                if remaining <= 0:
+                if remaining <= 0 or is_stopped():
                     return None
 
     def give_back(self, ticket: Ticket) -> None:

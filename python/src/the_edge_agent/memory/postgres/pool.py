@@ -82,6 +82,10 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         except StopIteration as end:
             return end.value
 
+    def stop(self) -> None:
+        """Stop waiting for the server soon: within a tenth of a second. Another thread may call this."""
+        self.deadline = -math.inf
+
     def __del__(self, *_: Any) -> None:
         """Do not warn. If an exception interrupted the call, the connection is closed when it is freed."""
 
@@ -183,7 +187,7 @@ class Pool:
 
     def _keep(self, connection: Connection, is_sound: bool) -> None:
         status = connection.info.transaction_status
-        if not is_sound:
+        if not is_sound or connection.deadline == -math.inf:
             connection.drop()
             return
         try:

@@ -289,7 +289,11 @@ def connect(engine: Engine, deadline: Deadline) -> Connection:
             connection.close()
             raise LTMError("configuration_error", problem)
         if not has_ended(dialect_class.sessions.socket_of(driver_connection)):
-            deadline.guard(partial(_stop, connection, dialect_class, driver_connection))
+            try:
+                deadline.guard(partial(_stop, connection, dialect_class, driver_connection))
+            except DeadlineError:
+                connection.close()
+                raise
             if CHECKED not in connection.info:
                 check_session(connection, is_ours=False)
             return connection

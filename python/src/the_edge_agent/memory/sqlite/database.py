@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import threading
@@ -13,6 +14,7 @@ from typing import Any, Final
 from weakref import ref
 
 from the_edge_agent.memory.contract.result_types import PoolState
+from the_edge_agent.memory.core import cancelling
 from the_edge_agent.memory.core.languages import Language
 from the_edge_agent.memory.core.results import FILE_DAMAGED, LostDatabaseError, LTMError
 from the_edge_agent.memory.core.validation import check_flag, check_seconds
@@ -157,12 +159,12 @@ class SQLiteDatabase:
         deadline = time.monotonic() + self._timeout
         loan = _Loan(deadline)
         problem: LTMError | None = None
-        with SQLiteCall():
+        with SQLiteCall(), cancelling.guarded(loan.stop):
             try:
                 try:
                     try:
                         connection = self._take(loan)
-                        self._call.deadline = deadline
+                        self._call.loan = loan
                         yield connection
                         if write and loan.file is not None:
                             loan.file.check_written(connection)
@@ -193,7 +195,7 @@ class SQLiteDatabase:
     def in_time(self, rows: Iterable[Any]) -> Iterator[Any]:
         """Yield rows, and fail when the time of the call is over. SQLite's own check does not see work in Python."""
         for row in rows:
-            if time.monotonic() > self._call.deadline:
+            if time.monotonic() > self._call.loan.deadline:
                 raise sqlite3.OperationalError("interrupted")
             yield row
 
@@ -412,6 +414,10 @@ class _Loan:
         self.file: DatabaseFile | None = None
         self.interrupts: list[BaseException] = []
         self.turn: Ticket | None = None
+
+    def stop(self) -> None:
+        """End the call now."""
+        self.deadline = -math.inf  # what watches the running statement sees it
 
 
 class _Connection(sqlite3.Connection):

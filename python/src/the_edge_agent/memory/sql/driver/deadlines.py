@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Final, TypeVar
 from weakref import ref
 
+from the_edge_agent.memory.core import cancelling
 from the_edge_agent.memory.core.in_time import TimedOutError, call_in_time
 
 Answer = TypeVar("Answer")
@@ -63,8 +64,14 @@ class Deadline:
             yield row
 
     def guard(self, stop: Callable[[], object]) -> None:
-        """Call ``stop`` when the time is over, unless ``release`` was called before."""
+        """Call ``stop`` when the time is over, unless ``release`` was called before.
+
+        Raises:
+            DeadlineError: the call was stopped before.
+        """
         self._stops.append(stop)
+        if self.expired:  # checked after the append, so that a stop from another thread is never missed
+            raise DeadlineError
 
     def release(self) -> None:
         """Forget all functions that were passed to ``guard``. Other calls may use the connections from now on."""
@@ -86,6 +93,12 @@ class Deadline:
             with suppress(Exception):  # an error of one function must not keep the others from being called
                 stop()
 
+    def cancel(self) -> None:
+        """End the call now."""
+        with _watch.lock:
+            self.end = -math.inf
+            self.stop()
+
     def call(self, work: Callable[[], Answer], *, seconds: float, undo: Callable[[Answer], object]) -> Answer:
         """Return the answer of ``work``, which may take ``seconds``. If the answer comes later, call ``undo`` with it.
 
@@ -101,6 +114,9 @@ class Deadline:
         """Let the watching thread check this call from now on."""
         _local.deadline = self
         _watch.add(self)
+        cancellation = cancelling.current()
+        if cancellation is not None:
+            cancellation.guard(self.cancel)
         return self
 
     def __exit__(
@@ -108,6 +124,9 @@ class Deadline:
     ) -> None:
         """End the checks of this call."""
         _local.deadline = None
+        cancellation = cancelling.current()
+        if cancellation is not None:
+            cancellation.release(self.cancel)
         _watch.remove(self)
 
 

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "memory.core": [],
     "memory.contract": ["memory.core"],
     "memory.database": ["memory.core", "memory.contract"],
+    "memory.aio": ["memory.core", "memory.contract"],
     "memory.transfer": ["memory.core", "memory.contract", "memory.sql.driver"],
     "memory.sqlite": ["memory.core", "memory.contract", "memory.database"],
     "memory.postgres": ["memory.core", "memory.contract", "memory.database"],

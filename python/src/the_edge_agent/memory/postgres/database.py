@@ -23,6 +23,7 @@ except ImportError as error:
 
 from the_edge_agent.memory.contract.result_types import PoolState
 from the_edge_agent.memory.core.calls import note_retry
+from the_edge_agent.memory.core.cancelling import guarded
 from the_edge_agent.memory.core.languages import Language
 from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.showing import kind_of
@@ -114,6 +115,7 @@ class PostgresDatabase:
             raise LTMError(
                 "configuration_error", f"pool_size must be an integer from 1 to 1,000, not {kind_of(pool_size)}"
             )
+        self.pool_size: int = pool_size
         self._search, self._language_name = search, language
         self.language: Language | None = None
         self._timeout = check_seconds("timeout", timeout)
@@ -322,17 +324,8 @@ class PostgresDatabase:
         connection = pool.take(deadline)
         is_sound = False
         try:
-            if begin is None or begin == AUTOCOMMIT:
-                progress.is_committing = begin == AUTOCOMMIT
-                answer = work(connection)
-            else:
-                # BEGIN and the setting in one round trip. SET without LOCAL would stay in a pooler's session, for other
-                # clients.
-                limit = f"; SET LOCAL lock_timeout = {pool.lock_timeout}" if begin == WRITE else ""
-                connection.execute(begin + limit, prepare=False)  # two statements cannot be prepared as one
-                answer = work(connection)
-                progress.is_committing = begin == WRITE
-                connection.execute("COMMIT")
+            with guarded(connection.stop):
+                answer = self._run_work(work, begin, connection, progress, pool.lock_timeout)
             is_sound = True
             return answer
         except (psycopg.Error, LTMError):
@@ -340,6 +333,20 @@ class PostgresDatabase:
             raise
         finally:
             pool.give_back(connection, is_sound=is_sound)
+
+    def _run_work(
+        self, work: Callable[[Any], Answer], begin: str | None, connection: Any, progress: _Progress, lock_timeout: int
+    ) -> Answer:
+        if begin is None or begin == AUTOCOMMIT:
+            progress.is_committing = begin == AUTOCOMMIT
+            return work(connection)
+        # BEGIN and the setting in one round trip. SET without LOCAL would stay in a pooler's session.
+        limit = f"; SET LOCAL lock_timeout = {lock_timeout}" if begin == WRITE else ""
+        connection.execute(begin + limit, prepare=False)  # two statements cannot be prepared as one
+        answer = work(connection)
+        progress.is_committing = begin == WRITE
+        connection.execute("COMMIT")
+        return answer
 
     def _opened_pool(self) -> Pool:
         with self._lock:

@@ -100,6 +100,15 @@ class Database:
         _databases.add(self)
 
     @property
+    def most_connections(self) -> int:
+        """The highest number of connections that the pool may have."""
+        if self._shared is None:
+            return self._options.pool_size + self._options.max_overflow
+        pool: Any = self._shared.pool
+        most = pool.size() + pool._max_overflow if isinstance(pool, QueuePool) else 10
+        return int(most)
+
+    @property
     def engine(self) -> Engine | None:
         """The engine; None before the start and after close."""
         return (self._shared or self._opened.engine) if self._opened else None

@@ -1,0 +1,248 @@
+"""``AsyncMemory``: turns, cancellation and closing. tests/contract/test_async_contract.py has the contract."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.pool import NullPool
+
+from absent import run_python
+from databases import Database
+from memory_backend import FiveMethods
+from the_edge_agent.memory import LTMError, SQLiteBackend
+from the_edge_agent.memory.aio import AsyncMemory
+
+on_servers = pytest.mark.targets(server=True, portable=False)
+
+READS: dict[str, Callable[[AsyncMemory], Awaitable[Any]]] = {
+    "retrieve": lambda memory: memory.retrieve("k"),
+    "retrieve_many": lambda memory: memory.retrieve_many(["k", "l"]),
+    "search": lambda memory: memory.search("red fox"),
+    "a filter": lambda memory: memory.search(metadata_filter={"n": {"$gt": 3}}),
+    "list_keys": lambda memory: memory.list_keys(),
+    "iterate_entries": lambda memory: anext_of(memory),
+}
+
+
+async def anext_of(memory: AsyncMemory) -> Any:
+    async for entry in memory.iterate_entries():
+        return entry
+    return None
+
+
+@pytest.fixture
+def lock(database: Database) -> Iterator[Callable[[], Connection]]:
+    """A function that locks the table of the entries, and returns the connection that holds the lock."""
+    engine = create_engine(database.url, poolclass=NullPool)
+    connections = []
+
+    def locked() -> Connection:
+        connection = engine.connect()
+        connections.append(connection)
+        is_postgres = database.target.family == "postgresql"
+        statement = (
+            "LOCK TABLE ltm_entries IN ACCESS EXCLUSIVE MODE" if is_postgres else "LOCK TABLES ltm_entries WRITE"
+        )
+        connection.exec_driver_sql(statement)
+        return connection
+
+    yield locked
+    for connection in connections:
+        connection.close()
+
+
+@pytest.mark.targets(server=True, portable=False, native=True)
+class TestCancellationOfNatives:
+    def test_a_read_that_waits_for_a_lock_is_stopped(self, database: Database, lock: Callable[[], Connection]) -> None:
+        anyio.run(stop_reads, database, lock)
+
+
+@on_servers
+class TestCancellation:
+    def test_a_read_that_waits_for_a_lock_is_stopped(self, database: Database, lock: Callable[[], Connection]) -> None:
+        anyio.run(stop_reads, database, lock)
+
+    def test_a_write_is_awaited(self, database: Database, lock: Callable[[], Connection]) -> None:
+        async def main() -> None:
+            async with AsyncMemory(database.open(errors="raise")) as memory:
+                await memory.store("k", 1)
+                lock_holder = lock()
+
+                async def unlock() -> None:
+                    await anyio.sleep(0.5)
+                    lock_holder.close()
+
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(unlock)
+                    with anyio.move_on_after(0.1) as scope:
+                        await memory.store("new", 1)
+                assert scope.cancelled_caught
+                assert (await memory.retrieve("new"))["found"]
+
+        anyio.run(main)
+
+
+async def stop_reads(database: Database, lock: Callable[[], Connection]) -> None:
+    async with AsyncMemory(database.open(errors="raise")) as memory:
+        await memory.store("k", "red fox", {"n": 5})
+        lock_holder = lock()
+        for name, read in READS.items():
+            began = time.monotonic()
+            with anyio.move_on_after(0.05) as scope:
+                await read(memory)
+            assert (name, scope.cancelled_caught, time.monotonic() - began < 1.05) == (name, True, True)
+        lock_holder.close()
+        pool = memory.stats()["pool"]
+        assert pool is None or pool["in_use"] == 0
+        assert (await memory.search("red fox"))["count"] == 1
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "trio"])
+class TestEventLoops:
+    def test_a_statement_of_sqlite_is_interrupted(self, kind: str) -> None:
+        async def main() -> None:
+            async with AsyncMemory(SQLiteBackend(errors="raise")) as memory:
+                await memory.store_many({"key": f"k{n}", "value": 1, "metadata": {"n": n}} for n in range(3000))
+                backend: Any = memory.backend
+
+                def endless() -> None:
+                    with backend._database.transaction() as connection:
+                        connection.execute(
+                            "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+                        )
+
+                began = time.monotonic()
+                with anyio.move_on_after(0.05):
+                    await memory._threads.run(endless, only_reads=True)
+                assert time.monotonic() - began < 1.05
+                assert (await memory.count())["count"] == 3000
+
+        anyio.run(main, backend=kind)
+
+    def test_many_waiting_calls_have_few_threads(self, kind: str) -> None:
+        async def main() -> None:
+            async with AsyncMemory(SQLiteBackend(errors="raise"), max_concurrency=3) as memory:
+                before = threading.active_count()
+
+                async def store(number: int) -> None:
+                    await memory.store(f"k{number}", number)
+
+                async with anyio.create_task_group() as tasks:
+                    for number in range(1000):
+                        tasks.start_soon(store, number)
+                assert threading.active_count() - before <= 3
+                assert (await memory.count())["count"] == 1000
+
+        anyio.run(main, backend=kind)
+
+    def test_waiting_for_a_turn_ends_at_the_pool_timeout(self, kind: str) -> None:
+        async def main() -> None:
+            is_free = threading.Event()
+            memory = AsyncMemory(Waiting(is_free), max_concurrency=1, pool_timeout=0.1)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(memory.retrieve, "k")
+                await anyio.sleep(0.05)
+                result = await memory.retrieve("k")
+                assert (result["success"], result["error_type"]) == (False, "connection_timeout")
+                is_free.set()
+            await memory.close()
+
+        anyio.run(main, backend=kind)
+
+    def test_a_memory_of_another_package_is_awaited(self, kind: str) -> None:
+        async def main() -> None:
+            is_free = threading.Event()
+            memory = AsyncMemory(Waiting(is_free))
+            threading.Timer(0.3, is_free.set).start()
+            with anyio.move_on_after(0.05) as scope:
+                await memory.retrieve("k")
+            assert is_free.is_set()
+            assert scope.cancelled_caught
+            await memory.close()
+
+        anyio.run(main, backend=kind)
+
+    def test_a_call_that_has_no_turn_yet_is_given_up(self, kind: str) -> None:
+        async def main() -> None:
+            is_free = threading.Event()
+            memory = AsyncMemory(Waiting(is_free), max_concurrency=1)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(memory.retrieve, "k")
+                await anyio.sleep(0.05)
+                with anyio.move_on_after(0.05):
+                    await memory.store("given up", 1)
+                is_free.set()
+            assert not (await memory.retrieve("given up"))["found"]
+            await memory.close()
+
+        anyio.run(main, backend=kind)
+
+
+class Waiting(FiveMethods):
+    """A memory of another package, whose reads wait."""
+
+    def __init__(self, is_free: threading.Event) -> None:
+        super().__init__()
+        self._is_free = is_free
+
+    def retrieve(self, *args: Any, **options: Any) -> Any:
+        self._is_free.wait(30)
+        return super().retrieve(*args, **options)
+
+
+def test_delete_all_ends_between_two_transactions(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with AsyncMemory(url=f"sqlite:///{tmp_path}/memory.db", errors="raise") as memory:
+            await memory.store_many({"key": f"k{n:05}", "value": n} for n in range(20_000))
+            with anyio.move_on_after(0.05):
+                await memory.delete_all("")
+            assert (await memory.count())["count"] % 1000 == 0
+
+    anyio.run(main)
+
+
+def test_an_iteration_that_was_cancelled_does_not_seem_to_be_complete() -> None:
+    async def main() -> None:
+        async with AsyncMemory(backend_type="sqlite", errors="raise") as memory:
+            await memory.store("k", 1)
+            items = memory.iterate_entries()
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await anext(items)
+            with pytest.raises(LTMError, match="cancelled"):
+                await anext(items)
+
+    anyio.run(main)
+
+
+def test_a_memory_or_its_options_are_needed() -> None:
+    with pytest.raises(TypeError):
+        AsyncMemory()
+    with SQLiteBackend() as memory, pytest.raises(TypeError):
+        AsyncMemory(memory, url="sqlite://")
+
+
+def test_failures_are_raised_by_a_memory_that_raises() -> None:
+    async def main() -> None:
+        async with AsyncMemory(backend_type="sqlite", errors="raise") as memory:
+            with pytest.raises(LTMError, match="key"):
+                await memory.store("", 1)
+        async with AsyncMemory(backend_type="sqlite") as memory:
+            assert (await memory.store("", 1))["error_type"] == "validation_error"
+
+    anyio.run(main)
+
+
+def test_without_anyio_the_import_names_the_extra() -> None:
+    code = (
+        "import sys; sys.modules['anyio'] = None\n"
+        "try: import the_edge_agent.memory.aio\nexcept ImportError as error: print(error)"
+    )
+    assert 'pip install "the-edge-agent[async]"' in run_python(code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from the_edge_agent.workflow import budget
 from the_edge_agent.workflow.actions.registry import Action, Actions, call_action
@@ -15,6 +15,11 @@ from the_edge_agent.workflow.errors import ActionError, NodeError, Place, Workfl
 from the_edge_agent.workflow.logs import log_frames, logged
 from the_edge_agent.workflow.model import Agent, Node, RunBody, UsesBody
 from the_edge_agent.workflow.templates import Renderer, TemplateError
+
+if TYPE_CHECKING:
+    from anyio import CapacityLimiter
+
+    from the_edge_agent.workflow.aio import AsyncEvents
 
 State = dict[str, Any]
 Event = dict[str, Any]
@@ -72,6 +77,59 @@ class CompiledGraph:
         """
         return self._run(self._start(state))
 
+    def ainvoke(self, state: Mapping[str, Any] | None = None, *, limiter: CapacityLimiter | None = None) -> AsyncEvents:
+        """Run the agent in an asynchronous program, on asyncio or trio.
+
+        It has the events of ``invoke``, so it is no coroutine, but is read by
+        ``async for event in graph.ainvoke(state)``. It needs ``pip install "the-edge-agent[async]"``.
+
+        Each node runs in a worker thread, with the context variables of the task that reads. Between two nodes no
+        thread is held. The event loop is never blocked: states are copied in the threads too. An action that is a
+        coroutine function is awaited on the event loop, while the thread of its node waits.
+
+        If the task is cancelled, the node that runs is awaited to its end, so that its writes were done or were not.
+        An asynchronous action is cancelled. No other node begins, and then the task ends.
+
+        Args:
+            state: as for ``invoke``. It is copied when the first event is read.
+            limiter: limits how many nodes run at a time; the others wait without a thread. None means 40 for all runs
+                of the event loop; runs inside of actions of other runs have 40 of their own.
+
+        Returns:
+            An asynchronous iterator of events. Its method ``aclose`` ends the run after the present node.
+
+        Raises:
+            ImportError: anyio is missing.
+            NodeError: a node failed; raised while the iterator is read.
+            WorkflowError: the input is not a dict whose keys are text, or cannot be copied; raised while the iterator
+                is read.
+        """
+        return self._asynchronous(state, limiter, only_final=True)
+
+    def astream(self, state: Mapping[str, Any] | None = None, *, limiter: CapacityLimiter | None = None) -> AsyncEvents:
+        """Run the agent in an asynchronous program and return the state after each node, as ``stream`` does.
+
+        Args:
+            state: as for ``ainvoke``.
+            limiter: as for ``ainvoke``.
+
+        Returns:
+            An asynchronous iterator of the events of ``stream``; otherwise as ``ainvoke``.
+
+        Raises:
+            ImportError: anyio is missing.
+            NodeError: as for ``ainvoke``.
+            WorkflowError: as for ``ainvoke``.
+        """
+        return self._asynchronous(state, limiter, only_final=False)
+
+    def _asynchronous(
+        self, state: Mapping[str, Any] | None, limiter: CapacityLimiter | None, *, only_final: bool
+    ) -> AsyncEvents:
+        from the_edge_agent.workflow.aio import AsyncEvents  # here, because other programs do not need anyio
+
+        return AsyncEvents(lambda: self.stream(state), only_final=only_final, limiter=limiter)
+
     def _start(self, state: Mapping[str, Any] | None) -> State:
         updates = {} if state is None else state
         if not isinstance(updates, Mapping):
@@ -85,6 +143,7 @@ class CompiledGraph:
             raise WorkflowError(f"the input state can't be copied: {describe(error)}") from error
 
     def _run(self, state: State) -> Iterator[Event]:
+        # Each step may run in another thread and context, and any `yield` may be the last: no `with` goes around one.
         work = None if self._agent.is_trusted else Work(budget.MAX_RUN_WORK)
         for node in self._agent.nodes:
             with logged("node", node.name):

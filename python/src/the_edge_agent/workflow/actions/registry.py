@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, Final, TypeAlias
 
 from the_edge_agent.memory import NOT_GIVEN, LTMBackend, LTMError
 from the_edge_agent.workflow.actions.catalog import CATALOG_ACTIONS
@@ -16,8 +17,14 @@ from the_edge_agent.workflow.logs import logged
 Action: TypeAlias = Callable[..., Any]
 """A function that is called as ``action(state, **arguments)``.
 
-A result with ``success: False`` is a failure, and so is an LTMError.
+A result with ``success: False`` is a failure, and so is an LTMError. A coroutine function is awaited on the event loop
+of the program that runs the agent.
 """
+
+AWAITER: Final[ContextVar[Callable[[Awaitable[Any]], Any] | None]] = ContextVar(
+    "what waits for an action", default=None
+)
+"""The function that waits until an event loop has awaited the result of an action; None without an event loop."""
 
 _ALIAS = "actions."
 _SEPARATOR = re.compile(r"[._]")
@@ -96,7 +103,8 @@ def call_action(
     """Call an action for a node.
 
     Raises:
-        ActionError: the action is unknown, returned ``success: False`` or raised LTMError, as a memory may do.
+        ActionError: the action is unknown, returned ``success: False`` or raised LTMError, as a memory may do; or it is
+            asynchronous, and there is no event loop.
     """
     action = registry.get(name)
     if action is None:
@@ -104,11 +112,23 @@ def call_action(
     with logged("action", name):
         try:
             result = action(state, *args, **arguments)
+            if inspect.isawaitable(result):
+                result = _awaited(name, result)
         except LTMError as failure:
             result = failure.result
         if isinstance(result, dict) and result.get("success") is False:
             raise ActionError(name, result)
         return result
+
+
+def _awaited(name: str, answer: Awaitable[Any]) -> Any:
+    wait_for = AWAITER.get()
+    if wait_for is not None:
+        return wait_for(answer)
+    if inspect.iscoroutine(answer):
+        answer.close()  # otherwise Python warns that nobody awaited it
+    message = "it is asynchronous: run the agent with `ainvoke` or `astream`"
+    raise ActionError(name, {"error": message, "error_type": "configuration_error"})
 
 
 class Actions:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from sqlalchemy import Connection, create_engine
-from sqlalchemy.pool import NullPool
 
 from absent import run_python
 from databases import Database
+from locks import lock_tables
 from memory_backend import FiveMethods
 from the_edge_agent.memory import LTMError, SQLiteBackend
 from the_edge_agent.memory.aio import AsyncMemory
@@ -37,47 +36,26 @@ async def anext_of(memory: AsyncMemory) -> Any:
     return None
 
 
-@pytest.fixture
-def lock(database: Database) -> Iterator[Callable[[], Connection]]:
-    """A function that locks the table of the entries, and returns the connection that holds the lock."""
-    engine = create_engine(database.url, poolclass=NullPool)
-    connections = []
-
-    def locked() -> Connection:
-        connection = engine.connect()
-        connections.append(connection)
-        is_postgres = database.target.family == "postgresql"
-        statement = (
-            "LOCK TABLE ltm_entries IN ACCESS EXCLUSIVE MODE" if is_postgres else "LOCK TABLES ltm_entries WRITE"
-        )
-        connection.exec_driver_sql(statement)
-        return connection
-
-    yield locked
-    for connection in connections:
-        connection.close()
-
-
 @pytest.mark.targets(server=True, portable=False, native=True)
 class TestCancellationOfNatives:
-    def test_a_read_that_waits_for_a_lock_is_stopped(self, database: Database, lock: Callable[[], Connection]) -> None:
-        anyio.run(stop_reads, database, lock)
+    def test_a_read_that_waits_for_a_lock_is_stopped(self, database: Database) -> None:
+        anyio.run(stop_reads, database)
 
 
 @on_servers
 class TestCancellation:
-    def test_a_read_that_waits_for_a_lock_is_stopped(self, database: Database, lock: Callable[[], Connection]) -> None:
-        anyio.run(stop_reads, database, lock)
+    def test_a_read_that_waits_for_a_lock_is_stopped(self, database: Database) -> None:
+        anyio.run(stop_reads, database)
 
-    def test_a_write_is_awaited(self, database: Database, lock: Callable[[], Connection]) -> None:
+    def test_a_write_is_awaited(self, database: Database) -> None:
         async def main() -> None:
             async with AsyncMemory(database.open(errors="raise")) as memory:
                 await memory.store("k", 1)
-                lock_holder = lock()
+                lock = lock_tables(database, "ltm_entries")
 
                 async def unlock() -> None:
                     await anyio.sleep(0.5)
-                    lock_holder.close()
+                    lock.close()
 
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(unlock)
@@ -89,16 +67,16 @@ class TestCancellation:
         anyio.run(main)
 
 
-async def stop_reads(database: Database, lock: Callable[[], Connection]) -> None:
+async def stop_reads(database: Database) -> None:
     async with AsyncMemory(database.open(errors="raise")) as memory:
         await memory.store("k", "red fox", {"n": 5})
-        lock_holder = lock()
+        lock = lock_tables(database, "ltm_entries")
         for name, read in READS.items():
             began = time.monotonic()
             with anyio.move_on_after(0.05) as scope:
                 await read(memory)
             assert (name, scope.cancelled_caught, time.monotonic() - began < 1.05) == (name, True, True)
-        lock_holder.close()
+        lock.close()
         pool = memory.stats()["pool"]
         assert pool is None or pool["in_use"] == 0
         assert (await memory.search("red fox"))["count"] == 1

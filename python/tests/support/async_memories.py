@@ -1,4 +1,4 @@
-"""An ``AsyncMemory`` behind the ordinary contract: each call runs its coroutine on an event loop in another thread."""
+"""Asynchronous objects behind the ordinary contract: each call runs its coroutine on another thread's event loop."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from typing import Any
 
 from anyio.from_thread import BlockingPortal
 
-from the_edge_agent.memory import LTMBackend
 from the_edge_agent.memory.aio import AsyncItems, AsyncMemory
 
 
 class Blocking:
-    """Has the methods of an asynchronous object, which wait for its coroutines. Other attributes are the memory's."""
+    """Has the methods of an asynchronous object, which wait for its coroutines. Other attributes are the backend's."""
 
-    def __init__(self, portal: BlockingPortal, wrapped: Any, memory: LTMBackend) -> None:
-        self._portal, self._wrapped, self._memory = portal, wrapped, memory
+    def __init__(self, portal: BlockingPortal, wrapped: Any, backend: Any) -> None:
+        self._portal, self._wrapped, self._backend = portal, wrapped, backend
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self._wrapped if hasattr(self._wrapped, name) else self._memory, name)
+        value = getattr(self._wrapped if hasattr(self._wrapped, name) else self._backend, name)
         return partial(self._call, value) if callable(value) else value
 
     def _call(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -35,7 +34,7 @@ class Blocking:
             return self if result is self._wrapped else Blocking(self._portal, result, result.backend)
         if hasattr(result, "__aenter__"):
             self._portal.call(result.__aenter__)
-            return Blocking(self._portal, result, self._memory)
+            return Blocking(self._portal, result, self._backend)
         return result
 
     def __enter__(self) -> Any:

@@ -1,4 +1,4 @@
-"""``AsyncMemory``: a long-term memory for asynchronous programs, on asyncio and trio."""
+"""``AsyncMemory`` and ``AsyncCatalog``: long-term memory for asynchronous programs, on asyncio and trio."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ except ImportError as error:
         'the_edge_agent.memory.aio needs anyio; install it with: pip install "the-edge-agent[async]"'
     ) from error
 
+from the_edge_agent.memory.aio.catalog import AsyncCatalog
 from the_edge_agent.memory.aio.items import AsyncItems
 from the_edge_agent.memory.aio.memory import AsyncMemory
 from the_edge_agent.memory.aio.transaction import AsyncTransaction
 
-__all__ = ["AsyncItems", "AsyncMemory", "AsyncTransaction"]
+__all__ = ["AsyncCatalog", "AsyncItems", "AsyncMemory", "AsyncTransaction"]

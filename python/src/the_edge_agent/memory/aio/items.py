@@ -1,4 +1,4 @@
-"""``AsyncItems``: an iteration over a memory, read in worker threads."""
+"""``AsyncItems``: an iteration over a memory or a snapshot, read in worker threads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SECONDS: Final = 0.02  # that it collects items; large values come in fewer at 
 
 
 class AsyncItems(AsyncIterator[Item], Generic[Item]):
-    """What ``iterate_all`` and ``iterate_entries`` of an ``AsyncMemory`` return. One task uses it at a time.
+    """What the iterations of ``AsyncMemory`` and ``AsyncCatalog`` return. One task uses it at a time.
 
     A worker thread reads up to 100 items at a time. No connection is held between two reads.
     """
@@ -27,7 +27,7 @@ class AsyncItems(AsyncIterator[Item], Generic[Item]):
 
         Args:
             threads: runs the reads.
-            begin: returns the iterator of the memory.
+            begin: returns the iterator of the memory or catalog.
         """
         self._threads, self._begin = threads, begin
         self._iterator: Iterator[Item] | None = None

@@ -7,14 +7,13 @@ from copy import copy
 from datetime import datetime
 from functools import cache
 from inspect import signature
-from types import TracebackType
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
+from the_edge_agent.memory.aio.catalog import AsyncCatalog
 from the_edge_agent.memory.aio.items import AsyncItems
-from the_edge_agent.memory.aio.threads import Threads
 from the_edge_agent.memory.aio.transaction import AsyncTransaction
+from the_edge_agent.memory.aio.wrapper import AsyncWrapper
 from the_edge_agent.memory.contract.backend import LTMBackend, create_ltm_backend
-from the_edge_agent.memory.contract.raising import raising
 from the_edge_agent.memory.contract.result_types import (
     CleanupResult,
     CountResult,
@@ -28,22 +27,17 @@ from the_edge_agent.memory.contract.result_types import (
     RetrieveManyResult,
     RetrieveResult,
     SearchResult,
-    StatsResult,
     StoreManyResult,
     StoreResult,
     TouchResult,
     WholeEntry,
 )
-from the_edge_agent.memory.core.calls import CallListener
-from the_edge_agent.memory.core.results import LTMError
 from the_edge_agent.memory.core.validation import NOT_GIVEN, TTL
 
 Answer = TypeVar("Answer")
 
-_SECONDS: Final = 10.0  # that a call waits for its turn
 
-
-class AsyncMemory:
+class AsyncMemory(AsyncWrapper[LTMBackend]):
     """A memory whose methods are coroutines, for programs on asyncio or trio.
 
     Each method takes the arguments of the method of ``LTMBackend`` with its name, and returns or raises the same. The
@@ -89,14 +83,7 @@ class AsyncMemory:
             LTMError: ``configuration_error``.
             TypeError: both a memory and options were given, or neither.
         """
-        if (memory is None) == (not options):
-            raise TypeError("AsyncMemory takes a memory, or the options of one, such as url=")
-        if memory is None:
-            memory = create_ltm_backend(**{"lazy": True, **options})
-        self._memory: LTMBackend = memory
-        self._raises = memory._raises or raising(memory) is memory
-        most = max_concurrency if max_concurrency is not None else memory._most_at_once
-        self._threads = Threads(most, _SECONDS if pool_timeout is None else pool_timeout)
+        self._open(memory, create_ltm_backend, options, max_concurrency, pool_timeout)
 
     async def store(
         self,
@@ -111,7 +98,7 @@ class AsyncMemory:
     ) -> StoreResult:
         """Create or replace the entry at ``key``; see ``LTMBackend.store``."""
         return await self._call(
-            self._memory.store,
+            self._wrapped.store,
             key,
             value,
             metadata,
@@ -131,7 +118,7 @@ class AsyncMemory:
     ) -> RetrieveResult:
         """Return the entry at ``key``; see ``LTMBackend.retrieve``."""
         return await self._call(
-            self._memory.retrieve,
+            self._wrapped.retrieve,
             key,
             default,
             times=times,
@@ -147,7 +134,7 @@ class AsyncMemory:
     ) -> DeleteResult:
         """Delete the entry at ``key``; see ``LTMBackend.delete``."""
         return await self._call(
-            self._memory.delete,
+            self._wrapped.delete,
             key,
             if_version=if_version,
         )
@@ -167,7 +154,7 @@ class AsyncMemory:
     ) -> SearchResult:
         """Return the entries that match, best first; see ``LTMBackend.search``."""
         return await self._call(
-            self._memory.search,
+            self._wrapped.search,
             query,
             metadata_filter,
             limit,
@@ -186,7 +173,7 @@ class AsyncMemory:
     ) -> StoreManyResult:
         """Store many entries in one transaction; see ``LTMBackend.store_many``."""
         return await self._call(
-            self._memory.store_many,
+            self._wrapped.store_many,
             entries,
         )
 
@@ -198,7 +185,7 @@ class AsyncMemory:
     ) -> RetrieveManyResult:
         """Return the entries at many keys; see ``LTMBackend.retrieve_many``."""
         return await self._call(
-            self._memory.retrieve_many,
+            self._wrapped.retrieve_many,
             keys,
             times=times,
             only_reads=True,
@@ -210,7 +197,7 @@ class AsyncMemory:
     ) -> DeletedCountResult:
         """Delete the entries at many keys; see ``LTMBackend.delete_many``."""
         return await self._call(
-            self._memory.delete_many,
+            self._wrapped.delete_many,
             keys,
         )
 
@@ -222,7 +209,7 @@ class AsyncMemory:
     ) -> DeletedCountResult:
         """Delete all entries with a prefix, in batches; see ``LTMBackend.delete_all``."""
         return await self._call(
-            self._memory.delete_all,
+            self._wrapped.delete_all,
             prefix,
             nested=nested,
         )
@@ -234,7 +221,7 @@ class AsyncMemory:
     ) -> TouchResult:
         """Renew the lifetime of an entry; see ``LTMBackend.touch``."""
         return await self._call(
-            self._memory.touch,
+            self._wrapped.touch,
             key,
             ttl,
         )
@@ -247,7 +234,7 @@ class AsyncMemory:
     ) -> KeysResult:
         """Return a page of the keys; see ``LTMBackend.list_keys``."""
         return await self._call(
-            self._memory.list_keys,
+            self._wrapped.list_keys,
             prefix,
             limit,
             after,
@@ -265,7 +252,7 @@ class AsyncMemory:
     ) -> EntriesResult:
         """Return a page of whole entries; see ``LTMBackend.entries``."""
         return await self._call(
-            self._memory.entries,
+            self._wrapped.entries,
             prefix,
             limit,
             after,
@@ -282,7 +269,7 @@ class AsyncMemory:
     ) -> CountResult:
         """Return how many entries there are; see ``LTMBackend.count``."""
         return await self._call(
-            self._memory.count,
+            self._wrapped.count,
             prefix,
             nested=nested,
             only_reads=True,
@@ -298,7 +285,7 @@ class AsyncMemory:
     ) -> NamespacesResult:
         """Return namespaces that have entries; see ``LTMBackend.list_namespaces``."""
         return await self._call(
-            self._memory.list_namespaces,
+            self._wrapped.list_namespaces,
             prefix,
             suffix,
             max_depth,
@@ -314,7 +301,7 @@ class AsyncMemory:
     ) -> ImportResult:
         """Store copies of entries; see ``LTMBackend.import_entries``."""
         return await self._call(
-            self._memory.import_entries,
+            self._wrapped.import_entries,
             entries,
             on_conflict,
         )
@@ -325,85 +312,58 @@ class AsyncMemory:
     ) -> CleanupResult:
         """Remove expired entries; see ``LTMBackend.cleanup_expired``."""
         return await self._call(
-            self._memory.cleanup_expired,
+            self._wrapped.cleanup_expired,
             batch_size,
         )
 
     async def measure(self, prefix: str | None = None, *, nested: bool = False) -> MeasureResult:
         """Return how many entries there are, how large and how old they are; see ``LTMBackend.measure``."""
-        return await self._call(self._memory.measure, prefix, nested=nested, only_reads=True)
-
-    def stats(self) -> StatsResult:
-        """Return what the memory has done; see ``LTMBackend.stats``. It waits for nothing."""
-        return self._memory.stats()
-
-    def add_listener(self, listener: CallListener) -> None:
-        """Tell a listener about each call, in the thread of the call; see ``LTMBackend.add_listener``."""
-        self._memory.add_listener(listener)
-
-    def remove_listener(self, listener: CallListener) -> None:
-        """Tell a listener about no further call."""
-        self._memory.remove_listener(listener)
-
-    async def close(self) -> None:
-        """Close the memory, after the calls that have begun; see ``LTMBackend.close``."""
-        await self._threads.run(self._memory.close)
-        self._threads.close()
+        return await self._call(self._wrapped.measure, prefix, nested=nested, only_reads=True)
 
     def iterate_all(self, prefix: str | None = None, *, nested: bool = False) -> AsyncItems[tuple[Any, ...]]:
         """Iterate over all entries by ``async for``; see ``LTMBackend.iterate_all``.
 
         Failures are raised by the iteration.
         """
-        return AsyncItems(self._threads, lambda: self._memory.iterate_all(prefix, nested=nested))
+        return AsyncItems(self._threads, lambda: self._wrapped.iterate_all(prefix, nested=nested))
 
     def iterate_entries(self, prefix: str | None = None, *, nested: bool = False) -> AsyncItems[WholeEntry]:
         """Iterate over whole entries by ``async for``; see ``LTMBackend.iterate_entries``.
 
         Failures are raised by the iteration.
         """
-        return AsyncItems(self._threads, lambda: self._memory.iterate_entries(prefix, nested=nested))
+        return AsyncItems(self._threads, lambda: self._wrapped.iterate_entries(prefix, nested=nested))
 
     def transaction(self) -> AsyncTransaction:
         """Return a transaction; see ``LTMBackend.transaction``."""
-        return AsyncTransaction(self._threads, self._memory.transaction)
+        return AsyncTransaction(self._threads, self._wrapped.transaction)
 
     def namespace(self, *names: str) -> AsyncMemory:
         """Return a namespace of this memory, which shares its connections and turns; see ``LTMBackend.namespace``."""
         if not names:
             return self
         part = copy(self)
-        part._memory = self._memory.namespace(*names)
+        part._wrapped = self._wrapped.namespace(*names)
         return part
+
+    @property
+    def catalog(self) -> AsyncCatalog | None:
+        """The catalog of this memory, which shares its connections and turns; None if there is none.
+
+        The catalog of a namespace has the keys of the namespace. The memory closes the catalog.
+        """
+        catalog = getattr(self._wrapped, "catalog", None)
+        return None if catalog is None else AsyncCatalog._with(catalog, self._threads)
 
     @property
     def namespace_names(self) -> tuple[str, ...]:
         """The names of the namespace that this memory is; empty for a whole memory."""
-        return self._memory.namespace_names
+        return self._wrapped.namespace_names
 
     @property
     def capabilities(self) -> frozenset[str]:
         """The capabilities of the memory; see ``LTMBackend``."""
-        return self._memory.capabilities
-
-    @property
-    def backend(self) -> LTMBackend:
-        """The memory that this object wraps, for threads."""
-        return self._memory
-
-    async def __aenter__(self) -> AsyncMemory:
-        """Return the memory itself."""
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the memory."""
-        await self.close()
-
-    def __repr__(self) -> str:
-        """Name the memory, without anything secret."""
-        return f"AsyncMemory({self._memory!r})"
+        return self._wrapped.capabilities
 
     async def _call(
         self, method: Callable[..., Answer], *args: Any, only_reads: bool = False, **options: Any
@@ -414,12 +374,7 @@ class AsyncMemory:
         """
         defaults = _defaults_of(method.__name__)
         changed = {option: value for option, value in options.items() if value is not defaults[option]}
-        try:
-            return await self._threads.run(method, *args, only_reads=only_reads, **changed)
-        except LTMError as failure:
-            if self._raises:
-                raise
-            return failure.result  # type: ignore[return-value]  # what the method would have returned
+        return await super()._call(method, *args, only_reads=only_reads, **changed)
 
 
 @cache

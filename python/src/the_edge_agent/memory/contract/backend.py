@@ -106,11 +106,6 @@ class LTMBackend(Observed, ABC):
     _default_ttl: timedelta | None = None  # the lifetime of an entry that is stored without ttl and expires_at
     _raises: bool = False  # whether methods raise their failures
 
-    @property
-    def _most_at_once(self) -> int:
-        """How many calls can use a connection at a time."""
-        return 10
-
     @abstractmethod
     def store(
         self,

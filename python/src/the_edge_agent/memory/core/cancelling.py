@@ -85,6 +85,17 @@ def guarded(stop: Callable[[], object]) -> Iterator[None]:
         cancellation.release(stop)
 
 
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Let nobody cancel what this thread does in the block."""
+    cancellation = current()
+    _local.current = None
+    try:
+        yield
+    finally:
+        _local.current = cancellation
+
+
 def checkpoint() -> None:
     """End a cancelled call here, where nothing is half done: between two transactions.
 

@@ -37,7 +37,7 @@ from the_edge_agent.memory.contract.result_types import (
     WholeEntry,
 )
 from the_edge_agent.memory.contract.transaction import LTMTransaction
-from the_edge_agent.memory.core.cancelling import checkpoint
+from the_edge_agent.memory.core.cancelling import checkpoint, shielded
 from the_edge_agent.memory.core.damage import (
     TIMES,
     Damage,
@@ -579,7 +579,7 @@ class DatabaseBackend(LTMBackend):
         Raises:
             LTMError: ``configuration_error`` if the memory has so many entries that this would take long.
         """
-        with recorder_of(self).unrecorded():
+        with recorder_of(self).unrecorded(), shielded():  # a catalog that is filled in part would not be filled again
             self._fill_new_ledger()
 
     def _fill_new_ledger(self) -> None:
@@ -607,6 +607,12 @@ class DatabaseBackend(LTMBackend):
 
     def _target(self) -> tuple[str, str, str]:
         return (*self._database.target(), "ltm_entries")
+
+    @property
+    def _most_at_once(self) -> int:
+        """How many calls can use a connection at a time."""
+        most: int = self._database.most_connections
+        return most
 
     def _rules(self) -> Language:
         """Return the language rules of the table. The start reads the language from the database."""

@@ -28,6 +28,7 @@ from the_edge_agent.memory.contract.tracking import (
     check_snapshot_id,
     checked_recorded,
 )
+from the_edge_agent.memory.core.cancelling import checkpoint
 from the_edge_agent.memory.core.damage import Damage, whole, whole_entries
 from the_edge_agent.memory.core.filters import Node, parse_filter
 from the_edge_agent.memory.core.results import LTMError, ok, returns_result
@@ -106,6 +107,12 @@ class DatabaseCatalog(Observed):
 
     def _target(self) -> tuple[str, str, str]:
         return (*self._database.target(), "ltm_catalog")
+
+    @property
+    def _most_at_once(self) -> int:
+        """How many calls can use a connection at a time."""
+        most: int = self._database.most_connections
+        return most
 
     def is_on(self, database: Any) -> bool:
         """Return whether this is on the database of a backend, so that one transaction can write both."""
@@ -247,6 +254,7 @@ class DatabaseCatalog(Observed):
         while page := [*islice(rest, RECORDED_AT_ONCE)]:
             recorded = [checked_recorded(entry) for entry in page]
             self._record(snapshot_id, recorded)
+            checkpoint()
             count += len(recorded)
             total += sum(entry["byte_size"] or 0 for entry in recorded)
         if (count, total) != (snapshot["entry_count"], snapshot["total_bytes"]):

@@ -12,6 +12,7 @@ from the_edge_agent.memory.contract.backend import LTMBackend
 from the_edge_agent.memory.contract.catalog import CatalogBackend, compute_content_hash
 from the_edge_agent.memory.contract.config import catalog_options
 from the_edge_agent.memory.contract.result_types import SyncResult
+from the_edge_agent.memory.core.cancelling import checkpoint
 from the_edge_agent.memory.core.codec import decode
 from the_edge_agent.memory.core.damage import Damage, is_key
 from the_edge_agent.memory.core.operations import Store
@@ -161,11 +162,13 @@ def sync(memory: LTMBackend, ledger: Ledger, facts: Facts) -> SyncResult:
     while after is not None:
         page = succeeded(memory.list_keys(limit=_PAGE_KEYS, after=after or None))
         work.sync(page["keys"])
+        checkpoint()
         after = page["next"]
     changed = catalog.get_changed_entries()
     tracked = [entry["key"] for entry in changed] + [key for key in getattr(changed, "damaged", ()) if is_key(key)]
     for start in range(0, len(tracked), _PAGE_KEYS):
         work.sync(tracked[start : start + _PAGE_KEYS])
+        checkpoint()
     damaged = {"damaged": sorted(work.damaged)} if work.damaged else {}
     return ok(tracked_count=work.tracked, deleted_count=work.deleted, **damaged)
 

@@ -343,10 +343,6 @@ class PostgresBackend(DatabaseBackend):
 
     # --- reads -------------------------------------------------------------------------------------
 
-    @property
-    def _most_at_once(self) -> int:
-        return self._database.pool_size
-
     def _get(self, key: str, *, times: bool = False) -> dict[str, Any] | Damage | None:
         columns, read = _AS_READ[times]
         statement = _AT_KEY.format(columns)

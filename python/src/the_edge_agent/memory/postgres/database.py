@@ -72,6 +72,7 @@ class PostgresDatabase:
     Many threads may use one object. A forked child opens its own connections.
 
     Attributes:
+        most_connections: the highest number of connections that the pool may have.
         language: the language of the words; None before the start, and for a table without words.
         on_start: a function that is called after the start, when transactions are possible. If it raises, the next call
             starts again.
@@ -115,7 +116,7 @@ class PostgresDatabase:
             raise LTMError(
                 "configuration_error", f"pool_size must be an integer from 1 to 1,000, not {kind_of(pool_size)}"
             )
-        self.pool_size: int = pool_size
+        self.most_connections: int = pool_size
         self._search, self._language_name = search, language
         self.language: Language | None = None
         self._timeout = check_seconds("timeout", timeout)

@@ -288,10 +288,6 @@ class SQLAlchemyBackend(OnDatabase, DatabaseBackend):
             if entry is not None and not isinstance(entry, Damage):
                 yield key, version, updated_at, search_text(key, entry["value"], entry["metadata"], rules)
 
-    @property
-    def _most_at_once(self) -> int:
-        return self._database.most_connections
-
     def _get(self, key: str, *, times: bool = False) -> dict[str, Any] | Damage | None:
         return self._values.entry(key, self._timed_row if times else self._row)
 

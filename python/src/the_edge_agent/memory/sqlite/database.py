@@ -83,7 +83,10 @@ class SQLiteDatabase:
         has_metadata_words: whether the index has words for metadata too. An SQLite without JSON functions makes none.
         language: the rules of the table's language; None before the start, and for a table without search.
         on_start: called after the start of a file, when transactions can run. If it raises, the next call starts again.
+        most_connections: how many calls an asynchronous program makes at a time. This class has no limit.
     """
+
+    most_connections: Final = 10
 
     def __init__(
         self,

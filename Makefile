@@ -41,8 +41,8 @@ bench: ## Write docs/benchmarks.md; SHORT=1 shows less, in minutes; ARGS="--only
 	@$(PYTHON) scripts/bench.py $(if $(SHORT),--short) $(ARGS)
 
 lint: venv ## Check style, formatting and types
-	cd python && ../$(BIN)/ruff check . ../scripts
-	cd python && ../$(BIN)/ruff format --check . ../scripts
+	cd python && ../$(BIN)/ruff check . ../scripts ../examples
+	cd python && ../$(BIN)/ruff format --check . ../scripts ../examples
 	cd python && ../$(BIN)/mypy
 	cd scripts && ../$(BIN)/mypy --config-file ../python/pyproject.toml .
 

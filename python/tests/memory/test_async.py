@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from locks import lock_tables
 from memory_backend import FiveMethods
 from the_edge_agent.memory import LTMError, SQLiteBackend
 from the_edge_agent.memory.aio import AsyncMemory
+from the_edge_agent.memory.aio.threads import Threads
 
 on_servers = pytest.mark.targets(server=True, portable=False)
 
@@ -173,6 +175,43 @@ class Waiting(FiveMethods):
     def retrieve(self, *args: Any, **options: Any) -> Any:
         self._is_free.wait(30)
         return super().retrieve(*args, **options)
+
+
+def test_several_event_loops_may_use_one_memory_one_after_another() -> None:
+    memory = AsyncMemory(backend_type="sqlite", errors="raise")
+    for kind in ("asyncio", "trio", "asyncio"):
+        anyio.run(memory.store, "k", kind, backend=kind)
+    anyio.run(memory.close)
+
+
+def test_a_call_has_the_context_of_its_task() -> None:
+    user: ContextVar[str] = ContextVar("user")
+
+    async def main() -> None:
+        async with AsyncMemory(backend_type="sqlite") as memory:
+            user.set("Ada")
+            assert await memory.run(lambda _: user.get()) == "Ada"
+
+    anyio.run(main)
+
+
+def test_calls_that_compute_have_few_workers_and_calls_that_wait_have_many() -> None:
+    async def workers(work: Callable[[], object]) -> int:
+        threads = Threads(20, seconds=10.0)
+        names = set()
+
+        def named() -> None:
+            names.add(threading.get_ident())
+            work()
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(200):
+                tasks.start_soon(threads.run, named)
+        threads.close()
+        return len(names)
+
+    assert anyio.run(workers, lambda: time.sleep(0.01)) > 10
+    assert anyio.run(workers, lambda: sum(range(200_000))) <= 6
 
 
 def test_delete_all_ends_between_two_transactions(tmp_path: Path) -> None:

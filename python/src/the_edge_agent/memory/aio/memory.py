@@ -373,10 +373,11 @@ class AsyncMemory(AsyncWrapper[LTMBackend]):
         A memory of another package may not know the options of capabilities that it does not declare.
         """
         defaults = _defaults_of(method.__name__)
-        changed = {option: value for option, value in options.items() if value is not defaults[option]}
+        changed = {option: value for option, value in options.items() if value is not defaults.get(option, ...)}
         return await super()._call(method, *args, only_reads=only_reads, **changed)
 
 
 @cache
 def _defaults_of(name: str) -> Mapping[str, Any]:
-    return {each.name: each.default for each in signature(getattr(LTMBackend, name)).parameters.values()}
+    method = getattr(LTMBackend, name, None)  # a decorator of another package may have changed the name
+    return {} if method is None else {each.name: each.default for each in signature(method).parameters.values()}

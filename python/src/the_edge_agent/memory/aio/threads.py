@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-import anyio
-from anyio import CancelScope, get_cancelled_exc_class
+from anyio import get_cancelled_exc_class
 
+from the_edge_agent.memory.aio.loops import Ending, EventLoop
 from the_edge_agent.memory.core.cancelling import Cancellation
 from the_edge_agent.memory.core.results import LTMError
 
 Answer = TypeVar("Answer")
 
+_FEW: Final = 6  # workers that do not delay the event loop, if their calls are short
+_DELAY: Final = 0.01  # seconds that the computing of all workers may delay the event loop
+_PART: Final = 0.5  # of the workers that could compute all the time; the event loop needs the rest
+_LATEST: Final = 50  # calls
+
 
 class Threads:
-    """Runs calls in worker threads. One event loop uses it.
+    """Runs calls in worker threads, for the tasks of any event loop.
 
     A call that waits for its turn has no thread. A cancelled call that only reads is stopped. Any other call is awaited
     to its end, and only then the cancellation goes on.
@@ -28,6 +34,10 @@ class Threads:
     A worker takes the next waiting call itself, and wakes the event loop once for all calls that have ended meanwhile.
     With a hop of anyio for each call, which the event loop must begin and end, 200 tasks on a server had a quarter of
     the throughput.
+
+    Python runs one thread at a time, and each worker that computes keeps the event loop waiting. So there are few
+    workers while calls compute long, as they do with large values, and more than a few only if calls wait for the
+    database most of the time, as they do if it is far away.
     """
 
     def __init__(self, most: int, seconds: float) -> None:
@@ -38,14 +48,16 @@ class Threads:
             seconds: how long a call may wait for its turn.
         """
         self._most, self._seconds = most, seconds
-        self._workers = self._new_workers()
-        self._unfinished = 0
-        self._ended: deque[_Call[Any]] = deque()
-        self._is_waking = False
-        self._wake: Callable[[Callable[[], object]], object] | None = None
+        self._pool = self._new_pool()
+        self._loop: EventLoop | None = None
+        self._lock = threading.Lock()  # of the waiting calls, and of the number of workers
+        self._waiting: deque[_Call[Any]] = deque()  # in the order in which their time is over
+        self._workers = 0
+        self._useful_workers = min(most, _FEW)
+        self._taken = self._computed = 0.0  # seconds of the latest calls, on average
 
     async def run(self, work: Callable[..., Answer], *args: Any, only_reads: bool = False, **options: Any) -> Answer:
-        """Return what ``work(*args, **options)`` returns, or raise what it raises.
+        """Return what ``work(*args, **options)`` returns, or raise what it raises. It has the context of the task.
 
         Args:
             work: the function.
@@ -56,91 +68,123 @@ class Threads:
         Raises:
             LTMError: ``connection_timeout`` if the call waited too long for its turn.
         """
-        call = _Call(partial(work, *args, **options), self._end, only_reads=only_reads)
-        if self._wake is None:
-            self._wake = _waker()
-        self._workers.submit(call)
-        self._unfinished += 1
+        self._loop = loop = EventLoop.running(self._loop)
+        in_context = partial(copy_context().run, work, *args, **options)
+        call = _Call(in_context, loop, Cancellation(only_reads=only_reads), time.monotonic() + self._seconds)
+        self._begin(call)
         try:
-            if self._unfinished <= self._most:
-                await call.is_over.wait()
-            else:
-                await self._wait_for_turn(call)
+            await loop.wait(call.ending)
         except get_cancelled_exc_class():
-            await _until_over(call)
+            if not self._give_up(call):
+                call.cancellation.request()
+                await loop.wait_in_spite_of_cancellation(call.ending)
             raise
-        finally:
-            self._unfinished -= 1
         return call.answer()
 
     def close(self) -> None:
         """Let the threads end. A later call, which fails because the memory is closed, starts one again."""
-        self._workers.shutdown(wait=False)
-        self._workers = self._new_workers()
+        self._pool.shutdown(wait=False)
+        self._pool = self._new_pool()
 
-    def _new_workers(self) -> ThreadPoolExecutor:
+    def _new_pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self._most, thread_name_prefix="the-edge-agent async")
 
-    async def _wait_for_turn(self, call: _Call[Any]) -> None:
-        with anyio.move_on_after(self._seconds):
-            await call.is_over.wait()
-            return
-        if call.take():
-            message = f"the call waited {self._seconds:g} seconds for its turn; raise pool_size or pool_timeout"
-            raise LTMError("connection_timeout", message)
-        await call.is_over.wait()
+    def _begin(self, call: _Call[Any]) -> None:
+        with self._lock:
+            self._waiting.append(call)
+            needs_worker = self._workers < self._useful_workers
+            if needs_worker:
+                self._workers += 1
+        if needs_worker:
+            self._pool.submit(self._work)
+        else:
+            self._time(call.loop)
 
-    def _end(self, call: _Call[Any]) -> None:
-        """Tell the event loop that a call has ended. A worker thread calls this."""
-        self._ended.append(call)
-        if not self._is_waking:
-            self._is_waking = True
-            assert self._wake is not None
-            self._wake(self._tell)
+    def _work(self) -> None:
+        """Run waiting calls until there are none. A worker thread calls this."""
+        while True:
+            with self._lock:
+                if not self._waiting or self._workers > self._useful_workers:
+                    self._workers -= 1
+                    return
+                call = self._waiting.popleft()
+                call.is_waiting = False
+            began, computed_before = time.perf_counter(), time.thread_time()
+            call.run()
+            self._learn(time.perf_counter() - began, time.thread_time() - computed_before)
 
-    def _tell(self) -> None:
-        self._is_waking = False  # first, so that a call that ends from now on wakes again
-        while self._ended:
-            self._ended.popleft().is_over.set()
+    def _learn(self, seconds: float, computing: float) -> None:
+        """Find out how many workers are useful, from the latest calls."""
+        with self._lock:
+            self._taken += (seconds - self._taken) / _LATEST
+            self._computed += (computing - self._computed) / _LATEST
+            computing = max(self._computed, 1e-6)
+            harmless = min(_FEW, int(_DELAY / computing))
+            self._useful_workers = min(self._most, max(2, harmless, int(_PART * self._taken / computing)))
+
+    def _give_up(self, call: _Call[Any]) -> bool:
+        """Take a call back. Return whether it was still waiting."""
+        with self._lock:
+            if call.is_waiting:
+                self._waiting.remove(call)
+            return call.is_waiting
+
+    def _time(self, loop: EventLoop) -> None:
+        """Let an event loop look after the time of the waiting calls. One timer serves all of them."""
+        with self._lock:
+            if loop.is_timing or not self._waiting:
+                return
+            loop.is_timing = True
+            seconds = self._waiting[0].end - time.monotonic()
+        loop.call_later(max(0.0, seconds), partial(self._end_late_calls, loop))
+
+    def _end_late_calls(self, loop: EventLoop) -> None:
+        late = []
+        with self._lock:
+            loop.is_timing = False
+            while self._waiting and self._waiting[0].end <= time.monotonic():
+                call = self._waiting.popleft()
+                call.is_waiting = False
+                late.append(call)
+        message = f"the call waited {self._seconds:g} seconds for its turn; raise pool_size or pool_timeout"
+        for call in late:
+            call.fail(LTMError("connection_timeout", message))
+        self._time(loop)
 
 
 class _Call(Generic[Answer]):
     """One call, which one worker thread runs, unless it is taken back before.
 
     Attributes:
-        is_over: set by the event loop when the thread has ended the call.
+        loop: the event loop of the task that waits for it.
+        ending: its end.
+        cancellation: ends it early, if it only reads.
+        end: when its time to wait for a turn is over, by ``time.monotonic``.
+        is_waiting: whether it waits for its turn.
     """
 
-    def __init__(self, work: Callable[[], Answer], end: Callable[[_Call[Any]], object], *, only_reads: bool) -> None:
-        self._work, self._end = work, end
-        self._cancellation = Cancellation(only_reads=only_reads)
-        self._permit = [True]  # its ``pop`` succeeds once
+    def __init__(self, work: Callable[[], Answer], loop: EventLoop, cancellation: Cancellation, end: float) -> None:
+        self._work = work
         self._answers: list[Answer] = []
         self._error: BaseException | None = None
-        self.is_over = anyio.Event()
+        self.loop, self.cancellation, self.end = loop, cancellation, end
+        self.ending = Ending()
+        self.is_waiting = True
 
-    def __call__(self) -> None:
+    def run(self) -> None:
         """Run the call. A worker thread calls this."""
-        if not self.take():
-            return
         try:
-            with self._cancellation.active():
+            with self.cancellation.active():
                 self._answers.append(self._work())
         except BaseException as error:
             self._error = error
         finally:
-            self._end(self)
+            self.loop.tell(self.ending)
 
-    def take(self) -> bool:
-        """Take the right to run the call. Return whether nobody had it before."""
-        try:
-            return self._permit.pop()
-        except IndexError:
-            return False
-
-    def cancel(self) -> None:
-        """Stop the work, if it only reads."""
-        self._cancellation.request()
+    def fail(self, error: Exception) -> None:
+        """End the call, which has not begun."""
+        self._error = error
+        self.loop.tell(self.ending)
 
     def answer(self) -> Answer:
         """Return the answer, or raise the error of the work."""
@@ -151,25 +195,3 @@ class _Call(Generic[Answer]):
             finally:
                 del error  # otherwise the traceback would hold the frame, and the frame the error
         return self._answers.pop()
-
-
-async def _until_over(call: _Call[Any]) -> None:
-    """Cancel a call. If a thread runs it, wait for its end."""
-    if call.take():
-        return
-    call.cancel()
-    with CancelScope(shield=True):
-        while not call.is_over.is_set():
-            try:
-                await call.is_over.wait()
-            except get_cancelled_exc_class():  # asyncio cancels a task again in spite of the shield
-                continue
-
-
-def _waker() -> Callable[[Callable[[], object]], object]:
-    """Return the function of the running event loop that takes functions from other threads."""
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_run():
-        wake: Callable[[Callable[[], object]], object] = trio.lowlevel.current_trio_token().run_sync_soon
-        return wake
-    return asyncio.get_running_loop().call_soon_threadsafe

@@ -92,13 +92,17 @@ class Threads:
     def _begin(self, call: _Call[Any]) -> None:
         with self._lock:
             self._waiting.append(call)
-            needs_worker = self._workers < self._useful_workers
-            if needs_worker:
-                self._workers += 1
-        if needs_worker:
-            self._pool.submit(self._work)
-        else:
+        if not self._add_worker():
             self._time(call.loop)
+
+    def _add_worker(self) -> bool:
+        """Start a worker if it is useful; return whether it is."""
+        with self._lock:
+            if not self._waiting or self._workers >= self._useful_workers:
+                return False
+            self._workers += 1
+        self._pool.submit(self._work)
+        return True
 
     def _work(self) -> None:
         """Run waiting calls until there are none. A worker thread calls this."""
@@ -112,6 +116,7 @@ class Threads:
             began, computed_before = time.perf_counter(), time.thread_time()
             call.run()
             self._learn(time.perf_counter() - began, time.thread_time() - computed_before)
+            self._add_worker()
 
     def _learn(self, seconds: float, computing: float) -> None:
         """Find out how many workers are useful, from the latest calls."""

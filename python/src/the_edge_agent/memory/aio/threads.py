@@ -19,7 +19,7 @@ from the_edge_agent.memory.core.results import LTMError
 
 Answer = TypeVar("Answer")
 
-_FEW: Final = 6  # workers that do not delay the event loop, if their calls are short
+_FEW: Final = 8  # workers that do not delay the event loop, if their calls are short
 _DELAY: Final = 0.01  # seconds that the computing of all workers may delay the event loop
 _PART: Final = 0.5  # of the workers that could compute all the time; the event loop needs the rest
 _LATEST: Final = 50  # calls

@@ -32,8 +32,7 @@ def call_in_time(work: Callable[[], Answer], *, seconds: float, undo: Callable[[
         TimedOutError: ``work`` did not return within ``seconds``.
     """
     answers: SimpleQueue[tuple[Answer]] = SimpleQueue()
-    errors: SimpleQueue[BaseException | None] = SimpleQueue()
-    stopped = TimedOutError()
+    errors: SimpleQueue[BaseException | type[TimedOutError] | None] = SimpleQueue()
     is_abandoned = threading.Event()
 
     def run() -> None:
@@ -54,14 +53,14 @@ def call_in_time(work: Callable[[], Answer], *, seconds: float, undo: Callable[[
         undo(answer)
 
     def stop_waiting() -> None:
-        errors.put(stopped)
+        errors.put(TimedOutError)  # no object, whose traceback would refer to this frame, and the frame to it
 
     try:
         threading.Thread(target=run, daemon=True, name="the-edge-agent connecting").start()
         with cancelling.guarded(stop_waiting):
             error = errors.get(timeout=max(0.0, seconds))
-        if error is stopped:
-            raise error
+        if error is TimedOutError:
+            raise TimedOutError
     except BaseException as reason:
         is_abandoned.set()
         undo_answer()

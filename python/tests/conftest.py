@@ -6,6 +6,7 @@ import gc
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "target" not in metafunc.fixturenames:
         return
     shared = getattr(metafunc.cls, "shared_by_processes", None)
-    targets = [target for target in chosen_targets() if shared is None or shared is not target.in_memory]
+    targets = [target for target in _targets() if shared is None or shared is not target.in_memory]
     markers = [*metafunc.definition.iter_markers("targets")]
     for kind in ("native", "portable", "other"):
         if not any(kind in (*marker.args, *marker.kwargs) for marker in markers):
@@ -86,6 +87,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for marker in markers:
         targets = [target for target in targets if all(getattr(target, k) == v for k, v in marker.kwargs.items())]
     metafunc.parametrize("target", targets, ids=[target.name for target in targets], scope="session")
+
+
+@cache
+def _targets() -> list[Target]:
+    return chosen_targets()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

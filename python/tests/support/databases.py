@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -318,6 +319,7 @@ def _variable(family: str) -> str | None:
     return SERVERS.get(family) or _OTHER_SERVERS.get(family, (None, None))[1]
 
 
+@cache
 def _is_installed(module: str) -> bool:
     package = module.partition(".")[0]
     return find_spec(package) is not None and find_spec(module) is not None

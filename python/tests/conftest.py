@@ -29,7 +29,7 @@ from faults.clusters import VARIABLES, present
 from limits import LIMITS
 from run_length import LONG, SEED, described, of_this_run
 from the_edge_agent.testing import CatalogContract, LTMContract
-from the_edge_agent.testing.workers import process_pool
+from the_edge_agent.testing.workers import shared_pool
 from tls_servers import TLSServers
 
 OF_POOLERS = ("transactions", "versions")
@@ -187,10 +187,9 @@ def tls() -> Iterator[TLSServers]:
 
 
 @pytest.fixture(scope="session")
-def workers() -> Iterator[ProcessPoolExecutor]:
+def workers(pytestconfig: pytest.Config) -> ProcessPoolExecutor:
     """Processes that share nothing with this one; started once, because that takes longer than most tests."""
-    with process_pool() as pool:
-        yield pool
+    return shared_pool(pytestconfig)
 
 
 @pytest.fixture

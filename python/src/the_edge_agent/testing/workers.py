@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import pytest
@@ -18,6 +17,8 @@ PATIENCE: Final = 120.0  # seconds; a test that hangs fails after this time
 
 Answer = TypeVar("Answer")
 
+_POOL: Final = pytest.StashKey[ProcessPoolExecutor]()
+
 _meeting: Any = None  # the barrier at which the processes of a pool wait for each other
 
 
@@ -26,23 +27,24 @@ class Workers:
 
     @pytest.fixture(scope="session")
     @classmethod
-    def workers(cls) -> Iterator[ProcessPoolExecutor]:
-        """Return a pool of new processes. All rules share it, because starting processes takes long."""
-        with process_pool() as pool:
-            yield pool
+    def workers(cls, pytestconfig: pytest.Config) -> ProcessPoolExecutor:
+        """Return a pool of new processes. All classes share it, because starting processes takes long."""
+        return shared_pool(pytestconfig)
 
 
 class WorkerRules(Workers, ContractBase):
     """Rules of long-term memory that need other processes."""
 
 
-@contextmanager
-def process_pool() -> Iterator[ProcessPoolExecutor]:
-    """Start the processes that ``run_together`` uses, and end them after the block."""
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(PROCESSES)
-    with ProcessPoolExecutor(PROCESSES, context, initializer=_join, initargs=(barrier,)) as pool:
-        yield pool
+def shared_pool(config: pytest.Config) -> ProcessPoolExecutor:
+    """Return the pool of this run of pytest. Its processes start when they are first used, and end with the run."""
+    if _POOL not in config.stash:
+        context = multiprocessing.get_context("spawn")
+        barrier = context.Barrier(PROCESSES)
+        pool = ProcessPoolExecutor(PROCESSES, context, initializer=_join, initargs=(barrier,))
+        config.add_cleanup(pool.shutdown)
+        config.stash[_POOL] = pool
+    return config.stash[_POOL]
 
 
 def run_together(pool: Executor, work: Callable[..., Answer], arguments: Sequence[tuple[Any, ...]]) -> list[Answer]:

@@ -9,12 +9,17 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias
 
-from the_edge_agent.memory import NOT_GIVEN, LTMBackend, LTMError
+from the_edge_agent.memory import NOT_GIVEN, LTMBackend, LTMError, LTMTransaction
 from the_edge_agent.workflow.actions.plain import moment, plain, plain_in
+from the_edge_agent.workflow.errors import nearest
 
 Result: TypeAlias = Mapping[str, Any]
 
 _TIMES: Final = ("created_at", "updated_at", "expires_at")
+_OPERATIONS: Final = {
+    "store": ("key", "value", "metadata", "ttl", "if_version", "expires_at", "index"),
+    "delete": ("key", "if_version"),
+}
 
 
 def store(
@@ -167,6 +172,47 @@ def cleanup(memory: LTMBackend, batch_size: int = 100) -> Result:
     return memory.cleanup_expired(batch_size)
 
 
+def transaction(memory: LTMBackend, operations: list[dict[str, Any]]) -> Result:
+    """Store and delete several entries in one transaction: all of them or none.
+
+    Each operation is ``{"store": {...}}`` with the arguments of ``store``, or ``{"delete": {...}}`` with those of
+    ``delete``. ``results`` has the result of each. If the entry of an operation has another version than its
+    ``if_version``, all fail with ``conflict``.
+    """
+    if not isinstance(operations, list) or not operations:
+        raise LTMError("validation_error", "operations must be a list of at least one store or delete")
+    queue = memory.transaction()
+    for place, operation in enumerate(operations):
+        try:
+            _queue(queue, operation)
+        except LTMError as failure:
+            raise failure.within(f"operations[{place}]") from None
+    return queue.commit()
+
+
+def _queue(queue: LTMTransaction, operation: Any) -> None:
+    """Check an operation of a transaction and put it into the queue. Raises LTMError."""
+    name, arguments = (
+        next(iter(operation.items())) if isinstance(operation, Mapping) and len(operation) == 1 else ("", {})
+    )
+    accepted = _OPERATIONS.get(name)
+    if accepted is None or not isinstance(arguments, Mapping):
+        raise LTMError("validation_error", "an operation is {store: {key: ..., value: ...}} or {delete: {key: ...}}")
+    for word in arguments:
+        if word not in accepted:
+            hint = nearest(str(word), accepted) or f"; it takes {', '.join(accepted)}"
+            raise LTMError("validation_error", f"{name} has no argument {word!r}{hint}")
+    for word in ("key", "value")[: 2 if name == "store" else 1]:
+        if word not in arguments:
+            raise LTMError("validation_error", f"{name} needs the argument {word!r}")
+    if name == "delete":
+        result = queue.delete(**arguments)
+    else:
+        result = queue.store(**{**arguments, **_unless(None, expires_at=moment(arguments.get("expires_at")))})
+    if not result["success"]:
+        raise LTMError.of({**result})
+
+
 def _unless(default: Any, **arguments: Any) -> dict[str, Any]:
     """Return the arguments that differ from their default. Not every memory has all arguments."""
     return {name: value for name, value in arguments.items() if value is not default}
@@ -202,5 +248,6 @@ LTM_ACTIONS: dict[str, Callable[..., Result]] = {
     "ltm.measure": measure,
     "ltm.list_namespaces": list_namespaces,
     "ltm.import": import_entries,
+    "ltm.transaction": transaction,
     "ltm.cleanup": cleanup,
 }

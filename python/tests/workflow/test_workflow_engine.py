@@ -391,7 +391,7 @@ class TestActions:
         ):
             list(engine.load_from_dict({"nodes": [{"name": "a", "run": "actions.ltm_stor(key='k')"}]}).invoke())
 
-    @pytest.mark.parametrize("name", ["llm_call", "ltm_delet", "ltm_deletes", "ltm_clean", "catalog_search"])
+    @pytest.mark.parametrize("name", ["other_call", "ltm_delet", "ltm_deletes", "ltm_clean", "catalog_search"])
     def test_no_action_of_another_namespace_and_none_that_removes_something_is_suggested(self, name: str) -> None:
         with YAMLEngine() as engine, pytest.raises(NodeError) as caught:
             list(engine.load_from_dict({"nodes": [{"name": "a", "run": f"actions.{name}()"}]}).invoke())

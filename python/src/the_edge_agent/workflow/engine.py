@@ -12,6 +12,7 @@ from typing import Any
 from the_edge_agent.memory import LTMBackend, LTMError, create_ltm_backend, parse_ltm_config
 from the_edge_agent.workflow.absent import check_absent_parts
 from the_edge_agent.workflow.actions.registry import Action, build_registry
+from the_edge_agent.workflow.actions.web import Web
 from the_edge_agent.workflow.errors import WorkflowFileError
 from the_edge_agent.workflow.graph import CompiledGraph
 from the_edge_agent.workflow.loader import load_agent
@@ -100,7 +101,9 @@ class YAMLEngine:
             config = {"path": fspath(ltm_path)} if ltm_path is not None else dict(ltm_config or {})
             self._ltm_backend = parse_ltm_config({"ltm": {"backend": ltm_backend_type or "sqlalchemy", **config}})
             self._owns_backend = True
-        self.actions_registry: dict[str, Action] = {**build_registry(self._memory), **(actions_registry or {})}
+        self._web = Web()
+        self.actions_registry: dict[str, Action] = build_registry(self._memory, self._web, allow_code=allow_code)
+        self.actions_registry.update(actions_registry or {})
 
     @property
     def ltm_backend(self) -> LTMBackend | None:
@@ -125,10 +128,14 @@ class YAMLEngine:
         return self._load(from_dict(config))
 
     def close(self) -> None:
-        """Close the memory that the engine has created. Later ``ltm.*`` actions fail. Closing again does nothing."""
+        """Close the memory that the engine has created, and HTTP connections.
+
+        Later actions that need them fail. Closing again does nothing.
+        """
         with self._lock:
             self._closed = True
             self._replace_backend(None)
+        self._web.close()
 
     def __enter__(self) -> YAMLEngine:
         """Return the engine."""

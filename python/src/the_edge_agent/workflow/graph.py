@@ -14,6 +14,7 @@ from the_edge_agent.workflow.code import CodeError, frames_of
 from the_edge_agent.workflow.errors import ActionError, NodeError, Place, WorkflowError, describe, one_line
 from the_edge_agent.workflow.logs import log_frames, logged
 from the_edge_agent.workflow.model import Agent, Node, RunBody, UsesBody
+from the_edge_agent.workflow.runs import Run, running
 from the_edge_agent.workflow.templates import Renderer, TemplateError
 
 if TYPE_CHECKING:
@@ -145,8 +146,9 @@ class CompiledGraph:
     def _run(self, state: State) -> Iterator[Event]:
         # Each step may run in another thread and context, and any `yield` may be the last: no `with` goes around one.
         work = None if self._agent.is_trusted else Work(budget.MAX_RUN_WORK)
+        run = Run()
         for node in self._agent.nodes:
-            with logged("node", node.name):
+            with logged("node", node.name), running(run, node.name):
                 state = self._step(node, state, work)
             yield {"type": "state", "node": node.name, "state": deepcopy(state)}
         yield {"type": "final", "state": state}

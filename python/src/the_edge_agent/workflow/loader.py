@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from the_edge_agent.memory import LTMError, expand_env_vars
-from the_edge_agent.workflow.actions.registry import Action, check_arguments, nearest_action
+from the_edge_agent.workflow.actions.registry import Action, check_arguments, known_actions, nearest_action
 from the_edge_agent.workflow.code import CodeError, compile_code, file_name
 from the_edge_agent.workflow.errors import Place, WorkflowFileError, nearest
 from the_edge_agent.workflow.model import Agent, Body, Node, RunBody, UsesBody
@@ -194,8 +194,7 @@ class _Loader:
     def _uses(self, path: Path, node: dict[str, Any]) -> UsesBody:
         action = self._text((*path, "uses"), node["uses"])
         if action not in self._actions:
-            names = sorted(name for name in self._actions if not name.startswith("actions."))
-            hint = nearest_action(action, self._actions) or f"; there are {', '.join(f'`{name}`' for name in names)}"
+            hint = nearest_action(action, self._actions) or known_actions(action, self._actions)
             raise self._refused((*path, "uses"), f"unknown action `{action}`{hint}")
         values = self._mapping((*path, "with"), node.get("with"))
         if problem := check_arguments(self._actions[action], list(values)):

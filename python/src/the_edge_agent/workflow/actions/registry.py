@@ -9,8 +9,13 @@ from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
 
 from the_edge_agent.memory import NOT_GIVEN, LTMBackend, LTMError
+from the_edge_agent.workflow.actions.absent import why_absent
 from the_edge_agent.workflow.actions.catalog import CATALOG_ACTIONS
+from the_edge_agent.workflow.actions.files import FILE_ACTIONS
+from the_edge_agent.workflow.actions.json_text import JSON_ACTIONS
 from the_edge_agent.workflow.actions.ltm import LTM_ACTIONS
+from the_edge_agent.workflow.actions.run_memory import run_memory_actions
+from the_edge_agent.workflow.actions.web import Web, http_actions
 from the_edge_agent.workflow.errors import ActionError, most_like, nearest
 from the_edge_agent.workflow.logs import logged
 
@@ -30,22 +35,28 @@ _ALIAS = "actions."
 _SEPARATOR = re.compile(r"[._]")
 _REMOVES = frozenset({"clean", "cleanup", "clear", "delete", "drop", "erase", "forget", "purge", "remove"})
 _LIKENESS = 0.6  # least likeness of two names of actions, without their namespaces
+_FOR_TRUSTED_FILES = frozenset({"file.read", "file.write", "http.get", "http.post"})
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-def build_registry(memory: Callable[[], LTMBackend]) -> dict[str, Action]:
+def build_registry(memory: Callable[[], LTMBackend], web: Web, *, allow_code: bool) -> dict[str, Action]:
     """Return the built-in actions by name. Each has two names, such as ``ltm.store`` and ``actions.ltm_store``.
 
-    Each takes ``namespace`` too: a list of names. It then uses this namespace of the memory.
+    Those of the memory and the catalog take ``namespace`` too: a list of names. They then use this namespace.
 
     Args:
         memory: a function that returns the backend; it is called when an action needs the backend. If it raises
             LTMError or ImportError, the action returns a failure.
+        web: the HTTP client.
+        allow_code: whether files may use the actions that reach files and the network.
     """
-    registry: dict[str, Action] = {}
-    for name, function in {**LTM_ACTIONS, **CATALOG_ACTIONS}.items():
-        registry[name] = registry[alias(name)] = _with_memory(function, memory)
-    return registry
+    actions: dict[str, Action] = {
+        name: _with_memory(function, memory) for name, function in {**LTM_ACTIONS, **CATALOG_ACTIONS}.items()
+    }
+    actions |= {**run_memory_actions(), **JSON_ACTIONS}
+    if allow_code:
+        actions |= {**FILE_ACTIONS, **http_actions(web)}
+    return {**actions, **{alias(name): action for name, action in actions.items()}}
 
 
 def alias(name: str) -> str:
@@ -56,8 +67,11 @@ def alias(name: str) -> str:
 def nearest_action(name: str, names: Iterable[str]) -> str:
     """Return ``; did you mean `x`?`` with the most similar action of the same namespace, or ``""``.
 
-    An action that removes something is never suggested, because somebody might just try it.
+    For an action that is not here on purpose it is the reason instead. An action that removes something is never
+    suggested, because somebody might just try it.
     """
+    if why := _why_not_here(name):
+        return why
     namespace, word = _split(name)
     candidates: dict[str, str] = {}
     for action in names:
@@ -67,6 +81,22 @@ def nearest_action(name: str, names: Iterable[str]) -> str:
             candidates[action_word] = action
     match = most_like(word, candidates, _LIKENESS)
     return "" if match is None or _REMOVES & {*_SEPARATOR.split(match)} else f"; did you mean `{candidates[match]}`?"
+
+
+def known_actions(name: str, names: Iterable[str]) -> str:
+    """Return ``; there are ...`` with the actions of the same namespace, or with all namespaces if there are none."""
+    full_names = sorted({full_name for full_name in names if not full_name.startswith(_ALIAS)})
+    namespace = _split(name)[0]
+    shown = [f"`{full_name}`" for full_name in full_names if namespace and _split(full_name)[0] == namespace]
+    groups = dict.fromkeys(f"`{_split(full_name)[0]}.*`" for full_name in full_names)
+    return f"; there are {', '.join(shown or groups)}"
+
+
+def _why_not_here(name: str) -> str:
+    full_name = _SEPARATOR.sub(".", name.removeprefix(_ALIAS), count=1)
+    if full_name in _FOR_TRUSTED_FILES:
+        return ": a file that may not run code can't use it"
+    return why_absent(full_name)
 
 
 def _split(name: str) -> tuple[str, str]:

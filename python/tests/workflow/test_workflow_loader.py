@@ -86,9 +86,9 @@ def test_later_words_of_a_node_are_refused_by_name(word: str) -> None:
     assert refusal(f"{ONE_NODE}    {word}: x\n").startswith(f"agent.yaml:4:5: `{word}` is not supported yet")
 
 
-def test_settings_other_than_the_memory_are_refused_by_name() -> None:
-    message = refusal(f"settings:\n  llm: {{model: x}}\n{ONE_NODE}")
-    assert message.startswith("agent.yaml:2:3: `settings.llm` is not supported yet")
+def test_settings_that_there_are_not_are_refused_by_name() -> None:
+    message = refusal(f"settings:\n  graph: {{model: x}}\n{ONE_NODE}")
+    assert message.startswith("agent.yaml:2:3: `settings.graph` is not supported yet; only `ltm` and `llm` are")
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_the_shape_of_a_file(text: str, message: str) -> None:
             "{name: a, uses: actions.ltm_stor}",
             "1:25: unknown action `actions.ltm_stor`; did you mean `actions.ltm_store`?",
         ),
-        ("{name: a, uses: llm.calls}", "1:25: unknown action `llm.calls`; there are `catalog.*`, "),
+        ("{name: a, uses: llm.calls}", "1:25: unknown action `llm.calls`; did you mean `llm.call`?"),
         ("{name: a, uses: catalog.search}", "1:25: unknown action `catalog.search`; there are `catalog.changes`, "),
         ("{name: a, uses: ltm.delet}", "1:25: unknown action `ltm.delet`; there are `ltm.cleanup`, "),
         ("{name: a, uses: ltm.clean}", "1:25: unknown action `ltm.clean`; there are `ltm.cleanup`, "),
@@ -172,7 +172,7 @@ def test_the_shape_of_a_node(node: str, message: str) -> None:
 
 def test_an_action_that_is_like_no_other_is_told_which_there_are() -> None:
     message = refusal("nodes: [{name: a, uses: zzz}]")
-    assert message.endswith("; there are `catalog.*`, `file.*`, `http.*`, `json.*`, `ltm.*`, `memory.*`")
+    assert message.endswith("; there are `catalog.*`, `file.*`, `http.*`, `json.*`, `llm.*`, `ltm.*`, `memory.*`")
     message = refusal("nodes: [{name: a, uses: json.zzz}]")
     assert message.endswith("; there are `json.parse`, `json.stringify`")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike, environ, fspath
 from threading import RLock
 from types import TracebackType
@@ -11,6 +11,7 @@ from typing import Any
 
 from the_edge_agent.memory import LTMBackend, LTMError, create_ltm_backend, parse_ltm_config
 from the_edge_agent.workflow.absent import check_absent_parts
+from the_edge_agent.workflow.actions.llm_settings import check_llm_settings
 from the_edge_agent.workflow.actions.registry import Action, build_registry
 from the_edge_agent.workflow.actions.web import Web
 from the_edge_agent.workflow.errors import WorkflowFileError
@@ -61,6 +62,8 @@ class YAMLEngine:
         allow_code: bool = True,
         env: Mapping[str, str] | Iterable[str] | None = None,
         actions_registry: Mapping[str, Action] | None = None,
+        llm: Mapping[str, Any] | None = None,
+        on_chunk: Callable[[dict[str, Any]], object] | None = None,
         **absent: Any,
     ) -> None:
         """Make an engine.
@@ -75,6 +78,10 @@ class YAMLEngine:
             env: the environment variables that files may read: their names, or a mapping of names to values. None
                 means all of them; with ``allow_code=False`` it means none.
             actions_registry: actions of the program, by name. They are added to the built-in ones, or replace them.
+            llm: the options that a file would have under ``settings.llm``. A file with these settings replaces them;
+                with ``allow_code=False`` no file has them, and ``llm.call`` is there only if the program gives them.
+            on_chunk: a function that gets ``{"type": "llm_chunk", "node": name, "content": text}`` for each part of
+                the answer of a model to an ``llm.call`` with ``stream: true``, in the thread of the node.
             absent: arguments for parts that this engine does not have, such as ``enable_graph`` and ``lua_enabled``,
                 for programs that switch these parts off.
 
@@ -82,7 +89,8 @@ class YAMLEngine:
             LTMError: the memory cannot be created.
             TypeError: an argument is unknown; ``env`` is a string, or has a name or value that is not text.
             ValueError: more than one of ``ltm_backend``, ``ltm_path`` and ``ltm_config`` was passed, or
-                ``ltm_backend`` and ``ltm_backend_type``; an argument switches on a part that this engine does not have.
+                ``ltm_backend`` and ``ltm_backend_type``; an argument switches on a part that this engine does not have;
+                ``llm`` is not valid.
         """
         check_absent_parts(absent, inspect.signature(YAMLEngine).parameters)
         if sum(argument is not None for argument in (ltm_backend, ltm_path, ltm_config)) > 1:
@@ -102,7 +110,14 @@ class YAMLEngine:
             self._ltm_backend = parse_ltm_config({"ltm": {"backend": ltm_backend_type or "sqlalchemy", **config}})
             self._owns_backend = True
         self._web = Web()
-        self.actions_registry: dict[str, Action] = build_registry(self._memory, self._web, allow_code=allow_code)
+        self.actions_registry: dict[str, Action] = build_registry(
+            self._memory,
+            self._web,
+            allow_code=allow_code,
+            llm=None if llm is None else check_llm_settings(llm, self._env),
+            env=self._env,
+            on_chunk=on_chunk,
+        )
         self.actions_registry.update(actions_registry or {})
 
     @property

@@ -146,7 +146,7 @@ class CompiledGraph:
     def _run(self, state: State) -> Iterator[Event]:
         # Each step may run in another thread and context, and any `yield` may be the last: no `with` goes around one.
         work = None if self._agent.is_trusted else Work(budget.MAX_RUN_WORK)
-        run = Run()
+        run = Run(self._agent.llm)
         for node in self._agent.nodes:
             with logged("node", node.name), running(run, node.name):
                 state = self._step(node, state, work)

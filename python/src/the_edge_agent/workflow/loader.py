@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from the_edge_agent.memory import LTMError, expand_env_vars
+from the_edge_agent.workflow.actions.llm_settings import SettingsError, check_llm_settings
 from the_edge_agent.workflow.actions.registry import Action, check_arguments, known_actions, nearest_action
 from the_edge_agent.workflow.code import CodeError, compile_code, file_name
 from the_edge_agent.workflow.errors import Place, WorkflowFileError, nearest
@@ -89,7 +90,9 @@ class _Loader:
         self._check_words((), data, TOP, _LATER_TOP)
         for word in ("name", "description"):
             self._text((word,), data.get(word, ""))
-        ltm = self._ltm(self._mapping(("settings",), data.get("settings")))
+        settings = dict(self._mapping(("settings",), data.get("settings")))
+        llm = self._llm(settings.pop("llm", {}))
+        ltm = self._ltm(settings)
         return Agent(
             name=data.get("name", ""),
             variables=self._variables(self._mapping(("variables",), data.get("variables"))),
@@ -97,13 +100,25 @@ class _Loader:
             ltm=ltm,
             ltm_place=self._document.place(("settings", "ltm"), key=True),
             nodes=self._nodes(data),
+            llm=llm,
             is_trusted=self._allow_code,
         )
+
+    def _llm(self, block: Any) -> dict[str, Any]:
+        if block and not self._allow_code:
+            message = (
+                "`settings.llm`: a file that may not run code can't choose its model; the host gives it, with `llm`"
+            )
+            raise self._refused(("settings", "llm"), message, key=True)
+        try:
+            return check_llm_settings(block, self._env)
+        except SettingsError as error:
+            raise self._refused(("settings", "llm", *error.path), str(error), key=bool(error.path)) from None
 
     def _ltm(self, settings: dict[str, Any]) -> dict[str, Any] | None:
         for word in settings:
             if word != "ltm" and not word.startswith("ltm_"):
-                hint = nearest(word, ["ltm"]) or "; only `ltm` is"
+                hint = nearest(word, ["ltm", "llm"]) or "; only `ltm` and `llm` are"
                 raise self._refused(("settings", word), f"`settings.{word}` is not supported yet{hint}", key=True)
         if "ltm" in settings and not settings["ltm"]:
             raise self._refused(

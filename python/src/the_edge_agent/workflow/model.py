@@ -62,6 +62,7 @@ class Agent:
         ltm: the part of ``settings`` that configures the memory; None if there is none.
         ltm_place: where this part was written.
         nodes: the nodes, in the order in which they run.
+        llm: the part of ``settings`` that configures language models, checked, with environment variables expanded.
         is_trusted: whether the file may run code. If not, each run has a limit of work.
     """
 
@@ -71,4 +72,5 @@ class Agent:
     ltm: dict[str, Any] | None
     ltm_place: Place
     nodes: tuple[Node, ...]
+    llm: dict[str, Any]
     is_trusted: bool

@@ -9,10 +9,12 @@ from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
 
 from the_edge_agent.memory import NOT_GIVEN, LTMBackend, LTMError
+from the_edge_agent.workflow.actions import llm_shell
 from the_edge_agent.workflow.actions.absent import why_absent
 from the_edge_agent.workflow.actions.catalog import CATALOG_ACTIONS
 from the_edge_agent.workflow.actions.files import FILE_ACTIONS
 from the_edge_agent.workflow.actions.json_text import JSON_ACTIONS
+from the_edge_agent.workflow.actions.llm import PROVIDER, Models, llm_actions
 from the_edge_agent.workflow.actions.ltm import LTM_ACTIONS
 from the_edge_agent.workflow.actions.run_memory import run_memory_actions
 from the_edge_agent.workflow.actions.web import Web, http_actions
@@ -35,11 +37,19 @@ _ALIAS = "actions."
 _SEPARATOR = re.compile(r"[._]")
 _REMOVES = frozenset({"clean", "cleanup", "clear", "delete", "drop", "erase", "forget", "purge", "remove"})
 _LIKENESS = 0.6  # least likeness of two names of actions, without their namespaces
-_FOR_TRUSTED_FILES = frozenset({"file.read", "file.write", "http.get", "http.post"})
+_FOR_TRUSTED_FILES = frozenset({"file.read", "file.write", "http.get", "http.post", "llm.call", "llm.chat"})
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-def build_registry(memory: Callable[[], LTMBackend], web: Web, *, allow_code: bool) -> dict[str, Action]:
+def build_registry(
+    memory: Callable[[], LTMBackend],
+    web: Web,
+    *,
+    allow_code: bool,
+    llm: Mapping[str, Any] | None = None,
+    env: Mapping[str, str] | None = None,
+    on_chunk: Callable[[dict[str, Any]], object] | None = None,
+) -> dict[str, Action]:
     """Return the built-in actions by name. Each has two names, such as ``ltm.store`` and ``actions.ltm_store``.
 
     Those of the memory and the catalog take ``namespace`` too: a list of names. They then use this namespace.
@@ -49,14 +59,22 @@ def build_registry(memory: Callable[[], LTMBackend], web: Web, *, allow_code: bo
             LTMError or ImportError, the action returns a failure.
         web: the HTTP client.
         allow_code: whether files may use the actions that reach files and the network.
+        llm: the settings of the host for language models. With them all files may ask models.
+        env: the environment variables that may be read; None for all.
+        on_chunk: gets an event for each part of an answer that is streamed.
     """
+    registry: dict[str, Action] = {}
     actions: dict[str, Action] = {
         name: _with_memory(function, memory) for name, function in {**LTM_ACTIONS, **CATALOG_ACTIONS}.items()
     }
     actions |= {**run_memory_actions(), **JSON_ACTIONS}
     if allow_code:
         actions |= {**FILE_ACTIONS, **http_actions(web)}
-    return {**actions, **{alias(name): action for name, action in actions.items()}}
+        llm_shell.register_actions(actions, None)
+    if allow_code or llm is not None:
+        actions |= llm_actions(Models(web, registry, llm, env, on_chunk, allow_code))
+    registry.update({**actions, **{alias(name): action for name, action in actions.items()}})
+    return registry
 
 
 def alias(name: str) -> str:
@@ -85,7 +103,7 @@ def nearest_action(name: str, names: Iterable[str]) -> str:
 
 def known_actions(name: str, names: Iterable[str]) -> str:
     """Return ``; there are ...`` with the actions of the same namespace, or with all namespaces if there are none."""
-    full_names = sorted({full_name for full_name in names if not full_name.startswith(_ALIAS)})
+    full_names = sorted({full_name for full_name in names if not full_name.startswith((_ALIAS, PROVIDER))})
     namespace = _split(name)[0]
     shown = [f"`{full_name}`" for full_name in full_names if namespace and _split(full_name)[0] == namespace]
     groups = dict.fromkeys(f"`{_split(full_name)[0]}.*`" for full_name in full_names)

@@ -61,7 +61,11 @@ class Web:
         import httpx
 
         try:
-            with client.stream(method, url, timeout=timeout, **options) as response:
+            address = httpx.URL(url)
+            if address.userinfo:  # httpx would log it
+                options["auth"] = (address.username, address.password)
+                address = address.copy_with(userinfo=b"")
+            with client.stream(method, address, timeout=timeout, **options) as response:
                 yield response
         except httpx.TimeoutException:
             raise FailureError("timeout", f"{place_of(url)} did not answer within {timeout:g} seconds") from None

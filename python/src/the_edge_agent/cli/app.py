@@ -100,17 +100,40 @@ def run(
             " with --no-code none.",
         ),
     ] = None,
+    actions_module: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--actions-module",
+            metavar="MODULE|FILE",
+            help="A Python module, or a file that ends with .py, whose register_actions adds actions; may be repeated.",
+        ),
+    ] = None,
+    actions_file: Annotated[
+        list[Path] | None,
+        typer.Option("--actions-file", metavar="FILE", help="The same, for a file with any name; may be repeated."),
+    ] = None,
 ) -> None:
     """Run an agent and print its final state as JSON."""
+    modules: list[str | Path] = [*(actions_module or []), *(actions_file or [])]
+    if modules and not code:
+        raise typer.BadParameter("it runs code, which --no-code refuses", param_hint="--actions-module")
     with failures_exit():
         state = read_object(state_input)
         write = writer(output)
         with stdout_reserved_for_the_result():
-            final = _run_agent(file, state, allow_code=code, url=url, env=env or None)
+            final = _run_agent(file, state, allow_code=code, url=url, env=env or None, modules=modules)
         write(to_json(final))
 
 
-def _run_agent(file: Path, state: dict[str, Any], *, allow_code: bool, url: str | None, env: list[str] | None) -> Any:
+def _run_agent(
+    file: Path,
+    state: dict[str, Any],
+    *,
+    allow_code: bool,
+    url: str | None,
+    env: list[str] | None,
+    modules: list[str | Path],
+) -> Any:
     from the_edge_agent.memory import parse_ltm_config  # imported here, so that `tea --help` is fast
     from the_edge_agent.workflow import YAMLEngine
 
@@ -118,7 +141,9 @@ def _run_agent(file: Path, state: dict[str, Any], *, allow_code: bool, url: str 
         memory = None if url is None else parse_ltm_config({"ltm": {"url": url}})
         if memory is not None:
             stack.callback(memory.close)
-        engine = stack.enter_context(YAMLEngine(ltm_backend=memory, allow_code=allow_code, env=env))
+        engine = stack.enter_context(
+            YAMLEngine(ltm_backend=memory, allow_code=allow_code, env=env, actions_modules=modules)
+        )
         final = None
         for event in engine.load_from_file(file).invoke(state):
             final = event["state"]

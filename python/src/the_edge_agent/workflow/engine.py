@@ -6,12 +6,13 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike, environ, fspath
 from threading import RLock
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 
 from the_edge_agent.memory import LTMBackend, LTMError, create_ltm_backend, parse_ltm_config
 from the_edge_agent.workflow.absent import check_absent_parts
 from the_edge_agent.workflow.actions.llm_settings import check_llm_settings
+from the_edge_agent.workflow.actions.modules import register_installed, register_module
 from the_edge_agent.workflow.actions.registry import Action, build_registry
 from the_edge_agent.workflow.actions.web import Web
 from the_edge_agent.workflow.errors import WorkflowFileError
@@ -62,6 +63,7 @@ class YAMLEngine:
         allow_code: bool = True,
         env: Mapping[str, str] | Iterable[str] | None = None,
         actions_registry: Mapping[str, Action] | None = None,
+        actions_modules: Iterable[str | PathLike[str] | ModuleType] = (),
         llm: Mapping[str, Any] | None = None,
         on_chunk: Callable[[dict[str, Any]], object] | None = None,
         **absent: Any,
@@ -78,6 +80,9 @@ class YAMLEngine:
             env: the environment variables that files may read: their names, or a mapping of names to values. None
                 means all of them; with ``allow_code=False`` it means none.
             actions_registry: actions of the program, by name. They are added to the built-in ones, or replace them.
+            actions_modules: modules with a function ``register_actions(registry, engine)``: their names, files that end
+                with ``.py``, or the modules themselves. They add actions, or replace others. Packages add theirs with
+                an entry point in the group ``the_edge_agent.actions``.
             llm: the options that a file would have under ``settings.llm``. A file with these settings replaces them;
                 with ``allow_code=False`` no file has them, and ``llm.call`` is there only if the program gives them.
             on_chunk: a function that gets ``{"type": "llm_chunk", "node": name, "content": text}`` for each part of
@@ -86,13 +91,17 @@ class YAMLEngine:
                 for programs that switch these parts off.
 
         Raises:
+            ActionsModuleError: a module of actions cannot be loaded, or has failed.
             LTMError: the memory cannot be created.
             TypeError: an argument is unknown; ``env`` is a string, or has a name or value that is not text.
             ValueError: more than one of ``ltm_backend``, ``ltm_path`` and ``ltm_config`` was passed, or
                 ``ltm_backend`` and ``ltm_backend_type``; an argument switches on a part that this engine does not have;
-                ``llm`` is not valid.
+                ``llm`` is not valid; ``actions_modules`` with ``allow_code=False``.
         """
         check_absent_parts(absent, inspect.signature(YAMLEngine).parameters)
+        actions_modules = [actions_modules] if isinstance(actions_modules, str) else list(actions_modules)
+        if actions_modules and not allow_code:
+            raise ValueError("actions_modules run code, which allow_code=False refuses; pass actions_registry instead")
         if sum(argument is not None for argument in (ltm_backend, ltm_path, ltm_config)) > 1:
             raise ValueError("give one of ltm_backend, ltm_path and ltm_config")
         if ltm_backend is not None and ltm_backend_type is not None:
@@ -118,7 +127,18 @@ class YAMLEngine:
             env=self._env,
             on_chunk=on_chunk,
         )
-        self.actions_registry.update(actions_registry or {})
+        self._add_actions(actions_modules, actions_registry or {})
+
+    def _add_actions(self, modules: Iterable[str | PathLike[str] | ModuleType], registry: Mapping[str, Action]) -> None:
+        try:
+            if self._allow_code:
+                register_installed(self.actions_registry, self)
+            for module in modules:
+                register_module(module, self.actions_registry, self)
+            self.actions_registry.update(registry)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def ltm_backend(self) -> LTMBackend | None:

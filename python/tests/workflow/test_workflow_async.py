@@ -177,7 +177,7 @@ class TestEvents:
 
 class TestThreads:
     def test_the_event_loop_is_not_blocked(self, run: Run, load: Load) -> None:
-        rows = [{"number": number, "text": "x" * 50} for number in range(20_000)]  # more than a megabyte, slow to copy
+        rows = [{"number": number, "text": "x" * 50} for number in range(60_000)]  # more than a megabyte, slow to copy
         graph = load({"a": "import time; time.sleep(0.2)", "b": "state['rows'].append({})"})
         gaps = [0.0]
 
@@ -193,7 +193,7 @@ class TestThreads:
             is_over = anyio.Event()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(beat, is_over)
-                assert len((await final(graph, {"rows": rows}))["rows"]) == 20_001
+                assert len((await final(graph, {"rows": rows}))["rows"]) == 60_001
                 is_over.set()
 
         began = time.perf_counter()

@@ -16,7 +16,7 @@ import typer
 
 import the_edge_agent
 from the_edge_agent.cli import catalog, memory
-from the_edge_agent.cli.failures import EXIT_INTERRUPTED, failures_exit
+from the_edge_agent.cli.failures import EXIT_INTERRUPTED, fail, failures_exit
 from the_edge_agent.cli.jsonio import read_object, to_json
 from the_edge_agent.cli.output import stdout_reserved_for_the_result, writer
 from the_edge_agent.cli.terminal import PrintableFormatter
@@ -146,5 +146,7 @@ def _run_agent(
         )
         final = None
         for event in engine.load_from_file(file).invoke(state):
+            if event["type"] == "error":
+                fail(event["error"])
             final = event["state"]
         return final

@@ -39,16 +39,16 @@ class AsyncEvents(AsyncIterator[Event]):
     """
 
     def __init__(
-        self, begin: Callable[[], Iterator[Event]], *, only_final: bool, limiter: CapacityLimiter | None
+        self, begin: Callable[[], Iterator[Event]], *, with_states: bool, limiter: CapacityLimiter | None
     ) -> None:
         """Run nothing yet. Programs call ``ainvoke`` or ``astream`` instead.
 
         Args:
             begin: returns the iterator of all events. It is called in a worker thread.
-            only_final: whether to leave out events of other types than ``final``.
+            with_states: whether to return the states after each node; otherwise only the other events.
             limiter: limits how many nodes run at a time; None for the limit of the event loop.
         """
-        self._begin, self._only_final, self._limiter = begin, only_final, limiter
+        self._begin, self._with_states, self._limiter = begin, with_states, limiter
         self._events: Iterator[Event] | None = None
         self._is_over = self._is_closed = False
         self._turn = anyio.Lock(fast_acquire=True)
@@ -71,7 +71,7 @@ class AsyncEvents(AsyncIterator[Event]):
                 if event is None:
                     break
                 self._is_over = False
-                if not self._only_final or event["type"] == "final":
+                if self._with_states or event["type"] != "state":
                     return event
         raise StopAsyncIteration
 

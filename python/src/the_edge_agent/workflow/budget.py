@@ -28,6 +28,7 @@ ELEMENT: Final = 20  # the cost of an element of a list or dict that is read, co
 STEP: Final = 100  # the cost of an iteration, a call or an operation
 NODE: Final = 10  # the cost of a part of an expression, such as a name, a `.key` or a `not`
 COPIES: Final = 2  # copies of the state after each node
+VISIT: Final = 10_000  # the cost of running a node at all, so that no graph runs for ever
 MAX_BITS: Final = 100_000  # the longest integer that one `*` or `**` may make
 MAX_PRECISION: Final = 400  # for `round`: a float has no more decimals
 

@@ -66,6 +66,7 @@ class YAMLEngine:
         actions_modules: Iterable[str | PathLike[str] | ModuleType] = (),
         llm: Mapping[str, Any] | None = None,
         on_chunk: Callable[[dict[str, Any]], object] | None = None,
+        raise_exceptions: bool = True,
         **absent: Any,
     ) -> None:
         """Make an engine.
@@ -87,6 +88,8 @@ class YAMLEngine:
                 with ``allow_code=False`` no file has them, and ``llm.call`` is there only if the program gives them.
             on_chunk: a function that gets ``{"type": "llm_chunk", "node": name, "content": text}`` for each part of
                 the answer of a model to an ``llm.call`` with ``stream: true``, in the thread of the node.
+            raise_exceptions: whether a failed node raises NodeError, in files that do not say so under ``config``.
+                False ends the run with an event of the type ``error``.
             absent: arguments for parts that this engine does not have, such as ``enable_graph`` and ``lua_enabled``,
                 for programs that switch these parts off.
 
@@ -108,6 +111,7 @@ class YAMLEngine:
             raise ValueError("ltm_backend_type goes with ltm_path or ltm_config, not with ltm_backend")
         self._enable_ltm = enable_ltm
         self._allow_code = allow_code
+        self._raises = raise_exceptions
         self._env = _readable(env) if env is not None or allow_code else {}
         self._has_callers_backend = ltm_backend is not None
         self._lock = RLock()
@@ -183,7 +187,9 @@ class YAMLEngine:
         self.close()
 
     def _load(self, document: Document) -> CompiledGraph:
-        agent = load_agent(document, self.actions_registry, allow_code=self._allow_code, env=self._env)
+        agent = load_agent(
+            document, self.actions_registry, allow_code=self._allow_code, env=self._env, raises=self._raises
+        )
         if agent.ltm is not None and self._enable_ltm:
             self._configure(agent)
         return CompiledGraph(agent, self.actions_registry)

@@ -60,7 +60,7 @@ class WorkflowFileError(WorkflowError, ValueError):
     """An agent file or dict cannot be loaded."""
 
 
-class NodeError(WorkflowError):
+class NodeError(WorkflowError, RuntimeError):
     """A node failed, and the run has ended.
 
     Attributes:

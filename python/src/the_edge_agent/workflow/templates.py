@@ -59,8 +59,22 @@ def compile_text(text: str, names: tuple[str, ...]) -> Renderer:
     Raises:
         TemplateError: the template is not valid, or uses another name.
     """
-    if not is_template(text):
-        return constant(text)
+    return _compiled(text, names)[0] if is_template(text) else constant(text)
+
+
+def compile_expression(text: str, names: tuple[str, ...]) -> Renderer:
+    """Compile an expression that is written without ``{{ }}``. Otherwise as ``compile_text``.
+
+    Raises:
+        TemplateError: the expression is not valid, or uses another name.
+    """
+    render, is_native = _compiled(f"{{{{ {text} }}}}", names)
+    if not is_native:  # such as `a }} b {{ c`
+        raise TemplateError("not a valid expression: it has `}}`")
+    return render
+
+
+def _compiled(text: str, names: tuple[str, ...]) -> tuple[Renderer, bool]:
     if len(text) > MAX_SOURCE or text.count("{%") > MAX_TAGS:
         raise TemplateError(f"a template has up to {MAX_SOURCE:,} characters and {MAX_TAGS:,} tags")
     try:
@@ -75,7 +89,7 @@ def compile_text(text: str, names: tuple[str, ...]) -> Renderer:
         raise TemplateError(f"not a valid template: {error.msg}") from None
     except (ValueError, OverflowError) as error:  # such as a number of 5,000 digits
         raise TemplateError(f"not a valid template: {error}") from None
-    return lambda values, work: _render(template, values, work, native=is_native)
+    return lambda values, work: _render(template, values, work, native=is_native), is_native
 
 
 def constant(value: Any) -> Renderer:
@@ -112,6 +126,10 @@ def _check_names(tree: nodes.Template, names: tuple[str, ...]) -> None:
     for name in sorted(used - set(names)):
         if name in LATER_NAMES:
             raise TemplateError(f"`{name}` is not supported in templates yet")
+        if name == "result":
+            raise TemplateError(
+                "`result` is not known here: the node has put its result into the state, so write `state.` and the key"
+            )
         hint = nearest(name, names) or f"; values of the state are written `state.{name}`"
         raise TemplateError(f"unknown name `{name}` in a template{hint}")
 

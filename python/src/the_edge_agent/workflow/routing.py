@@ -1,0 +1,49 @@
+"""``Router``: decides which node runs next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from the_edge_agent.workflow.budget import Work
+from the_edge_agent.workflow.errors import NodeError, Place, describe
+from the_edge_agent.workflow.model import START, Agent
+from the_edge_agent.workflow.templates import TemplateError
+
+
+class Router:
+    """Decides which node of an agent runs next. It keeps nothing of a run, so several threads may use it."""
+
+    def __init__(self, agent: Agent) -> None:
+        """Make the router of one agent."""
+        self._agent = agent
+
+    def next(self, at: str, state: dict[str, Any], work: Work | None) -> str:
+        """Return the name of the node after ``at``, or ``__end__``. The first way that leads on is taken.
+
+        Args:
+            at: the node that has run, or ``__start__``.
+            state: the state after it.
+            work: the work that the run has left; None if it has no limit.
+
+        Raises:
+            NodeError: no way leads on, or a condition cannot be evaluated.
+        """
+        ways = self._agent.ways[at]
+        names = self._agent.names(state)
+        for way in ways:
+            try:
+                target = way.target(names, work)
+            except TemplateError as error:
+                message = f"the condition {way.shown}: {error}"
+                raise NodeError(at, message, error_type="template_error", place=way.place) from None
+            except Exception as error:  # such as the truth of an array
+                message = f"the condition {way.shown}: {describe(error)}"
+                raise NodeError(at, message, error_type=type(error).__name__, place=way.place) from error
+            if target is not None:
+                return target
+        tried = ", ".join(way.shown for way in ways)
+        message = f"no way leads on, because no condition is true: {tried}; add one without a condition"
+        raise NodeError(at, message, error_type="routing_error", place=self._place(at))
+
+    def _place(self, at: str) -> Place:
+        return self._agent.ways[START][0].place if at == START else self._agent.nodes[at].place

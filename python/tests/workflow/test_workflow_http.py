@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
 from threading import Event
 from typing import Any
@@ -43,6 +45,15 @@ def test_post_sends_json_text_or_a_form(server: LocalServer) -> None:
     assert (result["type"], result["body"].replace(" ", "")) == ("application/json", '{"a":[1]}')
     assert call("http.post", url=server.url, data="text")["body"] == "text"
     assert call("http.post", url=server.url, data={"a": "b c"})["body"] == "a=b+c"
+
+
+def test_user_and_password_of_a_url_are_sent_but_not_logged(
+    server: LocalServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    call("http.get", url=server.url.replace("//", "//ana:s3cret@"))
+    assert server.requests[0].headers["authorization"] == "Basic " + b64encode(b"ana:s3cret").decode()
+    assert "s3cret" not in caplog.text
 
 
 def test_other_text_is_returned_as_it_is(server: LocalServer) -> None:

@@ -185,6 +185,11 @@ class TestStream:
         assert (result["finish_reason"], result["chunk_count"], result["model"]) == ("stop", 2, "m")
         assert server.requests[0].data["stream_options"] == {"include_usage": True}
 
+    def test_it_may_arrive_byte_by_byte(self, server: LocalServer) -> None:
+        text = b"".join(sse(delta(content="Gr\u00fc\u00dfe"), delta(content="\u2028\n"))).replace(b"\n", b"\r\n")
+        server.answer = lambda request: Reply(parts=(bytes([byte]) for byte in text))
+        assert ask(server, stream=True)["content"] == "Gr\u00fc\u00dfe\u2028\n"
+
     def test_tool_calls_are_put_together(self, server: LocalServer) -> None:
         def call(index: int, **more: Any) -> dict[str, Any]:
             return delta(tool_calls=[{"index": index, **more}])

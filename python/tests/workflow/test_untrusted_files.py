@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from the_edge_agent.cli.app import app
 from the_edge_agent.memory import SQLAlchemyBackend, SQLiteBackend
-from the_edge_agent.workflow import WorkflowFileError, YAMLEngine
+from the_edge_agent.workflow import NodeError, WorkflowFileError, YAMLEngine
 
 pytestmark = pytest.mark.slow
 
@@ -166,9 +166,6 @@ def test_env_holds_for_trusted_files_too() -> None:
                 "{% import 'os' as os %}",
                 "{% from 'os' import system %}",
                 "{% extends 'base' %}",
-                "{{ env.TEA_TEST_SECRET }}",
-                "{{ secrets }}",
-                "{{ settings }}",
                 "{{ self }}",
                 "{{ cycler }}",
                 "{{ lipsum.__globals__ }}",
@@ -183,6 +180,24 @@ def test_env_holds_for_trusted_files_too() -> None:
 )
 def test_it_can_do_nothing_but_call_the_actions_of_the_host(node: str) -> None:
     assert refusal(f"nodes:\n  - {{name: a, {node}}}\n").startswith("agent.yaml:2:")
+
+
+@pytest.mark.parametrize("name", ["env.TEA_TEST_SECRET", "secrets.token", "settings.llm", "settings.ltm.url"])
+def test_it_finds_no_variable_secret_or_setting_of_the_host(name: str) -> None:
+    text = f"nodes: [{{name: a, uses: ltm.count, output: {{x: '{{{{ {name} }}}}'}}}}]\n"
+    Path("agent.yaml").write_text(text, encoding="utf-8")
+    with YAMLEngine(allow_code=False, env=["TEA_TEST_ALLOWED"]) as engine:
+        graph = engine.load_from_file("agent.yaml")
+        with pytest.raises(NodeError, match="is missing") as caught:
+            list(graph.invoke())
+    assert SECRET not in str(caught.value)
+
+
+def test_it_finds_what_the_host_gives() -> None:
+    text = "nodes: [{name: a, uses: ltm.count, output: {x: '{{ [env, secrets, settings] }}'}}]\n"
+    assert final_state(text)["x"] == [{}, {}, {}]
+    given = final_state(text, env=["TEA_TEST_ALLOWED"], secrets={"token": "t"})
+    assert given["x"] == [{"TEA_TEST_ALLOWED": "7"}, {"token": "t"}, {}]
 
 
 def test_text_that_looks_like_a_variable_or_a_path_stays_text(memory: SQLiteBackend) -> None:

@@ -29,6 +29,7 @@ STEP: Final = 100  # the cost of an iteration, a call or an operation
 NODE: Final = 10  # the cost of a part of an expression, such as a name, a `.key` or a `not`
 COPIES: Final = 2  # copies of the state after each node
 VISIT: Final = 10_000  # the cost of running a node at all, so that no graph runs for ever
+SECOND: Final = 1_000_000  # the cost of a second in which a node waits for its next attempt
 MAX_BITS: Final = 100_000  # the longest integer that one `*` or `**` may make
 MAX_PRECISION: Final = 400  # for `round`: a float has no more decimals
 
@@ -473,6 +474,25 @@ def _sum(items: Any, args: Sequence[Any], named: Mapping[str, Any]) -> int:
     return _length(items) * spent  # each partial sum is a copy
 
 
+def _tojson(value: Any, args: Sequence[Any], named: Mapping[str, Any]) -> int:
+    """Return the cost of the spaces before each line: an element that is nested deeply has many of them."""
+    indent = _argument(args, named, 0, "indent")
+    if indent is None:
+        return 0
+    width, spaces = _length(indent) or _number(indent), 0
+    stack: list[tuple[Any, int]] = [(value, 1)]
+    while stack:
+        item, depth = stack.pop()
+        parts: Any = item.values() if isinstance(item, dict) else item if isinstance(item, _SEQUENCES) else ()
+        spaces += (len(parts) + 1) * depth
+        stack += [(part, depth + 1) for part in parts]
+    return spaces * width
+
+
+def _fromjson(text: Any, args: Sequence[Any], named: Mapping[str, Any]) -> int:
+    return ELEMENT * len(text) if isinstance(text, str) else 0  # `[0,0,...`: an element for two characters
+
+
 def _format(text: Any, args: Sequence[Any], named: Mapping[str, Any]) -> int:
     current().charge_printf(str(text), dict(named) or tuple(args))
     return 0
@@ -485,12 +505,14 @@ _FILTERS: Final[Mapping[str, Rule]] = {
     "center": _center,
     "format": _format,
     "indent": _indent,
+    "fromjson": _fromjson,
     "join": _join,
     "replace": _replace,
     "round": _round,
     "slice": _slice,
     "striptags": _strip_tags,
     "sum": _sum,
+    "tojson": _tojson,
     "trim": _trim,
     "urlize": _urlize,
     "wordwrap": _wordwrap,

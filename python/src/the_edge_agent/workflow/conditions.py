@@ -7,9 +7,7 @@ from typing import Any, Final
 
 from the_edge_agent.workflow.budget import Work
 from the_edge_agent.workflow.model import Condition
-from the_edge_agent.workflow.templates import TemplateError, compile_expression, compile_text, is_template
-
-NAMES: Final = ("state", "variables")
+from the_edge_agent.workflow.templates import NAMES, TemplateError, compile_expression, compile_text, is_template
 
 _CONSTANTS: Final = {"true": True, "false": False}
 _FALSE_TEXTS: Final = frozenset({"", "false", "no", "none", "null", "0"})

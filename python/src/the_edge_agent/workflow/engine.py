@@ -67,6 +67,7 @@ class YAMLEngine:
         llm: Mapping[str, Any] | None = None,
         on_chunk: Callable[[dict[str, Any]], object] | None = None,
         raise_exceptions: bool = True,
+        secrets: Mapping[str, Any] | None = None,
         **absent: Any,
     ) -> None:
         """Make an engine.
@@ -90,6 +91,8 @@ class YAMLEngine:
                 the answer of a model to an ``llm.call`` with ``stream: true``, in the thread of the node.
             raise_exceptions: whether a failed node raises NodeError, in files that do not say so under ``config``.
                 False ends the run with an event of the type ``error``.
+            secrets: what templates find under ``secrets``, such as ``{"token": ...}``. It is for every file, so give
+                files that you do not trust only what they may know.
             absent: arguments for parts that this engine does not have, such as ``enable_graph`` and ``lua_enabled``,
                 for programs that switch these parts off.
 
@@ -112,6 +115,7 @@ class YAMLEngine:
         self._enable_ltm = enable_ltm
         self._allow_code = allow_code
         self._raises = raise_exceptions
+        self._secrets = dict(secrets or {})
         self._env = _readable(env) if env is not None or allow_code else {}
         self._has_callers_backend = ltm_backend is not None
         self._lock = RLock()
@@ -188,7 +192,12 @@ class YAMLEngine:
 
     def _load(self, document: Document) -> CompiledGraph:
         agent = load_agent(
-            document, self.actions_registry, allow_code=self._allow_code, env=self._env, raises=self._raises
+            document,
+            self.actions_registry,
+            allow_code=self._allow_code,
+            env=self._env,
+            raises=self._raises,
+            secrets=self._secrets,
         )
         if agent.ltm is not None and self._enable_ltm:
             self._configure(agent)

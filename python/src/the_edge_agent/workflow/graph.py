@@ -159,10 +159,10 @@ class CompiledGraph:
         # Each step may run in another thread and context, and any `yield` may be the last: no `with` goes around one.
         work = None if self._agent.is_trusted else Work(budget.MAX_RUN_WORK)
         run = Run(self._agent.llm)
-        at = START
+        at, fallback = START, None
         while True:
             try:
-                at = self._router.next(at, state, work)
+                at = fallback or self._router.next(at, state, work)
                 if at == END:
                     break
                 with running(run, at):
@@ -170,9 +170,13 @@ class CompiledGraph:
             except NodeError as error:
                 if self._agent.raises:
                     raise
-                failure = {"error": str(error), "error_type": error.error_type}
-                yield {"type": "error", "node": error.node, **failure, "state": state}
+                yield {"type": "error", "node": error.node, **_failure(error), "state": state}
                 return
-            state = step.state
-            yield {"type": "state", "node": at, "state": step.shown}
+            state, fallback = step.state, step.goto
+            yield {"type": "state", "node": at, "state": step.shown, **_failure(step.error)}
         yield {"type": "final", "state": state}
+
+
+def _failure(error: NodeError | None) -> Event:
+    """Return what an event says about a failure."""
+    return {} if error is None else {"error": str(error), "error_type": error.error_type}

@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from the_edge_agent.workflow.actions.registry import Action, check_arguments, known_actions, nearest_action
-from the_edge_agent.workflow.checks import Checker, kind_of
+from the_edge_agent.workflow.checks import Checker, kind_of, listed
 from the_edge_agent.workflow.code import CodeError, compile_code, file_name
-from the_edge_agent.workflow.errors import Place, WorkflowFileError
-from the_edge_agent.workflow.model import END, START, Body, Node, RunBody, UsesBody
+from the_edge_agent.workflow.errors import Place, WorkflowFileError, nearest
+from the_edge_agent.workflow.model import (
+    END,
+    LONGEST_WAIT,
+    START,
+    Body,
+    ExpressionBody,
+    Node,
+    Retry,
+    RunBody,
+    UsesBody,
+)
 from the_edge_agent.workflow.reading import Path
-from the_edge_agent.workflow.templates import Renderer, TemplateError, compile_text, constant, is_template
+from the_edge_agent.workflow.templates import (
+    NAMES,
+    Renderer,
+    TemplateError,
+    compile_expression,
+    compile_text,
+    constant,
+    is_template,
+)
 
-NODE: Final = ("name", "description", "run", "uses", "with", "output", "goto")
-ARGUMENT_NAMES: Final = ("state", "variables")
-OUTPUT_NAMES: Final = ("state", "variables", "result")
+NODE: Final = (
+    *("name", "description", "run", "script", "language", "uses", "with", "output", "output_key"),
+    *("goto", "on_error", "retry", "fallback"),
+)
+ARGUMENT_NAMES: Final = NAMES
+OUTPUT_NAMES: Final = (*NAMES, "result")
+MAX_ATTEMPTS: Final = 100
 
 _LATER: Final = {
-    "script": ": write `run`",
     "steps": ": write one node for each step",
     **dict.fromkeys(
         (
             "type",
-            "on_error",
-            "retry",
-            "fallback",
             "interrupt",
             "fan_in",
             "items",
@@ -41,6 +59,9 @@ _LATER: Final = {
         "",
     ),
 }
+_RETRY: Final = ("max_attempts", "backoff_seconds", "on")
+_EXPRESSION: Final = ("type", "value", "output_key")
+_BODIES: Final = ("run", "script", "uses")
 _INSTEAD: Final = {
     "action": "write `uses`, with the name of the action",
     "params": "write `with`, with the arguments of the action",
@@ -51,16 +72,20 @@ _INSTEAD: Final = {
 class NodeReader:
     """Reads nodes."""
 
-    def __init__(self, checker: Checker, actions: Mapping[str, Action], *, allow_code: bool) -> None:
+    def __init__(
+        self, checker: Checker, actions: Mapping[str, Action], variables: Iterable[str], *, allow_code: bool
+    ) -> None:
         """Read nodes of one document.
 
         Args:
             checker: reads and refuses parts of the document.
             actions: the actions that nodes may use.
+            variables: the names of ``variables``, for ``${NAME}`` in templates.
             allow_code: False refuses ``run`` nodes.
         """
         self._check = checker
         self._actions = actions
+        self._variables = frozenset(variables)
         self._allow_code = allow_code
 
     def nodes(self, data: dict[str, Any]) -> dict[str, Node]:
@@ -75,6 +100,8 @@ class NodeReader:
         for index, node in enumerate(written):
             read = self._node(("nodes", index), node, nodes)
             nodes[read.name] = read
+        for index, name in enumerate(nodes):
+            self._check_fallback(("nodes", index, "fallback"), name, nodes)
         return nodes
 
     def _node(self, path: Path, node: Any, others: Mapping[str, Node]) -> Node:
@@ -89,20 +116,98 @@ class NodeReader:
             raise self._check.refused((*path, "name"), f"`{name}` can't be the name of a node")
         if name in others:
             raise self._check.refused((*path, "name"), f"there is already a node `{name}`")
-        return Node(name, self._body(path, node, name), self._check.document.place(path))
+        return Node(
+            name,
+            self._body(path, node, name),
+            self._check.document.place(path),
+            retry=self._retry((*path, "retry"), node["retry"]) if "retry" in node else Retry(),
+            goes_on=self._goes_on((*path, "on_error"), node),
+            fallback=self._check.text((*path, "fallback"), node["fallback"]) if "fallback" in node else None,
+        )
+
+    def _goes_on(self, path: Path, node: dict[str, Any]) -> bool:
+        if isinstance(node.get("on_error"), dict):
+            message = "`on_error` is `fail` or `continue`; write `retry` for more attempts, `fallback` for another node"
+            raise self._check.refused(path, message)
+        goes_on = self._check.choice(path, node.get("on_error", "fail"), ["fail", "continue"]) == "continue"
+        if goes_on and "fallback" in node:
+            raise self._check.refused(path, "`on_error: continue` and `fallback` exclude each other: leave one out")
+        return goes_on
+
+    def _check_fallback(self, path: Path, name: str, nodes: Mapping[str, Node]) -> None:
+        fallback = nodes[name].fallback
+        if fallback is not None and (fallback == name or fallback not in nodes):
+            others = [other for other in nodes if other != name]
+            hint = nearest(fallback, others) or (f"; there are {listed(others)}" if others else "")
+            what = "is the node itself" if fallback == name else f"names the non-existent node `{fallback}`"
+            raise self._check.refused(path, f"`fallback` {what}{hint}")
+
+    def _retry(self, path: Path, value: Any) -> Retry:
+        words = self._check.mapping(path, value)
+        self._check.words(path, words, _RETRY)
+        attempts, backoff, on = words.get("max_attempts", 3), words.get("backoff_seconds", 0), words.get("on", [])
+        if isinstance(attempts, bool) or not isinstance(attempts, int) or not 1 <= attempts <= MAX_ATTEMPTS:
+            message = f"`max_attempts` must be a whole number from 1 to {MAX_ATTEMPTS}; it counts the first attempt too"
+            raise self._check.refused((*path, "max_attempts"), message)
+        if isinstance(backoff, bool) or not isinstance(backoff, int | float) or not 0 <= backoff <= LONGEST_WAIT:
+            message = f"`backoff_seconds` must be a number from 0 to {LONGEST_WAIT:g}"
+            raise self._check.refused((*path, "backoff_seconds"), message)
+        if not isinstance(on, list) or not all(isinstance(name, str) and name for name in on):
+            raise self._check.refused((*path, "on"), "`on` must be a list of error types, such as [timeout, conflict]")
+        return Retry(attempts, float(backoff), frozenset(on))
 
     def _body(self, path: Path, node: dict[str, Any], name: str) -> Body:
-        if "run" in node and "uses" in node:
-            message = f"node `{name}` has `run` and `uses`; it takes exactly one"
-            raise self._check.refused((*path, "uses"), message, key=True)
-        if "run" in node:
-            for word in ("with", "output"):
-                if word in node:
-                    raise self._check.refused((*path, word), f"`{word}` goes with `uses`, not with `run`", key=True)
-            return self._run((*path, "run"), node["run"], name)
-        if "uses" in node:
+        bodies = [word for word in _BODIES if word in node]
+        if not bodies:
+            raise self._check.refused(path, f"node `{name}` has no body: give it `run` or `uses`")
+        if len(bodies) > 1:
+            first, second = bodies[:2]
+            message = f"node `{name}` has `{first}` and `{second}`; it takes exactly one"
+            raise self._check.refused((*path, second), message, key=True)
+        word = bodies[0]
+        if "output" in node and "output_key" in node:
+            message = "`output_key` is another word for `output`: leave one out"
+            raise self._check.refused((*path, "output_key"), message, key=True)
+        if word == "uses":
+            if "language" in node:
+                message = "`language` goes with `run`, not with `uses`"
+                raise self._check.refused((*path, "language"), message, key=True)
             return self._uses(path, node)
-        raise self._check.refused(path, f"node `{name}` has no body: give it `run` or `uses`")
+        self._check_language((*path, "language"), node)
+        is_expression = isinstance(node[word], dict)
+        for wrong in ("with",) if is_expression else ("with", "output", "output_key"):
+            if wrong in node:
+                message = f"`{wrong}` goes with `uses`, not with `{word}`"
+                raise self._check.refused((*path, wrong), message, key=True)
+        return self._expression(path, node, word) if is_expression else self._run((*path, word), node[word], name)
+
+    def _check_language(self, path: Path, node: dict[str, Any]) -> None:
+        language = self._check.text(path, node.get("language", "python"))
+        if language != "python":
+            raise self._check.refused(path, f"there is no `{language}` here: the language of `run` is `python`")
+
+    def _expression(self, path: Path, node: dict[str, Any], word: str) -> ExpressionBody:
+        inner: Path = (*path, word)
+        expression = self._check.mapping(inner, node[word])
+        self._check.words(inner, expression, _EXPRESSION)
+        self._check.choice((*inner, "type"), expression.get("type"), ["expression"])
+        text = self._check.text((*inner, "value"), expression.get("value")).strip()
+        keys = [(*path, key) for key in ("output", "output_key") if key in node]
+        keys += [(*inner, "output_key")] if "output_key" in expression else []
+        if len(keys) > 1:
+            raise self._check.refused(
+                keys[1], "the value has one name in the state: leave out one of the two", key=True
+            )
+        output = "result"
+        if keys:
+            output = self._check.text(keys[0], node.get("output", node.get("output_key", expression.get("output_key"))))
+            if not output or is_template(output):
+                raise self._check.refused(keys[0], f"`{keys[0][-1]}` is the name of a key of the state")
+        try:
+            compiled = compile_text(text, ARGUMENT_NAMES) if is_template(text) else compile_expression(text, NAMES)
+        except TemplateError as error:
+            raise self._check.refused((*inner, "value"), str(error)) from None
+        return ExpressionBody(compiled, output)
 
     def _run(self, path: Path, text: Any, name: str) -> RunBody:
         if not self._allow_code:
@@ -131,12 +236,13 @@ class NodeReader:
             place = (*path, "with", argument) if argument else (*path, "uses")
             raise self._check.refused(place, f"action `{action}` {message}", key=bool(argument))
         arguments = self._renderers((*path, "with"), values, ARGUMENT_NAMES)
-        return UsesBody(action, arguments, self._output((*path, "output"), node))
+        return UsesBody(action, arguments, self._output(path, node))
 
-    def _output(self, path: Path, node: dict[str, Any]) -> str | dict[str, Renderer] | None:
-        if "output" not in node:
+    def _output(self, node_path: Path, node: dict[str, Any]) -> str | dict[str, Renderer] | None:
+        word = "output_key" if "output_key" in node else "output"
+        if word not in node:
             return None
-        output = node["output"]
+        path, output = (*node_path, word), node[word]
         if isinstance(output, str) and output and not is_template(output):
             return output
         if isinstance(output, dict) and output:
@@ -158,6 +264,6 @@ class NodeReader:
         if not isinstance(value, str):
             return constant(value)
         try:
-            return compile_text(value, names)
+            return compile_text(value, names, self._variables)
         except TemplateError as error:
             raise self._check.refused(path, str(error)) from None

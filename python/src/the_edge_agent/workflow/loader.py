@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from os import environ
 from typing import Any, Final, NoReturn
 
 from the_edge_agent.memory import LTMError, expand_env_vars
@@ -23,6 +25,10 @@ CONFIG: Final = ("raise_exceptions",)
 TYPES: Final = ("str", "list", "int", "bool", "dict", "object", "float", "any")
 
 _LATER_CONFIG: Final = dict.fromkeys(("interrupt_before", "interrupt_after", "checkpoint_dir"), "")
+_SECRET: Final = re.compile(
+    r"(^|[_-])(api_?key|key|token|secrets?|passw(or)?d|credentials?|headers|env)$", re.IGNORECASE
+)
+_LOGIN: Final = re.compile(r"://[^/]*@")
 _FIELD: Final = ("type", "description", "properties")
 _SAME_TYPES: Final = {
     "string": "str",
@@ -42,6 +48,7 @@ def load_agent(
     allow_code: bool,
     env: Mapping[str, str] | None = None,
     raises: bool = True,
+    secrets: Mapping[str, Any] | None = None,
 ) -> Agent:
     """Check a document and compile its code and templates.
 
@@ -51,14 +58,25 @@ def load_agent(
         allow_code: False refuses ``run`` nodes and ``settings.ltm``.
         env: the environment variables that ``variables`` may use; None for all.
         raises: whether a failed node raises, if the agent does not say so.
+        secrets: what templates find under ``secrets``.
 
     Raises:
         WorkflowFileError: the agent is not valid. The error names the first fault and its place.
     """
     try:
-        return _Loader(document, actions, allow_code=allow_code, env=env, raises=raises).agent()
+        return _Loader(document, actions, allow_code=allow_code, env=env, raises=raises, secrets=secrets or {}).agent()
     except RecursionError:
         raise WorkflowFileError("nested too deeply", Place(document.source)) from None
+
+
+def visible_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings without those that may be secret, by their names, and without URLs with a password."""
+    visible: dict[str, Any] = {}
+    for name, value in settings.items():
+        if _SECRET.search(name) or (isinstance(value, str) and _LOGIN.search(value)):
+            continue
+        visible[name] = visible_settings(value) if isinstance(value, Mapping) else value
+    return visible
 
 
 class _Loader:
@@ -70,6 +88,7 @@ class _Loader:
         allow_code: bool,
         env: Mapping[str, str] | None,
         raises: bool,
+        secrets: Mapping[str, Any],
     ) -> None:
         self._document = document
         self._check = Checker(document)
@@ -77,6 +96,7 @@ class _Loader:
         self._allow_code = allow_code
         self._env = env
         self._raises_otherwise = raises
+        self._secrets = secrets
 
     def agent(self) -> Agent:
         data = self._document.data
@@ -95,7 +115,7 @@ class _Loader:
         raises = self._raises(self._check.mapping(("config",), data.get("config")))
         variables = self._variables(self._check.mapping(("variables",), data.get("variables")))
         initial_state = self._check.mapping(("initial_state",), data.get("initial_state"))
-        nodes = NodeReader(self._check, self._actions, allow_code=self._allow_code).nodes(data)
+        nodes = NodeReader(self._check, self._actions, variables, allow_code=self._allow_code).nodes(data)
         return Agent(
             name=data.get("name", ""),
             version=version,
@@ -109,6 +129,9 @@ class _Loader:
             llm=llm,
             ways=WayReader(self._check, nodes).ways(data),
             is_trusted=self._allow_code,
+            settings=visible_settings({"llm": llm} if llm else {}),
+            secrets=self._secrets,
+            env=dict(environ if self._env is None else self._env),
         )
 
     def _llm(self, block: Any) -> dict[str, Any]:

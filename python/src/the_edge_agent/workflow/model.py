@@ -13,6 +13,8 @@ from the_edge_agent.workflow.templates import Renderer
 
 START: Final = "__start__"
 END: Final = "__end__"
+ERROR: Final = "__error__"  # the key of the state that gets the last failure after which a run went on
+LONGEST_WAIT: Final = 300.0  # seconds between two attempts
 
 Condition: TypeAlias = Callable[[Mapping[str, Any], Work | None], bool]
 """Takes the values of the names, and the work that the run has left (None if it has no limit)."""
@@ -47,16 +49,83 @@ class UsesBody:
     output: str | dict[str, Renderer] | None
 
 
-Body: TypeAlias = RunBody | UsesBody
+@dataclass(frozen=True)
+class ExpressionBody:
+    """An expression whose value a node puts into the state.
+
+    Attributes:
+        render: computes the value.
+        output: the key of the state that gets it.
+    """
+
+    render: Renderer
+    output: str
+
+
+@dataclass(frozen=True)
+class FunctionBody:
+    """A function of a program. It takes the state and returns a dict of updates, or None.
+
+    Attributes:
+        call: takes the values that the function may ask for, by name.
+    """
+
+    call: Callable[[Mapping[str, Any]], Any]
+
+
+Body: TypeAlias = RunBody | UsesBody | ExpressionBody | FunctionBody
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often a node is tried.
+
+    Attributes:
+        attempts: how often in all.
+        backoff: the seconds before the second attempt. The wait doubles with each further one.
+        on: the error types after which the node is tried again; empty for all.
+    """
+
+    attempts: int = 1
+    backoff: float = 0.0
+    on: frozenset[str] = frozenset()
+
+    def wait_after(self, attempt: int, error_type: str) -> float | None:
+        """Return the seconds before the next attempt, or None if there is none.
+
+        Args:
+            attempt: the number of the attempt that failed, counted from 1.
+            error_type: how it failed.
+        """
+        if attempt >= self.attempts or (self.on and error_type not in self.on):
+            return None
+        return min(self.backoff * 2.0 ** (attempt - 1), LONGEST_WAIT)
 
 
 @dataclass(frozen=True)
 class Node:
-    """One step of an agent."""
+    """One step of an agent.
+
+    Attributes:
+        name: the name of the node.
+        body: what it does.
+        place: where it was written.
+        retry: how often it is tried.
+        goes_on: whether the run goes on after it failed.
+        fallback: the node that runs after it failed; None if there is none.
+    """
 
     name: str
     body: Body
     place: Place
+    retry: Retry = Retry()
+    goes_on: bool = False
+    fallback: str | None = None
+
+    @property
+    def handles_failures(self) -> bool:
+        """Whether a failed attempt does not end the run."""
+        return self.goes_on or self.fallback is not None or self.retry.attempts > 1
 
 
 class Way(Protocol):
@@ -128,6 +197,9 @@ class Agent:
         version: the version of the agent; empty if the file gives none.
         declared: the keys of ``state_schema``.
         raises: whether a failed node raises; otherwise it ends the run with an event.
+        settings: the part of ``settings`` that templates may see.
+        secrets: secrets of the host, by name.
+        env: the environment variables that the file may read.
     """
 
     name: str
@@ -142,6 +214,9 @@ class Agent:
     version: str = ""
     declared: tuple[str, ...] = ()
     raises: bool = True
+    settings: dict[str, Any] = field(default_factory=dict)
+    secrets: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
     unset: dict[str, None] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -151,4 +226,11 @@ class Agent:
     def names(self, state: dict[str, Any]) -> dict[str, Any]:
         """Return the values of the names that templates and conditions know. A declared key that is not set is null."""
         seen = {**self.unset, **state} if self.unset else state
-        return {"state": seen, "variables": self.variables}
+        return {
+            "state": seen,
+            "data": seen,
+            "variables": self.variables,
+            "settings": self.settings,
+            "secrets": self.secrets,
+            "env": self.env,
+        }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from time import sleep
 from typing import Any, TypeAlias
 
 from the_edge_agent.workflow import budget
@@ -14,7 +15,7 @@ from the_edge_agent.workflow.code import CodeError, frames_of
 from the_edge_agent.workflow.copies import copied
 from the_edge_agent.workflow.errors import ActionError, NodeError, Place, describe, one_line
 from the_edge_agent.workflow.logs import log_frames, logged
-from the_edge_agent.workflow.model import Agent, Node, RunBody, UsesBody
+from the_edge_agent.workflow.model import ERROR, Agent, ExpressionBody, FunctionBody, Node, RunBody, UsesBody
 from the_edge_agent.workflow.templates import Renderer, TemplateError
 
 State: TypeAlias = dict[str, Any]
@@ -29,10 +30,14 @@ class Step:
     Attributes:
         state: the state after it, with which the run goes on.
         shown: the same state for an event. The program that gets it may change it if it asked for states.
+        error: the failure after which the run goes on; None if the node succeeded.
+        goto: the node that runs next because of the failure; None if the ways of the node decide.
     """
 
     state: State
     shown: State
+    error: NodeError | None = None
+    goto: str | None = None
 
 
 class Runner:
@@ -56,28 +61,65 @@ class Runner:
         Raises:
             NodeError: the node failed.
         """
-        if work is not None:
-            _pay(node, work.charge, budget.VISIT)
-        with logged("node", node.name):
-            updates = self._updates(node, state, work)
-            after = {**state, **updates}
+        attempt = 1
+        while True:
             if work is not None:
-                _pay(node, work.weigh_state, after)
-            try:  # here, so that the error names the node that made an object without a copy
-                if with_states:
-                    return Step(copied(after), after)
-                after.update(copied(updates))
-                return Step(after, after)
-            except Exception as error:
-                message = f"it left something in the state that can't be copied: {describe(error)}"
-                raise NodeError(node.name, message, error_type=type(error).__name__, place=node.place) from error
+                _pay(node, work.charge, budget.VISIT)
+            try:
+                with logged("node", node.name):
+                    before = copied(state) if node.handles_failures else state  # code may change it, and then fail
+                    updates = self._updates(node, before, work)
+                    return self._step(node, before, updates, work, with_states=with_states)
+            except NodeError as error:
+                wait = node.retry.wait_after(attempt, error.error_type)
+                if wait is None:
+                    if node.goes_on or node.fallback is not None:
+                        return self._failed(node, state, error, work, with_states=with_states)
+                    raise
+            if work is not None:
+                _pay(node, work.charge, int(wait * budget.SECOND))
+            sleep(wait)
+            attempt += 1
+
+    def _step(
+        self, node: Node, before: State, updates: dict[str, Any], work: Work | None, *, with_states: bool
+    ) -> Step:
+        after = {**before, **updates}
+        if work is not None:
+            _pay(node, work.weigh_state, after)
+        try:  # here, so that the error names the node that made an object without a copy
+            if with_states:
+                return Step(copied(after), after)
+            after.update(copied(updates))
+            return Step(after, after)
+        except Exception as error:
+            message = f"it left something in the state that can't be copied: {describe(error)}"
+            raise NodeError(node.name, message, error_type=type(error).__name__, place=node.place) from error
+
+    def _failed(self, node: Node, state: State, error: NodeError, work: Work | None, *, with_states: bool) -> Step:
+        """Return the step of a node that failed, after which the run goes on. An action's output is its failure."""
+        updates: dict[str, Any] = {ERROR: {"node": node.name, "type": error.error_type, "message": error.message}}
+        if isinstance(node.body, UsesBody):
+            failure = {"success": False, "error": error.message, "error_type": error.error_type}
+            cause = error.__cause__
+            result = cause.result if isinstance(cause, ActionError) else failure
+            if isinstance(node.body.output, str):
+                updates[node.body.output] = result
+            elif node.body.output is None:
+                updates |= result
+        step = self._step(node, state, updates, work, with_states=with_states)
+        return replace(step, error=error, goto=node.fallback)
 
     def _updates(self, node: Node, state: State, work: Work | None) -> dict[str, Any]:
         """Run the body of a node and return what it puts into the state."""
         body = node.body
         if isinstance(body, RunBody):
             return self._run_code(node, body, state)
-        return self._use(node, body, state, work)
+        if isinstance(body, UsesBody):
+            return self._use(node, body, state, work)
+        if isinstance(body, ExpressionBody):
+            return {body.output: _render(node, "run.value", body.render, self._agent.names(state), work)}
+        return _call(node, body, state)
 
     def _run_code(self, node: Node, body: RunBody, state: State) -> dict[str, Any]:
         names = {
@@ -132,6 +174,21 @@ class Runner:
             message = f"`{body.action}` gave no dict to merge into the state: name it with `output`"
             raise NodeError(node.name, message, error_type="TypeError", place=node.place)
         return result
+
+
+def _call(node: Node, body: FunctionBody, state: State) -> dict[str, Any]:
+    try:
+        updates = body.call({"state": state, "config": {}, "node": node.name})
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also SystemExit: a node must not end the program
+        raise NodeError(node.name, describe(error), error_type=type(error).__name__, place=node.place) from error
+    if updates is None:
+        return {}
+    if not isinstance(updates, Mapping):
+        message = f"its function must return a dict of updates, not {type(updates).__name__}"
+        raise NodeError(node.name, message, error_type="TypeError", place=node.place)
+    return dict(updates)
 
 
 def _pay(node: Node, pay: Callable[[Any], None], value: Any) -> None:

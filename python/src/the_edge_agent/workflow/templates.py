@@ -6,7 +6,9 @@ never rendered again. The work of a template has a limit for any data: see ``bud
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import types
 from collections.abc import Callable, ItemsView, KeysView, Mapping, ValuesView
 from typing import Any, TypeAlias
@@ -21,15 +23,17 @@ from markupsafe import Markup
 
 from the_edge_agent.workflow import budget
 from the_edge_agent.workflow.budget import Work
-from the_edge_agent.workflow.errors import describe, nearest
+from the_edge_agent.workflow.errors import describe, most_like, nearest
 
 Renderer: TypeAlias = Callable[[Mapping[str, Any], Work | None], Any]
 """Takes the values of the names, and the work that the run has left (None if it has no limit); returns the result."""
 
-LATER_NAMES = ("settings", "secrets", "env", "checkpoint")
+NAMES = ("state", "data", "variables", "settings", "secrets", "env")
+LATER_NAMES = ("checkpoint",)
 MAX_TAGS = 2_000  # `{% ... %}` in one template: compiling them takes quadratic time
 MAX_SOURCE = 1_000_000  # characters of one template
 
+_VARIABLE = re.compile(r"\$\{([^\W\d]\w*)\}")
 _MARKERS = ("{{", "{%", "{#")
 _REFERENCES = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
 _LAZY = (types.GeneratorType, KeysView, ValuesView, ItemsView, range)
@@ -45,13 +49,14 @@ def is_template(text: str) -> bool:
     return any(marker in text for marker in _MARKERS)
 
 
-def compile_text(text: str, names: tuple[str, ...]) -> Renderer:
+def compile_text(text: str, names: tuple[str, ...], variables: frozenset[str] = frozenset()) -> Renderer:
     """Compile a template.
 
     Args:
         text: a single ``{{ expression }}``, whose result is the value itself, or a text with templates in it, whose
             result is text.
         names: the names that the template may use, such as ``("state", "variables")``.
+        variables: the names for which ``${NAME}`` means ``{{ variables.NAME }}``. Other ``${...}`` is text.
 
     Returns:
         A function that takes the values of those names and returns new data; it raises TemplateError.
@@ -59,7 +64,9 @@ def compile_text(text: str, names: tuple[str, ...]) -> Renderer:
     Raises:
         TemplateError: the template is not valid, or uses another name.
     """
-    return _compiled(text, names)[0] if is_template(text) else constant(text)
+    if not is_template(text) and not any(name in variables for name in _VARIABLE.findall(text)):
+        return constant(text)
+    return _compiled(text, names, variables)[0]
 
 
 def compile_expression(text: str, names: tuple[str, ...]) -> Renderer:
@@ -74,12 +81,12 @@ def compile_expression(text: str, names: tuple[str, ...]) -> Renderer:
     return render
 
 
-def _compiled(text: str, names: tuple[str, ...]) -> tuple[Renderer, bool]:
+def _compiled(text: str, names: tuple[str, ...], variables: frozenset[str] = frozenset()) -> tuple[Renderer, bool]:
     if len(text) > MAX_SOURCE or text.count("{%") > MAX_TAGS:
         raise TemplateError(f"a template has up to {MAX_SOURCE:,} characters and {MAX_TAGS:,} tags")
     try:
         with budget.working(Work()):  # the compiler computes constants, such as those of `autoescape`
-            template, is_native = _compile(text, names)
+            template, is_native = _compile(text, names, variables)
     except jinja2.TemplateSyntaxError as error:
         line = f" (line {error.lineno} of the text)" if "\n" in text.strip() else ""
         raise TemplateError(f"not a valid template: {error.message}{line}") from None
@@ -97,9 +104,9 @@ def constant(value: Any) -> Renderer:
     return lambda values, work: value
 
 
-def _compile(text: str, names: tuple[str, ...]) -> tuple[jinja2.Template, bool]:
-    lone = _lone_expression(_ENVIRONMENT.parse(text.strip()))
-    tree = _ENVIRONMENT.parse(text)
+def _compile(text: str, names: tuple[str, ...], variables: frozenset[str]) -> tuple[jinja2.Template, bool]:
+    lone = _lone_expression(_with_variables(_ENVIRONMENT.parse(text.strip()), variables))
+    tree = _with_variables(_ENVIRONMENT.parse(text), variables)
     _check_names(tree, names)
     if lone is not None:
         assignment = nodes.Assign(nodes.Name("_value", "store", lineno=1), lone, lineno=1)
@@ -108,6 +115,30 @@ def _compile(text: str, names: tuple[str, ...]) -> tuple[jinja2.Template, bool]:
     counting: nodes.Template = _Counting().visit(tree)
     counting.set_environment(_ENVIRONMENT)
     return _ENVIRONMENT.from_string(counting), lone is not None
+
+
+def _with_variables(tree: nodes.Template, variables: frozenset[str]) -> nodes.Template:
+    """Replace each ``${NAME}`` in the text of a template by the variable."""
+    for output in tree.find_all(nodes.Output) if variables else ():
+        parts: list[nodes.Expr] = []
+        for part in output.nodes:
+            parts += _split(part, variables) if isinstance(part, nodes.TemplateData) else [part]
+        output.nodes = parts
+    return tree
+
+
+def _split(data: nodes.TemplateData, variables: frozenset[str]) -> list[nodes.Expr]:
+    parts: list[nodes.Expr] = []
+    begin = 0
+    for match in _VARIABLE.finditer(data.data):
+        if match[1] in variables:
+            parts.append(nodes.TemplateData(data.data[begin : match.start()], lineno=data.lineno))
+            holder = nodes.Name("variables", "load", lineno=data.lineno)
+            name = nodes.Const(match[1], lineno=data.lineno)
+            parts.append(nodes.Getitem(holder, name, "load", lineno=data.lineno))
+            begin = match.end()
+    parts.append(nodes.TemplateData(data.data[begin:], lineno=data.lineno))
+    return [part for part in parts if not isinstance(part, nodes.TemplateData) or part.data]
 
 
 def _lone_expression(tree: nodes.Template) -> nodes.Expr | None:
@@ -130,7 +161,8 @@ def _check_names(tree: nodes.Template, names: tuple[str, ...]) -> None:
             raise TemplateError(
                 "`result` is not known here: the node has put its result into the state, so write `state.` and the key"
             )
-        hint = nearest(name, names) or f"; values of the state are written `state.{name}`"
+        like = most_like(name, names, 0.6)
+        hint = f"; did you mean `{like}`?" if like else f"; values of the state are written `state.{name}`"
         raise TemplateError(f"unknown name `{name}` in a template{hint}")
 
 
@@ -384,12 +416,34 @@ def _json(value: Any) -> str:
     return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
 
 
+def _to_json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def _from_json(text: Any) -> Any:
+    if not isinstance(text, str):
+        raise jinja2.TemplateRuntimeError(f"`fromjson` takes text, not {type(text).__name__}")
+
+    def refused(constant: str) -> Any:
+        raise jinja2.TemplateRuntimeError(f"`fromjson`: {constant} is not JSON")
+
+    try:
+        return json.loads(text, parse_constant=refused)
+    except ValueError as error:
+        raise jinja2.TemplateRuntimeError(f"`fromjson`: not JSON: {error}") from None
+
+
+def _sha256(value: Any) -> str:
+    text = value if isinstance(value, str) else _json(value)
+    return hashlib.sha256(str(text).encode()).hexdigest()
+
+
 def _environment() -> _Environment:
     # Without the optimizer Jinja2 computes almost nothing while a file is loaded.
     environment = _Environment(
         undefined=_Missing, keep_trailing_newline=True, optimized=False, finalize=_printed, autoescape=False
     )
-    environment.filters.update(json=_json, tojson=_json)
+    environment.filters.update(json=_json, tojson=_to_json, fromjson=_from_json, sha256=_sha256)
     filters: dict[str, Any] = environment.filters
     tests: dict[str, Any] = environment.tests
     filters.update(budget.counted(filters, budget.CHEAP_FILTERS), **budget.internal_filters())

@@ -18,18 +18,29 @@ if TYPE_CHECKING:
         parse_backend_config,
         register_backend,
     )
-    from the_edge_agent.workflow import NodeError, WorkflowError, WorkflowFileError, YAMLEngine
+    from the_edge_agent.workflow import (
+        END,
+        START,
+        NodeError,
+        StateGraph,
+        WorkflowError,
+        WorkflowFileError,
+        YAMLEngine,
+    )
 
     __version__: str
 
-_WORKFLOW_NAMES = ("NodeError", "WorkflowError", "WorkflowFileError", "YAMLEngine")
+_WORKFLOW_NAMES = ("END", "START", "NodeError", "StateGraph", "WorkflowError", "WorkflowFileError", "YAMLEngine")
 __all__ = [
+    "END",
+    "START",
     "LTMBackend",
     "LongTermMemoryBackend",
     "NodeError",
     "PostgresBackend",
     "SQLAlchemyBackend",
     "SQLiteBackend",
+    "StateGraph",
     "WorkflowError",
     "WorkflowFileError",
     "YAMLEngine",

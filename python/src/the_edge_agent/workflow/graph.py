@@ -32,9 +32,13 @@ class CompiledGraph:
 
     def __init__(self, agent: Agent, actions: Mapping[str, Action]) -> None:
         """Make a graph of a checked agent. Programs get graphs from ``YAMLEngine``."""
+        self._actions = actions
+        self._use_agent(agent)
+
+    def _use_agent(self, agent: Agent) -> None:
         self._agent = agent
         self._router = Router(agent)
-        self._runner = Runner(agent, actions)
+        self._runner = Runner(agent, self._actions)
 
     @property
     def name(self) -> str:

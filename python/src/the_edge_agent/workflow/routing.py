@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from the_edge_agent.workflow.budget import Work
-from the_edge_agent.workflow.errors import NodeError, Place, describe
-from the_edge_agent.workflow.model import START, Agent
+from the_edge_agent.workflow.errors import NodeError, Place, WorkflowError, describe, nearest
+from the_edge_agent.workflow.model import END, START, Agent
 from the_edge_agent.workflow.templates import TemplateError
 
 
@@ -28,7 +28,7 @@ class Router:
         Raises:
             NodeError: no way leads on, or a condition cannot be evaluated.
         """
-        ways = self._agent.ways[at]
+        ways = self._agent.ways.get(at, ())
         names = self._agent.names(state)
         for way in ways:
             try:
@@ -36,14 +36,24 @@ class Router:
             except TemplateError as error:
                 message = f"the condition {way.shown}: {error}"
                 raise NodeError(at, message, error_type="template_error", place=way.place) from None
+            except WorkflowError as error:
+                message = f"the condition {way.shown}: {error}"
+                raise NodeError(at, message, error_type="routing_error", place=way.place) from None
             except Exception as error:  # such as the truth of an array
                 message = f"the condition {way.shown}: {describe(error)}"
                 raise NodeError(at, message, error_type=type(error).__name__, place=way.place) from error
+            if target is not None and target != END and target not in self._agent.nodes:
+                message = f"there is no node `{target}`{nearest(target, self._agent.nodes)}"
+                raise NodeError(at, message, error_type="routing_error", place=way.place)
             if target is not None:
                 return target
+        if not ways:
+            raise NodeError(at, "no edge leads on from it", error_type="routing_error", place=self._place(at))
         tried = ", ".join(way.shown for way in ways)
         message = f"no way leads on, because no condition is true: {tried}; add one without a condition"
         raise NodeError(at, message, error_type="routing_error", place=self._place(at))
 
     def _place(self, at: str) -> Place:
-        return self._agent.ways[START][0].place if at == START else self._agent.nodes[at].place
+        if at == START:
+            return next((way.place for way in self._agent.ways.get(START, ())), Place())
+        return self._agent.nodes[at].place

@@ -161,7 +161,7 @@ def call_action(
         try:
             result = action(state, *args, **arguments)
             if inspect.isawaitable(result):
-                result = _awaited(name, result)
+                result = awaited(name, result)
         except LTMError as failure:
             result = failure.result
         if isinstance(result, dict) and result.get("success") is False:
@@ -169,7 +169,12 @@ def call_action(
         return result
 
 
-def _awaited(name: str, answer: Awaitable[Any]) -> Any:
+def awaited(name: str, answer: Awaitable[Any]) -> Any:
+    """Return what an event loop gets when it awaits ``answer`` for the action or node ``name``.
+
+    Raises:
+        ActionError: there is no event loop.
+    """
     wait_for = AWAITER.get()
     if wait_for is not None:
         return wait_for(answer)

@@ -18,7 +18,8 @@ except ImportError as error:
 from anyio import CancelScope, CapacityLimiter, from_thread, get_cancelled_exc_class, to_thread
 from anyio.lowlevel import RunVar
 
-from the_edge_agent.workflow.actions.registry import AWAITER
+from the_edge_agent.memory import Cancellation
+from the_edge_agent.workflow.actions.registry import AWAITER, STOPPER
 
 Answer = TypeVar("Answer")
 Event = dict[str, Any]
@@ -97,6 +98,7 @@ class _Hop(Generic[Answer]):
 
     def __init__(self, work: Callable[[], Answer]) -> None:
         self._work = work
+        self._cancellation = Cancellation(only_reads=True)
         self._permit = [True]  # its ``pop`` succeeds once
         self._answers: list[Answer] = []
         self._error: BaseException | None = None
@@ -110,6 +112,7 @@ class _Hop(Generic[Answer]):
             try:
                 await self._is_over.wait()
             except get_cancelled_exc_class():
+                self._cancellation.request()
                 tasks.cancel_scope.cancel()  # ends an asynchronous action, and the wait for a thread
                 await self._end()
                 raise
@@ -139,6 +142,7 @@ class _Hop(Generic[Answer]):
             return
         _depth.set(_depth.get() + 1)
         AWAITER.set(_wait_for)
+        STOPPER.set(self._cancellation.active)
         try:
             self._answers.append(self._work())
         except BaseException as error:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from the_edge_agent.workflow import budget
-from the_edge_agent.workflow.actions.registry import Action, Actions, call_action
+from the_edge_agent.workflow.actions.registry import Action, Actions, call_action, stoppable
 from the_edge_agent.workflow.budget import BudgetError, Work
 from the_edge_agent.workflow.code import CodeError, frames_of
 from the_edge_agent.workflow.errors import ActionError, NodeError, Place, WorkflowError, describe, one_line
@@ -88,7 +88,8 @@ class CompiledGraph:
         coroutine function is awaited on the event loop, while the thread of its node waits.
 
         If the task is cancelled, the node that runs is awaited to its end, so that its writes were done or were not.
-        An asynchronous action is cancelled. No other node begins, and then the task ends.
+        Two actions end sooner: an asynchronous one is cancelled, and one of a ``uses`` node that only reads the memory
+        is stopped. No other node begins, and then the task ends.
 
         Args:
             state: as for ``invoke``. It is copied when the first event is read.
@@ -198,7 +199,8 @@ class CompiledGraph:
         if work is not None:
             _pay(node, work.weigh, arguments)  # an action reads all of its arguments
         try:
-            result = call_action(self._actions, body.action, state, **arguments)
+            with stoppable(self._actions, body.action, arguments):
+                result = call_action(self._actions, body.action, state, **arguments)
         except ActionError as error:
             raise NodeError(node.name, error.message, error_type=error.error_type, place=node.place) from error
         except KeyboardInterrupt:

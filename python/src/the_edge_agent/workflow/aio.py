@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Final, Generic, TypeVar
 
@@ -183,7 +184,8 @@ async def _awaited(answer: Awaitable[Any]) -> Any:
 def _waker() -> Callable[[Callable[[], object]], object]:
     """Return the function of the running event loop that takes functions from other threads."""
     trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_run():
-        wake: Callable[[Callable[[], object]], object] = trio.lowlevel.current_trio_token().run_sync_soon
-        return wake
+    if trio is not None:
+        with suppress(RuntimeError):  # this is no task of trio
+            wake: Callable[[Callable[[], object]], object] = trio.lowlevel.current_trio_token().run_sync_soon
+            return wake
     return asyncio.get_running_loop().call_soon_threadsafe

@@ -94,7 +94,8 @@ class CompiledGraph:
         Args:
             state: as for ``invoke``. It is copied when the first event is read.
             limiter: limits how many nodes run at a time; the others wait without a thread. None means 40 for all runs
-                of the event loop; runs inside of actions of other runs have 40 of their own.
+                of the event loop; runs inside of actions of other runs have 40 of their own. Such runs must not share a
+                limiter with the others, because the others wait for them.
 
         Returns:
             An asynchronous iterator of events. Its method ``aclose`` ends the run after the present node.

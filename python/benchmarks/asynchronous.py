@@ -27,6 +27,12 @@ _VALUE: Final = {"likes": "red foxes", "since": 1843, "notes": ["a", "b", "c"]}
 _CALLS: Final = 2000  # of one caller
 
 
+def connections_of(memory: LTMBackend) -> int:
+    """Return how many connections the pool of a memory may have."""
+    count: int = getattr(memory, "_most_at_once", 10)
+    return count
+
+
 def of_threads(memory: LTMBackend, seconds: float) -> float:
     """Return the calls per second of as many threads as the pool has connections."""
     end = time.monotonic() + seconds
@@ -40,7 +46,7 @@ def of_threads(memory: LTMBackend, seconds: float) -> float:
             calls += 1 + _READS
         return calls
 
-    count = memory._most_at_once
+    count = connections_of(memory)
     with ThreadPoolExecutor(count) as threads:
         return sum(threads.map(work, range(count))) / seconds
 
@@ -97,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ratio = statistics.median(of_tasks / of_threads for of_threads, of_tasks in throughputs)
             alone, awaited = (statistics.median(values) * 1e6 for values in zip(*calls, strict=True))
             print(
-                f"{url.split(':')[0]}: {memory._most_at_once} threads {threads:.0f} calls/s, {TASKS} tasks "
+                f"{url.split(':')[0]}: {connections_of(memory)} threads {threads:.0f} calls/s, {TASKS} tasks "
                 f"{tasks:.0f} calls/s, ratio {ratio:.2f}; one call {alone:.0f} us, awaited {awaited:.0f} us"
             )
     return 0

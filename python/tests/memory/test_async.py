@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -11,14 +13,17 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.from_thread import BlockingPortal
 
 from absent import run_python
+from async_memories import cancel_this_call, cancel_while_locked, wait_until_none_is_in_use
 from databases import Database
 from locks import lock_tables
 from memory_backend import FiveMethods
-from the_edge_agent.memory import LTMError, SQLiteBackend
+from the_edge_agent.memory import LTMError, SQLiteBackend, SQLiteCatalog, export_entries
 from the_edge_agent.memory.aio import AsyncMemory
 from the_edge_agent.memory.aio.threads import Threads
+from the_edge_agent.memory.sql.dialects import for_dialect
 
 on_servers = pytest.mark.targets(server=True, portable=False)
 
@@ -44,26 +49,53 @@ class TestCancellationOfNatives:
         anyio.run(stop_reads, database)
 
 
+def drop_idle(pool: Any) -> None:
+    pool.dispose()
+
+
+def invalidate_idle(pool: Any) -> None:
+    for entry in pool._idle:
+        entry.invalidate()
+
+
 @on_servers
 class TestCancellation:
     def test_a_read_that_waits_for_a_lock_is_stopped(self, database: Database) -> None:
         anyio.run(stop_reads, database)
 
+    @pytest.mark.parametrize("read", ["retrieve", "a filter"])  # a statement, and a transaction
+    @pytest.mark.parametrize("close_idle", [drop_idle, invalidate_idle])
+    def test_a_read_that_is_connecting_gives_its_place_in_the_pool_back(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch, read: str, close_idle: Callable[[Any], None]
+    ) -> None:
+        may_connect = threading.Event()
+
+        async def main() -> None:
+            async with AsyncMemory(database.open(errors="raise")) as memory:
+                await memory.store("k", 1)
+                engine = await memory.run(lambda backend: backend._engine)
+                engines = for_dialect(engine.dialect).engines
+                connect = engines.connect
+                monkeypatch.setattr(engines, "connect", lambda *args: may_connect.wait(10) and connect(*args))
+                close_idle(engine.pool)
+                with anyio.move_on_after(0.05) as scope:
+                    await READS[read](memory)
+                assert scope.cancelled_caught
+                may_connect.set()
+                await wait_until_none_is_in_use(memory)
+                assert (await memory.retrieve("k"))["found"]
+
+        gc.disable()  # the place must not be in a reference cycle
+        try:
+            anyio.run(main)
+        finally:
+            gc.enable()
+
     def test_a_write_is_awaited(self, database: Database) -> None:
         async def main() -> None:
             async with AsyncMemory(database.open(errors="raise")) as memory:
                 await memory.store("k", 1)
-                lock = lock_tables(database, "ltm_entries")
-
-                async def unlock() -> None:
-                    await anyio.sleep(0.5)
-                    lock.close()
-
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(unlock)
-                    with anyio.move_on_after(0.1) as scope:
-                        await memory.store("new", 1)
-                assert scope.cancelled_caught
+                await cancel_while_locked(memory, lock_tables(database, "ltm_entries"), lambda: memory.store("new", 1))
                 assert (await memory.retrieve("new"))["found"]
 
         anyio.run(main)
@@ -79,8 +111,7 @@ async def stop_reads(database: Database) -> None:
                 await read(memory)
             assert (name, scope.cancelled_caught, time.monotonic() - began < 1.05) == (name, True, True)
         lock.close()
-        pool = memory.stats()["pool"]
-        assert pool is None or pool["in_use"] == 0
+        await wait_until_none_is_in_use(memory)
         assert (await memory.search("red fox"))["count"] == 1
 
 
@@ -146,6 +177,18 @@ class TestEventLoops:
             assert is_free.is_set()
             assert scope.cancelled_caught
             await memory.close()
+
+        anyio.run(main, backend=kind)
+
+    def test_a_function_that_runs_is_awaited(self, kind: str) -> None:
+        async def main() -> None:
+            is_free = threading.Event()
+            async with AsyncMemory(SQLiteBackend()) as memory:
+                threading.Timer(0.15, is_free.set).start()
+                with anyio.move_on_after(0.05) as scope:
+                    await memory.run(lambda backend: is_free.wait(30) and backend.store("k", 1))
+                assert scope.cancelled_caught
+                assert (await memory.retrieve("k"))["found"]
 
         anyio.run(main, backend=kind)
 
@@ -235,6 +278,43 @@ def test_an_iteration_that_was_cancelled_does_not_seem_to_be_complete() -> None:
                 await anext(items)
             with pytest.raises(LTMError, match="cancelled"):
                 await anext(items)
+
+    anyio.run(main)
+
+
+def test_run_calls_a_function_with_the_memory_in_a_thread() -> None:
+    async def main() -> None:
+        async with AsyncMemory(backend_type="sqlite", errors="raise") as memory:
+            ada = memory.namespace("ada")
+            await ada.store("fox", "red")
+            file = io.BytesIO()
+            assert (await ada.run(export_entries, file, nested=True))["entries"] == 1
+            assert b'"fox"' in file.getvalue()
+            assert await memory.run(lambda backend: backend) is memory.backend
+            assert await memory.run(lambda _: threading.current_thread()) is not threading.current_thread()
+            with pytest.raises(ZeroDivisionError):
+                await memory.run(lambda _: 1 / 0)
+
+    anyio.run(main)
+
+
+def test_sync_catalog_ends_between_two_transactions() -> None:
+    async def main() -> None:
+        catalog = SQLiteCatalog(":memory:")
+        async with AsyncMemory(SQLiteBackend(catalog=catalog)) as memory, BlockingPortal() as portal:
+            await memory.store_many({"key": f"k{n:04}", "value": n} for n in range(2_000))
+            for entry in catalog.get_changed_entries():
+                catalog.delete_entry(entry["key"])
+            with anyio.CancelScope() as scope:
+
+                def sync(backend: Any) -> None:
+                    cancel_this_call(portal, scope)
+                    backend.sync_catalog()
+
+                await memory.run(sync)
+            assert len(catalog.get_changed_entries()) == 500
+            assert (await memory.run(lambda backend: backend.sync_catalog()))["tracked_count"] == 1_500
+        catalog.close()
 
     anyio.run(main)
 

@@ -72,7 +72,9 @@ def _part(name: str, environment: Future[Path], extra: Mapping[str, str], *argum
     versions = subprocess.run([python, "-c", VERSIONS], capture_output=True, text=True, check=True).stdout.strip()
     print(f"\n{name}: {versions}", flush=True)
     servers = {variable(name) for name in SERVERS}
-    env = {key: value for key, value in os.environ.items() if key not in servers} | dict(extra)
+    # Python may write compiled files, because the tests start many processes.
+    left_out = {*servers, "PYTHONDONTWRITEBYTECODE"}
+    env = {key: value for key, value in os.environ.items() if key not in left_out} | dict(extra)
     closing = "pytest did not finish"
     process = subprocess.Popen(
         [python, "-m", "pytest", "-n", str(WORKERS), *arguments],

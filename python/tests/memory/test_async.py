@@ -7,7 +7,9 @@ import io
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +229,67 @@ def test_several_event_loops_may_use_one_memory_one_after_another() -> None:
     anyio.run(memory.close)
 
 
+@pytest.mark.parametrize("kind", ["asyncio", "trio"])
+def test_close_awaits_the_calls_that_have_begun_and_refuses_others(kind: str) -> None:
+    async def main() -> None:
+        memory = AsyncMemory(backend_type="sqlite", errors="raise")
+        done, has_begun = [], threading.Event()
+
+        def slow(backend: Any) -> None:
+            has_begun.set()
+            time.sleep(0.1)
+            done.append(backend.store("k", 1)["success"])
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(memory.run, slow)
+            while not has_begun.is_set():
+                await anyio.sleep(0.001)
+            with anyio.CancelScope() as scope:
+                scope.cancel()  # a cancelled task closes too
+                await memory.close()
+            assert done == [True]
+        with pytest.raises(LTMError, match="closed") as failure:
+            await memory.retrieve("k")
+        assert failure.value.error_type == "connection_error"
+        await memory.close()
+
+    anyio.run(main, backend=kind)
+
+
+def test_async_with_connects_unless_it_is_lazy() -> None:
+    async def enter(**options: Any) -> None:
+        async with AsyncMemory(url="sqlite:////nowhere/memory.db", **options):
+            pass
+
+    with pytest.raises(LTMError):
+        anyio.run(enter)
+    anyio.run(partial(enter, lazy=True))
+
+
+def test_run_refuses_a_coroutine_function() -> None:
+    async def upkeep(backend: Any) -> None: ...
+
+    async def main() -> None:
+        function: Any = upkeep
+        async with AsyncMemory(backend_type="sqlite") as memory:
+            with pytest.raises(TypeError, match="ordinary function"):
+                await memory.run(function)
+
+    anyio.run(main)
+
+
+def test_an_iteration_may_be_closed() -> None:
+    async def main() -> list[Any]:
+        async with AsyncMemory(backend_type="sqlite") as memory:
+            await memory.store("a", 1)
+            await memory.store("b", 2)
+            async with aclosing(memory.iterate_entries()) as entries:
+                first = [entry["key"] async for entry in entries if entry["key"] == "a"]
+            return [*first, *[entry async for entry in entries]]
+
+    assert anyio.run(main) == ["a"]
+
+
 def test_a_call_has_the_context_of_its_task() -> None:
     user: ContextVar[str] = ContextVar("user")
 
@@ -250,7 +313,7 @@ def test_calls_that_compute_have_few_workers_and_calls_that_wait_have_many() -> 
         async with anyio.create_task_group() as tasks:
             for _ in range(200):
                 tasks.start_soon(threads.run, named)
-        threads.close()
+        await threads.close(lambda: None)
         return len(names)
 
     assert anyio.run(workers, lambda: time.sleep(0.01)) > 10
@@ -324,6 +387,9 @@ def test_a_memory_or_its_options_are_needed() -> None:
         AsyncMemory()
     with SQLiteBackend() as memory, pytest.raises(TypeError):
         AsyncMemory(memory, url="sqlite://")
+    text: Any = "sqlite://"
+    with pytest.raises(TypeError, match="url="):
+        AsyncMemory(text)
 
 
 def test_failures_are_raised_by_a_memory_that_raises() -> None:

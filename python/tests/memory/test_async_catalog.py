@@ -170,7 +170,8 @@ def test_the_fill_of_a_new_catalog_is_not_stopped(tmp_path: Path) -> None:
         memory.store_many({"key": f"k{n:04}", "value": n} for n in range(2_000))
 
     async def main() -> None:
-        async with AsyncMemory(backend_type="sqlite", path=tmp_path / "memory.db", catalog="sqlite") as memory:
+        path = tmp_path / "memory.db"
+        async with AsyncMemory(backend_type="sqlite", path=path, catalog="sqlite", lazy=True) as memory:
             with anyio.move_on_after(0.05) as scope:
                 await memory.retrieve("k0000")
             assert scope.cancelled_caught

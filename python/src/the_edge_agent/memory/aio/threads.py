@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -53,6 +54,10 @@ class Threads:
         self._lock = threading.Lock()  # of the waiting calls, and of the number of workers
         self._waiting: deque[_Call[Any]] = deque()  # in the order in which their time is over
         self._workers = 0
+        self._unfinished = 0
+        self._is_closing = self._is_closed = False
+        self._idle: list[tuple[EventLoop, Ending]] = []  # told when no call is unfinished
+        self._closed: list[tuple[EventLoop, Ending]] = []  # told when ``close`` has ended
         self._useful_workers = min(most, _FEW)
         self._taken = self._computed = 0.0  # seconds of the latest calls, on average
 
@@ -71,7 +76,13 @@ class Threads:
         self._loop = loop = EventLoop.running(self._loop)
         in_context = partial(copy_context().run, work, *args, **options)
         call = _Call(in_context, loop, Cancellation(only_reads=only_reads), time.monotonic() + self._seconds)
-        self._begin(call)
+        if self._is_closing:
+            await self._until_closed(loop)  # then the work says itself that the memory is closed
+        with self._lock:
+            self._unfinished += 1
+            self._waiting.append(call)
+        if not self._add_worker():
+            self._time(loop)
         try:
             await loop.wait(call.ending)
         except get_cancelled_exc_class():
@@ -81,19 +92,52 @@ class Threads:
             raise
         return call.answer()
 
-    def close(self) -> None:
-        """Let the threads end. A later call, which fails because the memory is closed, starts one again."""
+    async def close(self, close: Callable[[], object]) -> None:
+        """Wait for the calls that have begun, then call ``close`` in a thread, also in a cancelled task.
+
+        Calls that come meanwhile begin after ``close`` has ended. Closing again does nothing.
+        """
+        loop, idle = EventLoop.running(self._loop), Ending()
+        with self._lock:
+            is_first, self._is_closing = not self._is_closing, True
+            if is_first:
+                self._idle.append((loop, idle))
+        if not is_first:
+            await self._until_closed(loop)
+            return
+        self._finish(0)
+        await loop.wait_in_spite_of_cancellation(idle)
+        call = _Call(close, loop, Cancellation(only_reads=False), math.inf)
+        self._pool.submit(call.run)
+        await loop.wait_in_spite_of_cancellation(call.ending)
         self._pool.shutdown(wait=False)
         self._pool = self._new_pool()
+        with self._lock:
+            self._is_closed = True
+        for other_loop, ending in self._closed:  # nobody adds to them any more
+            other_loop.tell(ending)
+        call.answer()
+
+    async def _until_closed(self, loop: EventLoop) -> None:
+        ending = Ending()
+        with self._lock:
+            if self._is_closed:
+                return
+            self._closed.append((loop, ending))
+        await loop.wait(ending)
 
     def _new_pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self._most, thread_name_prefix="the-edge-agent async")
 
-    def _begin(self, call: _Call[Any]) -> None:
+    def _finish(self, count: int) -> None:
+        """Note that calls have ended. Any thread may call this."""
         with self._lock:
-            self._waiting.append(call)
-        if not self._add_worker():
-            self._time(call.loop)
+            self._unfinished -= count
+            if self._unfinished:
+                return
+            told, self._idle = self._idle, []
+        for loop, ending in told:
+            loop.tell(ending)
 
     def _add_worker(self) -> bool:
         """Start a worker if it is useful; return whether it is."""
@@ -115,6 +159,7 @@ class Threads:
                 call.is_waiting = False
             began, computed_before = time.perf_counter(), time.thread_time()
             call.run()
+            self._finish(1)
             self._learn(time.perf_counter() - began, time.thread_time() - computed_before)
             self._add_worker()
 
@@ -130,9 +175,11 @@ class Threads:
     def _give_up(self, call: _Call[Any]) -> bool:
         """Take a call back. Return whether it was still waiting."""
         with self._lock:
-            if call.is_waiting:
-                self._waiting.remove(call)
-            return call.is_waiting
+            if not call.is_waiting:
+                return False
+            self._waiting.remove(call)
+        self._finish(1)
+        return True
 
     def _time(self, loop: EventLoop) -> None:
         """Let an event loop look after the time of the waiting calls. One timer serves all of them."""
@@ -154,6 +201,7 @@ class Threads:
         message = f"the call waited {self._seconds:g} seconds for its turn; raise pool_size or pool_timeout"
         for call in late:
             call.fail(LTMError("connection_timeout", message))
+        self._finish(len(late))
         self._time(loop)
 
 

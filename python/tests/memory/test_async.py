@@ -97,7 +97,12 @@ class TestCancellation:
         async def main() -> None:
             async with AsyncMemory(database.open(errors="raise")) as memory:
                 await memory.store("k", 1)
-                await cancel_while_locked(memory, lock_tables(database, "ltm_entries"), lambda: memory.store("new", 1))
+                with lock_tables(database, "ltm_entries") as lock:
+                    await cancel_while_locked(memory, lock, lambda: memory.store("new", 1))
+                with lock_tables(database, "ltm_entries") as lock:
+                    run = partial(memory.run, lambda backend: backend.store("run", 1))
+                    await cancel_while_locked(memory, lock, run)
+                assert (await memory.retrieve("run"))["found"]
                 assert (await memory.retrieve("new"))["found"]
 
         anyio.run(main)
@@ -106,13 +111,12 @@ class TestCancellation:
 async def stop_reads(database: Database) -> None:
     async with AsyncMemory(database.open(errors="raise")) as memory:
         await memory.store("k", "red fox", {"n": 5})
-        lock = lock_tables(database, "ltm_entries")
-        for name, read in READS.items():
-            began = time.monotonic()
-            with anyio.move_on_after(0.05) as scope:
-                await read(memory)
-            assert (name, scope.cancelled_caught, time.monotonic() - began < 1.05) == (name, True, True)
-        lock.close()
+        with lock_tables(database, "ltm_entries"):
+            for name, read in READS.items():
+                began = time.monotonic()
+                with anyio.move_on_after(0.05) as scope:
+                    await read(memory)
+                assert (name, scope.cancelled_caught, time.monotonic() - began < 1.05) == (name, True, True)
         await wait_until_none_is_in_use(memory)
         assert (await memory.search("red fox"))["count"] == 1
 

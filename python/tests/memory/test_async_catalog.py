@@ -62,13 +62,12 @@ class Cancellation:
             async with AsyncCatalog(database.open_catalog()) as catalog:
                 await catalog.track_entry("k", "h1", None, 1, {"n": 5})
                 snapshot = await catalog.create_snapshot("first")
-                lock = lock_tables(database, *TABLES)
-                for name, read in READS.items():
-                    began = time.monotonic()
-                    with anyio.move_on_after(0.05) as scope:
-                        await read(catalog, snapshot)
-                    assert (name, scope.cancelled_caught, time.monotonic() - began < 1.05) == (name, True, True)
-                lock.close()
+                with lock_tables(database, *TABLES):
+                    for name, read in READS.items():
+                        began = time.monotonic()
+                        with anyio.move_on_after(0.05) as scope:
+                            await read(catalog, snapshot)
+                        assert (name, scope.cancelled_caught, time.monotonic() - began < 1.05) == (name, True, True)
                 await wait_until_none_is_in_use(catalog)
                 assert len(await all_of(catalog, snapshot)) == 1
 
@@ -80,8 +79,8 @@ class Cancellation:
                 await catalog.track_entry("k", *TRACKED)
                 snapshot = await catalog.create_snapshot("first")
                 for write in WRITES:
-                    lock = lock_tables(database, *TABLES)
-                    await cancel_while_locked(catalog, lock, partial(write, catalog, snapshot))
+                    with lock_tables(database, *TABLES) as lock:
+                        await cancel_while_locked(catalog, lock, partial(write, catalog, snapshot))
                 assert await state_of(catalog) == (["more", "new"], ["second"])
 
         anyio.run(main)
@@ -188,6 +187,7 @@ def test_a_memory_has_its_catalog_and_a_namespace_has_its_part() -> None:
             await ada.store("fox", "red")
             assert memory.catalog is not None
             assert ada.catalog is not None
+            assert ada.catalog._threads is memory._threads
             assert [entry["key"] for entry in await ada.catalog.list_entries()] == ["fox"]
             assert [entry["key"] for entry in await memory.catalog.list_entries()] == ["@ada.fox"]
             assert not hasattr(ada.catalog, "import_snapshot")

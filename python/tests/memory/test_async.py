@@ -324,6 +324,24 @@ def test_calls_that_compute_have_few_workers_and_calls_that_wait_have_many() -> 
     assert anyio.run(workers, lambda: sum(range(200_000))) <= 8
 
 
+def test_long_calls_leave_turns_to_others() -> None:
+    async def main() -> None:
+        threads, are_free = Threads(10, seconds=5.0), threading.Event()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(100):
+                tasks.start_soon(threads.run, lambda: sum(range(400_000)))  # few workers remain
+        async with anyio.create_task_group() as tasks:
+            for _ in range(9):
+                tasks.start_soon(threads.run, lambda: are_free.wait(30))
+            await anyio.sleep(0.01)
+            with anyio.fail_after(4):
+                await threads.run(lambda: None)
+            are_free.set()
+        await threads.close(lambda: None)
+
+    anyio.run(main)
+
+
 def test_delete_all_ends_between_two_transactions(tmp_path: Path) -> None:
     async def main() -> None:
         async with AsyncMemory(url=f"sqlite:///{tmp_path}/memory.db", errors="raise") as memory:

@@ -13,6 +13,7 @@ front of this server must set the header X-User, after it has checked who the us
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -31,12 +32,19 @@ from the_edge_agent.memory.aio import AsyncMemory
 LONGEST = 2_000_000  # bytes of a note
 LARGE = 20_000  # bytes; a thread decodes and encodes notes from this size on, so that the event loop is not blocked
 ONE = CapacityLimiter(1)
-STATUS = {"validation_error": 400, "conflict": 409, "connection_timeout": 503, "connection_error": 503}
+STATUS = {
+    "validation_error": 400,
+    "serialization_error": 400,
+    "conflict": 409,
+    "connection_timeout": 503,
+    "connection_error": 503,
+}
+log = logging.getLogger("uvicorn.error")
 
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
-    """Open the memory when the server starts. At the shutdown, close it after the calls that have begun."""
+    """Open the memory when the server starts, or fail. At the shutdown, close it after the calls that have begun."""
     url = os.environ.get("TEA_LTM_URL", "sqlite:///./notes.db")
     async with AsyncMemory(url=url, errors="raise") as memory:
         yield {"memory": memory}
@@ -55,13 +63,13 @@ async def put(request: Request) -> Response:
     """Store a note. The header If-Match allows only the replacement of this version; 0 allows only a new note."""
     memory = memory_of(request)
     expected = request.headers.get("if-match")
-    if expected is not None and not expected.isdecimal():
+    if expected is not None and not (expected.isdecimal() and len(expected) < 20):
         raise HTTPException(400, "If-Match must be the number of a version")
     body = await body_of(request)
     try:
         note = await convert(json.loads, body, size=len(body))
-    except ValueError:
-        raise HTTPException(400, "the body is no JSON") from None
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "the body is no JSON, or is nested too deeply") from None
     version = None if expected is None else int(expected)
     stored = await memory.store(request.path_params["key"], note, {"size": len(body)}, if_version=version)
     return JSONResponse({"version": stored["version"]}, 201 if stored["created"] else 200)
@@ -123,8 +131,8 @@ async def while_the_client_waits(request: Request, work: Awaitable[Any]) -> Any:
 
 
 def size_of(entry: Mapping[str, Any]) -> int:
-    """Return the bytes of the note of an entry, which ``put`` has stored beside it."""
-    size: int = entry["metadata"]["size"]
+    """Return the bytes of the note of an entry, which ``put`` has stored beside it. Another program may not have."""
+    size: int = (entry["metadata"] or {}).get("size", LARGE)
     return size
 
 
@@ -147,6 +155,8 @@ async def on_failure(request: Request, error: Exception) -> Response:
     """Answer a call of the memory that failed."""
     assert isinstance(error, LTMError)
     status = STATUS.get(error.error_type, 500)
+    if status >= 500:
+        log.warning("%s: %s", error.error_type, error)
     text = str(error) if status < 500 else error.error_type  # details of the database are for the log alone
     return Response(text, status, media_type="text/plain")
 

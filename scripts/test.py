@@ -7,10 +7,13 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import venvs
 from dbservers.clusters import CLUSTERS
@@ -24,6 +27,8 @@ IS_LONG = os.environ.get("TEA_TEST_LONG", "").lower() not in ("", "0", "false")
 # The environment with the lowest versions has no drivers. Slow tests run there in the long form only.
 LOWEST_MARKERS = f"not (driver or highest_versions{'' if IS_LONG else ' or slow'})"
 SCRIPTS = Path(__file__).resolve().parent
+Answer = TypeVar("Answer")
+_running: set[subprocess.Popen[str]] = set()
 CLOSING = re.compile(r"=+ (.* in [\d.]+s\b.*) =+$")
 
 
@@ -46,13 +51,13 @@ def main() -> int:
             full, lowest = pool.submit(venvs.dev), pool.submit(venvs.lowest)
         session.wait()
         results = [_part("all databases, highest versions", full, session.environment())]
-    with Session(list(CLUSTERS)) as clusters:  # the clusters start while the tests on SQLite run
+    # Tests of clusters and of the scripts wait most of the time, so they run beside those on SQLite.
+    with Session(list(CLUSTERS)) as clusters, _no_process_left():
+        beside = _started(lambda: _parts_beside(full, clusters))
         results.append(_part("SQLite, lowest versions", lowest, ONLY_SQLITE, "-m", LOWEST_MARKERS))
-        clusters.wait()
-        # These tests run one after the other, because they change the mode of a cluster and kill its nodes.
-        environment = {**clusters.environment(), **ONLY_SQLITE}
-        results.append(_part("clusters", full, environment, "-n0", "tests/dialects/test_clusters.py"))
-    results.append(_part("scripts", full, {}, "--rootdir", SCRIPTS, SCRIPTS / "tests"))
+        for result, lines in beside.result():
+            print(*lines, sep="", flush=True)
+            results.append(result)
 
     print()
     for result in results:
@@ -62,30 +67,81 @@ def main() -> int:
     return missing if all(result.passed for result in results) else 1
 
 
-def _part(name: str, environment: Future[Path], extra: Mapping[str, str], *arguments: str | Path) -> Result:
-    """Run pytest with `arguments` and with the variables in `extra`, which name databases; print its output."""
+def _parts_beside(full: Future[Path], clusters: Session) -> list[tuple[Result, list[str]]]:
+    """Run the parts that run beside another; return for each its result and the lines that it has printed."""
+    clusters.wait()
+    # Tests of clusters run one after the other, because they change the mode of a cluster and kill its nodes.
+    environment = {**clusters.environment(), **ONLY_SQLITE}
+    parts = [("clusters", environment, ["tests/dialects/test_clusters.py"])]
+    parts += [("scripts", {}, ["--rootdir", str(SCRIPTS), str(SCRIPTS / "tests")])]
+    results = []
+    for name, extra, arguments in parts:
+        lines: list[str] = []
+        results.append((_part(name, full, extra, "-n0", *arguments, show=lines.append), lines))
+    return results
+
+
+def _started(work: Callable[[], Answer]) -> Future[Answer]:
+    """Start work in a thread that does not keep this process from ending."""
+    future: Future[Answer] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+@contextmanager
+def _no_process_left() -> Iterator[None]:
+    """Terminate what still runs at the end of the block."""
+    try:
+        yield
+    finally:
+        for process in [*_running]:
+            process.terminate()
+
+
+def _part(
+    name: str,
+    environment: Future[Path],
+    extra: Mapping[str, str],
+    *arguments: str,
+    show: Callable[[str], object] | None = None,
+) -> Result:
+    """Run pytest with `arguments` and with the variables in `extra`, which name databases.
+
+    What it prints is printed, or passed to `show`, line by line.
+    """
+    show = show or (lambda line: print(line, end="", flush=True))
     try:
         python = environment.result()
     except venvs.SetupError as error:
         print(error, file=sys.stderr, flush=True)
         return Result(name, "could not be set up", str(error).splitlines()[0], passed=False)
     versions = subprocess.run([python, "-c", VERSIONS], capture_output=True, text=True, check=True).stdout.strip()
-    print(f"\n{name}: {versions}", flush=True)
+    show(f"\n{name}: {versions}\n")
     servers = {variable(name) for name in SERVERS}
-    env = {key: value for key, value in os.environ.items() if key not in servers} | dict(extra)
+    # Python may write compiled files, because the tests start many processes.
+    left_out = {*servers, "PYTHONDONTWRITEBYTECODE"}
+    env = {key: value for key, value in os.environ.items() if key not in left_out} | dict(extra)
     closing = "pytest did not finish"
     process = subprocess.Popen(
-        [python, "-m", "pytest", "-n", str(WORKERS), *arguments],
+        [python, "-m", "pytest", "-n", str(WORKERS), "--dist", "worksteal", *arguments],
         cwd=venvs.PROJECT,
         env=env,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
+    _running.add(process)
     try:
         assert process.stdout
         for line in process.stdout:
-            print(line, end="", flush=True)
+            show(line)
             match = CLOSING.match(line)
             closing = match[1] if match else closing
         code = process.wait()
@@ -93,6 +149,7 @@ def _part(name: str, environment: Future[Path], extra: Mapping[str, str], *argum
         if process.poll() is None:
             process.terminate()
             process.wait()
+        _running.discard(process)
     return Result(name, versions, closing, passed=code == 0)
 
 

@@ -30,6 +30,7 @@ from the_edge_agent.memory.aio import AsyncMemory
 
 EXAMPLE: Final = Path(__file__).parents[2] / "examples" / "server.py"
 USERS: Final = 200
+_VARIABLE: Final = "TEA_LTM_URL"  # from which the example takes the database
 _KEYS: Final = ("tea", "fox", "large")
 _LARGE: Final = 1_000_000  # characters of the text in a large note
 _TICK: Final = 0.001  # seconds between two looks at the clock
@@ -74,8 +75,14 @@ def serve(
     """
     with create_ltm_backend(url=url, errors="raise") as memory:
         memory.namespace("users").delete_all("", nested=True)
-    os.environ["TEA_LTM_URL"] = url
-    return anyio.run(_serve, seconds, users, seed, large, pause)
+    before = os.environ.get(_VARIABLE)
+    os.environ[_VARIABLE] = url
+    try:
+        return anyio.run(_serve, seconds, users, seed, large, pause)
+    finally:
+        del os.environ[_VARIABLE]
+        if before is not None:
+            os.environ[_VARIABLE] = before
 
 
 async def _serve(seconds: float, users: int, seed: int, large: int, pause: float) -> Outcome:

@@ -118,8 +118,7 @@ class _Nodes:
                 for number, server in enumerate(running):
                     if server.poll() is not None:
                         running[number] = self._started(number, started_nodes, is_new=False)
-                check_parent()
-                time.sleep(0.05)
+                check_parent(0.1)
 
     def _started(self, number: int, started_nodes: ExitStack, *, is_new: bool) -> subprocess.Popen[bytes]:
         place, cluster = self._places[number], self._cluster
@@ -168,8 +167,7 @@ def _wait(engine: Engine, server: subprocess.Popen[bytes], log: Path) -> None:
         UnavailableError: the server has ended, and the variable RESTARTS does not say that it shall start again.
     """
     while server.poll() is None:
-        check_parent()
-        time.sleep(0.01)
+        check_parent(0.1)
     if RESTARTS in os.environ:
         return
     raise UnavailableError(f"{engine.name} stopped by itself: {last_line(log.read_text(errors='replace'))}")

@@ -42,9 +42,9 @@ def heed_parent() -> None:
     _parent_pipes.append(sys.stdin)
 
 
-def check_parent() -> None:
-    """Raise `ParentGoneError` if the parent has ended; without `heed_parent` before, do nothing."""
-    if select.select(_parent_pipes, [], [], 0)[0]:
+def check_parent(seconds: float = 0) -> None:
+    """Raise `ParentGoneError` if the parent has ended or ends within `seconds`; without `heed_parent`, only wait."""
+    if select.select(_parent_pipes, [], [], seconds)[0]:
         raise ParentGoneError
 
 

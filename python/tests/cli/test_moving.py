@@ -14,22 +14,27 @@ from typing import Any, Final
 
 import pytest
 
+import cli_calls
 from databases import Database, Databases, Target
 from the_edge_agent.memory import LTMError, SQLAlchemyBackend, SQLiteBackend, export_entries
 
 pytestmark = pytest.mark.slow
 
 TEA: Final = Path(sys.executable).with_name("tea")
+ENTRIES: Final = 12_000  # in the large memory
 on_files_and_servers = pytest.mark.targets(portable=False, in_memory=False)
 
 
 def tea(*arguments: str, given: bytes = b"", **environment: str) -> tuple[int, str, str]:
     """Run ``tea memory``; return the exit code, stdout and stderr."""
+    done = cli_calls.tea("memory", *arguments, given=given, **environment)
+    return done.code, done.stdout, done.stderr
+
+
+def piped(*arguments: str, given: bytes = b"") -> tuple[int, str, str]:
+    """Run ``tea memory`` as a process, because it reads from a pipe or writes to one."""
     command = [str(TEA), "memory", *arguments]
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("TEA_")}
-    done = subprocess.run(
-        command, input=given, capture_output=True, check=False, timeout=120, env={**variables, **environment}
-    )
+    done = subprocess.run(command, input=given, capture_output=True, check=False, timeout=120)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
@@ -68,7 +73,7 @@ def test_export_import_and_copy_keep_everything(
 
 class TestExport:
     def test_stdout_has_the_file_and_stderr_the_report(self, url: str) -> None:
-        code, out, err = tea("export", "--url", url)
+        code, out, err = piped("export", "--url", url)
         assert code == 0
         assert [line.encode() for line in out.splitlines()[1:]] == lines_of(url)
         assert err == f"100 entries, SHA-256 {json.loads(out.splitlines()[-1])['sha256']}\n"
@@ -83,10 +88,10 @@ class TestExport:
     def test_the_memory_is_found_by_option_variable_or_file(self, url: str, tmp_path: Path) -> None:
         agent = tmp_path / "agent.yaml"
         agent.write_text(f"settings: {{ltm: {{backend: sqlalchemy, url: '{url}'}}}}\n")
-        assert tea("export", "-f", str(agent))[0] == 0
-        assert tea("export", TEA_LTM_URL=url)[0] == 0
-        assert tea("export", TEA_URL=url)[0] == 0
-        code, _, err = tea("export")
+        assert tea("export", "-o", os.devnull, "-f", str(agent))[0] == 0
+        assert tea("export", "-o", os.devnull, TEA_LTM_URL=url)[0] == 0
+        assert tea("export", "-o", os.devnull, TEA_URL=url)[0] == 0
+        code, _, err = tea("export", "-o", os.devnull)
         assert (code, "which memory?" in err) == (2, True)
 
     def test_a_failed_export_leaves_the_older_file(self, tmp_path: Path) -> None:
@@ -121,15 +126,17 @@ class TestExport:
 
 class TestImport:
     @pytest.fixture
-    def file(self, url: str) -> bytes:
-        return tea("export", "--url", url)[1].encode()
+    def file(self, url: str, tmp_path: Path) -> bytes:
+        file = tmp_path / "memory.jsonl"
+        assert tea("export", "--url", url, "-o", str(file))[0] == 0
+        return file.read_bytes()
 
     @pytest.fixture
     def target_url(self, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'target.db'}"
 
     def test_a_pipe_is_read_from_stdin(self, file: bytes, url: str, target_url: str) -> None:
-        code, out, err = tea("import", "-", "--url", target_url, given=file)
+        code, out, err = piped("import", "-", "--url", target_url, given=file)
         assert (code, err) == (0, "")
         assert out == "100 stored, 0 replaced, 0 unchanged, 0 skipped, 0 expired\n"
         assert lines_of(target_url) == lines_of(url)
@@ -154,10 +161,10 @@ class TestImport:
     def test_a_new_table_gets_the_language_of_the_memory(self, tmp_path: Path, target_url: str) -> None:
         with SQLiteBackend(tmp_path / "german.db", language="german", errors="raise") as memory:
             memory.store("k", "Häuser")
-        code, file, _ = tea("export", "--url", f"sqlite:///{tmp_path / 'german.db'}")
-        assert code == 0
+        file = str(tmp_path / "memory.jsonl")
+        assert tea("export", "--url", f"sqlite:///{tmp_path / 'german.db'}", "-o", file)[0] == 0
         for _ in range(2):
-            assert tea("import", "-", "--url", target_url, given=file.encode())[0] == 0
+            assert tea("import", file, "--url", target_url)[0] == 0
         with SQLAlchemyBackend(target_url) as memory:
             assert memory.language == "german"
             assert memory.search("Haus")["count"] == 1
@@ -213,7 +220,7 @@ class TestBackup:
             memory.store("k001", "changed")
         report = json.loads(tea("backup", files[1], "--url", url, "--since", since, "--json")[1])
         assert report["deleted_count"] == 1
-        code, file, err = tea("backup", "-", "--url", url, "--since", report["snapshot_id"], "--no-sync")
+        code, file, err = piped("backup", "-", "--url", url, "--since", report["snapshot_id"], "--no-sync")
         assert (code, "for the next backup: --since" in err) == (0, True)
         Path(files[2]).write_text(file)
         target_url = f"sqlite:///{tmp_path / 'target.db'}"
@@ -231,12 +238,13 @@ class TestBackup:
 
 
 class TestInterruption:
-    @pytest.fixture
-    def large(self, tmp_path: Path) -> str:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def large(cls, tmp_path_factory: pytest.TempPathFactory) -> str:
         """The URL of a memory whose copy takes some seconds."""
-        url = f"sqlite:///{tmp_path / 'large.db'}"
+        url = f"sqlite:///{tmp_path_factory.mktemp('large') / 'large.db'}"
         with SQLAlchemyBackend(url, errors="raise") as memory:
-            memory.import_entries({"key": f"k{n:06}", "value": f"word{n} fox"} for n in range(20_000))
+            memory.import_entries({"key": f"k{n:06}", "value": f"word{n} fox"} for n in range(ENTRIES))
         return url
 
     @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
@@ -250,9 +258,9 @@ class TestInterruption:
         process.communicate(timeout=60)
         assert process.returncode == code
         before = _count(target_url)
-        assert 0 < before < 20_000
+        assert 0 < before < ENTRIES
         report: Any = json.loads(tea("copy", "--url", large, "--to", target_url, "--json")[1])
-        assert (report["imported_count"], report["unchanged_count"]) == (20_000 - before, before)
+        assert (report["imported_count"], report["unchanged_count"]) == (ENTRIES - before, before)
         assert lines_of(target_url) == lines_of(large)
 
 

@@ -132,6 +132,17 @@ def test_a_ticket_that_nobody_refers_to_is_made_anew(database: Database) -> None
     assert tickets.taken() == 1
 
 
+def test_a_reference_to_a_ticket_that_was_given_back_takes_no_place() -> None:
+    tickets = Tickets(1)
+    held = tickets.take(0)
+    assert held is not None
+    tickets.give_back(held)
+    lost = tickets.take(0)
+    del lost
+    assert tickets.taken() == 0
+    assert tickets.take(0) is not None
+
+
 @pytest.mark.targets(native=True, family="postgresql")
 def test_a_ticket_that_comes_back_after_it_was_replaced_is_not_used(database: Database) -> None:
     class Holder:

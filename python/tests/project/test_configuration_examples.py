@@ -14,6 +14,7 @@ import yaml
 from sqlalchemy.engine import make_url
 from test_docs import COMMENT, ROOT, URL_VARIABLES, Block, blocks
 
+from cli_calls import Done, tea
 from databases import Database
 from run_length import of_this_day
 from the_edge_agent import WorkflowFileError, YAMLEngine
@@ -38,15 +39,28 @@ def examples(family: str) -> list[str]:
     return [block.text for block in found if family_of(block) == FAMILY[family]]
 
 
-def tea_run(folder: Path, agent: str, database: Database) -> subprocess.CompletedProcess[str]:
-    (folder / "agent.yaml").write_text(agent, encoding="utf-8")
-    environment = {**os.environ, "NO_COLOR": "1"}
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def tea_run(agent: str, database: Database) -> Done:
+    """Run an agent in this process, which is quicker."""
+    Path("agent.yaml").write_text(agent, encoding="utf-8")
+    environment = {}
     if database.target.server:
         url = make_url(database.url).set(drivername=SCHEME[database.target.family])
         variable = URL_VARIABLES[FAMILY[database.target.family]]
         environment[variable] = url.render_as_string(hide_password=False)
-    command = [str(TEA), "run", "agent.yaml", "-o", "state.json"]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return tea("run", "agent.yaml", "-o", "state.json", **environment)
+
+
+def tea_process(agent: str) -> subprocess.CompletedProcess[str]:
+    """Run an agent in a process of its own, with all that it logs."""
+    Path("agent.yaml").write_text(agent, encoding="utf-8")
+    environment = {**os.environ, "NO_COLOR": "1"}
+    return subprocess.run([str(TEA), "run", "agent.yaml"], env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.targets(portable=False, in_memory=False)
@@ -54,8 +68,8 @@ def test_each_example_remembers_across_runs(database: Database, tmp_path: Path) 
     assert len(examples(database.target.family)) >= len(PAGES)
     agents = examples(database.target.family)
     for agent in of_this_day(agents, 1) if database.target.server else agents:
-        first, second = (tea_run(tmp_path, agent, database) for _ in range(2))
-        assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+        first, second = (tea_run(agent, database) for _ in range(2))
+        assert (first.code, second.code) == (0, 0), first.stderr + second.stderr
         state = json.loads((tmp_path / "state.json").read_text(encoding="utf-8"))
         assert state["stored"] is True
         assert state["version"] >= 2
@@ -83,8 +97,8 @@ def test_each_form_of_a_catalog_block_keeps_the_ledger(
 ) -> None:
     monkeypatch.setenv("LTM_URL", database.url)
     settings = {"ltm": {"backend": "sqlalchemy", "url": "${LTM_URL}", "catalog": CATALOGS[form]}}
-    done = tea_run(tmp_path, yaml.safe_dump({"settings": settings, "nodes": LEDGER}), database)
-    assert done.returncode == 0, done.stderr
+    done = tea_run(yaml.safe_dump({"settings": settings, "nodes": LEDGER}), database)
+    assert done.code == 0, done.stderr
     found = json.loads((tmp_path / "state.json").read_text(encoding="utf-8"))["found"]
     assert found["entry"]["content_hash"] == compute_content_hash({"n": 1})
     assert found["entry"]["expires_at"] > found["entry"]["created_at"]
@@ -113,18 +127,18 @@ def test_a_bad_catalog_block_stops_loading(block: Any, message: str) -> None:
 
 
 @pytest.mark.targets(server=True, portable=False)
-def test_a_catalog_s_wrong_password_stops_the_run_and_is_not_shown(database: Database, tmp_path: Path) -> None:
+def test_a_catalog_s_wrong_password_stops_the_run_and_is_not_shown(database: Database) -> None:
     secret = "c4nary-s3cret"
     url = make_url(database.url).set(password=secret).render_as_string(hide_password=False)
     settings = {"ltm": {"url": "sqlite:///./ltm.db", "catalog": {"url": url, "lazy": False, "echo": True}}}
-    done = tea_run(tmp_path, yaml.safe_dump({"settings": settings, "nodes": LEDGER}), database)
+    done = tea_process(yaml.safe_dump({"settings": settings, "nodes": LEDGER}))
     assert done.returncode == 1
     assert "refused the user name or password" in done.stderr
     assert secret not in done.stderr + done.stdout
 
 
 @pytest.mark.targets(server=True, portable=False)
-def test_a_wrong_password_stops_the_run_and_is_not_shown(database: Database, tmp_path: Path) -> None:
+def test_a_wrong_password_stops_the_run_and_is_not_shown(database: Database) -> None:
     secret = "c4nary-s3cret"
     url = make_url(database.url).set(password=secret).render_as_string(hide_password=False)
     for lazy in (True, False):
@@ -132,7 +146,7 @@ def test_a_wrong_password_stops_the_run_and_is_not_shown(database: Database, tmp
             "settings": {"ltm": {"url": url, "lazy": lazy, "echo": True}},
             "nodes": [{"name": "remember", "uses": "ltm.store", "with": {"key": "k", "value": 1}}],
         }
-        done = tea_run(tmp_path, yaml.safe_dump(agent), database)
+        done = tea_process(yaml.safe_dump(agent))
         assert done.returncode == 1
         assert "refused the user name or password" in done.stderr
         assert secret not in done.stderr + done.stdout

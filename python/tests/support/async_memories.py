@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from itertools import chain
 from types import TracebackType
 from typing import Any
 
+import anyio
+from anyio import CancelScope
 from anyio.from_thread import BlockingPortal
+from sqlalchemy import Connection
 
-from the_edge_agent.memory.aio import AsyncItems, AsyncMemory
+from the_edge_agent.memory import CallEvent
+from the_edge_agent.memory.aio import AsyncCatalog, AsyncItems, AsyncMemory
+from the_edge_agent.memory.core import cancelling
 
 
 class Blocking:
@@ -77,3 +84,53 @@ class Items(Iterator[Any]):
     def _rest(self) -> Iterator[Any]:
         while item := self._read():
             yield from item
+
+
+def cancel_this_call(portal: BlockingPortal, scope: CancelScope) -> None:
+    """Cancel the task for which this worker thread runs a call, and wait until the thread knows of it."""
+    portal.call(scope.cancel)
+    cancellation = cancelling.current()
+    while cancellation is not None and not cancellation.is_requested:
+        time.sleep(0.001)
+
+
+async def wait_until_none_is_in_use(wrapper: AsyncMemory | AsyncCatalog) -> None:
+    """Wait until the pool has all connections back: a cancelled call may leave a thread that is still connecting."""
+    end = time.monotonic() + 5
+    while (pool := wrapper.stats()["pool"]) is not None and pool["in_use"]:
+        assert time.monotonic() < end, pool
+        await anyio.sleep(0.01)
+
+
+async def cancel_while_locked(
+    wrapper: AsyncMemory | AsyncCatalog, lock: Connection, write: Callable[[], Coroutine[Any, Any, Any]]
+) -> None:
+    """Cancel a write that waits for a lock, and check that it goes on until the lock is free."""
+    begun, is_free = Begun(), threading.Event()
+    wrapper.add_listener(begun)
+
+    def free() -> None:
+        is_free.set()
+        lock.close()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(write)
+        while not begun.is_set():
+            await anyio.sleep(0.01)
+        timer = threading.Timer(0.15, free)
+        timer.start()
+        await anyio.sleep(0.05)
+        tasks.cancel_scope.cancel()
+    assert is_free.is_set()
+    timer.join()
+    wrapper.remove_listener(begun)
+
+
+class Begun(threading.Event):
+    """An event that a listener sets when a call begins in its thread."""
+
+    def call_started(self, event: CallEvent) -> None:
+        self.set()
+
+    def call_ended(self, event: CallEvent) -> None:
+        pass

@@ -35,7 +35,7 @@ class Done:
         return " ".join(self.stderr.replace("│", " ").split())
 
 
-def tea(*arguments: str, given: str | None = None, **environment: str | None) -> Done:
+def tea(*arguments: str, given: str | bytes | None = None, **environment: str | None) -> Done:
     """Run a command, without a terminal, with ``given`` as its standard input; return what it did."""
     runner = CliRunner(env={"NO_COLOR": "1", "TEA_LTM_URL": None, "TEA_URL": None, "COLUMNS": "200", **environment})
     result = runner.invoke(app, arguments, input=given, catch_exceptions=False)

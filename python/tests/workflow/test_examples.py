@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cli_calls import ok
 from the_edge_agent import YAMLEngine
 
 pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
-TEA = Path(sys.executable).with_name("tea")
 
 
 @pytest.fixture(autouse=True)
@@ -27,12 +25,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(name: str, **state: Any) -> Any:
-    """Run an example the way a user does, each time in a new process."""
-    done = subprocess.run(
-        [TEA, "run", EXAMPLES / name, "-i", json.dumps(state)], capture_output=True, check=False, timeout=60
-    )
-    assert (done.returncode, done.stderr.decode()) == (0, "")
-    return json.loads(done.stdout)
+    """Run an example the way a user does."""
+    done = ok("run", str(EXAMPLES / name), "-i", json.dumps(state))
+    assert done.stderr == ""
+    return done.json
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
@@ -100,8 +96,7 @@ def test_tasks_may_be_taken_by_many_workers_at_once() -> None:
         assert sorted(task or "nothing" for task in runs) == ["nothing"] * 4 + todo
 
 
-def test_the_memory_is_where_ltm_url_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TEA_LTM_URL", "sqlite:///other.db")
-    run("remember.yaml", topic="a", note="b")
+def test_the_memory_is_where_ltm_url_says(folder: Path) -> None:
+    ok("run", str(EXAMPLES / "remember.yaml"), "-i", '{"topic": "a", "note": "b"}', TEA_LTM_URL="sqlite:///other.db")
     assert (folder / "other.db").exists()
     assert not (folder / "ltm.db").exists()

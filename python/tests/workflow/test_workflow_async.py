@@ -15,7 +15,11 @@ import pytest
 import trio
 
 from absent import WITHOUT, run_python
+from databases import Database
+from locks import lock_tables
 from the_edge_agent import NodeError, WorkflowError, YAMLEngine
+from the_edge_agent.memory import SQLiteBackend
+from the_edge_agent.memory.core.cancelling import guarded
 from the_edge_agent.workflow import CompiledGraph
 
 Main = Callable[[], Awaitable[None]]
@@ -30,7 +34,7 @@ def run(request: pytest.FixtureRequest) -> Run:
     """Run a coroutine function on an event loop; fail if it does not end."""
 
     async def limited(main: Main) -> None:
-        with anyio.fail_after(60):
+        with anyio.fail_after(40):
             await main()
 
     return lambda main: anyio.run(limited, main, backend=request.param)
@@ -60,14 +64,15 @@ class Gate:
     def __call__(self, state: Any) -> dict[str, Any]:
         with self._lock:
             self.begun += 1
-        assert self.is_open.wait(30)
+        assert self.is_open.wait(10)
         with self._lock:
             self.ended += 1
         return {}
 
     async def reached(self, count: int = 1) -> None:
-        while self.begun < count:
-            await anyio.sleep(0.001)
+        with anyio.fail_after(10):
+            while self.begun < count:
+                await anyio.sleep(0.001)
 
     def open_later(self, seconds: float = 0.2) -> None:
         threading.Timer(seconds, self.is_open.set).start()
@@ -176,30 +181,33 @@ class TestEvents:
 
 
 class TestThreads:
-    def test_the_event_loop_is_not_blocked(self, run: Run, load: Load) -> None:
-        rows = [{"number": number, "text": "x" * 50} for number in range(60_000)]  # more than a megabyte, slow to copy
-        graph = load({"a": "import time; time.sleep(0.2)", "b": "state['rows'].append({})"})
-        gaps = [0.0]
+    def test_the_event_loop_neither_copies_nor_renders_nor_calls(self, run: Run, load: Load) -> None:
+        places: list[tuple[str, threading.Thread]] = []
 
-        async def beat(until: anyio.Event) -> None:
-            last = time.perf_counter()
-            while not until.is_set():
-                await anyio.sleep(0.001)
-                now = time.perf_counter()
-                gaps.append(now - last)
-                last = now
+        class Witness:
+            def __deepcopy__(self, memo: Any) -> Witness:
+                places.append(("copied", threading.current_thread()))
+                return self
+
+            def __str__(self) -> str:
+                places.append(("rendered", threading.current_thread()))
+                return "witness"
+
+        def look(state: Any, text: str) -> dict[str, Any]:
+            places.append(("called", threading.current_thread()))
+            return {"text": text}
+
+        node = {"uses": "my.look", "with": {"text": "a {{ state.witness }}"}, "output": {"b": "{{ result.text }}!"}}
+        graph = load({"a": node, "c": "d = 1"}, **{"my.look": look})
 
         async def main() -> None:
-            is_over = anyio.Event()
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(beat, is_over)
-                assert len((await final(graph, {"rows": rows}))["rows"]) == 60_001
-                is_over.set()
+            for events in (graph.ainvoke, graph.astream):
+                *_, last = [event async for event in events({"witness": Witness()})]
+                assert last["state"]["b"] == "a witness!"
 
-        began = time.perf_counter()
         run(main)
-        seconds = time.perf_counter() - began
-        assert max(gaps) < seconds / 4, "a copy of the state takes longer than this, and so does each node"
+        assert {what for what, _ in places} == {"copied", "rendered", "called"}
+        assert threading.main_thread() not in {thread for _, thread in places}
 
     def test_many_runs_have_few_threads(self, run: Run, load: Load) -> None:
         gate = Gate()
@@ -312,13 +320,18 @@ class TestCancellation:
 
         asyncio.run(main())
 
-    def test_so_it_is_if_all_tasks_are_cancelled_at_once(self, graph: CompiledGraph, gate: Gate, later: Gate) -> None:
+    @pytest.mark.parametrize("times", [1, 3])
+    def test_so_it_is_if_all_tasks_are_cancelled(
+        self, graph: CompiledGraph, gate: Gate, later: Gate, times: int
+    ) -> None:
         async def main() -> None:
             task = asyncio.ensure_future(final(graph))
             await gate.reached()
             gate.open_later()
-            for each in asyncio.all_tasks() - {asyncio.current_task()}:
-                each.cancel()
+            for _ in range(times):
+                for each in asyncio.all_tasks() - {asyncio.current_task()}:
+                    each.cancel()
+                await asyncio.sleep(0.01)
             await asyncio.wait([task])
             assert task.cancelled()
             assert (gate.ended, later.begun) == (1, 0)
@@ -362,6 +375,83 @@ class TestCancellation:
             assert (gate.ended, later.begun) == (1, 0)
 
         run(main)
+
+
+class Waiting(SQLiteBackend):
+    """A memory whose calls wait until they are stopped, or for half a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = threading.Event()
+        self.outcomes: list[str] = []
+
+    def retrieve(self, key: str, default: Any = None, **options: Any) -> Any:
+        self._wait()
+        return super().retrieve(key, default, **options)
+
+    def store(self, *args: Any, **options: Any) -> Any:
+        self._wait()
+        return super().store(*args, **options)
+
+    def _wait(self) -> None:
+        is_stopped = threading.Event()
+        self.waits.set()
+        with guarded(is_stopped.set):
+            self.outcomes.append("stopped" if is_stopped.wait(0.5) else "awaited")
+
+
+class TestReadsOfACancelledRun:
+    @pytest.mark.parametrize(
+        ("body", "outcome"),
+        [
+            ({"uses": "ltm.retrieve", "with": {"key": "k"}}, "stopped"),
+            ({"uses": "actions.ltm_retrieve", "with": {"key": "k"}}, "stopped"),
+            ({"uses": "ltm.retrieve", "with": {"key": "k", "refresh_ttl": True}}, "awaited"),
+            ({"uses": "ltm.store", "with": {"key": "k", "value": 1}}, "awaited"),
+            ({"run": "actions.ltm_retrieve(key='k')"}, "awaited"),
+        ],
+    )
+    def test_a_node_that_only_reads_is_stopped(self, run: Run, body: dict[str, Any], outcome: str) -> None:
+        async def main() -> None:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(final, graph)
+                while not memory.waits.is_set():
+                    await anyio.sleep(0.001)
+                tasks.cancel_scope.cancel()
+            assert memory.outcomes == [outcome]
+
+        with Waiting() as memory, YAMLEngine(ltm_backend=memory) as engine:
+            graph = engine.load_from_dict({"nodes": [{"name": "a", **body}]})
+            run(main)
+
+    def test_an_action_of_the_program_is_awaited_also_with_the_name_of_a_read(self, run: Run, load: Load) -> None:
+        gate = Gate()
+        graph = load({"a": {"uses": "ltm.count"}}, **{"ltm.count": gate})
+
+        async def main() -> None:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(final, graph)
+                await gate.reached()
+                gate.open_later()
+                tasks.cancel_scope.cancel()
+
+        run(main)
+        assert gate.ended == 1
+
+    @pytest.mark.targets(server=True, portable=False)
+    def test_one_that_waits_for_a_lock_is_stopped(self, database: Database) -> None:
+        async def main() -> None:
+            began = time.monotonic()
+            with anyio.move_on_after(0.3) as scope:
+                await final(graph)
+            assert scope.cancelled_caught
+            assert time.monotonic() - began < 5, "otherwise it waits for ten seconds"
+
+        memory = database.open(errors="raise")
+        memory.store("k", "red fox")
+        with YAMLEngine(ltm_backend=memory) as engine, lock_tables(database, "ltm_entries"):
+            graph = engine.load_from_dict({"nodes": [{"name": "a", "uses": "ltm.search", "with": {"query": "fox"}}]})
+            anyio.run(main)
 
 
 class TestLeavingEarly:

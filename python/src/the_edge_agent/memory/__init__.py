@@ -75,6 +75,7 @@ from the_edge_agent.memory.contract.result_types import (
 )
 from the_edge_agent.memory.contract.transaction import LTMTransaction
 from the_edge_agent.memory.core.calls import CallEvent, CallListener
+from the_edge_agent.memory.core.cancelling import Cancellation
 from the_edge_agent.memory.core.query import escape, words_of
 from the_edge_agent.memory.core.results import ERROR_TYPES, LTMError
 from the_edge_agent.memory.core.validation import NOT_GIVEN
@@ -129,6 +130,7 @@ __all__ = [
     "CallEvent",
     "CallListener",
     "CallStats",
+    "Cancellation",
     "CatalogBackend",
     "CatalogEntry",
     "CatalogSnapshot",

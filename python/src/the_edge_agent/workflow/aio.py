@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, Final, Generic, TypeVar
@@ -15,10 +13,12 @@ except ImportError as error:
         '`ainvoke` and `astream` need anyio; install it with: pip install "the-edge-agent[async]"'
     ) from error
 
-from anyio import CancelScope, CapacityLimiter, from_thread, get_cancelled_exc_class, to_thread
+from anyio import CapacityLimiter, from_thread, get_cancelled_exc_class, to_thread
 from anyio.lowlevel import RunVar
 
-from the_edge_agent.workflow.actions.registry import AWAITER
+from the_edge_agent.memory import Cancellation
+from the_edge_agent.memory.aio.loops import Ending, EventLoop
+from the_edge_agent.workflow.actions.registry import AWAITER, STOPPER
 
 Answer = TypeVar("Answer")
 Event = dict[str, Any]
@@ -97,21 +97,23 @@ class _Hop(Generic[Answer]):
 
     def __init__(self, work: Callable[[], Answer]) -> None:
         self._work = work
+        self._cancellation = Cancellation(only_reads=True)
         self._permit = [True]  # its ``pop`` succeeds once
         self._answers: list[Answer] = []
         self._error: BaseException | None = None
-        self._is_over = anyio.Event()
-        self._wake = _waker()
+        self._ending, self._loop = Ending(), EventLoop.running(None)
 
     async def run(self, limiter: CapacityLimiter | None) -> Answer:
         """Return what the function returns, or raise what it raises."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._carry, limiter or _limiter())
             try:
-                await self._is_over.wait()
+                await self._loop.wait(self._ending)
             except get_cancelled_exc_class():
+                self._cancellation.request()
                 tasks.cancel_scope.cancel()  # ends an asynchronous action, and the wait for a thread
-                await self._end()
+                if not self._take():
+                    await self._loop.wait_in_spite_of_cancellation(self._ending)
                 raise
         if self._error is not None:
             try:
@@ -123,28 +125,19 @@ class _Hop(Generic[Answer]):
     async def _carry(self, limiter: CapacityLimiter) -> None:
         await to_thread.run_sync(self._run, limiter=limiter)
 
-    async def _end(self) -> None:
-        if self._take():
-            return
-        with CancelScope(shield=True):
-            while not self._is_over.is_set():
-                try:
-                    await self._is_over.wait()
-                except get_cancelled_exc_class():  # asyncio cancels a task again in spite of the shield
-                    continue
-
     def _run(self) -> None:
         """Call the function, in the copy of the caller's context that each thread gets."""
         if not self._take():
             return
         _depth.set(_depth.get() + 1)
         AWAITER.set(_wait_for)
+        STOPPER.set(self._cancellation.active)
         try:
             self._answers.append(self._work())
         except BaseException as error:
             self._error = error
         finally:
-            self._wake(self._is_over.set)
+            self._loop.tell(self._ending)
 
     def _take(self) -> bool:
         """Take the right to decide whether the function runs. Return whether nobody had it before."""
@@ -174,12 +167,3 @@ def _wait_for(answer: Awaitable[Any]) -> Any:
 async def _awaited(answer: Awaitable[Any]) -> Any:
     AWAITER.set(None)  # nothing may wait on the event loop itself
     return await answer
-
-
-def _waker() -> Callable[[Callable[[], object]], object]:
-    """Return the function of the running event loop that takes functions from other threads."""
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_run():
-        wake: Callable[[Callable[[], object]], object] = trio.lowlevel.current_trio_token().run_sync_soon
-        return wake
-    return asyncio.get_running_loop().call_soon_threadsafe

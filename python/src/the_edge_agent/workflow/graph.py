@@ -96,12 +96,14 @@ class CompiledGraph:
         coroutine function is awaited on the event loop, while the thread of its node waits.
 
         If the task is cancelled, the node that runs is awaited to its end, so that its writes were done or were not.
-        An asynchronous action is cancelled. No other node begins, and then the task ends.
+        Two actions end sooner: an asynchronous one is cancelled, and one of a ``uses`` node that only reads the memory
+        is stopped. No other node begins, and then the task ends.
 
         Args:
             state: as for ``invoke``. It is copied when the first event is read.
             limiter: limits how many nodes run at a time; the others wait without a thread. None means 40 for all runs
-                of the event loop; runs inside of actions of other runs have 40 of their own.
+                of the event loop; runs inside of actions of other runs have 40 of their own. Such runs must not share a
+                limiter with the others, because the others wait for them.
 
         Returns:
             An asynchronous iterator of events. Its method ``aclose`` ends the run after the present node.

@@ -9,7 +9,7 @@ from time import sleep
 from typing import Any, TypeAlias
 
 from the_edge_agent.workflow import budget
-from the_edge_agent.workflow.actions.registry import Action, Actions, call_action
+from the_edge_agent.workflow.actions.registry import Action, Actions, call_action, stoppable
 from the_edge_agent.workflow.budget import BudgetError, Work
 from the_edge_agent.workflow.code import CodeError, frames_of
 from the_edge_agent.workflow.copies import copied
@@ -155,7 +155,8 @@ class Runner:
         if work is not None:
             _pay(node, work.weigh, arguments)  # an action reads all of its arguments
         try:
-            result = call_action(self._actions, body.action, state, **arguments)
+            with stoppable(self._actions, body.action, arguments):
+                result = call_action(self._actions, body.action, state, **arguments)
         except ActionError as error:
             raise NodeError(node.name, error.message, error_type=error.error_type, place=node.place) from error
         except KeyboardInterrupt:

@@ -56,8 +56,8 @@ class AsyncCatalog(AsyncWrapper[CatalogBackend]):
             max_concurrency: how many calls run at a time. None means the highest number of connections that the pool of
                 the catalog may have, and 10 for a catalog without a pool.
             pool_timeout: seconds that a call may wait for its turn; None means 10.
-            options: in place of ``catalog``, the arguments of ``create_catalog_backend``, such as ``url``. The catalog
-                is lazy: its first call connects.
+            options: in place of ``catalog``, the arguments of ``create_catalog_backend``, such as ``url``.
+                ``async with`` connects, or else the first call.
 
         Raises:
             LTMError: ``configuration_error``.
@@ -70,6 +70,7 @@ class AsyncCatalog(AsyncWrapper[CatalogBackend]):
         """Wrap the catalog of a memory, which calls in the memory's threads."""
         wrapper = cls.__new__(cls)
         wrapper._wrap(catalog, threads)
+        wrapper._owns_threads = False
         return wrapper
 
     async def track_entry(

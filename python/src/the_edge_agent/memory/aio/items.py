@@ -61,6 +61,11 @@ class AsyncItems(AsyncIterator[Item], Generic[Item]):
             self._is_broken = False
         return self._items.popleft()
 
+    async def aclose(self) -> None:
+        """End the iteration. This is optional: an iteration that is left early holds nothing."""
+        self._iterator, self._is_over = None, True
+        self._items.clear()
+
     def _read(self) -> bool:
         """Read some items; return whether they are the last. A worker thread calls this."""
         if self._iterator is None:

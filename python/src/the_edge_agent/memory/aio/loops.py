@@ -7,6 +7,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from anyio import CancelScope, get_cancelled_exc_class
@@ -38,9 +39,10 @@ class EventLoop(ABC):
     def running(last: EventLoop | None) -> EventLoop:
         """Return the event loop that runs this task: ``last``, or a new object if it is another one."""
         trio = sys.modules.get("trio")
-        if trio is not None and trio.lowlevel.in_trio_run():
-            here = trio.lowlevel.current_trio_token()
-            return last if last is not None and last.itself is here else _Trio(here, trio)
+        if trio is not None:
+            with suppress(RuntimeError):  # trio does not run
+                token = trio.lowlevel.current_trio_token()
+                return last if last is not None and last.itself is token else _Trio(token, trio)
         loop = asyncio.get_running_loop()
         return last if last is not None and last.itself is loop else _Asyncio(loop)
 

@@ -76,8 +76,8 @@ class AsyncMemory(AsyncWrapper[LTMBackend]):
             max_concurrency: how many calls run at a time. None means the highest number of connections that the pool of
                 the memory may have, and 10 for a memory without a pool.
             pool_timeout: seconds that a call may wait for its turn; None means 10.
-            options: in place of ``memory``, the arguments of ``create_ltm_backend``, such as ``url``. The memory is
-                lazy: its first call connects.
+            options: in place of ``memory``, the arguments of ``create_ltm_backend``, such as ``url``.
+                ``async with`` connects, or else the first call.
 
         Raises:
             LTMError: ``configuration_error``.
@@ -343,7 +343,7 @@ class AsyncMemory(AsyncWrapper[LTMBackend]):
         if not names:
             return self
         part = copy(self)
-        part._wrapped = self._wrapped.namespace(*names)
+        part._wrapped, part._owns_threads = self._wrapped.namespace(*names), False
         return part
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from inspect import iscoroutinefunction
 from types import MethodType, TracebackType
 from typing import Any, Final, Generic, TypeVar
 
@@ -47,6 +48,8 @@ class AsyncWrapper(Generic[Wrapped]):
     _wrapped: Wrapped
     _threads: Threads
     _raises: bool
+    _connects = False
+    _owns_threads = True
 
     def _open(
         self,
@@ -57,10 +60,14 @@ class AsyncWrapper(Generic[Wrapped]):
         pool_timeout: float | None,
     ) -> None:
         """Wrap an object, or a lazy one that ``create`` makes of the options."""
+        name = type(self).__name__
+        if isinstance(wrapped, str):
+            raise TypeError(f"{name} takes an object to wrap; for a database write {name}(url=...)")
         if (wrapped is None) == (not options):
-            raise TypeError(f"{type(self).__name__} takes an object to wrap, or the options of one, such as url=")
+            raise TypeError(f"{name} takes an object to wrap, or the options of one, such as url=")
         if wrapped is None:
             wrapped = create(**{"lazy": True, **options})
+            self._connects = "lazy" not in options
         most = getattr(wrapped, "_most_at_once", _MOST) if max_concurrency is None else max_concurrency
         self._wrap(wrapped, Threads(most, _SECONDS if pool_timeout is None else pool_timeout))
 
@@ -88,8 +95,11 @@ class AsyncWrapper(Generic[Wrapped]):
 
         Raises:
             LTMError: ``connection_timeout`` if the call waited too long for its turn.
+            TypeError: the function is a coroutine function.
             Exception: what the function raises.
         """
+        if iscoroutinefunction(function):
+            raise TypeError("run takes an ordinary function, which gets the memory or catalog for threads")
         return await self._threads.run(function, self._wrapped, *args, **options)
 
     @if_there
@@ -109,14 +119,31 @@ class AsyncWrapper(Generic[Wrapped]):
         self._ours.remove_listener(listener)
 
     async def close(self) -> None:
-        """Close the memory or catalog, after the calls that have begun. Closing it again does nothing."""
-        close: Callable[[], None] | None = getattr(self._wrapped, "close", None)
-        if close is not None:
+        """Wait for the calls that have begun, and close the memory or catalog. Later calls fail.
+
+        A cancelled task does all of this too. Closing again does nothing.
+        """
+        close: Callable[[], None] = getattr(self._wrapped, "close", lambda: None)
+        if self._owns_threads:
+            await self._threads.close(close)
+        else:  # a namespace, or the catalog of a memory
             await self._threads.run(close)
-        self._threads.close()
 
     async def __aenter__(self: Self) -> Self:
-        """Return the object itself."""
+        """Connect, if this object has made the memory or catalog of its options, and return the object itself.
+
+        With the option ``lazy=True`` the first call connects.
+
+        Raises:
+            LTMError: the database cannot be used; everything is closed.
+        """
+        connect: Callable[[], None] | None = getattr(self._wrapped, "_connect", None)
+        if self._connects and connect is not None:
+            try:
+                await self._threads.run(connect)
+            except BaseException:
+                await self.close()
+                raise
         return self
 
     async def __aexit__(

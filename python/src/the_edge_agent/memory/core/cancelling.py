@@ -17,7 +17,13 @@ class Cancellation:
     """Ends one call, from any thread.
 
     A call that only reads is stopped where it waits. A call that writes runs on, because its outcome must be known; if
-    it has several transactions, it ends between two of them.
+    it has several transactions, it ends between two of them. A call that has ended so has failed with
+    ``connection_error``. The memory of another package does not know of this.
+
+    A thread makes its call in ``with cancellation.active():``. Then any thread may call ``request``.
+
+    Attributes:
+        is_requested: whether ``request`` was called. Later calls of this cancellation end as well.
     """
 
     def __init__(self, *, only_reads: bool) -> None:

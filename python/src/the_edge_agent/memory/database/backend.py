@@ -573,6 +573,10 @@ class DatabaseBackend(LTMBackend):
             self.close()
             raise
 
+    def _connect(self) -> None:
+        """Connect now, if the memory is lazy."""
+        self._database.start()
+
     def _fill_ledger(self) -> None:
         """Sync an empty catalog, unless the memory is empty too.
 

@@ -101,6 +101,10 @@ class DatabaseCatalog(Observed):
             database.close()
             raise
 
+    def _connect(self) -> None:
+        """Connect now, if the catalog is lazy."""
+        self._database.start()
+
     def _pool_state(self) -> PoolState | None:
         state: PoolState | None = self._database.pool_state()
         return state

@@ -79,8 +79,12 @@ class Tickets:
 
     def give_back(self, ticket: Ticket) -> None:
         """Make the ticket free again, unless it was lost and replaced. The caller must not use it any more."""
-        if self._issued[ticket.place]() is ticket:  # the garbage collector may find a connection, and so its ticket
-            self._free.put(ticket)
+        if self._issued[ticket.place]() is not ticket:
+            return  # the garbage collector may find a connection, and so its ticket
+        # A new one, because an error that is in a reference cycle may have a frame that refers to this one.
+        new = Ticket(ticket.place)
+        self._issued[new.place] = ref(new)
+        self._free.put(new)
 
     def waiting(self) -> int:
         """Return how many threads wait for a ticket."""

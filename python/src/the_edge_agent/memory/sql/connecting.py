@@ -21,7 +21,7 @@ from the_edge_agent.memory.database.errors import NOT_ENCRYPTED, message_of, opt
 from the_edge_agent.memory.database.tickets import Ticket
 from the_edge_agent.memory.sql.dialects import SECONDS, Dialect, for_dialect, for_name
 from the_edge_agent.memory.sql.driver import internals
-from the_edge_agent.memory.sql.driver.deadlines import Deadline, current
+from the_edge_agent.memory.sql.driver.deadlines import Deadline, DeadlineError, current
 from the_edge_agent.memory.sql.driver.errors import DAMAGED
 from the_edge_agent.memory.sql.driver.options import EngineOptions
 from the_edge_agent.memory.sql.driver.pool import CallPool, ticket_of_this_thread
@@ -116,21 +116,29 @@ def _limit_connecting(engine: Engine, dialect_class: type[Dialect], connect_time
             return None
         end = time.monotonic() + connect_timeout
         connection = deadline.call(
-            partial(_connected, dialect_class, dialect, args, kwargs, end, ticket_of_this_thread()),
+            partial(_connected, dialect_class, dialect, args, kwargs, end, [ticket_of_this_thread()]),
             seconds=connect_timeout,
             undo=lambda connection: connection.close(),
         )
-        deadline.guard(lambda: dialect_class.sessions.stop(connection))
+        try:
+            deadline.guard(lambda: dialect_class.sessions.stop(connection))
+        except DeadlineError:
+            connection.close()
+            raise
         return connection
 
 
-def _connected(dialect_class: type[Dialect], dialect: Any, args: Any, kwargs: Any, end: float, _: Ticket | None) -> Any:
+def _connected(
+    dialect_class: type[Dialect], dialect: Any, args: Any, kwargs: Any, end: float, tickets: list[Ticket | None]
+) -> Any:
     """Connect. The ticket stays taken until this ends, even if an exception has ended the wait for it."""
     try:
         return dialect_class.engines.connect(dialect, args, kwargs)
     except dialect.loaded_dbapi.Error as error:
         dialect_class.sessions.learn_code(error, kwargs, end - time.monotonic())
         raise
+    finally:
+        tickets.clear()  # the error of the wait may be in a reference cycle, which the garbage collector finds later
 
 
 def _preparing(dialect_class: type[Dialect], driver: str, threshold: int | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
 
@@ -33,6 +34,18 @@ AWAITER: Final[ContextVar[Callable[[Awaitable[Any]], Any] | None]] = ContextVar(
 )
 """The function that waits until an event loop has awaited the result of an action; None without an event loop."""
 
+STOPPER: Final[ContextVar[Callable[[], AbstractContextManager[object]]]] = ContextVar(
+    "lets an action be stopped", default=nullcontext
+)
+"""The function that returns what surrounds an action that only reads, so that it is stopped with its task."""
+
+_ONLY_READS: Final = "only_reads"  # an attribute of built-in actions
+_READS: Final = frozenset(
+    {
+        *("ltm.retrieve", "ltm.retrieve_many", "ltm.search", "ltm.list", "ltm.entries", "ltm.count", "ltm.measure"),
+        *("ltm.list_namespaces", "catalog.get", "catalog.list", "catalog.snapshots", "catalog.changes"),
+    }
+)
 _ALIAS = "actions."
 _SEPARATOR = re.compile(r"[._]")
 _REMOVES = frozenset({"clean", "cleanup", "clear", "delete", "drop", "erase", "forget", "purge", "remove"})
@@ -73,6 +86,8 @@ def build_registry(
         llm_shell.register_actions(actions, None)
     if allow_code or llm is not None:
         actions |= llm_actions(Models(web, registry, llm, env, on_chunk, allow_code))
+    for name in _READS:
+        setattr(actions[name], _ONLY_READS, True)
     registry.update({**actions, **{alias(name): action for name, action in actions.items()}})
     return registry
 
@@ -167,6 +182,14 @@ def call_action(
         if isinstance(result, dict) and result.get("success") is False:
             raise ActionError(name, result)
         return result
+
+
+def stoppable(
+    registry: Mapping[str, Action], name: str, arguments: Mapping[str, Any]
+) -> AbstractContextManager[object]:
+    """Return what must surround the call of an action, so that it is stopped with its task if it only reads."""
+    only_reads = getattr(registry.get(name), _ONLY_READS, False) and not arguments.get("refresh_ttl")
+    return STOPPER.get()() if only_reads else nullcontext()
 
 
 def awaited(name: str, answer: Awaitable[Any]) -> Any:

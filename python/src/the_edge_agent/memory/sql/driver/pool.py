@@ -135,7 +135,11 @@ class Loan:
         """Connect again if the connection is closed or too old."""
         self._pool = pool
         self._connection_record: ConnectionPoolEntry | None = entry
-        self.driver_connection: Any = internals.connection_of(entry)
+        try:
+            self.driver_connection: Any = internals.connection_of(entry)
+        except BaseException:
+            self.close()  # now: the error may be in a reference cycle, which would hold this object
+            raise
 
     @property
     def is_valid(self) -> bool:

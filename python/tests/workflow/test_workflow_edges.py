@@ -222,8 +222,11 @@ class TestFailures:
         ("[{from: 5, to: b}]", "2:16: `from` must be text, not a number"),
         ("[{from: [a, b], to: c}]", "2:16: `from` takes one node: write one edge for each node, and `type: parallel`"),
         ("[{from: a, to: [b, c]}]", "2:23: `to` takes one node: write one edge for each node, and `type: parallel`"),
-        ("[{from: a, to: b, type: parallel, fan_in: c}]", "2:32: `type: parallel` is not supported yet"),
-        ("[{from: a, to: b, fan_in: c}]", "2:26: `fan_in` is not supported yet"),
+        (
+            "[{from: a, to: b, type: parallel, fan_in: c}]",
+            "2:50: no branches can meet at `c`: give that node ",
+        ),
+        ("[{from: a, to: b, fan_in: c}]", "2:26: `fan_in` goes with `type: parallel`"),
         ("[{from: a, to: b, type: entri}]", "2:32: `type` can't be `entri`; did you mean `entry`?"),
         ("[{from: a, to: b, type: entry}]", "2:16: an edge of `type: entry` comes from `__start__`: leave `from` out"),
         ("[{from: a, to: b, type: finish}]", "2:23: an edge of `type: finish` leads to `__end__`: leave `to` out"),

@@ -72,7 +72,6 @@ def test_later_words_of_the_configuration_are_refused_by_name(word: str) -> None
     [
         "steps",
         "type",
-        "fan_in",
         "items",
         "condition",
         "body",
@@ -85,7 +84,9 @@ def test_later_words_of_a_node_are_refused_by_name(word: str) -> None:
 
 def test_settings_that_there_are_not_are_refused_by_name() -> None:
     message = refusal(f"settings:\n  graph: {{model: x}}\n{ONE_NODE}")
-    assert message.startswith("agent.yaml:2:3: `settings.graph` is not supported yet; only `ltm` and `llm` are")
+    assert message.startswith(
+        "agent.yaml:2:3: `settings.graph` is not supported yet; only `ltm`, `llm` and `parallel` are"
+    )
 
 
 @pytest.mark.parametrize(

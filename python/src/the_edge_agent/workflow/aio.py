@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import nullcontext, suppress
 from contextvars import ContextVar
 from typing import Any, Final, Generic, TypeVar
 
@@ -14,6 +15,7 @@ except ImportError as error:
     ) from error
 
 from anyio import CapacityLimiter, from_thread, get_cancelled_exc_class, to_thread
+from anyio.from_thread import BlockingPortal
 from anyio.lowlevel import RunVar
 
 from the_edge_agent.memory import Cancellation
@@ -167,3 +169,31 @@ def _wait_for(answer: Awaitable[Any]) -> Any:
 async def _awaited(answer: Awaitable[Any]) -> Any:
     AWAITER.set(None)  # nothing may wait on the event loop itself
     return await answer
+
+
+async def serve_threads(begin: Callable[[Callable[[], object], Callable[[], object]], object], threads: int) -> None:
+    """Begin threads and wait until all have ended. Meanwhile asynchronous actions in them are awaited here.
+
+    Args:
+        begin: begins the threads. It takes a function that each of them calls first, in its context, and one that is
+            called when a thread has ended.
+        threads: their number.
+    """
+    left = [None] * threads  # its ``pop`` is atomic
+    async with BlockingPortal() as portal:
+
+        def wait_for(answer: Awaitable[Any]) -> Any:
+            return portal.call(_awaited, answer)
+
+        def end() -> None:
+            left.pop()
+            if not left:
+                with suppress(RuntimeError):  # this task was cancelled, and the portal is closed
+                    portal.start_task_soon(portal.stop)
+
+        def prepare() -> None:
+            AWAITER.set(wait_for)
+            STOPPER.set(nullcontext)  # a cancellation ends the calls of one thread only, so reads are awaited
+
+        begin(prepare, end)
+        await portal.sleep_until_stopped()

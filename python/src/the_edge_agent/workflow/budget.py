@@ -68,6 +68,16 @@ class Work:
                 f"the template does too much: it may make up to {MAX_WORK:,} characters, in {MAX_WORK // STEP:,} steps"
             )
 
+    def split(self, count: int) -> list[Work]:
+        """Return objects for as many threads, each with its share of the work that is left here."""
+        share = max(self.left, 0) // count
+        self.left -= share * count
+        return [Work(share) for _ in range(count)]
+
+    def take_back(self, parts: Iterable[Work]) -> None:
+        """Take back what the threads have left of their shares."""
+        self.left += sum(max(part.left, 0) for part in parts)
+
     def weigh(self, value: Any, *, texts: bool = True) -> None:
         """Pay for everything in a value. A part that occurs several times is paid for each time.
 

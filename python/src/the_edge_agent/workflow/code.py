@@ -54,11 +54,13 @@ class RunCode:
         filename: the name under which the code was compiled; it identifies its lines in a traceback.
         assigned: the names that update the state, in the order of their first assignment; None if the code returns
             its updates.
+        names: the names that the code is given.
     """
 
     code: CodeType
     filename: str
     assigned: tuple[str, ...] | None
+    names: tuple[str, ...] = NAMES
 
     def run(self, names: Mapping[str, Any]) -> dict[str, Any]:
         """Run the code.
@@ -79,7 +81,7 @@ class RunCode:
             exec(self.code, scope)  # noqa: S102 - this is what a `run` node is
             if self.assigned is not None:
                 return {name: scope[name] for name in self.assigned if name in scope}
-            updates = scope[_FUNCTION](*(scope[name] for name in NAMES))
+            updates = scope[_FUNCTION](*(scope[name] for name in self.names))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # also SystemExit: code in a file must not end the program
@@ -155,7 +157,7 @@ def file_name(node: str) -> str:
     return f"<run of node {node}>"
 
 
-def compile_code(text: str, filename: str) -> RunCode:
+def compile_code(text: str, filename: str, names: tuple[str, ...] = NAMES) -> RunCode:
     """Compile the Python code of a node.
 
     Code with a ``return`` outside of its functions is compiled as the body of a function. Other code updates the state
@@ -164,23 +166,24 @@ def compile_code(text: str, filename: str) -> RunCode:
     Args:
         text: the Python code.
         filename: the name under which to compile it, unique to the node.
+        names: the names that the code is given.
 
     Raises:
-        CodeError: the code is not valid Python, or assigns ``state``, ``variables``, ``actions`` or ``json``.
+        CodeError: the code is not valid Python, or assigns one of ``names``.
     """
     try:
         module = ast.parse(text, filename)
         nodes = list(_own(module.body))
         if any(isinstance(node, ast.Return) for node in nodes):
-            return RunCode(_compile(_as_function(module, filename), filename), filename, None)
+            return RunCode(_compile(_as_function(module, filename, names), filename), filename, None, names)
         assigned: dict[str, int] = {}
         for target in _assigned_names(nodes):
             if not target.id.startswith("_"):
                 assigned.setdefault(target.id, target.lineno)
-        for name in NAMES:
+        for name in names:
             if name in assigned:
                 raise CodeError(f"`{name}` is given to the code and can't be assigned", line=assigned[name])
-        return RunCode(_compile(module, filename), filename, tuple(assigned))
+        return RunCode(_compile(module, filename), filename, tuple(assigned), names)
     except SyntaxError as error:
         raise CodeError(f"not valid Python: {error.msg}", line=error.lineno) from None
     except (ValueError, OverflowError) as error:
@@ -193,8 +196,8 @@ def _compile(module: ast.Module, filename: str) -> CodeType:
     return compile(module, filename, "exec", dont_inherit=True)
 
 
-def _as_function(module: ast.Module, filename: str) -> ast.Module:
-    wrapper = ast.parse(f"def {_FUNCTION}({', '.join(NAMES)}): pass", filename)
+def _as_function(module: ast.Module, filename: str, names: tuple[str, ...]) -> ast.Module:
+    wrapper = ast.parse(f"def {_FUNCTION}({', '.join(names)}): pass", filename)
     function = wrapper.body[0]
     if isinstance(function, ast.FunctionDef):
         function.body = module.body

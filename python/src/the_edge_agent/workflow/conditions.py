@@ -13,12 +13,13 @@ _CONSTANTS: Final = {"true": True, "false": False}
 _FALSE_TEXTS: Final = frozenset({"", "false", "no", "none", "null", "0"})
 
 
-def compile_condition(text: str) -> Condition:
+def compile_condition(text: str, names: tuple[str, ...] = NAMES) -> Condition:
     """Compile a condition.
 
     Args:
         text: ``true`` or ``false``; the name of a key of the state, or ``!`` and such a name, where a missing key is
             false; an expression such as ``state.n > 3``; or a text with templates.
+        names: the names that it may use.
 
     Raises:
         TemplateError: the condition is not valid.
@@ -35,7 +36,7 @@ def compile_condition(text: str) -> Condition:
         raise TemplateError("`!` goes before the name of one key; write `not (...)` before an expression")
     if not text:
         raise TemplateError("the condition is empty")
-    render = compile_text(text, NAMES) if is_template(text) else compile_expression(text, NAMES)
+    render = compile_text(text, names) if is_template(text) else compile_expression(text, names)
 
     def holds(values: Mapping[str, Any], work: Work | None) -> bool:
         return is_true(render(values, work))

@@ -10,10 +10,11 @@ from the_edge_agent.workflow.actions.registry import Action
 from the_edge_agent.workflow.budget import Work
 from the_edge_agent.workflow.copies import copied
 from the_edge_agent.workflow.errors import NodeError, WorkflowError, describe
-from the_edge_agent.workflow.model import END, START, Agent
+from the_edge_agent.workflow.model import Agent
 from the_edge_agent.workflow.routing import Router
 from the_edge_agent.workflow.running import Runner, State
-from the_edge_agent.workflow.runs import Run, running
+from the_edge_agent.workflow.runs import Run
+from the_edge_agent.workflow.walking import Walk, failure_of
 
 if TYPE_CHECKING:
     from anyio import CapacityLimiter
@@ -77,7 +78,10 @@ class CompiledGraph:
 
         Returns:
             An iterator of events: ``{"type": "state", "node": name, "state": {...}}`` after each node, then
-            the last event of ``invoke``. The program may change these states.
+            the last event of ``invoke``. The program may change these states. Branches have events of their own, with
+            ``branch``, the name of its first node: ``parallel_state`` after each node, ``parallel_error`` if it failed,
+            and ``branch_complete`` at its end, with ``fan_in``, ``success``, ``error`` and ``timing_ms``. If the
+            iterator is closed, the nodes that run in branches are awaited, and no other node begins.
 
         Raises:
             NodeError: as for ``invoke``.
@@ -162,27 +166,14 @@ class CompiledGraph:
             state: the state at the beginning, which is changed.
             with_states: whether the states of the events after each node are shown to the program.
         """
-        # Each step may run in another thread and context, and any `yield` may be the last: no `with` goes around one.
         work = None if self._agent.is_trusted else Work(budget.MAX_RUN_WORK)
         run = Run(self._agent.llm)
-        at, fallback = START, None
-        while True:
-            try:
-                at = fallback or self._router.next(at, state, work)
-                if at == END:
-                    break
-                with running(run, at):
-                    step = self._runner.run(self._agent.nodes[at], state, work, with_states=with_states)
-            except NodeError as error:
-                if self._agent.raises:
-                    raise
-                yield {"type": "error", "node": error.node, **_failure(error), "state": state}
-                return
-            state, fallback = step.state, step.goto
-            yield {"type": "state", "node": at, "state": step.shown, **_failure(step.error)}
-        yield {"type": "final", "state": state}
-
-
-def _failure(error: NodeError | None) -> Event:
-    """Return what an event says about a failure."""
-    return {} if error is None else {"error": str(error), "error_type": error.error_type}
+        walk = Walk(self._agent, self._router, self._runner, run, state, work, with_states)
+        try:
+            yield from walk.events()
+        except NodeError as error:
+            if self._agent.raises:
+                raise
+            yield {"type": "error", "node": error.node, **failure_of(error), "state": walk.state}
+            return
+        yield {"type": "final", "state": walk.state}

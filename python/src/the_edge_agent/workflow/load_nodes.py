@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from the_edge_agent.workflow.actions.registry import Action, check_arguments, known_actions, nearest_action
 from the_edge_agent.workflow.checks import Checker, kind_of, listed
+from the_edge_agent.workflow.code import NAMES as CODE_NAMES
 from the_edge_agent.workflow.code import CodeError, compile_code, file_name
 from the_edge_agent.workflow.errors import Place, WorkflowFileError, nearest
 from the_edge_agent.workflow.model import (
@@ -15,6 +16,7 @@ from the_edge_agent.workflow.model import (
     START,
     Body,
     ExpressionBody,
+    FunctionBody,
     Node,
     Retry,
     RunBody,
@@ -23,6 +25,7 @@ from the_edge_agent.workflow.model import (
 from the_edge_agent.workflow.reading import Path
 from the_edge_agent.workflow.templates import (
     NAMES,
+    RESULTS,
     Renderer,
     TemplateError,
     compile_expression,
@@ -33,7 +36,7 @@ from the_edge_agent.workflow.templates import (
 
 NODE: Final = (
     *("name", "description", "run", "script", "language", "uses", "with", "output", "output_key"),
-    *("goto", "on_error", "retry", "fallback"),
+    *("goto", "on_error", "retry", "fallback", "fan_in"),
 )
 ARGUMENT_NAMES: Final = NAMES
 OUTPUT_NAMES: Final = (*NAMES, "result")
@@ -45,7 +48,6 @@ _LATER: Final = {
         (
             "type",
             "interrupt",
-            "fan_in",
             "items",
             "item_var",
             "index_var",
@@ -116,13 +118,15 @@ class NodeReader:
             raise self._check.refused((*path, "name"), f"`{name}` can't be the name of a node")
         if name in others:
             raise self._check.refused((*path, "name"), f"there is already a node `{name}`")
+        fan_in = self._check.boolean((*path, "fan_in"), node.get("fan_in", False))
         return Node(
             name,
-            self._body(path, node, name),
+            self._body(path, node, name, (RESULTS,) if fan_in else ()),
             self._check.document.place(path),
             retry=self._retry((*path, "retry"), node["retry"]) if "retry" in node else Retry(),
             goes_on=self._goes_on((*path, "on_error"), node),
             fallback=self._check.text((*path, "fallback"), node["fallback"]) if "fallback" in node else None,
+            fan_in=fan_in,
         )
 
     def _goes_on(self, path: Path, node: dict[str, Any]) -> bool:
@@ -156,8 +160,14 @@ class NodeReader:
             raise self._check.refused((*path, "on"), "`on` must be a list of error types, such as [timeout, conflict]")
         return Retry(attempts, float(backoff), frozenset(on))
 
-    def _body(self, path: Path, node: dict[str, Any], name: str) -> Body:
+    def _body(self, path: Path, node: dict[str, Any], name: str, more: tuple[str, ...]) -> Body:
         bodies = [word for word in _BODIES if word in node]
+        if not bodies and more:
+            for word in ("with", "output", "output_key", "language"):
+                if word in node:
+                    message = f"`{word}` goes with a body: give the node `run` or `uses`, or leave `{word}` out"
+                    raise self._check.refused((*path, word), message, key=True)
+            return FunctionBody(lambda values: None)
         if not bodies:
             raise self._check.refused(path, f"node `{name}` has no body: give it `run` or `uses`")
         if len(bodies) > 1:
@@ -172,21 +182,23 @@ class NodeReader:
             if "language" in node:
                 message = "`language` goes with `run`, not with `uses`"
                 raise self._check.refused((*path, "language"), message, key=True)
-            return self._uses(path, node)
+            return self._uses(path, node, more)
         self._check_language((*path, "language"), node)
         is_expression = isinstance(node[word], dict)
         for wrong in ("with",) if is_expression else ("with", "output", "output_key"):
             if wrong in node:
                 message = f"`{wrong}` goes with `uses`, not with `{word}`"
                 raise self._check.refused((*path, wrong), message, key=True)
-        return self._expression(path, node, word) if is_expression else self._run((*path, word), node[word], name)
+        if is_expression:
+            return self._expression(path, node, word, more)
+        return self._run((*path, word), node[word], name, more)
 
     def _check_language(self, path: Path, node: dict[str, Any]) -> None:
         language = self._check.text(path, node.get("language", "python"))
         if language != "python":
             raise self._check.refused(path, f"there is no `{language}` here: the language of `run` is `python`")
 
-    def _expression(self, path: Path, node: dict[str, Any], word: str) -> ExpressionBody:
+    def _expression(self, path: Path, node: dict[str, Any], word: str, more: tuple[str, ...]) -> ExpressionBody:
         inner: Path = (*path, word)
         expression = self._check.mapping(inner, node[word])
         self._check.words(inner, expression, _EXPRESSION)
@@ -204,19 +216,19 @@ class NodeReader:
             if not output or is_template(output):
                 raise self._check.refused(keys[0], f"`{keys[0][-1]}` is the name of a key of the state")
         try:
-            compiled = compile_text(text, ARGUMENT_NAMES) if is_template(text) else compile_expression(text, NAMES)
+            compiled = (compile_text if is_template(text) else compile_expression)(text, (*NAMES, *more))
         except TemplateError as error:
             raise self._check.refused((*inner, "value"), str(error)) from None
         return ExpressionBody(compiled, output)
 
-    def _run(self, path: Path, text: Any, name: str) -> RunBody:
+    def _run(self, path: Path, text: Any, name: str, more: tuple[str, ...]) -> RunBody:
         if not self._allow_code:
             raise self._check.refused(path, f"node `{name}` runs Python code, which is not allowed here", key=True)
         line_before = self._check.document.text_line(path)
         if not self._check.text(path, text).strip():
             raise self._check.refused(path, f"`{path[-1]}` of node `{name}` is empty")
         try:
-            return RunBody(compile_code(text, file_name(name)), line_before)
+            return RunBody(compile_code(text, file_name(name), (*CODE_NAMES, *more)), line_before)
         except CodeError as error:
             place = self._check.document.place(path)
             if place.line is not None and error.line is not None:
@@ -225,7 +237,7 @@ class NodeReader:
             line = f" (line {error.line} of its `{path[-1]}`)" if error.line else ""
             raise self._check.refused(path, f"node `{name}`: {error}{line}") from None
 
-    def _uses(self, path: Path, node: dict[str, Any]) -> UsesBody:
+    def _uses(self, path: Path, node: dict[str, Any], more: tuple[str, ...]) -> UsesBody:
         action = self._check.text((*path, "uses"), node["uses"])
         if action not in self._actions:
             hint = nearest_action(action, self._actions) or known_actions(action, self._actions)
@@ -235,10 +247,10 @@ class NodeReader:
             argument, message = problem
             place = (*path, "with", argument) if argument else (*path, "uses")
             raise self._check.refused(place, f"action `{action}` {message}", key=bool(argument))
-        arguments = self._renderers((*path, "with"), values, ARGUMENT_NAMES)
-        return UsesBody(action, arguments, self._output(path, node))
+        arguments = self._renderers((*path, "with"), values, (*ARGUMENT_NAMES, *more))
+        return UsesBody(action, arguments, self._output(path, node, more))
 
-    def _output(self, node_path: Path, node: dict[str, Any]) -> str | dict[str, Renderer] | None:
+    def _output(self, node_path: Path, node: dict[str, Any], more: tuple[str, ...]) -> str | dict[str, Renderer] | None:
         word = "output_key" if "output_key" in node else "output"
         if word not in node:
             return None
@@ -246,7 +258,7 @@ class NodeReader:
         if isinstance(output, str) and output and not is_template(output):
             return output
         if isinstance(output, dict) and output:
-            return self._renderers(path, self._check.mapping(path, output), OUTPUT_NAMES)
+            return self._renderers(path, self._check.mapping(path, output), (*OUTPUT_NAMES, *more))
         raise self._check.refused(
             path, "`output` is the name of a key of the state, or a mapping of names to templates"
         )

@@ -12,9 +12,9 @@ from the_edge_agent.workflow.actions.llm_settings import SettingsError, check_ll
 from the_edge_agent.workflow.actions.registry import Action
 from the_edge_agent.workflow.checks import Checker, kind_of, listed
 from the_edge_agent.workflow.errors import Place, WorkflowFileError, nearest
-from the_edge_agent.workflow.load_edges import WayReader
+from the_edge_agent.workflow.load_edges import WayReader, check_strategy
 from the_edge_agent.workflow.load_nodes import NodeReader
-from the_edge_agent.workflow.model import Agent
+from the_edge_agent.workflow.model import MAX_CONCURRENCY, Agent
 from the_edge_agent.workflow.reading import Document, Path, show_path
 
 TOP: Final = (
@@ -22,6 +22,8 @@ TOP: Final = (
     *("nodes", "edges"),
 )
 CONFIG: Final = ("raise_exceptions",)
+PARALLEL: Final = ("max_concurrency", "strategy")
+MOST_THREADS: Final = 100  # branches of one fan-out that run at a time
 TYPES: Final = ("str", "list", "int", "bool", "dict", "object", "float", "any")
 
 _LATER_CONFIG: Final = dict.fromkeys(("interrupt_before", "interrupt_after", "checkpoint_dir"), "")
@@ -110,6 +112,7 @@ class _Loader:
         version = self._version(data.get("version", ""))
         settings = dict(self._check.mapping(("settings",), data.get("settings")))
         llm = self._llm(settings.pop("llm", {}))
+        max_concurrency = self._max_concurrency(settings.pop("parallel", None))
         ltm = self._ltm(settings)
         declared = self._declared(("state_schema",), data.get("state_schema"))
         raises = self._raises(self._check.mapping(("config",), data.get("config")))
@@ -127,6 +130,7 @@ class _Loader:
             ltm_place=self._document.place(("settings", "ltm"), key=True),
             nodes=nodes,
             llm=llm,
+            max_concurrency=max_concurrency,
             ways=WayReader(self._check, nodes).ways(data),
             is_trusted=self._allow_code,
             settings=visible_settings({"llm": llm} if llm else {}),
@@ -145,6 +149,17 @@ class _Loader:
         except SettingsError as error:
             path: Path = ("settings", "llm", *error.path)
             raise self._check.refused(path, str(error), key=bool(error.path)) from None
+
+    def _max_concurrency(self, block: Any) -> int:
+        path: Path = ("settings", "parallel")
+        words = self._check.mapping(path, block)
+        self._check.words(path, words, PARALLEL)
+        check_strategy(self._check, (*path, "strategy"), words.get("strategy", "thread"))
+        value = words.get("max_concurrency", MAX_CONCURRENCY)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_THREADS:
+            message = f"`max_concurrency` must be a whole number from 1 to {MOST_THREADS}"
+            raise self._check.refused((*path, "max_concurrency"), message)
+        return value
 
     def _version(self, value: Any) -> str:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
@@ -184,7 +199,7 @@ class _Loader:
     def _ltm(self, settings: dict[str, Any]) -> dict[str, Any] | None:
         for word in settings:
             if word != "ltm" and not word.startswith("ltm_"):
-                hint = nearest(word, ["ltm", "llm"]) or "; only `ltm` and `llm` are"
+                hint = nearest(word, ["ltm", "llm", "parallel"]) or "; only `ltm`, `llm` and `parallel` are"
                 message = f"`settings.{word}` is not supported yet{hint}"
                 raise self._check.refused(("settings", word), message, key=True)
         if "ltm" in settings and not settings["ltm"]:

@@ -34,6 +34,12 @@ def logged(kind: str, name: str) -> Iterator[None]:
             _logger.info("%s %s %s in %.3f ms", kind, name, outcome, milliseconds, extra=fields)
 
 
+def log_branch(name: str, error_type: str) -> None:
+    """Log at WARNING that a branch has failed, because the run goes on."""
+    fields = {"branch": name, "error_type": error_type}
+    _logger.warning("branch %s failed (%s); the run goes on", name, error_type, extra=fields)
+
+
 def log_frames(node: str, frames_of_failure: Callable[[], list[str]]) -> None:
     """Log where the code of a node failed, at INFO."""
     if _logger.isEnabledFor(logging.INFO) and (frames := frames_of_failure()):

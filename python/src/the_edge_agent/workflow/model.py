@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias
 
 from the_edge_agent.workflow.budget import Work
 from the_edge_agent.workflow.code import RunCode
 from the_edge_agent.workflow.errors import Place
-from the_edge_agent.workflow.templates import Renderer
+from the_edge_agent.workflow.templates import RESULTS, Renderer
 
 START: Final = "__start__"
 END: Final = "__end__"
 ERROR: Final = "__error__"  # the key of the state that gets the last failure after which a run went on
+MAX_CONCURRENCY: Final = 5  # branches that run at a time, if the file does not say how many
 LONGEST_WAIT: Final = 300.0  # seconds between two attempts
 
 Condition: TypeAlias = Callable[[Mapping[str, Any], Work | None], bool]
@@ -113,6 +114,7 @@ class Node:
         retry: how often it is tried.
         goes_on: whether the run goes on after it failed.
         fallback: the node that runs after it failed; None if there is none.
+        fan_in: whether branches end before it. It then knows ``parallel_results``.
     """
 
     name: str
@@ -121,6 +123,7 @@ class Node:
     retry: Retry = Retry()
     goes_on: bool = False
     fallback: str | None = None
+    fan_in: bool = False
 
     @property
     def handles_failures(self) -> bool:
@@ -181,6 +184,37 @@ class Edge:
 
 
 @dataclass(frozen=True)
+class Fork:
+    """Several edges that are taken at the same time. It leads to the node where the branches meet.
+
+    Attributes:
+        to: the name of that node.
+        branches: the edges to the first nodes of the branches.
+    """
+
+    to: str
+    branches: tuple[Edge, ...]
+
+    @property
+    def place(self) -> Place:
+        """Where the first of the edges was written."""
+        return self.branches[0].place
+
+    @property
+    def shown(self) -> str:
+        """The conditions of the branches, for messages."""
+        return ", ".join(edge.shown for edge in self.branches)
+
+    def taken(self, values: Mapping[str, Any], work: Work | None) -> tuple[Edge, ...]:
+        """Return the edges whose conditions are true."""
+        return tuple(edge for edge in self.branches if edge.target(values, work) is not None)
+
+    def target(self, values: Mapping[str, Any], work: Work | None) -> str | None:
+        """Return the node where the branches meet, if there are any."""
+        return self.to if self.taken(values, work) else None
+
+
+@dataclass(frozen=True)
 class Agent:
     """A checked agent file.
 
@@ -200,6 +234,7 @@ class Agent:
         settings: the part of ``settings`` that templates may see.
         secrets: secrets of the host, by name.
         env: the environment variables that the file may read.
+        max_concurrency: how many branches of one fan-out run at a time.
     """
 
     name: str
@@ -217,13 +252,14 @@ class Agent:
     settings: dict[str, Any] = field(default_factory=dict)
     secrets: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    max_concurrency: int = MAX_CONCURRENCY
     unset: dict[str, None] = field(init=False)
 
     def __post_init__(self) -> None:
         """Make a null for each declared key, for the states that templates see."""
         object.__setattr__(self, "unset", dict.fromkeys(self.declared))
 
-    def names(self, state: dict[str, Any]) -> dict[str, Any]:
+    def names(self, state: dict[str, Any], results: Sequence[Any] = ()) -> dict[str, Any]:
         """Return the values of the names that templates and conditions know. A declared key that is not set is null."""
         seen = {**self.unset, **state} if self.unset else state
         return {
@@ -233,4 +269,5 @@ class Agent:
             "settings": self.settings,
             "secrets": self.secrets,
             "env": self.env,
+            RESULTS: results,
         }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from the_edge_agent.workflow.budget import Work
 from the_edge_agent.workflow.errors import NodeError, Place, WorkflowError, describe, nearest
-from the_edge_agent.workflow.model import END, START, Agent
+from the_edge_agent.workflow.model import END, START, Agent, Edge, Fork
 from the_edge_agent.workflow.templates import TemplateError
 
 
@@ -17,22 +18,33 @@ class Router:
         """Make the router of one agent."""
         self._agent = agent
 
-    def next(self, at: str, state: dict[str, Any], work: Work | None) -> str:
+    def next(
+        self, at: str, state: dict[str, Any], work: Work | None, results: Sequence[Any] = ()
+    ) -> tuple[str, tuple[Edge, ...]]:
         """Return the name of the node after ``at``, or ``__end__``. The first way that leads on is taken.
 
         Args:
             at: the node that has run, or ``__start__``.
             state: the state after it.
             work: the work that the run has left; None if it has no limit.
+            results: what the branches of the last fan-out have left.
+
+        Returns:
+            The name, and the branches that run before that node.
 
         Raises:
             NodeError: no way leads on, or a condition cannot be evaluated.
         """
         ways = self._agent.ways.get(at, ())
-        names = self._agent.names(state)
+        names = self._agent.names(state, results)
         for way in ways:
             try:
-                target = way.target(names, work)
+                branches: tuple[Edge, ...] = ()
+                if isinstance(way, Fork):
+                    branches = way.taken(names, work)
+                    target = way.to if branches else None
+                else:
+                    target = way.target(names, work)
             except TemplateError as error:
                 message = f"the condition {way.shown}: {error}"
                 raise NodeError(at, message, error_type="template_error", place=way.place) from None
@@ -46,7 +58,7 @@ class Router:
                 message = f"there is no node `{target}`{nearest(target, self._agent.nodes)}"
                 raise NodeError(at, message, error_type="routing_error", place=way.place)
             if target is not None:
-                return target
+                return target, branches
         if not ways:
             raise NodeError(at, "no edge leads on from it", error_type="routing_error", place=self._place(at))
         tried = ", ".join(way.shown for way in ways)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from time import sleep
@@ -16,7 +16,7 @@ from the_edge_agent.workflow.copies import copied
 from the_edge_agent.workflow.errors import ActionError, NodeError, Place, describe, one_line
 from the_edge_agent.workflow.logs import log_frames, logged
 from the_edge_agent.workflow.model import ERROR, Agent, ExpressionBody, FunctionBody, Node, RunBody, UsesBody
-from the_edge_agent.workflow.templates import Renderer, TemplateError
+from the_edge_agent.workflow.templates import RESULTS, Renderer, TemplateError
 
 State: TypeAlias = dict[str, Any]
 
@@ -48,7 +48,16 @@ class Runner:
         self._agent = agent
         self._actions = actions
 
-    def run(self, node: Node, state: State, work: Work | None, *, with_states: bool) -> Step:
+    def run(
+        self,
+        node: Node,
+        state: State,
+        work: Work | None,
+        *,
+        with_states: bool,
+        results: Sequence[Any] = (),
+        pause: Callable[[float], None] | None = None,
+    ) -> Step:
         """Run a node.
 
         Args:
@@ -57,6 +66,8 @@ class Runner:
             work: the work that the run has left; None if it has no limit.
             with_states: whether a program gets the state after the node. If so the whole state is copied, otherwise
                 only what the node has put into it.
+            results: what the branches of the last fan-out have left. The node may change them.
+            pause: waits for a number of seconds before another attempt; None sleeps.
 
         Raises:
             NodeError: the node failed.
@@ -68,7 +79,8 @@ class Runner:
             try:
                 with logged("node", node.name):
                     before = copied(state) if node.handles_failures else state  # code may change it, and then fail
-                    updates = self._updates(node, before, work)
+                    left = copied(results) if node.fan_in and (node.handles_failures or with_states) else results
+                    updates = self._updates(node, before, work, left)
                     return self._step(node, before, updates, work, with_states=with_states)
             except NodeError as error:
                 wait = node.retry.wait_after(attempt, error.error_type)
@@ -78,7 +90,7 @@ class Runner:
                     raise
             if work is not None:
                 _pay(node, work.charge, int(wait * budget.SECOND))
-            sleep(wait)
+            (pause or sleep)(wait)
             attempt += 1
 
     def _step(
@@ -110,22 +122,23 @@ class Runner:
         step = self._step(node, state, updates, work, with_states=with_states)
         return replace(step, error=error, goto=node.fallback)
 
-    def _updates(self, node: Node, state: State, work: Work | None) -> dict[str, Any]:
+    def _updates(self, node: Node, state: State, work: Work | None, results: Sequence[Any]) -> dict[str, Any]:
         """Run the body of a node and return what it puts into the state."""
         body = node.body
         if isinstance(body, RunBody):
-            return self._run_code(node, body, state)
+            return self._run_code(node, body, state, results)
         if isinstance(body, UsesBody):
-            return self._use(node, body, state, work)
+            return self._use(node, body, self._agent.names(state, results), state, work)
         if isinstance(body, ExpressionBody):
-            return {body.output: _render(node, "run.value", body.render, self._agent.names(state), work)}
-        return _call(node, body, state)
+            return {body.output: _render(node, "run.value", body.render, self._agent.names(state, results), work)}
+        return _call(node, body, state, results)
 
-    def _run_code(self, node: Node, body: RunBody, state: State) -> dict[str, Any]:
+    def _run_code(self, node: Node, body: RunBody, state: State, results: Sequence[Any]) -> dict[str, Any]:
         names = {
             "state": state,
             "variables": copied(self._agent.variables),
             "actions": Actions(self._actions, state),
+            **({RESULTS: results} if node.fan_in else {}),
         }
         try:
             return body.code.run(names)
@@ -149,8 +162,9 @@ class Runner:
         }
         return [] if error.__cause__ is None else frames_of(error.__cause__, codes)
 
-    def _use(self, node: Node, body: UsesBody, state: State, work: Work | None) -> dict[str, Any]:
-        values = self._agent.names(state)
+    def _use(
+        self, node: Node, body: UsesBody, values: dict[str, Any], state: State, work: Work | None
+    ) -> dict[str, Any]:
         arguments = {key: _render(node, f"with.{key}", render, values, work) for key, render in body.arguments.items()}
         if work is not None:
             _pay(node, work.weigh, arguments)  # an action reads all of its arguments
@@ -177,9 +191,9 @@ class Runner:
         return result
 
 
-def _call(node: Node, body: FunctionBody, state: State) -> dict[str, Any]:
+def _call(node: Node, body: FunctionBody, state: State, results: Sequence[Any]) -> dict[str, Any]:
     try:
-        updates = body.call({"state": state, "config": {}, "node": node.name})
+        updates = body.call({"state": state, "config": {}, "node": node.name, RESULTS: results})
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # also SystemExit: a node must not end the program

@@ -29,6 +29,7 @@ Renderer: TypeAlias = Callable[[Mapping[str, Any], Work | None], Any]
 """Takes the values of the names, and the work that the run has left (None if it has no limit); returns the result."""
 
 NAMES = ("state", "data", "variables", "settings", "secrets", "env")
+RESULTS = "parallel_results"  # known to nodes with `fan_in: true`, and to the conditions behind them
 LATER_NAMES = ("checkpoint",)
 MAX_TAGS = 2_000  # `{% ... %}` in one template: compiling them takes quadratic time
 MAX_SOURCE = 1_000_000  # characters of one template
@@ -157,6 +158,8 @@ def _check_names(tree: nodes.Template, names: tuple[str, ...]) -> None:
     for name in sorted(used - set(names)):
         if name in LATER_NAMES:
             raise TemplateError(f"`{name}` is not supported in templates yet")
+        if name == RESULTS:
+            raise TemplateError(f"`{RESULTS}` is known only to a node with `fan_in: true`, and to conditions behind it")
         if name == "result":
             raise TemplateError(
                 "`result` is not known here: the node has put its result into the state, so write `state.` and the key"
